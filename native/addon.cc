@@ -1,0 +1,3 @@
+#include "binding/binding.h"
+Napi::Object init(Napi::Env env, Napi::Object exports) { return exports; }
+NODE_API_MODULE(bidiseg, init)

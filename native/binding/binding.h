@@ -1,0 +1,6 @@
+// Everything native/binding uses, as one precompiled header.
+#pragma once
+
+#include <napi.h>
+
+#include "core/torch.h"
