@@ -1,0 +1,310 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { basename, dirname, extname, join, resolve } from 'node:path';
+import { DataError } from '../errors.js';
+import { checkInteger, checkString, invalidArgument } from '../validate.js';
+import {
+  IMAGE_EXTENSIONS,
+  type ImageSize,
+  type LabelEncoding,
+  type LabelImage,
+  openImage,
+  openLabels,
+  type RgbImage,
+  type View,
+} from './image-files.js';
+import { type LabelMap, type LabelMapName, labelMap } from './label-maps.js';
+
+/** One image of a data set and, where it has one, its label map. */
+export interface DatasetEntry {
+  /** The image's base name without its ending; no other entry has it. */
+  readonly name: string;
+  /** The image file. */
+  readonly image: string;
+  /** The label file (PNG). */
+  readonly label?: string;
+}
+
+/** How label files are to be understood. */
+export interface LabelOptions {
+  /** Ids in the files to classes; default 'identity', the files hold class indices. */
+  labelMap?: LabelMapName | Readonly<Record<number, number>> | LabelMap;
+  /** Number of classes, 1–256; default: as many as the label map can give, 256 for 'identity'. */
+  classCount?: number;
+  /** Value of pixels that belong to no class, 0–255; default 255. */
+  ignoreIndex?: number;
+  /**
+   * Whether a label file must be as large as its image; default true. False is for images that were made from
+   * others, such as translated ones, whose label files kept their size: both are resized to what is asked.
+   */
+  sameSize?: boolean;
+}
+
+/** Options of {@link ImageDataset.read}. */
+export interface ReadOptions extends View {
+  /** Resize the labels to this instead of the image's size; 'file': leave them as stored. Not with a crop. */
+  labelSize?: ImageSize | 'file';
+}
+
+/** One image as read, with its labels where the data set has them. */
+export interface Sample {
+  name: string;
+  image: RgbImage;
+  labels?: LabelImage;
+}
+
+type Labels = LabelEncoding & { sameSize: boolean };
+
+/**
+ * A list of images on disk, all with labels or all without. Nothing is decoded until {@link read}.
+ * It is immutable: `subset`, `withLabels` and `withImages` give new ones.
+ */
+export class ImageDataset {
+  readonly #entries: readonly DatasetEntry[];
+  readonly #labels: Labels | undefined;
+
+  private constructor(entries: readonly DatasetEntry[], labels: Labels | undefined) {
+    this.#entries = entries;
+    this.#labels = labels;
+  }
+
+  /**
+   * All images (PNG, JPEG, WebP, TIFF) of a folder and its subfolders, in the order of their names. With
+   * `labels`, each image needs the PNG of the same base name somewhere in that folder; label files that belong
+   * to no image are left alone.
+   *
+   * @throws {DataError} when a folder is missing or holds no image, a label file is missing, or a base name
+   *   stands twice
+   * @throws {InvalidArgumentError} when the label map does not fit the class count
+   */
+  static async fromFolder(
+    options: { images: string; labels?: string } & LabelOptions,
+  ): Promise<ImageDataset> {
+    const folder = checkString('images', options.images);
+    const images = await filesByName(folder, IMAGE_EXTENSIONS);
+    if (images.size === 0) {
+      throw new DataError(
+        `${folder}: holds no image, expected at least one of ${IMAGE_EXTENSIONS.join(', ')}`,
+      );
+    }
+    const entries = [...images].map(([name, image]): DatasetEntry => ({ name, image }));
+    if (options.labels === undefined) return new ImageDataset(entries, undefined);
+
+    const labelFolder = checkString('labels', options.labels);
+    const labels = await filesByName(labelFolder, ['.png']);
+    requireAll(entries, labels, (names) => `${labelFolder}: holds no label PNG for ${names} of ${folder}`);
+    return new ImageDataset(
+      entries.map((entry): DatasetEntry => ({ ...entry, label: labels.get(entry.name)! })),
+      resolveLabels(options),
+    );
+  }
+
+  /**
+   * The images of a text file with one line per image: `image` or `image label`, relative to `root`. Empty lines
+   * and lines that start with `#` do not count. Either every line has a label or none has. The order is kept.
+   *
+   * @param options.list the text file, UTF-8
+   * @param options.root folder the paths start from; default: the list's own folder
+   * @throws {DataError} when the list is unreadable, empty or malformed, or a base name stands twice; files that
+   *   are missing are found out when read
+   * @throws {InvalidArgumentError} when the label map does not fit the class count
+   */
+  static async fromList(options: { list: string; root?: string } & LabelOptions): Promise<ImageDataset> {
+    const list = checkString('list', options.list);
+    const root = options.root ?? dirname(list);
+    const entries = new Map<string, DatasetEntry>();
+    const lines = (await readText(list)).split(/\r?\n/);
+    for (const [index, line] of lines.entries()) {
+      const place = `${list}, line ${index + 1}`;
+      const text = line.trim();
+      if (text === '' || text.startsWith('#')) continue;
+      const [image, label, ...rest] = text.split(/\s+/);
+      if (rest.length > 0) {
+        throw new DataError(`${place}: found ${rest.length + 2} fields, expected 'image' or 'image label'`);
+      }
+      const entry: DatasetEntry = {
+        name: nameOf(image!),
+        image: resolve(root, image!),
+        ...(label !== undefined && { label: resolve(root, label) }),
+      };
+      const twin = entries.get(entry.name);
+      if (twin) throw duplicateName(place, entry.name, twin.image, entry.image);
+      const [first] = entries.values();
+      if (first && (first.label === undefined) !== (entry.label === undefined)) {
+        const found = entry.label === undefined ? 'no label' : 'a label';
+        throw new DataError(
+          `${place}: found ${found}, unlike the lines before; expected labels on all lines or on none`,
+        );
+      }
+      entries.set(entry.name, entry);
+    }
+    const [first] = entries.values();
+    if (!first) throw new DataError(`${list}: lists no image, expected lines 'image' or 'image label'`);
+    return new ImageDataset(
+      [...entries.values()],
+      first.label === undefined ? undefined : resolveLabels(options),
+    );
+  }
+
+  /** Number of images. */
+  get length(): number {
+    return this.#entries.length;
+  }
+
+  /** Whether the images have label maps: all have, or none has. */
+  get hasLabels(): boolean {
+    return this.#labels !== undefined;
+  }
+
+  /** The files of image `index`, 0 … length − 1. */
+  entry(index: number): DatasetEntry {
+    return this.#entries[checkInteger('index', index, 0, this.length - 1)]!;
+  }
+
+  /**
+   * Reads image `index` and its labels: bicubic resizing for the one, nearest for the other, then the same crop
+   * and flip for both.
+   *
+   * @throws {DataError} when a file is missing or broken, the sizes of image and labels differ (see
+   *   {@link LabelOptions.sameSize}), or the labels hold an id outside the map
+   * @throws {InvalidArgumentError} when the crop does not lie within the (resized) image
+   */
+  async read(index: number, options: ReadOptions = {}): Promise<Sample> {
+    const { name, image: imageFile, label } = this.entry(index);
+    const { labelSize, ...view } = options;
+    const image = await openImage(imageFile);
+    checkCrop(view, image, imageFile);
+    if (label === undefined || this.#labels === undefined) return { name, image: await image.decode(view) };
+
+    if (labelSize !== undefined && view.crop) {
+      throw invalidArgument('labelSize', 'undefined where a crop is given', labelSize);
+    }
+    const labels = await openLabels(label, this.#labels);
+    if (this.#labels.sameSize && (labels.width !== image.width || labels.height !== image.height)) {
+      throw new DataError(
+        `${label}: found labels of ${sizeText(labels)}, expected ${sizeText(image)} as ${imageFile}`,
+      );
+    }
+    const size = labelSize === 'file' ? labels : (labelSize ?? view.size ?? image);
+    // One after the other: who reads several images at once can then count on one thread for each.
+    return { name, image: await image.decode(view), labels: await labels.decode({ ...view, size }) };
+  }
+
+  /** The images at `indices`, in that order. */
+  subset(indices: readonly number[]): ImageDataset {
+    return new ImageDataset(
+      indices.map((index) => this.entry(index)),
+      this.#labels,
+    );
+  }
+
+  /**
+   * The images that have a PNG of their name in `folder`, with those as labels; possibly none. Meant for
+   * pseudo-labels, so `sameSize` is false by default here.
+   *
+   * @throws {DataError} when the folder cannot be read or a base name stands twice
+   */
+  async withLabels(folder: string, options: LabelOptions = {}): Promise<ImageDataset> {
+    const labels = await filesByName(folder, ['.png']);
+    const entries = this.#entries.flatMap(({ name, image }): DatasetEntry[] => {
+      const label = labels.get(name);
+      return label === undefined ? [] : [{ name, image, label }];
+    });
+    return new ImageDataset(entries, resolveLabels({ sameSize: false, ...options }));
+  }
+
+  /**
+   * The same entries with the images of their names in `folder`, and the labels they have. Meant for translated
+   * images, so the sizes of images and labels may differ.
+   *
+   * @throws {DataError} when the folder cannot be read, an image is missing, or a base name stands twice
+   */
+  async withImages(folder: string): Promise<ImageDataset> {
+    const images = await filesByName(folder, IMAGE_EXTENSIONS);
+    requireAll(this.#entries, images, (names) => `${folder}: holds no image named ${names}`);
+    return new ImageDataset(
+      this.#entries.map((entry): DatasetEntry => ({ ...entry, image: images.get(entry.name)! })),
+      this.#labels && { ...this.#labels, sameSize: false },
+    );
+  }
+}
+
+function resolveLabels(options: LabelOptions): Labels {
+  const map = labelMap(options.labelMap ?? 'identity');
+  const { classCount = map.classCount, ignoreIndex = 255, sameSize = true } = options;
+  // Asking for the table here reports a label map that does not fit before any file is read.
+  map.table(classCount, ignoreIndex);
+  return { labelMap: map, classCount, ignoreIndex, sameSize };
+}
+
+function checkCrop({ crop, size }: View, image: ImageSize, file: string): void {
+  if (!crop) return;
+  const { width, height } = size ?? image;
+  checkInteger('crop.x', crop.x, 0);
+  checkInteger('crop.y', crop.y, 0);
+  checkInteger('crop.width', crop.width, 1);
+  checkInteger('crop.height', crop.height, 1);
+  if (crop.x + crop.width > width || crop.y + crop.height > height) {
+    throw new DataError(
+      `${file}: a crop of ${sizeText(crop)} at (${crop.x}, ${crop.y}) does not lie within the image of ${width}×${height}`,
+    );
+  }
+}
+
+function sizeText({ width, height }: ImageSize): string {
+  return `${width}×${height}`;
+}
+
+function nameOf(file: string): string {
+  return basename(file, extname(file));
+}
+
+function duplicateName(place: string, name: string, one: string, other: string): DataError {
+  return new DataError(
+    `${place}: found the name '${name}' twice (${one} and ${other}), expected each base name once`,
+  );
+}
+
+function requireAll(
+  entries: readonly DatasetEntry[],
+  files: ReadonlyMap<string, string>,
+  message: (names: string) => string,
+): void {
+  const missing = entries.filter(({ name }) => !files.has(name));
+  if (missing.length === 0) return;
+  const names = missing.slice(0, 3).map(({ name }) => `'${name}'`);
+  if (missing.length > names.length) names.push(`${missing.length - names.length} more`);
+  throw new DataError(message(names.join(', ')));
+}
+
+/** The files of these endings in a folder and its subfolders by base name, sorted; hidden ones are left out. */
+async function filesByName(folder: string, extensions: readonly string[]): Promise<Map<string, string>> {
+  const found = await listFolder(folder);
+  const files = found
+    .filter((file) => extensions.includes(extname(file).toLowerCase()) && !basename(file).startsWith('.'))
+    .map((file) => ({ name: nameOf(file), file: join(folder, file) }))
+    // By code unit, not by locale, so that the order is the same on every machine.
+    .sort((one, other) => (one.name < other.name ? -1 : one.name > other.name ? 1 : 0));
+  const byName = new Map<string, string>();
+  for (const { name, file } of files) {
+    const twin = byName.get(name);
+    if (twin !== undefined) throw duplicateName(folder, name, twin, file);
+    byName.set(name, file);
+  }
+  return byName;
+}
+
+async function listFolder(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder, { recursive: true });
+  } catch (error) {
+    throw new DataError(`${folder}: cannot be listed: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+async function readText(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    throw new DataError(`${file}: cannot be read: ${(error as Error).message}`, { cause: error });
+  }
+}

@@ -1,0 +1,399 @@
+import { randomUUID } from 'node:crypto';
+import { type FileHandle, open, readFile, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { crc32 } from 'node:zlib';
+import sharp, { type Sharp } from 'sharp';
+import { DataError } from '../errors.js';
+import { checkInteger, invalidArgument } from '../validate.js';
+import { type LabelMap, UNKNOWN_ID } from './label-maps.js';
+
+/** Width and height in pixels. */
+export interface ImageSize {
+  width: number;
+  height: number;
+}
+
+/** A rectangle in pixels; x and y are those of its top left corner. */
+export interface ImageArea extends ImageSize {
+  x: number;
+  y: number;
+}
+
+/** Pixels [height, width, 3], R, G, B in 0–255. */
+export interface RgbImage extends ImageSize {
+  data: Uint8Array;
+}
+
+/** Class indices [height, width]. */
+export interface LabelImage extends ImageSize {
+  data: Uint8Array;
+}
+
+/** What part of a file to give, and at what size. The order is: resize, crop, flip. */
+export interface View {
+  /** Resize to this; default: the file's own size. */
+  size?: ImageSize;
+  /** Then keep only this area; default: all. */
+  crop?: ImageArea;
+  /** Then mirror left and right; default false. */
+  flip?: boolean;
+}
+
+/** The ids in a label file and what they become. */
+export interface LabelEncoding {
+  labelMap: LabelMap;
+  /** Number of classes, 1–256. */
+  classCount: number;
+  /** The value, 0–255, of pixels that belong to no class, in files and in what is read. */
+  ignoreIndex: number;
+}
+
+/** A file whose header is read and whose pixels are still compressed. */
+export interface ImageFile<Pixels> extends ImageSize {
+  readonly file: string;
+  /** Decodes; may be called again. Rejects with a {@link DataError} when the file is broken further down. */
+  decode(view?: View): Promise<Pixels>;
+}
+
+/** Larger images are refused: decoded, they would take more than 384 MB each. */
+const MAX_PIXELS = 2 ** 27;
+
+/** File name endings of the images that can be read, lower case. */
+export const IMAGE_EXTENSIONS: readonly string[] = ['.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff'];
+
+/**
+ * Reads an image as 8-bit sRGB; greyscale, alpha, 16-bit and CMYK are converted. Resizing is bicubic. An
+ * orientation tag (EXIF) is ignored, since label maps are drawn on the pixels as they are stored.
+ *
+ * @param size default: the image's own
+ * @throws {DataError} when the file is missing, unreadable, corrupt, truncated or too large
+ */
+export async function readImage(file: string, size?: ImageSize): Promise<RgbImage> {
+  return (await openImage(file)).decode(size && { size });
+}
+
+/**
+ * Reads a label map from a PNG: greyscale of any depth up to 16 bits, a palette image (its indices, not its
+ * colours), or for 'synthia' the first channel of 16-bit RGB. Resizing takes the nearest pixel.
+ *
+ * @throws {DataError} when the file is missing, broken, of another kind, or holds an id that the map does not
+ *   know; the message names the file, the id, its place and what was expected
+ */
+export async function readLabels(
+  file: string,
+  options: LabelEncoding & { size?: ImageSize },
+): Promise<LabelImage> {
+  return (await openLabels(file, options)).decode(options.size && { size: options.size });
+}
+
+/** Reads an image's header; see {@link readImage} for conversions and errors. */
+export async function openImage(file: string): Promise<ImageFile<RgbImage>> {
+  const bytes = await readBytes(file);
+  const { width, height } = await readHeader(file, bytes);
+  return {
+    file,
+    width,
+    height,
+    async decode({ size, crop, flip = false } = {}) {
+      // Shrinking while the JPEG is decoded is quicker but would not be bicubic.
+      let pipeline = decoder(bytes).removeAlpha().toColourspace('srgb');
+      if (size && (size.width !== width || size.height !== height)) {
+        pipeline = pipeline.resize(size.width, size.height, {
+          fit: 'fill',
+          kernel: 'cubic',
+          fastShrinkOnLoad: false,
+        });
+      }
+      if (flip) pipeline = pipeline.flop();
+      if (crop) {
+        // The decoder mirrors before it crops, whatever the order of the calls.
+        const left = flip ? (size?.width ?? width) - crop.x - crop.width : crop.x;
+        pipeline = pipeline.extract({ left, top: crop.y, width: crop.width, height: crop.height });
+      }
+      const { data, info } = await explainFailure(file, pipeline.raw().toBuffer({ resolveWithObject: true }));
+      return { data: plainBytes(data), width: info.width, height: info.height };
+    },
+  };
+}
+
+/** Reads a label map's header; see {@link readLabels} for conversions and errors. */
+export async function openLabels(file: string, encoding: LabelEncoding): Promise<ImageFile<LabelImage>> {
+  const { labelMap, classCount, ignoreIndex } = encoding;
+  const table = labelMap.table(classCount, ignoreIndex);
+  const { png, kind, bitDepth, indexScale } = asSamples(file, await readBytes(file));
+  const expected = labelMap.firstOfThreeChannels
+    ? 'a 16-bit RGB PNG with the label id in its first channel'
+    : 'a PNG with one channel (greyscale or palette) that holds the label id';
+  const fits = labelMap.firstOfThreeChannels ? kind === 'RGB' && bitDepth === 16 : kind === 'greyscale';
+  if (!fits) {
+    throw new DataError(
+      `${file}: found a ${bitDepth}-bit ${kind} PNG, but the label map '${labelMap.name}' expects ${expected}`,
+    );
+  }
+  const { width, height } = await readHeader(file, png);
+
+  async function decodeIds(): Promise<Uint8Array | Uint16Array> {
+    const pipeline = decoder(png);
+    if (bitDepth < 16) {
+      const data = await explainFailure(file, pipeline.toColourspace('b-w').raw().toBuffer());
+      // The decoder stretches samples of 1, 2 and 4 bits over 0–255: grey levels should be, indices not.
+      return indexScale === 1 ? data : data.map((sample) => sample / indexScale);
+    }
+    const deep = labelMap.firstOfThreeChannels
+      ? pipeline.toColourspace('rgb16').extractChannel(0)
+      : pipeline.toColourspace('grey16');
+    const data = plainBytes(await explainFailure(file, deep.raw({ depth: 'ushort' }).toBuffer()));
+    return new Uint16Array(data.buffer, data.byteOffset, data.byteLength / 2);
+  }
+
+  return {
+    file,
+    width,
+    height,
+    async decode(view = {}) {
+      const ids = await decodeIds();
+      const classes = new Uint8Array(ids.length);
+      // Every pixel is looked up before any is left out, so that a bad id shows at every size and crop.
+      for (let index = 0; index < ids.length; index++) {
+        const classIndex = table[ids[index]!]!;
+        if (classIndex === UNKNOWN_ID) throw unknownId(file, ids[index]!, index, width, encoding);
+        classes[index] = classIndex;
+      }
+      return sampleNearest({ data: classes, width, height }, view);
+    },
+  };
+}
+
+/**
+ * The view of a label map, every pixel taken from the one whose area holds its centre: for output column x,
+ * input column ⌊(x + ½) · in / out⌋, and likewise for rows (Pillow's NEAREST).
+ */
+export function sampleNearest(labels: LabelImage, { size = labels, crop, flip = false }: View): LabelImage {
+  const resized = size.width !== labels.width || size.height !== labels.height;
+  if (!resized && !crop && !flip) return labels;
+  const { x, y, width, height } = crop ?? { x: 0, y: 0, width: size.width, height: size.height };
+  const columns = Uint32Array.from({ length: width }, (_, column) =>
+    nearest(x + (flip ? width - 1 - column : column), labels.width, size.width),
+  );
+  const data = new Uint8Array(width * height);
+  for (let row = 0, target = 0; row < height; row++) {
+    const start = nearest(y + row, labels.height, size.height) * labels.width;
+    for (let column = 0; column < width; column++) data[target++] = labels.data[start + columns[column]!]!;
+  }
+  return { data, width, height };
+}
+
+/**
+ * Writes an 8-bit RGB PNG. The file appears whole or not at all: it is written under a temporary name in the
+ * same folder, flushed, then renamed.
+ *
+ * @throws {DataError} when it cannot be written
+ */
+export async function writeImage(file: string, image: RgbImage): Promise<void> {
+  const bytes = await rawPixels('image', image, 3).png().toBuffer();
+  await writeFileAtomically(file, bytes);
+}
+
+/** Writes class indices as an 8-bit greyscale PNG, as {@link writeImage} does. */
+export async function writeLabels(file: string, labels: LabelImage): Promise<void> {
+  await writeFileAtomically(file, await encodeLabels(labels));
+}
+
+/**
+ * Writes class indices as an 8-bit palette PNG, as {@link writeImage} does: it looks coloured, and read as
+ * labels it gives the class indices again.
+ *
+ * @param palette 3 bytes (R, G, B) for each class, at most 256 classes; classes beyond it, and so usually the
+ *   ignore index, are black
+ */
+export async function writeColorLabels(file: string, labels: LabelImage, palette: Uint8Array): Promise<void> {
+  if (palette.length % 3 !== 0 || palette.length > 768) {
+    throw invalidArgument('palette', 'a Uint8Array of 3 bytes a class, at most 256 classes', palette);
+  }
+  const colors = new Uint8Array(768);
+  colors.set(palette);
+  const grey = await encodeLabels(labels);
+  const afterHeader = 8 + chunkLength(13);
+  const header = Buffer.from(grey.subarray(16, 29));
+  header[9] = PALETTE;
+  await writeFileAtomically(
+    file,
+    Buffer.concat([
+      PNG_SIGNATURE,
+      pngChunk('IHDR', header),
+      pngChunk('PLTE', colors),
+      grey.subarray(afterHeader),
+    ]),
+  );
+}
+
+/**
+ * Writes a file under a temporary name in the same folder, flushes it, then renames it: a reader finds the old
+ * file or the new one, whole. On failure the temporary file is removed.
+ *
+ * @throws {DataError} when it cannot be written
+ */
+export async function writeFileAtomically(file: string, bytes: Uint8Array | string): Promise<void> {
+  const temporary = join(dirname(file), `.${basename(file)}.${randomUUID()}.tmp`);
+  let handle: FileHandle | undefined;
+  try {
+    handle = await open(temporary, 'wx');
+    await handle.writeFile(bytes);
+    await handle.sync();
+    await handle.close();
+    handle = undefined;
+    await rename(temporary, file);
+  } catch (error) {
+    await handle?.close().catch(() => {});
+    await rm(temporary, { force: true }).catch(() => {});
+    throw new DataError(`${file}: cannot be written: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+function nearest(position: number, from: number, to: number): number {
+  return Math.floor(((position + 0.5) * from) / to);
+}
+
+function decoder(bytes: Uint8Array): Sharp {
+  return sharp(bytes, { failOn: 'error', limitInputPixels: MAX_PIXELS });
+}
+
+async function readBytes(file: string): Promise<Buffer> {
+  try {
+    return await readFile(file);
+  } catch (error) {
+    throw new DataError(`${file}: cannot be read: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+async function readHeader(file: string, bytes: Uint8Array): Promise<ImageSize> {
+  const { width, height } = await explainFailure(file, decoder(bytes).metadata());
+  if (width * height > MAX_PIXELS) {
+    throw new DataError(`${file}: found ${width}×${height} pixels, expected at most ${MAX_PIXELS}`);
+  }
+  return { width, height };
+}
+
+async function explainFailure<T>(file: string, decoding: Promise<T>): Promise<T> {
+  try {
+    return await decoding;
+  } catch (error) {
+    const reason = (error as Error).message.trim().replaceAll(/\s*\n\s*/g, '; ');
+    throw new DataError(
+      `${file}: cannot be decoded (${reason}); expected a whole PNG, JPEG, WebP or TIFF image`,
+      { cause: error },
+    );
+  }
+}
+
+function unknownId(
+  file: string,
+  id: number,
+  index: number,
+  width: number,
+  encoding: LabelEncoding,
+): DataError {
+  const { labelMap, classCount, ignoreIndex } = encoding;
+  const expected =
+    labelMap.name === 'identity'
+      ? `a class index 0–${classCount - 1}`
+      : `an id of the label map '${labelMap.name}'`;
+  const place = `column ${index % width}, row ${Math.floor(index / width)}`;
+  return new DataError(
+    `${file}: found label id ${id} at ${place}, expected ${expected} or ${ignoreIndex} (ignore)`,
+  );
+}
+
+function rawPixels(name: string, image: ImageSize & { data: Uint8Array }, channels: 1 | 3): Sharp {
+  const { data, width, height } = image;
+  checkInteger(`${name}.width`, width, 1);
+  checkInteger(`${name}.height`, height, 1);
+  if (data.length !== width * height * channels) {
+    throw invalidArgument(
+      `${name}.data`,
+      `a Uint8Array of ${width * height * channels} bytes (${height}×${width}×${channels})`,
+      data,
+    );
+  }
+  return sharp(data, { raw: { width, height, channels } });
+}
+
+function encodeLabels(labels: LabelImage): Promise<Buffer> {
+  return rawPixels('labels', labels, 1).toColourspace('b-w').png().toBuffer();
+}
+
+/** The same memory, without Buffer's methods (whose `slice` does not copy). */
+function plainBytes(buffer: Buffer): Uint8Array {
+  return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+}
+
+// PNG: a signature, then chunks of length, type, data and CRC-32 over type and data.
+const PNG_SIGNATURE = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
+const GREYSCALE = 0;
+const PALETTE = 3;
+const COLOR_KINDS: Record<number, string> = {
+  [GREYSCALE]: 'greyscale',
+  2: 'RGB',
+  [PALETTE]: 'palette',
+  4: 'greyscale with alpha',
+  6: 'RGB with alpha',
+};
+
+function chunkLength(dataLength: number): number {
+  return dataLength + 12;
+}
+
+function pngChunk(type: string, data: Uint8Array): Buffer {
+  const chunk = Buffer.alloc(chunkLength(data.length));
+  chunk.writeUInt32BE(data.length, 0);
+  chunk.write(type, 4, 'latin1');
+  chunk.set(data, 8);
+  chunk.writeUInt32BE(crc32(chunk.subarray(4, -4)), chunk.length - 4);
+  return chunk;
+}
+
+interface PngSamples {
+  png: Buffer;
+  kind: string;
+  bitDepth: number;
+  /** By how much the decoder multiplies palette indices of less than 8 bits. */
+  indexScale: number;
+}
+
+/**
+ * A PNG reduced to its samples: header, compressed data and end, nothing that could make a decoder convert
+ * colours. A palette image becomes a greyscale one, since decoders replace indices by colours.
+ */
+function asSamples(file: string, bytes: Buffer): PngSamples {
+  if (!bytes.subarray(0, 8).equals(PNG_SIGNATURE)) {
+    throw new DataError(`${file}: not a PNG; expected label maps as PNG`);
+  }
+  const chunks: Buffer[] = [PNG_SIGNATURE];
+  let kind = '';
+  let bitDepth = 0;
+  let indexScale = 1;
+  let type = '';
+  for (let start = 8; type !== 'IEND'; ) {
+    const length = start + 8 <= bytes.length ? bytes.readUInt32BE(start) : 0;
+    const end = start + chunkLength(length);
+    if (end > bytes.length) {
+      throw new DataError(`${file}: the PNG is truncated after ${bytes.length} bytes; expected a whole file`);
+    }
+    type = bytes.toString('latin1', start + 4, start + 8);
+    let chunk = bytes.subarray(start, end);
+    if (type === 'IHDR') {
+      bitDepth = chunk[16]!;
+      kind = COLOR_KINDS[chunk[17]!] ?? 'unknown';
+      if (kind === 'palette') {
+        kind = 'greyscale';
+        indexScale = 255 / (2 ** bitDepth - 1);
+        const header = Buffer.from(chunk.subarray(8, -4));
+        header[9] = GREYSCALE;
+        chunk = pngChunk('IHDR', header);
+      }
+    }
+    if (type === 'IHDR' || type === 'IDAT' || type === 'IEND') chunks.push(chunk);
+    start = end;
+  }
+  return { png: Buffer.concat(chunks), kind, bitDepth, indexScale };
+}

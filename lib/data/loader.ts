@@ -1,0 +1,206 @@
+import { InvalidArgumentError } from '../errors.js';
+import { checkInteger, checkString } from '../validate.js';
+import type { ImageDataset, Sample } from './dataset.js';
+import type { ImageArea, ImageSize } from './image-files.js';
+import { Random } from './random.js';
+
+/** The images of one training step, all of one size. */
+export interface Batch {
+  /** [count, height, width, 3], R, G, B in 0–255. */
+  images: Uint8Array;
+  /** [count, height, width], class indices; present when the data set has labels. */
+  labels?: Uint8Array;
+  count: number;
+  width: number;
+  height: number;
+  /** The data set's name for each image. */
+  names: string[];
+  /** The step this batch belongs to, counted from 0. */
+  step: number;
+}
+
+/** Options of {@link BatchLoader}. */
+export interface BatchLoaderOptions {
+  /** Images in each batch, ≥ 1. */
+  batchSize: number;
+  /** Images are resized to this (bicubic; labels nearest). */
+  size: ImageSize;
+  /** Then a random area of this size is cut out; default: none, the whole image. At most `size`. */
+  crop?: ImageSize;
+  /** Then every other image, by chance, is mirrored left and right; default false. */
+  flip?: boolean;
+  /** With `stage` it decides order, crops and flips. */
+  seed: number;
+  /** Name of the training stage. */
+  stage: string;
+  /** The step to begin with; default 0. A resumed run gives the first step that it has not done. */
+  firstStep?: number;
+  /** Number of steps of the whole stage: the last batch is for step `steps` − 1, whatever `firstStep` is. */
+  steps: number;
+  /** Batches decoded ahead of the consumer, ≥ 1; default 4. */
+  prefetch?: number;
+  /** Stops the iteration, which then throws the signal's reason. */
+  signal?: AbortSignal;
+}
+
+/**
+ * The batches of a training stage, decoded in the background while the consumer computes.
+ *
+ * Which images a step gets, and how they are cut, follows from (seed, stage, step) alone: image number
+ * step · batchSize + slot of an endless sequence of epochs, each its own permutation of the data set. So a loader
+ * that begins at `firstStep` repeats what an uninterrupted one would have given.
+ *
+ * Each iteration is independent. When it ends, by completion, `break` or an error, no decoding is left behind. A
+ * file that cannot be read rejects at the step that needs it.
+ */
+export class BatchLoader implements AsyncIterable<Batch> {
+  readonly #dataset: ImageDataset;
+  readonly #options: Required<Omit<BatchLoaderOptions, 'crop' | 'signal'>>;
+  readonly #crop: ImageSize | undefined;
+  readonly #signal: AbortSignal | undefined;
+  readonly #epochs = new Map<number, Uint32Array>();
+  #waitMs = 0;
+
+  /**
+   * @throws {InvalidArgumentError} for an option out of range, a crop larger than `size` or an empty data set
+   */
+  constructor(dataset: ImageDataset, options: BatchLoaderOptions) {
+    const { size, crop } = options;
+    this.#dataset = dataset;
+    this.#options = {
+      batchSize: checkInteger('batchSize', options.batchSize, 1),
+      size: checkSize('size', size),
+      flip: options.flip ?? false,
+      seed: checkInteger('seed', options.seed),
+      stage: checkString('stage', options.stage),
+      steps: checkInteger('steps', options.steps, 0),
+      firstStep: checkInteger('firstStep', options.firstStep ?? 0, 0, options.steps),
+      prefetch: checkInteger('prefetch', options.prefetch ?? 4, 1),
+    };
+    this.#crop = crop && checkSize('crop', crop);
+    this.#signal = options.signal;
+    if (crop && (crop.width > size.width || crop.height > size.height)) {
+      throw new InvalidArgumentError(
+        `Expected a crop of at most ${size.width}×${size.height} (the size) but received ${crop.width}×${crop.height}`,
+      );
+    }
+    if (dataset.length === 0)
+      throw new InvalidArgumentError('Expected a data set with images but it is empty');
+  }
+
+  /** Total time the consumer has waited for batches, in milliseconds. */
+  get waitMs(): number {
+    return this.#waitMs;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, undefined> {
+    const { firstStep, steps, prefetch } = this.#options;
+    const ended = new AbortController();
+    const signal = this.#signal ? AbortSignal.any([this.#signal, ended.signal]) : ended.signal;
+    const queue: Promise<Batch>[] = [];
+    try {
+      for (let step = firstStep; step < steps; step++) {
+        signal.throwIfAborted();
+        // One more than `prefetch`: the batch that is awaited now.
+        while (queue.length <= prefetch && step + queue.length < steps) {
+          const batch = this.#load(step + queue.length, signal);
+          // A failure is reported when its step comes; until then nobody awaits it.
+          batch.catch(() => {});
+          queue.push(batch);
+        }
+        const start = performance.now();
+        const batch = await queue.shift()!;
+        this.#waitMs += performance.now() - start;
+        yield batch;
+      }
+    } finally {
+      ended.abort();
+      await Promise.allSettled(queue);
+    }
+  }
+
+  async #load(step: number, signal: AbortSignal): Promise<Batch> {
+    const { batchSize, size } = this.#options;
+    const { width, height } = this.#crop ?? size;
+    const images = new Uint8Array(batchSize * height * width * 3);
+    const labels = this.#dataset.hasLabels ? new Uint8Array(batchSize * height * width) : undefined;
+    const names = new Array<string>(batchSize);
+    const readSlot = async (slot: number): Promise<void> => {
+      const sample = await decoding.run(() => this.#read(step, slot), signal);
+      images.set(sample.image.data, slot * height * width * 3);
+      if (sample.labels) labels?.set(sample.labels.data, slot * height * width);
+      names[slot] = sample.name;
+    };
+    // All slots settle before the first failure is reported, so that none outlives the batch.
+    const slots = await Promise.allSettled(Array.from({ length: batchSize }, (_, slot) => readSlot(slot)));
+    const failure = slots.find((slot) => slot.status === 'rejected');
+    if (failure) throw failure.reason;
+    return { images, ...(labels && { labels }), count: batchSize, width, height, names, step };
+  }
+
+  #read(step: number, slot: number): Promise<Sample> {
+    const { batchSize, size, flip, seed, stage } = this.#options;
+    const crop = this.#crop;
+    const random = new Random(seed, stage, 'augment', step, slot);
+    let area: ImageArea | undefined;
+    if (crop) {
+      const x = random.integer(size.width - crop.width + 1);
+      const y = random.integer(size.height - crop.height + 1);
+      area = { x, y, width: crop.width, height: crop.height };
+    }
+    return this.#dataset.read(this.#indexAt(step * batchSize + slot), {
+      size,
+      ...(area && { crop: area }),
+      flip: flip && random.next() < 0.5,
+    });
+  }
+
+  /** The data set's index at a position of the endless sequence of epochs. */
+  #indexAt(position: number): number {
+    const epoch = Math.floor(position / this.#dataset.length);
+    let order = this.#epochs.get(epoch);
+    if (!order) {
+      order = new Random(this.#options.seed, this.#options.stage, epoch).permutation(this.#dataset.length);
+      this.#epochs.set(epoch, order);
+      // What is decoded ahead spans neighbouring epochs; older ones are not needed again.
+      if (this.#epochs.size > 8) this.#epochs.delete(Math.min(...this.#epochs.keys()));
+    }
+    return order[position % this.#dataset.length]!;
+  }
+}
+
+/** Lets a few tasks run at a time, the others wait in order. */
+class Gate {
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(places: number) {
+    this.#free = places;
+  }
+
+  async run<T>(task: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    if (this.#free > 0) this.#free--;
+    else await new Promise<void>((enter) => this.#waiting.push(enter));
+    try {
+      signal.throwIfAborted();
+      return await task();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next) next();
+      else this.#free++;
+    }
+  }
+}
+
+/**
+ * Decoding and training steps share libuv's four threads. Three are enough to keep ahead, and leave one so that a
+ * step never queues behind images that are wanted later.
+ */
+const decoding = new Gate(3);
+
+function checkSize(name: string, size: ImageSize): ImageSize {
+  return {
+    width: checkInteger(`${name}.width`, size.width, 1),
+    height: checkInteger(`${name}.height`, size.height, 1),
+  };
+}
