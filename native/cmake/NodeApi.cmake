@@ -1,15 +1,17 @@
-# Defines `node_api`: the headers of Node-API and of its C++ wrapper, from node_modules. Nothing is downloaded and the
-# Node that runs cmake need not ship its own headers: the addon uses only the stable C interface.
-find_program(NODE_PROGRAM node REQUIRED)
+# Defines `node_api`: the headers of Node-API and of its C++ wrapper, from node_modules. Nothing is downloaded, and no
+# headers of a particular Node are needed: the addon uses only the stable C interface.
 foreach(package node-api-headers node-addon-api)
-  execute_process(
-    COMMAND "${NODE_PROGRAM}" -p "require.resolve('${package}/package.json', {paths: [process.cwd()]})"
-    WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
-    OUTPUT_VARIABLE manifest OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE status)
-  if(NOT status EQUAL 0)
-    message(FATAL_ERROR "bidiseg: the npm package ${package} is not installed. Run `npm ci` in ${CMAKE_SOURCE_DIR}.")
+  set(folder "${CMAKE_SOURCE_DIR}/node_modules/${package}")
+  if(NOT EXISTS "${folder}/package.json")
+    # Installed as a dependency of something else: npm may have put them further up.
+    execute_process(
+      COMMAND node -p "path.dirname(require.resolve('${package}/package.json'))"
+      WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
+      OUTPUT_VARIABLE folder OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE status)
+    if(NOT status EQUAL 0)
+      message(FATAL_ERROR "bidiseg: the npm package ${package} is not installed. Run `npm ci` in ${CMAKE_SOURCE_DIR}.")
+    endif()
   endif()
-  get_filename_component(folder "${manifest}" DIRECTORY)
   string(REPLACE "-" "_" name "${package}")
   set(${name}_folder "${folder}")
 endforeach()
