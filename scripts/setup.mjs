@@ -1,0 +1,297 @@
+// Brings a fresh checkout to the state in which everything runs: npm packages, LibTorch, the native addon, TypeScript.
+// What is in place already is left alone, so running it again costs about a second.
+//
+//   node scripts/setup.mjs            do it
+//   node scripts/setup.mjs --check    only say what is missing; changes nothing
+//
+// Plain Node without packages, since it runs before any are installed. Everything that can be found wrong ends in one
+// message with its remedy and exit code 1.
+import { spawnSync } from 'node:child_process';
+import { accessSync, constants, existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+const BUILD = 'build/cmake';
+const TORCH = '2.13.0';
+// numpy and safetensors are small beside torch; the tests that compare with PyTorch want them.
+const PYTHON_PACKAGES = ['numpy', 'safetensors'];
+const PYTORCH_CPU_INDEX = 'https://download.pytorch.org/whl/cpu';
+
+class SetupError extends Error {}
+
+const at = (...parts) => path.join(ROOT, ...parts);
+const say = (text) => console.log(`setup: ${text}`);
+
+/** Runs a command to its end and returns { ok, out, err }; its output is shown instead where `show` is set. */
+function run(command, args, { show = false, showOut = show, env = {}, input = '' } = {}) {
+  const result = spawnSync(command, args, {
+    cwd: ROOT,
+    env: { ...process.env, ...env },
+    input,
+    stdio: [show ? 'inherit' : 'pipe', showOut ? 'inherit' : 'pipe', show ? 'inherit' : 'pipe'],
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+  });
+  return { ok: result.status === 0, out: result.stdout ?? '', err: result.stderr ?? '' };
+}
+
+function onPath(name) {
+  if (name.includes('/')) return existsSync(name);
+  return (process.env.PATH ?? '').split(path.delimiter).some((folder) => {
+    try {
+      accessSync(path.join(folder, name), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** -1, 0 or 1: how dotted version a compares with b, as far as b goes. */
+function compareVersions(a, b) {
+  const left = a.split('.').map(Number);
+  for (const [i, right] of b.split('.').map(Number).entries()) {
+    if ((left[i] ?? 0) !== right) return Math.sign((left[i] ?? 0) - right);
+  }
+  return 0;
+}
+
+// ---- checks: they change nothing ----
+
+function checkNode() {
+  const wanted = JSON.parse(readFileSync(at('package.json'), 'utf8')).engines.node.replace('>=', '');
+  if (compareVersions(process.versions.node, wanted) < 0) {
+    throw new SetupError(`Node.js ${wanted} or newer is needed; this is ${process.versions.node}.`);
+  }
+}
+
+function checkBuildTools() {
+  const version = /cmake version (\d+\.\d+)/.exec(run('cmake', ['--version']).out)?.[1];
+  if (!version || compareVersions(version, '3.20') < 0) {
+    const found = version ? `this one is ${version}` : 'none was found on the PATH';
+    throw new SetupError(
+      `CMake 3.20 or newer is needed; ${found}. Install it, for example: apt install cmake`,
+    );
+  }
+  if (!onPath('ninja') && !onPath('make')) {
+    throw new SetupError(
+      'neither ninja nor make was found on the PATH. Install one, for example: apt install make',
+    );
+  }
+}
+
+function compiler() {
+  return process.env.CXX?.split(' ')[0] || ['c++', 'g++', 'clang++'].find(onPath);
+}
+
+function checkCompiler() {
+  const cxx = compiler();
+  if (!cxx || !onPath(cxx)) {
+    const looked = cxx
+      ? `CXX is ${cxx}, which is not there`
+      : 'no c++, g++ or clang++ on the PATH, and CXX is not set';
+    throw new SetupError(`a C++ compiler is needed: ${looked}. Install one, for example: apt install g++`);
+  }
+  const trial = '#include <concepts>\n#include <span>\nstatic_assert(std::integral<int>);\n';
+  if (!run(cxx, ['-std=c++20', '-fsyntax-only', '-x', 'c++', '-'], { input: trial }).ok) {
+    throw new SetupError(
+      `the C++ compiler ${cxx} cannot compile a small C++20 program. Install a newer one (GCC 11, Clang 14 or later), ` +
+        'or name another with the variable CXX.',
+    );
+  }
+}
+
+/** Asks native/cmake/LibTorch.cmake, which knows where LibTorch may be and which versions will do. */
+function findLibTorch() {
+  const { out, err, ok } = run('cmake', ['-P', 'native/cmake/LibTorch.cmake']);
+  if (!ok) throw new SetupError(`the search for LibTorch failed: ${err.trim().replace(/\s+/g, ' ')}`);
+  const get = (name) => new RegExp(`^-- LIBTORCH_${name}=(.*)$`, 'm').exec(out)?.[1]?.trim() ?? '';
+  const found = {
+    folder: get('FOLDER'),
+    version: get('VERSION'),
+    origin: get('ORIGIN'),
+    rejected: get('REJECTED'),
+  };
+  if (!found.folder && get('EXPLICIT') === 'TRUE') {
+    throw new SetupError(
+      `${found.rejected} Correct the variable, or unset it: then torch ${TORCH} is looked for elsewhere, or installed in .libtorch/.`,
+    );
+  }
+  return found;
+}
+
+/** The Python that can make .libtorch/. */
+function findPython() {
+  const remedy = `Install it (for example: apt install python3 python3-venv), or set LIBTORCH to a LibTorch ${TORCH} folder.`;
+  const python = [process.env.PYTHON, 'python3', 'python'].find(
+    (name) => name && run(name, ['-c', 'import sys; sys.exit(sys.version_info < (3, 10))']).ok,
+  );
+  if (!python)
+    throw new SetupError(`no LibTorch is here, and no Python 3.10 or newer to fetch it with. ${remedy}`);
+  if (!run(python, ['-c', 'import venv, ensurepip']).ok) {
+    throw new SetupError(
+      `no LibTorch is here, and ${python} lacks venv, which is needed to fetch it. ${remedy}`,
+    );
+  }
+  return python;
+}
+
+/** Whether node_modules holds what package-lock.json asks for. npm writes its own list last, so a broken-off
+ * installation does not count; packages for other platforms are optional. */
+function packagesInPlace() {
+  try {
+    const wanted = JSON.parse(readFileSync(at('package-lock.json'), 'utf8')).packages;
+    const installed = JSON.parse(readFileSync(at('node_modules/.package-lock.json'), 'utf8')).packages;
+    return Object.entries(wanted).every(([folder, { version, optional }]) => {
+      if (folder === '') return true;
+      return installed[folder] ? installed[folder].version === version : optional;
+    });
+  } catch {
+    return false;
+  }
+}
+
+/** Whether BUILD was configured here, to the end, and for this LibTorch. */
+function configured(libtorch) {
+  try {
+    const cache = readFileSync(at(BUILD, 'CMakeCache.txt'), 'utf8');
+    return (
+      cache.includes(`\nCMAKE_HOME_DIRECTORY:INTERNAL=${ROOT}\n`) &&
+      cache.includes(`\nBIDISEG_LIBTORCH:INTERNAL=${libtorch.folder}\n`) &&
+      ['build.ninja', 'Makefile'].some((file) => existsSync(at(BUILD, file)))
+    );
+  } catch {
+    return false;
+  }
+}
+
+// ---- actions ----
+
+function installPackages() {
+  say('installing the npm packages of package-lock.json (npm ci) ...');
+  if (!run('npm', ['ci', '--no-audit', '--no-fund'], { show: true }).ok) {
+    throw new SetupError(
+      'npm ci failed; its own message stands above. It needs the npm registry: check the network, and behind a proxy ' +
+        'the settings https_proxy and `npm config get registry`.',
+    );
+  }
+}
+
+function installLibTorch(python, rejected) {
+  const gpu = run('nvidia-smi', ['-L']).ok;
+  const size = (cuda) => (cuda ? 'several GB to download' : 'about 220 MB to download, 1 GB on disk');
+  if (rejected) say(`not used: ${rejected}`);
+  say(`no LibTorch found; installing torch ${TORCH} with pip in .libtorch/ (${size(gpu)}) ...`);
+
+  // Made under another name first: a .libtorch/ that exists is whole.
+  const partial = at('build/libtorch.partial');
+  rmSync(partial, { recursive: true, force: true });
+  const venv = run(python, ['-m', 'venv', partial]);
+  if (!venv.ok) {
+    throw new SetupError(
+      `\`${python} -m venv\` failed: ${lastLine(venv.err || venv.out)}. For example: apt install python3-venv`,
+    );
+  }
+
+  const install = (torch, ...options) =>
+    run(path.join(partial, 'bin/python'), ['-m', 'pip', 'install', torch, ...PYTHON_PACKAGES, ...options], {
+      showOut: true,
+      // One retry: without a network pip would go on for minutes.
+      env: {
+        PIP_RETRIES: process.env.PIP_RETRIES ?? '1',
+        PIP_DISABLE_PIP_VERSION_CHECK: '1',
+        PIP_NO_INPUT: '1',
+      },
+    });
+  // On Linux the usual index has torch for CUDA, and the CPU build is at PyTorch's own, or wherever pip is set up to look.
+  let pip = install(gpu ? `torch==${TORCH}` : `torch==${TORCH}+cpu`);
+  const missing = () =>
+    !pip.ok && /No matching distribution/.test(pip.err) && !/connection broken/i.test(pip.err);
+  if (!gpu && missing()) {
+    say(`pip's usual sources have no CPU build; trying ${PYTORCH_CPU_INDEX} ...`);
+    pip = install(`torch==${TORCH}+cpu`, '--extra-index-url', PYTORCH_CPU_INDEX);
+    if (!pip.ok) {
+      say(`no CPU build there either; taking the index's usual build (${size(true)}) ...`);
+      pip = install(`torch==${TORCH}`);
+    }
+  }
+  if (!pip.ok) {
+    rmSync(partial, { recursive: true, force: true });
+    throw new SetupError(
+      `pip could not install torch ${TORCH}: ${lastLine(pip.err)}. Check the network and pip's settings (\`pip config list\`, ` +
+        'https_proxy), or set LIBTORCH to a LibTorch folder, or PYTHON to a Python that has torch.',
+    );
+  }
+  rmSync(at('.libtorch'), { recursive: true, force: true });
+  renameSync(partial, at('.libtorch'));
+}
+
+const lastLine = (text) => text.trim().split('\n').pop().replace(/\.$/, '');
+
+function buildAddon(libtorch) {
+  if (!configured(libtorch)) {
+    say('configuring and building the native addon (a few minutes the first time) ...');
+    rmSync(at(BUILD, 'CMakeCache.txt'), { force: true });
+  } else {
+    say('building what changed ...');
+  }
+  const cmakeJs = createRequire(at('package.json')).resolve('cmake-js/bin/cmake-js');
+  // cmake-js itself only knows the compilers' usual names.
+  const named =
+    onPath('g++') || onPath('clang++') ? [] : ['--cc', process.env.CC ?? 'cc', '--cxx', compiler()];
+  // A file that includes LibTorch's headers takes up to 2 GB to compile.
+  const jobs = Math.max(1, Math.min(os.cpus().length, Math.floor(os.totalmem() / 2 ** 31)));
+  const build = run(process.execPath, [cmakeJs, 'build', '--out', BUILD, '--log-level', 'warn', ...named], {
+    show: true,
+    env: { CMAKE_BUILD_PARALLEL_LEVEL: process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(jobs) },
+  });
+  if (!build.ok)
+    throw new SetupError("building the native addon failed; the compiler's message stands above.");
+}
+
+function buildTypeScript() {
+  if (!run(at('node_modules/.bin/tsc'), ['-b'], { show: true }).ok) {
+    throw new SetupError("compiling the TypeScript failed; the compiler's message stands above.");
+  }
+  // tsc leaves the output of a source that is gone, and mocha would run it.
+  const built = existsSync(at('dist/test')) ? readdirSync(at('dist/test'), { recursive: true }) : [];
+  for (const file of built.filter((name) => name.endsWith('.test.js'))) {
+    if (!existsSync(at('test', file.replace(/js$/, 'ts')))) rmSync(at('dist/test', file));
+  }
+}
+
+function main(check) {
+  checkNode();
+  checkBuildTools();
+  let libtorch = findLibTorch();
+  const python = libtorch.folder ? '' : findPython();
+  if (check || !configured(libtorch)) checkCompiler();
+  // A published package has neither a lock file nor TypeScript sources.
+  const packagesMissing = existsSync(at('package-lock.json')) && !packagesInPlace();
+  const hasSources = existsSync(at('tsconfig.json'));
+
+  const torch = libtorch.folder ? `LibTorch ${libtorch.version} (${libtorch.origin})` : 'no LibTorch yet';
+  const packages = packagesMissing ? 'missing or outdated' : 'in place';
+  say(`Node ${process.versions.node}, ${torch}, npm packages ${packages}`);
+  if (check) return;
+
+  if (packagesMissing) installPackages();
+  if (!libtorch.folder) {
+    installLibTorch(python, libtorch.rejected);
+    libtorch = findLibTorch();
+  }
+  buildAddon(libtorch);
+  if (hasSources) buildTypeScript();
+  say('ready');
+}
+
+try {
+  main(process.argv.includes('--check'));
+} catch (error) {
+  if (!(error instanceof SetupError)) throw error;
+  console.error(`setup: ${error.message.trim()}`);
+  process.exitCode = 1;
+}
