@@ -208,8 +208,8 @@ function installLibTorch(python, rejected) {
     });
   // On Linux the usual index has torch for CUDA, and the CPU build is at PyTorch's own, or wherever pip is set up to look.
   let pip = install(gpu ? `torch==${TORCH}` : `torch==${TORCH}+cpu`);
-  const missing = () =>
-    !pip.ok && /No matching distribution/.test(pip.err) && !/connection broken/i.test(pip.err);
+  const unreachable = () => /connection broken/i.test(pip.err);
+  const missing = () => !pip.ok && /No matching distribution/.test(pip.err) && !unreachable();
   if (!gpu && missing()) {
     say(`pip's usual sources have no CPU build; trying ${PYTORCH_CPU_INDEX} ...`);
     pip = install(`torch==${TORCH}+cpu`, '--extra-index-url', PYTORCH_CPU_INDEX);
@@ -219,9 +219,10 @@ function installLibTorch(python, rejected) {
     }
   }
   if (!pip.ok) {
+    const cause = unreachable() ? 'its package index could not be reached' : lastLine(pip.err);
     rmSync(partial, { recursive: true, force: true });
     throw new SetupError(
-      `pip could not install torch ${TORCH}: ${lastLine(pip.err)}. Check the network and pip's settings (\`pip config list\`, ` +
+      `pip could not install torch ${TORCH}: ${cause}. Check the network and pip's settings (\`pip config list\`, ` +
         'https_proxy), or set LIBTORCH to a LibTorch folder, or PYTHON to a Python that has torch.',
     );
   }

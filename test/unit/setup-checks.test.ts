@@ -239,7 +239,7 @@ describe('scripts/setup.mjs', () => {
     it('ends in one message without a network, and leaves nothing half-made', () => {
       assertFails(
         install({ FAKE_PIP: 'offline' }),
-        /pip could not install torch 2\.13\.0/,
+        /pip could not install torch 2\.13\.0: its package index could not be reached/,
         /network/,
         /LIBTORCH/,
       );
