@@ -1,3 +1,21 @@
-#include "binding/binding.h"
-Napi::Object init(Napi::Env env, Napi::Object exports) { return exports; }
-NODE_API_MODULE(bidiseg, init)
+// The addon: one Environment for each Node environment that loads it, and the exports.
+#include "binding/environment.h"
+#include "binding/exports.h"
+
+namespace {
+
+Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+  using namespace bidiseg::binding;
+  env.SetInstanceData(new Environment(env));
+  export_tensors(env, exports);
+  export_networks(env, exports);
+  export_losses(env, exports);
+  export_training(env, exports);
+  export_inference(env, exports);
+  export_system(env, exports);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(bidiseg, initialise)

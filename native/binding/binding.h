@@ -3,4 +3,8 @@
 
 #include <napi.h>
 
+#include <functional>
+#include <map>
+#include <unordered_map>
+
 #include "core/torch.h"

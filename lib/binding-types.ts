@@ -1,0 +1,231 @@
+/**
+ * The typed mirror of the native exports (native/binding/*.cc), and nothing else. Users never see these.
+ *
+ * Every function that returns a promise queues work on the compute thread of this Node environment and keeps the order
+ * of calls. Arguments are copied before the function returns.
+ */
+
+declare const kind: unique symbol;
+
+/** What all native objects have. */
+export interface NativeHandle {
+  dispose(): void;
+  readonly disposed: boolean;
+}
+export interface TensorHandle extends NativeHandle {
+  readonly [kind]: 'Tensor';
+}
+export interface NetworkHandle extends NativeHandle {
+  readonly [kind]: 'Network';
+}
+export interface OptimizerHandle extends NativeHandle {
+  readonly [kind]: 'Optimizer';
+}
+export interface SegmentationStepHandle extends NativeHandle {
+  readonly [kind]: 'SegmentationStep';
+}
+export interface TranslationStepHandle extends NativeHandle {
+  readonly [kind]: 'TranslationStep';
+}
+export interface ThresholdHistogramHandle extends NativeHandle {
+  readonly [kind]: 'ThresholdHistogram';
+}
+export interface CancellationToken extends NativeHandle {
+  readonly [kind]: 'CancellationToken';
+}
+
+export type TypedArray = Float32Array | Float64Array | Uint8Array | Int32Array | BigInt64Array;
+export type Dtype = 'float32' | 'float64' | 'uint8' | 'int32' | 'int64' | 'float16' | 'bfloat16';
+
+export interface TensorInfo {
+  shape: number[];
+  dtype: Dtype;
+  device: string;
+  requiresGrad: boolean;
+}
+
+export interface StateEntry {
+  name: string;
+  kind: 'parameter' | 'buffer';
+  tensor: TensorHandle;
+}
+
+/** Images [count, height, width, 3] and labels [count, height, width] as bytes. */
+export interface NativeBatch {
+  images: Uint8Array;
+  labels?: Uint8Array | undefined;
+  count: number;
+  height: number;
+  width: number;
+}
+
+export interface SegmentationLosses {
+  /** What the segmenter was moved against: the weighted sum of the next three. */
+  total: number;
+  /** Cross-entropy on the source, ℓ_seg(M(S′), Y_S). */
+  segmentation: number;
+  /** ℓ_adv(M(S′), M(T)), before its weight. */
+  adversarial: number;
+  /** Masked cross-entropy on pseudo-labels, ℓ_seg(M(T_ssl), Ŷ_T), before its weight. */
+  pseudoLabel: number;
+  /** D_M's loss on the source, before the factor ½. */
+  discriminatorSource: number;
+  /** D_M's loss on the target, before the factor ½. */
+  discriminatorTarget: number;
+}
+
+export interface TranslationLosses {
+  /** What the generators were moved against: the weighted sum of the next ten. */
+  total: number;
+  ganSourceToTarget: number;
+  ganTargetToSource: number;
+  cycleSource: number;
+  cycleTarget: number;
+  identitySource: number;
+  identityTarget: number;
+  perceptualSource: number;
+  perceptualTarget: number;
+  perceptualReconstructionSource: number;
+  perceptualReconstructionTarget: number;
+  /** Loss of the discriminator that judges source images, with its factor ½. */
+  discriminatorSource: number;
+  /** Loss of the discriminator that judges target images, with its factor ½. */
+  discriminatorTarget: number;
+}
+
+export interface NativeBuildInfo {
+  libtorchVersion: string;
+  libtorchOrigin: string;
+  cuda: boolean;
+  cudaDeviceCount: number;
+  threads: number;
+  cpuCapability: string;
+}
+
+export interface NativeBinding {
+  createTensor(data: TypedArray, shape: readonly number[]): TensorHandle;
+  tensorInfo(tensor: TensorHandle): TensorInfo;
+  tensorData(tensor: TensorHandle): Promise<TypedArray>;
+  tensorBackward(tensor: TensorHandle, cancellation?: CancellationToken): Promise<void>;
+  tensorGradient(tensor: TensorHandle): Promise<TensorHandle | null>;
+  tensorDetach(tensor: TensorHandle): Promise<TensorHandle>;
+  tensorRequireGrad(tensor: TensorHandle): Promise<void>;
+  tensorTo(tensor: TensorHandle, options: { device: string; dtype: Dtype }): Promise<TensorHandle>;
+  tensorAdd(tensor: TensorHandle, other: TensorHandle): Promise<TensorHandle>;
+  tensorScale(tensor: TensorHandle, factor: number): Promise<TensorHandle>;
+  tensorSoftmax(tensor: TensorHandle): Promise<TensorHandle>;
+  tensorResize(tensor: TensorHandle, size: readonly [height: number, width: number]): Promise<TensorHandle>;
+  readTensorFile(
+    file: string,
+    entries: { dtype: Dtype; shape: readonly number[]; offset: number }[],
+    cancellation?: CancellationToken,
+  ): Promise<TensorHandle[]>;
+  writeTensorFile(
+    file: string,
+    header: Uint8Array,
+    tensors: TensorHandle[],
+    cancellation?: CancellationToken,
+  ): Promise<void>;
+
+  createNetwork(kind: string, options: object, cancellation?: CancellationToken): Promise<NetworkHandle>;
+  networkForward(
+    network: NetworkHandle,
+    input: TensorHandle,
+    cancellation?: CancellationToken,
+  ): Promise<TensorHandle>;
+  networkSetTraining(network: NetworkHandle, training: boolean): Promise<void>;
+  networkSetFrozen(network: NetworkHandle, frozen: boolean): Promise<void>;
+  networkState(network: NetworkHandle): Promise<StateEntry[]>;
+  networkLoadState(network: NetworkHandle, names: string[], tensors: TensorHandle[]): Promise<void>;
+  networkParameterCount(network: NetworkHandle): number;
+
+  createOptimizer(network: NetworkHandle, options: object): Promise<OptimizerHandle>;
+  optimizerStep(optimizer: OptimizerHandle, learningRate: number): Promise<void>;
+  optimizerZeroGrad(optimizer: OptimizerHandle): Promise<void>;
+
+  segmenterInput(images: TensorHandle): Promise<TensorHandle>;
+  translatorInput(images: TensorHandle): Promise<TensorHandle>;
+  segmenterInputFromTranslator(images: TensorHandle): Promise<TensorHandle>;
+  translatorOutputBytes(images: TensorHandle): Promise<TensorHandle>;
+
+  maskedCrossEntropy(logits: TensorHandle, labels: TensorHandle, options: object): Promise<TensorHandle>;
+  domainLoss(logits: TensorHandle, options: { domain: 'source' | 'target' }): Promise<TensorHandle>;
+  ganLoss(scores: TensorHandle, options: { real: boolean; ganMode: string }): Promise<TensorHandle>;
+  l1Loss(input: TensorHandle, other: TensorHandle): Promise<TensorHandle>;
+  perceptualLoss(
+    logits: TensorHandle,
+    other: TensorHandle,
+    options: { perceptualForm: string },
+  ): Promise<TensorHandle>;
+
+  createSegmentationStep(
+    segmenter: NetworkHandle,
+    discriminator: NetworkHandle | null,
+    options: object,
+  ): Promise<SegmentationStepHandle>;
+  runSegmentationStep(
+    step: SegmentationStepHandle,
+    source: NativeBatch,
+    target: NativeBatch | undefined,
+    options: { learningRate: number; discriminatorLearningRate: number },
+    cancellation?: CancellationToken,
+  ): Promise<SegmentationLosses>;
+  createTranslationStep(
+    networks: {
+      toTarget: NetworkHandle;
+      toSource: NetworkHandle;
+      targetCritic: NetworkHandle;
+      sourceCritic: NetworkHandle;
+    },
+    segmenter: NetworkHandle | null,
+    options: object,
+  ): Promise<TranslationStepHandle>;
+  runTranslationStep(
+    step: TranslationStepHandle,
+    source: NativeBatch,
+    target: NativeBatch,
+    options: { learningRate: number },
+    cancellation?: CancellationToken,
+  ): Promise<TranslationLosses>;
+
+  predict(
+    segmenter: NetworkHandle,
+    images: Uint8Array,
+    options: object,
+    cancellation?: CancellationToken,
+  ): Promise<{ labels: Uint8Array; confidence?: Float32Array }>;
+  translate(
+    generator: NetworkHandle,
+    images: Uint8Array,
+    options: object,
+    cancellation?: CancellationToken,
+  ): Promise<Uint8Array>;
+  createThresholdHistogram(options: { classCount: number; bins: number }): ThresholdHistogramHandle;
+  histogramAdd(
+    histogram: ThresholdHistogramHandle,
+    labels: Uint8Array,
+    confidence: Float32Array,
+  ): Promise<void>;
+  histogramThresholds(
+    histogram: ThresholdHistogramHandle,
+    options: { portion: number; cap: number },
+  ): Promise<{ thresholds: number[]; counts: number[] }>;
+  applyThresholds(
+    labels: Uint8Array,
+    confidence: Float32Array,
+    options: { thresholds: number[]; inclusive: boolean; ignoreIndex: number },
+  ): Promise<{ labels: Uint8Array; keptPerClass: number[] }>;
+  confusionCounts(
+    truth: Uint8Array,
+    prediction: Uint8Array,
+    options: { classCount: number; ignoreIndex: number },
+  ): Promise<Float64Array>;
+
+  buildInfo(): Promise<NativeBuildInfo>;
+  setThreadCount(threads: number): Promise<void>;
+  liveObjects(): Record<string, number>;
+  idle(): Promise<void>;
+  shutDown(): void;
+  createCancellationToken(): CancellationToken;
+  cancel(token: CancellationToken): void;
+}

@@ -1,0 +1,30 @@
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import bindings from 'bindings';
+import type { NativeBinding } from './binding-types.js';
+import { BindingError } from './errors.js';
+
+/** The package's root: the folder that holds package.json, from lib/ and from dist/lib/ alike. */
+export const packageRoot = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+
+function load(): NativeBinding {
+  try {
+    return bindings({ bindings: 'bidiseg', module_root: packageRoot }) as NativeBinding;
+  } catch (cause) {
+    const error = cause as Error & { tries?: string[] };
+    const attempts = error.tries
+      ? `It was looked for at:\n${error.tries.map((file) => `  ${file}`).join('\n')}`
+      : `Loading it failed: ${error.message}`;
+    throw new BindingError(
+      `The native addon of bidiseg cannot be loaded. ${attempts}\nBuild it with \`npm run setup\` in ${packageRoot}.`,
+      { cause },
+    );
+  }
+}
+
+/** The native addon. Importing this module loads it, or throws BindingError. */
+export const native = load();
+
+// process.exit() runs no environment cleanup hooks before static destructors, and a thread that still computes then
+// crashes the process; so the compute thread is stopped here. Every other way out is covered by the addon itself.
+process.on('exit', () => native.shutDown());

@@ -1,0 +1,43 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { native, packageRoot } from './binding.js';
+import { call } from './native-object.js';
+import { checkInteger } from './validate.js';
+
+export interface BuildInfo {
+  /** Of bidiseg. */
+  version: string;
+  libtorchVersion: string;
+  /** How LibTorch was found when the addon was built. */
+  libtorchOrigin: string;
+  /** Whether CUDA kernels are compiled in. */
+  cuda: boolean;
+  /** Such as `cuda:0`; empty where there are none. */
+  cudaDevices: string[];
+  /** That one operation may use. */
+  threads: number;
+  /** Such as `AVX512`. */
+  cpuCapability: string;
+}
+
+/** What this build of bidiseg is and what it finds on this machine. */
+export async function buildInfo(): Promise<BuildInfo> {
+  const manifest = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };
+  const { cudaDeviceCount, ...info } = await call(() => native.buildInfo());
+  const cudaDevices = Array.from({ length: cudaDeviceCount }, (_, i) => `cuda:${i}`);
+  return { version: manifest.version, ...info, cudaDevices };
+}
+
+/** How many threads one operation may use; default: one per core. Takes effect for work that starts later. */
+export async function setThreadCount(threads: number): Promise<void> {
+  checkInteger('threads', threads, 1, 1024);
+  await call(() => native.setThreadCount(threads));
+}
+
+/**
+ * How many native objects are alive (created and neither disposed nor collected), by class, and the native bytes the
+ * garbage collector has been told of, under `bytes`. For tests that look for leaks.
+ */
+export function liveObjects(): Record<string, number> {
+  return native.liveObjects();
+}

@@ -1,0 +1,13 @@
+export * from './device.js';
+export * from './errors.js';
+export * from './losses.js';
+export * from './metrics.js';
+export { Network } from './models/network.js';
+export * from './models/output-discriminator.js';
+export * from './models/segmenter.js';
+export * from './models/translator.js';
+export * from './optimizers.js';
+export * from './pixels.js';
+export * from './steps.js';
+export * from './tensor.js';
+export * from './thresholds.js';

@@ -1,0 +1,148 @@
+import { open, rename, rm } from 'node:fs/promises';
+import { native } from '../binding.js';
+import type { Dtype, StateEntry, TensorHandle } from '../binding-types.js';
+import { DataError } from '../errors.js';
+import { call, callSync } from '../native-object.js';
+
+/**
+ * The safetensors format: 8 bytes little-endian header length, a JSON header, then the tensors' bytes. The header is
+ * handled here; the bytes are read and written natively, off the event loop.
+ */
+
+const DTYPES: Record<string, { name: Dtype; bytes: number }> = {
+  F32: { name: 'float32', bytes: 4 },
+  F64: { name: 'float64', bytes: 8 },
+  F16: { name: 'float16', bytes: 2 },
+  BF16: { name: 'bfloat16', bytes: 2 },
+  U8: { name: 'uint8', bytes: 1 },
+  I32: { name: 'int32', bytes: 4 },
+  I64: { name: 'int64', bytes: 8 },
+};
+const CODES = new Map(Object.entries(DTYPES).map(([code, { name }]) => [name, code]));
+
+/** The same limit as the Python package has. */
+const MAX_HEADER_BYTES = 100_000_000;
+
+interface TensorHeader {
+  name: string;
+  dtype: Dtype;
+  shape: number[];
+  /** From the start of the file. */
+  offset: number;
+}
+
+/** The header of a safetensors file. */
+export interface SafetensorsHeader {
+  metadata: Record<string, string>;
+  tensors: TensorHeader[];
+}
+
+/** Reads and checks a file's header. @throws DataError naming the file and what is wrong with it. */
+export async function readSafetensorsHeader(file: string): Promise<SafetensorsHeader> {
+  const bad = (what: string, cause?: unknown) =>
+    new DataError(`${file} is not a usable safetensors file: ${what}`, { cause });
+  let handle: Awaited<ReturnType<typeof open>>;
+  try {
+    handle = await open(file, 'r');
+  } catch (cause) {
+    throw new DataError(`${file} cannot be opened: ${(cause as Error).message}`, { cause });
+  }
+  try {
+    const { size } = await handle.stat();
+    const prefix = Buffer.alloc(8);
+    const { bytesRead } = await handle.read(prefix, 0, 8, 0);
+    if (bytesRead < 8) throw bad('it is shorter than 8 bytes');
+    const length = Number(prefix.readBigUInt64LE());
+    if (length > MAX_HEADER_BYTES || length + 8 > size) {
+      throw bad(`its header claims ${length} bytes, the file has ${size}`);
+    }
+    const text = Buffer.alloc(length);
+    await handle.read(text, 0, length, 8);
+    let json: unknown;
+    try {
+      json = JSON.parse(text.toString('utf8'));
+    } catch (cause) {
+      throw bad('its header is not JSON', cause);
+    }
+    if (typeof json !== 'object' || json === null || Array.isArray(json)) {
+      throw bad('its header is not a JSON object');
+    }
+    const metadata: Record<string, string> = Object.create(null);
+    const tensors: TensorHeader[] = [];
+    for (const [name, entry] of Object.entries(json)) {
+      if (name === '__metadata__') {
+        for (const [key, value] of Object.entries(entry as object)) metadata[key] = String(value);
+      } else {
+        tensors.push(parseEntry(name, entry, 8 + length, bad));
+      }
+    }
+    return { metadata, tensors };
+  } finally {
+    await handle.close();
+  }
+}
+
+function parseEntry(
+  name: string,
+  entry: unknown,
+  dataStart: number,
+  bad: (what: string) => DataError,
+): TensorHeader {
+  const { dtype, shape, data_offsets } = (entry ?? {}) as Record<string, unknown>;
+  const type = typeof dtype === 'string' && Object.hasOwn(DTYPES, dtype) ? DTYPES[dtype] : undefined;
+  if (!type) throw bad(`tensor '${name}' has the unsupported dtype ${JSON.stringify(dtype)}`);
+  const isExtent = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0;
+  if (!Array.isArray(shape) || !shape.every(isExtent)) throw bad(`tensor '${name}' has no valid shape`);
+  if (!Array.isArray(data_offsets) || data_offsets.length !== 2 || !data_offsets.every(isExtent)) {
+    throw bad(`tensor '${name}' has no valid data_offsets`);
+  }
+  const [begin, end] = data_offsets as [number, number];
+  const bytes = shape.reduce((product, extent) => product * extent, type.bytes);
+  if (end - begin !== bytes) {
+    throw bad(`tensor '${name}' takes ${end - begin} bytes but its shape and dtype need ${bytes}`);
+  }
+  return { name, dtype: type.name, shape, offset: dataStart + begin };
+}
+
+/** Reads all tensors; the caller disposes them. */
+export async function readSafetensors(
+  file: string,
+  signal?: AbortSignal,
+): Promise<{ metadata: Record<string, string>; tensors: { name: string; tensor: TensorHandle }[] }> {
+  const { metadata, tensors } = await readSafetensorsHeader(file);
+  const handles = await call((token) => native.readTensorFile(file, tensors, token), signal);
+  return { metadata, tensors: tensors.map(({ name }, i) => ({ name, tensor: handles[i]! })) };
+}
+
+/** Writes all tensors, to a temporary name first: `file` is either the old one or the whole new one. */
+export async function writeSafetensors(
+  file: string,
+  entries: Pick<StateEntry, 'name' | 'tensor'>[],
+  metadata: Record<string, string>,
+  signal?: AbortSignal,
+): Promise<void> {
+  const header: Record<string, unknown> = { __metadata__: metadata };
+  let offset = 0;
+  for (const { name, tensor } of entries) {
+    const { shape, dtype } = callSync(() => native.tensorInfo(tensor));
+    const code = CODES.get(dtype)!;
+    const end = offset + shape.reduce((product, extent) => product * extent, DTYPES[code]!.bytes);
+    header[name] = { dtype: code, shape, data_offsets: [offset, end] };
+    offset = end;
+  }
+  let json = JSON.stringify(header);
+  json += ' '.repeat((8 - (Buffer.byteLength(json) % 8)) % 8); // so that the tensors are aligned for mmap
+  const bytes = Buffer.alloc(8 + Buffer.byteLength(json));
+  bytes.writeBigUInt64LE(BigInt(bytes.length - 8));
+  bytes.write(json, 8);
+
+  const temporary = `${file}.${process.pid}.tmp`;
+  try {
+    const tensors = entries.map(({ tensor }) => tensor);
+    await call((token) => native.writeTensorFile(temporary, bytes, tensors, token), signal);
+    await rename(temporary, file);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
+}

@@ -1,0 +1,135 @@
+import { native } from '../binding.js';
+import { DataError } from '../errors.js';
+import { call } from '../native-object.js';
+import { checkChoice, checkInteger, checkNumber, checkString } from '../validate.js';
+import { type Architecture, loadNetworks, Network, readArchitecture } from './network.js';
+
+export interface SegmenterOptions {
+  /** Default `deeplab-v2`. */
+  network?: 'deeplab-v2' | 'fcn-8s';
+  /** DeepLab-v2's backbone. Default `resnet101`; FCN-8s always uses VGG-16. */
+  backbone?: 'resnet18' | 'resnet34' | 'resnet50' | 'resnet101';
+  /** Multiplies every channel count; (0, 2], default 1. */
+  width?: number;
+  /** How many of DeepLab-v2's four head branches are summed; default 4. */
+  branches?: 2 | 4;
+  /** 2 to 256. */
+  classCount: number;
+  /** How convolution weights start: `normal`, N(0, 0.01), or `kaiming`, N(0, 2/fan_out). Default `normal`. */
+  initialisation?: 'normal' | 'kaiming';
+  /** Of the initial weights; default 1. */
+  seed?: number;
+  /** `cpu`, `cuda` or `cuda:N`; default `cpu`. */
+  device?: string;
+}
+
+export interface PredictOptions {
+  /** How many images there are. */
+  count: number;
+  /** Of each image, in pixels. */
+  width: number;
+  height: number;
+  /** Of the label maps, in pixels; default: those of the images. */
+  outputWidth?: number;
+  outputHeight?: number;
+  /** Whether to return the probability of each pixel's class too. Default false. */
+  confidence?: boolean;
+  /** Upsample logits and then take the softmax (default), or the softmax and then upsample probabilities. */
+  order?: 'logits' | 'probabilities';
+  signal?: AbortSignal;
+}
+
+export interface SegmenterPrediction {
+  /** Class of each pixel, [count, outputHeight, outputWidth]. */
+  labels: Uint8Array;
+  /** Its probability, (0, 1], of the same shape; only where asked for. */
+  confidence?: Float32Array;
+}
+
+/**
+ * M: a segmentation network.
+ *
+ * forward() takes BGR minus mean, [N, 3, H, W] (see `segmenterInput`), and gives logits: [N, C, ⌊H/8⌋+1, ⌊W/8⌋+1] for
+ * DeepLab-v2, [N, C, H, W] for FCN-8s.
+ */
+export class Segmenter extends Network {
+  /** What it was created with, defaults filled in. */
+  readonly options: Readonly<Required<SegmenterOptions>>;
+
+  private constructor(handle: ConstructorParameters<typeof Network>[0], options: Required<SegmenterOptions>) {
+    super(handle, architectureOf(options));
+    this.options = options;
+  }
+
+  /** A segmenter with seeded initial weights. @throws InvalidArgumentError naming a bad option. */
+  static async create(options: SegmenterOptions): Promise<Segmenter> {
+    const checked: Required<SegmenterOptions> = {
+      network: checkChoice('network', options.network ?? 'deeplab-v2', ['deeplab-v2', 'fcn-8s']),
+      backbone: checkChoice('backbone', options.backbone ?? 'resnet101', [
+        'resnet18',
+        'resnet34',
+        'resnet50',
+        'resnet101',
+      ]),
+      width: checkNumber('width', options.width ?? 1, 1 / 64, 2),
+      branches: checkInteger('branches', options.branches ?? 4, 2, 4) as 2 | 4,
+      classCount: checkInteger('classCount', options.classCount, 2, 256),
+      initialisation: checkChoice('initialisation', options.initialisation ?? 'normal', [
+        'normal',
+        'kaiming',
+      ]),
+      seed: checkInteger('seed', options.seed ?? 1, 0),
+      device: checkString('device', options.device ?? 'cpu'),
+    };
+    return new Segmenter(await call(() => native.createNetwork(checked.network, checked)), checked);
+  }
+
+  /** The segmenter that a file written by save() belongs to, with the file's weights. */
+  static async fromFile(
+    file: string,
+    options: { device?: string; signal?: AbortSignal } = {},
+  ): Promise<Segmenter> {
+    const { architecture, options: shape } = await readArchitecture(file);
+    if (architecture !== 'deeplab-v2' && architecture !== 'fcn-8s') {
+      throw new DataError(`${file} holds the weights of a ${architecture}, not of a segmenter`);
+    }
+    let segmenter: Segmenter;
+    try {
+      segmenter = await Segmenter.create({
+        ...(shape as unknown as SegmenterOptions),
+        network: architecture,
+        device: options.device ?? 'cpu',
+      });
+    } catch (cause) {
+      throw new DataError(`${file} describes no valid segmenter: ${(cause as Error).message}`, { cause });
+    }
+    try {
+      await loadNetworks(file, [{ prefix: '', network: segmenter }], options.signal);
+    } catch (error) {
+      segmenter.dispose();
+      throw error;
+    }
+    return segmenter;
+  }
+
+  /** Segments RGB images, [count, height, width, 3]. */
+  async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
+    const { count, width, height } = options;
+    const job = {
+      count: checkInteger('count', count, 1),
+      width: checkInteger('width', width, 1),
+      height: checkInteger('height', height, 1),
+      outputWidth: checkInteger('outputWidth', options.outputWidth ?? width, 1),
+      outputHeight: checkInteger('outputHeight', options.outputHeight ?? height, 1),
+      confidence: options.confidence ?? false,
+      order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
+    };
+    return call((token) => native.predict(this.handle, images, job, token), options.signal);
+  }
+}
+
+function architectureOf(options: Required<SegmenterOptions>): Architecture {
+  const { network, backbone, width, branches, classCount } = options;
+  const shape = network === 'deeplab-v2' ? { backbone, width, branches, classCount } : { width, classCount };
+  return { architecture: network, options: shape };
+}

@@ -1,0 +1,149 @@
+import { native } from './binding.js';
+import type {
+  NativeBatch,
+  SegmentationLosses,
+  SegmentationStepHandle,
+  TranslationLosses,
+  TranslationStepHandle,
+} from './binding-types.js';
+import type { OutputDiscriminator } from './models/output-discriminator.js';
+import type { Segmenter } from './models/segmenter.js';
+import type { Translator } from './models/translator.js';
+import { call, NativeObject } from './native-object.js';
+import { checkNumber } from './validate.js';
+
+export type { SegmentationLosses, TranslationLosses } from './binding-types.js';
+
+/** Images [count, height, width, 3] in RGB and, where there are any, label maps [count, height, width], as bytes. */
+export type StepBatch = NativeBatch;
+
+export interface SegmentationStepOptions {
+  /** What cross-entropies are divided by: the pixels that count, or all. */
+  normalise: 'valid' | 'all';
+  ignoreIndex: number;
+  /** λ_adv. */
+  adversarialWeight: number;
+  /** Of the masked cross-entropy on pseudo-labels. */
+  pseudoLabelWeight: number;
+  /** Of the segmenter; D_M always uses Adam without decay. */
+  optimizer: 'sgd' | 'adam';
+  momentum: number;
+  weightDecay: number;
+  headLearningRateFactor: number;
+  repeatedStep: boolean;
+  adamBetas: [number, number];
+  discriminatorBetas: [number, number];
+}
+
+/** One iteration of M's training (Eq. 1, and Eq. 3 with pseudo-labels) in one native call. */
+export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
+  /** The networks stay the caller's; they must not be trained by two steps at once. `discriminator` null: Eq. 1 without ℓ_adv. */
+  static async create(
+    segmenter: Segmenter,
+    discriminator: OutputDiscriminator | null,
+    options: SegmentationStepOptions,
+  ): Promise<SegmentationStep> {
+    return new SegmentationStep(
+      await call(() =>
+        native.createSegmentationStep(segmenter.handle, discriminator?.handle ?? null, options),
+      ),
+    );
+  }
+
+  /** @internal */
+  constructor(handle: SegmentationStepHandle) {
+    super(handle);
+  }
+
+  /**
+   * Source forward and backward, target forward and backward, discriminator, both updates; all or nothing.
+   *
+   * @throws NonFiniteLossError before any weight has moved.
+   */
+  async run(batch: {
+    /** With labels. */
+    source: StepBatch;
+    /** Labels, where present, are pseudo-labels. Absent: training on the source alone. */
+    target?: StepBatch | undefined;
+    learningRate: number;
+    discriminatorLearningRate?: number;
+    signal?: AbortSignal | undefined;
+  }): Promise<SegmentationLosses> {
+    const rates = {
+      learningRate: checkNumber('learningRate', batch.learningRate, 0),
+      discriminatorLearningRate: checkNumber(
+        'discriminatorLearningRate',
+        batch.discriminatorLearningRate ?? 0,
+        0,
+      ),
+    };
+    return call(
+      (token) => native.runSegmentationStep(this.handle, batch.source, batch.target, rates, token),
+      batch.signal,
+    );
+  }
+}
+
+export interface TranslationStepOptions {
+  ganMode: 'least-squares' | 'bce';
+  /** λ_GAN. */
+  ganWeight: number;
+  /** λ_recon. */
+  cycleWeight: number;
+  identityWeight: number;
+  perceptualForm: 'l1' | 'normalised-mse';
+  /** λ_per. */
+  perceptualWeight: number;
+  /** λ_per_recon. */
+  perceptualReconstructionWeight: number;
+  /** Earlier fakes kept for the discriminators; 0 for none. */
+  poolSize: number;
+  /** Of the pools' draws. */
+  seed: number;
+  /** Adam's, for generators and discriminators. */
+  betas: [number, number];
+}
+
+/** One iteration of the translators' training (Eq. 2) in one native call. */
+export class TranslationStep extends NativeObject<TranslationStepHandle> {
+  /** `segmenter` gives the perceptual terms and is not changed; null: none. */
+  static async create(
+    translator: Translator,
+    segmenter: Segmenter | null,
+    options: TranslationStepOptions,
+  ): Promise<TranslationStep> {
+    const networks = {
+      toTarget: translator.toTarget.handle,
+      toSource: translator.toSource.handle,
+      targetCritic: translator.targetCritic.handle,
+      sourceCritic: translator.sourceCritic.handle,
+    };
+    return new TranslationStep(
+      await call(() => native.createTranslationStep(networks, segmenter?.handle ?? null, options)),
+    );
+  }
+
+  /** @internal */
+  constructor(handle: TranslationStepHandle) {
+    super(handle);
+  }
+
+  /**
+   * Generators' and discriminators' losses and updates; all or nothing. Height and width must be multiples of 4 and at
+   * least 32, the same for both domains.
+   *
+   * @throws NonFiniteLossError before any weight has moved.
+   */
+  async run(batch: {
+    source: StepBatch;
+    target: StepBatch;
+    learningRate: number;
+    signal?: AbortSignal | undefined;
+  }): Promise<TranslationLosses> {
+    const rates = { learningRate: checkNumber('learningRate', batch.learningRate, 0) };
+    return call(
+      (token) => native.runTranslationStep(this.handle, batch.source, batch.target, rates, token),
+      batch.signal,
+    );
+  }
+}

@@ -1,0 +1,88 @@
+// From JavaScript arguments to C++ values, copied, before any other thread sees them.
+#pragma once
+
+#include "binding/handle.h"
+#include "core/cancellation.h"
+#include "core/models/network.h"
+#include "core/self_training/pseudo_labels.h"
+#include "core/training/segmentation_step.h"
+#include "core/training/translation_step.h"
+
+namespace bidiseg::binding {
+
+BIDISEG_HANDLE(at::Tensor, "Tensor", 1);
+BIDISEG_HANDLE(Network, "Network", 2);
+BIDISEG_HANDLE(Optimizer, "Optimizer", 3);
+BIDISEG_HANDLE(SegmentationStep, "SegmentationStep", 4);
+BIDISEG_HANDLE(TranslationStep, "TranslationStep", 5);
+BIDISEG_HANDLE(ThresholdHistogram, "ThresholdHistogram", 6);
+BIDISEG_HANDLE(std::atomic<bool>, "CancellationToken", 7);
+
+/// A plain object of options. lib/ has validated it with messages for people; these checks are the last line, so that
+/// no value whatever is undefined behaviour.
+class Options {
+ public:
+  explicit Options(const Napi::Value& value);
+
+  double number(const char* key) const;
+  int64_t integer(const char* key) const;
+  bool boolean(const char* key) const;
+  std::string string(const char* key) const;
+  std::vector<double> numbers(const char* key) const;
+
+  /// One of a few names.
+  template <typename T>
+  T choice(const char* key, std::initializer_list<std::pair<const char*, T>> choices) const {
+    const std::string value = string(key);
+    for (const auto& [name, result] : choices) {
+      if (value == name) return result;
+    }
+    throw InvalidArgument("Unknown " + std::string(key) + " '" + value + "'");
+  }
+
+ private:
+  Napi::Value get(const char* key) const;
+  Napi::Object object_;
+};
+
+at::Tensor tensor_argument(const Napi::Value& value, const char* name);
+
+/// The network as the kind that is needed; another kind is an error.
+template <typename T>
+std::shared_ptr<T> network_argument(const Napi::Value& value, const char* name) {
+  auto network = std::dynamic_pointer_cast<T>(Handle<Network>::get(value, name));
+  if (!network) throw InvalidArgument(std::string("Expected a network of another kind for ") + name);
+  return network;
+}
+
+/// Null or undefined give an empty pointer.
+template <typename T>
+std::shared_ptr<T> optional_network_argument(const Napi::Value& value, const char* name) {
+  return value.IsNull() || value.IsUndefined() ? nullptr : network_argument<T>(value, name);
+}
+
+/// A copy of a typed array's elements as a tensor of `shape` on the CPU; its length must be the product of `shape`.
+/// Copied, not shared: JavaScript may transfer the buffer to another thread while a job reads it.
+at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>& shape, const char* name);
+
+std::vector<int64_t> shape_argument(const Napi::Value& value, const char* name);
+
+/// Undefined gives null: a job that only the end of the environment cancels.
+CancellationFlag cancellation_argument(const Napi::Value& value);
+
+at::Device device_argument(const std::string& name);
+
+/// A tensor's handle.
+Napi::Value tensor_to_js(Napi::Env env, const at::Tensor& tensor);
+
+/// A contiguous CPU tensor as a typed array that takes over its memory without a copy.
+Napi::Value typed_array_to_js(Napi::Env env, const at::Tensor& tensor);
+
+Napi::Value numbers_to_js(Napi::Env env, const std::vector<double>& values);
+Napi::Value numbers_to_js(Napi::Env env, const std::vector<int64_t>& values);
+
+/// The JavaScript name of a dtype.
+const char* dtype_name(at::ScalarType dtype);
+at::ScalarType dtype_argument(const std::string& name);
+
+}  // namespace bidiseg::binding

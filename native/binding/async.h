@@ -1,0 +1,66 @@
+// The one way to compute off the event loop and return a promise.
+#pragma once
+
+#include "binding/environment.h"
+#include "binding/error_translation.h"
+
+namespace bidiseg::binding {
+
+template <typename Work, typename ToJs>
+class PromiseJob final : public Job {
+ public:
+  PromiseJob(Napi::Env env, Work work, ToJs to_js)
+      : deferred_(Napi::Promise::Deferred::New(env)), work_(std::move(work)), to_js_(std::move(to_js)) {}
+
+  Napi::Value promise() const { return deferred_.Promise(); }
+
+  void run() noexcept override {
+    try {
+      throw_if_cancelled();  // it may have waited in the queue
+      result_.emplace(work_());
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+  }
+
+  void settle(Napi::Env env) override {
+    try {
+      if (error_) std::rethrow_exception(error_);
+      deferred_.Resolve(to_js_(env, std::move(*result_)));
+    } catch (...) {
+      deferred_.Reject(translate(env, std::current_exception()).Value());
+    }
+  }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  Work work_;
+  ToJs to_js_;
+  std::optional<std::invoke_result_t<Work>> result_;
+  std::exception_ptr error_;
+};
+
+/// Runs `work` on the compute thread and resolves the returned promise with `to_js(env, result)`. `work` must own all
+/// it uses and touch no JavaScript value. `cancellation` may be null.
+template <typename Work, typename ToJs>
+Napi::Value run_async(Napi::Env env, CancellationFlag cancellation, Work work, ToJs to_js) {
+  auto job = std::make_unique<PromiseJob<Work, ToJs>>(env, std::move(work), std::move(to_js));
+  job->cancellation = std::move(cancellation);
+  Napi::Value promise = job->promise();
+  Environment::of(env).compute().post(std::move(job));
+  return promise;
+}
+
+/// The same for work without a result.
+template <typename Work>
+Napi::Value run_async(Napi::Env env, CancellationFlag cancellation, Work work) {
+  return run_async(
+      env, std::move(cancellation),
+      [work = std::move(work)]() mutable {
+        work();
+        return true;
+      },
+      [](Napi::Env env, bool) { return env.Undefined(); });
+}
+
+}  // namespace bidiseg::binding

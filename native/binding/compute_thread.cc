@@ -1,0 +1,79 @@
+#include "binding/compute_thread.h"
+
+#include "binding/error_translation.h"
+
+namespace bidiseg::binding {
+
+ComputeThread::ComputeThread(Napi::Env env) : env_(env) {
+  const auto on_finished = [](napi_env env, napi_value, void* context, void*) {
+    // A null environment: it is being torn down and no JavaScript may run.
+    if (env != nullptr) static_cast<ComputeThread*>(context)->settle_finished(Napi::Env(env));
+  };
+  const auto status = napi_create_threadsafe_function(
+      env, nullptr, nullptr, Napi::String::New(env, "bidiseg compute thread"), /*max_queue_size=*/0,
+      /*initial_thread_count=*/1, nullptr, nullptr, this, on_finished, &notify_);
+  if (status != napi_ok) throw make_error(env, "ERR_NATIVE", "the compute thread's notifier cannot be created");
+  napi_unref_threadsafe_function(env, notify_);
+  thread_ = std::thread([this] { loop(); });
+}
+
+ComputeThread::~ComputeThread() { stop(); }
+
+void ComputeThread::post(std::unique_ptr<Job> job) {
+  if (stopped_) throw make_error(env_, "ERR_NATIVE", "bidiseg has been shut down in this thread: the process is exiting");
+  if (unsettled_++ == 0) napi_ref_threadsafe_function(env_, notify_);
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back(std::move(job));
+  }
+  wake_.notify_one();
+}
+
+void ComputeThread::stop() {
+  if (std::exchange(stopped_, true)) return;
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_->store(true);
+  }
+  wake_.notify_one();
+  thread_.join();
+  queue_.clear();
+  finished_.clear();
+  napi_release_threadsafe_function(notify_, napi_tsfn_abort);
+}
+
+void ComputeThread::loop() {
+  while (true) {
+    std::unique_ptr<Job> job;
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [this] { return stopping_->load() || !queue_.empty(); });
+      if (stopping_->load()) return;
+      job = std::move(queue_.front());
+      queue_.pop_front();
+    }
+    {
+      const CancellationScope scope(stopping_, job->cancellation);
+      job->run();
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      finished_.push_back(std::move(job));
+    }
+    napi_call_threadsafe_function(notify_, nullptr, napi_tsfn_nonblocking);
+  }
+}
+
+void ComputeThread::settle_finished(Napi::Env env) {
+  std::deque<std::unique_ptr<Job>> finished;
+  {
+    const std::lock_guard lock(mutex_);
+    finished.swap(finished_);
+  }
+  for (auto& job : finished) {
+    job->settle(env);
+    if (--unsettled_ == 0) napi_unref_threadsafe_function(env_, notify_);
+  }
+}
+
+}  // namespace bidiseg::binding

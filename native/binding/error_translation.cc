@@ -1,0 +1,44 @@
+#include "binding/error_translation.h"
+
+#include <c10/util/Exception.h>
+
+#include "core/errors.h"
+
+namespace bidiseg::binding {
+
+Napi::Error make_error(Napi::Env env, const char* code, const std::string& message) {
+  Napi::Error error = Napi::Error::New(env, message);
+  error.Value().Set("code", Napi::String::New(env, code));
+  return error;
+}
+
+Napi::Error translate(Napi::Env env, const std::exception_ptr& exception) {
+  try {
+    std::rethrow_exception(exception);
+  } catch (const Napi::Error& error) {
+    return error;
+  } catch (const Cancelled& error) {
+    return make_error(env, "ERR_CANCELLED", error.what());
+  } catch (const InvalidArgument& error) {
+    return make_error(env, "ERR_INVALID_ARGUMENT", error.what());
+  } catch (const DataError& error) {
+    return make_error(env, "ERR_DATA", error.what());
+  } catch (const NonFiniteLoss& error) {
+    return make_error(env, "ERR_NON_FINITE_LOSS", error.what());
+  } catch (const c10::OutOfMemoryError& error) {
+    return make_error(env, "ERR_OUT_OF_MEMORY", error.what_without_backtrace());
+  } catch (const c10::Error& error) {
+    // The CPU allocator reports exhaustion as a plain c10::Error.
+    const std::string message = error.what_without_backtrace();
+    const bool exhausted = message.find("can't allocate memory") != std::string::npos;
+    return make_error(env, exhausted ? "ERR_OUT_OF_MEMORY" : "ERR_NATIVE", message);
+  } catch (const std::bad_alloc&) {
+    return make_error(env, "ERR_OUT_OF_MEMORY", "out of memory");
+  } catch (const std::exception& error) {
+    return make_error(env, "ERR_NATIVE", error.what());
+  } catch (...) {
+    return make_error(env, "ERR_NATIVE", "an exception of unknown type");
+  }
+}
+
+}  // namespace bidiseg::binding

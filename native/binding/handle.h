@@ -1,0 +1,102 @@
+// JavaScript's hold on a native object.
+#pragma once
+
+#include "binding/binding.h"
+#include "binding/environment.h"
+#include "binding/error_translation.h"
+#include "core/errors.h"
+
+namespace bidiseg::binding {
+
+/// The name of the JavaScript class that holds a T, and a tag by which objects of it are told from all others.
+/// Specialised for every T with BIDISEG_HANDLE.
+template <typename T>
+struct HandleClass;
+
+#define BIDISEG_HANDLE(Type, js_name, tag)              \
+  template <>                                           \
+  struct HandleClass<Type> {                            \
+    static constexpr const char* kName = js_name;       \
+    static constexpr napi_type_tag kTag = {0x62696469736567ull, tag}; \
+  }
+
+/// Shares ownership of a T with the jobs that use it. dispose() lets go at once; running jobs finish with their own
+/// share. The finaliser does the same for handles that were dropped.
+template <typename T>
+class Handle : public Napi::ObjectWrap<Handle<T>> {
+ public:
+  using Base = Napi::ObjectWrap<Handle<T>>;
+
+  static void define(Napi::Env env, Napi::Object exports) {
+    Napi::Function constructor = Base::DefineClass(
+        env, HandleClass<T>::kName,
+        {Base::InstanceMethod("dispose", &Handle::dispose), Base::template InstanceAccessor<&Handle::disposed>("disposed")});
+    exports.Set(HandleClass<T>::kName, constructor);
+    Environment::of(env).constructors[HandleClass<T>::kName] = Napi::Persistent(constructor);
+    Environment::of(env).live[HandleClass<T>::kName] = 0;
+  }
+
+  /// A new handle. `bytes` is the native memory it keeps alive.
+  static Napi::Value create(Napi::Env env, std::shared_ptr<T> value, int64_t bytes) {
+    Napi::Object object = Environment::of(env).constructors.at(HandleClass<T>::kName).New({});
+    Base::Unwrap(object)->hold(env, std::move(value), bytes);
+    return object;
+  }
+
+  /// The object in `value`, or an error that names the argument.
+  static std::shared_ptr<T> get(const Napi::Value& value, const char* name) {
+    if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&HandleClass<T>::kTag)) {
+      throw InvalidArgument(std::string("Expected a native ") + HandleClass<T>::kName + " for " + name);
+    }
+    auto* handle = Base::Unwrap(value.As<Napi::Object>());
+    if (!handle->value_) {
+      throw make_error(value.Env(), "ERR_DISPOSED",
+                       std::string("The ") + HandleClass<T>::kName + " given as " + name + " has been disposed");
+    }
+    return handle->value_;
+  }
+
+  explicit Handle(const Napi::CallbackInfo& info) : Base(info) {
+    info.This().template As<Napi::Object>().TypeTag(&HandleClass<T>::kTag);
+  }
+
+  void Finalize(Napi::Env env) override { release(env); }
+
+ private:
+  void hold(Napi::Env env, std::shared_ptr<T> value, int64_t bytes) {
+    value_ = std::move(value);
+    bytes_ = bytes;
+    ++Environment::of(env).live[HandleClass<T>::kName];
+    if constexpr (std::is_same_v<T, at::Tensor>) {
+      Environment::of(env).add_storage(*value_);
+    } else {
+      Environment::of(env).adjust_bytes(bytes_);
+    }
+  }
+
+  void release(Napi::Env env) {
+    if (!value_) return;
+    auto* environment = env.GetInstanceData<Environment>();
+    if (environment != nullptr) {
+      --environment->live[HandleClass<T>::kName];
+      if constexpr (std::is_same_v<T, at::Tensor>) {
+        environment->remove_storage(*value_);
+      } else {
+        environment->adjust_bytes(-bytes_);
+      }
+    }
+    value_.reset();
+  }
+
+  Napi::Value dispose(const Napi::CallbackInfo& info) {
+    release(info.Env());
+    return info.Env().Undefined();
+  }
+
+  Napi::Value disposed(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), !value_); }
+
+  std::shared_ptr<T> value_;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace bidiseg::binding

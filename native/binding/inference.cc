@@ -1,0 +1,142 @@
+// Segmenting, translating, pseudo-labelling and scoring images given as bytes.
+#include "binding/arguments.h"
+#include "binding/async.h"
+#include "binding/exports.h"
+#include "core/data/pixels.h"
+
+namespace bidiseg::binding {
+namespace {
+
+at::Tensor images_argument(const Napi::Value& value, const Options& options) {
+  return typed_array_copy(value, {options.integer("count"), options.integer("height"), options.integer("width"), 3},
+                          "images");
+}
+
+Napi::Value predict_labels(const Napi::CallbackInfo& info) {
+  const Options options(info[2]);
+  return run_async(
+      info.Env(), cancellation_argument(info[3]),
+      [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
+       images = images_argument(info[1], options), height = options.integer("outputHeight"),
+       width = options.integer("outputWidth"), with_confidence = options.boolean("confidence"),
+       order = options.choice<ResizeOrder>(
+           "order", {{"logits", ResizeOrder::kLogits}, {"probabilities", ResizeOrder::kProbabilities}})] {
+        Prediction prediction =
+            predict(*segmenter, images.to(segmenter->device()), height, width, order, with_confidence);
+        prediction.labels = prediction.labels.cpu().contiguous();
+        if (with_confidence) prediction.confidence = prediction.confidence.cpu().contiguous();
+        return prediction;
+      },
+      [](Napi::Env env, const Prediction& prediction) {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("labels", typed_array_to_js(env, prediction.labels));
+        if (prediction.confidence.defined()) result.Set("confidence", typed_array_to_js(env, prediction.confidence));
+        return result;
+      });
+}
+
+Napi::Value translate_images(const Napi::CallbackInfo& info) {
+  const Options options(info[2]);
+  return run_async(
+      info.Env(), cancellation_argument(info[3]),
+      [generator = network_argument<ResnetGenerator>(info[0], "generator"), images = images_argument(info[1], options)] {
+        at::NoGradGuard no_grad;
+        generator->eval();
+        const at::Tensor input = translator_input(images.to(generator->device()));
+        return translator_output_bytes(generate_same_size(*generator, input)).cpu();
+      },
+      typed_array_to_js);
+}
+
+Napi::Value create_threshold_histogram(const Napi::CallbackInfo& info) {
+  const Options options(info[0]);
+  const int64_t classes = options.integer("classCount"), bins = options.integer("bins");
+  if (classes < 1 || classes > 256 || bins < 2 || bins > (int64_t{1} << 24)) {
+    throw InvalidArgument("Expected classCount from 1 to 256 and bins from 2 to 2^24");
+  }
+  auto histogram = std::make_shared<ThresholdHistogram>(classes, bins);
+  return Handle<ThresholdHistogram>::create(info.Env(), histogram, histogram->bytes());
+}
+
+// Labels and confidences of equal length.
+std::pair<at::Tensor, at::Tensor> labels_and_confidence(const Napi::CallbackInfo& info, size_t first) {
+  if (!info[first].IsTypedArray()) throw InvalidArgument("Expected a Uint8Array for labels");
+  const auto length = static_cast<int64_t>(info[first].As<Napi::TypedArray>().ElementLength());
+  at::Tensor labels = typed_array_copy(info[first], {length}, "labels");
+  at::Tensor confidence = typed_array_copy(info[first + 1], {length}, "confidence");
+  if (labels.scalar_type() != at::kByte) throw InvalidArgument("Expected a Uint8Array for labels");
+  if (confidence.scalar_type() != at::kFloat) throw InvalidArgument("Expected a Float32Array for confidence");
+  return {labels, confidence};
+}
+
+Napi::Value histogram_add(const Napi::CallbackInfo& info) {
+  auto [labels, confidence] = labels_and_confidence(info, 1);
+  return run_async(info.Env(), nullptr,
+                   [histogram = Handle<ThresholdHistogram>::get(info[0], "histogram"), labels = std::move(labels),
+                    confidence = std::move(confidence)] { histogram->add(labels, confidence); });
+}
+
+Napi::Value histogram_thresholds(const Napi::CallbackInfo& info) {
+  const Options options(info[1]);
+  return run_async(
+      info.Env(), nullptr,
+      [histogram = Handle<ThresholdHistogram>::get(info[0], "histogram"), portion = options.number("portion"),
+       cap = options.number("cap")] {
+        return std::make_pair(histogram->thresholds(portion, cap), histogram->class_pixels());
+      },
+      [](Napi::Env env, const std::pair<std::vector<double>, std::vector<int64_t>>& found) {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("thresholds", numbers_to_js(env, found.first));
+        result.Set("counts", numbers_to_js(env, found.second));
+        return result;
+      });
+}
+
+Napi::Value apply_confidence_thresholds(const Napi::CallbackInfo& info) {
+  auto [labels, confidence] = labels_and_confidence(info, 0);
+  const Options options(info[2]);
+  return run_async(
+      info.Env(), nullptr,
+      [labels = std::move(labels), confidence = std::move(confidence), thresholds = options.numbers("thresholds"),
+       inclusive = options.boolean("inclusive"), ignore_index = options.integer("ignoreIndex")] {
+        return apply_thresholds(labels, confidence, thresholds, inclusive, ignore_index);
+      },
+      [](Napi::Env env, const PseudoLabels& pseudo) {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("labels", typed_array_to_js(env, pseudo.labels));
+        result.Set("keptPerClass", numbers_to_js(env, pseudo.kept_per_class));
+        return result;
+      });
+}
+
+Napi::Value count_confusion(const Napi::CallbackInfo& info) {
+  const Options options(info[2]);
+  if (!info[0].IsTypedArray()) throw InvalidArgument("Expected a Uint8Array for truth");
+  const auto length = static_cast<int64_t>(info[0].As<Napi::TypedArray>().ElementLength());
+  at::Tensor truth = typed_array_copy(info[0], {length}, "truth");
+  at::Tensor prediction = typed_array_copy(info[1], {length}, "prediction");
+  if (truth.scalar_type() != at::kByte || prediction.scalar_type() != at::kByte) {
+    throw InvalidArgument("Expected Uint8Arrays for truth and prediction");
+  }
+  return run_async(
+      info.Env(), nullptr,
+      [truth, prediction, classes = options.integer("classCount"), ignore_index = options.integer("ignoreIndex")] {
+        return confusion_counts(truth, prediction, classes, ignore_index).to(at::kDouble);
+      },
+      typed_array_to_js);
+}
+
+}  // namespace
+
+void export_inference(Napi::Env env, Napi::Object exports) {
+  Handle<ThresholdHistogram>::define(env, exports);
+  exports.Set("predict", Napi::Function::New<guarded<predict_labels>>(env));
+  exports.Set("translate", Napi::Function::New<guarded<translate_images>>(env));
+  exports.Set("createThresholdHistogram", Napi::Function::New<guarded<create_threshold_histogram>>(env));
+  exports.Set("histogramAdd", Napi::Function::New<guarded<histogram_add>>(env));
+  exports.Set("histogramThresholds", Napi::Function::New<guarded<histogram_thresholds>>(env));
+  exports.Set("applyThresholds", Napi::Function::New<guarded<apply_confidence_thresholds>>(env));
+  exports.Set("confusionCounts", Napi::Function::New<guarded<count_confusion>>(env));
+}
+
+}  // namespace bidiseg::binding

@@ -1,0 +1,61 @@
+// Losses as differentiable functions of tensors: the composable surface.
+#include "binding/arguments.h"
+#include "binding/async.h"
+#include "binding/exports.h"
+#include "binding/training_options.h"
+
+namespace bidiseg::binding {
+namespace {
+
+Napi::Value masked_cross_entropy_loss(const Napi::CallbackInfo& info) {
+  return run_async(
+      info.Env(), nullptr,
+      [logits = tensor_argument(info[0], "logits"), labels = tensor_argument(info[1], "labels"),
+       options = cross_entropy_options(Options(info[2]))] { return masked_cross_entropy(logits, labels, options); },
+      tensor_to_js);
+}
+
+Napi::Value output_domain_loss(const Napi::CallbackInfo& info) {
+  const auto domain =
+      Options(info[1]).choice<Domain>("domain", {{"source", Domain::kSource}, {"target", Domain::kTarget}});
+  return run_async(
+      info.Env(), nullptr,
+      [logits = tensor_argument(info[0], "logits"), domain] { return domain_loss(logits, domain); }, tensor_to_js);
+}
+
+Napi::Value image_gan_loss(const Napi::CallbackInfo& info) {
+  const Options options(info[1]);
+  return run_async(
+      info.Env(), nullptr,
+      [scores = tensor_argument(info[0], "scores"), real = options.boolean("real"), mode = gan_mode_option(options)] {
+        return gan_loss(scores, real, mode);
+      },
+      tensor_to_js);
+}
+
+Napi::Value mean_absolute_loss(const Napi::CallbackInfo& info) {
+  return run_async(
+      info.Env(), nullptr,
+      [a = tensor_argument(info[0], "input"), b = tensor_argument(info[1], "other")] { return at::l1_loss(a, b); },
+      tensor_to_js);
+}
+
+Napi::Value segmentation_perceptual_loss(const Napi::CallbackInfo& info) {
+  return run_async(
+      info.Env(), nullptr,
+      [a = tensor_argument(info[0], "logits"), b = tensor_argument(info[1], "other"),
+       form = perceptual_form_option(Options(info[2]))] { return perceptual_loss(a, b, form); },
+      tensor_to_js);
+}
+
+}  // namespace
+
+void export_losses(Napi::Env env, Napi::Object exports) {
+  exports.Set("maskedCrossEntropy", Napi::Function::New<guarded<masked_cross_entropy_loss>>(env));
+  exports.Set("domainLoss", Napi::Function::New<guarded<output_domain_loss>>(env));
+  exports.Set("ganLoss", Napi::Function::New<guarded<image_gan_loss>>(env));
+  exports.Set("l1Loss", Napi::Function::New<guarded<mean_absolute_loss>>(env));
+  exports.Set("perceptualLoss", Napi::Function::New<guarded<segmentation_perceptual_loss>>(env));
+}
+
+}  // namespace bidiseg::binding

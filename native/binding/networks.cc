@@ -1,0 +1,188 @@
+// Networks: creation by kind, forward, state, modes; optimizers over their parameters.
+#include "binding/arguments.h"
+#include "binding/async.h"
+#include "binding/exports.h"
+#include "binding/training_options.h"
+#include "core/data/pixels.h"
+#include "core/models/deeplab_v2.h"
+#include "core/models/fcn8s.h"
+
+namespace bidiseg::binding {
+namespace {
+
+Initialisation initialisation_of(const Options& options) {
+  return options.choice<Initialisation>("initialisation",
+                                        {{"normal", Initialisation::kNormal}, {"kaiming", Initialisation::kKaiming}});
+}
+
+// A function that makes the network, to be called off the event loop.
+std::function<std::shared_ptr<Network>()> network_factory(const std::string& kind, const Options& options) {
+  const auto seed = static_cast<uint64_t>(options.integer("seed"));
+  if (kind == "deeplab-v2") {
+    DeepLabV2Options deeplab;
+    deeplab.backbone = options.choice<Backbone>("backbone", {{"resnet18", Backbone::kResNet18},
+                                                             {"resnet34", Backbone::kResNet34},
+                                                             {"resnet50", Backbone::kResNet50},
+                                                             {"resnet101", Backbone::kResNet101}});
+    deeplab.width = options.number("width");
+    deeplab.class_count = options.integer("classCount");
+    deeplab.branches = options.integer("branches");
+    deeplab.initialisation = initialisation_of(options);
+    deeplab.seed = seed;
+    if (deeplab.branches != 2 && deeplab.branches != 4) throw InvalidArgument("Expected 2 or 4 for branches");
+    return [deeplab] { return std::make_shared<DeepLabV2>(deeplab); };
+  }
+  if (kind == "fcn-8s") {
+    Fcn8sOptions fcn;
+    fcn.width = options.number("width");
+    fcn.class_count = options.integer("classCount");
+    fcn.initialisation = initialisation_of(options);
+    fcn.seed = seed;
+    return [fcn] { return std::make_shared<Fcn8s>(fcn); };
+  }
+  if (kind == "output-discriminator") {
+    const OutputDiscriminatorOptions discriminator{options.integer("classCount"), options.integer("baseWidth"), seed};
+    return [discriminator] { return std::make_shared<OutputDiscriminator>(discriminator); };
+  }
+  if (kind == "resnet-generator") {
+    const ResnetGeneratorOptions generator{options.integer("blocks"), options.integer("baseWidth"), seed};
+    return [generator] { return std::make_shared<ResnetGenerator>(generator); };
+  }
+  if (kind == "patch-discriminator") {
+    const PatchDiscriminatorOptions discriminator{options.integer("baseWidth"), seed};
+    return [discriminator] { return std::make_shared<PatchDiscriminator>(discriminator); };
+  }
+  throw InvalidArgument("Unknown kind of network '" + kind + "'");
+}
+
+Napi::Value create_network(const Napi::CallbackInfo& info) {
+  if (!info[0].IsString()) throw InvalidArgument("Expected a string for kind");
+  const Options options(info[1]);
+  return run_async(
+      info.Env(), cancellation_argument(info[2]),
+      [make = network_factory(info[0].As<Napi::String>().Utf8Value(), options),
+       device = device_argument(options.string("device"))] {
+        auto network = make();
+        if (device != at::kCPU) network->to(device);
+        return network;
+      },
+      [](Napi::Env env, const std::shared_ptr<Network>& network) {
+        return Handle<Network>::create(env, network, network->bytes());
+      });
+}
+
+Napi::Value network_forward(const Napi::CallbackInfo& info) {
+  return run_async(
+      info.Env(), cancellation_argument(info[2]),
+      [network = Handle<Network>::get(info[0], "network"), input = tensor_argument(info[1], "input")] {
+        return network->forward(input);
+      },
+      tensor_to_js);
+}
+
+Napi::Value network_set_training(const Napi::CallbackInfo& info) {
+  return run_async(info.Env(), nullptr,
+                   [network = Handle<Network>::get(info[0], "network"), on = info[1].ToBoolean().Value()] {
+                     network->train(on);
+                   });
+}
+
+// What is trained at all is a property of the architecture (BatchNorm's affine part is not), so freezing remembers it.
+Napi::Value network_set_frozen(const Napi::CallbackInfo& info) {
+  return run_async(info.Env(), nullptr,
+                   [network = Handle<Network>::get(info[0], "network"), on = info[1].ToBoolean().Value()] {
+                     network->set_frozen(on);
+                   });
+}
+
+// [{ name, tensor, kind: 'parameter' | 'buffer', trained }]; tensors share storage with the network.
+Napi::Value network_state(const Napi::CallbackInfo& info) {
+  auto network = Handle<Network>::get(info[0], "network");
+  return run_async(
+      info.Env(), nullptr, [network] { return state_of(*network); },
+      [network](Napi::Env env, const std::vector<std::pair<std::string, at::Tensor>>& state) {
+        const size_t parameters = network->parameters().size();
+        Napi::Array result = Napi::Array::New(env, state.size());
+        for (size_t i = 0; i < state.size(); ++i) {
+          Napi::Object entry = Napi::Object::New(env);
+          entry.Set("name", state[i].first);
+          entry.Set("kind", i < parameters ? "parameter" : "buffer");
+          entry.Set("tensor", tensor_to_js(env, state[i].second));
+          result.Set(i, entry);
+        }
+        return result;
+      });
+}
+
+Napi::Value network_load_state(const Napi::CallbackInfo& info) {
+  if (!info[1].IsArray() || !info[2].IsArray()) throw InvalidArgument("Expected arrays of names and of tensors");
+  const auto names = info[1].As<Napi::Array>();
+  const auto tensors = info[2].As<Napi::Array>();
+  if (names.Length() != tensors.Length()) throw InvalidArgument("Expected as many tensors as names");
+  std::vector<std::pair<std::string, at::Tensor>> state;
+  for (uint32_t i = 0; i < names.Length(); ++i) {
+    state.emplace_back(names.Get(i).ToString().Utf8Value(), tensor_argument(tensors.Get(i), "tensors"));
+  }
+  return run_async(info.Env(), nullptr, [network = Handle<Network>::get(info[0], "network"), state = std::move(state)] {
+    load_state(*network, state);
+  });
+}
+
+Napi::Value network_parameter_count(const Napi::CallbackInfo& info) {
+  int64_t count = 0;
+  for (const auto& parameter : Handle<Network>::get(info[0], "network")->parameters()) count += parameter.numel();
+  return Napi::Number::New(info.Env(), static_cast<double>(count));
+}
+
+Napi::Value create_optimizer(const Napi::CallbackInfo& info) {
+  auto network = Handle<Network>::get(info[0], "network");
+  const auto make = optimizer_factory(Options(info[1]));
+  return run_async(
+      info.Env(), nullptr, [network, make] { return std::shared_ptr<Optimizer>(make(*network)); },
+      [](Napi::Env env, const std::shared_ptr<Optimizer>& optimizer) {
+        return Handle<Optimizer>::create(env, optimizer, 0);
+      });
+}
+
+Napi::Value optimizer_step(const Napi::CallbackInfo& info) {
+  const double rate = info[1].IsNumber() ? info[1].As<Napi::Number>().DoubleValue() : std::nan("");
+  if (!std::isfinite(rate)) throw InvalidArgument("Expected a finite number for learningRate");
+  return run_async(info.Env(), nullptr,
+                   [optimizer = Handle<Optimizer>::get(info[0], "optimizer"), rate] { optimizer->step(rate); });
+}
+
+Napi::Value optimizer_zero_grad(const Napi::CallbackInfo& info) {
+  return run_async(info.Env(), nullptr,
+                   [optimizer = Handle<Optimizer>::get(info[0], "optimizer")] { optimizer->zero_grad(); });
+}
+
+// Conversions between bytes and what networks take: one exported function each.
+template <at::Tensor (*Convert)(const at::Tensor&)>
+Napi::Value convert_pixels(const Napi::CallbackInfo& info) {
+  return run_async(
+      info.Env(), nullptr, [tensor = tensor_argument(info[0], "images")] { return Convert(tensor); }, tensor_to_js);
+}
+
+}  // namespace
+
+void export_networks(Napi::Env env, Napi::Object exports) {
+  Handle<Network>::define(env, exports);
+  Handle<Optimizer>::define(env, exports);
+  exports.Set("createNetwork", Napi::Function::New<guarded<create_network>>(env));
+  exports.Set("networkForward", Napi::Function::New<guarded<network_forward>>(env));
+  exports.Set("networkSetTraining", Napi::Function::New<guarded<network_set_training>>(env));
+  exports.Set("networkSetFrozen", Napi::Function::New<guarded<network_set_frozen>>(env));
+  exports.Set("networkState", Napi::Function::New<guarded<network_state>>(env));
+  exports.Set("networkLoadState", Napi::Function::New<guarded<network_load_state>>(env));
+  exports.Set("networkParameterCount", Napi::Function::New<guarded<network_parameter_count>>(env));
+  exports.Set("createOptimizer", Napi::Function::New<guarded<create_optimizer>>(env));
+  exports.Set("optimizerStep", Napi::Function::New<guarded<optimizer_step>>(env));
+  exports.Set("optimizerZeroGrad", Napi::Function::New<guarded<optimizer_zero_grad>>(env));
+  exports.Set("segmenterInput", Napi::Function::New<guarded<convert_pixels<segmenter_input>>>(env));
+  exports.Set("translatorInput", Napi::Function::New<guarded<convert_pixels<translator_input>>>(env));
+  exports.Set("segmenterInputFromTranslator",
+              Napi::Function::New<guarded<convert_pixels<segmenter_input_from_translator>>>(env));
+  exports.Set("translatorOutputBytes", Napi::Function::New<guarded<convert_pixels<translator_output_bytes>>>(env));
+}
+
+}  // namespace bidiseg::binding

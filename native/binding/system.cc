@@ -1,0 +1,83 @@
+// What the build is, what is alive, and how it stops.
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <ATen/native/DispatchStub.h>
+#include <torch/headeronly/version.h>
+
+#include "binding/arguments.h"
+#include "binding/async.h"
+#include "binding/exports.h"
+
+namespace bidiseg::binding {
+namespace {
+
+Napi::Value build_info(const Napi::CallbackInfo& info) {
+  return run_async(
+      info.Env(), nullptr,
+      [] {
+        return std::make_tuple(at::get_num_threads(), at::get_cpu_capability(),
+                               at::hasCUDA() ? static_cast<int64_t>(at::detail::getCUDAHooks().deviceCount()) : 0);
+      },
+      [](Napi::Env env, const std::tuple<int, std::string, int64_t>& found) {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("libtorchVersion", TORCH_VERSION);
+        result.Set("libtorchOrigin", BIDISEG_LIBTORCH_ORIGIN);
+#ifdef BIDISEG_CUDA
+        result.Set("cuda", true);
+#else
+        result.Set("cuda", false);
+#endif
+        result.Set("threads", std::get<0>(found));
+        result.Set("cpuCapability", std::get<1>(found));
+        result.Set("cudaDeviceCount", static_cast<double>(std::get<2>(found)));
+        return result;
+      });
+}
+
+Napi::Value set_thread_count(const Napi::CallbackInfo& info) {
+  const int64_t threads = info[0].IsNumber() ? info[0].As<Napi::Number>().Int64Value() : 0;
+  if (threads < 1 || threads > 1024) throw InvalidArgument("Expected an integer from 1 to 1024 for threads");
+  // On the compute thread: the setting belongs to the thread that opens a parallel region.
+  return run_async(info.Env(), nullptr, [threads] { at::set_num_threads(static_cast<int>(threads)); });
+}
+
+// Undisposed handles by class, and the bytes that V8 was told of.
+Napi::Value live_objects(const Napi::CallbackInfo& info) {
+  const auto& environment = Environment::of(info.Env());
+  Napi::Object result = Napi::Object::New(info.Env());
+  for (const auto& [name, count] : environment.live) result.Set(name, static_cast<double>(count));
+  result.Set("bytes", static_cast<double>(environment.bytes()));
+  return result;
+}
+
+// Resolves when all that was asked for before has been done.
+Napi::Value idle(const Napi::CallbackInfo& info) { return run_async(info.Env(), nullptr, [] {}); }
+
+Napi::Value shut_down(const Napi::CallbackInfo& info) {
+  Environment::of(info.Env()).compute().stop();
+  return info.Env().Undefined();
+}
+
+Napi::Value create_cancellation_token(const Napi::CallbackInfo& info) {
+  return Handle<std::atomic<bool>>::create(info.Env(), std::make_shared<std::atomic<bool>>(false), 0);
+}
+
+Napi::Value cancel(const Napi::CallbackInfo& info) {
+  Handle<std::atomic<bool>>::get(info[0], "token")->store(true);
+  return info.Env().Undefined();
+}
+
+}  // namespace
+
+void export_system(Napi::Env env, Napi::Object exports) {
+  Handle<std::atomic<bool>>::define(env, exports);
+  exports.Set("buildInfo", Napi::Function::New<guarded<build_info>>(env));
+  exports.Set("setThreadCount", Napi::Function::New<guarded<set_thread_count>>(env));
+  exports.Set("liveObjects", Napi::Function::New<guarded<live_objects>>(env));
+  exports.Set("idle", Napi::Function::New<guarded<idle>>(env));
+  exports.Set("shutDown", Napi::Function::New<guarded<shut_down>>(env));
+  exports.Set("createCancellationToken", Napi::Function::New<guarded<create_cancellation_token>>(env));
+  exports.Set("cancel", Napi::Function::New<guarded<cancel>>(env));
+}
+
+}  // namespace bidiseg::binding

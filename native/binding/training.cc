@@ -1,0 +1,133 @@
+// Whole training steps in one call: the step surface.
+#include "binding/arguments.h"
+#include "binding/async.h"
+#include "binding/exports.h"
+#include "binding/training_options.h"
+
+namespace bidiseg::binding {
+namespace {
+
+// { images: Uint8Array, labels?: Uint8Array, count, height, width }
+SegmentationBatch batch_argument(const Napi::Value& value, const char* name) {
+  const Options options(value);
+  const std::vector<int64_t> shape = {options.integer("count"), options.integer("height"), options.integer("width")};
+  SegmentationBatch batch;
+  const auto object = value.As<Napi::Object>();
+  batch.images = typed_array_copy(object.Get("images"), {shape[0], shape[1], shape[2], 3}, name);
+  const Napi::Value labels = object.Get("labels");
+  if (!labels.IsUndefined()) batch.labels = typed_array_copy(labels, shape, name);
+  return batch;
+}
+
+Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
+  const Options options(info[2]);
+  SegmentationStepOptions step;
+  step.cross_entropy = cross_entropy_options(options);
+  step.adversarial_weight = options.number("adversarialWeight");
+  step.pseudo_label_weight = options.number("pseudoLabelWeight");
+  return run_async(
+      info.Env(), nullptr,
+      [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
+       discriminator = optional_network_argument<OutputDiscriminator>(info[1], "discriminator"),
+       make_optimizer = optimizer_factory(options), adam = adam_options(options, "discriminatorBetas"), step] {
+        std::unique_ptr<Optimizer> discriminator_optimizer;
+        if (discriminator) discriminator_optimizer = std::make_unique<Adam>(discriminator->trained_parameters(1.0), adam);
+        return std::make_shared<SegmentationStep>(segmenter, make_optimizer(*segmenter), discriminator,
+                                                  std::move(discriminator_optimizer), step);
+      },
+      [](Napi::Env env, const std::shared_ptr<SegmentationStep>& step) {
+        return Handle<SegmentationStep>::create(env, step, 0);
+      });
+}
+
+Napi::Value run_segmentation_step(const Napi::CallbackInfo& info) {
+  const Options options(info[3]);
+  SegmentationBatch source = batch_argument(info[1], "source");
+  if (!source.labels.defined()) throw InvalidArgument("Expected labels in source");
+  SegmentationBatch target;
+  if (!info[2].IsUndefined()) target = batch_argument(info[2], "target");
+  return run_async(
+      info.Env(), cancellation_argument(info[4]),
+      [step = Handle<SegmentationStep>::get(info[0], "step"), source = std::move(source), target = std::move(target),
+       rate = options.number("learningRate"), discriminator_rate = options.number("discriminatorLearningRate")] {
+        return step->run(source, target, rate, discriminator_rate);
+      },
+      [](Napi::Env env, const SegmentationLosses& losses) {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("total", losses.total);
+        result.Set("segmentation", losses.segmentation);
+        result.Set("adversarial", losses.adversarial);
+        result.Set("pseudoLabel", losses.pseudo_label);
+        result.Set("discriminatorSource", losses.discriminator_source);
+        result.Set("discriminatorTarget", losses.discriminator_target);
+        return result;
+      });
+}
+
+// createTranslationStep({ toTarget, toSource, targetCritic, sourceCritic }, segmenter | null, options)
+Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
+  if (!info[0].IsObject()) throw InvalidArgument("Expected an object of networks");
+  const auto given = info[0].As<Napi::Object>();
+  TranslationNetworks networks{network_argument<ResnetGenerator>(given.Get("toTarget"), "toTarget"),
+                               network_argument<ResnetGenerator>(given.Get("toSource"), "toSource"),
+                               network_argument<PatchDiscriminator>(given.Get("targetCritic"), "targetCritic"),
+                               network_argument<PatchDiscriminator>(given.Get("sourceCritic"), "sourceCritic")};
+  const Options options(info[2]);
+  TranslationStepOptions step;
+  step.gan_mode = gan_mode_option(options);
+  step.gan_weight = options.number("ganWeight");
+  step.cycle_weight = options.number("cycleWeight");
+  step.identity_weight = options.number("identityWeight");
+  step.perceptual_form = perceptual_form_option(options);
+  step.perceptual_weight = options.number("perceptualWeight");
+  step.perceptual_reconstruction_weight = options.number("perceptualReconstructionWeight");
+  step.pool_size = options.integer("poolSize");
+  step.seed = static_cast<uint64_t>(options.integer("seed"));
+  step.adam = adam_options(options, "betas");
+  return run_async(
+      info.Env(), nullptr,
+      [networks, segmenter = optional_network_argument<SegmentationNetwork>(info[1], "segmenter"), step] {
+        return std::make_shared<TranslationStep>(networks, segmenter, step);
+      },
+      [](Napi::Env env, const std::shared_ptr<TranslationStep>& step) {
+        return Handle<TranslationStep>::create(env, step, 0);
+      });
+}
+
+Napi::Value run_translation_step(const Napi::CallbackInfo& info) {
+  const SegmentationBatch source = batch_argument(info[1], "source"), target = batch_argument(info[2], "target");
+  return run_async(
+      info.Env(), cancellation_argument(info[4]),
+      [step = Handle<TranslationStep>::get(info[0], "step"), source, target,
+       rate = Options(info[3]).number("learningRate")] { return step->run(source.images, target.images, rate); },
+      [](Napi::Env env, const TranslationLosses& losses) {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("total", losses.total);
+        result.Set("ganSourceToTarget", losses.gan_source_to_target);
+        result.Set("ganTargetToSource", losses.gan_target_to_source);
+        result.Set("cycleSource", losses.cycle_source);
+        result.Set("cycleTarget", losses.cycle_target);
+        result.Set("identitySource", losses.identity_source);
+        result.Set("identityTarget", losses.identity_target);
+        result.Set("perceptualSource", losses.perceptual_source);
+        result.Set("perceptualTarget", losses.perceptual_target);
+        result.Set("perceptualReconstructionSource", losses.perceptual_reconstruction_source);
+        result.Set("perceptualReconstructionTarget", losses.perceptual_reconstruction_target);
+        result.Set("discriminatorSource", losses.discriminator_source);
+        result.Set("discriminatorTarget", losses.discriminator_target);
+        return result;
+      });
+}
+
+}  // namespace
+
+void export_training(Napi::Env env, Napi::Object exports) {
+  Handle<SegmentationStep>::define(env, exports);
+  Handle<TranslationStep>::define(env, exports);
+  exports.Set("createSegmentationStep", Napi::Function::New<guarded<create_segmentation_step>>(env));
+  exports.Set("runSegmentationStep", Napi::Function::New<guarded<run_segmentation_step>>(env));
+  exports.Set("createTranslationStep", Napi::Function::New<guarded<create_translation_step>>(env));
+  exports.Set("runTranslationStep", Napi::Function::New<guarded<run_translation_step>>(env));
+}
+
+}  // namespace bidiseg::binding

@@ -1,0 +1,44 @@
+// Option objects of training, copied into C++ structs.
+#pragma once
+
+#include "binding/arguments.h"
+
+namespace bidiseg::binding {
+
+inline CrossEntropyOptions cross_entropy_options(const Options& options) {
+  return {options.choice<Normalise>("normalise", {{"valid", Normalise::kValid}, {"all", Normalise::kAll}}),
+          options.integer("ignoreIndex")};
+}
+
+inline GanMode gan_mode_option(const Options& options) {
+  return options.choice<GanMode>(
+      "ganMode", {{"least-squares", GanMode::kLeastSquares}, {"bce", GanMode::kBinaryCrossEntropy}});
+}
+
+inline PerceptualForm perceptual_form_option(const Options& options) {
+  return options.choice<PerceptualForm>(
+      "perceptualForm", {{"l1", PerceptualForm::kL1}, {"normalised-mse", PerceptualForm::kNormalisedMse}});
+}
+
+inline AdamOptions adam_options(const Options& options, const char* betas_key) {
+  const auto betas = options.numbers(betas_key);
+  if (betas.size() != 2) throw InvalidArgument(std::string("Expected two numbers for ") + betas_key);
+  return {.beta1 = betas[0], .beta2 = betas[1]};
+}
+
+/// A function that makes the optimizer of a network, to be called off the event loop. Keys: optimizer, momentum,
+/// weightDecay, repeatedStep, adamBetas, headLearningRateFactor.
+inline std::function<std::unique_ptr<Optimizer>(const Network&)> optimizer_factory(const Options& options) {
+  const double head_factor = options.number("headLearningRateFactor");
+  const double weight_decay = options.number("weightDecay");
+  if (options.string("optimizer") == "sgd") {
+    const SgdOptions sgd{options.number("momentum"), weight_decay, options.boolean("repeatedStep")};
+    return [=](const Network& network) { return std::make_unique<Sgd>(network.trained_parameters(head_factor), sgd); };
+  }
+  if (options.string("optimizer") != "adam") throw InvalidArgument("Expected 'sgd' or 'adam' for optimizer");
+  AdamOptions adam = adam_options(options, "adamBetas");
+  adam.weight_decay = weight_decay;
+  return [=](const Network& network) { return std::make_unique<Adam>(network.trained_parameters(head_factor), adam); };
+}
+
+}  // namespace bidiseg::binding

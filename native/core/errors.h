@@ -1,0 +1,28 @@
+// Exceptions that native/binding translates into typed JavaScript errors. Anything else becomes a NativeError.
+#pragma once
+
+#include <stdexcept>
+
+namespace bidiseg {
+
+/// An argument is of the wrong shape, type or range. The message says what was expected and what was received.
+struct InvalidArgument : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+/// A file's content is not what it should be. The message names the file.
+struct DataError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// A loss is NaN or infinite; thrown before any weight was touched.
+struct NonFiniteLoss : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// The job was cancelled at a cancellation point.
+struct Cancelled : std::runtime_error {
+  Cancelled() : std::runtime_error("cancelled") {}
+};
+
+}  // namespace bidiseg

@@ -1,0 +1,24 @@
+// Losses of the translators F, F⁻¹ and of their discriminators D_F (Eq. 2).
+#pragma once
+
+#include "core/torch.h"
+
+namespace bidiseg {
+
+/// How D_F's scores are compared with "real" (1) and "fake" (0).
+enum class GanMode {
+  kLeastSquares,        ///< mean squared error (Mao et al. 2017): the reference
+  kBinaryCrossEntropy,  ///< with logits (Goodfellow et al. 2014)
+};
+
+at::Tensor gan_loss(const at::Tensor& scores, bool real, GanMode mode);
+
+/// How segmentation outputs of an image and of its translation are compared.
+enum class PerceptualForm {
+  kL1,             ///< mean absolute difference of logits: the paper
+  kNormalisedMse,  ///< mean squared difference of logits that are instance-normalised per class: the reference
+};
+
+at::Tensor perceptual_loss(const at::Tensor& logits, const at::Tensor& other, PerceptualForm form);
+
+}  // namespace bidiseg

@@ -1,0 +1,193 @@
+#include "core/models/deeplab_v2.h"
+
+#include "core/cancellation.h"
+
+namespace bidiseg {
+namespace {
+
+using torch::nn::BatchNorm2d;
+using torch::nn::Conv2d;
+using torch::nn::Conv2dOptions;
+
+// BatchNorm whose affine part is not trained: (1, 0), or what a checkpoint says. In training mode it still normalises
+// with batch statistics and updates the running ones.
+BatchNorm2d frozen_affine_batch_norm(int64_t channels) {
+  BatchNorm2d norm(channels);
+  norm->weight.requires_grad_(false);
+  norm->bias.requires_grad_(false);
+  return norm;
+}
+
+// A residual block: the sum of its body and a shortcut, then ReLU.
+class ResidualBlock : public torch::nn::Module {
+ public:
+  at::Tensor forward(const at::Tensor& x) {
+    at::Tensor shortcut = downsample_ ? downsample_->forward(x) : x;
+    return cancellation_point(body(x).add_(shortcut).relu_());
+  }
+
+ protected:
+  virtual at::Tensor body(const at::Tensor& x) = 0;
+
+  // The shortcut is projected where the shape changes, and in layer4 (dilation 4) and layer3 (dilation 2) always, as
+  // in the reference; there the shape changes anyway, but for a BasicBlock of equal width.
+  void add_shortcut(int64_t in, int64_t out, int64_t stride, int64_t dilation, bool first) {
+    if (!first || (stride == 1 && in == out && dilation == 1)) return;
+    downsample_ = register_module(
+        "downsample",
+        torch::nn::Sequential(Conv2d(Conv2dOptions(in, out, 1).stride(stride).bias(false)), frozen_affine_batch_norm(out)));
+  }
+
+ private:
+  torch::nn::Sequential downsample_{nullptr};
+};
+
+// Two 3x3 convolutions (ResNet-18 and -34).
+class BasicBlock : public ResidualBlock {
+ public:
+  BasicBlock(int64_t in, int64_t channels, int64_t stride, int64_t dilation, bool first)
+      : conv1_(register_module("conv1", Conv2d(Conv2dOptions(in, channels, 3)
+                                                   .stride(stride).padding(dilation).dilation(dilation).bias(false)))),
+        bn1_(register_module("bn1", frozen_affine_batch_norm(channels))),
+        conv2_(register_module("conv2", Conv2d(Conv2dOptions(channels, channels, 3)
+                                                   .padding(dilation).dilation(dilation).bias(false)))),
+        bn2_(register_module("bn2", frozen_affine_batch_norm(channels))) {
+    add_shortcut(in, channels, stride, dilation, first);
+  }
+
+ protected:
+  at::Tensor body(const at::Tensor& x) override {
+    return bn2_(conv2_(bn1_(conv1_(x)).relu_()));
+  }
+
+ private:
+  Conv2d conv1_;
+  BatchNorm2d bn1_;
+  Conv2d conv2_;
+  BatchNorm2d bn2_;
+};
+
+// 1x1, 3x3, 1x1 with four times the channels; the stride is on the first 1x1 (ResNet-50 and -101).
+class Bottleneck : public ResidualBlock {
+ public:
+  static constexpr int64_t kExpansion = 4;
+
+  Bottleneck(int64_t in, int64_t channels, int64_t stride, int64_t dilation, bool first)
+      : conv1_(register_module("conv1", Conv2d(Conv2dOptions(in, channels, 1).stride(stride).bias(false)))),
+        bn1_(register_module("bn1", frozen_affine_batch_norm(channels))),
+        conv2_(register_module("conv2", Conv2d(Conv2dOptions(channels, channels, 3)
+                                                   .padding(dilation).dilation(dilation).bias(false)))),
+        bn2_(register_module("bn2", frozen_affine_batch_norm(channels))),
+        conv3_(register_module("conv3", Conv2d(Conv2dOptions(channels, channels * kExpansion, 1).bias(false)))),
+        bn3_(register_module("bn3", frozen_affine_batch_norm(channels * kExpansion))) {
+    add_shortcut(in, channels * kExpansion, stride, dilation, first);
+  }
+
+ protected:
+  at::Tensor body(const at::Tensor& x) override {
+    at::Tensor y = bn1_(conv1_(x)).relu_();
+    y = bn2_(conv2_(y)).relu_();
+    return bn3_(conv3_(y));
+  }
+
+ private:
+  Conv2d conv1_;
+  BatchNorm2d bn1_;
+  Conv2d conv2_;
+  BatchNorm2d bn2_;
+  Conv2d conv3_;
+  BatchNorm2d bn3_;
+};
+
+struct BackboneShape {
+  std::array<int64_t, 4> blocks;
+  bool bottleneck;
+};
+
+BackboneShape shape_of(Backbone backbone) {
+  switch (backbone) {
+    case Backbone::kResNet18: return {{2, 2, 2, 2}, false};
+    case Backbone::kResNet34: return {{3, 4, 6, 3}, false};
+    case Backbone::kResNet50: return {{3, 4, 6, 3}, true};
+    case Backbone::kResNet101: return {{3, 4, 23, 3}, true};
+  }
+  TORCH_INTERNAL_ASSERT(false, "unknown backbone");
+}
+
+constexpr std::array<int64_t, 4> kLayerStride = {1, 2, 1, 1};
+constexpr std::array<int64_t, 4> kLayerDilation = {1, 1, 2, 4};
+constexpr std::array<int64_t, 4> kHeadDilation = {6, 12, 18, 24};
+
+}  // namespace
+
+DeepLabV2::DeepLabV2(const DeepLabV2Options& options)
+    : SegmentationNetwork("DeepLabV2"), class_count_(options.class_count), branches_(options.branches) {
+  const BackboneShape shape = shape_of(options.backbone);
+  const int64_t stem = scaled_channels(64, options.width);
+  conv1_ = register_module("conv1", Conv2d(Conv2dOptions(3, stem, 7).stride(2).padding(3).bias(false)));
+  bn1_ = register_module("bn1", frozen_affine_batch_norm(stem));
+
+  int64_t in = stem;
+  for (size_t layer = 0; layer < layers_.size(); ++layer) {
+    const int64_t channels = scaled_channels(int64_t{64} << layer, options.width);
+    torch::nn::Sequential blocks;
+    for (int64_t i = 0; i < shape.blocks[layer]; ++i) {
+      const int64_t stride = i == 0 ? kLayerStride[layer] : 1;
+      if (shape.bottleneck) {
+        blocks->push_back(Bottleneck(in, channels, stride, kLayerDilation[layer], i == 0));
+        in = channels * Bottleneck::kExpansion;
+      } else {
+        blocks->push_back(BasicBlock(in, channels, stride, kLayerDilation[layer], i == 0));
+        in = channels;
+      }
+    }
+    layers_[layer] = register_module("layer" + std::to_string(layer + 1), blocks);
+  }
+
+  torch::nn::ModuleList branches;
+  for (const int64_t dilation : kHeadDilation) {
+    branches->push_back(Conv2d(Conv2dOptions(in, options.class_count, 3).padding(dilation).dilation(dilation)));
+  }
+  // The intermediate module exists for its name only: layer5.conv2d_list.N.
+  auto classifier = std::make_shared<torch::nn::Module>("Classifier");
+  head_ = classifier->register_module("conv2d_list", branches);
+  register_module("layer5", classifier);
+
+  const at::Generator generator = make_cpu_generator(options.seed);
+  if (options.initialisation == Initialisation::kKaiming) {
+    initialise_kaiming(*this, generator);
+    initialise_normal(*head_, 0.01, generator);
+  } else {
+    initialise_normal(*this, 0.01, generator);
+  }
+}
+
+at::Tensor DeepLabV2::forward(const at::Tensor& input) {
+  at::Tensor x = bn1_(conv1_(input)).relu_();
+  x = at::max_pool2d(x, {3, 3}, {2, 2}, {1, 1}, {1, 1}, /*ceil_mode=*/true);
+  x = cancellation_point(x);
+  for (auto& layer : layers_) x = layer->forward(x);
+  at::Tensor logits;
+  for (int64_t i = 0; i < branches_; ++i) {
+    at::Tensor branch = head_[static_cast<size_t>(i)]->as<Conv2d>()->forward(x);
+    logits = logits.defined() ? logits.add_(branch) : branch;
+  }
+  return logits;
+}
+
+std::vector<TrainedParameter> DeepLabV2::trained_parameters(double head_factor) const {
+  auto result = Network::trained_parameters(head_factor);
+  for (auto& parameter : result) {
+    const auto& name = parameter.name;
+    if (name.starts_with("layer5.")) {
+      parameter.learning_rate_factor = head_factor;
+    } else if (name.find(".downsample.") != std::string::npos) {
+      parameter.reference_repeats = 4;  // layer, block, downsample and the convolution itself
+    } else if (name.starts_with("layer")) {
+      parameter.reference_repeats = 3;  // layer, block and the convolution itself
+    }
+  }
+  return result;
+}
+
+}  // namespace bidiseg

@@ -1,0 +1,39 @@
+// DeepLab-v2 (Chen et al. 2017) on a dilated ResNet, as BDL uses it: output stride 8, the head is the sum of dilated
+// 3x3 convolutions. State-dict names are those of the published checkpoints.
+#pragma once
+
+#include "core/models/network.h"
+
+namespace bidiseg {
+
+enum class Backbone { kResNet18, kResNet34, kResNet50, kResNet101 };
+
+struct DeepLabV2Options {
+  Backbone backbone = Backbone::kResNet101;
+  double width = 1.0;  ///< multiplies every channel count
+  int64_t class_count = 19;
+  /// How many of the head's four branches (dilations 6, 12, 18, 24) are summed: 4, or 2 as in the code that made the
+  /// released checkpoints. All four exist either way.
+  int64_t branches = 4;
+  Initialisation initialisation = Initialisation::kNormal;
+  uint64_t seed = 1;
+};
+
+/// [N, 3, H, W] -> logits [N, class_count, H/8 + 1, W/8 + 1] (integer division).
+class DeepLabV2 : public SegmentationNetwork {
+ public:
+  explicit DeepLabV2(const DeepLabV2Options& options);
+  at::Tensor forward(const at::Tensor& input) override;
+  std::vector<TrainedParameter> trained_parameters(double head_factor) const override;
+  int64_t class_count() const override { return class_count_; }
+
+ private:
+  int64_t class_count_;
+  int64_t branches_;
+  torch::nn::Conv2d conv1_{nullptr};
+  torch::nn::BatchNorm2d bn1_{nullptr};
+  std::array<torch::nn::Sequential, 4> layers_{nullptr, nullptr, nullptr, nullptr};
+  torch::nn::ModuleList head_{nullptr};
+};
+
+}  // namespace bidiseg

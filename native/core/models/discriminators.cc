@@ -1,0 +1,62 @@
+#include "core/models/discriminators.h"
+
+#include "core/cancellation.h"
+#include "core/models/instance_norm.h"
+
+namespace bidiseg {
+namespace {
+
+using torch::nn::Conv2d;
+using torch::nn::Conv2dOptions;
+
+constexpr double kLeak = 0.2;
+
+}  // namespace
+
+OutputDiscriminator::OutputDiscriminator(const OutputDiscriminatorOptions& options) : Network("OutputDiscriminator") {
+  int64_t in = options.class_count;
+  int64_t out = options.base_width;
+  for (size_t i = 0; i < convs_.size(); ++i) {
+    convs_[i] = register_module("conv" + std::to_string(i + 1), Conv2d(Conv2dOptions(in, out, 4).stride(2).padding(1)));
+    in = out;
+    out *= 2;
+  }
+  classifier_ = register_module("classifier", Conv2d(Conv2dOptions(in, 1, 4).stride(2).padding(1)));
+  initialise_uniform(*this, make_cpu_generator(options.seed));
+}
+
+at::Tensor OutputDiscriminator::forward(const at::Tensor& input) {
+  at::Tensor x = input;
+  for (auto& conv : convs_) {
+    x = conv(x);
+    x = cancellation_point(at::leaky_relu_(x, kLeak));
+  }
+  return classifier_(x);
+}
+
+PatchDiscriminator::PatchDiscriminator(const PatchDiscriminatorOptions& options) : Network("PatchDiscriminator") {
+  // The positions of the convolutions among the norms and activations of the usual Sequential, which name the weights.
+  constexpr std::array<const char*, 5> kNames = {"0", "2", "5", "8", "11"};
+  auto model = std::make_shared<torch::nn::Module>("Model");
+  int64_t in = 3;
+  for (size_t i = 0; i < convs_.size(); ++i) {
+    const bool last = i + 1 == convs_.size();
+    const int64_t out = last ? 1 : options.base_width << std::min<size_t>(i, 3);
+    const int64_t stride = i < 3 ? 2 : 1;
+    convs_[i] = model->register_module(kNames[i], Conv2d(Conv2dOptions(in, out, 4).stride(stride).padding(1)));
+    in = out;
+  }
+  register_module("model", model);
+  initialise_normal(*this, 0.02, make_cpu_generator(options.seed));
+}
+
+at::Tensor PatchDiscriminator::forward(const at::Tensor& input) {
+  at::Tensor x = convs_[0](input);
+  at::leaky_relu_(x, kLeak);
+  for (size_t i = 1; i + 1 < convs_.size(); ++i) {
+    x = cancellation_point(at::leaky_relu(instance_norm(convs_[i](x)), kLeak));
+  }
+  return convs_.back()(x);
+}
+
+}  // namespace bidiseg

@@ -1,0 +1,112 @@
+#include "core/models/fcn8s.h"
+
+#include "core/cancellation.h"
+
+namespace bidiseg {
+namespace {
+
+using torch::nn::Conv2d;
+using torch::nn::Conv2dOptions;
+using torch::nn::ConvTranspose2d;
+using torch::nn::ConvTranspose2dOptions;
+
+constexpr double kDropout = 0.5;
+
+struct Stage {
+  int64_t convolutions;
+  int64_t channels;
+};
+constexpr std::array<Stage, 5> kStages = {{{2, 64}, {2, 128}, {3, 256}, {3, 512}, {3, 512}}};
+
+// A transposed convolution that interpolates bilinearly, channel by channel, and is not trained.
+ConvTranspose2d bilinear_upsampling(int64_t channels, int64_t kernel, int64_t stride) {
+  ConvTranspose2d conv(ConvTranspose2dOptions(channels, channels, kernel).stride(stride).bias(false));
+  at::NoGradGuard no_grad;
+  const int64_t factor = (kernel + 1) / 2;
+  const double centre = kernel % 2 == 1 ? static_cast<double>(factor - 1) : static_cast<double>(factor) - 0.5;
+  const at::Tensor line = 1 - (at::arange(kernel, at::kDouble) - centre).abs() / static_cast<double>(factor);
+  const at::Tensor filter = at::outer(line, line).to(at::kFloat);
+  conv->weight.zero_();
+  for (int64_t c = 0; c < channels; ++c) conv->weight[c][c].copy_(filter);
+  conv->weight.requires_grad_(false);
+  return conv;
+}
+
+at::Tensor crop_like(const at::Tensor& x, const at::Tensor& reference, int64_t offset) {
+  return x.narrow(2, offset, reference.size(2)).narrow(3, offset, reference.size(3));
+}
+
+}  // namespace
+
+Fcn8s::Fcn8s(const Fcn8sOptions& options)
+    : SegmentationNetwork("FCN8s"),
+      class_count_(options.class_count),
+      dropout_generator_(make_cpu_generator(options.seed)) {
+  int64_t in = 3;
+  for (size_t s = 0; s < kStages.size(); ++s) {
+    const int64_t out = scaled_channels(kStages[s].channels, options.width);
+    auto& stage = stages_.emplace_back();
+    for (int64_t i = 0; i < kStages[s].convolutions; ++i) {
+      // Padding 100 on the very first convolution keeps small images from vanishing below fc6's 7x7 window.
+      const int64_t padding = s == 0 && i == 0 ? 100 : 1;
+      const std::string name = "conv" + std::to_string(s + 1) + "_" + std::to_string(i + 1);
+      stage.push_back(register_module(name, Conv2d(Conv2dOptions(in, out, 3).padding(padding))));
+      in = out;
+    }
+  }
+  const int64_t hidden = scaled_channels(4096, options.width);
+  const int64_t classes = options.class_count;
+  fc6_ = register_module("fc6", Conv2d(Conv2dOptions(in, hidden, 7)));
+  fc7_ = register_module("fc7", Conv2d(Conv2dOptions(hidden, hidden, 1)));
+  score_fr_ = register_module("score_fr", Conv2d(Conv2dOptions(hidden, classes, 1)));
+  score_pool3_ = register_module("score_pool3", Conv2d(Conv2dOptions(scaled_channels(256, options.width), classes, 1)));
+  score_pool4_ = register_module("score_pool4", Conv2d(Conv2dOptions(scaled_channels(512, options.width), classes, 1)));
+
+  const at::Generator generator = make_cpu_generator(options.seed);
+  if (options.initialisation == Initialisation::kKaiming) {
+    initialise_kaiming(*this, generator);
+  } else {
+    initialise_normal(*this, 0.01, generator);
+  }
+  // Registered last: their weights are set by formula, not drawn.
+  upscore2_ = register_module("upscore2", bilinear_upsampling(classes, 4, 2));
+  upscore_pool4_ = register_module("upscore_pool4", bilinear_upsampling(classes, 4, 2));
+  upscore8_ = register_module("upscore8", bilinear_upsampling(classes, 16, 8));
+}
+
+// Dropout of whole channels, from the network's own generator: LibTorch's draws from a global one, which other threads
+// and other networks advance.
+at::Tensor Fcn8s::dropout(const at::Tensor& x) {
+  if (!is_training()) return x;
+  at::Tensor keep = at::empty({x.size(0), x.size(1), 1, 1}, at::kFloat).bernoulli_(1 - kDropout, dropout_generator_);
+  return x * keep.div_(1 - kDropout).to(x.options());
+}
+
+at::Tensor Fcn8s::forward(const at::Tensor& input) {
+  at::Tensor x = input;
+  std::vector<at::Tensor> pools;
+  for (auto& stage : stages_) {
+    for (auto& conv : stage) x = cancellation_point(conv(x).relu_());
+    x = at::max_pool2d(x, {2, 2}, {2, 2}, {0, 0}, {1, 1}, /*ceil_mode=*/true);
+    pools.push_back(x);
+  }
+  x = cancellation_point(dropout(fc6_(x).relu_()));
+  x = dropout(fc7_(x).relu_());
+
+  const at::Tensor up2 = upscore2_(score_fr_(x));
+  const at::Tensor pool4 = crop_like(score_pool4_(pools[3] * 0.01), up2, 5);
+  const at::Tensor up4 = upscore_pool4_(up2 + pool4);
+  const at::Tensor pool3 = crop_like(score_pool3_(pools[2] * 0.0001), up4, 9);
+  const at::Tensor up8 = upscore8_(up4 + pool3);
+  return crop_like(up8, input, 31).contiguous();
+}
+
+std::vector<TrainedParameter> Fcn8s::trained_parameters(double head_factor) const {
+  auto result = Network::trained_parameters(head_factor);
+  for (auto& parameter : result) {
+    if (parameter.name.ends_with(".bias")) parameter.learning_rate_factor = 2.0;
+  }
+  return result;
+}
+
+}  // namespace bidiseg

@@ -1,0 +1,35 @@
+// FCN-8s (Long et al. 2015) on VGG-16.
+#pragma once
+
+#include "core/models/network.h"
+
+namespace bidiseg {
+
+struct Fcn8sOptions {
+  double width = 1.0;  ///< multiplies every channel count, fc6 and fc7 included
+  int64_t class_count = 19;
+  Initialisation initialisation = Initialisation::kNormal;
+  uint64_t seed = 1;
+};
+
+/// [N, 3, H, W] -> logits [N, class_count, H, W].
+class Fcn8s : public SegmentationNetwork {
+ public:
+  explicit Fcn8s(const Fcn8sOptions& options);
+  at::Tensor forward(const at::Tensor& input) override;
+
+  /// Biases learn at twice the rate (Long et al. 2015); there is no separate head.
+  std::vector<TrainedParameter> trained_parameters(double head_factor) const override;
+  int64_t class_count() const override { return class_count_; }
+
+ private:
+  at::Tensor dropout(const at::Tensor& x);
+
+  int64_t class_count_;
+  std::vector<std::vector<torch::nn::Conv2d>> stages_;
+  torch::nn::Conv2d fc6_{nullptr}, fc7_{nullptr}, score_fr_{nullptr}, score_pool3_{nullptr}, score_pool4_{nullptr};
+  torch::nn::ConvTranspose2d upscore2_{nullptr}, upscore_pool4_{nullptr}, upscore8_{nullptr};
+  at::Generator dropout_generator_;
+};
+
+}  // namespace bidiseg

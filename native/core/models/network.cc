@@ -1,0 +1,126 @@
+#include "core/models/network.h"
+
+#include <sstream>
+#include <unordered_map>
+
+#include "core/errors.h"
+
+namespace bidiseg {
+namespace {
+
+// Calls `fill(weight, bias, transposed)` for every convolution below `module`, in registration order, so that a seed
+// always meets the same weights.
+template <typename Fill>
+void for_each_convolution(torch::nn::Module& module, Fill fill) {
+  at::NoGradGuard no_grad;
+  for (const auto& child : module.modules()) {
+    if (auto* conv = child->as<torch::nn::Conv2d>()) {
+      fill(conv->weight, conv->bias, false);
+    } else if (auto* transposed = child->as<torch::nn::ConvTranspose2d>()) {
+      fill(transposed->weight, transposed->bias, true);
+    }
+  }
+}
+
+int64_t receptive_field(const at::Tensor& weight) { return weight.size(2) * weight.size(3); }
+
+std::string shape_text(const at::Tensor& tensor) {
+  std::ostringstream out;
+  out << tensor.sizes();
+  return out.str();
+}
+
+}  // namespace
+
+std::vector<TrainedParameter> Network::trained_parameters(double /*head_factor*/) const {
+  std::vector<TrainedParameter> result;
+  for (const auto& item : named_parameters()) {
+    if (item.value().requires_grad()) result.push_back({item.key(), item.value()});
+  }
+  return result;
+}
+
+void Network::set_frozen(bool frozen) {
+  if (!frozen) {
+    for (auto& parameter : frozen_) parameter.requires_grad_(true);
+    frozen_.clear();
+    return;
+  }
+  for (auto& parameter : parameters()) {
+    if (!parameter.requires_grad()) continue;
+    parameter.requires_grad_(false);
+    frozen_.push_back(parameter);
+  }
+}
+
+int64_t Network::bytes() const {
+  int64_t total = 0;
+  for (const auto& [name, tensor] : state_of(*this)) total += static_cast<int64_t>(tensor.nbytes());
+  return total;
+}
+
+void initialise_normal(torch::nn::Module& module, double std, at::Generator generator) {
+  for_each_convolution(module, [&](at::Tensor weight, at::Tensor bias, bool) {
+    weight.normal_(0.0, std, generator);
+    if (bias.defined()) bias.zero_();
+  });
+}
+
+void initialise_kaiming(torch::nn::Module& module, at::Generator generator) {
+  for_each_convolution(module, [&](at::Tensor weight, at::Tensor bias, bool transposed) {
+    const auto fan_out = static_cast<double>(weight.size(transposed ? 1 : 0) * receptive_field(weight));
+    weight.normal_(0.0, std::sqrt(2.0 / fan_out), generator);
+    if (bias.defined()) bias.zero_();
+  });
+}
+
+void initialise_uniform(torch::nn::Module& module, at::Generator generator) {
+  for_each_convolution(module, [&](at::Tensor weight, at::Tensor bias, bool) {
+    // PyTorch counts fan_in along dimension 1 for transposed convolutions too.
+    const double bound = 1.0 / std::sqrt(static_cast<double>(weight.size(1) * receptive_field(weight)));
+    weight.uniform_(-bound, bound, generator);
+    if (bias.defined()) bias.uniform_(-bound, bound, generator);
+  });
+}
+
+at::Generator make_cpu_generator(uint64_t seed) { return at::make_generator<at::CPUGeneratorImpl>(seed); }
+
+int64_t scaled_channels(int64_t channels, double width) {
+  return std::max<int64_t>(1, std::llround(static_cast<double>(channels) * width));
+}
+
+std::vector<std::pair<std::string, at::Tensor>> state_of(const Network& network) {
+  std::vector<std::pair<std::string, at::Tensor>> state;
+  for (const auto& item : network.named_parameters()) state.emplace_back(item.key(), item.value());
+  for (const auto& item : network.named_buffers()) state.emplace_back(item.key(), item.value());
+  return state;
+}
+
+void load_state(Network& network, const std::vector<std::pair<std::string, at::Tensor>>& state) {
+  std::unordered_map<std::string, at::Tensor> incoming(state.begin(), state.end());
+  std::vector<std::string> problems;
+  const auto own = state_of(network);
+  for (const auto& [name, tensor] : own) {
+    const auto found = incoming.find(name);
+    if (found == incoming.end()) {
+      problems.push_back("missing " + name);
+    } else if (found->second.sizes() != tensor.sizes()) {
+      problems.push_back(name + " is " + shape_text(found->second) + ", not " + shape_text(tensor));
+    }
+  }
+  if (problems.empty() && incoming.size() != own.size()) {
+    for (const auto& [name, tensor] : own) incoming.erase(name);
+    for (const auto& [name, tensor] : incoming) problems.push_back("unexpected " + name);
+  }
+  if (!problems.empty()) {
+    constexpr size_t kShown = 3;
+    std::string message = "the weights do not fit the network: ";
+    for (size_t i = 0; i < std::min(kShown, problems.size()); ++i) message += (i ? "; " : "") + problems[i];
+    if (problems.size() > kShown) message += "; and " + std::to_string(problems.size() - kShown) + " more";
+    throw InvalidArgument(message);
+  }
+  at::NoGradGuard no_grad;
+  for (auto [name, tensor] : own) tensor.copy_(incoming.at(name));
+}
+
+}  // namespace bidiseg

@@ -1,0 +1,96 @@
+// What all networks have in common: one tensor in, one tensor out, seeded initial weights.
+#pragma once
+
+#include <torch/nn/module.h>
+
+#include "core/torch.h"
+
+namespace bidiseg {
+
+/// How convolution weights start.
+enum class Initialisation {
+  kNormal,   ///< N(0, 0.01): the reference's segmentation networks
+  kKaiming,  ///< N(0, 2 / fan_out): for training from scratch
+};
+
+/// A parameter together with how an optimizer treats it.
+struct TrainedParameter {
+  std::string name;
+  at::Tensor value;
+  double learning_rate_factor = 1.0;
+  /// How often one optimizer step of the reference moves it (algorithm.md, `repeatedStep`): its parameter generator
+  /// yields a convolution once for every module that contains it, below the layer.
+  int reference_repeats = 1;
+};
+
+class Network : public torch::nn::Module {
+ public:
+  using torch::nn::Module::Module;
+
+  virtual at::Tensor forward(const at::Tensor& input) = 0;
+
+  /// Parameters that require a gradient. `head_factor` multiplies the learning rate of the classifier head, where the
+  /// network has one.
+  virtual std::vector<TrainedParameter> trained_parameters(double head_factor) const;
+
+  /// Turns gradients off, or back on for exactly the parameters that had one before.
+  void set_frozen(bool frozen);
+  bool is_frozen() const { return !frozen_.empty(); }
+
+  /// Where the parameters are.
+  at::Device device() const { return parameters().front().device(); }
+
+  /// Bytes of all parameters and buffers.
+  int64_t bytes() const;
+
+ private:
+  std::vector<at::Tensor> frozen_;
+};
+
+/// A network that maps images to class logits.
+class SegmentationNetwork : public Network {
+ public:
+  using Network::Network;
+  virtual int64_t class_count() const = 0;
+};
+
+/// Fills every convolution and transposed convolution below `module` with values drawn from `generator`:
+/// weights from N(0, std), biases 0.
+void initialise_normal(torch::nn::Module& module, double std, at::Generator generator);
+
+/// Weights from N(0, 2 / fan_out), biases 0 (He et al. 2015).
+void initialise_kaiming(torch::nn::Module& module, at::Generator generator);
+
+/// Weights and biases from U(-b, b), b = 1 / sqrt(fan_in): what PyTorch's own constructor does.
+void initialise_uniform(torch::nn::Module& module, at::Generator generator);
+
+at::Generator make_cpu_generator(uint64_t seed);
+
+/// max(1, round(channels * width)): a member of the family with fewer channels.
+int64_t scaled_channels(int64_t channels, double width);
+
+/// A network that is frozen for a scope; one that was frozen before stays so.
+class FrozenScope {
+ public:
+  explicit FrozenScope(Network& network) : network_(network), was_frozen_(network.is_frozen()) {
+    if (!was_frozen_) network_.set_frozen(true);
+  }
+  ~FrozenScope() {
+    if (!was_frozen_) network_.set_frozen(false);
+  }
+  FrozenScope(const FrozenScope&) = delete;
+  FrozenScope& operator=(const FrozenScope&) = delete;
+
+ private:
+  Network& network_;
+  bool was_frozen_;
+};
+
+/// Copies `state` into the parameters and buffers of `network`, by name. Every name must occur on both sides with the
+/// same shape; otherwise InvalidArgument names the first few differences and nothing is changed.
+void load_state(Network& network, const std::vector<std::pair<std::string, at::Tensor>>& state);
+
+/// Parameters, then buffers, by their PyTorch state-dict names; the tensors share storage with the network.
+std::vector<std::pair<std::string, at::Tensor>> state_of(const Network& network);
+
+}  // namespace bidiseg

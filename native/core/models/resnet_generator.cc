@@ -1,0 +1,75 @@
+#include "core/models/resnet_generator.h"
+
+#include "core/cancellation.h"
+#include "core/errors.h"
+#include "core/models/instance_norm.h"
+
+namespace bidiseg {
+namespace {
+
+using torch::nn::Conv2d;
+using torch::nn::Conv2dOptions;
+using torch::nn::ConvTranspose2d;
+using torch::nn::ConvTranspose2dOptions;
+
+at::Tensor pad(const at::Tensor& x, int64_t margin) {
+  return at::reflection_pad2d(x, {margin, margin, margin, margin});
+}
+
+}  // namespace
+
+ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options) : Network("ResnetGenerator") {
+  // Weights are named by their place in the usual Sequential, which counts paddings, norms and activations too:
+  // 0 pad, 1 conv, 2 norm, 3 relu, 4 conv, ..., 10 first block, ...
+  auto model = std::make_shared<torch::nn::Module>("Model");
+  const int64_t width = options.base_width;
+  stem_ = model->register_module("1", Conv2d(Conv2dOptions(3, width, 7)));
+  down1_ = model->register_module("4", Conv2d(Conv2dOptions(width, width * 2, 3).stride(2).padding(1)));
+  down2_ = model->register_module("7", Conv2d(Conv2dOptions(width * 2, width * 4, 3).stride(2).padding(1)));
+  constexpr int64_t kFirstBlock = 10;
+  for (int64_t i = 0; i < options.blocks; ++i) {
+    auto& block = blocks_.emplace_back();
+    auto sequence = std::make_shared<torch::nn::Module>("ConvBlock");
+    block.first = sequence->register_module("1", Conv2d(Conv2dOptions(width * 4, width * 4, 3)));
+    block.second = sequence->register_module("5", Conv2d(Conv2dOptions(width * 4, width * 4, 3)));
+    auto holder = std::make_shared<torch::nn::Module>("ResnetBlock");
+    holder->register_module("conv_block", sequence);
+    model->register_module(std::to_string(kFirstBlock + i), holder);
+  }
+  const auto up = [&](int64_t index, int64_t in, int64_t out) {
+    return model->register_module(
+        std::to_string(kFirstBlock + options.blocks + index),
+        ConvTranspose2d(ConvTranspose2dOptions(in, out, 3).stride(2).padding(1).output_padding(1)));
+  };
+  up1_ = up(0, width * 4, width * 2);
+  up2_ = up(3, width * 2, width);
+  output_ = model->register_module(std::to_string(kFirstBlock + options.blocks + 7), Conv2d(Conv2dOptions(width, 3, 7)));
+  register_module("model", model);
+  initialise_normal(*this, 0.02, make_cpu_generator(options.seed));
+}
+
+at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
+  if (input.size(2) % 4 != 0 || input.size(3) % 4 != 0) {
+    throw InvalidArgument("Expected an image height and width that are multiples of 4 for the generator but received " +
+                          std::to_string(input.size(2)) + " x " + std::to_string(input.size(3)));
+  }
+  at::Tensor x = at::relu(instance_norm(stem_(pad(input, 3))));
+  x = at::relu(instance_norm(down1_(x)));
+  x = cancellation_point(at::relu(instance_norm(down2_(x))));
+  for (auto& block : blocks_) {
+    at::Tensor y = at::relu(instance_norm(block.first(pad(x, 1))));
+    x = cancellation_point(x + instance_norm(block.second(pad(y, 1))));
+  }
+  x = at::relu(instance_norm(up1_(x)));
+  x = cancellation_point(at::relu(instance_norm(up2_(x))));
+  return output_(pad(x, 3)).tanh_();
+}
+
+at::Tensor generate_same_size(ResnetGenerator& generator, const at::Tensor& input) {
+  const int64_t height = input.size(2), width = input.size(3);
+  const int64_t bottom = (4 - height % 4) % 4, right = (4 - width % 4) % 4;
+  if (bottom == 0 && right == 0) return generator.forward(input);
+  return generator.forward(at::reflection_pad2d(input, {0, right, 0, bottom})).narrow(2, 0, height).narrow(3, 0, width);
+}
+
+}  // namespace bidiseg

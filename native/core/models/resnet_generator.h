@@ -1,0 +1,33 @@
+// F and F⁻¹: the ResNet generator of CycleGAN (Zhu et al. 2017, after Johnson et al. 2016).
+#pragma once
+
+#include "core/models/network.h"
+
+namespace bidiseg {
+
+struct ResnetGeneratorOptions {
+  int64_t blocks = 9;
+  int64_t base_width = 64;
+  uint64_t seed = 1;
+};
+
+/// RGB in [-1, 1] -> RGB in [-1, 1], [N, 3, H, W]; H and W must be multiples of 4. Weights start N(0, 0.02).
+class ResnetGenerator : public Network {
+ public:
+  explicit ResnetGenerator(const ResnetGeneratorOptions& options);
+  at::Tensor forward(const at::Tensor& input) override;
+
+ private:
+  struct Block {
+    torch::nn::Conv2d first{nullptr}, second{nullptr};
+  };
+  torch::nn::Conv2d stem_{nullptr}, down1_{nullptr}, down2_{nullptr}, output_{nullptr};
+  std::vector<Block> blocks_;
+  torch::nn::ConvTranspose2d up1_{nullptr}, up2_{nullptr};
+};
+
+/// Generator output of any size: pads by reflection to multiples of 4 and crops back, so that an image keeps its size
+/// (the reference turns 562 rows into 564).
+at::Tensor generate_same_size(ResnetGenerator& generator, const at::Tensor& input);
+
+}  // namespace bidiseg

@@ -1,0 +1,121 @@
+#include "core/self_training/pseudo_labels.h"
+
+#include "core/data/pixels.h"
+#include "core/errors.h"
+#include "core/losses/segmentation.h"
+
+namespace bidiseg {
+namespace {
+
+void check_pair(const at::Tensor& labels, const at::Tensor& confidence) {
+  if (labels.numel() != confidence.numel()) {
+    throw InvalidArgument("Expected as many confidences as labels but received " + std::to_string(confidence.numel()) +
+                          " and " + std::to_string(labels.numel()));
+  }
+}
+
+[[noreturn]] void throw_class_outside(const char* what, int value, int64_t class_count) {
+  throw InvalidArgument(std::string("Expected ") + what + " from 0 to " + std::to_string(class_count - 1) +
+                        " but found " + std::to_string(value));
+}
+
+}  // namespace
+
+Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
+                   ResizeOrder order, bool with_confidence) {
+  at::NoGradGuard no_grad;
+  segmenter.eval();
+  at::Tensor scores = segmenter.forward(segmenter_input(rgb_bytes));
+  if (order == ResizeOrder::kLogits) {
+    scores = resize_bilinear(scores, height, width);
+    if (with_confidence) scores = at::softmax(scores, 1);
+  } else {
+    scores = resize_bilinear(at::softmax(scores, 1), height, width);
+  }
+  auto [best, index] = scores.max(/*dim=*/1);
+  return {index.to(at::kByte), with_confidence ? best : at::Tensor()};
+}
+
+ThresholdHistogram::ThresholdHistogram(int64_t class_count, int64_t bins)
+    : bins_(bins), counts_(static_cast<size_t>(class_count), std::vector<int64_t>(static_cast<size_t>(bins))) {}
+
+void ThresholdHistogram::add(const at::Tensor& labels, const at::Tensor& confidence) {
+  check_pair(labels, confidence);
+  const at::Tensor flat_labels = labels.contiguous(), flat_confidence = confidence.contiguous();
+  const auto* label = flat_labels.const_data_ptr<uint8_t>();
+  const auto* value = flat_confidence.const_data_ptr<float>();
+  for (int64_t i = 0; i < flat_labels.numel(); ++i) {
+    if (label[i] >= class_count()) throw_class_outside("labels", label[i], class_count());
+    const auto bin = static_cast<int64_t>(static_cast<double>(value[i]) * static_cast<double>(bins_));
+    ++counts_[label[i]][static_cast<size_t>(std::clamp<int64_t>(bin, 0, bins_ - 1))];
+  }
+}
+
+std::vector<double> ThresholdHistogram::thresholds(double portion, double cap) const {
+  std::vector<double> result;
+  for (const auto& histogram : counts_) {
+    int64_t pixels = 0;
+    for (const int64_t count : histogram) pixels += count;
+    if (pixels == 0) {
+      result.push_back(0.0);
+      continue;
+    }
+    // nearbyint rounds half to even, as numpy does.
+    const auto rank = std::min<int64_t>(std::nearbyint(portion * static_cast<double>(pixels)), pixels - 1);
+    int64_t below = 0, bin = 0;
+    while (below + histogram[static_cast<size_t>(bin)] <= rank) below += histogram[static_cast<size_t>(bin++)];
+    result.push_back(std::min(cap, static_cast<double>(bin) / static_cast<double>(bins_)));
+  }
+  return result;
+}
+
+std::vector<int64_t> ThresholdHistogram::class_pixels() const {
+  std::vector<int64_t> result;
+  for (const auto& histogram : counts_) {
+    int64_t pixels = 0;
+    for (const int64_t count : histogram) pixels += count;
+    result.push_back(pixels);
+  }
+  return result;
+}
+
+PseudoLabels apply_thresholds(const at::Tensor& labels, const at::Tensor& confidence,
+                              const std::vector<double>& thresholds, bool inclusive, int64_t ignore_index) {
+  check_pair(labels, confidence);
+  const auto class_count = static_cast<int64_t>(thresholds.size());
+  const at::Tensor flat_labels = labels.contiguous(), flat_confidence = confidence.contiguous();
+  PseudoLabels result{at::empty_like(flat_labels), std::vector<int64_t>(thresholds.size())};
+  const auto* label = flat_labels.const_data_ptr<uint8_t>();
+  const auto* value = flat_confidence.const_data_ptr<float>();
+  auto* out = result.labels.mutable_data_ptr<uint8_t>();
+  for (int64_t i = 0; i < flat_labels.numel(); ++i) {
+    if (label[i] >= class_count) throw_class_outside("labels", label[i], class_count);
+    const double threshold = thresholds[label[i]];
+    const bool keep = inclusive ? value[i] >= threshold : value[i] > threshold;
+    out[i] = keep ? label[i] : static_cast<uint8_t>(ignore_index);
+    if (keep) ++result.kept_per_class[label[i]];
+  }
+  return result;
+}
+
+at::Tensor confusion_counts(const at::Tensor& truth, const at::Tensor& prediction, int64_t class_count,
+                            int64_t ignore_index) {
+  if (truth.numel() != prediction.numel()) {
+    throw InvalidArgument("Expected as many predictions as truths but received " + std::to_string(prediction.numel()) +
+                          " and " + std::to_string(truth.numel()));
+  }
+  at::Tensor counts = at::zeros({class_count * class_count}, at::kLong);
+  const at::Tensor flat_truth = truth.contiguous(), flat_prediction = prediction.contiguous();
+  const auto* expected = flat_truth.const_data_ptr<uint8_t>();
+  const auto* found = flat_prediction.const_data_ptr<uint8_t>();
+  auto* count = counts.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < flat_truth.numel(); ++i) {
+    if (expected[i] == ignore_index) continue;
+    if (expected[i] >= class_count) throw_class_outside("true labels", expected[i], class_count);
+    if (found[i] >= class_count) throw_class_outside("predicted labels", found[i], class_count);
+    ++count[expected[i] * class_count + found[i]];
+  }
+  return counts;
+}
+
+}  // namespace bidiseg

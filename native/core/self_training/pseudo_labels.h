@@ -1,0 +1,58 @@
+// From a segmenter's outputs to pseudo-labels.
+#pragma once
+
+#include "core/models/network.h"
+
+namespace bidiseg {
+
+/// What is resized to image resolution: the logits, before the softmax (training and the paper), or the probabilities,
+/// after it (the reference's pseudo-labels).
+enum class ResizeOrder { kLogits, kProbabilities };
+
+struct Prediction {
+  at::Tensor labels;      ///< uint8 [N, H, W]: argmax
+  at::Tensor confidence;  ///< float [N, H, W]: the probability of that class; undefined where not asked for
+};
+
+/// Segments RGB bytes [N, h, w, 3] in eval mode, at any output size. Each class index fits a byte.
+Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
+                   ResizeOrder order, bool with_confidence);
+
+/// Confidence histograms, one per predicted class, over a whole data set: memory does not depend on the set's size.
+class ThresholdHistogram {
+ public:
+  ThresholdHistogram(int64_t class_count, int64_t bins);
+
+  /// `labels` uint8 and `confidence` float in [0, 1], of equal shape.
+  void add(const at::Tensor& labels, const at::Tensor& confidence);
+
+  /// For each class c with n_c pixels: min(cap, p_sorted[round(portion n_c)]) with p_sorted ascending, rounded half to
+  /// even, and 0 for a class that never occurred. Exact to one bin: the returned value is the lower edge of the bin
+  /// that holds p_sorted[...], 1/bins wide.
+  std::vector<double> thresholds(double portion, double cap) const;
+
+  int64_t class_count() const { return static_cast<int64_t>(counts_.size()); }
+  std::vector<int64_t> class_pixels() const;
+  int64_t bytes() const { return class_count() * bins_ * static_cast<int64_t>(sizeof(int64_t)); }
+
+ private:
+  int64_t bins_;
+  std::vector<std::vector<int64_t>> counts_;  // [class][bin]
+};
+
+struct PseudoLabels {
+  at::Tensor labels;                   ///< uint8, `ignore_index` where not kept
+  std::vector<int64_t> kept_per_class;
+};
+
+/// Keeps a pixel predicted as class c where its confidence exceeds thresholds[c] (`inclusive`: or equals it, the
+/// reference's comparison).
+PseudoLabels apply_thresholds(const at::Tensor& labels, const at::Tensor& confidence,
+                              const std::vector<double>& thresholds, bool inclusive, int64_t ignore_index);
+
+/// counts[truth * class_count + prediction] over pixels whose truth is not `ignore_index`: int64 [C * C]. Values
+/// outside [0, C) are an InvalidArgument that names them.
+at::Tensor confusion_counts(const at::Tensor& truth, const at::Tensor& prediction, int64_t class_count,
+                            int64_t ignore_index);
+
+}  // namespace bidiseg

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <random>
+
+#include "core/torch.h"
+
+namespace bidiseg {
+
+/// A pool of earlier fakes for D_F (Shrivastava et al. 2017): while it fills, images pass through and are kept; then
+/// each image either passes through or, with probability 1/2, takes the place of a random kept one, which is returned
+/// instead. Size 0 passes everything through.
+class ImagePool {
+ public:
+  ImagePool(int64_t size, uint64_t seed) : size_(size), random_(seed) {}
+
+  /// [N, C, H, W] detached -> the same shape.
+  at::Tensor exchange(const at::Tensor& images);
+
+ private:
+  int64_t size_;
+  std::mt19937_64 random_;
+  std::vector<at::Tensor> kept_;
+};
+
+}  // namespace bidiseg

@@ -1,0 +1,81 @@
+// SGD and Adam over parameter groups, on LibTorch's fused kernels (torch::optim never calls them).
+#pragma once
+
+#include "core/models/network.h"
+#include "core/torch.h"
+
+namespace bidiseg {
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+
+  /// Applies the gradients at `learning_rate` times each parameter's own factor. Parameters without a gradient stay.
+  void step(double learning_rate);
+
+  /// Drops all gradients.
+  void zero_grad();
+
+  const std::vector<TrainedParameter>& parameters() const { return parameters_; }
+
+ protected:
+  /// Parameters that share a learning rate and a repeat count, and their positions in parameters().
+  struct Group {
+    double learning_rate_factor;
+    int repeats;
+    std::vector<size_t> indices;
+  };
+
+  explicit Optimizer(std::vector<TrainedParameter> parameters);
+  virtual void step_group(const std::vector<size_t>& indices, int repeats, double learning_rate) = 0;
+
+  /// The tensors at `indices` of `all`.
+  static std::vector<at::Tensor> select(const std::vector<at::Tensor>& all, const std::vector<size_t>& indices);
+
+  std::vector<at::Tensor> values_;
+
+ private:
+  std::vector<TrainedParameter> parameters_;
+  std::vector<Group> groups_;
+};
+
+struct SgdOptions {
+  double momentum = 0.9;
+  double weight_decay = 0.0;
+  /// Move each parameter TrainedParameter::reference_repeats times a step, as the reference's PyTorch does: there the
+  /// decay is added into the gradient itself, so the r-th move carries it r times.
+  bool repeated_step = false;
+};
+
+/// v <- momentum v + (g + decay w); w <- w - lr v. The first v is g + decay w.
+class Sgd : public Optimizer {
+ public:
+  Sgd(std::vector<TrainedParameter> parameters, const SgdOptions& options);
+
+ private:
+  void step_group(const std::vector<size_t>& indices, int repeats, double learning_rate) override;
+
+  SgdOptions options_;
+  std::vector<at::Tensor> momentum_;
+};
+
+struct AdamOptions {
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0.0;  ///< added to the gradient (L2), not decoupled
+};
+
+/// Adam (Kingma & Ba 2015) with bias correction, as torch.optim.Adam.
+class Adam : public Optimizer {
+ public:
+  Adam(std::vector<TrainedParameter> parameters, const AdamOptions& options);
+
+ private:
+  void step_group(const std::vector<size_t>& indices, int repeats, double learning_rate) override;
+
+  AdamOptions options_;
+  std::vector<at::Tensor> mean_, square_, steps_;
+};
+
+}  // namespace bidiseg

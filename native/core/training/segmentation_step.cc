@@ -1,0 +1,80 @@
+#include "core/training/segmentation_step.h"
+
+#include "core/cancellation.h"
+#include "core/data/pixels.h"
+#include "core/training/finite.h"
+
+namespace bidiseg {
+
+SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmenter,
+                                   std::unique_ptr<Optimizer> segmenter_optimizer,
+                                   std::shared_ptr<OutputDiscriminator> discriminator,
+                                   std::unique_ptr<Optimizer> discriminator_optimizer, SegmentationStepOptions options)
+    : segmenter_(std::move(segmenter)),
+      segmenter_optimizer_(std::move(segmenter_optimizer)),
+      discriminator_(std::move(discriminator)),
+      discriminator_optimizer_(std::move(discriminator_optimizer)),
+      options_(options) {}
+
+SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const SegmentationBatch& target,
+                                         double learning_rate, double discriminator_learning_rate) {
+  SegmentationLosses losses;
+  const at::Device device = segmenter_->device();
+  segmenter_->train();
+  segmenter_optimizer_->zero_grad();
+  if (discriminator_) discriminator_optimizer_->zero_grad();
+
+  const at::Tensor source_logits = segmenter_->forward(segmenter_input(source.images.to(device)));
+  {
+    const at::Tensor loss = masked_cross_entropy(source_logits, source.labels.to(device), options_.cross_entropy);
+    losses.segmentation = finite_value("segmentation", loss);
+    losses.total = losses.segmentation;
+    loss.backward();
+  }
+
+  if (target.images.defined()) {
+    const int64_t height = target.images.size(1), width = target.images.size(2);
+    const at::Tensor target_logits = segmenter_->forward(segmenter_input(target.images.to(device)));
+    at::Tensor loss;
+    const auto add = [&loss](const at::Tensor& term) { loss = loss.defined() ? loss + term : term; };
+    at::Tensor target_probabilities;
+    if (discriminator_) {
+      FrozenScope frozen(*discriminator_);
+      target_probabilities = class_probabilities(target_logits, height, width);
+      const at::Tensor adversarial = domain_loss(discriminator_->forward(target_probabilities), Domain::kSource);
+      losses.adversarial = finite_value("adversarial", adversarial);
+      losses.total += options_.adversarial_weight * losses.adversarial;
+      add(options_.adversarial_weight * adversarial);
+    }
+    if (target.labels.defined()) {
+      const at::Tensor pseudo = masked_cross_entropy(target_logits, target.labels.to(device), options_.cross_entropy);
+      losses.pseudo_label = finite_value("pseudo-label", pseudo);
+      losses.total += options_.pseudo_label_weight * losses.pseudo_label;
+      add(options_.pseudo_label_weight * pseudo);
+    }
+    if (loss.defined()) loss.backward();
+
+    if (discriminator_) {
+      const at::Tensor source_probabilities =
+          class_probabilities(source_logits.detach(), source.images.size(1), source.images.size(2));
+      const at::Tensor on_source = domain_loss(discriminator_->forward(source_probabilities), Domain::kSource);
+      losses.discriminator_source = finite_value("discriminator (source)", on_source);
+      (0.5 * on_source).backward();
+      const at::Tensor on_target =
+          domain_loss(discriminator_->forward(target_probabilities.detach()), Domain::kTarget);
+      losses.discriminator_target = finite_value("discriminator (target)", on_target);
+      (0.5 * on_target).backward();
+    }
+  }
+
+  throw_if_cancelled();  // the last point: from here on the step is applied whole
+  segmenter_optimizer_->step(learning_rate);
+  segmenter_optimizer_->zero_grad();
+  if (discriminator_ && target.images.defined()) {
+    discriminator_optimizer_->step(discriminator_learning_rate);
+    discriminator_optimizer_->zero_grad();
+  }
+  return losses;
+}
+
+}  // namespace bidiseg

@@ -1,0 +1,53 @@
+// One iteration of M's training: Eq. 1, with pseudo-labels Eq. 3, and the update of D_M.
+#pragma once
+
+#include "core/losses/segmentation.h"
+#include "core/models/discriminators.h"
+#include "core/training/optimizers.h"
+
+namespace bidiseg {
+
+struct SegmentationStepOptions {
+  CrossEntropyOptions cross_entropy;
+  double adversarial_weight = 1e-3;
+  double pseudo_label_weight = 1.0;
+};
+
+/// Bytes of images [N, H, W, 3] and, where there are any, of labels [N, H, W].
+struct SegmentationBatch {
+  at::Tensor images;
+  at::Tensor labels;
+};
+
+/// Terms before their weights; those that did not take part are 0.
+struct SegmentationLosses {
+  double segmentation = 0;
+  double adversarial = 0;
+  double pseudo_label = 0;
+  double discriminator_source = 0;
+  double discriminator_target = 0;
+  double total = 0;  ///< what M was moved against: segmentation + weighted adversarial + weighted pseudo-label
+};
+
+class SegmentationStep {
+ public:
+  /// Without a discriminator there is no adversarial term. The networks are shared with the caller.
+  SegmentationStep(std::shared_ptr<SegmentationNetwork> segmenter, std::unique_ptr<Optimizer> segmenter_optimizer,
+                   std::shared_ptr<OutputDiscriminator> discriminator,
+                   std::unique_ptr<Optimizer> discriminator_optimizer, SegmentationStepOptions options);
+
+  /// In the reference's order: source forward and backward; target forward, adversarial (D_M frozen) and pseudo-label
+  /// loss backward; D_M on detached probabilities of both domains; both updates. `target` may be empty (training on the
+  /// source alone). Throws NonFiniteLoss before any weight moved.
+  SegmentationLosses run(const SegmentationBatch& source, const SegmentationBatch& target, double learning_rate,
+                         double discriminator_learning_rate);
+
+ private:
+  std::shared_ptr<SegmentationNetwork> segmenter_;
+  std::unique_ptr<Optimizer> segmenter_optimizer_;
+  std::shared_ptr<OutputDiscriminator> discriminator_;
+  std::unique_ptr<Optimizer> discriminator_optimizer_;
+  SegmentationStepOptions options_;
+};
+
+}  // namespace bidiseg

@@ -1,0 +1,66 @@
+// One iteration of the translators' training: Eq. 2, and the update of both D_F.
+#pragma once
+
+#include "core/losses/translation.h"
+#include "core/models/discriminators.h"
+#include "core/models/resnet_generator.h"
+#include "core/training/image_pool.h"
+#include "core/training/optimizers.h"
+
+namespace bidiseg {
+
+/// F, F⁻¹ and their discriminators.
+struct TranslationNetworks {
+  std::shared_ptr<ResnetGenerator> to_target;           ///< F
+  std::shared_ptr<ResnetGenerator> to_source;           ///< F⁻¹
+  std::shared_ptr<PatchDiscriminator> target_critic;    ///< D_F in the target domain: T against F(S)
+  std::shared_ptr<PatchDiscriminator> source_critic;    ///< D_F in the source domain: S against F⁻¹(T)
+};
+
+struct TranslationStepOptions {
+  GanMode gan_mode = GanMode::kLeastSquares;
+  double gan_weight = 1.0;
+  double cycle_weight = 10.0;
+  double identity_weight = 5.0;
+  PerceptualForm perceptual_form = PerceptualForm::kNormalisedMse;
+  double perceptual_weight = 0.1;
+  double perceptual_reconstruction_weight = 10.0;
+  int64_t pool_size = 50;
+  uint64_t seed = 1;
+  AdamOptions adam = {.beta1 = 0.5, .beta2 = 0.999};
+};
+
+/// Terms before their weights; those whose weight is 0 are not computed and read 0. "source" and "target" say which
+/// domain the image that the term looks at came from; for discriminators, which domain they judge.
+struct TranslationLosses {
+  double gan_source_to_target = 0, gan_target_to_source = 0;
+  double cycle_source = 0, cycle_target = 0;
+  double identity_source = 0, identity_target = 0;
+  double perceptual_source = 0, perceptual_target = 0;
+  double perceptual_reconstruction_source = 0, perceptual_reconstruction_target = 0;
+  double discriminator_source = 0, discriminator_target = 0;
+  double total = 0;  ///< weighted sum that the generators were moved against
+};
+
+class TranslationStep {
+ public:
+  /// `segmenter` gives the perceptual terms; without it there are none.
+  TranslationStep(TranslationNetworks networks, std::shared_ptr<SegmentationNetwork> segmenter,
+                  const TranslationStepOptions& options);
+
+  /// Images are RGB bytes [N, H, W, 3], H and W multiples of 4, the same for both XX
+  TranslationLosses run(const at::Tensor& source_images, const at::Tensor& target_images, double learning_rate);
+
+ private:
+  void compute_discriminator_gradients(const at::Tensor& source, const at::Tensor& target,
+                                       const at::Tensor& fake_source, const at::Tensor& fake_target,
+                                       TranslationLosses& losses);
+
+  TranslationNetworks networks_;
+  std::shared_ptr<SegmentationNetwork> segmenter_;
+  TranslationStepOptions options_;
+  Adam generator_optimizer_, discriminator_optimizer_;
+  ImagePool fake_target_pool_, fake_source_pool_;
+};
+
+}  // namespace bidiseg
