@@ -26,7 +26,7 @@ export interface BatchLoaderOptions {
   /** Images are resized to this (bicubic; labels nearest). */
   size: ImageSize;
   /** Then a random area of this size is cut out; default: none, the whole image. At most `size`. */
-  crop?: ImageSize;
+  crop?: ImageSize | undefined;
   /** Then every other image, by chance, is mirrored left and right; default false. */
   flip?: boolean;
   /** With `stage` it decides order, crops and flips. */
@@ -40,7 +40,7 @@ export interface BatchLoaderOptions {
   /** Batches decoded ahead of the consumer, ≥ 1; default 4. */
   prefetch?: number;
   /** Stops the iteration, which then throws the signal's reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /**

@@ -1,0 +1,115 @@
+/** What a surface is made of; each look has its own paint for it. */
+export type Material =
+  | 'sky'
+  | 'cloud'
+  | 'asphalt'
+  | 'shadow'
+  | 'marking'
+  | 'paving'
+  | 'kerb'
+  | 'grass'
+  | 'facade'
+  | 'skyline'
+  | 'window'
+  | 'shop'
+  | 'foliage'
+  | 'trunk'
+  | 'fence'
+  | 'post'
+  | 'pole'
+  | 'lamp'
+  | 'sign'
+  | 'sign-back'
+  | 'car-body'
+  | 'car-glass'
+  | 'tyre'
+  | 'headlight'
+  | 'tail-light'
+  | 'skin'
+  | 'clothes';
+
+/** One painted thing: what it is, what it is made of and what a look needs to colour it. */
+export interface Surface {
+  /** Index of its class, which is the label of its pixels. */
+  readonly classIndex: number;
+  readonly material: Material;
+  /** In [0, 1): picks one of the material's colours, the same in every look. */
+  readonly tone: number;
+  /** Brightness factor from its orientation, about 0.7–1. */
+  readonly shade: number;
+  /** Distance from the camera in metres; 'ground' for what lies flat, whose distance follows from the row. */
+  readonly distance: number | 'ground';
+}
+
+/**
+ * Pixels that know which surface covers them. Shapes are given in pixel coordinates (x to the right, y down) and
+ * cover the pixels whose centres lie inside; later shapes hide earlier ones. There is no antialiasing, so labels
+ * are exact.
+ */
+export class SceneCanvas {
+  readonly width: number;
+  readonly height: number;
+  readonly surfaces: Surface[] = [];
+  /** [height, width], index into `surfaces`. */
+  readonly surfaceAt: Uint16Array;
+
+  constructor(width: number, height: number) {
+    this.width = width;
+    this.height = height;
+    this.surfaceAt = new Uint16Array(width * height);
+  }
+
+  /** Adds a surface; the shapes that show it are filled with the index returned. */
+  add(surface: Surface): number {
+    return this.surfaces.push(surface) - 1;
+  }
+
+  /** Fills a convex polygon given by x, y of its corners in turn. */
+  polygon(surface: number, ...corners: number[]): void {
+    let top = Infinity;
+    let bottom = -Infinity;
+    for (let index = 1; index < corners.length; index += 2) {
+      top = Math.min(top, corners[index]!);
+      bottom = Math.max(bottom, corners[index]!);
+    }
+    const lastRow = Math.min(this.height, Math.ceil(bottom - 0.5));
+    for (let row = Math.max(0, Math.ceil(top - 0.5)); row < lastRow; row++) {
+      const y = row + 0.5;
+      let left = Infinity;
+      let right = -Infinity;
+      for (let index = 0; index < corners.length; index += 2) {
+        const next = (index + 2) % corners.length;
+        const y0 = corners[index + 1]!;
+        const y1 = corners[next + 1]!;
+        if (y0 <= y === y1 <= y) continue;
+        const x = corners[index]! + ((corners[next]! - corners[index]!) * (y - y0)) / (y1 - y0);
+        left = Math.min(left, x);
+        right = Math.max(right, x);
+      }
+      this.#span(surface, row, left, right);
+    }
+  }
+
+  /** Fills an axis-parallel rectangle. */
+  rectangle(surface: number, left: number, top: number, right: number, bottom: number): void {
+    const lastRow = Math.min(this.height, Math.ceil(bottom - 0.5));
+    for (let row = Math.max(0, Math.ceil(top - 0.5)); row < lastRow; row++)
+      this.#span(surface, row, left, right);
+  }
+
+  /** Fills an axis-parallel ellipse. */
+  ellipse(surface: number, x: number, y: number, radiusX: number, radiusY: number): void {
+    const lastRow = Math.min(this.height, Math.ceil(y + radiusY - 0.5));
+    for (let row = Math.max(0, Math.ceil(y - radiusY - 0.5)); row < lastRow; row++) {
+      const offset = (row + 0.5 - y) / radiusY;
+      const half = radiusX * Math.sqrt(Math.max(0, 1 - offset * offset));
+      this.#span(surface, row, x - half, x + half);
+    }
+  }
+
+  #span(surface: number, row: number, left: number, right: number): void {
+    const first = Math.max(0, Math.ceil(left - 0.5));
+    const end = Math.min(this.width, Math.ceil(right - 0.5));
+    if (end > first) this.surfaceAt.fill(surface, row * this.width + first, row * this.width + end);
+  }
+}
