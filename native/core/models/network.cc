@@ -13,7 +13,7 @@ namespace {
 template <typename Fill>
 void for_each_convolution(torch::nn::Module& module, Fill fill) {
   at::NoGradGuard no_grad;
-  for (const auto& child : module.modules()) {
+  for (const auto& child : module.modules(/*include_self=*/false)) {
     if (auto* conv = child->as<torch::nn::Conv2d>()) {
       fill(conv->weight, conv->bias, false);
     } else if (auto* transposed = child->as<torch::nn::ConvTranspose2d>()) {
