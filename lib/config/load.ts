@@ -1,0 +1,116 @@
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import YAML from 'yaml';
+import { ConfigError } from '../errors.js';
+import { describe } from '../validate.js';
+import { isTable, type Layer, nearest, parseLayers } from './parse.js';
+import { PRESETS, type PresetName } from './presets.js';
+import { type Config, configSchema, type PartialConfig } from './schema.js';
+
+/**
+ * Reads a config file (YAML, or JSON when its name ends in `.json`). A key's value comes from the last of these that
+ * has one: the schema's default, the preset that `preset:` names, the file, the assignments in `set`.
+ *
+ * Relative paths under `data` are relative to `data.root`, which is relative to the file's folder, as is
+ * `segmenter.initialWeights`; `output` is relative to the working directory.
+ *
+ * @param options.set assignments such as `segmentation.steps=200`; the value is read as YAML
+ * @throws ConfigError that names the file or assignment, the key path, what was found and what was expected
+ */
+export async function loadConfig(file: string, options: { set?: readonly string[] } = {}): Promise<Config> {
+  const layer = { name: file, values: parseText(file, await readText(file)) };
+  return resolve([layer, ...(options.set ?? []).map(parseAssignment)], path.dirname(path.resolve(file)));
+}
+
+/**
+ * Makes a complete config of a partial one, as `loadConfig` does for a file; relative paths start at the working
+ * directory.
+ *
+ * @throws ConfigError that names the key path, what was found and what was expected
+ */
+export function createConfig(
+  values: PartialConfig & { preset?: PresetName },
+  options: { set?: readonly string[] } = {},
+): Config {
+  const layer = { name: 'config', values: { ...values } };
+  return resolve([layer, ...(options.set ?? []).map(parseAssignment)], process.cwd());
+}
+
+function resolve(layers: Layer[], folder: string): Config {
+  const named = layers.findLast((layer) => Object.hasOwn(layer.values, 'preset'));
+  const own = layers.map(({ name, values: { preset: _, ...values } }) => ({ name, values }));
+  const preset = named ? [presetLayer(named)] : [];
+  return resolvePaths(parseLayers(configSchema, [...preset, ...own]), folder);
+}
+
+function presetLayer({ name, values: { preset } }: Layer): Layer {
+  if (typeof preset === 'string' && Object.hasOwn(PRESETS, preset)) {
+    return { name: `preset ${preset}`, values: PRESETS[preset as PresetName] };
+  }
+  const names = Object.keys(PRESETS);
+  const meant = typeof preset === 'string' ? nearest(preset, names) : undefined;
+  throw new ConfigError(
+    `${name}: preset: expected one of ${names.join(', ')} but found ${describe(preset)}` +
+      (meant ? `; did you mean ${meant}?` : ''),
+  );
+}
+
+/**
+ * Makes absolute what would otherwise change its meaning with the working directory or the config file's place. Paths
+ * within `data` stay relative to its root, and the root of generated data stays unset: it is the run folder's.
+ */
+function resolvePaths(config: Config, folder: string): Config {
+  const { data, segmenter } = config;
+  const from = (file: string | null) => (file === null ? null : path.resolve(folder, file));
+  return {
+    ...config,
+    output: path.resolve(config.output),
+    data: { ...data, root: from(data.root ?? (data.embedded ? null : '.')) },
+    segmenter: { ...segmenter, initialWeights: from(segmenter.initialWeights) },
+  };
+}
+
+async function readText(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const reason = code === 'ENOENT' ? 'no such file' : `cannot be read (${code})`;
+    throw new ConfigError(`${file}: ${reason}; expected a config in YAML or JSON`, { cause: error });
+  }
+}
+
+function parseText(file: string, content: string): Record<string, unknown> {
+  const extension = path.extname(file).toLowerCase();
+  if (!['.yaml', '.yml', '.json'].includes(extension)) {
+    throw new ConfigError(`${file}: expected a name that ends in .yaml, .yml or .json`);
+  }
+  const values = parseAs(extension === '.json' ? 'JSON' : 'YAML', content, file);
+  if (!isTable(values)) {
+    throw new ConfigError(`${file}: expected a table of keys but found ${describe(values)}`);
+  }
+  return values;
+}
+
+function parseAssignment(assignment: string): Layer {
+  const name = `--set ${assignment}`;
+  const equals = assignment.indexOf('=');
+  const keys = assignment.slice(0, Math.max(equals, 0)).split('.');
+  if (keys.some((key) => key.trim() === '')) {
+    throw new ConfigError(`${name}: expected an assignment such as segmentation.steps=200`);
+  }
+  const value = parseAs('YAML', assignment.slice(equals + 1), name);
+  // A computed key makes an own property whatever its name, so that the merge sees every key and can refuse it.
+  const values = keys.reduceRight<unknown>((inner, key) => ({ [key.trim()]: inner }), value);
+  return { name, values: values as Record<string, unknown> };
+}
+
+function parseAs(format: 'JSON' | 'YAML', content: string, name: string): unknown {
+  try {
+    return format === 'JSON' ? JSON.parse(content) : YAML.parse(content, { logLevel: 'error' });
+  } catch (error) {
+    // YAML's message goes on with a picture of the place.
+    const [reason] = (error as Error).message.split('\n');
+    throw new ConfigError(`${name}: is not valid ${format}: ${reason}`, { cause: error });
+  }
+}

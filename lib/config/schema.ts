@@ -1,0 +1,359 @@
+import { z } from 'zod';
+
+/*
+ * The one source of every option's type, range and default. A message given to zod here is the *expected* half of an
+ * error ("a number from 0 to 1"); `parse.ts` adds the key and what was found. The defaults are those of the preset
+ * `paper`: GTA5 → Cityscapes with DeepLab-v2, as in the BDL paper.
+ */
+
+const number = (min: number, max: number) => {
+  const expected = max === Infinity ? `a number ≥ ${min}` : `a number from ${min} to ${max}`;
+  return z.number(expected).min(min, expected).max(max, expected);
+};
+
+const integer = (min: number, max = Number.MAX_SAFE_INTEGER) => {
+  const expected =
+    max === Number.MAX_SAFE_INTEGER ? `a whole number ≥ ${min}` : `a whole number from ${min} to ${max}`;
+  return z.number(expected).int(expected).min(min, expected).max(max, expected);
+};
+
+const boolean = () => z.boolean('true or false');
+const text = (expected: string) => z.string(expected).min(1, expected);
+const choice = <const T extends readonly [string, ...string[]]>(...choices: T) =>
+  z.enum(choices, `one of ${choices.join(', ')}`);
+
+/** A strict object: a key that it does not name is an error. */
+const section = <S extends z.ZodRawShape>(shape: S) =>
+  z.strictObject(shape, 'a section with keys of its own');
+
+// Five stride-2 layers of the output-space discriminator leave nothing of less.
+const side = integer(32, 16_384);
+const size = () => z.tuple([side, side], 'a size [width, height] in pixels');
+
+const betas = () => {
+  const beta = number(0, 1).refine((value) => value < 1, 'a number ≥ 0 and below 1');
+  return z.tuple([beta, beta], 'two numbers [beta1, beta2]');
+};
+
+const learningRate = () => number(0, 10);
+const weight = () => number(0, 1e6);
+const steps = () => integer(1, 1_000_000_000);
+
+/** How the learning rate falls over a segmentation stage; closed forms in `training/schedules.ts`. */
+export const scheduleSchema = z.discriminatedUnion(
+  'kind',
+  [
+    section({
+      kind: z.literal('poly'),
+      /** Exponent of (1 − step / totalSteps). */
+      power: number(0, 10).default(0.9),
+      /** Where the factor reaches 0; a stage may stop earlier. null: the stage's own number of steps. */
+      totalSteps: steps().nullable().default(null),
+    }),
+    section({
+      kind: z.literal('step'),
+      /** Steps between two multiplications with `factor`. */
+      every: steps().default(50_000),
+      factor: number(0, 1).default(0.1),
+    }),
+    section({ kind: z.literal('constant') }),
+  ],
+  'one of poly, step, constant',
+);
+
+const labelMapSchema = z.union(
+  [
+    choice('identity', 'cityscapes', 'gta5', 'synthia'),
+    z.record(z.string().regex(/^\d{1,5}$/), integer(0, 255)),
+  ],
+  'one of identity, cityscapes, gta5, synthia, or a table of label id: class index',
+);
+
+const IMAGES_OR_LIST = "exactly one of 'images' (a folder) and 'list' (a file)";
+
+const labelledImages = () =>
+  section({
+    /** Folder of images. */
+    images: text('a folder of images').nullable().default(null),
+    /** Folder of label maps with the images' base names. */
+    labels: text('a folder of label maps').nullable().default(null),
+    /** In place of the two folders: a text file with a line "image label" for each pair, relative to `data.root`. */
+    list: text('a list file').nullable().default(null),
+    /** From the ids stored in the label files to class indices. */
+    labelMap: labelMapSchema.default('identity'),
+  })
+    .refine((value) => (value.images === null) !== (value.list === null), IMAGES_OR_LIST)
+    .refine((value) => value.list !== null || value.labels !== null, {
+      path: ['labels'],
+      error: 'a folder of label maps',
+    });
+
+const unlabelledImages = () =>
+  section({
+    /** Folder of images. */
+    images: text('a folder of images').nullable().default(null),
+    /** In place of the folder: a text file with one image a line, relative to `data.root`. */
+    list: text('a list file').nullable().default(null),
+  }).refine((value) => (value.images === null) !== (value.list === null), IMAGES_OR_LIST);
+
+const colour = z.tuple([integer(0, 255), integer(0, 255), integer(0, 255)], 'a colour [red, green, blue]');
+
+const dataSchema = section({
+  /** What the other paths of this section are relative to; itself relative to the config file. null: see `embedded`. */
+  root: text('a folder').nullable().default(null),
+  /** Class names in the order of their indices, or the name of a known list. */
+  classes: z.union(
+    [
+      choice('cityscapes', 'camvid', 'street-scenes'),
+      z
+        .array(text('a class name'))
+        .min(2)
+        .max(255)
+        .refine((names) => new Set(names).size === names.length),
+    ],
+    'one of cityscapes, camvid, street-scenes, or a list of 2 to 255 different class names',
+  ),
+  /** One colour a class, for pictures. null: the known list's own colours, or generated ones. */
+  palette: z.array(colour, 'a list of colours [red, green, blue]').nullable().default(null),
+  /** The class index that means "no label". */
+  ignoreIndex: integer(0, 255).default(255),
+  /** Labelled images of the source domain. */
+  source: labelledImages(),
+  target: section({
+    /** Unlabelled images of the target domain. */
+    train: unlabelledImages(),
+    /** Labelled target images, for reporting only: nothing is trained on them or chosen by them. null: no mIoU. */
+    val: labelledImages().nullable().default(null),
+  }),
+  /**
+   * When given, a generated set of labelled street scenes in two looks is written to `data.root` before training; `root`
+   * is then `data` in the run folder unless it is set.
+   */
+  embedded: section({
+    seed: integer(0).default(1),
+    size: size().default([160, 96]),
+    sourceCount: integer(1, 100_000).default(200),
+    targetCount: integer(1, 100_000).default(100),
+    validationCount: integer(1, 100_000).default(40),
+  })
+    .nullable()
+    .default(null),
+});
+
+const sizesSchema = section({
+  /** Size at which the segmenter trains on source (or translated) images. */
+  source: size().default([1280, 720]),
+  /** Size at which it trains on target images, and of pseudo-labels. */
+  target: size().default([1024, 512]),
+  translation: section({
+    /** Size to which source images are scaled for the translator, and of the translated images on disk. */
+    source: size().default([1024, 562]),
+    target: size().default([1024, 512]),
+    /** Random crop taken from both while the translator trains. null: the whole image. */
+    crop: size().nullable().default([452, 452]),
+  }).prefault({}),
+  /** Input size of the segmenter in evaluation. */
+  evaluation: size().default([1024, 512]),
+  /** Size at which predictions meet the truth: the label files' own, or one size for all. */
+  evaluationOutput: z
+    .union([z.literal('label'), size()], "'label' or a size [width, height] in pixels")
+    .default('label'),
+});
+
+const segmenterSchema = section({
+  network: choice('deeplab-v2', 'fcn-8s').default('deeplab-v2'),
+  /** DeepLab only. */
+  backbone: choice('resnet18', 'resnet34', 'resnet50', 'resnet101').default('resnet101'),
+  /** Multiplier of every channel count. */
+  width: number(1 / 64, 2).default(1),
+  /** Dilated branches of DeepLab's head that are summed; 2 for checkpoints from before mid-2020. */
+  branches: z.union([z.literal(2), z.literal(4)], '2 or 4').default(4),
+  initialisation: choice('normal', 'kaiming').default('normal'),
+  /** Weights with which every segmenter of the run starts (safetensors). null: random, the same each time. */
+  initialWeights: text('a safetensors file').nullable().default(null),
+});
+
+const discriminatorSchema = section({
+  /** Channels of the first layer of the output-space discriminator. */
+  baseWidth: integer(1, 1024).default(64),
+});
+
+const translatorSchema = section({
+  /** Residual blocks of each generator. */
+  blocks: z.union([z.literal(6), z.literal(9)], '6 or 9').default(9),
+  /** Channels after a generator's first layer. */
+  baseWidth: integer(1, 512).default(64),
+  /** Channels after an image discriminator's first layer. */
+  discriminatorWidth: integer(1, 512).default(64),
+});
+
+/** Training of the segmenter M and its output-space discriminator (Eq. 1 and 3). */
+export const segmentationSchema = section({
+  /** Steps of M₀⁽ᵏ⁾. */
+  steps: steps().default(80_000),
+  /** Steps of M₁⁽ᵏ⁾, M₂⁽ᵏ⁾, … */
+  pseudoLabelSteps: steps().default(120_000),
+  /** Steps of M⁽⁰⁾. */
+  sourceOnlySteps: steps().default(80_000),
+  /** Images of each domain in a step. */
+  batchSize: integer(1, 1024).default(1),
+  /** Mirror half of the images, at random. */
+  flip: boolean().default(false),
+  optimizer: choice('sgd', 'adam').default('sgd'),
+  learningRate: learningRate().default(2.5e-4),
+  /** The head's learning rate as a multiple of `learningRate`. */
+  headLearningRateFactor: number(0, 1000).default(10),
+  /** SGD only. */
+  momentum: number(0, 1).default(0.9),
+  weightDecay: number(0, 1).default(5e-4),
+  /** Adam only. */
+  adamBetas: betas().default([0.9, 0.99]),
+  schedule: scheduleSchema.prefault({ kind: 'poly', power: 0.9, totalSteps: 250_000 }),
+  /** Follows the segmenter's schedule. */
+  discriminatorLearningRate: learningRate().default(1e-4),
+  discriminatorBetas: betas().default([0.9, 0.99]),
+  /** Cross-entropy is summed over pixels and divided by all of them (Eq. 1) or by those that have a label. */
+  normalise: choice('all', 'valid').default('all'),
+  /** λ_adv */
+  adversarialWeight: weight().default(1e-3),
+  pseudoLabelWeight: weight().default(1),
+  /** The reference's optimizer step that moves most backbone weights several times. */
+  repeatedStep: boolean().default(false),
+});
+
+/** Training of the translators F and F⁻¹ and their discriminators (Eq. 2). */
+export const translationSchema = section({
+  /** 20 epochs of GTA5's 24,966 images in batches of 4. */
+  steps: steps().default(124_840),
+  /** Steps at the full learning rate; it then falls linearly, to reach 0 after the last step. null: half of `steps`. */
+  constantSteps: integer(0).nullable().default(null),
+  /** Images of each domain in a step. */
+  batchSize: integer(1, 1024).default(4),
+  /** Mirror half of the images, at random. */
+  flip: boolean().default(false),
+  learningRate: learningRate().default(2e-4),
+  betas: betas().default([0.5, 0.999]),
+  /** The paper leaves ℓ_GAN's form open; its authors' code uses least squares. */
+  ganMode: choice('least-squares', 'bce').default('least-squares'),
+  /** λ_GAN */
+  ganWeight: weight().default(1),
+  /** λ_recon */
+  cycleWeight: weight().default(10),
+  /** Weight of F(T) ≈ T and F⁻¹(S) ≈ S, which Eq. 2 does not have. */
+  identityWeight: weight().default(0),
+  /** L1 of the logits, or the mean squared error of instance-normalised logits. */
+  perceptualForm: choice('l1', 'normalised-mse').default('l1'),
+  /** λ_per */
+  perceptualWeight: weight().default(0.1),
+  /** λ_per_recon */
+  perceptualReconstructionWeight: weight().default(10),
+  /** Earlier translations that the discriminators are shown, per domain; 0 shows only the newest. */
+  poolSize: integer(0, 100_000).default(50),
+});
+
+/** How the pseudo-labels Ŷ_T are chosen. */
+export const selfTrainingSchema = section({
+  /** One threshold for all pixels ("max probability threshold"), or one per class from the whole target set. */
+  method: choice('mpt', 'per-class').default('mpt'),
+  /** The threshold; with `per-class`, the highest that a class may get. */
+  threshold: number(0, 1).default(0.9),
+  /** `per-class`: the threshold is the probability below which this share of the class's pixels lies. */
+  portion: number(0, 1).default(0.5),
+  /** What is upsampled from the network's resolution: its logits, or their softmax. */
+  order: choice('logits', 'probabilities').default('logits'),
+  /** Whether a pixel exactly at the threshold is kept. */
+  inclusive: boolean().default(false),
+});
+
+/** Algorithm 1's K and N. */
+export const loopSchema = section({
+  /** K; 0 trains M⁽⁰⁾ alone. */
+  rounds: integer(0, 20).default(2),
+  /** N */
+  selfTrainingRounds: integer(0, 20).default(2),
+  /** N of the last round, when it differs. */
+  selfTrainingRoundsLast: integer(0, 20).nullable().default(null),
+});
+
+export const configSchema = section({
+  /** Weights, the order of data and augmentation derive from it. */
+  seed: integer(0).default(1),
+  /** cpu, cuda or cuda:N */
+  device: z
+    .string('cpu, cuda or cuda:N')
+    .regex(/^(cpu|cuda(:\d{1,3})?)$/, 'cpu, cuda or cuda:N')
+    .default('cpu'),
+  /** The run folder, relative to the working directory. */
+  output: text('a folder'),
+  data: dataSchema,
+  sizes: sizesSchema.prefault({}),
+  segmenter: segmenterSchema.prefault({}),
+  discriminator: discriminatorSchema.prefault({}),
+  translator: translatorSchema.prefault({}),
+  segmentation: segmentationSchema.prefault({}),
+  translation: translationSchema.prefault({}),
+  selfTraining: selfTrainingSchema.prefault({}),
+  loop: loopSchema.prefault({}),
+  /** Steps between two lines of the event log; each holds the means over the steps between. */
+  logEvery: integer(1).default(100),
+  /** Images shown for each stage; 0 writes no pictures. */
+  sampleCount: integer(0, 16).default(4),
+}).superRefine((config, context) => {
+  const { translation } = config.sizes;
+  const expect = (holds: boolean, path: (string | number)[], expected: string) => {
+    if (!holds) context.addIssue({ code: 'custom', path, message: expected });
+  };
+  const [sourceWidth, sourceHeight] = translation.source;
+  const [targetWidth, targetHeight] = translation.target;
+  const [width, height] = translation.crop ?? translation.source;
+  const key = ['sizes', 'translation', translation.crop ? 'crop' : 'source'];
+  // Two stride-2 layers and their inverse give back the size that went in only for multiples of 4.
+  expect(width % 4 === 0 && height % 4 === 0, key, 'a width and height divisible by 4');
+  if (translation.crop) {
+    const widest = Math.min(sourceWidth, targetWidth);
+    const highest = Math.min(sourceHeight, targetHeight);
+    expect(width <= widest && height <= highest, key, `a crop within ${widest}×${highest}, or null`);
+  } else {
+    const isSame = width === targetWidth && height === targetHeight;
+    expect(isSame, key, `the size of sizes.translation.target (${targetWidth}×${targetHeight}), or a crop`);
+  }
+  const { constantSteps, steps } = config.translation;
+  const flat = constantSteps === null || constantSteps <= steps;
+  expect(flat, ['translation', 'constantSteps'], `a whole number up to translation.steps (${steps})`);
+  const { classes, ignoreIndex, palette } = config.data;
+  if (Array.isArray(classes)) {
+    expect(
+      ignoreIndex >= classes.length,
+      ['data', 'ignoreIndex'],
+      `a number that is no class index (0 to ${classes.length - 1})`,
+    );
+    expect(
+      !palette || palette.length === classes.length,
+      ['data', 'palette'],
+      `${classes.length} colours, one a class`,
+    );
+  }
+});
+
+/**
+ * A complete configuration: every key has its value. `output`, `data.root` and `segmenter.initialWeights` are absolute or
+ * null, other paths under `data` are relative to its root.
+ */
+export type Config = z.output<typeof configSchema>;
+/** What a config file may say: every key that has a default may be left out. */
+export type ConfigInput = z.input<typeof configSchema>;
+export type Schedule = z.output<typeof scheduleSchema>;
+export type SegmentationOptions = z.output<typeof segmentationSchema>;
+export type TranslationOptions = z.output<typeof translationSchema>;
+export type SelfTrainingOptions = z.output<typeof selfTrainingSchema>;
+export type LoopOptions = z.output<typeof loopSchema>;
+export type SizePair = [width: number, height: number];
+
+/** Part of a `ConfigInput`, as presets and config files give it. */
+export type PartialConfig = DeepPartial<ConfigInput>;
+
+type DeepPartial<T> = T extends readonly unknown[]
+  ? T
+  : T extends object
+    ? { [K in keyof T]?: DeepPartial<T[K]> }
+    : T;

@@ -1,0 +1,90 @@
+import { type FileHandle, open } from 'node:fs/promises';
+import { DataError } from '../errors.js';
+import type { RunEvent, StepEvent } from '../training/events.js';
+
+/**
+ * The append-only log of a run, `events.jsonl`: one JSON object a line, each with the `time` it was written. Of training
+ * steps only every `every`-th and the last of a stage is written, with the means of losses and times since the one before;
+ * progress over images is left out.
+ *
+ * A stage that was cut off and ran again is there twice: what counts is what follows its last `stage-start`.
+ */
+export class EventLog {
+  readonly #file: string;
+  readonly #handle: FileHandle;
+  readonly #every: number;
+  #steps: StepEvent[] = [];
+
+  private constructor(file: string, handle: FileHandle, every: number) {
+    this.#file = file;
+    this.#handle = handle;
+    this.#every = every;
+  }
+
+  /**
+   * @param every training steps between two lines, ≥ 1
+   * @throws DataError when the file cannot be opened
+   */
+  static async open(file: string, every: number): Promise<EventLog> {
+    try {
+      const handle = await open(file, 'a+');
+      const log = new EventLog(file, handle, every);
+      // A process that died while writing leaves half a line, which must not swallow the next one.
+      if (await endsWithinLine(handle)) await handle.appendFile('\n');
+      return log;
+    } catch (error) {
+      throw cannotWrite(file, error);
+    }
+  }
+
+  async write(event: RunEvent): Promise<void> {
+    if (event.type === 'progress') return;
+    if (event.type !== 'step') return this.#append(event);
+    this.#steps.push(event);
+    if (event.step % this.#every !== 0 && event.step !== event.steps) return;
+    const steps = this.#steps;
+    this.#steps = [];
+    await this.#append(meanOf(steps));
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+  }
+
+  async #append(event: RunEvent): Promise<void> {
+    if (event.type === 'stage-start') this.#steps = [];
+    try {
+      await this.#handle.appendFile(`${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`);
+    } catch (error) {
+      throw cannotWrite(this.#file, error);
+    }
+  }
+}
+
+/** The last event with the means of the losses and times of all. */
+export function meanOf(events: readonly StepEvent[]): StepEvent {
+  const last = events.at(-1)!;
+  const mean = (value: (event: StepEvent) => number) =>
+    events.reduce((sum, event) => sum + value(event), 0) / events.length;
+  const losses = { ...last.losses } as Record<string, number>;
+  for (const name of Object.keys(losses)) {
+    losses[name] = mean((event) => (event.losses as unknown as Record<string, number>)[name]!);
+  }
+  return {
+    ...last,
+    losses: losses as unknown as StepEvent['losses'],
+    stepMs: mean((event) => event.stepMs),
+    waitMs: mean((event) => event.waitMs),
+  };
+}
+
+async function endsWithinLine(handle: FileHandle): Promise<boolean> {
+  const { size } = await handle.stat();
+  if (size === 0) return false;
+  const { buffer } = await handle.read(Buffer.alloc(1), 0, 1, size - 1);
+  return buffer.toString() !== '\n';
+}
+
+function cannotWrite(file: string, error: unknown): DataError {
+  return new DataError(`${file}: cannot be written: ${(error as Error).message}`, { cause: error });
+}

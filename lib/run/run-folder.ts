@@ -1,0 +1,267 @@
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import YAML from 'yaml';
+import { loadConfig } from '../config/load.js';
+import { isTable } from '../config/parse.js';
+import type { Config } from '../config/schema.js';
+import { writeFileAtomically } from '../data/image-files.js';
+import { ConfigError, DataError } from '../errors.js';
+import { classNames } from '../training/datasets.js';
+import type { RunEvent, RunSummary, StageRecord } from '../training/events.js';
+import { planStages, type Stage } from '../training/plan.js';
+import type { StageStore } from '../training/stage-store.js';
+import { EventLog } from './event-log.js';
+import { Lock } from './lock.js';
+import { packageVersion } from './package-version.js';
+
+/** What a run writes in its folder, and all that overwriting a run removes. */
+const ENTRIES = [
+  'config.yaml',
+  'events.jsonl',
+  'summary.json',
+  'stages',
+  'translated',
+  'pseudo-labels',
+  'pictures',
+];
+
+/** Keys that a resumed run may change: they decide where, how far and how observably it runs, not what it computes. */
+const FREE_KEYS = ['output', 'device', 'logEvery', 'sampleCount', 'loop', 'data.root'];
+
+/** What `stage.json` holds: the record, and the stage as planned, which tells whose outputs it rests on. */
+interface StageFile {
+  stage: Stage;
+  record: StageRecord;
+}
+
+/**
+ * What opening a run folder does with the run that it holds: `create` refuses to touch one, `overwrite` removes it,
+ * `resume` goes on with it and refuses when there is none, `continue` goes on with it or creates one. Going on takes a
+ * config that is the same in all that decides results.
+ */
+export type RunFolderMode = 'create' | 'overwrite' | 'resume' | 'continue';
+
+/**
+ * A run on disk. While it is open, no other process can open it. Everything in it is written whole or not at all, except
+ * for the last line of the event log.
+ *
+ *     config.yaml    the resolved config          events.jsonl   what happened, see EventLog
+ *     summary.json   the complete stages          stages/STAGE/{weights.safetensors, stage.json}
+ *     translated/round-K/NAME.png                 pseudo-labels/round-K-pseudo-labels-I/{NAME.png, manifest.json}
+ *     pictures/STAGE.png                       data/ (generated data sets only)
+ */
+export class RunFolder implements StageStore {
+  readonly folder: string;
+  readonly #config: Config;
+  readonly #plan: readonly Stage[];
+  readonly #lock: Lock;
+  readonly #log: EventLog;
+
+  private constructor(config: Config, lock: Lock, log: EventLog) {
+    this.folder = config.output;
+    this.#config = config;
+    this.#plan = planStages(config.loop);
+    this.#lock = lock;
+    this.#log = log;
+  }
+
+  /**
+   * Opens `config.output`, which is made if it does not exist.
+   *
+   * @param mode default `create`
+   * @throws ConfigError when `mode` refuses what the folder holds, and when another process has the folder open
+   * @throws DataError when the folder cannot be written
+   */
+  static async open(config: Config, mode: RunFolderMode = 'create'): Promise<RunFolder> {
+    const folder = config.output;
+    try {
+      await mkdir(folder, { recursive: true });
+    } catch (error) {
+      throw new DataError(`${folder}: cannot be made: ${(error as Error).message}`, { cause: error });
+    }
+    const lock = await Lock.take(path.join(folder, 'lock'));
+    try {
+      await prepare(config, mode);
+      const log = await EventLog.open(path.join(folder, 'events.jsonl'), config.logEvery);
+      return new RunFolder(config, lock, log);
+    } catch (error) {
+      await lock.release();
+      throw error;
+    }
+  }
+
+  weightsFile(stage: Stage): string {
+    return stageWeights(this.folder, stage);
+  }
+
+  imagesFolder(stage: Stage): string {
+    return stage.kind === 'translate'
+      ? path.join(this.folder, 'translated', `round-${stage.round}`)
+      : path.join(this.folder, 'pseudo-labels', flat(stage.name));
+  }
+
+  pictureFile(stage: Stage): string {
+    return path.join(this.folder, 'pictures', `${flat(stage.name)}.png`);
+  }
+
+  async record(stage: Stage): Promise<StageRecord | undefined> {
+    const saved = await readJson<StageFile>(this.#stageFile(stage));
+    return saved && isDeepStrictEqual(saved.stage, stage) ? saved.record : undefined;
+  }
+
+  async begin(stage: Stage): Promise<void> {
+    const later = this.#plan.slice(this.#index(stage));
+    await Promise.all(later.map((other) => rm(this.#stageFile(other), { force: true })));
+    await this.#writeSummary();
+    const isOfImages = stage.kind === 'translate' || stage.kind === 'pseudo-labels';
+    const folders = [this.#stageFolder(stage), ...(isOfImages ? [this.imagesFolder(stage)] : [])];
+    for (const folder of folders) {
+      await rm(folder, { recursive: true, force: true });
+      await mkdir(folder, { recursive: true });
+    }
+    await mkdir(path.dirname(this.pictureFile(stage)), { recursive: true });
+  }
+
+  async complete(stage: Stage, record: StageRecord): Promise<void> {
+    const content: StageFile = { stage, record };
+    await writeFileAtomically(this.#stageFile(stage), toJson(content));
+    await this.#writeSummary();
+  }
+
+  async summary(): Promise<RunSummary> {
+    const records = await Promise.all(this.#plan.map((stage) => this.record(stage)));
+    const stages = records.filter((record) => record !== undefined);
+    const { seed, device } = this.#config;
+    const complete = stages.length === this.#plan.length;
+    return { version: packageVersion(), seed, device, classes: classNames(this.#config), complete, stages };
+  }
+
+  /** Appends to the event log. */
+  log(event: RunEvent): Promise<void> {
+    return this.#log.write(event);
+  }
+
+  /** Closes the log and lets other processes open the folder. To be called once, when nothing writes in it any more. */
+  async close(): Promise<void> {
+    try {
+      await this.#log.close();
+    } finally {
+      await this.#lock.release();
+    }
+  }
+
+  async #writeSummary(): Promise<void> {
+    await writeFileAtomically(path.join(this.folder, 'summary.json'), toJson(await this.summary()));
+  }
+
+  #stageFolder(stage: Stage): string {
+    return stageFolder(this.folder, stage);
+  }
+
+  #stageFile(stage: Stage): string {
+    return path.join(this.#stageFolder(stage), 'stage.json');
+  }
+
+  #index(stage: Stage): number {
+    return this.#plan.findIndex(({ name }) => name === stage.name);
+  }
+}
+
+/**
+ * The config with which a run folder was made, for going on with it wherever the folder is now.
+ *
+ * @param options.set assignments that override it, see `loadConfig`
+ * @throws ConfigError when the folder holds no run
+ */
+export async function resumeConfig(
+  folder: string,
+  options: { set?: readonly string[] } = {},
+): Promise<Config> {
+  return { ...(await loadConfig(configFile(folder), options)), output: path.resolve(folder) };
+}
+
+/**
+ * What `summary.json` of a run folder says.
+ *
+ * @throws DataError when the folder holds none
+ */
+export async function readSummary(folder: string): Promise<RunSummary> {
+  const summary = await readJson<RunSummary>(path.join(folder, 'summary.json'));
+  if (!summary) throw new DataError(`${folder}: holds no run, expected a summary.json`);
+  return summary;
+}
+
+/** The weights file that a `source-only`, `segmenter` or `translator` stage leaves in a run folder. */
+export function stageWeights(folder: string, stage: { name: string }): string {
+  return path.join(stageFolder(folder, stage), 'weights.safetensors');
+}
+
+function stageFolder(folder: string, { name }: { name: string }): string {
+  return path.join(folder, 'stages', flat(name));
+}
+
+async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
+  const folder = config.output;
+  const hasConfig = existsSync(configFile(folder));
+  // A run that failed before its first stage, for want of its data perhaps, has nothing to lose.
+  const hasStages = existsSync(path.join(folder, 'stages'));
+  if (mode === 'resume' && !hasConfig) {
+    throw new ConfigError(`${folder}: holds no run to resume (no config.yaml)`);
+  }
+  if (hasConfig && (mode === 'resume' || mode === 'continue')) {
+    refuseOtherConfig(await resumeConfig(folder), config);
+  } else if (hasStages && mode !== 'overwrite') {
+    throw new ConfigError(
+      `${folder}: holds a run already; resume it, choose another output, or overwrite it`,
+    );
+  } else {
+    for (const entry of ENTRIES) await rm(path.join(folder, entry), { recursive: true, force: true });
+  }
+  const header = '# The complete configuration of this run. Paths in data are relative to data.root.\n';
+  await writeFileAtomically(configFile(folder), header + YAML.stringify(config));
+}
+
+function refuseOtherConfig(saved: Config, wanted: Config): void {
+  const difference = firstDifference(saved, wanted);
+  if (!difference) return;
+  const [key, was, is] = difference;
+  throw new ConfigError(
+    `${configFile(wanted.output)}: ${key} is ${was} in the run to resume but ${is} now; ` +
+      'resume with the config of the run, or choose another output',
+  );
+}
+
+function firstDifference(one: unknown, other: unknown, keys: string[] = []): string[] | undefined {
+  const key = keys.join('.');
+  if (FREE_KEYS.includes(key) || isDeepStrictEqual(one, other)) return undefined;
+  if (!isTable(one) || !isTable(other)) return [key, JSON.stringify(one), JSON.stringify(other)];
+  for (const inner of new Set([...Object.keys(one), ...Object.keys(other)])) {
+    const difference = firstDifference(one[inner], other[inner], [...keys, inner]);
+    if (difference) return difference;
+  }
+  return undefined;
+}
+
+function configFile(folder: string): string {
+  return path.join(folder, 'config.yaml');
+}
+
+/** A stage's name as the name of a file. */
+function flat(name: string): string {
+  return name.replaceAll('/', '-');
+}
+
+function toJson(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+async function readJson<T>(file: string): Promise<T | undefined> {
+  try {
+    return JSON.parse(await readFile(file, 'utf8')) as T;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw new DataError(`${file}: cannot be read: ${(error as Error).message}`, { cause: error });
+  }
+}

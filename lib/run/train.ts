@@ -1,0 +1,45 @@
+import type { Config } from '../config/schema.js';
+import { BidirectionalLearning, type RunOptions } from '../training/bidirectional.js';
+import { type Datasets, openDatasets } from '../training/datasets.js';
+import type { ProgressEvent, RunEvent, RunSummary } from '../training/events.js';
+import { fromCallback, mapEvents } from '../training/generators.js';
+import { planStages, selectStage } from '../training/plan.js';
+import { RunFolder } from './run-folder.js';
+
+/**
+ * A whole run in one call: opens the run folder `config.output` and the data sets, generating the embedded one if asked,
+ * then runs Algorithm 1, or one stage of it, and logs what happens.
+ *
+ *     for await (const event of train(config)) if (event.type === 'stage-end') console.log(event.record);
+ *
+ * With `only`, the folder may hold a run of the same config, whose complete stages the one stage can use; `overwrite` then
+ * means that stage alone.
+ *
+ * @throws ConfigError when the run folder holds a run and neither `resume` nor `overwrite` is set, or is in use
+ * @throws InvalidArgumentError, DataError, NonFiniteLossError as `BidirectionalLearning.events` does
+ */
+export async function* train(config: Config, options: RunOptions = {}): AsyncGenerator<RunEvent, RunSummary> {
+  const { resume, overwrite, only, signal } = options;
+  if (only !== undefined) selectStage(planStages(config.loop), only);
+  const mode = only !== undefined ? 'continue' : resume ? 'resume' : overwrite ? 'overwrite' : 'create';
+  const folder = await RunFolder.open(config, mode);
+  try {
+    const datasets = yield* open(config, signal);
+    const learning = new BidirectionalLearning(config, datasets, folder);
+    return yield* mapEvents(learning.events(options), async (event) => {
+      await folder.log(event);
+      return event;
+    });
+  } finally {
+    await folder.close();
+  }
+}
+
+function open(config: Config, signal: AbortSignal | undefined): AsyncGenerator<ProgressEvent, Datasets> {
+  const event = { type: 'progress', stage: 'data', task: 'embedded-data' } as const;
+  return fromCallback(
+    (emit, signal) =>
+      openDatasets(config, { signal, onProgress: (progress) => emit({ ...event, ...progress }) }),
+    signal,
+  );
+}

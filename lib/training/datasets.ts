@@ -1,0 +1,107 @@
+import path from 'node:path';
+import type { Config, SizePair } from '../config/schema.js';
+import { ImageDataset, type LabelOptions } from '../data/dataset.js';
+import { createEmbeddedDataset } from '../data/embedded-dataset.js';
+import type { ImageSize } from '../data/image-files.js';
+import { CAMVID, CITYSCAPES, type ClassList } from '../data/label-maps.js';
+import { STREET_SCENE_CLASSES, STREET_SCENE_PALETTE } from '../data/street-scenes.js';
+import { ConfigError } from '../errors.js';
+
+/** The image sets of a run. */
+export interface Datasets {
+  /** S with Y_S. */
+  source: ImageDataset;
+  /** T. */
+  target: ImageDataset;
+  /** Labelled target images, for reporting only; null: none. */
+  validation: ImageDataset | null;
+}
+
+/**
+ * Opens the data sets that the config names, after generating the embedded one where it asks for that.
+ *
+ * @throws DataError when a folder, a list or a label file is missing
+ */
+export async function openDatasets(
+  config: Config,
+  options: {
+    signal?: AbortSignal;
+    /** Called while the embedded data set is generated. */
+    onProgress?: (progress: { done: number; total: number }) => void;
+  } = {},
+): Promise<Datasets> {
+  const { data } = config;
+  const root = dataRoot(config);
+  if (data.embedded) {
+    const { size, ...counts } = data.embedded;
+    await createEmbeddedDataset(root, { ...counts, size: toSize(size), ...options });
+  }
+  const labels = { classCount: classNames(config).length, ignoreIndex: data.ignoreIndex };
+  const open = ({ images, list, ...labelled }: ImageSource): Promise<ImageDataset> => {
+    const encoding: LabelOptions = { ...labels, labelMap: labelled.labelMap ?? 'identity' };
+    if (list !== null) return ImageDataset.fromList({ list: path.resolve(root, list), root, ...encoding });
+    const folders = {
+      images: path.resolve(root, images!),
+      ...(labelled.labels && { labels: path.resolve(root, labelled.labels) }),
+    };
+    return ImageDataset.fromFolder({ ...folders, ...encoding });
+  };
+  const [source, target, validation] = await Promise.all([
+    open(data.source),
+    open(data.target.train),
+    data.target.val && open(data.target.val),
+  ]);
+  requireLabels(source, 'source');
+  if (validation) requireLabels(validation, 'target.val');
+  return { source, target, validation };
+}
+
+/** Absolute; generated data live in the run folder unless the config says otherwise. */
+function dataRoot({ data, output }: Config): string {
+  return data.root ?? path.join(output, 'data');
+}
+
+type ImageSource = {
+  images: string | null;
+  list: string | null;
+  labels?: string | null;
+  labelMap?: Config['data']['source']['labelMap'];
+};
+
+function requireLabels(dataset: ImageDataset, key: string): void {
+  if (!dataset.hasLabels) {
+    throw new ConfigError(`data.${key}.list: expected lines 'image label' but its lines name no label`);
+  }
+}
+
+/** The names of the config's classes, in the order of their indices. */
+export function classNames({ data: { classes } }: Config): string[] {
+  return typeof classes === 'string' ? [...CLASS_LISTS[classes].names] : classes;
+}
+
+/** The colours of the config's classes: 3 bytes (R, G, B) a class. */
+export function classPalette({ data: { classes, palette } }: Config): Uint8Array {
+  if (palette) return Uint8Array.from(palette.flat());
+  if (typeof classes === 'string') return CLASS_LISTS[classes].palette;
+  return Uint8Array.from(classes.flatMap((_, index) => spreadColour(index)));
+}
+
+/** A config's [width, height] as the library's size. */
+export function toSize([width, height]: SizePair): ImageSize {
+  return { width, height };
+}
+
+const CLASS_LISTS: Record<'cityscapes' | 'camvid' | 'street-scenes', ClassList> = {
+  cityscapes: CITYSCAPES,
+  camvid: CAMVID,
+  'street-scenes': { names: STREET_SCENE_CLASSES, palette: STREET_SCENE_PALETTE },
+};
+
+/** PASCAL VOC's colours: the bits of the index, dealt out to red, green and blue from the highest down. */
+function spreadColour(index: number): [number, number, number] {
+  const colour: [number, number, number] = [0, 0, 0];
+  for (let bits = index + 1, shift = 7; bits > 0; bits >>= 3, shift--) {
+    for (let channel = 0; channel < 3; channel++) colour[channel]! |= ((bits >> channel) & 1) << shift;
+  }
+  return colour;
+}

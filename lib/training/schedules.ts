@@ -1,0 +1,38 @@
+import type { Schedule } from '../config/schema.js';
+
+/** The factor on the learning rate at `step`, counted from 0. */
+export type LearningRateFactor = (step: number) => number;
+
+/** (1 − step / totalSteps)^power, and 0 from `totalSteps` on. */
+export function polyFactor(totalSteps: number, power: number): LearningRateFactor {
+  return (step) => (1 - Math.min(step, totalSteps) / totalSteps) ** power;
+}
+
+/** factor^⌊step / every⌋ */
+export function stepFactor(every: number, factor: number): LearningRateFactor {
+  return (step) => factor ** Math.floor(step / every);
+}
+
+/** 1 for `constantSteps` steps, then in equal steps down to 0, which is reached at `steps`. */
+export function linearDecayFactor(constantSteps: number, steps: number): LearningRateFactor {
+  return (step) => {
+    if (step < constantSteps) return 1;
+    return step < steps ? (steps - step) / (steps - constantSteps) : 0;
+  };
+}
+
+/**
+ * The factor that a schedule of the config describes.
+ *
+ * @param steps the stage's own number of steps, over which a poly schedule without `totalSteps` runs
+ */
+export function scheduleFactor(schedule: Schedule, steps: number): LearningRateFactor {
+  switch (schedule.kind) {
+    case 'poly':
+      return polyFactor(schedule.totalSteps ?? steps, schedule.power);
+    case 'step':
+      return stepFactor(schedule.every, schedule.factor);
+    case 'constant':
+      return () => 1;
+  }
+}

@@ -1,0 +1,123 @@
+import type { z } from 'zod';
+import { parseOptions } from '../config/parse.js';
+import { type SegmentationOptions, segmentationSchema } from '../config/schema.js';
+import type { ImageDataset } from '../data/dataset.js';
+import type { ImageSize } from '../data/image-files.js';
+import { BatchLoader } from '../data/loader.js';
+import { InvalidArgumentError } from '../errors.js';
+import type { OutputDiscriminator } from '../models/output-discriminator.js';
+import type { Segmenter } from '../models/segmenter.js';
+import { type SegmentationLosses, SegmentationStep } from '../steps.js';
+import { checkInteger } from '../validate.js';
+import type { StepEvent } from './events.js';
+import { drain } from './generators.js';
+import { scheduleFactor } from './schedules.js';
+import { type TrainingResult, trainingLoop } from './training-loop.js';
+
+export interface SegmentationTrainerOptions {
+  /** Steps to train, ≥ 1. */
+  steps: number;
+  /** Size to which source images and labels are resized. */
+  sourceSize: ImageSize;
+  /** Size to which target images and pseudo-labels are resized; default `sourceSize`. */
+  targetSize?: ImageSize;
+  /** Names the events, and with `seed` decides the order of the data; default 'segmenter'. */
+  stage?: string;
+  /** Default 1. */
+  seed?: number;
+  /** The label that no loss looks at, 0–255; default 255. */
+  ignoreIndex?: number;
+  /** As the config's section `segmentation`, with its defaults; its numbers of steps are not looked at. */
+  training?: z.input<typeof segmentationSchema>;
+}
+
+/**
+ * Trains a segmenter M: on labelled source images alone, or (Eq. 1) with target images and an output-space discriminator,
+ * or (Eq. 3) with target images that have pseudo-labels as well. The models are trained in place and stay the caller's.
+ */
+export class SegmentationTrainer {
+  readonly #models: { segmenter: Segmenter; discriminator: OutputDiscriminator | null };
+  readonly #data: { source: ImageDataset; target: ImageDataset | null };
+  readonly #options: Required<Omit<SegmentationTrainerOptions, 'training'>>;
+  readonly #training: SegmentationOptions;
+
+  /**
+   * @param models.discriminator null or absent: no adversarial loss
+   * @param data.source images with labels
+   * @param data.target null or absent: training on the source alone; labels, where it has them, are pseudo-labels
+   * @throws InvalidArgumentError when an option is out of range or the source has no labels
+   */
+  constructor(
+    models: { segmenter: Segmenter; discriminator?: OutputDiscriminator | null },
+    data: { source: ImageDataset; target?: ImageDataset | null },
+    options: SegmentationTrainerOptions,
+  ) {
+    if (!data.source.hasLabels) {
+      throw new InvalidArgumentError('Expected labelled images for data.source but they have no labels');
+    }
+    this.#models = { segmenter: models.segmenter, discriminator: models.discriminator ?? null };
+    this.#data = { source: data.source, target: data.target ?? null };
+    this.#training = parseOptions(segmentationSchema, options.training ?? {}, 'training');
+    this.#options = {
+      steps: checkInteger('steps', options.steps, 1),
+      sourceSize: options.sourceSize,
+      targetSize: options.targetSize ?? options.sourceSize,
+      stage: options.stage ?? 'segmenter',
+      seed: checkInteger('seed', options.seed ?? 1, 0),
+      ignoreIndex: checkInteger('ignoreIndex', options.ignoreIndex ?? 255, 0, 255),
+    };
+  }
+
+  /**
+   * Trains for as long as it is iterated: one event a step. Breaking out of the loop stops after the step.
+   *
+   * @throws NonFiniteLossError when a loss is NaN or infinite; that step has changed nothing
+   * @throws DataError when an image cannot be read
+   */
+  async *steps(
+    options: { signal?: AbortSignal | undefined } = {},
+  ): AsyncGenerator<StepEvent<SegmentationLosses>, TrainingResult> {
+    const { segmenter, discriminator } = this.#models;
+    const { stage, steps, seed, sourceSize, targetSize, ignoreIndex } = this.#options;
+    const { batchSize, flip, learningRate, discriminatorLearningRate, schedule, ...training } =
+      this.#training;
+    const signal = options.signal && { signal: options.signal };
+    const factor = scheduleFactor(schedule, steps);
+    // The domains draw from separate streams, so that adding a target changes nothing about the source.
+    const load = (dataset: ImageDataset, domain: string, size: ImageSize) =>
+      new BatchLoader(dataset, {
+        batchSize,
+        flip,
+        size,
+        seed,
+        steps,
+        stage: `${stage}/${domain}`,
+        ...signal,
+      });
+    const loaders = [load(this.#data.source, 'source', sourceSize)];
+    if (this.#data.target) loaders.push(load(this.#data.target, 'target', targetSize));
+
+    using step = await SegmentationStep.create(segmenter, discriminator, { ...training, ignoreIndex });
+    return yield* trainingLoop({
+      stage,
+      steps,
+      loaders,
+      learningRate: (index) => learningRate * factor(index),
+      run: ([source, target], index) =>
+        step.run({
+          source: source!,
+          ...(target && { target }),
+          learningRate: learningRate * factor(index),
+          discriminatorLearningRate: discriminatorLearningRate * factor(index),
+          ...signal,
+        }),
+    });
+  }
+
+  /** Trains to the end; `onStep` sees each step's event. */
+  run(
+    options: { signal?: AbortSignal; onStep?: (event: StepEvent<SegmentationLosses>) => void } = {},
+  ): Promise<TrainingResult> {
+    return drain(this.steps(options), options.onStep);
+  }
+}

@@ -1,0 +1,248 @@
+import type { Config } from '../config/schema.js';
+import { type RgbImage, writeImage } from '../data/image-files.js';
+import { type Evaluation, evaluateImages } from '../evaluate.js';
+import type { Segmenter } from '../models/segmenter.js';
+import { classNames, classPalette, type Datasets, toSize } from './datasets.js';
+import type { PictureEvent, ProgressEvent, StageRecord, StepEvent, WarningEvent } from './events.js';
+import { mapEvents } from './generators.js';
+import { createDiscriminator, createSegmenter, createTranslator } from './models.js';
+import { labelPicture, predictionPicture, translationPicture } from './pictures.js';
+import type {
+  PseudoLabelStage,
+  SegmenterStage,
+  SourceOnlyStage,
+  Stage,
+  TranslateStage,
+  TranslatorStage,
+} from './plan.js';
+import { SegmentationTrainer } from './segmentation-trainer.js';
+import { SelfTraining } from './self-training.js';
+import type { StageStore } from './stage-store.js';
+import type { TrainingResult } from './training-loop.js';
+import { translateDataset } from './translate-dataset.js';
+import { TranslationTrainer } from './translation-trainer.js';
+
+/** What stages need to run. Each loads what it uses of earlier ones from the store, and leaves its own outputs there. */
+export interface StageContext {
+  config: Config;
+  datasets: Datasets;
+  store: StageStore;
+  /** The stage of that name. */
+  stage: (name: string) => Stage;
+  signal: AbortSignal | undefined;
+}
+
+/** The part of a stage's record that its work decides. */
+export type StageOutcome = Omit<StageRecord, 'name' | 'label' | 'round' | 'kind' | 'seconds'>;
+
+type StageEvent = StepEvent | ProgressEvent | PictureEvent | WarningEvent;
+
+/** Does a stage's work. Whatever ends it, the models it made are disposed. */
+export function runStage(stage: Stage, context: StageContext): AsyncGenerator<StageEvent, StageOutcome> {
+  switch (stage.kind) {
+    case 'source-only':
+    case 'segmenter':
+      return runSegmenter(stage, context);
+    case 'translator':
+      return runTranslator(stage, context);
+    case 'translate':
+      return runTranslate(stage, context);
+    case 'pseudo-labels':
+      return runPseudoLabels(stage, context);
+  }
+}
+
+/** Training steps that a stage will take; 0 for a stage that only goes over images. */
+export function stageSteps(stage: Stage, { segmentation, translation }: Config): number {
+  switch (stage.kind) {
+    case 'source-only':
+      return segmentation.sourceOnlySteps;
+    case 'segmenter':
+      return stage.pseudoLabelsFrom ? segmentation.pseudoLabelSteps : segmentation.steps;
+    case 'translator':
+      return translation.steps;
+    case 'translate':
+    case 'pseudo-labels':
+      return 0;
+  }
+}
+
+async function* runSegmenter(
+  stage: SourceOnlyStage | SegmenterStage,
+  context: StageContext,
+): AsyncGenerator<StageEvent, StageOutcome> {
+  const { config, store, signal } = context;
+  using segmenter = await createSegmenter(config);
+  using discriminator = stage.kind === 'segmenter' ? await createDiscriminator(config) : null;
+  const trainer = new SegmentationTrainer(
+    { segmenter, discriminator },
+    yield* segmenterData(stage, context),
+    {
+      stage: stage.name,
+      seed: config.seed,
+      steps: stageSteps(stage, config),
+      sourceSize: toSize(config.sizes.source),
+      targetSize: toSize(config.sizes.target),
+      ignoreIndex: config.data.ignoreIndex,
+      training: config.segmentation,
+    },
+  );
+  const training = yield* trainer.steps({ signal });
+  await segmenter.save(store.weightsFile(stage));
+  const evaluation = yield* evaluateStage(stage, segmenter, context);
+  if (config.sampleCount > 0) {
+    const picture = await predictionPicture(
+      segmenter,
+      context.datasets.validation ?? context.datasets.target,
+      {
+        count: config.sampleCount,
+        size: toSize(config.sizes.evaluation),
+        palette: classPalette(config),
+        signal,
+      },
+    );
+    yield await savePicture(stage, picture, context);
+  }
+  return { ...NO_OUTCOME, ...trainingOutcome(training), ...evaluationOutcome(evaluation, config) };
+}
+
+async function* segmenterData(stage: SourceOnlyStage | SegmenterStage, context: StageContext) {
+  const { datasets, store } = context;
+  if (stage.kind === 'source-only') return { source: datasets.source };
+  const source = await datasets.source.withImages(store.imagesFolder(context.stage(stage.translatedFrom)));
+  if (!stage.pseudoLabelsFrom) return { source, target: datasets.target };
+  const labelled = await pseudoLabelled(context.stage(stage.pseudoLabelsFrom), context);
+  if (labelled.length > 0) return { source, target: labelled };
+  const message = 'no target image has a pseudo-label; training goes on without any';
+  yield { type: 'warning', stage: stage.name, message } satisfies WarningEvent;
+  return { source, target: datasets.target };
+}
+
+/** T_ssl: the target images that have a pseudo-label, with it. */
+function pseudoLabelled(stage: Stage, { config, datasets, store }: StageContext) {
+  return datasets.target.withLabels(store.imagesFolder(stage), {
+    classCount: classNames(config).length,
+    ignoreIndex: config.data.ignoreIndex,
+  });
+}
+
+async function* evaluateStage(
+  stage: Stage,
+  segmenter: Segmenter,
+  { config, datasets, signal }: StageContext,
+): AsyncGenerator<ProgressEvent, Evaluation | null> {
+  if (!datasets.validation) return null;
+  const { evaluation, evaluationOutput } = config.sizes;
+  const images = evaluateImages(segmenter, datasets.validation, {
+    classCount: classNames(config).length,
+    size: toSize(evaluation),
+    outputSize: evaluationOutput === 'label' ? 'label' : toSize(evaluationOutput),
+    ignoreIndex: config.data.ignoreIndex,
+    signal,
+  });
+  return yield* mapEvents(images, progress(stage, 'evaluate'));
+}
+
+async function* runTranslator(
+  stage: TranslatorStage,
+  context: StageContext,
+): AsyncGenerator<StageEvent, StageOutcome> {
+  const { config, datasets, store, signal } = context;
+  const { source, target, crop } = config.sizes.translation;
+  using translator = await createTranslator(config);
+  using segmenter = await createSegmenter(config, store.weightsFile(context.stage(stage.segmenterFrom)));
+  const trainer = new TranslationTrainer({ translator, segmenter }, datasets, {
+    stage: stage.name,
+    seed: config.seed,
+    sourceSize: toSize(source),
+    targetSize: toSize(target),
+    crop: crop && toSize(crop),
+    training: config.translation,
+  });
+  const training = yield* trainer.steps({ signal });
+  await translator.save(store.weightsFile(stage));
+  if (config.sampleCount > 0) {
+    const options = { count: config.sampleCount, size: toSize(source), signal };
+    yield await savePicture(stage, await translationPicture(translator, datasets.source, options), context);
+  }
+  return { ...NO_OUTCOME, ...trainingOutcome(training) };
+}
+
+async function* runTranslate(
+  stage: TranslateStage,
+  context: StageContext,
+): AsyncGenerator<StageEvent, StageOutcome> {
+  const { config, datasets, store, signal } = context;
+  using translator = await createTranslator(config, store.weightsFile(context.stage(stage.translatorFrom)));
+  const images = translateDataset(translator, datasets.source, store.imagesFolder(stage), {
+    size: toSize(config.sizes.translation.source),
+    signal,
+  });
+  yield* mapEvents(images, progress(stage, 'translate'));
+  return NO_OUTCOME;
+}
+
+async function* runPseudoLabels(
+  stage: PseudoLabelStage,
+  context: StageContext,
+): AsyncGenerator<StageEvent, StageOutcome> {
+  const { config, datasets, store, signal } = context;
+  const size = toSize(config.sizes.target);
+  using segmenter = await createSegmenter(config, store.weightsFile(context.stage(stage.segmenterFrom)));
+  const selfTraining = new SelfTraining(segmenter, {
+    classes: classNames(config),
+    size,
+    ignoreIndex: config.data.ignoreIndex,
+    choice: config.selfTraining,
+  });
+  const labelling = selfTraining.label(datasets.target, store.imagesFolder(stage), { signal });
+  const { keptShare, keptImages } = yield* mapEvents(labelling, (event) =>
+    progress(stage, event.task)(event),
+  );
+  if (config.sampleCount > 0 && keptImages > 0) {
+    const options = { count: config.sampleCount, size, palette: classPalette(config) };
+    yield await savePicture(
+      stage,
+      await labelPicture(await pseudoLabelled(stage, context), options),
+      context,
+    );
+  }
+  return { ...NO_OUTCOME, keptShare, keptImages };
+}
+
+function progress(stage: Stage, task: ProgressEvent['task']) {
+  return ({ done, total }: { done: number; total: number }): ProgressEvent => ({
+    type: 'progress',
+    stage: stage.name,
+    task,
+    done,
+    total,
+  });
+}
+
+async function savePicture(stage: Stage, picture: RgbImage, { store }: StageContext): Promise<PictureEvent> {
+  const file = store.pictureFile(stage);
+  await writeImage(file, picture);
+  return { type: 'picture', stage: stage.name, file };
+}
+
+const NO_OUTCOME: StageOutcome = {
+  steps: 0,
+  waitShare: null,
+  miou: null,
+  iouPerClass: null,
+  pixelAccuracy: null,
+  keptShare: null,
+  keptImages: null,
+};
+
+function trainingOutcome({ steps, computeSeconds, waitSeconds }: TrainingResult) {
+  return { steps, waitShare: waitSeconds / (computeSeconds + waitSeconds) };
+}
+
+function evaluationOutcome(evaluation: Evaluation | null, config: Config) {
+  if (!evaluation) return {};
+  const { meanIou, iou, pixelAccuracy } = evaluation;
+  const iouPerClass = Object.fromEntries(classNames(config).map((name, index) => [name, iou[index] ?? null]));
+  return { miou: meanIou, iouPerClass, pixelAccuracy };
+}

@@ -1,0 +1,112 @@
+import type { z } from 'zod';
+import { parseOptions } from '../config/parse.js';
+import { type TranslationOptions, translationSchema } from '../config/schema.js';
+import type { ImageDataset } from '../data/dataset.js';
+import type { ImageSize } from '../data/image-files.js';
+import { BatchLoader } from '../data/loader.js';
+import { Random } from '../data/random.js';
+import type { Segmenter } from '../models/segmenter.js';
+import type { Translator } from '../models/translator.js';
+import { type TranslationLosses, TranslationStep } from '../steps.js';
+import { checkInteger } from '../validate.js';
+import type { StepEvent } from './events.js';
+import { drain } from './generators.js';
+import { linearDecayFactor } from './schedules.js';
+import { type TrainingResult, trainingLoop } from './training-loop.js';
+
+export interface TranslationTrainerOptions {
+  /** Size to which source images are resized. */
+  sourceSize: ImageSize;
+  /** Size to which target images are resized; default `sourceSize`. */
+  targetSize?: ImageSize;
+  /** Random area cut out of the resized images; default none, the whole image. Width and height divisible by 4. */
+  crop?: ImageSize | null;
+  /** Names the events, and with `seed` decides the order of the data; default 'translator'. */
+  stage?: string;
+  /** Default 1. */
+  seed?: number;
+  /** As the config's section `translation`, with its defaults. */
+  training?: z.input<typeof translationSchema>;
+}
+
+/**
+ * Trains the translators F and F⁻¹ and their discriminators (Eq. 2). The models are trained in place and stay the
+ * caller's; the segmenter of the perceptual terms is only read.
+ */
+export class TranslationTrainer {
+  readonly #models: { translator: Translator; segmenter: Segmenter | null };
+  readonly #data: { source: ImageDataset; target: ImageDataset };
+  readonly #options: Required<Omit<TranslationTrainerOptions, 'training'>>;
+  readonly #training: TranslationOptions;
+
+  /**
+   * @param models.segmenter null or absent: no perceptual terms
+   * @param data labels are not looked at
+   * @throws InvalidArgumentError when an option is out of range
+   */
+  constructor(
+    models: { translator: Translator; segmenter?: Segmenter | null },
+    data: { source: ImageDataset; target: ImageDataset },
+    options: TranslationTrainerOptions,
+  ) {
+    this.#models = { translator: models.translator, segmenter: models.segmenter ?? null };
+    this.#data = { source: data.source, target: data.target };
+    this.#training = parseOptions(translationSchema, options.training ?? {}, 'training');
+    this.#options = {
+      sourceSize: options.sourceSize,
+      targetSize: options.targetSize ?? options.sourceSize,
+      crop: options.crop ?? null,
+      stage: options.stage ?? 'translator',
+      seed: checkInteger('seed', options.seed ?? 1, 0),
+    };
+  }
+
+  /**
+   * Trains for as long as it is iterated: one event a step. Breaking out of the loop stops after the step.
+   *
+   * @throws NonFiniteLossError when a loss is NaN or infinite; that step has changed nothing
+   * @throws DataError when an image cannot be read
+   */
+  async *steps(
+    options: { signal?: AbortSignal | undefined } = {},
+  ): AsyncGenerator<StepEvent<TranslationLosses>, TrainingResult> {
+    const { translator, segmenter } = this.#models;
+    const { stage, seed, sourceSize, targetSize, crop } = this.#options;
+    const { steps, constantSteps, batchSize, flip, learningRate, ...training } = this.#training;
+    const signal = options.signal && { signal: options.signal };
+    const factor = linearDecayFactor(constantSteps ?? Math.floor(steps / 2), steps);
+    const load = (dataset: ImageDataset, domain: string, size: ImageSize) =>
+      new BatchLoader(dataset, {
+        batchSize,
+        flip,
+        size,
+        ...(crop && { crop }),
+        seed,
+        steps,
+        stage: `${stage}/${domain}`,
+        ...signal,
+      });
+    const poolSeed = new Random(seed, stage, 'image-pool').integer(2 ** 31);
+    using step = await TranslationStep.create(translator, segmenter, { ...training, seed: poolSeed });
+    return yield* trainingLoop({
+      stage,
+      steps,
+      loaders: [load(this.#data.source, 'source', sourceSize), load(this.#data.target, 'target', targetSize)],
+      learningRate: (index) => learningRate * factor(index),
+      run: ([source, target], index) =>
+        step.run({
+          source: source!,
+          target: target!,
+          learningRate: learningRate * factor(index),
+          ...signal,
+        }),
+    });
+  }
+
+  /** Trains to the end; `onStep` sees each step's event. */
+  run(
+    options: { signal?: AbortSignal; onStep?: (event: StepEvent<TranslationLosses>) => void } = {},
+  ): Promise<TrainingResult> {
+    return drain(this.steps(options), options.onStep);
+  }
+}
