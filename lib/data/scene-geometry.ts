@@ -419,11 +419,11 @@ class StreetBuilder {
   /** People on both sidewalks, now and then one on the road. */
   #people(left: { kerb: number; walk: number }, right: { kerb: number; walk: number }): void {
     const random = this.#random;
-    for (let count = 3 + random.integer(9); count > 0; count--) {
+    for (let count = 4 + random.integer(9); count > 0; count--) {
       const side = random.next() < 0.5 ? left : right;
       const beyond = Math.sign(side.kerb) * random.range(0.6, side.walk - 0.3);
       const x = random.next() < 0.85 ? side.kerb + beyond : random.range(left.kerb, right.kerb);
-      this.#person(x, random.range(4, 10) + 26 * random.next() ** 2, random.range(0.85, 1.1));
+      this.#person(x, random.range(3.5, 8) + 22 * random.next() ** 2, random.range(0.85, 1.1));
     }
   }
 
