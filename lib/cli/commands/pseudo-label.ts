@@ -1,0 +1,164 @@
+import { statSync } from 'node:fs';
+import { type Command, Option } from 'commander';
+import type { Config, SelfTrainingOptions } from '../../config/schema.js';
+import type { ImageDataset } from '../../data/dataset.js';
+import type { ImageSize } from '../../data/image-files.js';
+import { DataError } from '../../errors.js';
+import type { PseudoLabelManifest } from '../../training/self-training.js';
+import { UsageError } from '../exit.js';
+import { counted, percent } from '../format.js';
+import {
+  addNetworkOptions,
+  classesOf,
+  findNetwork,
+  firstSize,
+  type NetworkOptions,
+} from '../network-source.js';
+import { addExamples, addJsonOption, type CommonOptions, parseRatio, parseSize } from '../options.js';
+import { prepareOutputFolder } from '../output-folder.js';
+import { type CommandContext, runCommand } from '../run-command.js';
+import { table } from '../table.js';
+
+interface PseudoLabelOptions extends CommonOptions, NetworkOptions {
+  output: string;
+  method?: SelfTrainingOptions['method'];
+  threshold?: number;
+  portion?: number;
+  size?: ImageSize;
+}
+
+export function addPseudoLabelCommand(program: Command): void {
+  const command = program
+    .command('pseudo-label')
+    .description('labels images where the segmenter is confident: class indices, and 255 where it is not')
+    .argument(
+      '[images]',
+      "folder of images, or a text file that lists them (default: the run's target images)",
+    )
+    .requiredOption(
+      '-o, --output <folder>',
+      'gets NAME.png for each image with any label, and manifest.json',
+    );
+  addNetworkOptions(command, 'segmenter')
+    .addOption(
+      new Option(
+        '--method <name>',
+        "one threshold for all pixels (mpt), or one per class from the whole set (default: the run's, or mpt)",
+      ).choices(['mpt', 'per-class']),
+    )
+    .option(
+      '--threshold <p>',
+      'keep a pixel above this probability (per-class: the highest threshold of a class) (default: 0.9)',
+      parseRatio,
+    )
+    .option(
+      '--portion <share>',
+      "per-class: drop this share of a class's pixels, the least confident (default: 0.5)",
+      parseRatio,
+    )
+    .option(
+      '--size <WxH>',
+      "size of the network's input and of the labels (default: the run's, or the first image's)",
+      parseSize,
+    );
+  addJsonOption(command);
+  addExamples(command, [
+    ['bidiseg pseudo-label photos --run runs/street --output pseudo', 'as the run itself would do it'],
+    [
+      'bidiseg pseudo-label photos --weights m.safetensors --method per-class --portion 0.3 -o pseudo',
+      'keep 70 %',
+    ],
+  ]);
+  command.action((images: string | undefined, options: PseudoLabelOptions) =>
+    runCommand(options, (context) => pseudoLabel(images, options, context)),
+  );
+}
+
+async function pseudoLabel(
+  images: string | undefined,
+  options: PseudoLabelOptions,
+  context: CommandContext,
+): Promise<void> {
+  const { output } = options;
+  const { signal } = context;
+  const { file, config } = await findNetwork('segmenter', options);
+  const dataset = await openImages(images, config);
+  prepareOutputFolder(output);
+  context.outputs.push(output);
+
+  const { Segmenter } = await import('../../models/segmenter.js');
+  const { SelfTraining } = await import('../../training/self-training.js');
+  const { toSize } = await import('../../training/datasets.js');
+  using segmenter = await Segmenter.fromFile(file, { device: options.device ?? 'cpu', signal });
+  const { names } = await classesOf(config, segmenter.options.classCount);
+  const { method, threshold, portion } = options;
+  const selfTraining = new SelfTraining(segmenter, {
+    classes: names,
+    size: options.size ?? (config ? toSize(config.sizes.target) : await firstSize(dataset)),
+    ignoreIndex: config?.data.ignoreIndex ?? 255,
+    choice: {
+      ...config?.selfTraining,
+      ...(method !== undefined && { method }),
+      ...(threshold !== undefined && { threshold }),
+      ...(portion !== undefined && { portion }),
+    },
+  });
+  const manifest = await follow(selfTraining.label(dataset, output, { signal }), output, context);
+  context.console.result({ output, weights: file, ...manifest }, resultText(manifest, output));
+}
+
+async function openImages(images: string | undefined, config: Config | null): Promise<ImageDataset> {
+  if (images === undefined) {
+    if (!config) throw new UsageError('Name the images: these weights belong to no run');
+    const { openDatasets } = await import('../../training/datasets.js');
+    return (await openDatasets(config)).target;
+  }
+  const { ImageDataset } = await import('../../data/dataset.js');
+  const found = statSync(images, { throwIfNoEntry: false });
+  if (!found) throw new DataError(`No such file or folder: ${images}`);
+  return found.isDirectory() ? ImageDataset.fromFolder({ images }) : ImageDataset.fromList({ list: images });
+}
+
+/** Shows the passes over the images; returns what the generator returns. */
+async function follow(
+  passes: ReturnType<import('../../training/self-training.js').SelfTraining['label']>,
+  output: string,
+  context: CommandContext,
+): Promise<PseudoLabelManifest> {
+  const { drain } = await import('../../training/generators.js');
+  let task = '';
+  let progress = context.console.progress('', 0);
+  let labelled = 0;
+  context.kept = () =>
+    labelled > 0 ? `${counted(labelled, 'image')} labelled in ${output}, without manifest.json` : '';
+  return drain(passes, (event) => {
+    if (event.task !== task) {
+      task = event.task;
+      progress = context.console.progress(task === 'confidences' ? 'thresholds' : 'labels', event.total);
+    }
+    if (event.task === 'pseudo-label') labelled = event.done;
+    progress.update(event.done);
+    context.console.event('progress', event);
+  });
+}
+
+function resultText({ classes, images, keptImages, keptShare }: PseudoLabelManifest, output: string): string {
+  return [
+    table(
+      [
+        { title: 'class' },
+        { title: 'threshold', align: 'right' },
+        { title: 'pixels', align: 'right' },
+        { title: 'kept %', align: 'right' },
+      ],
+      classes.map((row) => [
+        row.class,
+        row.threshold.toFixed(4),
+        String(row.predicted),
+        row.predicted > 0 ? percent(row.keptShare) : '–',
+      ]),
+    ),
+    '',
+    `Kept ${percent(keptShare)} % of the pixels; ${keptImages} of ${counted(images, 'image')} have labels in ${output}`,
+  ].join('\n');
+}

@@ -1,0 +1,120 @@
+import path from 'node:path';
+import { type Command, InvalidArgumentError } from 'commander';
+import type { ImageSize, LabelImage, RgbImage } from '../../data/image-files.js';
+import { forEachImage, type OpenInput, resultFile, summary } from '../each-image.js';
+import { collectImages } from '../inputs.js';
+import { addNetworkOptions, classesOf, findNetwork, type NetworkOptions } from '../network-source.js';
+import { addExamples, addJsonOption, type CommonOptions, parseSize } from '../options.js';
+import { prepareOutputFolder } from '../output-folder.js';
+import { overlay } from '../overlay.js';
+import { type CommandContext, runCommand } from '../run-command.js';
+
+const KINDS = ['labels', 'color', 'overlay'] as const;
+type Kind = (typeof KINDS)[number];
+
+interface SegmentOptions extends CommonOptions, NetworkOptions {
+  output: string;
+  size?: ImageSize;
+  write: Kind[];
+}
+
+export function addSegmentCommand(program: Command): void {
+  const command = program
+    .command('segment')
+    .description(
+      'segments images: class indices, colours, and the colours over the image, each as large as the image',
+    )
+    .argument('<inputs...>', 'images, or folders of images')
+    .requiredOption('-o, --output <folder>', 'gets labels/, color/ and overlay/');
+  addNetworkOptions(command, 'segmenter')
+    .option(
+      '--size <WxH>',
+      "scale to this for the network (default: the run's evaluation size, or the image's own)",
+      parseSize,
+    )
+    .option('--write <kinds>', `any of ${KINDS.join(',')}`, parseKinds, [...KINDS]);
+  addJsonOption(command);
+  addExamples(command, [
+    ['bidiseg segment photos --run runs/demo --output segmented', 'with the last segmenter of a run'],
+    ['bidiseg segment a.png b.jpg --weights m.safetensors --size 1024x512 -o out', 'with a weights file'],
+    ['bidiseg segment photos --run runs/street --stage source-only -o before', 'with an earlier stage'],
+  ]);
+  command.action((inputs: string[], options: SegmentOptions) =>
+    runCommand(options, (context) => segment(inputs, options, context)),
+  );
+}
+
+function parseKinds(text: string): Kind[] {
+  const kinds = text.split(',').map((kind) => kind.trim());
+  const isKind = (kind: string): kind is Kind => (KINDS as readonly string[]).includes(kind);
+  if (!kinds.every(isKind))
+    throw new InvalidArgumentError(`Expected any of ${KINDS.join(', ')} with commas between.`);
+  return kinds;
+}
+
+interface Pixels {
+  /** What the network sees. */
+  input: RgbImage;
+  /** What the overlay is laid over. */
+  full: RgbImage;
+}
+
+async function segment(inputs: string[], options: SegmentOptions, context: CommandContext): Promise<void> {
+  const { output, write } = options;
+  const images = collectImages(inputs, output);
+  const { file, config } = await findNetwork('segmenter', options);
+  prepareOutputFolder(output);
+  context.outputs.push(output);
+
+  const { toSize } = await import('../../training/datasets.js');
+  const { Segmenter } = await import('../../models/segmenter.js');
+  const { writeColorLabels, writeImage, writeLabels } = await import('../../data/image-files.js');
+  using segmenter = await Segmenter.fromFile(file, {
+    device: options.device ?? 'cpu',
+    signal: context.signal,
+  });
+  const { names, palette } = await classesOf(config, segmenter.options.classCount);
+  const size = options.size ?? (config && toSize(config.sizes.evaluation));
+
+  const seconds = await forEachImage(
+    context,
+    {
+      label: 'segmenting',
+      images,
+      output,
+      read: (image) => readPixels(image, size, write.includes('overlay')),
+    },
+    async ({ input, full }, { image, name }) => {
+      const { labels: data } = await segmenter.predict(input.data, {
+        count: 1,
+        width: input.width,
+        height: input.height,
+        outputWidth: image.width,
+        outputHeight: image.height,
+        // As in evaluation, so that the pictures show what the numbers measure.
+        order: 'probabilities',
+        signal: context.signal,
+      });
+      const labels: LabelImage = { data, width: image.width, height: image.height };
+      const target = (kind: Kind) => resultFile(path.join(output, kind), name);
+      if (write.includes('labels')) await writeLabels(await target('labels'), labels);
+      if (write.includes('color')) await writeColorLabels(await target('color'), labels, palette);
+      if (write.includes('overlay'))
+        await writeImage(await target('overlay'), overlay(full, labels, palette));
+    },
+  );
+  context.console.result(
+    { output, images: images.length, weights: file, classes: names, written: write, seconds },
+    `${summary(images.length, 'segmentation', output, seconds)} (${write.map((kind) => `${kind}/`).join(', ')})`,
+  );
+}
+
+async function readPixels({ image }: OpenInput, size: ImageSize | null, wantsFull: boolean): Promise<Pixels> {
+  const isOwnSize = !size || (size.width === image.width && size.height === image.height);
+  if (isOwnSize) {
+    const input = await image.decode();
+    return { input, full: input };
+  }
+  const input = await image.decode({ size });
+  return { input, full: wantsFull ? await image.decode() : input };
+}

@@ -1,0 +1,70 @@
+import type { Command } from 'commander';
+import { UsageError } from '../exit.js';
+import {
+  addExamples,
+  addJsonOption,
+  assignments,
+  type CommonOptions,
+  collectAssignment,
+  deviceOption,
+  parseCount,
+} from '../options.js';
+import { prepareRunFolder } from '../output-folder.js';
+import { type CommandContext, runCommand } from '../run-command.js';
+import { followRun, shortPath } from '../run-view.js';
+
+interface TrainOptions extends CommonOptions {
+  stage?: string;
+  set?: string[];
+  output?: string;
+  seed?: number;
+  device?: string;
+  overwrite?: boolean;
+  resume?: boolean;
+}
+
+export function addTrainCommand(program: Command): void {
+  const command = program
+    .command('train')
+    .description('trains the whole loop of bidirectional learning, or one stage of it, as a config file says')
+    .argument('<config>', 'config file, YAML or JSON')
+    .option('--stage <name>', "run this stage only: a name, a label such as 'M0(1)', or a kind")
+    .option('--set <key=value>', 'overrides a key of the config; may be repeated', collectAssignment)
+    .option('-o, --output <folder>', "run folder, in place of the config's")
+    .option('--seed <number>', 'short for --set seed=NUMBER', parseCount)
+    .addOption(deviceOption())
+    .option('--resume', 'go on with the run in the output folder')
+    .option('--overwrite', 'replace the run in the output folder');
+  addJsonOption(command);
+  addExamples(command, [
+    ['bidiseg train street.yaml', 'source-only training, then every round of translation and segmentation'],
+    ['bidiseg train street.yaml --set loop.rounds=1 --set segmentation.steps=20000', 'a shorter run'],
+    ['bidiseg train street.yaml --stage source-only', 'the baseline alone'],
+    ['bidiseg train street.yaml --resume', 'go on after an interruption; finished stages are not run again'],
+  ]);
+  command.action((file: string, options: TrainOptions) =>
+    runCommand(options, (context) => train(file, options, context)),
+  );
+}
+
+async function train(file: string, options: TrainOptions, context: CommandContext): Promise<void> {
+  const { stage, resume = false, overwrite = false } = options;
+  if (resume && overwrite) throw new UsageError('--resume and --overwrite exclude each other');
+  const [{ loadConfig }, run] = await Promise.all([
+    import('../../config/load.js'),
+    import('../../run/train.js'),
+  ]);
+  const config = await loadConfig(file, { set: assignments(options, ['output', 'seed', 'device']) });
+  prepareRunFolder(config.output);
+  context.outputs.push(config.output);
+  const events = run.train(config, {
+    resume,
+    overwrite,
+    signal: context.signal,
+    ...(stage !== undefined && { only: stage }),
+  });
+  await followRun(context, events, {
+    folder: config.output,
+    resumeCommand: `bidiseg resume ${shortPath(config.output)}`,
+  });
+}

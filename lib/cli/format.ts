@@ -1,0 +1,30 @@
+/** '48.5', or '–' where there is nothing to show. Takes a ratio, 0 to 1. */
+export function percent(ratio: number | null | undefined, digits = 1): string {
+  return ratio === null || ratio === undefined || Number.isNaN(ratio) ? '–' : (ratio * 100).toFixed(digits);
+}
+
+/** '+3.2', '-0.4': a difference of two ratios in percentage points. */
+export function signedPercent(difference: number | null | undefined, digits = 1): string {
+  const text = percent(difference, digits);
+  return difference !== null && difference !== undefined && difference >= 0 ? `+${text}` : text;
+}
+
+/** '8 s', '3 min 20 s', '2 h 5 min': two units at most. */
+export function duration(seconds: number): string {
+  if (!Number.isFinite(seconds)) return '–';
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min${whole % 60 ? ` ${whole % 60} s` : ''}`;
+  const minutes = Math.round((whole % 3600) / 60);
+  return `${Math.floor(whole / 3600)} h${minutes ? ` ${minutes} min` : ''}`;
+}
+
+/** '1 image', '12 images'. */
+export function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
+/** A message as one line: an error line must stay one line, whatever a library put into its message. */
+export function oneLine(text: string): string {
+  return text.replace(/\s*\n\s*/g, ' ').trim();
+}

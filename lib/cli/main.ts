@@ -1,0 +1,20 @@
+#!/usr/bin/env node
+import { CommanderError } from 'commander';
+import { EXIT_USAGE } from './exit.js';
+import { oneLine } from './format.js';
+import { createProgram } from './program.js';
+
+const program = createProgram();
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (!(error instanceof CommanderError)) throw error;
+  // Asking for help or the version ends in an "error" of exit code 0 that has already said everything.
+  if (error.exitCode !== 0) {
+    const command = program.commands.find((candidate) => candidate.name() === process.argv[2]);
+    const help = command ? `bidiseg ${command.name()} --help` : 'bidiseg --help';
+    const what = error.code === 'commander.help' ? 'a command is missing' : error.message;
+    process.stderr.write(`bidiseg: ${oneLine(what.replace(/^error: /, ''))}; see '${help}'\n`);
+    process.exitCode = EXIT_USAGE;
+  }
+}

@@ -1,0 +1,136 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import type { Command } from 'commander';
+import type { Config } from '../config/schema.js';
+import type { ImageDataset } from '../data/dataset.js';
+import type { ImageSize } from '../data/image-files.js';
+import { CAMVID, CITYSCAPES } from '../data/label-maps.js';
+import { DataError } from '../errors.js';
+import type { StageRecord } from '../training/events.js';
+import { UsageError } from './exit.js';
+import { deviceOption } from './options.js';
+
+/** Where a command takes its network from: a weights file, or a stage of a run. */
+export interface NetworkOptions {
+  weights?: string;
+  run?: string;
+  stage?: string;
+  device?: string;
+}
+
+export interface NetworkFile {
+  file: string;
+  /** The config of the run that the file belongs to; null for a file on its own. */
+  config: Config | null;
+}
+
+type NetworkKind = 'segmenter' | 'translator';
+
+/** What the weights of a stage are called in its folder. */
+const WEIGHTS = 'weights.safetensors';
+
+export function addNetworkOptions(command: Command, kind: NetworkKind): Command {
+  return command
+    .option('-w, --weights <file>', `weights of the ${kind} (safetensors written by bidiseg)`)
+    .option('-r, --run <folder>', `in place of --weights: the newest ${kind} of this run`)
+    .option('--stage <name>', `with --run: the ${kind} of this stage, by name or label`)
+    .addOption(deviceOption());
+}
+
+/** Finds the weights that the options mean, and with them the config of their run. */
+export async function findNetwork(kind: NetworkKind, options: NetworkOptions): Promise<NetworkFile> {
+  const { weights, run, stage } = options;
+  if ((weights === undefined) === (run === undefined)) {
+    throw new UsageError(`Give either --weights FILE or --run FOLDER, so that there is a ${kind} to use`);
+  }
+  if (weights !== undefined) {
+    if (stage !== undefined) throw new UsageError('--stage needs --run');
+    if (!existsSync(weights)) throw new DataError(`No such weights file: ${weights}`);
+    return { file: weights, config: await configAround(weights) };
+  }
+  const { resumeConfig } = await import('../run/run-folder.js');
+  const config = await resumeConfig(run!);
+  return { file: path.join(chooseStage(kind, run!, stage), WEIGHTS), config };
+}
+
+/** The folder of the stage that is wanted, or of the newest that left a network of this kind. */
+function chooseStage(kind: NetworkKind, run: string, wanted?: string): string {
+  const stages = finishedStages(run).filter(({ record }) =>
+    kind === 'translator' ? record.kind === 'translator' : ['source-only', 'segmenter'].includes(record.kind),
+  );
+  const found =
+    wanted === undefined
+      ? stages.at(-1)
+      : stages.find(({ record }) => record.name === wanted || record.label === wanted);
+  if (found) return found.folder;
+  const finished = stages.map(({ record }) => `${record.name} (${record.label})`).join(', ') || 'none';
+  throw new DataError(
+    wanted === undefined
+      ? `The run ${run} has no finished ${kind} yet`
+      : `The run ${run} has no finished ${kind} stage '${wanted}'; finished: ${finished}`,
+  );
+}
+
+/** The finished stages of a run in order. Read without opening the run, so that a running one can be used as well. */
+function finishedStages(run: string): { folder: string; record: StageRecord }[] {
+  const stages = path.join(run, 'stages');
+  if (!existsSync(stages)) return [];
+  return readdirSync(stages)
+    .sort()
+    .map((name) => path.join(stages, name))
+    .filter((folder) => existsSync(path.join(folder, 'stage.json')))
+    .map((folder) => {
+      const text = readFileSync(path.join(folder, 'stage.json'), 'utf8');
+      return { folder, record: (JSON.parse(text) as { record: StageRecord }).record };
+    });
+}
+
+/** Weights that lie in a run folder (`RUN/stages/NN-NAME/weights.safetensors`) bring sizes and class names with them. */
+async function configAround(weights: string): Promise<Config | null> {
+  const run = path.resolve(weights, '..', '..', '..');
+  if (!existsSync(path.join(run, 'config.yaml'))) return null;
+  const { resumeConfig } = await import('../run/run-folder.js');
+  // Only a convenience here: whatever is wrong with that config, the weights are good without it.
+  return resumeConfig(run).catch(() => null);
+}
+
+/** The size that a data set's images most likely all have. */
+export async function firstSize(dataset: ImageDataset): Promise<ImageSize> {
+  const { openImage } = await import('../data/image-files.js');
+  const { width, height } = await openImage(dataset.entry(0).image);
+  return { width, height };
+}
+
+export interface Classes {
+  names: string[];
+  /** 3 bytes (R, G, B) a class. */
+  palette: Uint8Array;
+}
+
+/** Names and colours for a network's classes: its run's, those of the known list of that length, or made-up ones. */
+export async function classesOf(config: Config | null, classCount: number): Promise<Classes> {
+  if (config) {
+    const { classNames, classPalette } = await import('../training/datasets.js');
+    const names = classNames(config);
+    if (names.length === classCount) return { names, palette: classPalette(config) };
+  }
+  const known = [CITYSCAPES, CAMVID].find(({ names }) => names.length === classCount);
+  if (known) return { names: [...known.names], palette: known.palette };
+  const names = Array.from({ length: classCount }, (_, i) => `class ${i}`);
+  return { names, palette: spreadColours(classCount) };
+}
+
+/** As many colours as wanted; the golden angle keeps neighbours apart, whatever their number. */
+function spreadColours(count: number): Uint8Array {
+  const palette = new Uint8Array(3 * count);
+  for (let i = 0; i < count; i++) {
+    const hue = (i * 137.508) % 360;
+    const value = 0.95 - 0.35 * ((i % 3) / 2);
+    // The shortest way from hue and value to red, green and blue, at saturation 0.75.
+    for (let channel = 0; channel < 3; channel++) {
+      const k = ([5, 3, 1][channel]! + hue / 60) % 6;
+      palette[3 * i + channel] = Math.round(255 * value * (1 - 0.75 * Math.max(0, Math.min(k, 4 - k, 1))));
+    }
+  }
+  return palette;
+}

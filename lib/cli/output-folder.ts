@@ -1,0 +1,62 @@
+import { accessSync, constants, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { DataError } from '../errors.js';
+
+/** Makes `folder` (and its parents) and checks that files can be made in it, before any work is spent on them. */
+export function prepareOutputFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true });
+    accessSync(folder, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new DataError(`Cannot write into the output folder ${folder}: ${reason(code)}`, { cause: error });
+  }
+  if (!statSync(folder).isDirectory()) {
+    throw new DataError(`Cannot write into the output folder ${folder}: it is a file; name a folder`);
+  }
+}
+
+/**
+ * The same for a run folder. A new run clears what an earlier one may have left, `pictures/` among it, so it must not be
+ * let loose on a folder that is somebody's own.
+ */
+export function prepareRunFolder(folder: string): void {
+  prepareOutputFolder(folder);
+  const entries = readdirSync(folder);
+  // Data may be there already: they are made (or put) there before a run.
+  if (entries.includes('config.yaml') || entries.every((name) => name === 'data' || name.startsWith('lock'))) return;
+  throw new DataError(
+    `The folder ${folder} holds other things than a run (${entries.slice(0, 3).join(', ')}); ` +
+      'choose an empty or new folder with --output',
+  );
+}
+
+function reason(code: string | undefined): string {
+  switch (code) {
+    case 'EACCES':
+    case 'EPERM':
+      return 'permission denied; choose another with --output';
+    case 'EROFS':
+      return 'the file system is read-only; choose another with --output';
+    case 'EEXIST':
+    case 'ENOTDIR':
+      return 'a file of that name is in the way; choose another with --output';
+    case 'ENOSPC':
+      return 'no space is left on the disk';
+    default:
+      return code ?? 'unknown error';
+  }
+}
+
+/** Removes what writers had under a temporary name when they were cut off. Whole files are never touched. */
+export function removeTemporaryFiles(folder: string): void {
+  let names: string[];
+  try {
+    names = readdirSync(folder, { recursive: true, encoding: 'utf8' });
+  } catch {
+    return;
+  }
+  for (const name of names) {
+    if (/\.tmp[^/\\]*$/.test(name)) rmSync(path.join(folder, name), { force: true, recursive: true });
+  }
+}

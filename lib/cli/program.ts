@@ -1,0 +1,37 @@
+import { Command } from 'commander';
+import { packageVersion } from '../run/package-version.js';
+import { addDemoCommand } from './commands/demo.js';
+import { addEvaluateCommand } from './commands/evaluate.js';
+import { addInfoCommand } from './commands/info.js';
+import { addPseudoLabelCommand } from './commands/pseudo-label.js';
+import { addResumeCommand } from './commands/resume.js';
+import { addSegmentCommand } from './commands/segment.js';
+import { addTrainCommand } from './commands/train.js';
+import { addTranslateCommand } from './commands/translate.js';
+
+/** The whole command line. Parsing it throws a `CommanderError` where commander itself would end the process. */
+export function createProgram(): Command {
+  const program = new Command('bidiseg')
+    .description(
+      'Trains semantic segmentation for a domain that has no labels, from labelled images of another domain.',
+    )
+    .version(packageVersion())
+    .exitOverride()
+    // main.ts says it in one line; commander would print the help of the whole command line before it.
+    .configureOutput({ outputError: () => {} })
+    .helpCommand(false)
+    .addHelpText(
+      'after',
+      "\nStart with 'bidiseg demo': it needs no data. Every command has --help with examples.",
+    );
+
+  addDemoCommand(program);
+  addTrainCommand(program);
+  addResumeCommand(program);
+  addTranslateCommand(program);
+  addPseudoLabelCommand(program);
+  addSegmentCommand(program);
+  addEvaluateCommand(program);
+  addInfoCommand(program);
+  return program;
+}

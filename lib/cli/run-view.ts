@@ -1,0 +1,166 @@
+import path from 'node:path';
+import type { ProgressEvent, RunEvent, RunSummary, StageRecord, StepEvent } from '../training/events.js';
+import { duration, percent, signedPercent } from './format.js';
+import type { Progress } from './progress.js';
+import type { CommandContext } from './run-command.js';
+import { table } from './table.js';
+
+/** How often machines hear of steps; people's progress display has a rhythm of its own. */
+const EVENT_INTERVAL_MS = 1000;
+
+const TASKS: Record<ProgressEvent['task'], string> = {
+  'embedded-data': 'making data',
+  translate: 'translating',
+  confidences: 'confidences',
+  'pseudo-label': 'pseudo-labels',
+  evaluate: 'evaluating',
+};
+
+/**
+ * Follows a run to its end, showing it to people or machines, and then shows its results.
+ *
+ * @param run.resumeCommand the command line that goes on with this run if it is interrupted
+ */
+export async function followRun(
+  context: CommandContext,
+  events: AsyncIterable<RunEvent>,
+  run: { folder: string; resumeCommand: string },
+): Promise<void> {
+  const view = new RunView(context, run);
+  for await (const event of events) view.show(event);
+  view.finish();
+}
+
+class RunView {
+  readonly #context: CommandContext;
+  readonly #folder: string;
+  readonly #finished: StageRecord[] = [];
+  readonly #pictures: string[] = [];
+  #summary: RunSummary | undefined;
+  #stage = '';
+  #progress: Progress | undefined;
+  /** What the progress display is about. */
+  #task = '';
+  #lastEvent = 0;
+
+  constructor(context: CommandContext, run: { folder: string; resumeCommand: string }) {
+    this.#context = context;
+    this.#folder = shortPath(run.folder);
+    context.kept = () =>
+      this.#finished.length === 0
+        ? `no stage was finished in ${this.#folder}`
+        : `finished stages (${this.#finished.map(({ label }) => label).join(', ')}) are kept in ${this.#folder}; ` +
+          `go on with: ${run.resumeCommand}`;
+  }
+
+  show(event: RunEvent): void {
+    this.#tellMachines(event);
+    const { console } = this.#context;
+    switch (event.type) {
+      case 'run-start':
+        console.note(
+          `Run folder ${this.#folder}: ${event.stages.length} stages, seed ${event.seed}, on ${event.device}`,
+        );
+        break;
+      case 'stage-start':
+        this.#stage = `[${event.index + 1}/${event.count}] ${event.label}`;
+        this.#task = '';
+        break;
+      case 'step':
+        this.#showProgress('training', event.step, event.steps, `loss ${event.losses.total.toFixed(3)}`);
+        break;
+      case 'progress':
+        this.#showProgress(TASKS[event.task], event.done, event.total);
+        break;
+      case 'picture':
+        this.#pictures.push(event.file);
+        break;
+      case 'warning':
+        console.note(`${this.#stage}  warning: ${event.message}`);
+        break;
+      case 'stage-end':
+        this.#finished.push(event.record);
+        console.note(
+          `${event.loaded ? event.record.label : this.#stage}  ${describeStage(event.record, event.loaded)}`,
+        );
+        break;
+      case 'run-end':
+        this.#summary = event.summary;
+        break;
+    }
+  }
+
+  finish(): void {
+    const stages = this.#summary?.stages ?? this.#finished;
+    const summaryFile = path.join(this.#folder, 'summary.json');
+    const pictures = this.#pictures.map(shortPath);
+    this.#context.console.result(
+      { folder: path.resolve(this.#folder), pictures: this.#pictures, ...this.#summary },
+      [
+        '',
+        stageTable(stages),
+        '',
+        ...pictures.map((file) => `picture   ${file}`),
+        `summary   ${summaryFile}`,
+      ].join('\n'),
+    );
+  }
+
+  #showProgress(task: string, done: number, total: number, detail = ''): void {
+    if (task !== this.#task) {
+      this.#task = task;
+      this.#progress = this.#context.console.progress(`${this.#stage} ${task}`.trim(), total);
+    }
+    this.#progress?.update(done, detail);
+  }
+
+  #tellMachines(event: RunEvent): void {
+    const { type, ...data } = event;
+    const isFrequent = event.type === 'step' || event.type === 'progress';
+    if (isFrequent && !isLast(event) && performance.now() - this.#lastEvent < EVENT_INTERVAL_MS) return;
+    if (isFrequent) this.#lastEvent = performance.now();
+    // The result says the same, and more.
+    if (type !== 'run-end') this.#context.console.event(type, data);
+  }
+}
+
+function isLast(event: StepEvent | ProgressEvent): boolean {
+  return event.type === 'step' ? event.step === event.steps : event.done === event.total;
+}
+
+function describeStage(record: StageRecord, loaded: boolean): string {
+  if (loaded) return 'already complete';
+  const parts = [
+    record.miou !== null ? `mIoU ${percent(record.miou)} %` : '',
+    record.keptShare !== null ? `${percent(record.keptShare)} % of the pixels kept` : '',
+    duration(record.seconds),
+  ];
+  return parts.filter((part) => part !== '').join('  ');
+}
+
+/** The stages with their mIoU, and what they gained over the segmenter that has seen only source images. */
+export function stageTable(stages: readonly StageRecord[]): string {
+  const baseline = stages.find(({ kind }) => kind === 'source-only')?.miou ?? null;
+  return table(
+    [
+      { title: 'stage' },
+      { title: 'mIoU %', align: 'right' },
+      { title: 'gain over source only', align: 'right' },
+      { title: 'steps', align: 'right' },
+      { title: 'seconds', align: 'right' },
+    ],
+    stages.map(({ label, kind, miou, steps, seconds }) => [
+      label,
+      percent(miou),
+      kind === 'source-only' || miou === null || baseline === null ? '–' : signedPercent(miou - baseline),
+      steps > 0 ? String(steps) : '–',
+      seconds.toFixed(seconds < 10 ? 1 : 0),
+    ]),
+  );
+}
+
+/** A path as the user would type it here, if that is shorter. */
+export function shortPath(file: string): string {
+  const relative = path.relative('', file);
+  return relative.startsWith('..') || relative === '' ? file : relative;
+}
