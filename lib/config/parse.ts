@@ -67,6 +67,7 @@ function merge(
   for (const [key, value] of Object.entries(over)) {
     // Assigning to it would change the object's prototype and hide the key from the schema.
     if (key === '__proto__') throw new ConfigError(`${layerName}: __proto__: unknown key`);
+    if (value === undefined) continue;
     const below = merged[key];
     // Tables of another kind have other keys: a constant schedule must not inherit the poly schedule's power.
     const isSameKind =

@@ -61,12 +61,18 @@ export const scheduleSchema = z.discriminatedUnion(
   'one of poly, step, constant',
 );
 
+const LABEL_MAP =
+  'one of identity, cityscapes, gta5, synthia, or a table of label id (0 to 65535): class index';
+
 const labelMapSchema = z.union(
   [
     choice('identity', 'cityscapes', 'gta5', 'synthia'),
-    z.record(z.string().regex(/^\d{1,5}$/), integer(0, 255)),
+    z.record(z.string().regex(/^\d{1,5}$/), integer(0, 255), LABEL_MAP).refine((map) => {
+      const ids = Object.keys(map).map(Number);
+      return ids.length > 0 && ids.every((id) => id <= 0xffff);
+    }, LABEL_MAP),
   ],
-  'one of identity, cityscapes, gta5, synthia, or a table of label id: class index',
+  LABEL_MAP,
 );
 
 const IMAGES_OR_LIST = "exactly one of 'images' (a folder) and 'list' (a file)";
@@ -98,20 +104,21 @@ const unlabelledImages = () =>
 
 const colour = z.tuple([integer(0, 255), integer(0, 255), integer(0, 255)], 'a colour [red, green, blue]');
 
+const CLASS_NAMES = 'a list of 2 to 255 different class names';
+
+const classNamesSchema = z
+  .array(text('a class name'), CLASS_NAMES)
+  .min(2, CLASS_NAMES)
+  .max(255, CLASS_NAMES)
+  .refine((names) => new Set(names).size === names.length, CLASS_NAMES);
+
 const dataSchema = section({
   /** What the other paths of this section are relative to; itself relative to the config file. null: see `embedded`. */
   root: text('a folder').nullable().default(null),
   /** Class names in the order of their indices, or the name of a known list. */
   classes: z.union(
-    [
-      choice('cityscapes', 'camvid', 'street-scenes'),
-      z
-        .array(text('a class name'))
-        .min(2)
-        .max(255)
-        .refine((names) => new Set(names).size === names.length),
-    ],
-    'one of cityscapes, camvid, street-scenes, or a list of 2 to 255 different class names',
+    [choice('cityscapes', 'camvid', 'street-scenes'), classNamesSchema],
+    `one of cityscapes, camvid, street-scenes, or ${CLASS_NAMES}`,
   ),
   /** One colour a class, for pictures. null: the known list's own colours, or generated ones. */
   palette: z.array(colour, 'a list of colours [red, green, blue]').nullable().default(null),
@@ -355,5 +362,5 @@ export type PartialConfig = DeepPartial<ConfigInput>;
 type DeepPartial<T> = T extends readonly unknown[]
   ? T
   : T extends object
-    ? { [K in keyof T]?: DeepPartial<T[K]> }
+    ? { [K in keyof T]?: DeepPartial<T[K]> | undefined }
     : T;

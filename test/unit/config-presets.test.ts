@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict';
+import { createConfig, loadConfig } from '../../lib/config/load.js';
+import { PRESETS, type PresetName } from '../../lib/config/presets.js';
+import type { Config, PartialConfig } from '../../lib/config/schema.js';
+
+const data: PartialConfig['data'] = {
+  classes: 'cityscapes',
+  source: { images: 'a', labels: 'b', labelMap: 'gta5' },
+  target: { train: { images: 'c' } },
+};
+
+function preset(name: PresetName): Config {
+  return createConfig({ preset: name, output: 'runs/x', data });
+}
+
+/** The paths of the leaves that differ. */
+function differences(one: object, other: object, path = ''): string[] {
+  return Object.keys(one).flatMap((key) => {
+    const [a, b] = [one[key as never] as unknown, other[key as never] as unknown];
+    if (typeof a === 'object' && a !== null && b !== null && !Array.isArray(a)) {
+      return differences(a, b as object, `${path}${key}.`);
+    }
+    return JSON.stringify(a) === JSON.stringify(b) ? [] : [path + key];
+  });
+}
+
+describe('presets', () => {
+  for (const name of Object.keys(PRESETS) as PresetName[]) {
+    it(`${name} is valid`, () => {
+      assert.equal(preset(name).output.endsWith('x'), true);
+    });
+  }
+
+  it('paper and reference differ in the options that the algorithm’s tables name, and in no other', () => {
+    assert.deepEqual(differences(preset('paper'), preset('reference')).sort(), [
+      'segmentation.normalise',
+      'segmentation.repeatedStep',
+      'selfTraining.inclusive',
+      'selfTraining.method',
+      'selfTraining.order',
+      'translation.identityWeight',
+      'translation.perceptualForm',
+    ]);
+  });
+
+  it('demo needs nothing but itself', () => {
+    const config = createConfig({ preset: 'demo' });
+    assert.equal(config.data.classes, 'street-scenes');
+    assert.notEqual(config.data.embedded, null);
+    assert.notEqual(config.data.target.val, null);
+  });
+
+  it('the CamVid config is valid', async () => {
+    const config = await loadConfig('configs/camvid-day2dusk.yaml');
+    assert.equal(config.data.classes, 'camvid');
+  });
+});
