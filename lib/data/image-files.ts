@@ -62,8 +62,9 @@ const MAX_PIXELS = 2 ** 27;
 export const IMAGE_EXTENSIONS: readonly string[] = ['.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff'];
 
 /**
- * Reads an image as 8-bit sRGB; greyscale, alpha, 16-bit and CMYK are converted. Resizing is bicubic. An
- * orientation tag (EXIF) is ignored, since label maps are drawn on the pixels as they are stored.
+ * Reads an image as 8-bit sRGB; greyscale, alpha, 16-bit and CMYK are converted. Resizing is bicubic; an
+ * enlarged image lies half a pixel to the right and below of where its pixel centres should be, as libvips has
+ * it. An orientation tag (EXIF) is ignored, since label maps are drawn on the pixels as they are stored.
  *
  * @param size default: the image's own
  * @throws {DataError} when the file is missing, unreadable, corrupt, truncated or too large
@@ -94,20 +95,16 @@ export async function openImage(file: string): Promise<ImageFile<RgbImage>> {
     file,
     width,
     height,
-    async decode({ size, crop, flip = false } = {}) {
-      // Shrinking while the JPEG is decoded is quicker but would not be bicubic.
-      let pipeline = decoder(bytes).removeAlpha().toColourspace('srgb');
-      if (size && (size.width !== width || size.height !== height)) {
-        pipeline = pipeline.resize(size.width, size.height, {
-          fit: 'fill',
-          kernel: 'cubic',
-          fastShrinkOnLoad: false,
-        });
-      }
-      if (flip) pipeline = pipeline.flop();
+    async decode({ size = { width, height }, crop, flip = false } = {}) {
+      let pipeline = decoder(bytes)
+        .removeAlpha()
+        .toColourspace('srgb')
+        // Shrinking while a JPEG is decoded would be quicker but not bicubic. Asking for the image's own size
+        // changes no pixel, but makes the crop come after mirroring whether or not there is something to resize.
+        .resize(size.width, size.height, { fit: 'fill', kernel: 'cubic', fastShrinkOnLoad: false })
+        .flop(flip);
       if (crop) {
-        // The decoder mirrors before it crops, whatever the order of the calls.
-        const left = flip ? (size?.width ?? width) - crop.x - crop.width : crop.x;
+        const left = flip ? size.width - crop.x - crop.width : crop.x;
         pipeline = pipeline.extract({ left, top: crop.y, width: crop.width, height: crop.height });
       }
       const { data, info } = await explainFailure(file, pipeline.raw().toBuffer({ resolveWithObject: true }));
@@ -259,11 +256,11 @@ function decoder(bytes: Uint8Array): Sharp {
 }
 
 async function readBytes(file: string): Promise<Buffer> {
-  try {
-    return await readFile(file);
-  } catch (error) {
-    throw new DataError(`${file}: cannot be read: ${(error as Error).message}`, { cause: error });
-  }
+  const bytes = await readFile(file).catch((error: Error) => {
+    throw new DataError(`${file}: cannot be read: ${error.message}`, { cause: error });
+  });
+  if (bytes.length === 0) throw new DataError(`${file}: the file is empty; expected an image`);
+  return bytes;
 }
 
 async function readHeader(file: string, bytes: Uint8Array): Promise<ImageSize> {

@@ -1,0 +1,363 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { crc32, deflateSync } from 'node:zlib';
+import sharp from 'sharp';
+import {
+  type ImageArea,
+  openImage,
+  openLabels,
+  readImage,
+  readLabels,
+  sampleNearest,
+  writeColorLabels,
+  writeFileAtomically,
+  writeImage,
+  writeLabels,
+} from '../../lib/data/image-files.js';
+import { labelMap } from '../../lib/data/label-maps.js';
+import { Random } from '../../lib/data/random.js';
+
+const identity = { labelMap: labelMap('identity'), classCount: 256, ignoreIndex: 255 };
+
+describe('image files', () => {
+  let folder: string;
+  const path = (name: string): string => join(folder, name);
+
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'bidiseg-images-'));
+  });
+  afterEach(() => rm(folder, { recursive: true }));
+
+  describe('readImage', () => {
+    it('gives back what writeImage wrote', async () => {
+      const image = { data: randomBytes(7 * 5 * 3), width: 7, height: 5 };
+      await writeImage(path('a.png'), image);
+      assert.deepEqual(await readImage(path('a.png')), image);
+    });
+
+    it('turns greyscale, alpha, palette, 16-bit and CMYK into 8-bit RGB', async () => {
+      const solid = (red: number, green: number, blue: number) =>
+        sharp({ create: { width: 8, height: 8, channels: 3, background: { r: red, g: green, b: blue } } });
+      await solid(90, 90, 90).toColourspace('b-w').png().toFile(path('grey.png'));
+      await solid(90, 90, 90).ensureAlpha(0.3).png().toFile(path('alpha.png'));
+      await solid(90, 90, 90).png({ palette: true }).toFile(path('palette.png'));
+      await solid(90, 90, 90).toColourspace('cmyk').jpeg({ quality: 100 }).toFile(path('cmyk.jpg'));
+      const deep = new Uint16Array(8 * 8 * 3).fill(90 * 257);
+      await sharp(deep, { raw: { width: 8, height: 8, channels: 3 } })
+        .toColourspace('rgb16')
+        .png()
+        .toFile(path('deep.png'));
+      for (const name of ['grey.png', 'alpha.png', 'palette.png', 'cmyk.jpg', 'deep.png']) {
+        const { data, width, height } = await readImage(path(name));
+        assert.deepEqual([data.length, width, height], [192, 8, 8], name);
+        // CMYK passes through two colour profiles.
+        const tolerance = name === 'cmyk.jpg' ? 16 : 0;
+        assert.ok(
+          data.every((value) => Math.abs(value - 90) <= tolerance),
+          `${name}: ${data.subarray(0, 6)}`,
+        );
+      }
+    });
+
+    it('resizes bicubically: linear ramps stay linear, and constants constant', async () => {
+      const width = 40;
+      const ramp = Uint8Array.from(
+        { length: width * 8 * 3 },
+        (_, index) => 20 + 5 * (Math.floor(index / 3) % width),
+      );
+      await writeImage(path('ramp.png'), { data: ramp, width, height: 8 });
+      const half = await readImage(path('ramp.png'), { width: 20, height: 8 });
+      for (let column = 2; column < 18; column++) {
+        // The centre of output pixel c lies at 2c + ½ in input pixels.
+        const expected = 20 + 5 * (2 * column + 0.5);
+        assert.ok(Math.abs(half.data[column * 3]! - expected) <= 1, `column ${column}`);
+      }
+      const double = await readImage(path('ramp.png'), { width: 80, height: 3 });
+      assert.equal(double.data.length, 80 * 3 * 3);
+      for (let column = 5; column < 75; column++) {
+        const expected = 20 + 5 * ((column + 0.5) / 2 - 0.5);
+        // Half an output pixel, which is 1¼ grey levels here, is libvips' own shift.
+        assert.ok(Math.abs(double.data[column * 3]! - expected) <= 1.25, `column ${column}`);
+      }
+    });
+
+    it('crops and mirrors after resizing', async () => {
+      const image = { data: randomBytes(20 * 10 * 3), width: 20, height: 10 };
+      await writeImage(path('a.png'), image);
+      const file = await openImage(path('a.png'));
+      const size = { width: 14, height: 9 };
+      const whole = await file.decode({ size });
+      const crop = { x: 3, y: 2, width: 5, height: 6 };
+      assert.deepEqual((await file.decode({ size, crop })).data, cut(whole.data, 14, crop, 3, false));
+      assert.deepEqual(
+        (await file.decode({ size, crop, flip: true })).data,
+        cut(whole.data, 14, crop, 3, true),
+      );
+    });
+
+    it('names the file when it is missing, empty, truncated, corrupt or no image', async () => {
+      const noise = { data: randomBytes(64 * 64 * 3), width: 64, height: 64 };
+      await writeImage(path('whole.png'), noise);
+      const png = await readFile(path('whole.png'));
+      const jpeg = await sharp(png).jpeg().toBuffer();
+      const corrupt = Buffer.from(png);
+      corrupt.fill(0x55, 3000, 3400);
+      await writeFile(path('empty.png'), '');
+      await writeFile(path('short.png'), png.subarray(0, png.length / 2));
+      await writeFile(path('nearly.png'), png.subarray(0, png.length - 30));
+      await writeFile(path('short.jpg'), jpeg.subarray(0, jpeg.length / 2));
+      await writeFile(path('corrupt.png'), corrupt);
+      await writeFile(path('text.jpg'), 'not an image');
+      for (const name of [
+        'missing.png',
+        'empty.png',
+        'short.png',
+        'nearly.png',
+        'short.jpg',
+        'corrupt.png',
+        'text.jpg',
+      ]) {
+        await assert.rejects(readImage(path(name)), (error: Error & { code: string }) => {
+          assert.equal(error.code, 'ERR_DATA');
+          assert.ok(error.message.includes(path(name)), error.message);
+          return true;
+        });
+      }
+    });
+  });
+
+  describe('readLabels', () => {
+    it('gives back what writeLabels wrote', async () => {
+      const labels = { data: randomBytes(9 * 4), width: 9, height: 4 };
+      await writeLabels(path('a.png'), labels);
+      assert.deepEqual(await readLabels(path('a.png'), identity), labels);
+      const { isPalette, channels, depth } = await sharp(path('a.png')).metadata();
+      assert.deepEqual([isPalette, channels, depth], [false, 1, 'uchar']);
+    });
+
+    it('reads coloured labels as indices, and they are in colour', async () => {
+      const labels = { data: Uint8Array.from([0, 1, 2, 255, 3, 2]), width: 3, height: 2 };
+      const palette = Uint8Array.from([10, 20, 30, 40, 50, 60, 70, 80, 90]);
+      await writeColorLabels(path('a.png'), labels, palette);
+      assert.deepEqual(await readLabels(path('a.png'), identity), labels);
+      assert.deepEqual(
+        [...(await readImage(path('a.png'))).data],
+        [10, 20, 30, 40, 50, 60, 70, 80, 90, 0, 0, 0, 0, 0, 0, 70, 80, 90],
+      );
+    });
+
+    it('reads the indices of palette images of 1, 2, 4 and 8 bits, whatever the colours', async () => {
+      for (const bitDepth of [1, 2, 4, 8]) {
+        const { width, height } = { width: 13, height: 5 };
+        const random = new Random('palette', bitDepth);
+        const data = Uint8Array.from({ length: width * height }, () => random.integer(2 ** bitDepth));
+        await writeFile(path(`${bitDepth}.png`), palettePng(data, width, height, bitDepth));
+        assert.deepEqual(await readLabels(path(`${bitDepth}.png`), identity), { data, width, height });
+      }
+    });
+
+    it('reads 16-bit greyscale and the first channel of 16-bit RGB without losing the low byte', async () => {
+      const raw = { width: 4, height: 2, channels: 1 } as const;
+      const ids = Uint16Array.from([256, 1, 300, 65535, 1, 1, 300, 256]);
+      await sharp(ids, { raw }).toColourspace('grey16').png().toFile(path('grey.png'));
+      const map = labelMap({ 1: 0, 256: 1, 300: 2, 65535: 3 });
+      const grey = await readLabels(path('grey.png'), { labelMap: map, classCount: 4, ignoreIndex: 255 });
+      assert.deepEqual([...grey.data], [1, 0, 2, 3, 0, 0, 2, 1]);
+
+      // SYNTHIA: first channel the class, second the instance.
+      const pixels = Uint16Array.from(
+        [3, 4, 2, 21, 10, 0, 22, 259].flatMap((id, index) => [id, 1000 * index, 0]),
+      );
+      await sharp(pixels, { raw: { ...raw, channels: 3 } })
+        .toColourspace('rgb16')
+        .png()
+        .toFile(path('synthia.png'));
+      const synthia = await readLabels(path('synthia.png'), {
+        labelMap: labelMap('synthia'),
+        classCount: 19,
+        ignoreIndex: 255,
+      });
+      assert.deepEqual([...synthia.data], [0, 1, 2, 3, 11, 255, 255, 255]);
+    });
+
+    it('does not convert colours by a gamma chunk', async () => {
+      await writeLabels(path('a.png'), { data: Uint8Array.from([0, 7, 26, 255]), width: 4, height: 1 });
+      const png = await readFile(path('a.png'));
+      const gamma = chunk('gAMA', Uint8Array.from([0, 0, 0x27, 0x10]));
+      await writeFile(path('a.png'), Buffer.concat([png.subarray(0, 33), gamma, png.subarray(33)]));
+      assert.deepEqual([...(await readLabels(path('a.png'), identity)).data], [0, 7, 26, 255]);
+    });
+
+    it('names file, id, place and expectation for an id outside the map, even where resizing would skip it', async () => {
+      const data = new Uint8Array(40);
+      data[13] = 11;
+      await writeLabels(path('a.png'), { data, width: 10, height: 4 });
+      const options = { ...identity, classCount: 11 };
+      const expected = {
+        code: 'ERR_DATA',
+        message: `${path('a.png')}: found label id 11 at column 3, row 1, expected a class index 0–10 or 255 (ignore)`,
+      };
+      await assert.rejects(readLabels(path('a.png'), options), expected);
+      await assert.rejects(
+        readLabels(path('a.png'), { ...options, size: { width: 1, height: 1 } }),
+        expected,
+      );
+    });
+
+    it('names what it found where the file is of another kind', async () => {
+      const rgb = { data: randomBytes(4 * 4 * 3), width: 4, height: 4 };
+      await writeImage(path('rgb.png'), rgb);
+      await sharp(rgb.data, { raw: { width: 4, height: 4, channels: 3 } })
+        .jpeg()
+        .toFile(path('a.jpg'));
+      await writeLabels(path('grey.png'), { data: new Uint8Array(4000), width: 40, height: 100 });
+      const whole = await readFile(path('grey.png'));
+      await writeFile(path('short.png'), whole.subarray(0, whole.length - 20));
+      await assert.rejects(readLabels(path('rgb.png'), identity), {
+        code: 'ERR_DATA',
+        message:
+          /rgb\.png: found a 8-bit RGB PNG, but the label map 'identity' expects a PNG with one channel/,
+      });
+      const synthia = { labelMap: labelMap('synthia'), classCount: 19, ignoreIndex: 255 };
+      await assert.rejects(
+        readLabels(path('rgb.png'), synthia),
+        /8-bit RGB PNG.*'synthia' expects a 16-bit RGB/,
+      );
+      await assert.rejects(
+        readLabels(path('a.jpg'), identity),
+        /a\.jpg: not a PNG; expected label maps as PNG/,
+      );
+      await assert.rejects(readLabels(path('short.png'), identity), /short\.png: the PNG is truncated/);
+      await assert.rejects(readLabels(path('none.png'), identity), /none\.png: cannot be read: ENOENT/);
+    });
+
+    it('crops and mirrors as images are', async () => {
+      const data = randomBytes(20 * 10);
+      await writeLabels(path('a.png'), { data, width: 20, height: 10 });
+      const file = await openLabels(path('a.png'), identity);
+      const size = { width: 14, height: 9 };
+      const whole = await file.decode({ size });
+      const crop = { x: 3, y: 2, width: 5, height: 6 };
+      assert.deepEqual((await file.decode({ size, crop })).data, cut(whole.data, 14, crop, 1, false));
+      assert.deepEqual(
+        (await file.decode({ size, crop, flip: true })).data,
+        cut(whole.data, 14, crop, 1, true),
+      );
+    });
+  });
+
+  describe('sampleNearest', () => {
+    it('takes the pixel that holds the centre, as Pillow does', () => {
+      const row = (length: number) => ({
+        data: Uint8Array.from({ length }, (_, index) => index),
+        width: length,
+        height: 1,
+      });
+      const resized = (from: number, to: number): number[] => [
+        ...sampleNearest(row(from), { size: { width: to, height: 1 } }).data,
+      ];
+      // From Pillow: Image.fromarray(np.arange(n, dtype=np.uint8)[None]).resize((m, 1), Image.NEAREST)
+      assert.deepEqual(resized(4, 2), [1, 3]);
+      assert.deepEqual(resized(5, 2), [1, 3]);
+      assert.deepEqual(resized(10, 3), [1, 5, 8]);
+      assert.deepEqual(resized(3, 7), [0, 0, 1, 1, 1, 2, 2]);
+      assert.deepEqual(resized(2, 5), [0, 0, 1, 1, 1]);
+    });
+
+    it('never invents a class', () => {
+      const labels = {
+        data: Uint8Array.from({ length: 64 }, (_, index) => (index % 3) * 100),
+        width: 8,
+        height: 8,
+      };
+      for (const size of [
+        { width: 5, height: 13 },
+        { width: 3, height: 3 },
+        { width: 17, height: 2 },
+      ]) {
+        const { data } = sampleNearest(labels, { size });
+        assert.equal(data.length, size.width * size.height);
+        assert.ok(data.every((value) => value % 100 === 0));
+      }
+    });
+  });
+
+  describe('writing', () => {
+    it('leaves nothing behind when it fails, and replaces whole files only', async () => {
+      await writeFileAtomically(path('a.txt'), 'one');
+      await writeFileAtomically(path('a.txt'), 'two');
+      assert.equal(await readFile(path('a.txt'), 'utf8'), 'two');
+      await assert.rejects(writeFileAtomically(path('no/such/folder.txt'), 'x'), {
+        code: 'ERR_DATA',
+        message: /folder\.txt: cannot be written: ENOENT/,
+      });
+      // A folder stands where the file should go: the rename fails after all bytes were written.
+      await mkdir(path('b.txt'));
+      await assert.rejects(writeFileAtomically(path('b.txt'), 'x'), { code: 'ERR_DATA' });
+      assert.deepEqual((await readdir(folder)).sort(), ['a.txt', 'b.txt']);
+      assert.ok((await stat(path('b.txt'))).isDirectory());
+    });
+
+    it('refuses data of the wrong length', async () => {
+      const data = new Uint8Array(10);
+      const code = { code: 'ERR_INVALID_ARGUMENT' };
+      await assert.rejects(writeImage(path('a.png'), { data, width: 2, height: 2 }), code);
+      await assert.rejects(writeLabels(path('a.png'), { data, width: 2, height: 2 }), code);
+      const labels = { data: data.subarray(0, 4), width: 2, height: 2 };
+      await assert.rejects(writeColorLabels(path('a.png'), labels, new Uint8Array(4)), code);
+      assert.deepEqual(await readdir(folder), []);
+    });
+  });
+});
+
+function randomBytes(length: number): Uint8Array {
+  const random = new Random('bytes', length);
+  return Uint8Array.from({ length }, () => random.integer(256));
+}
+
+/** The crop of interleaved pixels, mirrored when asked: pixel by pixel, as slowly and plainly as can be. */
+function cut(data: Uint8Array, width: number, crop: ImageArea, channels: number, flip: boolean): Uint8Array {
+  const result: number[] = [];
+  for (let row = 0; row < crop.height; row++) {
+    for (let column = 0; column < crop.width; column++) {
+      const x = crop.x + (flip ? crop.width - 1 - column : column);
+      for (let channel = 0; channel < channels; channel++) {
+        result.push(data[((crop.y + row) * width + x) * channels + channel]!);
+      }
+    }
+  }
+  return Uint8Array.from(result);
+}
+
+function chunk(type: string, data: Uint8Array): Buffer {
+  const body = Buffer.concat([Buffer.from(type, 'latin1'), data]);
+  const result = Buffer.alloc(body.length + 8);
+  result.writeUInt32BE(data.length);
+  body.copy(result, 4);
+  result.writeUInt32BE(crc32(body), body.length + 4);
+  return result;
+}
+
+/** A PNG with a random palette, written by the letter of its specification. */
+function palettePng(indices: Uint8Array, width: number, height: number, bitDepth: number): Buffer {
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(width, 0);
+  header.writeUInt32BE(height, 4);
+  header.set([bitDepth, 3, 0, 0, 0], 8);
+  const rowBytes = Math.ceil((width * bitDepth) / 8);
+  const rows = Buffer.alloc((rowBytes + 1) * height);
+  for (const [index, value] of indices.entries()) {
+    const bit = (index % width) * bitDepth;
+    const byte = Math.floor(index / width) * (rowBytes + 1) + 1 + (bit >> 3);
+    rows[byte]! |= value << (8 - bitDepth - (bit & 7));
+  }
+  return Buffer.concat([
+    Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]),
+    chunk('IHDR', header),
+    chunk('PLTE', randomBytes(3 * 2 ** bitDepth)),
+    chunk('IDAT', deflateSync(rows)),
+    chunk('IEND', new Uint8Array()),
+  ]);
+}
