@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ConfigError, DataError } from '../errors.js';
 
 interface Owner {
@@ -10,82 +12,101 @@ interface Owner {
   started: string | null;
 }
 
-/** The right to write in a folder, held by one process at a time through a lock file. */
+/** A file of the lock's folder whose owner is alive, as far as can be known; without `owner` it cannot be understood. */
+interface Claim {
+  name: string;
+  owner: Owner | undefined;
+}
+
+/** How long one of several that want the lock at the same moment waits for the others to stand back. */
+const PATIENCE_MS = 500;
+const TEMPORARY = '.tmp';
+
+/**
+ * The right to write in a folder, held by one process at a time.
+ *
+ * Whoever wants it puts a file of a name of its own into the lock's folder, then looks whether another's is there: of two,
+ * at least one sees the other. As no name is ever used twice, files of dead processes can be removed without taking away
+ * a living one's by mistake, which a single lock file would not allow.
+ */
 export class Lock {
   readonly #file: string;
-  readonly #content: string;
 
-  private constructor(file: string, content: string) {
+  private constructor(file: string) {
     this.#file = file;
-    this.#content = content;
   }
 
   /**
-   * Takes the lock, also from a process of this machine that is dead.
+   * Takes the lock; a process of this machine that is dead does not count.
    *
-   * @throws ConfigError when another process holds it; the message names its pid and the file
-   * @throws DataError when the lock file cannot be written
+   * @param folder made if it does not exist
+   * @throws ConfigError when another process holds the lock; the message names its pid
+   * @throws DataError when the folder cannot be written
    */
-  static async take(file: string): Promise<Lock> {
+  static async take(folder: string): Promise<Lock> {
+    const name = randomUUID();
+    const file = path.join(folder, name);
     const owner: Owner = { pid: process.pid, host: hostname(), started: await startOf(process.pid) };
-    const content = `${JSON.stringify(owner)}\n`;
-    // Linking a whole file makes the lock and its content appear at once, where creating it would leave it empty at first.
-    const own = `${file}.${randomUUID()}`;
     try {
-      await writeFile(own, content);
-      while (!(await tryLink(own, file))) await removeIfDead(file);
+      await mkdir(folder, { recursive: true });
+      // Renaming a whole file makes the claim and its content appear at once.
+      await writeFile(file + TEMPORARY, JSON.stringify(owner));
+      await rename(file + TEMPORARY, file);
+      const other = await othersClaim(folder, name);
+      if (!other) return new Lock(file);
+      await rm(file);
+      throw inUse(folder, other);
     } catch (error) {
       if (error instanceof ConfigError) throw error;
-      throw new DataError(`${file}: cannot be written: ${(error as Error).message}`, { cause: error });
-    } finally {
-      await rm(own, { force: true });
+      await rm(file, { force: true }).catch(() => {});
+      throw new DataError(`${folder}: cannot be locked: ${(error as Error).message}`, { cause: error });
     }
-    return new Lock(file, content);
   }
 
-  /** Gives the lock back. Does no harm when called twice, or when the lock is no longer this one. */
+  /** Gives the lock back. Does no harm when called twice. */
   async release(): Promise<void> {
-    if ((await readIfThere(this.#file)) === this.#content) await rm(this.#file, { force: true });
+    await rm(this.#file, { force: true });
   }
 }
 
-async function tryLink(existing: string, file: string): Promise<boolean> {
-  try {
-    await link(existing, file);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
-    throw error;
+/** A living claim beside the one of that name, after those that will stand back have done so. */
+async function othersClaim(folder: string, name: string): Promise<Claim | undefined> {
+  const deadline = performance.now() + PATIENCE_MS;
+  for (;;) {
+    const claims = (await livingClaims(folder)).filter((claim) => claim.name !== name);
+    // Of several that see each other, the first by name stays and the rest stand back, so that one gets the lock. It does
+    // not know whether one of the rest has held the lock for long: then nobody stands back, and its patience ends.
+    const [first] = claims.sort((a, b) => (a.name < b.name ? -1 : 1));
+    if (!first || first.name < name || performance.now() > deadline) return first;
+    await sleep(20);
   }
 }
 
-async function removeIfDead(file: string): Promise<void> {
-  const content = await readIfThere(file);
-  if (content === undefined) return;
-  const owner = parseOwner(content);
-  if (!owner || owner.host !== hostname() || (await isAlive(owner))) {
-    const who = owner ? `process ${owner.pid} on ${owner.host}` : 'another process';
-    throw new ConfigError(
-      `The run folder is in use by ${who}; wait for it or stop it (if it is certain that it is gone, delete ${file})`,
-    );
+async function livingClaims(folder: string): Promise<Claim[]> {
+  const claims: Claim[] = [];
+  for (const name of await readdir(folder)) {
+    if (name.endsWith(TEMPORARY)) continue;
+    const file = path.join(folder, name);
+    const content = await readIfThere(file);
+    if (content === undefined) continue;
+    const owner = parseOwner(content);
+    if (owner && owner.host === hostname() && !(await isAlive(owner))) await rm(file, { force: true });
+    else claims.push({ name, owner });
   }
-  // Two processes may find the same dead owner. Moving the lock away first shows which lock one has really removed: if
-  // the other was quicker, it was the other's new lock, and it goes back.
-  const moved = `${file}.${randomUUID()}`;
-  try {
-    await rename(file, moved);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
-    throw error;
-  }
-  if ((await readIfThere(moved)) !== content) await tryLink(moved, file);
-  await rm(moved, { force: true });
+  return claims;
+}
+
+function inUse(folder: string, { name, owner }: Claim): ConfigError {
+  const who = owner ? `process ${owner.pid} on ${owner.host}` : 'another process';
+  return new ConfigError(
+    `The run folder is in use by ${who}; wait for it or stop it ` +
+      `(if it is certain that it is gone, delete ${path.join(folder, name)})`,
+  );
 }
 
 function parseOwner(content: string): Owner | undefined {
   try {
-    const owner = JSON.parse(content) as Partial<Owner>;
-    const { pid, host, started = null } = owner;
+    const { pid, host, started = null } = JSON.parse(content) as Partial<Owner>;
     return Number.isInteger(pid) && typeof host === 'string' ? { pid: pid!, host, started } : undefined;
   } catch {
     return undefined;

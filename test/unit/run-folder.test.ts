@@ -1,0 +1,295 @@
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createConfig } from '../../lib/config/load.js';
+import type { Config } from '../../lib/config/schema.js';
+import { ConfigError, DataError } from '../../lib/errors.js';
+import {
+  RunFolder,
+  type RunFolderMode,
+  readSummary,
+  resumeConfig,
+  stageWeights,
+} from '../../lib/run/run-folder.js';
+import type { StageRecord } from '../../lib/training/events.js';
+import { planStages, type Stage } from '../../lib/training/plan.js';
+
+function recordOf({ name, label, round, kind }: Stage): StageRecord {
+  return {
+    ...{ name, label, round, kind },
+    ...{ steps: 1, seconds: 2, waitShare: null, miou: 0.5, iouPerClass: null, pixelAccuracy: null },
+    ...{ keptShare: null, keptImages: null },
+  };
+}
+
+describe('run folder', () => {
+  let parent: string;
+  let output: string;
+  const open: RunFolder[] = [];
+
+  beforeEach(async () => {
+    parent = await mkdtemp(path.join(tmpdir(), 'bidiseg-run-'));
+    output = path.join(parent, 'run');
+  });
+
+  afterEach(async () => {
+    for (const folder of open.splice(0)) await folder.close();
+    await rm(parent, { recursive: true });
+  });
+
+  function config(set: string[] = []): Config {
+    return createConfig({ preset: 'demo', output }, { set });
+  }
+
+  async function opened(from: Config, mode?: RunFolderMode): Promise<RunFolder> {
+    const folder = await RunFolder.open(from, mode);
+    open.push(folder);
+    return folder;
+  }
+
+  async function closed(): Promise<void> {
+    await open.pop()!.close();
+  }
+
+  /** A run that has completed its first `count` stages. */
+  async function runOf(count: number, from = config()): Promise<Stage[]> {
+    const folder = await opened(from);
+    const plan = planStages(from.loop);
+    for (const stage of plan.slice(0, count)) {
+      await folder.begin(stage);
+      await folder.complete(stage, recordOf(stage));
+    }
+    await closed();
+    return plan;
+  }
+
+  async function refused(from: Config, mode: RunFolderMode, pattern: RegExp): Promise<void> {
+    await assert.rejects(opened(from, mode), (error: Error) => {
+      assert(error instanceof ConfigError, error.stack);
+      assert.match(error.message, pattern);
+      return true;
+    });
+    assert.deepEqual(await readdir(path.join(output, 'lock')), [], 'a refused opening leaves no lock');
+  }
+
+  it('holds a config that says the same as the one it was opened with', async () => {
+    const made = config(['seed=9', 'segmentation.schedule={kind: constant}']);
+    await opened(made);
+    assert.deepEqual(await resumeConfig(output), made);
+  });
+
+  it('goes on wherever it is moved to', async () => {
+    await runOf(1);
+    const moved = path.join(parent, 'moved');
+    await rename(output, moved);
+    const resumed = await resumeConfig(moved);
+    assert.equal(resumed.output, moved);
+    const folder = await opened(resumed, 'resume');
+    assert.equal((await folder.summary()).stages.length, 1);
+  });
+
+  it('is open in one place at a time', async () => {
+    await opened(config());
+    await assert.rejects(opened(config(), 'resume'), /in use by process/);
+    await closed();
+    await opened(config(), 'resume');
+  });
+
+  it('does not overwrite a run unless told, and then removes all of it and nothing else', async () => {
+    const [stage] = await runOf(1);
+    await writeFile(path.join(output, 'notes.txt'), 'mine');
+    await refused(
+      config(),
+      'create',
+      /holds a run already; resume it, choose another output, or overwrite it/,
+    );
+    const folder = await opened(config(['seed=3']), 'overwrite');
+    assert.equal(await folder.record(stage!), undefined);
+    assert.equal((await folder.summary()).stages.length, 0);
+    assert.equal(await readFile(path.join(output, 'events.jsonl'), 'utf8'), '');
+    assert.equal(await readFile(path.join(output, 'notes.txt'), 'utf8'), 'mine');
+  });
+
+  it('takes a run that never began its first stage for none', async () => {
+    await opened(config());
+    await closed();
+    await opened(config(['seed=3']));
+  });
+
+  it('has nothing to resume when there is no run, but can continue with a new one', async () => {
+    await refused(config(), 'resume', /holds no run to resume/);
+    await opened(config(), 'continue');
+  });
+
+  it('resumes only with the config of the run, but for how far and how observably it runs', async () => {
+    await runOf(1);
+    const other = ['segmentation.schedule.power=0.5'];
+    await refused(
+      config(other),
+      'resume',
+      /config\.yaml: segmentation\.schedule\.power is 0\.9 in the run to resume but 0\.5 now/,
+    );
+    await refused(config(['seed=3']), 'continue', /seed is 1 .* but 3 now/);
+    await refused(
+      config(['sizes.source=[64, 64]']),
+      'resume',
+      /sizes\.source is \[128,96\] .* but \[64,64\] now/,
+    );
+    const folder = await opened(
+      config(['loop.rounds=3', 'logEvery=1', 'sampleCount=0', 'data.root=/x']),
+      'resume',
+    );
+    assert.equal((await folder.summary()).stages.length, 1);
+    assert.equal((await resumeConfig(output)).loop.rounds, 3);
+  });
+
+  it('knows a stage as complete only when it rests on the same stages as now', async () => {
+    const before = config(['loop={rounds: 2, selfTrainingRounds: 1}']);
+    const plan = await runOf(planStages(before.loop).length, before);
+    const now = config(['loop={rounds: 2, selfTrainingRounds: 2}']);
+    const folder = await opened(now, 'resume');
+    const stage = (name: string) => planStages(now.loop).find((other) => other.name === name)!;
+    assert(await folder.record(stage('round-1/segmenter-1')));
+    assert.equal(await folder.record(stage('round-1/segmenter-2')), undefined);
+    // Its perceptual terms now come from round-1/segmenter-2.
+    assert.equal(await folder.record(stage('round-2/translator')), undefined);
+    assert.equal(plan.at(-1)!.name, 'round-2/segmenter-1');
+  });
+
+  it('beginning a stage empties its outputs and makes it and all later ones incomplete', async () => {
+    const plan = await runOf(5);
+    const folder = await opened(config(), 'resume');
+    const translate = plan[2]!;
+    assert.equal(translate.kind, 'translate');
+    const leftover = path.join(folder.imagesFolder(translate), 'leftover.png');
+    await writeFile(leftover, '');
+    await folder.begin(translate);
+    assert(!existsSync(leftover));
+    const complete = await Promise.all(plan.map(async (stage) => (await folder.record(stage)) !== undefined));
+    assert.deepEqual(complete.slice(0, 5), [true, true, false, false, false]);
+    assert.equal((await readSummary(output)).stages.length, 2);
+  });
+
+  it('sums up the complete stages after each', async () => {
+    const plan = await runOf(2);
+    const summary = await readSummary(output);
+    assert.match(summary.version, /^\d+\.\d+\.\d+/);
+    assert.equal(summary.seed, 1);
+    assert.equal(summary.complete, false);
+    assert.deepEqual(summary.stages, plan.slice(0, 2).map(recordOf));
+    const short = config(['loop.rounds=0']);
+    const folder = await opened(short, 'resume');
+    assert.equal((await folder.summary()).complete, true);
+  });
+
+  it('says where a stage’s weights are', async () => {
+    const folder = await opened(config());
+    const stage = planStages(config().loop)[3]!;
+    assert.equal(
+      folder.weightsFile(stage),
+      path.join(output, 'stages', 'round-1-segmenter-0', 'weights.safetensors'),
+    );
+    assert.equal(folder.weightsFile(stage), stageWeights(output, stage));
+  });
+
+  it('says so when there is no run to sum up, or a folder cannot be made', async () => {
+    await assert.rejects(readSummary(parent), DataError);
+    await writeFile(output, 'a file');
+    await assert.rejects(
+      opened(config()),
+      (error: Error) => error instanceof DataError && /cannot be made/.test(error.message),
+    );
+  });
+
+  describe('event log', () => {
+    async function lines(): Promise<Record<string, unknown>[]> {
+      const content = await readFile(path.join(output, 'events.jsonl'), 'utf8');
+      assert(content === '' || content.endsWith('\n'));
+      return content
+        .split('\n')
+        .slice(0, -1)
+        .map((line) => JSON.parse(line) as Record<string, unknown>);
+    }
+
+    function step(number: number, total: number, waitMs = 0) {
+      return {
+        ...({
+          type: 'step',
+          stage: 's',
+          step: number,
+          steps: 5,
+          learningRate: number,
+          stepMs: 10,
+          waitMs,
+        } as const),
+        losses: {
+          total,
+          segmentation: 1,
+          adversarial: 0,
+          pseudoLabel: 0,
+          discriminatorSource: 0,
+          discriminatorTarget: 0,
+        },
+      };
+    }
+
+    it('has the means of every few steps, and the last step of a stage', async () => {
+      const folder = await opened(config(['logEvery=2']));
+      for (const [index, total] of [1, 3, 5, 8, 4].entries()) await folder.log(step(index + 1, total, index));
+      const written = await lines();
+      assert.deepEqual(
+        written.map((line) => [
+          line.step,
+          (line.losses as { total: number }).total,
+          line.learningRate,
+          line.waitMs,
+        ]),
+        [
+          [2, 2, 2, 0.5],
+          [4, 6.5, 4, 2.5],
+          [5, 4, 5, 4],
+        ],
+      );
+      for (const { time } of written) assert.match(String(time), /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
+    });
+
+    it('leaves out progress, and steps of an interrupted stage from the next one’s means', async () => {
+      const folder = await opened(config(['logEvery=2']));
+      await folder.log({ type: 'progress', stage: 's', task: 'evaluate', done: 1, total: 2 });
+      await folder.log(step(1, 100));
+      const place = { kind: 'segmenter', round: 1, index: 0, count: 1, steps: 5 } as const;
+      await folder.log({ type: 'stage-start', stage: 's', label: 'M', ...place });
+      await folder.log(step(1, 1));
+      await folder.log(step(2, 3));
+      const [start, mean, ...rest] = await lines();
+      assert.equal(start!.type, 'stage-start');
+      assert.equal((mean!.losses as { total: number }).total, 2);
+      assert.deepEqual(rest, []);
+    });
+
+    it('is appended to, on a line of its own after one that was cut off', async () => {
+      const folder = await opened(config());
+      await folder.log({ type: 'warning', stage: 's', message: 'one' });
+      await closed();
+      const file = path.join(output, 'events.jsonl');
+      await writeFile(file, `${await readFile(file, 'utf8')}{"time":"2020`);
+      const again = await opened(config(), 'resume');
+      await again.log({ type: 'warning', stage: 's', message: 'two' });
+      const content = (await readFile(file, 'utf8')).split('\n');
+      assert.deepEqual(
+        [JSON.parse(content[0]!).message, content[1], JSON.parse(content[2]!).message],
+        ['one', '{"time":"2020', 'two'],
+      );
+    });
+
+    it('reports that it cannot be written', async () => {
+      await opened(config());
+      await closed();
+      await rm(path.join(output, 'events.jsonl'));
+      await mkdir(path.join(output, 'events.jsonl'));
+      await assert.rejects(opened(config(), 'resume'), DataError);
+    });
+  });
+});
