@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, readFile, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import sharp, { type Sharp } from 'sharp';
 import { DataError } from '../errors.js';
@@ -57,6 +58,9 @@ export interface ImageFile<Pixels> extends ImageSize {
 
 /** Larger images are refused: decoded, they would take more than 384 MB each. */
 const MAX_PIXELS = 2 ** 27;
+
+/** About a millisecond's work. */
+const LOOKUPS_AT_ONCE = 2 ** 19;
 
 /** File name endings of the images that can be read, lower case. */
 export const IMAGE_EXTENSIONS: readonly string[] = ['.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff'];
@@ -150,11 +154,16 @@ export async function openLabels(file: string, encoding: LabelEncoding): Promise
     async decode(view = {}) {
       const ids = await decodeIds();
       const classes = new Uint8Array(ids.length);
-      // Every pixel is looked up before any is left out, so that a bad id shows at every size and crop.
-      for (let index = 0; index < ids.length; index++) {
-        const classIndex = table[ids[index]!]!;
-        if (classIndex === UNKNOWN_ID) throw unknownId(file, ids[index]!, index, width, encoding);
-        classes[index] = classIndex;
+      // Every pixel is looked up before any is left out, so that a bad id shows at every size and crop; in parts,
+      // so that large files do not hold up the event loop.
+      for (let start = 0; start < ids.length; start += LOOKUPS_AT_ONCE) {
+        const end = Math.min(start + LOOKUPS_AT_ONCE, ids.length);
+        for (let index = start; index < end; index++) {
+          const classIndex = table[ids[index]!]!;
+          if (classIndex === UNKNOWN_ID) throw unknownId(file, ids[index]!, index, width, encoding);
+          classes[index] = classIndex;
+        }
+        await nextTurn();
       }
       return sampleNearest({ data: classes, width, height }, view);
     },
