@@ -87,7 +87,10 @@ export class SelfTraining {
   ): AsyncGenerator<PseudoLabelProgress, PseudoLabelManifest> {
     const { signal } = options;
     const { method, threshold, inclusive } = this.#choice;
+    const manifestFile = path.join(folder, 'manifest.json');
     await mkdir(folder, { recursive: true });
+    // From here on it would tell of files that are being replaced.
+    await rm(manifestFile, { force: true });
     using histogram = new ThresholdHistogram(this.#classes.length);
     const thresholds =
       method === 'per-class'
@@ -131,7 +134,7 @@ export class SelfTraining {
         return { class: name, predicted, kept: kept[index]!, keptShare, threshold: thresholds[index]! };
       }),
     };
-    await writeFileAtomically(path.join(folder, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);
+    await writeFileAtomically(manifestFile, `${JSON.stringify(manifest, null, 2)}\n`);
     return manifest;
   }
 
