@@ -9,10 +9,11 @@ export function signedPercent(difference: number | null | undefined, digits = 1)
   return difference !== null && difference !== undefined && difference >= 0 ? `+${text}` : text;
 }
 
-/** '8 s', '3 min 20 s', '2 h 5 min': two units at most. */
+/** '0.4 s', '12 s', '3 min 20 s', '2 h 5 min': two units at most. */
 export function duration(seconds: number): string {
   if (!Number.isFinite(seconds)) return '–';
-  const whole = Math.max(0, Math.round(seconds));
+  if (seconds < 9.95 && !Number.isInteger(seconds)) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min${whole % 60 ? ` ${whole % 60} s` : ''}`;
   const minutes = Math.round((whole % 3600) / 60);
@@ -24,7 +25,14 @@ export function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
-/** A message as one line: an error line must stay one line, whatever a library put into its message. */
+/**
+ * A message as one line: an error line must stay one line, whatever a library put into its message. A list of details
+ * (indented lines after "It was looked for at:", say) is left out; BIDISEG_DEBUG=1 shows it.
+ */
 export function oneLine(text: string): string {
-  return text.replace(/\s*\n\s*/g, ' ').trim();
+  return text
+    .replace(/[^.\n]*:\n(?:[ \t]+.*\n?)+/g, '\n')
+    .replace(/\s*\n\s*/g, ' ')
+    .replace(/ {2,}/g, ' ')
+    .trim();
 }

@@ -14,7 +14,9 @@ try {
     const command = program.commands.find((candidate) => candidate.name() === process.argv[2]);
     const help = command ? `bidiseg ${command.name()} --help` : 'bidiseg --help';
     const what = error.code === 'commander.help' ? 'a command is missing' : error.message;
-    process.stderr.write(`bidiseg: ${oneLine(what.replace(/^error: /, ''))}; see '${help}'\n`);
+    process.stderr.write(
+      `bidiseg: ${oneLine(what.replace(/^error: /, '').replace(/\.$/, ''))}; see '${help}'\n`,
+    );
     process.exitCode = EXIT_USAGE;
   }
 }

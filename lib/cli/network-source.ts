@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Command } from 'commander';
 import type { Config } from '../config/schema.js';
@@ -6,9 +6,10 @@ import type { ImageDataset } from '../data/dataset.js';
 import type { ImageSize } from '../data/image-files.js';
 import { CAMVID, CITYSCAPES } from '../data/label-maps.js';
 import { DataError } from '../errors.js';
-import type { StageRecord } from '../training/events.js';
+import type { RunSummary, StageRecord } from '../training/events.js';
 import { UsageError } from './exit.js';
 import { deviceOption } from './options.js';
+import { requireDevice } from './require-device.js';
 
 /** Where a command takes its network from: a weights file, or a stage of a run. */
 export interface NetworkOptions {
@@ -22,12 +23,11 @@ export interface NetworkFile {
   file: string;
   /** The config of the run that the file belongs to; null for a file on its own. */
   config: Config | null;
+  /** Where to compute; it is there. */
+  device: string;
 }
 
 type NetworkKind = 'segmenter' | 'translator';
-
-/** What the weights of a stage are called in its folder. */
-const WEIGHTS = 'weights.safetensors';
 
 export function addNetworkOptions(command: Command, kind: NetworkKind): Command {
   return command
@@ -39,31 +39,43 @@ export function addNetworkOptions(command: Command, kind: NetworkKind): Command 
 
 /** Finds the weights that the options mean, and with them the config of their run. */
 export async function findNetwork(kind: NetworkKind, options: NetworkOptions): Promise<NetworkFile> {
-  const { weights, run, stage } = options;
+  const { weights, run, stage, device = 'cpu' } = options;
   if ((weights === undefined) === (run === undefined)) {
     throw new UsageError(`Give either --weights FILE or --run FOLDER, so that there is a ${kind} to use`);
   }
   if (weights !== undefined) {
     if (stage !== undefined) throw new UsageError('--stage needs --run');
     if (!existsSync(weights)) throw new DataError(`No such weights file: ${weights}`);
-    return { file: weights, config: await configAround(weights) };
+    await requireDevice(device);
+    return { file: weights, config: await configAround(weights), device };
   }
-  const { resumeConfig } = await import('../run/run-folder.js');
-  const config = await resumeConfig(run!);
-  return { file: path.join(chooseStage(kind, run!, stage), WEIGHTS), config };
+  const { readSummary, stageWeights } = await import('../run/run-folder.js');
+  const config = await openRunConfig(run!);
+  const found = chooseStage(kind, await readSummary(run!), run!, stage);
+  await requireDevice(device);
+  return { file: stageWeights(run!, found), config, device };
 }
 
-/** The folder of the stage that is wanted, or of the newest that left a network of this kind. */
-function chooseStage(kind: NetworkKind, run: string, wanted?: string): string {
-  const stages = finishedStages(run).filter(({ record }) =>
-    kind === 'translator' ? record.kind === 'translator' : ['source-only', 'segmenter'].includes(record.kind),
+/** The config of the run in `folder`. */
+export async function openRunConfig(folder: string): Promise<Config> {
+  if (!existsSync(path.join(folder, 'config.yaml'))) {
+    throw new DataError(`${folder} is no run folder: it holds no config.yaml`);
+  }
+  const { resumeConfig } = await import('../run/run-folder.js');
+  return resumeConfig(folder);
+}
+
+/** The finished stage that is wanted, or the newest that left a network of this kind. */
+function chooseStage(kind: NetworkKind, summary: RunSummary, run: string, wanted?: string): StageRecord {
+  const stages = summary.stages.filter((stage) =>
+    kind === 'translator' ? stage.kind === 'translator' : ['source-only', 'segmenter'].includes(stage.kind),
   );
   const found =
     wanted === undefined
       ? stages.at(-1)
-      : stages.find(({ record }) => record.name === wanted || record.label === wanted);
-  if (found) return found.folder;
-  const finished = stages.map(({ record }) => `${record.name} (${record.label})`).join(', ') || 'none';
+      : stages.find(({ name, label }) => name === wanted || label === wanted);
+  if (found) return found;
+  const finished = stages.map(({ name, label }) => `${name} (${label})`).join(', ') || 'none';
   throw new DataError(
     wanted === undefined
       ? `The run ${run} has no finished ${kind} yet`
@@ -71,21 +83,7 @@ function chooseStage(kind: NetworkKind, run: string, wanted?: string): string {
   );
 }
 
-/** The finished stages of a run in order. Read without opening the run, so that a running one can be used as well. */
-function finishedStages(run: string): { folder: string; record: StageRecord }[] {
-  const stages = path.join(run, 'stages');
-  if (!existsSync(stages)) return [];
-  return readdirSync(stages)
-    .sort()
-    .map((name) => path.join(stages, name))
-    .filter((folder) => existsSync(path.join(folder, 'stage.json')))
-    .map((folder) => {
-      const text = readFileSync(path.join(folder, 'stage.json'), 'utf8');
-      return { folder, record: (JSON.parse(text) as { record: StageRecord }).record };
-    });
-}
-
-/** Weights that lie in a run folder (`RUN/stages/NN-NAME/weights.safetensors`) bring sizes and class names with them. */
+/** Weights that lie in a run folder (`RUN/stages/NAME/weights.safetensors`) bring sizes and class names with them. */
 async function configAround(weights: string): Promise<Config | null> {
   const run = path.resolve(weights, '..', '..', '..');
   if (!existsSync(path.join(run, 'config.yaml'))) return null;

@@ -24,7 +24,8 @@ export function prepareRunFolder(folder: string): void {
   prepareOutputFolder(folder);
   const entries = readdirSync(folder);
   // Data may be there already: they are made (or put) there before a run.
-  if (entries.includes('config.yaml') || entries.every((name) => name === 'data' || name.startsWith('lock'))) return;
+  if (entries.includes('config.yaml') || entries.every((name) => name === 'data' || name.startsWith('lock')))
+    return;
   throw new DataError(
     `The folder ${folder} holds other things than a run (${entries.slice(0, 3).join(', ')}); ` +
       'choose an empty or new folder with --output',

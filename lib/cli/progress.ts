@@ -88,6 +88,7 @@ class Pace {
     this.#first ??= { done, time };
     const since = done - this.#first.done;
     if (since <= 0 || done >= this.#total) return '';
-    return `${duration(((time - this.#first.time) / 1000 / since) * (this.#total - done))} left`;
+    const seconds = ((time - this.#first.time) / 1000 / since) * (this.#total - done);
+    return `${duration(Math.ceil(seconds))} left`;
   }
 }

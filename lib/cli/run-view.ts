@@ -1,3 +1,4 @@
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 import type { ProgressEvent, RunEvent, RunSummary, StageRecord, StepEvent } from '../training/events.js';
 import { duration, percent, signedPercent } from './format.js';
@@ -35,7 +36,6 @@ class RunView {
   readonly #context: CommandContext;
   readonly #folder: string;
   readonly #finished: StageRecord[] = [];
-  readonly #pictures: string[] = [];
   #summary: RunSummary | undefined;
   #stage = '';
   #progress: Progress | undefined;
@@ -72,9 +72,6 @@ class RunView {
       case 'progress':
         this.#showProgress(TASKS[event.task], event.done, event.total);
         break;
-      case 'picture':
-        this.#pictures.push(event.file);
-        break;
       case 'warning':
         console.note(`${this.#stage}  warning: ${event.message}`);
         break;
@@ -93,9 +90,13 @@ class RunView {
   finish(): void {
     const stages = this.#summary?.stages ?? this.#finished;
     const summaryFile = path.join(this.#folder, 'summary.json');
-    const pictures = this.#pictures.map(shortPath);
+    const pictures = picturesOf(this.#folder);
     this.#context.console.result(
-      { folder: path.resolve(this.#folder), pictures: this.#pictures, ...this.#summary },
+      {
+        folder: path.resolve(this.#folder),
+        pictures: pictures.map((file) => path.resolve(file)),
+        ...this.#summary,
+      },
       [
         '',
         stageTable(stages),
@@ -122,6 +123,18 @@ class RunView {
     // The result says the same, and more.
     if (type !== 'run-end') this.#context.console.event(type, data);
   }
+}
+
+/** A run's pictures in the order in which they were made, those of stages that were complete already among them. */
+function picturesOf(folder: string): string[] {
+  const pictures = path.join(folder, 'pictures');
+  if (!existsSync(pictures)) return [];
+  return readdirSync(pictures)
+    .filter((name) => name.endsWith('.png'))
+    .map((name) => path.join(pictures, name))
+    .map((file) => ({ file, time: statSync(file).mtimeMs }))
+    .sort((one, other) => one.time - other.time)
+    .map(({ file }) => file);
 }
 
 function isLast(event: StepEvent | ProgressEvent): boolean {

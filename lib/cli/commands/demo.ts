@@ -9,6 +9,7 @@ import {
   parseCount,
 } from '../options.js';
 import { prepareRunFolder } from '../output-folder.js';
+import { requireDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { followRun, shortPath } from '../run-view.js';
 
@@ -45,6 +46,7 @@ async function demo(options: DemoOptions, context: CommandContext): Promise<void
     { preset: 'demo', output: options.output },
     { set: assignments(options, ['seed', 'device']) },
   );
+  await requireDevice(config.device);
   prepareRunFolder(config.output);
   context.outputs.push(config.output);
   await followRun(context, train(config, { overwrite: true, signal: context.signal }), {

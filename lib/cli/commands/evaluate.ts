@@ -61,12 +61,12 @@ function parseNames(text: string): string[] {
 }
 
 async function evaluateCommand(options: EvaluateOptions, context: CommandContext): Promise<void> {
-  const { file, config } = await findNetwork('segmenter', options);
+  const { file, config, device } = await findNetwork('segmenter', options);
   const { Segmenter } = await import('../../models/segmenter.js');
   const { toSize } = await import('../../training/datasets.js');
   const { evaluate } = await import('../../evaluate.js');
   using segmenter = await Segmenter.fromFile(file, {
-    device: options.device ?? 'cpu',
+    device,
     signal: context.signal,
   });
   const { classCount } = segmenter.options;

@@ -81,15 +81,15 @@ async function pseudoLabel(
 ): Promise<void> {
   const { output } = options;
   const { signal } = context;
-  const { file, config } = await findNetwork('segmenter', options);
+  const { file, config, device } = await findNetwork('segmenter', options);
   const dataset = await openImages(images, config);
-  prepareOutputFolder(output);
-  context.outputs.push(output);
 
   const { Segmenter } = await import('../../models/segmenter.js');
   const { SelfTraining } = await import('../../training/self-training.js');
   const { toSize } = await import('../../training/datasets.js');
-  using segmenter = await Segmenter.fromFile(file, { device: options.device ?? 'cpu', signal });
+  using segmenter = await Segmenter.fromFile(file, { device, signal });
+  prepareOutputFolder(output);
+  context.outputs.push(output);
   const { names } = await classesOf(config, segmenter.options.classCount);
   const { method, threshold, portion } = options;
   const selfTraining = new SelfTraining(segmenter, {

@@ -1,6 +1,8 @@
 import type { Command } from 'commander';
+import { openRunConfig } from '../network-source.js';
 import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';
+import { requireDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { followRun, shortPath } from '../run-view.js';
 
@@ -17,11 +19,9 @@ export function addResumeCommand(program: Command): void {
 }
 
 async function resume(folder: string, context: CommandContext): Promise<void> {
-  const [{ resumeConfig }, { train }] = await Promise.all([
-    import('../../run/run-folder.js'),
-    import('../../run/train.js'),
-  ]);
-  const config = await resumeConfig(folder);
+  const { train } = await import('../../run/train.js');
+  const config = await openRunConfig(folder);
+  await requireDevice(config.device);
   prepareOutputFolder(folder);
   context.outputs.push(folder);
   await followRun(context, train(config, { resume: true, signal: context.signal }), {

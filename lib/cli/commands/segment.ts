@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ImageSize, LabelImage, RgbImage } from '../../data/image-files.js';
 import { forEachImage, type OpenInput, resultFile, summary } from '../each-image.js';
 import { collectImages } from '../inputs.js';
@@ -32,7 +32,11 @@ export function addSegmentCommand(program: Command): void {
       "scale to this for the network (default: the run's evaluation size, or the image's own)",
       parseSize,
     )
-    .option('--write <kinds>', `any of ${KINDS.join(',')}`, parseKinds, [...KINDS]);
+    .addOption(
+      new Option('--write <kinds>', 'which of these to write')
+        .argParser(parseKinds)
+        .default([...KINDS], KINDS.join(',')),
+    );
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg segment photos --run runs/demo --output segmented', 'with the last segmenter of a run'],
@@ -62,17 +66,17 @@ interface Pixels {
 async function segment(inputs: string[], options: SegmentOptions, context: CommandContext): Promise<void> {
   const { output, write } = options;
   const images = collectImages(inputs, output);
-  const { file, config } = await findNetwork('segmenter', options);
-  prepareOutputFolder(output);
-  context.outputs.push(output);
+  const { file, config, device } = await findNetwork('segmenter', options);
 
   const { toSize } = await import('../../training/datasets.js');
   const { Segmenter } = await import('../../models/segmenter.js');
   const { writeColorLabels, writeImage, writeLabels } = await import('../../data/image-files.js');
   using segmenter = await Segmenter.fromFile(file, {
-    device: options.device ?? 'cpu',
+    device,
     signal: context.signal,
   });
+  prepareOutputFolder(output);
+  context.outputs.push(output);
   const { names, palette } = await classesOf(config, segmenter.options.classCount);
   const size = options.size ?? (config && toSize(config.sizes.evaluation));
 

@@ -45,17 +45,17 @@ async function translate(
 ): Promise<void> {
   const { output, direction } = options;
   const images = collectImages(inputs, output);
-  const { file, config } = await findNetwork('translator', options);
-  prepareOutputFolder(output);
-  context.outputs.push(output);
+  const { file, config, device } = await findNetwork('translator', options);
 
   const { toSize } = await import('../../training/datasets.js');
   const { Translator } = await import('../../models/translator.js');
   const { writeImage } = await import('../../data/image-files.js');
   using translator = await Translator.fromFile(file, {
-    device: options.device ?? 'cpu',
+    device,
     signal: context.signal,
   });
+  prepareOutputFolder(output);
+  context.outputs.push(output);
   const pair = config?.sizes.translation[direction === 'source-to-target' ? 'source' : 'target'];
   const size = options.size ?? (pair && toSize(pair));
 

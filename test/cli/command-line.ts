@@ -1,0 +1,147 @@
+import { spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { writeImage, writeLabels } from '../../lib/data/image-files.js';
+import { Random } from '../../lib/data/random.js';
+
+const MAIN = fileURLToPath(new URL('../../lib/cli/main.js', import.meta.url));
+
+export interface Result {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+  /** Milliseconds from the signal, where one was sent, to the end of the process. */
+  afterSignalMs: number;
+}
+
+/** Runs the command line in a child process, its output piped. */
+export function bidiseg(
+  args: string[],
+  options: { main?: string; cwd?: string; signal?: { name: NodeJS.Signals; onceStdoutHas: string } } = {},
+): Promise<Result> {
+  const { main = MAIN, cwd, signal } = options;
+  // One thread: the networks are tiny, and threads that wait for each other on a busy machine would take most of the time.
+  const env = { ...process.env, OMP_NUM_THREADS: '1' };
+  const child = spawn(process.execPath, [main, ...args], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
+  const result: Result = { code: null, stdout: '', stderr: '', afterSignalMs: 0 };
+  let signalled = 0;
+  child.stdout.on('data', (data) => {
+    result.stdout += data;
+    if (signal && signalled === 0 && result.stdout.includes(signal.onceStdoutHas)) {
+      signalled = performance.now();
+      child.kill(signal.name);
+    }
+  });
+  child.stderr.on('data', (data) => {
+    result.stderr += data;
+  });
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code) => {
+      resolve({ ...result, code, afterSignalMs: signalled === 0 ? 0 : performance.now() - signalled });
+    });
+  });
+}
+
+/** The JSON objects on the lines of `--json`; throws where a line is something else. */
+export function jsonLines(stdout: string): Record<string, unknown>[] {
+  return stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+}
+
+/** A folder that is there for the tests of a `describe` block. */
+export function temporaryFolder(): { readonly path: string } {
+  const folder = { path: '' };
+  before(() => {
+    folder.path = mkdtempSync(path.join(tmpdir(), 'bidiseg-cli-'));
+  });
+  after(() => rmSync(folder.path, { recursive: true, force: true }));
+  return folder;
+}
+
+export const CLASSES = ['ground', 'block', 'sky'];
+const SIZE = { width: 48, height: 32 };
+
+/**
+ * Writes a data set that a tiny network can learn something from: sky over ground with a block in front, bright in the
+ * source domain, dim in the target domain.
+ */
+export async function writeTinyData(folder: string): Promise<void> {
+  await writeDomain(path.join(folder, 'source'), 4, 1, 'source');
+  await writeDomain(path.join(folder, 'target'), 3, 0.5, 'target');
+}
+
+async function writeDomain(folder: string, count: number, brightness: number, name: string): Promise<void> {
+  const { width, height } = SIZE;
+  const colours = [
+    [90, 160, 60],
+    [200, 60, 40],
+    [120, 180, 250],
+  ] as const;
+  for (const kind of ['images', 'labels']) mkdirSync(path.join(folder, kind), { recursive: true });
+  for (let index = 0; index < count; index++) {
+    const random = new Random(name, index);
+    const horizon = 8 + random.integer(12);
+    const left = random.integer(width - 16);
+    const labels = new Uint8Array(width * height);
+    const image = new Uint8Array(3 * width * height);
+    for (let i = 0; i < labels.length; i++) {
+      const [x, y] = [i % width, Math.floor(i / width)];
+      const isBlock = x >= left && x < left + 16 && y >= horizon - 4 && y < horizon + 10;
+      labels[i] = isBlock ? 1 : y < horizon ? 2 : 0;
+      for (let channel = 0; channel < 3; channel++) {
+        image[3 * i + channel] = brightness * colours[labels[i] as 0 | 1 | 2][channel as 0 | 1 | 2];
+      }
+    }
+    await writeImage(path.join(folder, 'images', `${name}-${index}.png`), { data: image, ...SIZE });
+    await writeLabels(path.join(folder, 'labels', `${name}-${index}.png`), { data: labels, ...SIZE });
+  }
+}
+
+/** Writes a config for the data of `writeTinyData` that goes through every kind of stage in seconds. */
+export function writeTinyConfig(folder: string, overrides: Record<string, object> = {}): string {
+  const size = [SIZE.width, SIZE.height];
+  const config = {
+    preset: 'cpu-small',
+    output: path.join(folder, 'run'),
+    data: {
+      classes: CLASSES,
+      source: { images: 'source/images', labels: 'source/labels' },
+      target: {
+        train: { images: 'target/images' },
+        val: { images: 'target/images', labels: 'target/labels' },
+      },
+    },
+    sizes: {
+      source: size,
+      target: size,
+      evaluation: size,
+      translation: { source: size, target: size, crop: [32, 32] },
+    },
+    segmenter: { backbone: 'resnet18', width: 0.0625 },
+    discriminator: { baseWidth: 4 },
+    translator: { baseWidth: 4, discriminatorWidth: 4 },
+    segmentation: { steps: 3, pseudoLabelSteps: 3, sourceOnlySteps: 3, batchSize: 2 },
+    translation: { steps: 3, batchSize: 1 },
+    loop: { rounds: 1, selfTrainingRounds: 1 },
+    sampleCount: 1,
+  };
+  const merged = Object.fromEntries(
+    Object.entries(config).map(([key, value]) => [
+      key,
+      typeof value === 'object' ? { ...value, ...overrides[key] } : value,
+    ]),
+  );
+  const file = path.join(folder, 'config.json');
+  writeFileSync(file, JSON.stringify(merged));
+  return file;
+}
+
+/** Files that a writer has left under a temporary name. */
+export function temporaryFiles(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => /\.tmp/.test(name));
+}

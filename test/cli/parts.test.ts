@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { duration, oneLine, percent, signedPercent } from '../../lib/cli/format.js';
+import { collectImages } from '../../lib/cli/inputs.js';
+import { prepareRunFolder, removeTemporaryFiles } from '../../lib/cli/output-folder.js';
+import { overlay } from '../../lib/cli/overlay.js';
+import { table } from '../../lib/cli/table.js';
+import { temporaryFolder } from './command-line.js';
+
+describe('command line: its parts', () => {
+  const folder = temporaryFolder();
+  const at = (...parts: string[]) => path.join(folder.path, ...parts);
+
+  it('formats numbers for people', () => {
+    assert.deepEqual([percent(0.4853), percent(null), percent(Number.NaN)], ['48.5', '–', '–']);
+    assert.deepEqual(
+      [signedPercent(0.032), signedPercent(-0.004), signedPercent(null)],
+      ['+3.2', '-0.4', '–'],
+    );
+    assert.deepEqual([0.04, 3, 12.4, 200, 7500].map(duration), [
+      '0.0 s',
+      '3 s',
+      '12 s',
+      '3 min 20 s',
+      '2 h 5 min',
+    ]);
+  });
+
+  it('makes one line of any message and leaves lists of details out', () => {
+    assert.equal(oneLine('Not found. Looked at:\n  /a\n  /b\nBuild it.'), 'Not found. Build it.');
+    assert.equal(oneLine('one\n  two\n'), 'one two');
+  });
+
+  it('aligns columns', () => {
+    const text = table(
+      [{ title: 'class' }, { title: 'IoU', align: 'right' }],
+      [
+        ['sky', '9.5'],
+        ['vegetation', '10.5'],
+      ],
+    );
+    assert.deepEqual(text.split('\n'), [
+      'class        IoU',
+      '──────────  ────',
+      'sky          9.5',
+      'vegetation  10.5',
+    ]);
+  });
+
+  it('finds images in folders, in order, with their structure, and not in the output', () => {
+    for (const file of ['in/b/2.JPG', 'in/a/1.png', 'in/notes.txt', 'in/.hidden.png', 'in/out/1.png']) {
+      mkdirSync(path.dirname(at(file)), { recursive: true });
+      writeFileSync(at(file), '');
+    }
+    assert.deepEqual(
+      collectImages([at('in')], at('in', 'out')).map(({ name }) => name),
+      ['a/1', 'b/2'],
+    );
+  });
+
+  it('mixes colours over an image, and leaves unlabelled pixels alone', () => {
+    const image = { data: Uint8Array.of(100, 100, 100, 10, 20, 30), width: 2, height: 1 };
+    const labels = { data: Uint8Array.of(0, 255), width: 2, height: 1 };
+    assert.deepEqual(
+      overlay(image, labels, Uint8Array.of(200, 0, 50)).data,
+      Uint8Array.of(150, 50, 75, 10, 20, 30),
+    );
+  });
+
+  it('removes temporary files of cut-off writers and nothing else', () => {
+    mkdirSync(at('cut', 'deep'), { recursive: true });
+    for (const file of ['.a.png.0815.tmp', 'deep/.b.tmp', 'a.png', 'deep/tmp.png'])
+      writeFileSync(at('cut', file), '');
+    removeTemporaryFiles(at('cut'));
+    assert.deepEqual(readdirSync(at('cut'), { recursive: true }).sort(), ['a.png', 'deep', 'deep/tmp.png']);
+    removeTemporaryFiles(at('not there'));
+  });
+
+  it('starts a run in a new folder, in one with data only and in one with a run, nowhere else', () => {
+    mkdirSync(at('mine', 'pictures'), { recursive: true });
+    assert.throws(() => prepareRunFolder(at('mine')), /holds other things than a run \(pictures\)/);
+    mkdirSync(at('prepared', 'data'), { recursive: true });
+    prepareRunFolder(at('prepared'));
+    prepareRunFolder(at('new', 'deep'));
+    writeFileSync(at('mine', 'config.yaml'), '');
+    prepareRunFolder(at('mine'));
+  });
+});

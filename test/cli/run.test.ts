@@ -1,0 +1,291 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { readImage, readLabels } from '../../lib/data/image-files.js';
+import { labelMap } from '../../lib/data/label-maps.js';
+import type { RunSummary, StageRecord } from '../../lib/training/events.js';
+import {
+  bidiseg,
+  CLASSES,
+  jsonLines,
+  temporaryFiles,
+  temporaryFolder,
+  writeTinyConfig,
+  writeTinyData,
+} from './command-line.js';
+
+const LABELS = ['M(0)', 'F(1)', 'S′(1)', 'M0(1)', 'Ŷ1(1)', 'M1(1)'];
+
+describe('command line: a run and the use of its networks', () => {
+  const folder = temporaryFolder();
+  const at = (...parts: string[]) => path.join(folder.path, ...parts);
+  const run = (args: string[]) => bidiseg(args, { cwd: folder.path });
+
+  /** The command must fail with this one line, and with the same message as an event for machines. */
+  async function fails(args: string[], message: RegExp): Promise<void> {
+    const { code, stdout, stderr } = await run([...args, '--json']);
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /^bidiseg: [^\n]*\n$/);
+    assert.match(stderr, message);
+    const last = jsonLines(stdout).at(-1)!;
+    assert.equal(last.event, 'error');
+    assert.equal(`bidiseg: ${last.message}\n`, stderr);
+  }
+
+  before(async () => {
+    await writeTinyData(folder.path);
+    const { code, stdout, stderr } = await run(['train', writeTinyConfig(folder.path)]);
+    assert.equal(code, 0, stderr);
+    assert.equal(stderr, '');
+    writeFileSync(at('train.txt'), stdout);
+  });
+
+  it('train ends with a table of the stages, plain when piped', () => {
+    const stdout = readFileSync(at('train.txt'), 'utf8');
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they must not be there
+    assert.doesNotMatch(stdout, /[\u001b\r]/);
+    const table = stdout.slice(stdout.indexOf('\nstage '));
+    for (const label of LABELS) assert.ok(table.includes(`\n${label} `), label);
+    assert.match(table, /^M0\(1\) +\d+\.\d +[+-]\d+\.\d +3 /m);
+    assert.match(table, /^picture {3}run\/pictures\/.*\.png$/m);
+    assert.match(table, /^summary {3}run\/summary\.json$/m);
+  });
+
+  it('train refuses a folder that holds a run, and one that holds anything else', async () => {
+    await fails(
+      ['train', 'config.json'],
+      /holds a run already; resume it, choose another output, or overwrite it/,
+    );
+    mkdirSync(at('mine', 'pictures'), { recursive: true });
+    await fails(['train', 'config.json', '--output', 'mine'], /holds other things than a run \(pictures\)/);
+    assert.ok(existsSync(at('mine', 'pictures')));
+  });
+
+  it('resume of a complete run tells its results again', async () => {
+    const { code, stdout } = await run(['resume', 'run', '--json']);
+    assert.equal(code, 0);
+    const result = jsonLines(stdout).at(-1) as unknown as RunSummary & { event: string };
+    assert.equal(result.event, 'result');
+    assert.equal(result.complete, true);
+    assert.deepEqual(
+      result.stages.map(({ label }: StageRecord) => label),
+      LABELS,
+    );
+  });
+
+  it('segment writes class indices, colours and overlays as large as the images', async () => {
+    const { code, stdout, stderr } = await run([
+      'segment',
+      'target/images',
+      '--run',
+      'run',
+      '-o',
+      'segmented',
+    ]);
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^Wrote 3 segmentations to segmented in /);
+    const options = { labelMap: labelMap('identity'), classCount: CLASSES.length, ignoreIndex: 255 };
+    const labels = await readLabels(at('segmented', 'labels', 'target-0.png'), options);
+    const colours = await readLabels(at('segmented', 'color', 'target-0.png'), options);
+    assert.deepEqual(colours.data, labels.data);
+    assert.deepEqual([labels.width, labels.height], [48, 32]);
+    const overlay = await readImage(at('segmented', 'overlay', 'target-0.png'));
+    assert.deepEqual([overlay.width, overlay.height], [48, 32]);
+  });
+
+  it('segment takes single files, another size, and a part of the outputs', async () => {
+    const weights = 'run/stages/source-only/weights.safetensors';
+    const { code, stdout, stderr } = await run([
+      'segment',
+      'target/images/target-1.png',
+      '-w',
+      weights,
+      '-o',
+      'one',
+      '--size',
+      '64x48',
+      '--write',
+      'color',
+      '--json',
+    ]);
+    assert.equal(code, 0, stderr);
+    const lines = jsonLines(stdout);
+    assert.deepEqual(
+      lines.map(({ event }) => event),
+      ['image', 'result'],
+    );
+    assert.deepEqual(lines[1]!.classes, CLASSES);
+    assert.deepEqual(readdirSync(at('one')), ['color']);
+    const color = await readImage(at('one', 'color', 'target-1.png'));
+    assert.deepEqual([color.width, color.height], [48, 32]);
+  });
+
+  it('translate works both ways and at sizes that are no multiple of 4', async () => {
+    const there = await run(['translate', 'source/images', '--run', 'run', '-o', 'there']);
+    assert.equal(there.code, 0, there.stderr);
+    assert.deepEqual(readdirSync(at('there')).sort(), readdirSync(at('source/images')).sort());
+    const back = await run([
+      'translate',
+      'there',
+      '--run',
+      'run',
+      '-o',
+      'back',
+      '--direction',
+      'target-to-source',
+      '--size',
+      '37x26',
+    ]);
+    assert.equal(back.code, 0, back.stderr);
+    const image = await readImage(at('back', 'source-0.png'));
+    assert.deepEqual([image.width, image.height], [37, 26]);
+  });
+
+  it('pseudo-label with threshold 0 keeps every pixel', async () => {
+    const { code, stdout, stderr } = await run([
+      'pseudo-label',
+      'target/images',
+      '-r',
+      'run',
+      '-o',
+      'pseudo',
+      '--method',
+      'mpt',
+      '--threshold',
+      '0',
+      '--json',
+    ]);
+    assert.equal(code, 0, stderr);
+    const result = jsonLines(stdout).at(-1)!;
+    assert.equal(result.keptShare, 1);
+    assert.deepEqual(readdirSync(at('pseudo')).sort(), [
+      'manifest.json',
+      'target-0.png',
+      'target-1.png',
+      'target-2.png',
+    ]);
+  });
+
+  it("pseudo-label of a run's own target images, as text", async () => {
+    const { code, stdout, stderr } = await run(['pseudo-label', '--run', 'run', '-o', 'own']);
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^ground +\d/m);
+    assert.match(stdout, /Kept [\d.]+ % of the pixels; \d of 3 images have labels in own/);
+  });
+
+  it("evaluate repeats the run's own number, from the run and from its weights", async () => {
+    const summary = JSON.parse(readFileSync(at('run', 'summary.json'), 'utf8')) as RunSummary;
+    const recorded = summary.stages.find(({ label }) => label === 'M0(1)')!;
+    const byRun = await run(['evaluate', '--run', 'run', '--stage', 'M0(1)', '--json']);
+    assert.equal(byRun.code, 0, byRun.stderr);
+    const result = jsonLines(byRun.stdout).at(-1)!;
+    assert.equal(result.meanIou, recorded.miou);
+    assert.deepEqual(result.iouPerClass, recorded.iouPerClass);
+    const byWeights = await run([
+      'evaluate',
+      '-w',
+      'run/stages/round-1-segmenter-0/weights.safetensors',
+      '--images',
+      'target/images',
+      '--labels',
+      'target/labels',
+    ]);
+    assert.equal(byWeights.code, 0, byWeights.stderr);
+    assert.match(byWeights.stdout, /^sky +\d+\.\d$/m);
+    assert.ok(byWeights.stdout.includes(`mIoU ${(100 * recorded.miou!).toFixed(1)} %`));
+  });
+
+  it('one clear line for what cannot be', async () => {
+    writeFileSync(at('text.png'), 'no image');
+    writeFileSync(at('bad.json'), JSON.stringify({ preset: 'demo', segmentation: { stepz: 3 } }));
+    const weights = 'run/stages/source-only/weights.safetensors';
+    await fails(['train', 'missing.yaml'], /missing\.yaml: no such file/);
+    await fails(['train', 'bad.json'], /segmentation\.stepz: unknown key; did you mean steps\?/);
+    await fails(['train', 'config.json', '--set', 'loop.rounds=many'], /loop\.rounds: expected/);
+    await fails(
+      ['train', 'config.json', '--stage', 'M7(9)', '--overwrite'],
+      /No stage 'M7\(9\)' in this run/,
+    );
+    await fails(['train', 'config.json', '--device', 'cuda:99'], /There is no device cuda:99 here/);
+    await fails(['resume', 'target'], /target is no run folder/);
+    await fails(['segment', 'missing.png', '-r', 'run', '-o', 'x'], /No such file or folder: missing\.png/);
+    await fails(['segment', 'run/stages', '-r', 'run', '-o', 'x'], /No image in the folder run\/stages/);
+    await fails(['segment', 'text.png', '-r', 'run', '-o', 'x'], /text\.png: cannot be decoded/);
+    await fails(['segment', 'target', 'target', '-r', 'run', '-o', 'x'], /would both be written as/);
+    await fails(
+      ['segment', 'target', '-r', 'run', '-o', 'text.png'],
+      /text\.png: a file of that name is in the way/,
+    );
+    await fails(['segment', 'target', '-w', 'text.png', '-o', 'x'], /text\.png/);
+    await fails(['segment', 'target', '-w', 'missing', '-o', 'x'], /No such weights file: missing/);
+    await fails(
+      ['segment', 'target', '-r', 'run', '--stage', 'F(1)', '-o', 'x'],
+      /no finished segmenter stage 'F\(1\)'/,
+    );
+    await fails(['translate', 'source', '-w', weights, '-o', 'x'], /not of a translator/);
+    await fails(['evaluate', '-r', 'run', '--classes', 'a,b'], /segments 3 classes, but --classes names 2/);
+    await fails(
+      [
+        'evaluate',
+        '-r',
+        'run',
+        '--images',
+        'target/images',
+        '--labels',
+        'target/labels',
+        '--label-map',
+        'gta5',
+      ],
+      /'gta5' gives classes up to 18, but there are 3 classes/,
+    );
+  });
+
+  it('leaves no temporary file anywhere', () => {
+    assert.deepEqual(temporaryFiles(folder.path), []);
+  });
+});
+
+describe('command line: being stopped', () => {
+  const folder = temporaryFolder();
+
+  it('SIGINT during training: code 130 within two seconds, what is complete is kept, and resume goes on', async () => {
+    await writeTinyData(folder.path);
+    const config = writeTinyConfig(folder.path, {
+      translation: { steps: 40 },
+      loop: { rounds: 1, selfTrainingRounds: 0 },
+    });
+    const { code, stdout, stderr, afterSignalMs } = await bidiseg(['train', config, '--json'], {
+      cwd: folder.path,
+      signal: { name: 'SIGINT', onceStdoutHas: '{"event":"step","stage":"round-1/translator"' },
+    });
+    assert.equal(code, 130);
+    assert.ok(afterSignalMs < 2000, `${afterSignalMs} ms`);
+    const message = 'interrupted; finished stages (M(0)) are kept in run; go on with: bidiseg resume run';
+    assert.equal(stderr.trimEnd().split('\n').at(-1), `bidiseg: ${message}`);
+    assert.deepEqual(jsonLines(stdout).at(-1), { event: 'error', code: 'ERR_INTERRUPTED', message });
+    assert.deepEqual(temporaryFiles(folder.path), []);
+
+    const resumed = await bidiseg(['resume', 'run'], { cwd: folder.path });
+    assert.equal(resumed.code, 0, resumed.stderr);
+    assert.match(resumed.stdout, /^M\(0\) {2}already complete$/m);
+    assert.match(resumed.stdout, /^M0\(1\) +\d+\.\d /m);
+  });
+
+  it('SIGTERM during segmentation: code 143 and whole images only', async () => {
+    const images = Array.from({ length: 40 }, (_, i) => `in/${i}/same-${i}.png`);
+    const image = { data: new Uint8Array(3 * 320 * 240).fill(100), width: 320, height: 240 };
+    const { writeImage } = await import('../../lib/data/image-files.js');
+    for (const file of images) {
+      mkdirSync(path.join(folder.path, path.dirname(file)), { recursive: true });
+      await writeImage(path.join(folder.path, file), image);
+    }
+    const { code, stderr, afterSignalMs } = await bidiseg(
+      ['segment', 'in', '-r', 'run', '-o', 'out', '--size', '320x240', '--json'],
+      { cwd: folder.path, signal: { name: 'SIGTERM', onceStdoutHas: '"done":2' } },
+    );
+    assert.equal(code, 143);
+    assert.ok(afterSignalMs < 2000, `${afterSignalMs} ms`);
+    assert.match(stderr, /^bidiseg: interrupted; \d+ of 40 images finished in out\n$/);
+    assert.deepEqual(temporaryFiles(folder.path), []);
+  });
+});

@@ -1,0 +1,104 @@
+import assert from 'node:assert/strict';
+import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { bidiseg, jsonLines, temporaryFolder } from './command-line.js';
+
+const COMMANDS = ['demo', 'train', 'resume', 'translate', 'pseudo-label', 'segment', 'evaluate', 'info'];
+const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+
+describe('command line: usage', () => {
+  const folder = temporaryFolder();
+
+  it('lists every command in its help', async () => {
+    const { code, stdout, stderr } = await bidiseg(['--help']);
+    assert.equal(code, 0);
+    assert.equal(stderr, '');
+    for (const command of COMMANDS) assert.match(stdout, new RegExp(`^  ${command} `, 'm'));
+  });
+
+  for (const command of COMMANDS) {
+    it(`${command} --help tells its options and gives examples`, async () => {
+      const { code, stdout, stderr } = await bidiseg([command, '--help']);
+      assert.equal(code, 0);
+      assert.equal(stderr, '');
+      assert.match(stdout, new RegExp(`^Usage: bidiseg ${command} `));
+      assert.match(stdout, /--json/);
+      assert.match(stdout, new RegExp(`^Examples:\n {2}\\$ bidiseg ${command}`, 'm'));
+    });
+  }
+
+  it('--version is that of the package', async () => {
+    const { version } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8'));
+    assert.deepEqual(await bidiseg(['--version']).then(({ code, stdout }) => [code, stdout]), [
+      0,
+      `${version}\n`,
+    ]);
+  });
+
+  const mistakes: [args: string[], message: RegExp][] = [
+    [['train', '--bogus'], /^bidiseg: unknown option '--bogus'; see 'bidiseg train --help'$/],
+    [['traim'], /^bidiseg: unknown command 'traim' \(Did you mean train\?\); see 'bidiseg --help'$/],
+    [['train'], /^bidiseg: missing required argument 'config'; see 'bidiseg train --help'$/],
+    [['segment', 'a.png'], /^bidiseg: required option '-o, --output <folder>' not specified; see/],
+    [
+      ['segment', 'a.png', '-o', 'x', '--size', '12'],
+      /'12' is invalid. Expected WIDTHxHEIGHT, such as 512x256; see/,
+    ],
+    [['pseudo-label', '-o', 'x', '--portion', '1.5'], /'1.5' is invalid. Expected a number from 0 to 1; see/],
+    [['demo', '--set', 'seed'], /Expected KEY=VALUE, such as segmentation.steps=500; see/],
+    [['evaluate'], /^bidiseg: Give either --weights FILE or --run FOLDER/],
+    [
+      ['train', 'x.yaml', '--resume', '--overwrite'],
+      /^bidiseg: --resume and --overwrite exclude each other$/,
+    ],
+  ];
+  for (const [args, message] of mistakes) {
+    it(`'${args.join(' ')}' is a usage error: one line, exit code 2`, async () => {
+      const { code, stdout, stderr } = await bidiseg(args, { cwd: folder.path });
+      assert.equal(code, 2);
+      assert.equal(stdout, '');
+      assert.match(stderr, /^[^\n]*\n$/);
+      assert.match(stderr.trimEnd(), message);
+    });
+  }
+
+  it('info tells versions and devices', async () => {
+    const { code, stdout, stderr } = await bidiseg(['info']);
+    assert.equal(code, 0);
+    assert.equal(stderr, '');
+    assert.match(stdout, /^LibTorch +\d+\.\d+\.\d+ from /m);
+    assert.match(stdout, /^devices +cpu/m);
+  });
+
+  it('info --json is one object', async () => {
+    const { code, stdout } = await bidiseg(['info', '--json']);
+    assert.equal(code, 0);
+    const [info, ...others] = jsonLines(stdout) as [{ event: string; native: { threads: number } }];
+    assert.deepEqual(others, []);
+    assert.equal(info.event, 'result');
+    assert.ok(info.native.threads >= 1);
+  });
+
+  it('info works without the addon, and says so', async () => {
+    // A copy of the compiled package without its build folder.
+    const copy = path.join(folder.path, 'copy');
+    mkdirSync(path.join(copy, 'dist'), { recursive: true });
+    cpSync(path.join(ROOT, 'dist', 'lib'), path.join(copy, 'dist', 'lib'), { recursive: true });
+    cpSync(path.join(ROOT, 'package.json'), path.join(copy, 'package.json'));
+    symlinkSync(path.join(ROOT, 'node_modules'), path.join(copy, 'node_modules'));
+    const main = path.join(copy, 'dist', 'lib', 'cli', 'main.js');
+
+    const { code, stdout, stderr } = await bidiseg(['info'], { main });
+    assert.equal(code, 1);
+    assert.match(stdout, /^native part +not loaded$/m);
+    assert.match(
+      stderr,
+      /^bidiseg: The native addon of bidiseg cannot be loaded\. [^\n]*npm run setup[^\n]*\n$/,
+    );
+    const json = await bidiseg(['info', '--json'], { main });
+    assert.equal(json.code, 1);
+    assert.equal(jsonLines(json.stdout)[0]!.native, null);
+    rmSync(copy, { recursive: true });
+  });
+});
