@@ -65,10 +65,7 @@ async function evaluateCommand(options: EvaluateOptions, context: CommandContext
   const { Segmenter } = await import('../../models/segmenter.js');
   const { toSize } = await import('../../training/datasets.js');
   const { evaluate } = await import('../../evaluate.js');
-  using segmenter = await Segmenter.fromFile(file, {
-    device,
-    signal: context.signal,
-  });
+  using segmenter = await Segmenter.fromFile(file, { device, signal: context.signal });
   const { classCount } = segmenter.options;
   const names = options.classes ?? (await classesOf(config, classCount)).names;
   if (names.length !== classCount) {

@@ -71,10 +71,7 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
   const { toSize } = await import('../../training/datasets.js');
   const { Segmenter } = await import('../../models/segmenter.js');
   const { writeColorLabels, writeImage, writeLabels } = await import('../../data/image-files.js');
-  using segmenter = await Segmenter.fromFile(file, {
-    device,
-    signal: context.signal,
-  });
+  using segmenter = await Segmenter.fromFile(file, { device, signal: context.signal });
   prepareOutputFolder(output);
   context.outputs.push(output);
   const { names, palette } = await classesOf(config, segmenter.options.classCount);
@@ -101,10 +98,12 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
       });
       const labels: LabelImage = { data, width: image.width, height: image.height };
       const target = (kind: Kind) => resultFile(path.join(output, kind), name);
-      if (write.includes('labels')) await writeLabels(await target('labels'), labels);
-      if (write.includes('color')) await writeColorLabels(await target('color'), labels, palette);
-      if (write.includes('overlay'))
-        await writeImage(await target('overlay'), overlay(full, labels, palette));
+      const writers: Record<Kind, (file: string) => Promise<void>> = {
+        labels: (file) => writeLabels(file, labels),
+        color: (file) => writeColorLabels(file, labels, palette),
+        overlay: (file) => writeImage(file, overlay(full, labels, palette)),
+      };
+      await Promise.all(write.map(async (kind) => writers[kind](await target(kind))));
     },
   );
   context.console.result(

@@ -50,10 +50,7 @@ async function translate(
   const { toSize } = await import('../../training/datasets.js');
   const { Translator } = await import('../../models/translator.js');
   const { writeImage } = await import('../../data/image-files.js');
-  using translator = await Translator.fromFile(file, {
-    device,
-    signal: context.signal,
-  });
+  using translator = await Translator.fromFile(file, { device, signal: context.signal });
   prepareOutputFolder(output);
   context.outputs.push(output);
   const pair = config?.sizes.translation[direction === 'source-to-target' ? 'source' : 'target'];
