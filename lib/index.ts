@@ -1,5 +1,25 @@
+export * from './config/load.js';
+export { PRESETS, type PresetName } from './config/presets.js';
+export type {
+  Config,
+  ConfigInput,
+  LoopOptions,
+  PartialConfig,
+  Schedule,
+  SegmentationOptions,
+  SizePair,
+  TranslationOptions,
+} from './config/schema.js';
+export * from './data/dataset.js';
+export * from './data/embedded-dataset.js';
+export * from './data/image-files.js';
+export * from './data/label-maps.js';
+export * from './data/loader.js';
+export * from './data/random.js';
+export * from './data/street-scenes.js';
 export * from './device.js';
 export * from './errors.js';
+export * from './evaluate.js';
 export * from './losses.js';
 export * from './metrics.js';
 export { Network } from './models/network.js';
@@ -8,6 +28,18 @@ export * from './models/segmenter.js';
 export * from './models/translator.js';
 export * from './optimizers.js';
 export * from './pixels.js';
+export * from './run/run-folder.js';
+export * from './run/train.js';
 export * from './steps.js';
 export * from './tensor.js';
 export * from './thresholds.js';
+export * from './training/bidirectional.js';
+export * from './training/datasets.js';
+export * from './training/events.js';
+export * from './training/models.js';
+export * from './training/plan.js';
+export * from './training/schedules.js';
+export * from './training/segmentation-trainer.js';
+export * from './training/self-training.js';
+export * from './training/translate-dataset.js';
+export * from './training/translation-trainer.js';

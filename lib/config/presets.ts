@@ -37,6 +37,8 @@ const cpuSmall: PartialConfig = {
     steps: 600,
     batchSize: 2,
     flip: true,
+    // Five times the published rate: hundreds of steps here, not a hundred thousand.
+    learningRate: 1e-3,
     identityWeight: 5,
     perceptualForm: 'normalised-mse',
   },
@@ -65,8 +67,9 @@ const demo: PartialConfig = {
     evaluation: [128, 96],
   },
   segmenter: { ...cpuSmall.segmenter, width: 0.25 },
-  segmentation: { ...cpuSmall.segmentation, steps: 300, pseudoLabelSteps: 300, sourceOnlySteps: 300 },
-  translation: { ...cpuSmall.translation, steps: 300, batchSize: 1 },
+  segmentation: { ...cpuSmall.segmentation, steps: 350, pseudoLabelSteps: 350, sourceOnlySteps: 350 },
+  translation: { ...cpuSmall.translation, steps: 600, batchSize: 1 },
+  loop: { rounds: 2, selfTrainingRounds: 2, selfTrainingRoundsLast: 1 },
 };
 
 /** Named starting points of a config: a file's keys override its preset's, and those the schema's defaults. */

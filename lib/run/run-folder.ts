@@ -182,6 +182,12 @@ export async function resumeConfig(
   return { ...(await loadConfig(configFile(folder), options)), output: path.resolve(folder) };
 }
 
+/** Whether `config.output` holds a run that `resume` would go on with: one of the same config. */
+export async function holdsRunOf(config: Config): Promise<boolean> {
+  if (!existsSync(configFile(config.output))) return false;
+  return firstDifference(await resumeConfig(config.output), config) === undefined;
+}
+
 /**
  * What `summary.json` of a run folder says.
  *
