@@ -245,6 +245,42 @@ describe('command line: a run and the use of its networks', () => {
   });
 });
 
+describe('command line: the demo', () => {
+  const folder = temporaryFolder();
+  const small = {
+    'data.embedded.sourceCount': 3,
+    'data.embedded.targetCount': 2,
+    'data.embedded.validationCount': 2,
+    'segmentation.sourceOnlySteps': 1,
+    'segmentation.batchSize': 1,
+    'loop.rounds': 0,
+  };
+  const sets = Object.entries(small).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
+  const demo = (args: string[]) => bidiseg(['demo', ...sets, ...args], { cwd: folder.path });
+
+  it('makes its data, trains and shows the result; a second time it only shows it', async () => {
+    const first = await demo([]);
+    assert.equal(first.code, 0, first.stderr);
+    assert.match(first.stdout, /^M\(0\) +\d+\.\d +– +1 /m);
+    assert.match(first.stdout, /^summary {3}runs\/demo\/summary\.json$/m);
+    assert.ok(existsSync(path.join(folder.path, 'runs/demo/data/dataset.json')));
+    const second = await demo([]);
+    assert.match(second.stdout, /^M\(0\) {2}already complete$/m);
+  });
+
+  it('replaces its run when the config is another, and when told', async () => {
+    for (const args of [
+      ['--seed', '2'],
+      ['--seed', '2', '--overwrite'],
+    ]) {
+      const { code, stdout, stderr } = await demo(args);
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /seed 2/);
+      assert.doesNotMatch(stdout, /already complete/);
+    }
+  });
+});
+
 describe('command line: being stopped', () => {
   const folder = temporaryFolder();
 
