@@ -57,14 +57,19 @@ void Sgd::step_group(const std::vector<size_t>& indices, int repeats, double lea
   auto gradients = gradients_of(values);
   auto momentum = select(momentum_, indices);
   const int moves = options_.repeated_step ? repeats : 1;
+  double decay = options_.weight_decay;
+  if (moves > 1 && decay != 0) {
+    for (auto& gradient : gradients) gradient = gradient.clone();  // its owner's stays what backward() made it
+  }
   for (int move = 0; move < moves; ++move) {
-    if (options_.weight_decay != 0) at::_foreach_add_(gradients, values, options_.weight_decay);
-    if (options_.momentum == 0) {
-      at::_foreach_add_(values, gradients, -learning_rate);
-      continue;
+    if (moves > 1 && options_.weight_decay != 0) {
+      at::_foreach_add_(gradients, values, options_.weight_decay);
+      decay = 0;
     }
-    at::_fused_sgd_(values, gradients, momentum, /*weight_decay=*/0.0, options_.momentum, learning_rate,
-                    /*dampening=*/0.0, /*nesterov=*/false, /*maximize=*/false, /*is_first_step=*/false);
+    // Without momentum the kernel wants no buffers.
+    at::_fused_sgd_(values, gradients, options_.momentum == 0 ? std::vector<at::Tensor>() : momentum, decay,
+                    options_.momentum, learning_rate, /*dampening=*/0.0, /*nesterov=*/false, /*maximize=*/false,
+                    /*is_first_step=*/false);
   }
 }
 
