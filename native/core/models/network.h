@@ -86,6 +86,21 @@ class FrozenScope {
   bool was_frozen_;
 };
 
+/// Training or evaluation mode for a scope; then the mode that the network's owner chose.
+class ModeScope {
+ public:
+  ModeScope(Network& network, bool training) : network_(network), was_training_(network.is_training()) {
+    network_.train(training);
+  }
+  ~ModeScope() { network_.train(was_training_); }
+  ModeScope(const ModeScope&) = delete;
+  ModeScope& operator=(const ModeScope&) = delete;
+
+ private:
+  Network& network_;
+  bool was_training_;
+};
+
 /// Copies `state` into the parameters and buffers of `network`, by name. Every name must occur on both sides with the
 /// same shape; otherwise InvalidArgument names the first few differences and nothing is changed.
 void load_state(Network& network, const std::vector<std::pair<std::string, at::Tensor>>& state);

@@ -24,7 +24,7 @@ void check_pair(const at::Tensor& labels, const at::Tensor& confidence) {
 Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
                    ResizeOrder order, bool with_confidence) {
   at::NoGradGuard no_grad;
-  segmenter.eval();
+  const ModeScope evaluation(segmenter, /*training=*/false);
   at::Tensor scores = segmenter.forward(segmenter_input(rgb_bytes));
   if (order == ResizeOrder::kLogits) {
     scores = resize_bilinear(scores, height, width);

@@ -5,6 +5,30 @@
 #include "core/training/finite.h"
 
 namespace bidiseg {
+namespace {
+
+// The forward passes move a network's running statistics; this puts them back unless the step is applied.
+class RunningStatistics {
+ public:
+  explicit RunningStatistics(const Network& network) : live_(network.buffers()) {
+    for (const auto& buffer : live_) before_.push_back(buffer.clone());
+  }
+  ~RunningStatistics() {
+    if (kept_) return;
+    at::NoGradGuard no_grad;
+    for (size_t i = 0; i < live_.size(); ++i) live_[i].copy_(before_[i]);
+  }
+  RunningStatistics(const RunningStatistics&) = delete;
+  RunningStatistics& operator=(const RunningStatistics&) = delete;
+
+  void keep() { kept_ = true; }
+
+ private:
+  std::vector<at::Tensor> live_, before_;
+  bool kept_ = false;
+};
+
+}  // namespace
 
 SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmenter,
                                    std::unique_ptr<Optimizer> segmenter_optimizer,
@@ -20,7 +44,8 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
                                          double learning_rate, double discriminator_learning_rate) {
   SegmentationLosses losses;
   const at::Device device = segmenter_->device();
-  segmenter_->train();
+  const ModeScope training(*segmenter_, /*training=*/true);
+  RunningStatistics statistics(*segmenter_);
   segmenter_optimizer_->zero_grad();
   if (discriminator_) discriminator_optimizer_->zero_grad();
 
@@ -68,6 +93,7 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
   }
 
   throw_if_cancelled();  // the last point: from here on the step is applied whole
+  statistics.keep();
   segmenter_optimizer_->step(learning_rate);
   segmenter_optimizer_->zero_grad();
   if (discriminator_ && target.images.defined()) {

@@ -68,7 +68,7 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
     }
 
     if (segmenter_ && (options_.perceptual_weight != 0 || options_.perceptual_reconstruction_weight != 0)) {
-      segmenter_->eval();
+      const ModeScope evaluation(*segmenter_, /*training=*/false);
       FrozenScope frozen_segmenter(*segmenter_);
       const auto logits = [&](const at::Tensor& rgb) {
         return segmenter_->forward(segmenter_input_from_translator(rgb));
@@ -96,9 +96,14 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
     total.backward();
   }
 
-  compute_discriminator_gradients(source, target, fake_source.detach(), fake_target.detach(), losses);
+  // The pools as they will be: the images are shared, so that a copy is cheap.
+  ImagePool fake_target_pool = fake_target_pool_, fake_source_pool = fake_source_pool_;
+  compute_discriminator_gradients(source, target, fake_source_pool.exchange(fake_source.detach()),
+                                  fake_target_pool.exchange(fake_target.detach()), losses);
 
   throw_if_cancelled();  // the last point: from here on the step is applied whole
+  fake_target_pool_ = std::move(fake_target_pool);
+  fake_source_pool_ = std::move(fake_source_pool);
   generator_optimizer_.step(learning_rate);
   discriminator_optimizer_.step(learning_rate);
   generator_optimizer_.zero_grad();
@@ -118,10 +123,8 @@ void TranslationStep::compute_discriminator_gradients(const at::Tensor& source, 
     loss.backward();
     return value;
   };
-  losses.discriminator_target = judge(*networks_.target_critic, target, fake_target_pool_.exchange(fake_target),
-                                      "discriminator (target)");
-  losses.discriminator_source = judge(*networks_.source_critic, source, fake_source_pool_.exchange(fake_source),
-                                      "discriminator (source)");
+  losses.discriminator_target = judge(*networks_.target_critic, target, fake_target, "discriminator (target)");
+  losses.discriminator_source = judge(*networks_.source_critic, source, fake_source, "discriminator (source)");
 }
 
 }  // namespace bidiseg
