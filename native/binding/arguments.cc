@@ -121,7 +121,11 @@ at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>
   }
   at::Tensor tensor = at::empty(shape, found->type);
   if (elements > 0) {
-    const auto* bytes = static_cast<const uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
+    // Not by array.ArrayBuffer(), which fails for shared memory.
+    void* bytes = nullptr;
+    if (napi_get_typedarray_info(array.Env(), array, nullptr, nullptr, &bytes, nullptr, nullptr) != napi_ok) {
+      throw InvalidArgument(std::string("The elements of ") + name + " cannot be read");
+    }
     std::memcpy(tensor.mutable_data_ptr(), bytes, tensor.nbytes());
   }
   return tensor;
