@@ -22,7 +22,10 @@ inline PerceptualForm perceptual_form_option(const Options& options) {
 
 inline AdamOptions adam_options(const Options& options, const char* betas_key) {
   const auto betas = options.numbers(betas_key);
-  if (betas.size() != 2) throw InvalidArgument(std::string("Expected two numbers for ") + betas_key);
+  const auto fits = [](double beta) { return beta >= 0 && beta < 1; };  // 1 would divide by 0
+  if (betas.size() != 2 || !fits(betas[0]) || !fits(betas[1])) {
+    throw InvalidArgument(std::string("Expected two numbers from 0 to below 1 for ") + betas_key);
+  }
   return {.beta1 = betas[0], .beta2 = betas[1]};
 }
 
