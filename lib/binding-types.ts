@@ -136,6 +136,7 @@ export interface NativeBinding {
   networkSetTraining(network: NetworkHandle, training: boolean): Promise<void>;
   networkSetFrozen(network: NetworkHandle, frozen: boolean): Promise<void>;
   networkState(network: NetworkHandle): Promise<StateEntry[]>;
+  networkCheckState(network: NetworkHandle, names: string[], tensors: TensorHandle[]): Promise<void>;
   networkLoadState(network: NetworkHandle, names: string[], tensors: TensorHandle[]): Promise<void>;
   networkParameterCount(network: NetworkHandle): number;
 

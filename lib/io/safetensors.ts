@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { open, rename, rm } from 'node:fs/promises';
 import { native } from '../binding.js';
 import type { Dtype, StateEntry, TensorHandle } from '../binding-types.js';
@@ -29,6 +30,7 @@ interface TensorHeader {
   shape: number[];
   /** From the start of the file. */
   offset: number;
+  bytes: number;
 }
 
 /** The header of a safetensors file. */
@@ -37,57 +39,66 @@ export interface SafetensorsHeader {
   tensors: TensorHeader[];
 }
 
+type Complaint = (what: string, cause?: unknown) => DataError;
+
 /** Reads and checks a file's header. @throws DataError naming the file and what is wrong with it. */
 export async function readSafetensorsHeader(file: string): Promise<SafetensorsHeader> {
-  const bad = (what: string, cause?: unknown) =>
+  const bad: Complaint = (what, cause) =>
     new DataError(`${file} is not a usable safetensors file: ${what}`, { cause });
-  let handle: Awaited<ReturnType<typeof open>>;
   try {
-    handle = await open(file, 'r');
-  } catch (cause) {
-    throw new DataError(`${file} cannot be opened: ${(cause as Error).message}`, { cause });
-  }
-  try {
-    const { size } = await handle.stat();
-    const prefix = Buffer.alloc(8);
-    const { bytesRead } = await handle.read(prefix, 0, 8, 0);
-    if (bytesRead < 8) throw bad('it is shorter than 8 bytes');
-    const length = Number(prefix.readBigUInt64LE());
-    if (length > MAX_HEADER_BYTES || length + 8 > size) {
-      throw bad(`its header claims ${length} bytes, the file has ${size}`);
-    }
-    const text = Buffer.alloc(length);
-    await handle.read(text, 0, length, 8);
-    let json: unknown;
+    const handle = await open(file, 'r');
     try {
-      json = JSON.parse(text.toString('utf8'));
-    } catch (cause) {
-      throw bad('its header is not JSON', cause);
-    }
-    if (typeof json !== 'object' || json === null || Array.isArray(json)) {
-      throw bad('its header is not a JSON object');
-    }
-    const metadata: Record<string, string> = Object.create(null);
-    const tensors: TensorHeader[] = [];
-    for (const [name, entry] of Object.entries(json)) {
-      if (name === '__metadata__') {
-        for (const [key, value] of Object.entries(entry as object)) metadata[key] = String(value);
-      } else {
-        tensors.push(parseEntry(name, entry, 8 + length, bad));
+      const { size } = await handle.stat();
+      const prefix = Buffer.alloc(8);
+      const { bytesRead } = await handle.read(prefix, 0, 8, 0);
+      if (bytesRead < 8) throw bad('it is shorter than 8 bytes');
+      const length = Number(prefix.readBigUInt64LE());
+      if (length > MAX_HEADER_BYTES || length + 8 > size) {
+        throw bad(`its header claims ${length} bytes, the file has ${size}`);
       }
+      const text = Buffer.alloc(length);
+      await handle.read(text, 0, length, 8);
+      return parseHeader(text.toString('utf8'), 8 + length, size, bad);
+    } finally {
+      await handle.close();
     }
-    return { metadata, tensors };
-  } finally {
-    await handle.close();
+  } catch (cause) {
+    if (cause instanceof DataError) throw cause;
+    throw new DataError(`${file} cannot be read: ${(cause as Error).message}`, { cause });
   }
 }
 
-function parseEntry(
-  name: string,
-  entry: unknown,
-  dataStart: number,
-  bad: (what: string) => DataError,
-): TensorHeader {
+function parseHeader(text: string, dataStart: number, size: number, bad: Complaint): SafetensorsHeader {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw bad('its header is not JSON', cause);
+  }
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) {
+    throw bad('its header is not a JSON object');
+  }
+  const metadata: Record<string, string> = Object.create(null);
+  const tensors: TensorHeader[] = [];
+  for (const [name, entry] of Object.entries(json)) {
+    if (name !== '__metadata__') tensors.push(parseEntry(name, entry, dataStart, bad));
+    else for (const [key, value] of Object.entries(entry ?? {})) metadata[key] = String(value);
+  }
+  // The format wants the tensors to fill the file. Were they allowed to lie upon each other, a small file could ask for
+  // any amount of memory.
+  let end = dataStart;
+  for (const { name, offset, bytes } of tensors.toSorted(
+    (a, b) => a.offset - b.offset || a.bytes - b.bytes,
+  )) {
+    if (offset !== end)
+      throw bad(`tensor '${name}' ${offset < end ? 'overlaps another' : 'has a gap before it'}`);
+    end += bytes;
+  }
+  if (end !== size) throw bad(`its tensors end at byte ${end}, the file has ${size}`);
+  return { metadata, tensors };
+}
+
+function parseEntry(name: string, entry: unknown, dataStart: number, bad: Complaint): TensorHeader {
   const { dtype, shape, data_offsets } = (entry ?? {}) as Record<string, unknown>;
   const type = typeof dtype === 'string' && Object.hasOwn(DTYPES, dtype) ? DTYPES[dtype] : undefined;
   if (!type) throw bad(`tensor '${name}' has the unsupported dtype ${JSON.stringify(dtype)}`);
@@ -101,7 +112,7 @@ function parseEntry(
   if (end - begin !== bytes) {
     throw bad(`tensor '${name}' takes ${end - begin} bytes but its shape and dtype need ${bytes}`);
   }
-  return { name, dtype: type.name, shape, offset: dataStart + begin };
+  return { name, dtype: type.name, shape, offset: dataStart + begin, bytes };
 }
 
 /** Reads all tensors; the caller disposes them. */
@@ -136,11 +147,15 @@ export async function writeSafetensors(
   bytes.writeBigUInt64LE(BigInt(bytes.length - 8));
   bytes.write(json, 8);
 
-  const temporary = `${file}.${process.pid}.tmp`;
+  const temporary = `${file}.${randomUUID()}.tmp`; // others, in this process too, may save to the same name
   try {
     const tensors = entries.map(({ tensor }) => tensor);
     await call((token) => native.writeTensorFile(temporary, bytes, tensors, token), signal);
-    await rename(temporary, file);
+    try {
+      await rename(temporary, file);
+    } catch (cause) {
+      throw new DataError(`${file} cannot be written: ${(cause as Error).message}`, { cause });
+    }
   } catch (error) {
     await rm(temporary, { force: true });
     throw error;

@@ -1,6 +1,6 @@
 import { native } from '../binding.js';
 import type { NetworkHandle, StateEntry } from '../binding-types.js';
-import { DataError } from '../errors.js';
+import { DataError, InvalidArgumentError } from '../errors.js';
 import { readSafetensors, readSafetensorsHeader, writeSafetensors } from '../io/safetensors.js';
 import { call, callSync, NativeObject } from '../native-object.js';
 import { Tensor } from '../tensor.js';
@@ -88,6 +88,13 @@ export class Network extends NativeObject<NetworkHandle> {
     return call(() => native.networkState(this.handle));
   }
 
+  /** @internal Rejects with InvalidArgumentError where loadState() would. */
+  async checkState(entries: Pick<StateEntry, 'name' | 'tensor'>[]): Promise<void> {
+    const names = entries.map(({ name }) => name);
+    const tensors = entries.map(({ tensor }) => tensor);
+    await call(() => native.networkCheckState(this.handle, names, tensors));
+  }
+
   /** @internal Copies tensors into parameters and buffers; every name must occur on both sides, with equal shapes. */
   async loadState(entries: Pick<StateEntry, 'name' | 'tensor'>[]): Promise<void> {
     const names = entries.map(({ name }) => name);
@@ -153,16 +160,21 @@ export async function loadNetworks(
 ): Promise<void> {
   const { tensors } = await readSafetensors(file, signal);
   try {
-    for (const { prefix, network } of networks) {
+    const stranger = tensors.find(({ name }) => !networks.some(({ prefix }) => name.startsWith(prefix)));
+    if (stranger) throw new DataError(`${file}: unexpected ${stranger.name}`);
+    const loads = networks.map(({ prefix, network }) => {
       // The empty prefix takes all; otherwise each network takes its own.
       const own = tensors
         .filter(({ name }) => name.startsWith(prefix))
         .map(({ name, tensor }) => ({ name: name.slice(prefix.length), tensor }));
-      try {
-        await network.loadState(own);
-      } catch (cause) {
-        throw new DataError(`${file}: ${(cause as Error).message}`, { cause });
-      }
+      return { network, own };
+    });
+    try {
+      for (const { network, own } of loads) await network.checkState(own); // all of them, before one is changed
+      for (const { network, own } of loads) await network.loadState(own);
+    } catch (cause) {
+      if (!(cause instanceof InvalidArgumentError)) throw cause;
+      throw new DataError(`${file}: ${cause.message}`, { cause });
     }
   } finally {
     for (const { tensor } of tensors) tensor.dispose();

@@ -114,18 +114,34 @@ Napi::Value network_state(const Napi::CallbackInfo& info) {
       });
 }
 
-Napi::Value network_load_state(const Napi::CallbackInfo& info) {
-  if (!info[1].IsArray() || !info[2].IsArray()) throw InvalidArgument("Expected arrays of names and of tensors");
-  const auto names = info[1].As<Napi::Array>();
-  const auto tensors = info[2].As<Napi::Array>();
+// Names and tensors of equal number.
+std::vector<std::pair<std::string, at::Tensor>> state_argument(const Napi::Value& given_names,
+                                                               const Napi::Value& given_tensors) {
+  if (!given_names.IsArray() || !given_tensors.IsArray()) {
+    throw InvalidArgument("Expected arrays of names and of tensors");
+  }
+  const auto names = given_names.As<Napi::Array>();
+  const auto tensors = given_tensors.As<Napi::Array>();
   if (names.Length() != tensors.Length()) throw InvalidArgument("Expected as many tensors as names");
   std::vector<std::pair<std::string, at::Tensor>> state;
   for (uint32_t i = 0; i < names.Length(); ++i) {
     state.emplace_back(names.Get(i).ToString().Utf8Value(), tensor_argument(tensors.Get(i), "tensors"));
   }
-  return run_async(info.Env(), nullptr, [network = Handle<Network>::get(info[0], "network"), state = std::move(state)] {
-    load_state(*network, state);
-  });
+  return state;
+}
+
+Napi::Value network_check_state(const Napi::CallbackInfo& info) {
+  return run_async(info.Env(), nullptr,
+                   [network = Handle<Network>::get(info[0], "network"), state = state_argument(info[1], info[2])] {
+                     check_state(*network, state);
+                   });
+}
+
+Napi::Value network_load_state(const Napi::CallbackInfo& info) {
+  return run_async(info.Env(), nullptr,
+                   [network = Handle<Network>::get(info[0], "network"), state = state_argument(info[1], info[2])] {
+                     load_state(*network, state);
+                   });
 }
 
 Napi::Value network_parameter_count(const Napi::CallbackInfo& info) {
@@ -173,6 +189,7 @@ void export_networks(Napi::Env env, Napi::Object exports) {
   exports.Set("networkSetTraining", Napi::Function::New<guarded<network_set_training>>(env));
   exports.Set("networkSetFrozen", Napi::Function::New<guarded<network_set_frozen>>(env));
   exports.Set("networkState", Napi::Function::New<guarded<network_state>>(env));
+  exports.Set("networkCheckState", Napi::Function::New<guarded<network_check_state>>(env));
   exports.Set("networkLoadState", Napi::Function::New<guarded<network_load_state>>(env));
   exports.Set("networkParameterCount", Napi::Function::New<guarded<network_parameter_count>>(env));
   exports.Set("createOptimizer", Napi::Function::New<guarded<create_optimizer>>(env));

@@ -96,7 +96,7 @@ std::vector<std::pair<std::string, at::Tensor>> state_of(const Network& network)
   return state;
 }
 
-void load_state(Network& network, const std::vector<std::pair<std::string, at::Tensor>>& state) {
+void check_state(const Network& network, const std::vector<std::pair<std::string, at::Tensor>>& state) {
   std::unordered_map<std::string, at::Tensor> incoming(state.begin(), state.end());
   std::vector<std::string> problems;
   const auto own = state_of(network);
@@ -119,8 +119,13 @@ void load_state(Network& network, const std::vector<std::pair<std::string, at::T
     if (problems.size() > kShown) message += "; and " + std::to_string(problems.size() - kShown) + " more";
     throw InvalidArgument(message);
   }
+}
+
+void load_state(Network& network, const std::vector<std::pair<std::string, at::Tensor>>& state) {
+  check_state(network, state);
+  const std::unordered_map<std::string, at::Tensor> incoming(state.begin(), state.end());
   at::NoGradGuard no_grad;
-  for (auto [name, tensor] : own) tensor.copy_(incoming.at(name));
+  for (auto [name, tensor] : state_of(network)) tensor.copy_(incoming.at(name));
 }
 
 }  // namespace bidiseg

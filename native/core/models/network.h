@@ -101,8 +101,11 @@ class ModeScope {
   bool was_training_;
 };
 
-/// Copies `state` into the parameters and buffers of `network`, by name. Every name must occur on both sides with the
-/// same shape; otherwise InvalidArgument names the first few differences and nothing is changed.
+/// Every name of `state` must occur among the parameters and buffers of `network` with the same shape, and the other way
+/// round; otherwise InvalidArgument names the first few differences.
+void check_state(const Network& network, const std::vector<std::pair<std::string, at::Tensor>>& state);
+
+/// Copies `state` into the parameters and buffers of `network`, by name, if check_state() lets it; else nothing changes.
 void load_state(Network& network, const std::vector<std::pair<std::string, at::Tensor>>& state);
 
 /// Parameters, then buffers, by their PyTorch state-dict names; the tensors share storage with the network.
