@@ -1,5 +1,5 @@
 import { native } from './binding.js';
-import { call } from './native-object.js';
+import { call, handleOf } from './native-object.js';
 import { Tensor } from './tensor.js';
 import { checkChoice, checkInteger } from './validate.js';
 
@@ -26,7 +26,15 @@ export async function maskedCrossEntropy(
     normalise: checkChoice('normalise', options.normalise ?? 'valid', ['valid', 'all']),
     ignoreIndex: checkInteger('ignoreIndex', options.ignoreIndex ?? 255),
   };
-  return new Tensor(await call(() => native.maskedCrossEntropy(logits.handle, labels.handle, checked)));
+  return new Tensor(
+    await call(() =>
+      native.maskedCrossEntropy(
+        handleOf('logits', logits, Tensor),
+        handleOf('labels', labels, Tensor),
+        checked,
+      ),
+    ),
+  );
 }
 
 /**
@@ -35,7 +43,11 @@ export async function maskedCrossEntropy(
  */
 export async function domainLoss(discriminatorLogits: Tensor, domain: 'source' | 'target'): Promise<Tensor> {
   checkChoice('domain', domain, ['source', 'target']);
-  return new Tensor(await call(() => native.domainLoss(discriminatorLogits.handle, { domain })));
+  return new Tensor(
+    await call(() =>
+      native.domainLoss(handleOf('discriminatorLogits', discriminatorLogits, Tensor), { domain }),
+    ),
+  );
 }
 
 export interface GanLossOptions {
@@ -46,12 +58,14 @@ export interface GanLossOptions {
 /** ℓ_GAN: how far D_F's scores are from "real" (1) or "fake" (0). */
 export async function ganLoss(scores: Tensor, real: boolean, options: GanLossOptions = {}): Promise<Tensor> {
   const ganMode = checkChoice('mode', options.mode ?? 'least-squares', ['least-squares', 'bce']);
-  return new Tensor(await call(() => native.ganLoss(scores.handle, { real, ganMode })));
+  return new Tensor(await call(() => native.ganLoss(handleOf('scores', scores, Tensor), { real, ganMode })));
 }
 
 /** E|a − b|: the cycle term ℓ_recon and the identity term. */
 export async function l1Loss(input: Tensor, other: Tensor): Promise<Tensor> {
-  return new Tensor(await call(() => native.l1Loss(input.handle, other.handle)));
+  return new Tensor(
+    await call(() => native.l1Loss(handleOf('input', input, Tensor), handleOf('other', other, Tensor))),
+  );
 }
 
 /**
@@ -65,5 +79,11 @@ export async function perceptualLoss(
   form: 'l1' | 'normalised-mse',
 ): Promise<Tensor> {
   const perceptualForm = checkChoice('form', form, ['l1', 'normalised-mse']);
-  return new Tensor(await call(() => native.perceptualLoss(logits.handle, other.handle, { perceptualForm })));
+  return new Tensor(
+    await call(() =>
+      native.perceptualLoss(handleOf('logits', logits, Tensor), handleOf('other', other, Tensor), {
+        perceptualForm,
+      }),
+    ),
+  );
 }

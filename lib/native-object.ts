@@ -9,6 +9,7 @@ import {
   NonFiniteLossError,
   OutOfMemoryError,
 } from './errors.js';
+import { invalidArgument } from './validate.js';
 
 const ERRORS_BY_CODE: Record<string, new (message: string, options?: ErrorOptions) => BidisegError> = {
   ERR_INVALID_ARGUMENT: InvalidArgumentError,
@@ -109,4 +110,16 @@ export abstract class NativeObject<Handle extends NativeHandle> implements Dispo
     this.dispose();
     await native.idle();
   }
+}
+
+/** The native handle of an argument. @throws InvalidArgumentError naming it where it is no `kind`. */
+export function handleOf<Handle extends NativeHandle>(
+  name: string,
+  value: NativeObject<Handle>,
+  // Not a constructor type: those of the networks are private.
+  kind: { readonly name: string; readonly prototype: NativeObject<Handle> },
+): Handle {
+  if (!Object.prototype.isPrototypeOf.call(kind.prototype, Object(value)))
+    throw invalidArgument(name, `an instance of ${kind.name}`, value);
+  return value.handle;
 }

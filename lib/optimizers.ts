@@ -1,7 +1,7 @@
 import { native } from './binding.js';
 import type { OptimizerHandle } from './binding-types.js';
-import type { Network } from './models/network.js';
-import { call, NativeObject } from './native-object.js';
+import { Network } from './models/network.js';
+import { call, handleOf, NativeObject } from './native-object.js';
 import { checkNumber } from './validate.js';
 
 interface CommonOptimizerOptions {
@@ -70,5 +70,7 @@ function common(options: CommonOptimizerOptions) {
 }
 
 async function create(network: Network, options: object): Promise<Optimizer> {
-  return new Optimizer(await call(() => native.createOptimizer(network.handle, options)));
+  return new Optimizer(
+    await call(() => native.createOptimizer(handleOf('network', network, Network), options)),
+  );
 }

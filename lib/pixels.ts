@@ -1,5 +1,5 @@
 import { native } from './binding.js';
-import { call } from './native-object.js';
+import { call, handleOf } from './native-object.js';
 import { Tensor } from './tensor.js';
 
 /**
@@ -7,20 +7,22 @@ import { Tensor } from './tensor.js';
  * (104.00698793, 116.66876762, 122.67891434), not divided.
  */
 export async function segmenterInput(images: Tensor): Promise<Tensor> {
-  return new Tensor(await call(() => native.segmenterInput(images.handle)));
+  return new Tensor(await call(() => native.segmenterInput(handleOf('images', images, Tensor))));
 }
 
 /** RGB bytes [N, H, W, 3] → what a generator takes: RGB float [N, 3, H, W] in [-1, 1]. */
 export async function translatorInput(images: Tensor): Promise<Tensor> {
-  return new Tensor(await call(() => native.translatorInput(images.handle)));
+  return new Tensor(await call(() => native.translatorInput(handleOf('images', images, Tensor))));
 }
 
 /** What a generator gives → what a segmenter takes; differentiable. */
 export async function segmenterInputFromTranslator(images: Tensor): Promise<Tensor> {
-  return new Tensor(await call(() => native.segmenterInputFromTranslator(images.handle)));
+  return new Tensor(
+    await call(() => native.segmenterInputFromTranslator(handleOf('images', images, Tensor))),
+  );
 }
 
 /** What a generator gives → RGB bytes [N, H, W, 3]. */
 export async function translatorOutputBytes(images: Tensor): Promise<Tensor> {
-  return new Tensor(await call(() => native.translatorOutputBytes(images.handle)));
+  return new Tensor(await call(() => native.translatorOutputBytes(handleOf('images', images, Tensor))));
 }

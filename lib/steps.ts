@@ -6,11 +6,11 @@ import type {
   TranslationLosses,
   TranslationStepHandle,
 } from './binding-types.js';
-import type { OutputDiscriminator } from './models/output-discriminator.js';
-import type { Segmenter } from './models/segmenter.js';
-import type { Translator } from './models/translator.js';
-import { call, NativeObject } from './native-object.js';
-import { checkNumber } from './validate.js';
+import { OutputDiscriminator } from './models/output-discriminator.js';
+import { Segmenter } from './models/segmenter.js';
+import { Translator } from './models/translator.js';
+import { call, handleOf, NativeObject } from './native-object.js';
+import { checkNumber, invalidArgument } from './validate.js';
 
 export type { SegmentationLosses, TranslationLosses } from './binding-types.js';
 
@@ -45,7 +45,11 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
   ): Promise<SegmentationStep> {
     return new SegmentationStep(
       await call(() =>
-        native.createSegmentationStep(segmenter.handle, discriminator?.handle ?? null, options),
+        native.createSegmentationStep(
+          handleOf('segmenter', segmenter, Segmenter),
+          discriminator === null ? null : handleOf('discriminator', discriminator, OutputDiscriminator),
+          options,
+        ),
       ),
     );
   }
@@ -112,6 +116,9 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
     segmenter: Segmenter | null,
     options: TranslationStepOptions,
   ): Promise<TranslationStep> {
+    if (!(translator instanceof Translator)) {
+      throw invalidArgument('translator', 'an instance of Translator', translator);
+    }
     const networks = {
       toTarget: translator.toTarget.handle,
       toSource: translator.toSource.handle,
@@ -119,7 +126,13 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
       sourceCritic: translator.sourceCritic.handle,
     };
     return new TranslationStep(
-      await call(() => native.createTranslationStep(networks, segmenter?.handle ?? null, options)),
+      await call(() =>
+        native.createTranslationStep(
+          networks,
+          segmenter === null ? null : handleOf('segmenter', segmenter, Segmenter),
+          options,
+        ),
+      ),
     );
   }
 

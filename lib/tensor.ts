@@ -1,6 +1,6 @@
 import { native } from './binding.js';
 import type { Dtype, TensorHandle, TypedArray } from './binding-types.js';
-import { call, callSync, NativeObject } from './native-object.js';
+import { call, callSync, handleOf, NativeObject } from './native-object.js';
 import { checkInteger, invalidArgument } from './validate.js';
 
 export type { Dtype, TypedArray } from './binding-types.js';
@@ -92,7 +92,7 @@ export class Tensor extends NativeObject<TensorHandle> {
 
   /** Element-wise sum, with broadcasting. */
   async add(other: Tensor): Promise<Tensor> {
-    return new Tensor(await call(() => native.tensorAdd(this.handle, other.handle)));
+    return new Tensor(await call(() => native.tensorAdd(this.handle, handleOf('other', other, Tensor))));
   }
 
   /** Every element times `factor`. */

@@ -2,7 +2,7 @@ import { native } from '../binding.js';
 import type { NetworkHandle, StateEntry } from '../binding-types.js';
 import { DataError, InvalidArgumentError } from '../errors.js';
 import { readSafetensors, readSafetensorsHeader, writeSafetensors } from '../io/safetensors.js';
-import { call, callSync, NativeObject } from '../native-object.js';
+import { call, callSync, handleOf, NativeObject } from '../native-object.js';
 import { Tensor } from '../tensor.js';
 
 /** Version of what bidiseg writes beside the tensors of a weights file. */
@@ -38,7 +38,7 @@ export class Network extends NativeObject<NetworkHandle> {
   /** The network's output for `input`; shapes are those of the subclass. */
   async forward(input: Tensor, options: { signal?: AbortSignal } = {}): Promise<Tensor> {
     const output = await call(
-      (token) => native.networkForward(this.handle, input.handle, token),
+      (token) => native.networkForward(this.handle, handleOf('input', input, Tensor), token),
       options.signal,
     );
     return new Tensor(output);
