@@ -20,7 +20,7 @@ export interface TranslatorOptions {
 export interface TranslateOptions {
   /** How many images there are. */
   count: number;
-  /** Of each image, in pixels; any size. */
+  /** Of each image, in pixels; at least 5. */
   width: number;
   height: number;
   /** Default `source-to-target`. */
@@ -107,8 +107,8 @@ export class Translator implements Disposable {
     ]);
     const job = {
       count: checkInteger('count', options.count, 1),
-      width: checkInteger('width', options.width, 4),
-      height: checkInteger('height', options.height, 4),
+      width: checkInteger('width', options.width, 5),
+      height: checkInteger('height', options.height, 5),
     };
     const { handle } = direction === 'source-to-target' ? this.toTarget : this.toSource;
     return call((token) => native.translate(handle, images, job, token), options.signal);
