@@ -1,0 +1,45 @@
+import type { SegmentationStepOptions, StepBatch, TranslationStepOptions } from 'bidiseg';
+import { randomBytes } from './random.js';
+
+export interface BatchShape {
+  count: number;
+  height: number;
+  width: number;
+}
+
+/** Noise images, with labels where `classCount` is given, a fifth of them ignored. */
+export function randomBatch(shape: BatchShape, seed: number, classCount?: number): StepBatch {
+  const pixels = shape.count * shape.height * shape.width;
+  const batch: StepBatch = { ...shape, images: randomBytes(pixels * 3, seed) };
+  if (classCount !== undefined) batch.labels = randomBytes(pixels, seed + 1, classCount, 0.2);
+  return batch;
+}
+
+/** The options of a segmentation step as the reference has them. */
+export const SEGMENTATION: SegmentationStepOptions = {
+  normalise: 'valid',
+  ignoreIndex: 255,
+  adversarialWeight: 1e-3,
+  pseudoLabelWeight: 1,
+  optimizer: 'sgd',
+  momentum: 0.9,
+  weightDecay: 5e-4,
+  headLearningRateFactor: 10,
+  repeatedStep: false,
+  adamBetas: [0.9, 0.99],
+  discriminatorBetas: [0.9, 0.99],
+};
+
+/** The options of a translation step as the reference has them, but without an image pool. */
+export const TRANSLATION: TranslationStepOptions = {
+  ganMode: 'least-squares',
+  ganWeight: 1,
+  cycleWeight: 10,
+  identityWeight: 5,
+  perceptualForm: 'normalised-mse',
+  perceptualWeight: 0.1,
+  perceptualReconstructionWeight: 10,
+  poolSize: 0,
+  seed: 1,
+  betas: [0.5, 0.999],
+};

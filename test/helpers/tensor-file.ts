@@ -1,0 +1,78 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import type { Network } from 'bidiseg';
+
+/** A tensor as the tests hand it over: numbers in row-major order. */
+export interface PlainTensor {
+  data: Float32Array | Uint8Array | BigInt64Array;
+  shape: number[];
+}
+
+/** Writes a safetensors file without the package's own writer. */
+export function writeTensors(file: string, tensors: Record<string, PlainTensor>): void {
+  const header: Record<string, unknown> = {};
+  const chunks: Uint8Array[] = [];
+  let offset = 0;
+  for (const [name, { data, shape }] of Object.entries(tensors)) {
+    const dtype = data instanceof Float32Array ? 'F32' : data instanceof Uint8Array ? 'U8' : 'I64';
+    header[name] = { dtype, shape, data_offsets: [offset, offset + data.byteLength] };
+    chunks.push(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    offset += data.byteLength;
+  }
+  writeFileSync(file, Buffer.concat([encodeHeader(JSON.stringify(header)), ...chunks]));
+}
+
+/** The length and the text of a safetensors header. */
+export function encodeHeader(text: string): Buffer {
+  const body = Buffer.from(text);
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(body.length));
+  return Buffer.concat([length, body]);
+}
+
+/** Reads float32 and int64 tensors without the package's own reader. */
+export function readTensors(file: string): Record<string, PlainTensor> {
+  const bytes = readFileSync(file);
+  const start = 8 + Number(bytes.readBigUInt64LE());
+  const header = JSON.parse(bytes.toString('utf8', 8, start)) as Record<
+    string,
+    { dtype: string; shape: number[]; data_offsets: [number, number] }
+  >;
+  const result: Record<string, PlainTensor> = {};
+  for (const [name, entry] of Object.entries(header)) {
+    if (name === '__metadata__') continue;
+    const [begin, end] = entry.data_offsets;
+    const copy = Uint8Array.from(bytes.subarray(start + begin, start + end)).buffer;
+    const data = entry.dtype === 'I64' ? new BigInt64Array(copy) : new Float32Array(copy);
+    result[name] = { data, shape: entry.shape };
+  }
+  return result;
+}
+
+/** A copy of all parameters and buffers of a network, by name. */
+export async function snapshot(network: Network): Promise<Map<string, Float32Array | BigInt64Array>> {
+  const copies = new Map<string, Float32Array | BigInt64Array>();
+  for (const tensors of [await network.parameters(), await network.buffers()]) {
+    for (const [name, tensor] of tensors) {
+      copies.set(name, (await tensor.data()) as Float32Array | BigInt64Array);
+      tensor.dispose();
+    }
+  }
+  return copies;
+}
+
+/** ‖a − b‖ / ‖b‖ over the tensors of `a`; 0 only where they are equal. */
+export function relativeDifference(
+  a: Map<string, Float32Array | BigInt64Array>,
+  b: Map<string, Float32Array | BigInt64Array>,
+): number {
+  let difference = 0;
+  let norm = 0;
+  for (const [name, left] of a) {
+    const right = b.get(name)!;
+    for (let i = 0; i < right.length; ++i) {
+      difference += (Number(left[i]) - Number(right[i])) ** 2;
+      norm += Number(right[i]) ** 2;
+    }
+  }
+  return difference === 0 ? 0 : Math.sqrt(difference / norm);
+}

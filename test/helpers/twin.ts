@@ -1,0 +1,71 @@
+import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { buildInfo, setThreadCount } from 'bidiseg';
+import { ROOT } from './folder.js';
+
+/** A Python that has torch and numpy, or why there is none. */
+export function findPython(): { python: string } | { reason: string } {
+  const candidates = [process.env.PYTHON, 'python3', 'python', join(ROOT, '.libtorch/bin/python')];
+  const script =
+    'import sys, importlib.util as u; sys.exit(not all(u.find_spec(m) for m in ("torch", "numpy")))';
+  for (const python of candidates) {
+    if (python && spawnSync(python, ['-c', script], { stdio: 'ignore' }).status === 0) return { python };
+  }
+  return {
+    reason: 'no Python with torch and numpy: tried $PYTHON, python3, python and .libtorch/bin/python',
+  };
+}
+
+/**
+ * A Python process with the PyTorch twins of the networks, losses and training steps (test/parity/*.py). It starts to
+ * import torch at once, while the test prepares its cases; requests and answers are lines of JSON.
+ */
+export class Twin {
+  readonly #process: ChildProcessWithoutNullStreams;
+  readonly #lines: AsyncIterator<string>;
+  #errors = '';
+
+  constructor(python: string) {
+    this.#process = spawn(python, [join(ROOT, 'test/parity/twin.py')]);
+    this.#process.stderr.on('data', (chunk) => {
+      this.#errors += chunk;
+    });
+    this.#lines = createInterface({ input: this.#process.stdout })[Symbol.asyncIterator]();
+  }
+
+  /** The answer to one request; rejects with Python's traceback. */
+  async ask<T>(request: { do: string; [key: string]: unknown }): Promise<T> {
+    this.#process.stdin.write(`${JSON.stringify(request)}\n`);
+    const { value, done } = await this.#lines.next();
+    if (done) throw new Error(`The Python process ended: ${this.#errors}`);
+    const answer = JSON.parse(value) as { result?: T; error?: string };
+    if (answer.error !== undefined) throw new Error(answer.error);
+    return answer.result as T;
+  }
+
+  close(): void {
+    this.#process.stdin.end();
+  }
+}
+
+/** Starts the twin before a suite, or skips the suite with the reason. */
+export function useTwin(): () => Twin {
+  let twin: Twin | undefined;
+  let threads = 0;
+  before(async function () {
+    const found = findPython();
+    if ('reason' in found) {
+      console.log(`    skipped: ${found.reason}`);
+      this.skip();
+    }
+    twin = new Twin(found.python);
+    threads = (await buildInfo()).threads;
+    await setThreadCount(1); // for small tensors the quickest, and both sides add up in the same order
+  });
+  after(async () => {
+    twin?.close();
+    if (threads > 0) await setThreadCount(threads);
+  });
+  return () => twin!;
+}

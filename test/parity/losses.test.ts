@@ -1,0 +1,144 @@
+import assert from 'node:assert/strict';
+import { domainLoss, ganLoss, l1Loss, maskedCrossEntropy, perceptualLoss, Tensor } from 'bidiseg';
+import { temporaryFolder } from '../helpers/folder.js';
+import { randomBytes, randomNormal } from '../helpers/random.js';
+import { type Measurement, printAndCheck } from '../helpers/table.js';
+import { type PlainTensor, writeTensors } from '../helpers/tensor-file.js';
+import { useTwin } from '../helpers/twin.js';
+
+const LOSS_BOUND = 1e-6;
+const GRADIENT_BOUND = 1e-5;
+
+const numbers = (shape: number[], seed: number): PlainTensor => ({
+  data: randomNormal(
+    shape.reduce((a, b) => a * b),
+    seed,
+    2,
+  ),
+  shape,
+});
+const labels = (shape: number[], seed: number, ignoredShare: number): PlainTensor => ({
+  data: randomBytes(
+    shape.reduce((a, b) => a * b),
+    seed,
+    7,
+    ignoredShare,
+  ),
+  shape,
+});
+
+describe('parity with PyTorch: losses', () => {
+  const twin = useTwin();
+  const folder = temporaryFolder();
+  const rows: Measurement[] = [];
+  after(folder.remove);
+
+  /** Value and gradient of a loss here and in the twin. */
+  async function compare(
+    item: string,
+    name: string,
+    options: Record<string, unknown>,
+    x: PlainTensor,
+    other: PlainTensor | undefined,
+    loss: (x: Tensor, other: Tensor) => Promise<Tensor>,
+  ): Promise<{ loss: number; gradient: Float32Array }> {
+    using input = await Tensor.from(x.data, x.shape).requireGrad();
+    using second = other ? Tensor.from(other.data, other.shape) : undefined;
+    using value = await loss(input, second!);
+    await value.backward();
+    using gradient = (await input.gradient())!;
+    const data = (await gradient.data()) as Float32Array;
+    const lossData = (await value.data()) as Float32Array;
+    const file = folder.path('case');
+    const tensors: Record<string, PlainTensor> = { x, loss: { data: lossData, shape: [] } };
+    tensors.gradient = { data, shape: gradient.shape };
+    if (other) tensors.other = other;
+    writeTensors(file, tensors);
+    const errors = await twin().ask<{ loss: number; gradient: number }>({
+      do: 'loss',
+      loss: name,
+      options,
+      case: file,
+    });
+    rows.push({ item: `${item}, loss`, error: errors.loss, bound: LOSS_BOUND });
+    rows.push({ item: `${item}, gradient`, error: errors.gradient, bound: GRADIENT_BOUND });
+    return { loss: lossData[0]!, gradient: data };
+  }
+
+  it('gives the same values and gradients', async () => {
+    const logits = numbers([2, 7, 9, 13], 1);
+    for (const normalise of ['valid', 'all'] as const) {
+      for (const [what, map] of [
+        ['no label ignored', labels([2, 65, 97], 2, 0)],
+        ['half ignored', labels([2, 65, 97], 3, 0.5)],
+        ['same size', labels([2, 9, 13], 4, 0.3)],
+      ] as const) {
+        const options = { normalise, ignoreIndex: 255 };
+        await compare(
+          `cross-entropy ${normalise}, ${what}`,
+          'maskedCrossEntropy',
+          options,
+          logits,
+          map,
+          (x, y) => maskedCrossEntropy(x, y, options),
+        );
+      }
+      const options = { normalise, ignoreIndex: 3 };
+      await compare(
+        `cross-entropy ${normalise}, ignore index 3`,
+        'maskedCrossEntropy',
+        options,
+        logits,
+        labels([2, 20, 30], 5, 0),
+        (x, y) => maskedCrossEntropy(x, y, options),
+      );
+      const none = { normalise, ignoreIndex: 255 };
+      const empty = await compare(
+        `cross-entropy ${normalise}, all ignored`,
+        'maskedCrossEntropy',
+        none,
+        logits,
+        labels([2, 20, 30], 6, 1),
+        (x, y) => maskedCrossEntropy(x, y, none),
+      );
+      assert.equal(empty.loss, 0);
+      assert.ok(empty.gradient.every((value) => value === 0));
+    }
+    const int64 = BigInt64Array.from(labels([2, 20, 30], 7, 0).data as Uint8Array, BigInt);
+    const options = { normalise: 'valid', ignoreIndex: 255 } as const;
+    await compare(
+      'cross-entropy, int64 labels',
+      'maskedCrossEntropy',
+      options,
+      logits,
+      { data: int64, shape: [2, 20, 30] },
+      (x, y) => maskedCrossEntropy(x, y, options),
+    );
+    const scores = numbers([2, 1, 4, 6], 8);
+    for (const domain of ['source', 'target'] as const) {
+      await compare(`domain, ${domain}`, 'domainLoss', { domain }, scores, undefined, (x) =>
+        domainLoss(x, domain),
+      );
+    }
+    for (const mode of ['least-squares', 'bce'] as const) {
+      for (const real of [true, false]) {
+        await compare(
+          `GAN ${mode}, ${real ? 'real' : 'fake'}`,
+          'ganLoss',
+          { mode, real },
+          scores,
+          undefined,
+          (x) => ganLoss(x, real, { mode }),
+        );
+      }
+    }
+    await compare('L1', 'l1Loss', {}, logits, numbers([2, 7, 9, 13], 9), l1Loss);
+    for (const form of ['l1', 'normalised-mse'] as const) {
+      const other = numbers([2, 7, 9, 13], 10);
+      await compare(`perceptual ${form}`, 'perceptualLoss', { form }, logits, other, (x, y) =>
+        perceptualLoss(x, y, form),
+      );
+    }
+    printAndCheck('losses: relative errors', rows);
+  });
+});

@@ -1,0 +1,30 @@
+"""Reading and writing safetensors with json and numpy, and how errors are measured."""
+
+import json
+
+import numpy
+import torch
+
+DTYPES = {"F32": numpy.float32, "F64": numpy.float64, "U8": numpy.uint8, "I64": numpy.int64}
+
+
+def read(path):
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = file.read()
+    header.pop("__metadata__", None)
+    result = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        values = numpy.frombuffer(data[begin:end], DTYPES[entry["dtype"]])
+        result[name] = torch.from_numpy(values.reshape(entry["shape"]).copy())
+    return result
+
+
+def relative_error(ours, twin):
+    """Norm of the difference over the norm of the twin's; infinite where the shapes differ."""
+    if ours.shape != twin.shape:
+        return float("inf")
+    ours, twin = ours.detach().double(), twin.detach().double()
+    difference = torch.linalg.vector_norm(ours - twin).item()
+    return 0.0 if difference == 0 else difference / max(torch.linalg.vector_norm(twin).item(), 1e-300)

@@ -1,0 +1,234 @@
+"""PyTorch twins of the losses and of whole training iterations, written from the equations."""
+
+import torch
+import torch.nn.functional as F
+
+MEAN_BGR = torch.tensor([104.00698793, 116.66876762, 122.67891434]).view(1, 3, 1, 1)
+
+
+def segmenter_input(images):
+    """RGB bytes [N, H, W, 3] -> BGR minus mean [N, 3, H, W]."""
+    return images.float().flip(3).permute(0, 3, 1, 2).contiguous() - MEAN_BGR
+
+
+def translator_input(images):
+    """RGB bytes [N, H, W, 3] -> RGB in [-1, 1]."""
+    return images.float().permute(0, 3, 1, 2).contiguous() / 255 * 2 - 1
+
+
+def translator_to_segmenter(rgb):
+    return (rgb.flip(1) + 1) / 2 * 255 - MEAN_BGR
+
+
+def upsample(logits, size):
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+def cross_entropy(logits, labels, normalise, ignore):
+    labels = labels.long()
+    log_p = F.log_softmax(upsample(logits, labels.shape[1:]), 1)
+    keep = labels != ignore
+    picked = log_p.gather(1, labels.where(keep, torch.zeros_like(labels)).unsqueeze(1)).squeeze(1)
+    total = -(picked * keep).sum()
+    return total / (max(int(keep.sum()), 1) if normalise == "valid" else labels.numel())
+
+
+def domain_loss(logits, domain):
+    """-log of the probability given to `domain`; the source is 0, the target 1."""
+    return F.softplus(logits if domain == "source" else -logits).mean()
+
+
+def gan_loss(scores, real, mode):
+    if mode == "least-squares":
+        return ((scores - (1 if real else 0)) ** 2).mean()
+    return F.softplus(-scores if real else scores).mean()
+
+
+def l1(a, b):
+    return (a - b).abs().mean()
+
+
+def perceptual(a, b, form):
+    if form == "l1":
+        return l1(a, b)
+    return ((F.instance_norm(a) - F.instance_norm(b)) ** 2).mean()
+
+
+LOSSES = {
+    "maskedCrossEntropy": lambda x, other, o: cross_entropy(x, other, o["normalise"], o["ignoreIndex"]),
+    "domainLoss": lambda x, other, o: domain_loss(x, o["domain"]),
+    "ganLoss": lambda x, other, o: gan_loss(x, o["real"], o["mode"]),
+    "l1Loss": lambda x, other, o: l1(x, other),
+    "perceptualLoss": lambda x, other, o: perceptual(x, other, o["form"]),
+}
+
+
+def set_trainable(module, on):
+    """Turns gradients of the trained parameters off, and on again."""
+    if not hasattr(module, "trained"):
+        module.trained = [p for p in module.parameters() if p.requires_grad]
+    for parameter in module.trained:
+        parameter.requires_grad_(on)
+
+
+class RepeatedSgd:
+    """SGD as the reference's: each parameter is visited several times a step, and each visit adds the decay into the
+    gradient itself."""
+
+    def __init__(self, visits, lr, momentum, weight_decay):
+        self.visits, self.lr, self.momentum, self.weight_decay = visits, lr, momentum, weight_decay
+        self.velocity = {}
+
+    @torch.no_grad()
+    def step(self):
+        for parameter, factor in self.visits:
+            parameter.grad += self.weight_decay * parameter
+            velocity = self.velocity.setdefault(parameter, torch.zeros_like(parameter))
+            velocity.mul_(self.momentum).add_(parameter.grad)
+            parameter -= self.lr * factor * velocity
+
+    def zero_grad(self):
+        for parameter, _ in self.visits:
+            parameter.grad = None
+
+
+def reference_visits(model, head_factor):
+    """The reference's parameter generator: all modules below each part of the backbone, and all parameters of each, so
+    that a parameter comes once for every module that holds it. The head's come once."""
+    visits = []
+    for part in (model.conv1, model.layer1, model.layer2, model.layer3, model.layer4):
+        for module in part.modules():
+            visits += [(p, 1) for p in module.parameters() if p.requires_grad]
+    return visits + [(p, head_factor) for p in model.layer5.parameters()]
+
+
+def segmenter_optimizer(model, o, lr):
+    """DeepLab-v2's: the head learns faster. FCN-8s's: biases learn at twice the rate."""
+    fcn = hasattr(model, "fc6")
+    head_factor = 1 if fcn else o["headLearningRateFactor"]
+
+    def factor(name):
+        return (2 if name.endswith("bias") else 1) if fcn else (head_factor if name.startswith("layer5.") else 1)
+
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if o.get("repeatedStep"):
+        return RepeatedSgd(reference_visits(model, head_factor), lr, o["momentum"], o["weightDecay"])
+    groups = {}
+    for name, p in trained:
+        groups.setdefault(factor(name), []).append(p)
+    groups = [{"params": params, "lr": lr * f} for f, params in groups.items()]
+    if o["optimizer"] == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=o["momentum"], weight_decay=o["weightDecay"])
+    return torch.optim.Adam(groups, lr=lr, betas=tuple(o["adamBetas"]), weight_decay=o["weightDecay"])
+
+
+def train_segmenter(segmenter, discriminator, batches, o, lr, discriminator_lr):
+    """One iteration for every batch, in the reference's order. Returns the losses of each."""
+    optimizer = segmenter_optimizer(segmenter, o, lr)
+    segmenter.train()
+    if discriminator is not None:
+        betas = tuple(o["discriminatorBetas"])
+        discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), lr=discriminator_lr, betas=betas)
+    history = []
+    for batch in batches:
+        losses = {}
+        optimizer.zero_grad()
+        if discriminator is not None:
+            discriminator_optimizer.zero_grad()
+            set_trainable(discriminator, False)
+
+        def probabilities(logits, images):
+            return F.softmax(upsample(logits, images.shape[1:3]), 1)
+
+        source_logits = segmenter(segmenter_input(batch["source.images"]))
+        loss = cross_entropy(source_logits, batch["source.labels"], o["normalise"], o["ignoreIndex"])
+        loss.backward()
+        losses["segmentation"] = loss.item()
+
+        if "target.images" in batch:
+            target_logits = segmenter(segmenter_input(batch["target.images"]))
+            total = 0
+            if discriminator is not None:
+                target_p = probabilities(target_logits, batch["target.images"])
+                adversarial = domain_loss(discriminator(target_p), "source")
+                losses["adversarial"] = adversarial.item()
+                total = total + o["adversarialWeight"] * adversarial
+            if "target.labels" in batch:
+                pseudo = cross_entropy(target_logits, batch["target.labels"], o["normalise"], o["ignoreIndex"])
+                losses["pseudoLabel"] = pseudo.item()
+                total = total + o["pseudoLabelWeight"] * pseudo
+            total.backward()
+
+            if discriminator is not None:
+                set_trainable(discriminator, True)
+                source_p = probabilities(source_logits, batch["source.images"]).detach()
+                for name, p, domain in (
+                    ("discriminatorSource", source_p, "source"),
+                    ("discriminatorTarget", target_p.detach(), "target"),
+                ):
+                    loss = domain_loss(discriminator(p), domain)
+                    (loss / 2).backward()
+                    losses[name] = loss.item()
+        optimizer.step()
+        if discriminator is not None and "target.images" in batch:
+            discriminator_optimizer.step()
+        history.append(losses)
+    return history
+
+
+def train_translator(networks, segmenter, batches, o, lr):
+    """CycleGAN's iteration with the perceptual terms of Eq. 2. `networks`: F, F^-1, D of the target, D of the source."""
+    to_target, to_source, target_critic, source_critic = networks
+    betas = tuple(o["betas"])
+    generators = [*to_target.parameters(), *to_source.parameters()]
+    generator_optimizer = torch.optim.Adam(generators, lr=lr, betas=betas)
+    critics = [*target_critic.parameters(), *source_critic.parameters()]
+    critic_optimizer = torch.optim.Adam(critics, lr=lr, betas=betas)
+    if segmenter is not None:
+        segmenter.eval().requires_grad_(False)
+    mode, form = o["ganMode"], o["perceptualForm"]
+    history = []
+    for batch in batches:
+        s, t = translator_input(batch["source.images"]), translator_input(batch["target.images"])
+        fake_t, fake_s = to_target(s), to_source(t)
+        cycled_s, cycled_t = to_source(fake_t), to_target(fake_s)
+        for critic in (target_critic, source_critic):
+            set_trainable(critic, False)
+        terms = {
+            "ganSourceToTarget": (o["ganWeight"], gan_loss(target_critic(fake_t), True, mode)),
+            "ganTargetToSource": (o["ganWeight"], gan_loss(source_critic(fake_s), True, mode)),
+            "cycleSource": (o["cycleWeight"], l1(cycled_s, s)),
+            "cycleTarget": (o["cycleWeight"], l1(cycled_t, t)),
+        }
+        if o["identityWeight"]:
+            terms["identitySource"] = (o["identityWeight"], l1(to_source(s), s))
+            terms["identityTarget"] = (o["identityWeight"], l1(to_target(t), t))
+        if segmenter is not None:
+
+            def logits(x):
+                return segmenter(translator_to_segmenter(x))
+
+            for name, image, fake, cycled in (("Source", s, fake_t, cycled_s), ("Target", t, fake_s, cycled_t)):
+                truth = logits(image)
+                terms["perceptual" + name] = (o["perceptualWeight"], perceptual(logits(fake), truth, form))
+                weight = o["perceptualReconstructionWeight"]
+                terms["perceptualReconstruction" + name] = (weight, perceptual(logits(cycled), truth, form))
+        generator_optimizer.zero_grad()
+        total = sum(weight * term for weight, term in terms.values())
+        total.backward()
+        generator_optimizer.step()
+
+        critic_optimizer.zero_grad()
+        losses = {name: term.item() for name, (_, term) in terms.items()}
+        losses["total"] = total.item()
+        for name, critic, real, fake in (
+            ("discriminatorTarget", target_critic, t, fake_t),
+            ("discriminatorSource", source_critic, s, fake_s),
+        ):
+            set_trainable(critic, True)
+            loss = (gan_loss(critic(real), True, mode) + gan_loss(critic(fake.detach()), False, mode)) / 2
+            loss.backward()
+            losses[name] = loss.item()
+        critic_optimizer.step()
+        history.append(losses)
+    return history
