@@ -1,0 +1,199 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import {
+  DataError,
+  InvalidArgumentError,
+  Network,
+  OutputDiscriminator,
+  Segmenter,
+  Translator,
+} from 'bidiseg';
+import { temporaryFolder } from '../helpers/folder.js';
+import { encodeHeader, readTensors, snapshot, writeTensors } from '../helpers/tensor-file.js';
+
+describe('safetensors', () => {
+  const folder = temporaryFolder();
+  let network: OutputDiscriminator;
+  let good: Buffer;
+  let header: Record<string, { dtype: string; shape: unknown[]; data_offsets: unknown[] }>;
+  let data: Buffer;
+
+  before(async () => {
+    network = await OutputDiscriminator.create({ classCount: 3, baseWidth: 4 });
+    await network.save(folder.path('good'));
+    good = readFileSync(folder.path('good'));
+    const start = 8 + Number(good.readBigUInt64LE());
+    header = JSON.parse(good.toString('utf8', 8, start));
+    data = good.subarray(start);
+  });
+  after(() => {
+    network.dispose();
+    folder.remove();
+  });
+
+  /** Expects DataError naming the file from load() and from fromFile(), no great allocation, and unchanged weights. */
+  async function refuses(what: string, content: Buffer): Promise<void> {
+    const file = folder.path('bad.safetensors');
+    writeFileSync(file, content);
+    const before = await snapshot(network);
+    const memory = process.memoryUsage.rss();
+    for (const read of [() => network.load(file), () => Segmenter.fromFile(file)]) {
+      await assert.rejects(
+        read,
+        (error: unknown) => {
+          assert.ok(error instanceof DataError, `${what}: ${(error as Error).stack}`);
+          assert.ok(error.message.includes(file), `${what}: ${error.message}`);
+          assert.equal(error.code, 'ERR_DATA');
+          return true;
+        },
+        what,
+      );
+    }
+    const grown = (process.memoryUsage.rss() - memory) / 2 ** 20;
+    assert.ok(grown < 64, `${what}: memory grew by ${grown.toFixed(0)} MiB`);
+    assert.deepEqual(await snapshot(network), before, what);
+  }
+
+  /** The good file with some header entries changed. */
+  const changed = (changes: Record<string, unknown>): Buffer =>
+    Buffer.concat([encodeHeader(JSON.stringify({ ...header, ...changes })), data]);
+  const entry = (changes: Record<string, unknown>) =>
+    changed({ 'conv1.weight': { ...header['conv1.weight'], ...changes } });
+
+  it('refuses files that are cut off or whose header is nonsense', async () => {
+    for (const length of [0, 1, 7, 8, 9, 100, good.length - data.length, good.length - 1]) {
+      await refuses(`cut off after ${length} bytes`, good.subarray(0, length));
+    }
+    for (const claimed of [2n ** 63n, 2n ** 64n - 1n, 2n ** 32n, 10n ** 8n + 1n, BigInt(good.length)]) {
+      const file = Buffer.from(good);
+      file.writeBigUInt64LE(claimed);
+      await refuses(`header length ${claimed}`, file);
+    }
+    for (const text of ['', '{', 'null', '[]', '7', '"x"', '{"a":null}', '{"a":[]}', '{"a":7}']) {
+      await refuses(`header ${text}`, Buffer.concat([encodeHeader(text), data]));
+    }
+    await refuses('bytes behind the last tensor', Buffer.concat([good, Buffer.alloc(8)]));
+    for (const metadata of [null, 7, [], { bidiseg: '{' }, { bidiseg: 'null' }, { bidiseg: '7' }]) {
+      const file = folder.path('metadata');
+      writeFileSync(file, changed({ __metadata__: metadata }));
+      await assert.rejects(
+        () => Segmenter.fromFile(file),
+        (error: Error) => error instanceof DataError && error.message.includes(file),
+        JSON.stringify(metadata),
+      );
+    }
+  });
+
+  it('refuses offsets, shapes and dtypes that do not fit', async () => {
+    const [begin, end] = header['conv1.weight']!.data_offsets as [number, number];
+    const bytes = end - begin;
+    await refuses('offsets past the end', entry({ data_offsets: [data.length, data.length + bytes] }));
+    await refuses('far offsets', entry({ data_offsets: [2 ** 53 - 1 - bytes, 2 ** 53 - 1] }));
+    await refuses('offsets beyond 2^53', entry({ data_offsets: [2 ** 60, 2 ** 60 + bytes] }));
+    await refuses('negative offsets', entry({ data_offsets: [-bytes, 0] }));
+    await refuses('swapped offsets', entry({ data_offsets: [end, begin] }));
+    await refuses('offsets missing', entry({ data_offsets: [begin] }));
+    await refuses('no offsets', entry({ data_offsets: undefined }));
+    await refuses('a short range', entry({ data_offsets: [begin, end - 4] }));
+    await refuses('an overlap', entry({ data_offsets: [begin + 4, end + 4] }));
+    await refuses('a negative shape', entry({ shape: [-1, -bytes / 4] }));
+    await refuses('a fractional shape', entry({ shape: [0.5, bytes / 2] }));
+    await refuses('a shape of strings', entry({ shape: ['4', '3', '4', '4'] }));
+    await refuses('a huge shape', entry({ shape: [2 ** 52, 2 ** 52] }));
+    const wrapped = entry({ shape: [2 ** 32, 2 ** 32], data_offsets: [begin, begin] }); // 0 modulo 2^64
+    await refuses('a shape that wraps to 0', wrapped);
+    await refuses(
+      'a huge shape without bytes',
+      entry({ shape: [2 ** 52, 2 ** 52, 0], data_offsets: [0, 0] }),
+    );
+    await refuses('a shape that does not fit', entry({ shape: [3, 4, 4, 4] }));
+    await refuses('no shape', entry({ shape: undefined }));
+    await refuses('an unknown dtype', entry({ dtype: 'F8_E4M3' }));
+    await refuses('a dtype of Object.prototype', entry({ dtype: 'constructor' }));
+    await refuses('a number as dtype', entry({ dtype: 4 }));
+    await refuses('a dtype of another size', entry({ dtype: 'F64' }));
+    const { 'conv1.bias': _bias, ...rest } = readTensors(folder.path('good'));
+    writeTensors(folder.path('missing'), rest);
+    await refuses('a missing tensor', readFileSync(folder.path('missing')));
+    await assert.rejects(() => network.load(folder.path('missing')), /missing conv1\.bias/);
+  });
+
+  it('refuses tensors that lie upon each other before it reserves memory for them', async () => {
+    const size = 4 * 2 ** 20;
+    const pile: Record<string, unknown> = {};
+    for (let i = 0; i < 1000; ++i) {
+      pile[`t${i}`] = { dtype: 'U8', shape: [size], data_offsets: [0, size] };
+    }
+    await refuses('a pile', Buffer.concat([encodeHeader(JSON.stringify(pile)), Buffer.alloc(size)]));
+  });
+
+  it('names files that are missing or no files', async () => {
+    mkdirSync(folder.path('directory'));
+    for (const file of [folder.path('nowhere'), folder.path('directory')]) {
+      await assert.rejects(
+        () => network.load(file),
+        (error: Error) => error instanceof DataError && error.message.includes(file),
+        file,
+      );
+    }
+  });
+
+  it('saves whole files or none', async () => {
+    for (const [file, kind] of [
+      [folder.path('no/such/folder/m'), DataError],
+      [folder.path('directory'), DataError],
+    ] as const) {
+      const list = () => readdirSync(folder.path('.')).sort();
+      const before = list();
+      await assert.rejects(
+        () => network.save(file),
+        (error: Error) => error instanceof kind && error.message.includes(file),
+      );
+      assert.deepEqual(list(), before, 'a failed save left something behind');
+    }
+    assert.ok(!existsSync(folder.path('no')));
+    // Over an old file: the old one or the new one.
+    const file = folder.path('old');
+    await network.save(file);
+    const old = readFileSync(file);
+    const signal = AbortSignal.abort();
+    await assert.rejects(() => network.save(file, { signal }), { name: 'AbortError' });
+    assert.deepEqual(readFileSync(file), old);
+    await Promise.all(Array.from({ length: 8 }, () => network.save(file)));
+    assert.deepEqual(readFileSync(file), old);
+    assert.deepEqual(
+      readdirSync(dirname(file)).filter((name) => name.includes('tmp')),
+      [],
+    );
+    assert.equal(statSync(file).size, old.length);
+  });
+
+  it('loads all networks of a translator or none', async () => {
+    using translator = await Translator.create({ blocks: 6, baseWidth: 4, discriminatorWidth: 4 });
+    using other = await Translator.create({ blocks: 6, baseWidth: 4, discriminatorWidth: 4, seed: 9 });
+    const file = folder.path('translator');
+    await other.save(file);
+    const tensors = readTensors(file);
+    delete tensors['source_critic.model.11.bias'];
+    writeTensors(file, tensors);
+    const before = await snapshot(translator.toTarget);
+    await assert.rejects(
+      () => translator.load(file),
+      (error: Error) => error instanceof DataError && error.message.includes('model.11.bias'),
+    );
+    assert.deepEqual(await snapshot(translator.toTarget), before, 'half of the file was taken over');
+  });
+
+  it('gives back exactly what was saved, of any network', async () => {
+    using a = await Segmenter.create({ backbone: 'resnet18', width: 1 / 16, classCount: 5, seed: 5 });
+    const file = folder.path('whole');
+    await a.save(file);
+    using b = await Segmenter.fromFile(file);
+    assert.deepEqual(await snapshot(b), await snapshot(a));
+    assert.deepEqual(b.options, { ...a.options, seed: b.options.seed });
+    await assert.rejects(() => Translator.fromFile(file), DataError);
+    await assert.rejects(() => Segmenter.create({ classCount: 0 }), InvalidArgumentError);
+    assert.ok(b instanceof Network);
+  });
+});
