@@ -27,7 +27,7 @@ export class Twin {
   #errors = '';
 
   constructor(python: string) {
-    this.#process = spawn(python, [join(ROOT, 'test/parity/twin.py')]);
+    this.#process = spawn(python, ['-B', join(ROOT, 'test/parity/twin.py')]);
     this.#process.stderr.on('data', (chunk) => {
       this.#errors += chunk;
     });
