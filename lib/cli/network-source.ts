@@ -107,28 +107,13 @@ export interface Classes {
 
 /** Names and colours for a network's classes: its run's, those of the known list of that length, or made-up ones. */
 export async function classesOf(config: Config | null, classCount: number): Promise<Classes> {
+  const { classNames, classPalette, spreadPalette } = await import('../training/datasets.js');
   if (config) {
-    const { classNames, classPalette } = await import('../training/datasets.js');
     const names = classNames(config);
     if (names.length === classCount) return { names, palette: classPalette(config) };
   }
   const known = [CITYSCAPES, CAMVID].find(({ names }) => names.length === classCount);
   if (known) return { names: [...known.names], palette: known.palette };
   const names = Array.from({ length: classCount }, (_, i) => `class ${i}`);
-  return { names, palette: spreadColours(classCount) };
-}
-
-/** As many colours as wanted; the golden angle keeps neighbours apart, whatever their number. */
-function spreadColours(count: number): Uint8Array {
-  const palette = new Uint8Array(3 * count);
-  for (let i = 0; i < count; i++) {
-    const hue = (i * 137.508) % 360;
-    const value = 0.95 - 0.35 * ((i % 3) / 2);
-    // The shortest way from hue and value to red, green and blue, at saturation 0.75.
-    for (let channel = 0; channel < 3; channel++) {
-      const k = ([5, 3, 1][channel]! + hue / 60) % 6;
-      palette[3 * i + channel] = Math.round(255 * value * (1 - 0.75 * Math.max(0, Math.min(k, 4 - k, 1))));
-    }
-  }
-  return palette;
+  return { names, palette: spreadPalette(classCount) };
 }

@@ -16,22 +16,6 @@ export function prepareOutputFolder(folder: string): void {
   }
 }
 
-/**
- * The same for a run folder. A new run clears what an earlier one may have left, `pictures/` among it, so it must not be
- * let loose on a folder that is somebody's own.
- */
-export function prepareRunFolder(folder: string): void {
-  prepareOutputFolder(folder);
-  const entries = readdirSync(folder);
-  // Data may be there already: they are made (or put) there before a run.
-  if (entries.includes('config.yaml') || entries.every((name) => name === 'data' || name.startsWith('lock')))
-    return;
-  throw new DataError(
-    `The folder ${folder} holds other things than a run (${entries.slice(0, 3).join(', ')}); ` +
-      'choose an empty or new folder with --output',
-  );
-}
-
 function reason(code: string | undefined): string {
   switch (code) {
     case 'EACCES':

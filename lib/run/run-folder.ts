@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import YAML from 'yaml';
@@ -223,10 +223,21 @@ async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
       `${folder}: holds a run already; resume it, choose another output, or overwrite it`,
     );
   } else {
+    if (!hasConfig) await refuseStrangeFolder(folder);
     for (const entry of ENTRIES) await rm(path.join(folder, entry), { recursive: true, force: true });
   }
   const header = '# The complete configuration of this run. Paths in data are relative to data.root.\n';
   await writeFileAtomically(configFile(folder), header + YAML.stringify(config));
+}
+
+/** A new run clears what an earlier one left, `pictures/` among it, so it must not be let loose on somebody's own folder. */
+async function refuseStrangeFolder(folder: string): Promise<void> {
+  // Data may be there already: they are made, or put there, before a run.
+  const others = (await readdir(folder)).filter((name) => name !== 'data' && !name.startsWith('lock'));
+  if (others.length === 0) return;
+  throw new ConfigError(
+    `${folder}: holds other things than a run (${others.slice(0, 3).join(', ')}); choose an empty or new folder`,
+  );
 }
 
 function refuseOtherConfig(saved: Config, wanted: Config): void {

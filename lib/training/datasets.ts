@@ -83,7 +83,12 @@ export function classNames({ data: { classes } }: Config): string[] {
 export function classPalette({ data: { classes, palette } }: Config): Uint8Array {
   if (palette) return Uint8Array.from(palette.flat());
   if (typeof classes === 'string') return CLASS_LISTS[classes].palette;
-  return Uint8Array.from(classes.flatMap((_, index) => spreadColour(index)));
+  return spreadPalette(classes.length);
+}
+
+/** Colours for that many classes that have none: 3 bytes (R, G, B) a class. */
+export function spreadPalette(count: number): Uint8Array {
+  return Uint8Array.from(Array.from({ length: count }, (_, index) => spreadColour(index)).flat());
 }
 
 /** A config's [width, height] as the library's size. */

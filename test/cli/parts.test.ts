@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { duration, oneLine, percent, signedPercent } from '../../lib/cli/format.js';
 import { collectImages } from '../../lib/cli/inputs.js';
-import { prepareRunFolder, removeTemporaryFiles } from '../../lib/cli/output-folder.js';
+import { removeTemporaryFiles } from '../../lib/cli/output-folder.js';
 import { overlay } from '../../lib/cli/overlay.js';
 import { table } from '../../lib/cli/table.js';
 import { temporaryFolder } from './command-line.js';
@@ -75,15 +75,5 @@ describe('command line: its parts', () => {
     removeTemporaryFiles(at('cut'));
     assert.deepEqual(readdirSync(at('cut'), { recursive: true }).sort(), ['a.png', 'deep', 'deep/tmp.png']);
     removeTemporaryFiles(at('not there'));
-  });
-
-  it('starts a run in a new folder, in one with data only and in one with a run, nowhere else', () => {
-    mkdirSync(at('mine', 'pictures'), { recursive: true });
-    assert.throws(() => prepareRunFolder(at('mine')), /holds other things than a run \(pictures\)/);
-    mkdirSync(at('prepared', 'data'), { recursive: true });
-    prepareRunFolder(at('prepared'));
-    prepareRunFolder(at('new', 'deep'));
-    writeFileSync(at('mine', 'config.yaml'), '');
-    prepareRunFolder(at('mine'));
   });
 });

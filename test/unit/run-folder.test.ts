@@ -7,6 +7,7 @@ import { createConfig } from '../../lib/config/load.js';
 import type { Config } from '../../lib/config/schema.js';
 import { ConfigError, DataError } from '../../lib/errors.js';
 import {
+  holdsRunOf,
   RunFolder,
   type RunFolderMode,
   readSummary,
@@ -73,6 +74,28 @@ describe('run folder', () => {
     });
     assert.deepEqual(await readdir(path.join(output, 'lock')), [], 'a refused opening leaves no lock');
   }
+
+  it('starts in a new folder and in one with data only, not in one that holds anything else', async () => {
+    await mkdir(path.join(output, 'pictures'), { recursive: true });
+    for (const mode of ['create', 'overwrite', 'continue'] as const) {
+      await refused(config(), mode, /holds other things than a run \(pictures\)/);
+    }
+    assert.deepEqual(
+      (await readdir(output)).filter((name) => name === 'pictures'),
+      ['pictures'],
+    );
+    await rm(path.join(output, 'pictures'), { recursive: true });
+    await mkdir(path.join(output, 'data'));
+    await opened(config());
+  });
+
+  it('tells whether a folder holds a run of the same config', async () => {
+    assert.equal(await holdsRunOf(config()), false);
+    await runOf(1);
+    assert.equal(await holdsRunOf(config()), true);
+    assert.equal(await holdsRunOf(config(['loop.rounds=1', 'logEvery=7'])), true);
+    assert.equal(await holdsRunOf(config(['segmentation.steps=7'])), false);
+  });
 
   it('holds a config that says the same as the one it was opened with', async () => {
     const made = config(['seed=9', 'segmentation.schedule={kind: constant}']);

@@ -8,7 +8,7 @@ import {
   deviceOption,
   parseCount,
 } from '../options.js';
-import { prepareRunFolder } from '../output-folder.js';
+import { prepareOutputFolder } from '../output-folder.js';
 import { requireDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { followRun, shortPath } from '../run-view.js';
@@ -51,7 +51,7 @@ async function demo(options: DemoOptions, context: CommandContext): Promise<void
     { set: assignments(options, ['seed', 'device']) },
   );
   await requireDevice(config.device);
-  prepareRunFolder(config.output);
+  prepareOutputFolder(config.output);
   context.outputs.push(config.output);
   // The demo's own earlier run of the same config is gone on with; that of another config is replaced.
   const resume = !options.overwrite && (await holdsRunOf(config));

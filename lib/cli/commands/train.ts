@@ -9,7 +9,7 @@ import {
   deviceOption,
   parseCount,
 } from '../options.js';
-import { prepareRunFolder } from '../output-folder.js';
+import { prepareOutputFolder } from '../output-folder.js';
 import { requireDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { followRun, shortPath } from '../run-view.js';
@@ -57,7 +57,7 @@ async function train(file: string, options: TrainOptions, context: CommandContex
   ]);
   const config = await loadConfig(file, { set: assignments(options, ['output', 'seed', 'device']) });
   await requireDevice(config.device);
-  prepareRunFolder(config.output);
+  prepareOutputFolder(config.output);
   context.outputs.push(config.output);
   const events = run.train(config, {
     resume,
