@@ -264,7 +264,6 @@ describe('bidirectional learning', () => {
 
   it('goes on without pseudo-labels when nothing is confident enough', async () => {
     const output = path.join(parent, 'unsure');
-    await cp(path.join(whole, 'data'), path.join(output, 'data'), { recursive: true });
     const { events } = await collect(
       configOf(output, ['selfTraining={method: mpt, threshold: 1, inclusive: false}']),
     );
