@@ -4,7 +4,17 @@
 
 namespace bidiseg {
 namespace {
-thread_local std::array<CancellationFlag, 2> current_flags;
+
+using Flags = std::array<CancellationFlag, 2>;
+
+thread_local Flags current_flags;
+
+void throw_if_any(const Flags& flags) {
+  for (const auto& flag : flags) {
+    if (flag && flag->load(std::memory_order_relaxed)) throw Cancelled();
+  }
+}
+
 }  // namespace
 
 CancellationScope::CancellationScope(CancellationFlag first, CancellationFlag second)
@@ -12,15 +22,12 @@ CancellationScope::CancellationScope(CancellationFlag first, CancellationFlag se
 
 CancellationScope::~CancellationScope() { current_flags = std::move(previous_); }
 
-void throw_if_cancelled() {
-  for (const auto& flag : current_flags) {
-    if (flag && flag->load(std::memory_order_relaxed)) throw Cancelled();
-  }
-}
+void throw_if_cancelled() { throw_if_any(current_flags); }
 
 at::Tensor cancellation_point(at::Tensor x) {
   throw_if_cancelled();
-  if (x.requires_grad()) x.register_hook([](const at::Tensor&) { throw_if_cancelled(); });
+  // The flags go with the hook: on CUDA the backward pass runs on threads of the autograd engine.
+  if (x.requires_grad()) x.register_hook([flags = current_flags](const at::Tensor&) { throw_if_any(flags); });
   return x;
 }
 
