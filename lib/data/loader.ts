@@ -193,8 +193,8 @@ class Gate {
 }
 
 /**
- * Decoding and training steps share libuv's four threads. Three are enough to keep ahead, and leave one so that a
- * step never queues behind images that are wanted later.
+ * Decoding and all file access share libuv's four threads (training has one of its own). Three are enough to keep ahead,
+ * and leave one so that writing a picture or a checkpoint never queues behind images that are wanted later.
  */
 const decoding = new Gate(3);
 
