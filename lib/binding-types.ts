@@ -117,7 +117,7 @@ export interface NativeBinding {
   tensorResize(tensor: TensorHandle, size: readonly [height: number, width: number]): Promise<TensorHandle>;
   readTensorFile(
     file: string,
-    entries: { dtype: Dtype; shape: readonly number[]; offset: number }[],
+    entries: { dtype: Dtype; shape: readonly number[]; offset: number; stride?: readonly number[] }[],
     cancellation?: CancellationToken,
   ): Promise<TensorHandle[]>;
   writeTensorFile(
@@ -136,7 +136,6 @@ export interface NativeBinding {
   networkSetTraining(network: NetworkHandle, training: boolean): Promise<void>;
   networkSetFrozen(network: NetworkHandle, frozen: boolean): Promise<void>;
   networkState(network: NetworkHandle): Promise<StateEntry[]>;
-  networkCheckState(network: NetworkHandle, names: string[], tensors: TensorHandle[]): Promise<void>;
   networkLoadState(network: NetworkHandle, names: string[], tensors: TensorHandle[]): Promise<void>;
   networkParameterCount(network: NetworkHandle): number;
 

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { open, rename, rm } from 'node:fs/promises';
 import { native } from '../binding.js';
-import type { Dtype, StateEntry, TensorHandle } from '../binding-types.js';
+import type { Dtype, StateEntry } from '../binding-types.js';
 import { DataError } from '../errors.js';
 import { call, callSync } from '../native-object.js';
 
@@ -24,7 +24,8 @@ const CODES = new Map(Object.entries(DTYPES).map(([code, { name }]) => [name, co
 /** The same limit as the Python package has. */
 const MAX_HEADER_BYTES = 100_000_000;
 
-interface TensorHeader {
+/** One tensor's name, type and place. */
+export interface TensorHeader {
   name: string;
   dtype: Dtype;
   shape: number[];
@@ -113,16 +114,6 @@ function parseEntry(name: string, entry: unknown, dataStart: number, bad: Compla
     throw bad(`tensor '${name}' takes ${end - begin} bytes but its shape and dtype need ${bytes}`);
   }
   return { name, dtype: type.name, shape, offset: dataStart + begin, bytes };
-}
-
-/** Reads all tensors; the caller disposes them. */
-export async function readSafetensors(
-  file: string,
-  signal?: AbortSignal,
-): Promise<{ metadata: Record<string, string>; tensors: { name: string; tensor: TensorHandle }[] }> {
-  const { metadata, tensors } = await readSafetensorsHeader(file);
-  const handles = await call((token) => native.readTensorFile(file, tensors, token), signal);
-  return { metadata, tensors: tensors.map(({ name }, i) => ({ name, tensor: handles[i]! })) };
 }
 
 /** Writes all tensors, to a temporary name first: `file` is either the old one or the whole new one. */

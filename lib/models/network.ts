@@ -1,7 +1,8 @@
 import { native } from '../binding.js';
-import type { NetworkHandle, StateEntry } from '../binding-types.js';
-import { DataError, InvalidArgumentError } from '../errors.js';
-import { readSafetensors, readSafetensorsHeader, writeSafetensors } from '../io/safetensors.js';
+import type { NetworkHandle, StateEntry, TensorHandle } from '../binding-types.js';
+import { DataError } from '../errors.js';
+import { writeSafetensors } from '../io/safetensors.js';
+import { openWeights, readWeights, type WeightsFile } from '../io/weights-file.js';
 import { call, callSync, handleOf, NativeObject } from '../native-object.js';
 import { Tensor } from '../tensor.js';
 
@@ -14,6 +15,36 @@ export interface Architecture {
   architecture: string;
   /** The options the network was created with, without seed and device. */
   options: Record<string, unknown>;
+}
+
+export interface LoadOptions {
+  /**
+   * Default true. False leaves the network's own values where the file has none or of another shape, and the whole head
+   * `layer5.*` where the class count differs; something must fit nevertheless.
+   */
+  strict?: boolean;
+  /** A prefix to drop from the names that have it. By default `module.` and `Scale.` where all names begin with them. */
+  strip?: string;
+  signal?: AbortSignal;
+}
+
+/** What became of a weights file's tensors. Names are without the prefix that was dropped. */
+export interface LoadReport {
+  format: WeightsFile['format'];
+  /** What every name began with and was dropped, such as `module.`; mostly empty. */
+  prefix: string;
+  loaded: string[];
+  /** In the network only; it keeps its values. `num_batches_tracked`, which nothing depends on, may be missing even if strict. */
+  missing: string[];
+  /**
+   * In the file only. `num_batches_tracked` may be too many even if strict, and so may running statistics of
+   * normalisations that have no weight: those of InstanceNorm, which are never used.
+   */
+  extra: string[];
+  /** Of another shape in the file; the network keeps its values. */
+  reshaped: { name: string; found: number[]; expected: number[] }[];
+  /** Left out on purpose: entries that are no tensors, and `layer5.*` where the class count differs. */
+  skipped: string[];
 }
 
 /**
@@ -88,13 +119,6 @@ export class Network extends NativeObject<NetworkHandle> {
     return call(() => native.networkState(this.handle));
   }
 
-  /** @internal Rejects with InvalidArgumentError where loadState() would. */
-  async checkState(entries: Pick<StateEntry, 'name' | 'tensor'>[]): Promise<void> {
-    const names = entries.map(({ name }) => name);
-    const tensors = entries.map(({ tensor }) => tensor);
-    await call(() => native.networkCheckState(this.handle, names, tensors));
-  }
-
   /** @internal Copies tensors into parameters and buffers; every name must occur on both sides, with equal shapes. */
   async loadState(entries: Pick<StateEntry, 'name' | 'tensor'>[]): Promise<void> {
     const names = entries.map(({ name }) => name);
@@ -118,13 +142,20 @@ export class Network extends NativeObject<NetworkHandle> {
   }
 
   /**
-   * Reads what save() wrote. Strict: every name must fit with its shape, or nothing is changed.
+   * Reads what save() wrote, or a state dict from PyTorch: safetensors, or `.pth` as `torch.save` writes it, of which
+   * nothing is ever executed. Unless it throws, every name fitted with its shape; `strict: false` takes what fits.
    *
-   * @throws DataError naming the file and the first few differences.
+   * @returns what was taken and what was not.
+   * @throws DataError naming the file and the first few differences; nothing is changed then.
    */
-  async load(file: string, options: { signal?: AbortSignal } = {}): Promise<void> {
-    await loadNetworks(file, [{ prefix: '', network: this }], options.signal);
+  async load(file: string, options: LoadOptions = {}): Promise<LoadReport> {
+    return loadNetworks(file, [{ prefix: '', network: this }], options);
   }
+}
+
+/** @internal The metadata that tells readArchitecture() which network a file belongs to. */
+export function describeArchitecture(architecture: Architecture): Record<string, string> {
+  return { format: 'pt', bidiseg: JSON.stringify({ version: FORMAT_VERSION, ...architecture }) };
 }
 
 interface NamedNetwork {
@@ -145,40 +176,116 @@ export async function saveNetworks(
     for (const { prefix, network } of networks) {
       for (const entry of await network.state()) entries.push({ ...entry, name: prefix + entry.name });
     }
-    const metadata = { format: 'pt', bidiseg: JSON.stringify({ version: FORMAT_VERSION, ...architecture }) };
-    await writeSafetensors(file, entries, metadata, signal);
+    await writeSafetensors(file, entries, describeArchitecture(architecture), signal);
   } finally {
     for (const { tensor } of entries) tensor.dispose();
   }
 }
 
-/** @internal Reads several networks from one file. */
+/** @internal Reads several networks from one file: all of them or none. */
 export async function loadNetworks(
   file: string,
   networks: NamedNetwork[],
-  signal?: AbortSignal,
-): Promise<void> {
-  const { tensors } = await readSafetensors(file, signal);
+  options: LoadOptions = {},
+): Promise<LoadReport> {
+  const { strict = true, strip, signal } = options;
+  const weights = await openWeights(file, strip);
+  const states: (NamedNetwork & { own: StateEntry[] })[] = [];
+  let read: { name: string; tensor: TensorHandle }[] = [];
   try {
-    const stranger = tensors.find(({ name }) => !networks.some(({ prefix }) => name.startsWith(prefix)));
-    if (stranger) throw new DataError(`${file}: unexpected ${stranger.name}`);
-    const loads = networks.map(({ prefix, network }) => {
-      // The empty prefix takes all; otherwise each network takes its own.
-      const own = tensors
-        .filter(({ name }) => name.startsWith(prefix))
-        .map(({ name, tensor }) => ({ name: name.slice(prefix.length), tensor }));
-      return { network, own };
-    });
-    try {
-      for (const { network, own } of loads) await network.checkState(own); // all of them, before one is changed
-      for (const { network, own } of loads) await network.loadState(own);
-    } catch (cause) {
-      if (!(cause instanceof InvalidArgumentError)) throw cause;
-      throw new DataError(`${file}: ${cause.message}`, { cause });
+    for (const { prefix, network } of networks) {
+      const own = (await network.state()).map((entry) => ({ ...entry, name: prefix + entry.name }));
+      states.push({ prefix, network, own });
     }
+    const report = compare(
+      weights,
+      states.flatMap(({ own }) => own),
+    );
+    const problems = problemsOf(weights, report);
+    if (strict && problems.length > 0) {
+      const more = problems.length > 3 ? `; and ${problems.length - 3} more` : '';
+      throw new DataError(
+        `${file}: the weights do not fit the network: ${problems.slice(0, 3).join('; ')}${more}`,
+      );
+    }
+    if (report.loaded.length === 0) {
+      throw new DataError(`${file}: none of its ${weights.tensors.length} tensors fits the network`);
+    }
+    const wanted = new Set(report.loaded);
+    read = await readWeights(
+      weights,
+      weights.tensors.filter(({ name }) => wanted.has(name)),
+      signal,
+    );
+    const found = new Map(read.map(({ name, tensor }) => [name, tensor]));
+    for (const { prefix, network, own } of states) {
+      await network.loadState(
+        // What the file lacks is copied onto itself.
+        own.map(({ name, tensor }) => ({
+          name: name.slice(prefix.length),
+          tensor: found.get(name) ?? tensor,
+        })),
+      );
+    }
+    return report;
   } finally {
-    for (const { tensor } of tensors) tensor.dispose();
+    for (const { tensor } of [...read, ...states.flatMap(({ own }) => own)]) tensor.dispose();
   }
+}
+
+/** What of a file goes into a network with these parameters and buffers. */
+function compare({ format, prefix, tensors, others }: WeightsFile, own: StateEntry[]): LoadReport {
+  const shapes = new Map(
+    own.map(({ name, tensor }) => [name, callSync(() => native.tensorInfo(tensor).shape)]),
+  );
+  const report: LoadReport = {
+    format,
+    prefix,
+    loaded: [],
+    missing: [],
+    extra: [],
+    reshaped: [],
+    skipped: [...others],
+  };
+  for (const { name, shape: found } of tensors) {
+    const expected = shapes.get(name);
+    shapes.delete(name);
+    if (!expected) report.extra.push(name);
+    else if (String(expected) === String(found)) report.loaded.push(name);
+    else report.reshaped.push({ name, found, expected });
+  }
+  report.missing = [...shapes.keys()];
+  // One tensor of another class count is enough: half a head is worth nothing.
+  if (report.reshaped.some(({ name }) => isHead(name))) {
+    report.skipped.push(...tensors.map(({ name }) => name).filter(isHead));
+    report.reshaped = report.reshaped.filter(({ name }) => !isHead(name));
+    report.loaded = report.loaded.filter((name) => !isHead(name));
+    report.extra = report.extra.filter((name) => !isHead(name));
+  }
+  return report;
+}
+
+const isHead = (name: string) => name.startsWith('layer5.');
+
+/** The differences that a strict load does not tolerate, in words. */
+function problemsOf({ tensors }: WeightsFile, report: LoadReport): string[] {
+  const names = new Set(tensors.map(({ name }) => name));
+  const isHarmless = (name: string) => {
+    const [, module = '', buffer] =
+      /^(.*\.)?(running_mean|running_var|num_batches_tracked)$/.exec(name) ?? [];
+    return buffer === 'num_batches_tracked' || (buffer !== undefined && !names.has(`${module}weight`));
+  };
+  const head = report.skipped.find((name) => names.has(name));
+  return [
+    ...report.missing
+      .filter((name) => !name.endsWith('num_batches_tracked'))
+      .map((name) => `missing ${name}`),
+    ...report.reshaped.map(
+      ({ name, found, expected }) => `${name} is [${found.join(', ')}], not [${expected.join(', ')}]`,
+    ),
+    ...(head ? [`${head} and the rest of the head are for another class count`] : []),
+    ...report.extra.filter((name) => !isHarmless(name)).map((name) => `unexpected ${name}`),
+  ];
 }
 
 /**
@@ -186,7 +293,7 @@ export async function loadNetworks(
  * @throws DataError where the file does not say, or a newer bidiseg wrote it.
  */
 export async function readArchitecture(file: string): Promise<Architecture> {
-  const { metadata } = await readSafetensorsHeader(file);
+  const { metadata } = await openWeights(file);
   let described: { version?: unknown; architecture?: unknown; options?: unknown };
   try {
     described = JSON.parse(metadata.bidiseg ?? 'null') ?? {};
@@ -199,7 +306,7 @@ export async function readArchitecture(file: string): Promise<Architecture> {
         ? 'does not say which network it belongs to'
         : `has format version ${described.version}`;
     throw new DataError(
-      `${file} ${found}; expected weights saved by bidiseg, format version ${FORMAT_VERSION}`,
+      `${file} ${found}; expected weights that bidiseg saved or converted, format version ${FORMAT_VERSION}`,
     );
   }
   if (

@@ -2,7 +2,7 @@ import { native } from '../binding.js';
 import { DataError } from '../errors.js';
 import { call } from '../native-object.js';
 import { checkChoice, checkInteger, checkNumber, checkString } from '../validate.js';
-import { type Architecture, loadNetworks, Network, readArchitecture } from './network.js';
+import { type Architecture, Network, readArchitecture } from './network.js';
 
 export interface SegmenterOptions {
   /** Default `deeplab-v2`. */
@@ -104,7 +104,7 @@ export class Segmenter extends Network {
       throw new DataError(`${file} describes no valid segmenter: ${(cause as Error).message}`, { cause });
     }
     try {
-      await loadNetworks(file, [{ prefix: '', network: segmenter }], options.signal);
+      await segmenter.load(file, options.signal && { signal: options.signal });
     } catch (error) {
       segmenter.dispose();
       throw error;

@@ -2,7 +2,14 @@ import { native } from '../binding.js';
 import { DataError } from '../errors.js';
 import { call } from '../native-object.js';
 import { checkChoice, checkInteger, checkString } from '../validate.js';
-import { loadNetworks, Network, readArchitecture, saveNetworks } from './network.js';
+import {
+  type LoadOptions,
+  type LoadReport,
+  loadNetworks,
+  Network,
+  readArchitecture,
+  saveNetworks,
+} from './network.js';
 
 export interface TranslatorOptions {
   /** Residual blocks of each generator; default 9. */
@@ -91,7 +98,7 @@ export class Translator implements Disposable {
       throw new DataError(`${file} describes no valid translator: ${(cause as Error).message}`, { cause });
     }
     try {
-      await translator.load(file, options);
+      await translator.load(file, options.signal && { signal: options.signal });
     } catch (error) {
       translator.dispose();
       throw error;
@@ -121,9 +128,9 @@ export class Translator implements Disposable {
     await saveNetworks(file, { architecture: 'translator', options: shape }, this.#named(), options.signal);
   }
 
-  /** Reads what save() wrote. @throws DataError naming the file and the first few differences. */
-  async load(file: string, options: { signal?: AbortSignal } = {}): Promise<void> {
-    await loadNetworks(file, this.#named(), options.signal);
+  /** Reads what save() wrote; see Network.load(). @throws DataError naming the file and the first few differences. */
+  async load(file: string, options: LoadOptions = {}): Promise<LoadReport> {
+    return loadNetworks(file, this.#named(), options);
   }
 
   dispose(): void {

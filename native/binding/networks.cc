@@ -130,13 +130,6 @@ std::vector<std::pair<std::string, at::Tensor>> state_argument(const Napi::Value
   return state;
 }
 
-Napi::Value network_check_state(const Napi::CallbackInfo& info) {
-  return run_async(info.Env(), nullptr,
-                   [network = Handle<Network>::get(info[0], "network"), state = state_argument(info[1], info[2])] {
-                     check_state(*network, state);
-                   });
-}
-
 Napi::Value network_load_state(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), nullptr,
                    [network = Handle<Network>::get(info[0], "network"), state = state_argument(info[1], info[2])] {
@@ -189,7 +182,6 @@ void export_networks(Napi::Env env, Napi::Object exports) {
   exports.Set("networkSetTraining", Napi::Function::New<guarded<network_set_training>>(env));
   exports.Set("networkSetFrozen", Napi::Function::New<guarded<network_set_frozen>>(env));
   exports.Set("networkState", Napi::Function::New<guarded<network_state>>(env));
-  exports.Set("networkCheckState", Napi::Function::New<guarded<network_check_state>>(env));
   exports.Set("networkLoadState", Napi::Function::New<guarded<network_load_state>>(env));
   exports.Set("networkParameterCount", Napi::Function::New<guarded<network_parameter_count>>(env));
   exports.Set("createOptimizer", Napi::Function::New<guarded<create_optimizer>>(env));

@@ -108,8 +108,11 @@ Napi::Value read_tensor_file(const Napi::CallbackInfo& info) {
   std::vector<TensorEntry> entries;
   for (uint32_t i = 0; i < array.Length(); ++i) {
     const Options entry(array.Get(i));
-    entries.push_back({dtype_argument(entry.string("dtype")),
-                       shape_argument(array.Get(i).As<Napi::Object>().Get("shape"), "shape"), entry.integer("offset")});
+    const auto object = array.Get(i).As<Napi::Object>();
+    const Napi::Value stride = object.Get("stride");
+    entries.push_back({dtype_argument(entry.string("dtype")), shape_argument(object.Get("shape"), "shape"),
+                       entry.integer("offset"), std::nullopt});
+    if (!stride.IsUndefined()) entries.back().stride = shape_argument(stride, "stride");
   }
   return run_async(
       info.Env(), cancellation_argument(info[2]),

@@ -68,12 +68,25 @@ class File {
 };
 
 // The bytes of a tensor of this shape, or -1 where the shape is negative or the product overflows.
-int64_t checked_bytes(const TensorEntry& entry) {
-  int64_t bytes = static_cast<int64_t>(c10::elementSize(entry.dtype));
-  for (const int64_t extent : entry.shape) {
+int64_t checked_bytes(at::ScalarType dtype, const std::vector<int64_t>& shape) {
+  int64_t bytes = static_cast<int64_t>(c10::elementSize(dtype));
+  for (const int64_t extent : shape) {
     if (extent < 0 || __builtin_mul_overflow(bytes, extent, &bytes)) return -1;
   }
   return bytes;
+}
+
+// How many elements lie between the first and the last one of a strided tensor, both included, or -1 as above.
+int64_t checked_span(const std::vector<int64_t>& shape, const std::vector<int64_t>& stride) {
+  if (shape.size() != stride.size()) return -1;
+  int64_t span = 1;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    int64_t step = 0;
+    if (shape[i] < 0 || stride[i] < 0) return -1;
+    if (shape[i] == 0) return 0;
+    if (__builtin_mul_overflow(shape[i] - 1, stride[i], &step) || __builtin_add_overflow(span, step, &span)) return -1;
+  }
+  return span;
 }
 
 }  // namespace
@@ -83,13 +96,18 @@ std::vector<at::Tensor> read_tensors(const std::string& name, const std::vector<
   const int64_t size = file.size();
   std::vector<at::Tensor> tensors;
   for (const auto& entry : entries) {
-    const int64_t bytes = checked_bytes(entry);
+    // What lies in the file: the tensor itself, or the stretch from its first to its last element.
+    const std::vector<int64_t> shape =
+        entry.stride ? std::vector<int64_t>{checked_span(entry.shape, *entry.stride)} : entry.shape;
+    const int64_t bytes = checked_bytes(entry.dtype, entry.shape) < 0 ? -1 : checked_bytes(entry.dtype, shape);
     if (bytes < 0 || entry.offset < 0 || entry.offset > size || bytes > size - entry.offset) {
       throw DataError(name + " has a tensor that reaches past its end: " + std::to_string(bytes) + " bytes at " +
                       std::to_string(entry.offset) + " of " + std::to_string(size));
     }
-    at::Tensor tensor = at::empty(entry.shape, entry.dtype);
+    at::Tensor tensor = at::empty(shape, entry.dtype);
     file.read_at(static_cast<char*>(tensor.mutable_data_ptr()), static_cast<size_t>(bytes), entry.offset);
+    // A copy also where the view is contiguous by chance, so that no tensor keeps more memory than it shows.
+    if (entry.stride) tensor = tensor.as_strided(entry.shape, *entry.stride).clone(at::MemoryFormat::Contiguous);
     tensors.push_back(std::move(tensor));
   }
   return tensors;

@@ -1,5 +1,5 @@
-// Bulk reading and writing of tensor data in a file whose layout the caller knows (safetensors: lib/io/safetensors.ts
-// parses and builds the JSON header).
+// Bulk reading and writing of tensor data in a file whose layout the caller knows: lib/io/ parses and builds the headers
+// of safetensors files and parses those of PyTorch's.
 #pragma once
 
 #include "core/torch.h"
@@ -11,6 +11,7 @@ struct TensorEntry {
   at::ScalarType dtype;
   std::vector<int64_t> shape;
   int64_t offset;  ///< in bytes from the start of the file
+  std::optional<std::vector<int64_t>> stride;  ///< in elements, not negative; without it the elements lie in row-major order
 };
 
 /// Reads each entry as a new contiguous CPU tensor. Entries that reach past the end of the file, and files that cannot
