@@ -20,6 +20,15 @@ export function duration(seconds: number): string {
   return `${Math.floor(whole / 3600)} h${minutes ? ` ${minutes} min` : ''}`;
 }
 
+/** '12 bytes', '4.2 kB', '177 MB'. */
+export function bytesText(bytes: number): string {
+  const units = ['kB', 'MB', 'GB'];
+  if (bytes < 1000) return counted(bytes, 'byte');
+  const power = Math.min(units.length, Math.floor(Math.log10(bytes) / 3));
+  const value = bytes / 1000 ** power;
+  return `${value.toFixed(value < 99.95 ? 1 : 0)} ${units[power - 1]}`;
+}
+
 /** '1 image', '12 images'. */
 export function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;

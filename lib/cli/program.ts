@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { packageVersion } from '../run/package-version.js';
+import { addConvertCommand } from './commands/convert.js';
 import { addDemoCommand } from './commands/demo.js';
 import { addEvaluateCommand } from './commands/evaluate.js';
 import { addInfoCommand } from './commands/info.js';
@@ -32,6 +33,7 @@ export function createProgram(): Command {
   addPseudoLabelCommand(program);
   addSegmentCommand(program);
   addEvaluateCommand(program);
+  addConvertCommand(program);
   addInfoCommand(program);
   return program;
 }

@@ -4,7 +4,17 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { bidiseg, jsonLines, temporaryFolder } from './command-line.js';
 
-const COMMANDS = ['demo', 'train', 'resume', 'translate', 'pseudo-label', 'segment', 'evaluate', 'info'];
+const COMMANDS = [
+  'demo',
+  'train',
+  'resume',
+  'translate',
+  'pseudo-label',
+  'segment',
+  'evaluate',
+  'convert',
+  'info',
+];
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 
 describe('command line: usage', () => {

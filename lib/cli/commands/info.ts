@@ -5,17 +5,33 @@ import { QuietFailure } from '../exit.js';
 import { oneLine } from '../format.js';
 import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
 import { type CommandContext, runCommand } from '../run-command.js';
+import { weightsInfo } from '../weights-info.js';
 
 export function addInfoCommand(program: Command): void {
   const command = program
     .command('info')
-    .description('shows versions, where LibTorch was found, and the devices that can be computed on');
+    .description(
+      'shows versions, where LibTorch was found, and the devices that can be computed on; or what a weights file holds',
+    )
+    .argument('[file]', 'weights: safetensors or a PyTorch state dict (.pth), of which nothing is executed');
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg info', 'what to put into a bug report'],
     ['bidiseg info --json', 'the same for a program'],
+    ['bidiseg info weights.pth', 'format, network, tensors and sizes of a weights file'],
   ]);
-  command.action((options: CommonOptions) => runCommand(options, info));
+  command.action((file: string | undefined, options: CommonOptions) =>
+    runCommand(options, (context) => (file === undefined ? info(context) : fileInfo(file, context))),
+  );
+}
+
+async function fileInfo(file: string, { console }: CommandContext): Promise<void> {
+  const { data, rows } = await weightsInfo(file);
+  console.result(data, rowsText(rows));
+}
+
+function rowsText(rows: [string, string][]): string {
+  return rows.map(([name, value]) => `${name.padEnd(13)}${value}`).join('\n');
 }
 
 async function info({ console }: CommandContext): Promise<void> {
@@ -28,7 +44,7 @@ async function info({ console }: CommandContext): Promise<void> {
   ];
   console.result(
     { bidiseg: packageVersion(), node, native: build ?? null, problem: problem ?? null },
-    rows.map(([name, value]) => `${name.padEnd(13)}${value}`).join('\n'),
+    rowsText(rows),
   );
   if (problem !== undefined) {
     process.stderr.write(`bidiseg: ${problem}\n`);

@@ -1,0 +1,60 @@
+import type { WeightsFile } from '../io/weights-file.js';
+import type { Architecture } from '../models/network.js';
+import { bytesText } from './format.js';
+
+/** What `bidiseg info FILE` tells about a weights file; only its header is read. */
+export async function weightsInfo(file: string): Promise<{ data: object; rows: [string, string][] }> {
+  const { openWeights } = await import('../io/weights-file.js');
+  const weights = await openWeights(file);
+  const { format, path, prefix, tensors, others, metadata } = weights;
+  const { architecture, guessed } = await architectureOf(weights);
+  const parameters = sum(
+    tensors.filter(({ name }) => !/(^|\.)(running_mean|running_var|num_batches_tracked)$/.test(name)),
+    ({ shape }) => shape.reduce((product, extent) => product * extent, 1),
+  );
+  const bytes = sum(tensors, (tensor) => tensor.bytes);
+  const dtypes: Record<string, number> = {};
+  for (const { dtype } of tensors) dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
+
+  const rows: [string, string][] = [
+    ['file', file],
+    ['format', [format, ...path].join(' → ')],
+    ['network', architecture ? networkText(architecture, guessed) : 'unknown'],
+    ['tensors', String(tensors.length)],
+    ['parameters', parameters.toLocaleString('en')],
+    ['size', bytesText(bytes)],
+    [
+      'dtypes',
+      Object.entries(dtypes)
+        .map(([dtype, count]) => `${dtype} (${count})`)
+        .join(', '),
+    ],
+    ...(prefix ? [['prefix', prefix] as [string, string]] : []),
+    ...(others.length > 0 ? [['no tensors', others.join(', ')] as [string, string]] : []),
+  ];
+  const network = architecture && { ...architecture, guessed };
+  const counts = { tensors: tensors.length, parameters, bytes, dtypes };
+  return { data: { file, format, path, prefix, network, ...counts, others, metadata }, rows };
+}
+
+async function architectureOf({
+  file,
+  metadata,
+  tensors,
+}: WeightsFile): Promise<{ architecture: Architecture | null; guessed: boolean }> {
+  if (metadata.bidiseg !== undefined) {
+    const { readArchitecture } = await import('../models/network.js');
+    return { architecture: await readArchitecture(file), guessed: false };
+  }
+  const { guessArchitecture } = await import('../models/guess-architecture.js');
+  return { architecture: guessArchitecture(tensors), guessed: true };
+}
+
+function networkText({ architecture, options }: Architecture, guessed: boolean): string {
+  const list = Object.entries(options).map(([key, value]) => `${key} ${value}`);
+  return `${architecture} (${list.join(', ')})${guessed ? ', by its names and shapes' : ''}`;
+}
+
+function sum<T>(items: T[], value: (item: T) => number): number {
+  return items.reduce((total, item) => total + value(item), 0);
+}
