@@ -5,7 +5,15 @@ import json
 import numpy
 import torch
 
-DTYPES = {"F32": numpy.float32, "F64": numpy.float64, "U8": numpy.uint8, "I64": numpy.int64}
+DTYPES = {
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "U8": torch.uint8,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
 
 
 def read(path):
@@ -16,8 +24,10 @@ def read(path):
     result = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
-        values = numpy.frombuffer(data[begin:end], DTYPES[entry["dtype"]])
-        result[name] = torch.from_numpy(values.reshape(entry["shape"]).copy())
+        # Through bytes, because numpy has no bfloat16.
+        values = torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]])
+        values.reshape(-1).view(torch.uint8).numpy()[:] = numpy.frombuffer(data[begin:end], numpy.uint8)
+        result[name] = values
     return result
 
 

@@ -8,6 +8,7 @@ import traceback
 import torch
 from torch import nn
 
+import checkpoints
 import networks
 import tensors
 import training
@@ -155,6 +156,8 @@ def accumulation(request):
 
 HANDLERS = {"count": count, "forward": forward, "loss": loss, "accumulation": accumulation}
 HANDLERS |= {"segmentation": segmentation, "translation": translation}
+HANDLERS |= {"saveCase": checkpoints.save_case, "compareCase": checkpoints.compare_case}
+HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
 
 torch.set_num_threads(1)
 for line in sys.stdin:
