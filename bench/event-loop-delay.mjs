@@ -59,7 +59,7 @@ try {
       steps,
       sourceSize: size,
       crop: { width: 96, height: 96 },
-      training: config.translation,
+      training: { ...config.translation, steps },
     }),
   );
 } finally {

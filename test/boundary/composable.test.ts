@@ -153,23 +153,30 @@ describe('a loop on the composable surface and the step surface', () => {
       const fakeS = await G.forward(t);
       await targetCritic.freeze();
       await sourceCritic.freeze();
-      const cycledS = await G.forward(fakeT);
-      const cycledT = await F.forward(fakeS);
-      const [logitsS, logitsT] = [await logits(s), await logits(t)];
       const { ganWeight, cycleWeight, identityWeight } = TRANSLATION;
       const { perceptualWeight, perceptualReconstructionWeight } = TRANSLATION;
-      const total = await weightedSum([
+      // In the step's order: it is the order in which gradients that meet are added up, and with another one the last
+      // bits differ, which Adam's first steps can turn into a whole step of an element whose gradient is nearly zero.
+      const terms: [number, Tensor][] = [
         [ganWeight, await ganLoss(await targetCritic.forward(fakeT), true)],
         [ganWeight, await ganLoss(await sourceCritic.forward(fakeS), true)],
+      ];
+      const cycledS = await G.forward(fakeT);
+      const cycledT = await F.forward(fakeS);
+      terms.push(
         [cycleWeight, await l1Loss(cycledS, s)],
         [cycleWeight, await l1Loss(cycledT, t)],
         [identityWeight, await l1Loss(await G.forward(s), s)],
         [identityWeight, await l1Loss(await F.forward(t), t)],
+      );
+      const [logitsS, logitsT] = [await logits(s), await logits(t)];
+      terms.push(
         [perceptualWeight, await perceptualLoss(await logits(fakeT), logitsS, form)],
         [perceptualWeight, await perceptualLoss(await logits(fakeS), logitsT, form)],
         [perceptualReconstructionWeight, await perceptualLoss(await logits(cycledS), logitsS, form)],
         [perceptualReconstructionWeight, await perceptualLoss(await logits(cycledT), logitsT, form)],
-      ]);
+      );
+      const total = await weightedSum(terms);
       await total.backward();
       await targetCritic.unfreeze();
       await sourceCritic.unfreeze();
