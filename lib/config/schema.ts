@@ -176,8 +176,11 @@ const segmenterSchema = section({
   /** Dilated branches of DeepLab's head that are summed; 2 for checkpoints from before mid-2020. */
   branches: z.union([z.literal(2), z.literal(4)], '2 or 4').default(4),
   initialisation: choice('normal', 'kaiming').default('normal'),
-  /** Weights with which every segmenter of the run starts (safetensors). null: random, the same each time. */
-  initialWeights: text('a safetensors file').nullable().default(null),
+  /**
+   * Weights with which every segmenter of the run starts (safetensors or PyTorch's .pth); the head may be missing or be for
+   * other classes. null: random, the same each time.
+   */
+  initialWeights: text('a safetensors or .pth file').nullable().default(null),
 });
 
 const discriminatorSchema = section({

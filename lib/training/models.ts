@@ -1,24 +1,36 @@
 import type { Config } from '../config/schema.js';
+import { DataError } from '../errors.js';
 import { OutputDiscriminator } from '../models/output-discriminator.js';
 import { Segmenter } from '../models/segmenter.js';
 import { Translator } from '../models/translator.js';
 import { classNames } from './datasets.js';
 
 /**
- * The config's segmenter with its initial weights, the same each time.
+ * The config's segmenter with its initial weights, the same each time. Initial weights from a file may lack the head or
+ * have one for other classes, as weights from ImageNet do: it then starts at random. All else has to be there.
  *
- * @param weights a safetensors file to load in place of the initial weights
+ * @param weights a weights file to load, strictly, in place of the initial weights
+ * @throws DataError naming the file and what does not fit
  */
 export function createSegmenter(config: Config, weights?: string): Promise<Segmenter> {
   const { initialWeights, ...options } = config.segmenter;
-  return loaded(
-    Segmenter.create({
-      ...options,
-      classCount: classNames(config).length,
-      seed: config.seed,
-      device: config.device,
-    }),
-    weights ?? initialWeights,
+  const { seed, device } = config;
+  const creation = Segmenter.create({ ...options, classCount: classNames(config).length, seed, device });
+  return prepared(creation, async (segmenter) => {
+    if (weights !== undefined) await segmenter.load(weights);
+    else if (initialWeights !== null) await loadAllButHead(segmenter, initialWeights);
+  });
+}
+
+async function loadAllButHead(segmenter: Segmenter, file: string): Promise<void> {
+  const { missing, reshaped } = await segmenter.load(file, { strict: false });
+  const lacking = [...missing, ...reshaped.map(({ name }) => name)].filter(
+    (name) => !name.startsWith('layer5.') && !name.endsWith('.num_batches_tracked'),
+  );
+  if (lacking.length === 0) return;
+  throw new DataError(
+    `${file}: no initial weights for this segmenter: ${lacking.slice(0, 3).join(', ')} ` +
+      `${lacking.length > 3 ? `and ${lacking.length - 3} more ` : ''}missing or of another shape`,
   );
 }
 
@@ -39,17 +51,19 @@ export function createDiscriminator(config: Config): Promise<OutputDiscriminator
  */
 export function createTranslator(config: Config, weights?: string): Promise<Translator> {
   const { seed, device } = config;
-  return loaded(Translator.create({ ...config.translator, seed, device }), weights ?? null);
+  return prepared(Translator.create({ ...config.translator, seed, device }), async (translator) => {
+    if (weights !== undefined) await translator.load(weights);
+  });
 }
 
-async function loaded<Model extends Segmenter | Translator>(
+/** The model once `prepare` is done with it; disposed where that fails. */
+async function prepared<Model extends Segmenter | Translator>(
   creation: Promise<Model>,
-  weights: string | null,
+  prepare: (model: Model) => Promise<void>,
 ): Promise<Model> {
   const model = await creation;
-  if (weights === null) return model;
   try {
-    await model.load(weights);
+    await prepare(model);
     return model;
   } catch (error) {
     model.dispose();
