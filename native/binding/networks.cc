@@ -95,7 +95,7 @@ Napi::Value network_set_frozen(const Napi::CallbackInfo& info) {
                    });
 }
 
-// [{ name, tensor, kind: 'parameter' | 'buffer', trained }]; tensors share storage with the network.
+// [{ name, kind: 'parameter' | 'buffer', tensor }]; tensors share storage with the network.
 Napi::Value network_state(const Napi::CallbackInfo& info) {
   auto network = Handle<Network>::get(info[0], "network");
   return run_async(

@@ -1,7 +1,6 @@
 // What the build is, what is alive, and how it stops.
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
-#include <ATen/native/DispatchStub.h>
 #include <torch/headeronly/version.h>
 
 #include "binding/arguments.h"

@@ -38,8 +38,7 @@ class SegmentationStep {
 
   /// In the reference's order: source forward and backward; target forward, adversarial (D_M frozen) and pseudo-label
   /// loss backward; D_M on detached probabilities of both domains; both updates. `target` may be empty (training on the
-  /// source alone). Where it throws (NonFiniteLoss, Cancelled, ...), weights, running
-  /// statistics and mode are as before.
+  /// source alone). Where it throws (NonFiniteLoss, Cancelled, ...), weights, running statistics and mode are as before.
   SegmentationLosses run(const SegmentationBatch& source, const SegmentationBatch& target, double learning_rate,
                          double discriminator_learning_rate);
 
