@@ -23,6 +23,7 @@ const CODES = new Map(Object.entries(DTYPES).map(([code, { name }]) => [name, co
 
 /** The same limit as the Python package has. */
 const MAX_HEADER_BYTES = 100_000_000;
+const MAX_DIMENSIONS = 64;
 
 /** One tensor's name, type and place. */
 export interface TensorHeader {
@@ -57,9 +58,9 @@ export async function readSafetensorsHeader(file: string): Promise<SafetensorsHe
       if (length > MAX_HEADER_BYTES || length + 8 > size) {
         throw bad(`its header claims ${length} bytes, the file has ${size}`);
       }
-      const text = Buffer.alloc(length);
-      await handle.read(text, 0, length, 8);
-      return parseHeader(text.toString('utf8'), 8 + length, size, bad);
+      const header = Buffer.alloc(length);
+      await handle.read(header, 0, length, 8);
+      return parseHeader(header, 8 + length, size, bad);
     } finally {
       await handle.close();
     }
@@ -69,17 +70,17 @@ export async function readSafetensorsHeader(file: string): Promise<SafetensorsHe
   }
 }
 
-function parseHeader(text: string, dataStart: number, size: number, bad: Complaint): SafetensorsHeader {
+function parseHeader(header: Buffer, dataStart: number, size: number, bad: Complaint): SafetensorsHeader {
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(header));
   } catch (cause) {
-    throw bad('its header is not JSON', cause);
+    throw bad('its header is not JSON in UTF-8', cause);
   }
   if (typeof json !== 'object' || json === null || Array.isArray(json)) {
     throw bad('its header is not a JSON object');
   }
-  const metadata: Record<string, string> = Object.create(null);
+  const metadata: Record<string, string> = Object.create(null); // names may be `__proto__`
   const tensors: TensorHeader[] = [];
   for (const [name, entry] of Object.entries(json)) {
     if (name !== '__metadata__') tensors.push(parseEntry(name, entry, dataStart, bad));
@@ -104,7 +105,8 @@ function parseEntry(name: string, entry: unknown, dataStart: number, bad: Compla
   const type = typeof dtype === 'string' && Object.hasOwn(DTYPES, dtype) ? DTYPES[dtype] : undefined;
   if (!type) throw bad(`tensor '${name}' has the unsupported dtype ${JSON.stringify(dtype)}`);
   const isExtent = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0;
-  if (!Array.isArray(shape) || !shape.every(isExtent)) throw bad(`tensor '${name}' has no valid shape`);
+  if (!Array.isArray(shape) || shape.length > MAX_DIMENSIONS || !shape.every(isExtent))
+    throw bad(`tensor '${name}' has no valid shape`);
   if (!Array.isArray(data_offsets) || data_offsets.length !== 2 || !data_offsets.every(isExtent)) {
     throw bad(`tensor '${name}' has no valid data_offsets`);
   }
@@ -116,17 +118,24 @@ function parseEntry(name: string, entry: unknown, dataStart: number, bad: Compla
   return { name, dtype: type.name, shape, offset: dataStart + begin, bytes };
 }
 
-/** Writes all tensors, to a temporary name first: `file` is either the old one or the whole new one. */
+/**
+ * Writes all tensors, to a temporary name first: `file` is either the old one or the whole new one.
+ *
+ * @returns how many bytes the tensors take.
+ */
 export async function writeSafetensors(
   file: string,
   entries: Pick<StateEntry, 'name' | 'tensor'>[],
   metadata: Record<string, string>,
   signal?: AbortSignal,
-): Promise<void> {
-  const header: Record<string, unknown> = { __metadata__: metadata };
+): Promise<number> {
+  const header: Record<string, unknown> = Object.assign(Object.create(null), { __metadata__: metadata });
   let offset = 0;
   for (const { name, tensor } of entries) {
     const { shape, dtype } = callSync(() => native.tensorInfo(tensor));
+    if (name === '__metadata__') {
+      throw new DataError(`${file} cannot be written: safetensors files have no tensor named '__metadata__'`);
+    }
     const code = CODES.get(dtype)!;
     const end = offset + shape.reduce((product, extent) => product * extent, DTYPES[code]!.bytes);
     header[name] = { dtype: code, shape, data_offsets: [offset, end] };
@@ -151,4 +160,5 @@ export async function writeSafetensors(
     await rm(temporary, { force: true });
     throw error;
   }
+  return offset;
 }

@@ -1,8 +1,9 @@
 import { native } from '../binding.js';
 import { DataError } from '../errors.js';
+import type { WeightsDescription } from '../io/weights-metadata.js';
 import { call } from '../native-object.js';
-import { checkChoice, checkInteger, checkNumber, checkString } from '../validate.js';
-import { type Architecture, Network, readArchitecture } from './network.js';
+import { checkChoice, checkInteger, checkNumber, checkString, invalidArgument } from '../validate.js';
+import { Network, readDescription } from './network.js';
 
 export interface SegmenterOptions {
   /** Default `deeplab-v2`. */
@@ -15,6 +16,8 @@ export interface SegmenterOptions {
   branches?: 2 | 4;
   /** 2 to 256. */
   classCount: number;
+  /** Names of the classes in the order of their indices, which files carry along. Default: none. */
+  classNames?: readonly string[];
   /** How convolution weights start: `normal`, N(0, 0.01), or `kaiming`, N(0, 2/fan_out). Default `normal`. */
   initialisation?: 'normal' | 'kaiming';
   /** Of the initial weights; default 1. */
@@ -57,7 +60,7 @@ export class Segmenter extends Network {
   readonly options: Readonly<Required<SegmenterOptions>>;
 
   private constructor(handle: ConstructorParameters<typeof Network>[0], options: Required<SegmenterOptions>) {
-    super(handle, architectureOf(options));
+    super(handle, descriptionOf(options));
     this.options = options;
   }
 
@@ -74,6 +77,7 @@ export class Segmenter extends Network {
       width: checkNumber('width', options.width ?? 1, 1 / 64, 2),
       branches: checkInteger('branches', options.branches ?? 4, 2, 4) as 2 | 4,
       classCount: checkInteger('classCount', options.classCount, 2, 256),
+      classNames: checkNames(options.classNames ?? [], options.classCount),
       initialisation: checkChoice('initialisation', options.initialisation ?? 'normal', [
         'normal',
         'kaiming',
@@ -89,7 +93,7 @@ export class Segmenter extends Network {
     file: string,
     options: { device?: string; signal?: AbortSignal } = {},
   ): Promise<Segmenter> {
-    const { architecture, options: shape } = await readArchitecture(file);
+    const { architecture, options: shape, classes = [] } = await readDescription(file);
     if (architecture !== 'deeplab-v2' && architecture !== 'fcn-8s') {
       throw new DataError(`${file} holds the weights of a ${architecture}, not of a segmenter`);
     }
@@ -98,6 +102,7 @@ export class Segmenter extends Network {
       segmenter = await Segmenter.create({
         ...(shape as unknown as SegmenterOptions),
         network: architecture,
+        classNames: classes,
         device: options.device ?? 'cpu',
       });
     } catch (cause) {
@@ -128,8 +133,16 @@ export class Segmenter extends Network {
   }
 }
 
-function architectureOf(options: Required<SegmenterOptions>): Architecture {
-  const { network, backbone, width, branches, classCount } = options;
+function checkNames(names: readonly string[], classCount: number): readonly string[] {
+  const isNames = Array.isArray(names) && names.every((name) => typeof name === 'string');
+  if (!isNames || (names.length > 0 && names.length !== classCount)) {
+    throw invalidArgument('classNames', `${classCount} names, one for each class,`, names);
+  }
+  return [...names];
+}
+
+function descriptionOf(options: Required<SegmenterOptions>): WeightsDescription {
+  const { network, backbone, width, branches, classCount, classNames } = options;
   const shape = network === 'deeplab-v2' ? { backbone, width, branches, classCount } : { width, classCount };
-  return { architecture: network, options: shape };
+  return { architecture: network, options: shape, ...(classNames.length > 0 && { classes: classNames }) };
 }

@@ -24,9 +24,14 @@ export function writeTensors(file: string, tensors: Record<string, PlainTensor>)
 /** The length and the text of a safetensors header. */
 export function encodeHeader(text: string): Buffer {
   const body = Buffer.from(text);
+  return Buffer.concat([lengthOf(body), body]);
+}
+
+/** How a safetensors file says how long its header is. */
+export function lengthOf(header: Buffer): Buffer {
   const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(body.length));
-  return Buffer.concat([length, body]);
+  length.writeBigUInt64LE(BigInt(header.length));
+  return length;
 }
 
 /** Reads float32 and int64 tensors without the package's own reader. */

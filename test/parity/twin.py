@@ -10,6 +10,7 @@ from torch import nn
 
 import checkpoints
 import networks
+import packaged
 import tensors
 import training
 
@@ -157,6 +158,9 @@ def accumulation(request):
 HANDLERS = {"count": count, "forward": forward, "loss": loss, "accumulation": accumulation}
 HANDLERS |= {"segmentation": segmentation, "translation": translation}
 HANDLERS |= {"saveCase": checkpoints.save_case, "compareCase": checkpoints.compare_case}
+HANDLERS |= {"writePackaged": packaged.write, "comparePackaged": packaged.compare, "saveState": packaged.save_state}
+HANDLERS |= {"compareState": packaged.compare_state, "oddDtypes": packaged.odd_dtypes}
+HANDLERS |= {"packagedMetadata": packaged.metadata}
 HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
 
 torch.set_num_threads(1)
