@@ -20,6 +20,7 @@ export * from './data/street-scenes.js';
 export * from './device.js';
 export * from './errors.js';
 export * from './evaluate.js';
+export type { ExportOptions } from './export/segmenter.js';
 export type { WeightsDtype } from './io/weights-dtype.js';
 export * from './losses.js';
 export * from './metrics.js';

@@ -3,6 +3,7 @@ import { packageVersion } from '../run/package-version.js';
 import { addConvertCommand } from './commands/convert.js';
 import { addDemoCommand } from './commands/demo.js';
 import { addEvaluateCommand } from './commands/evaluate.js';
+import { addExportCommand } from './commands/export.js';
 import { addInfoCommand } from './commands/info.js';
 import { addPseudoLabelCommand } from './commands/pseudo-label.js';
 import { addResumeCommand } from './commands/resume.js';
@@ -34,6 +35,7 @@ export function createProgram(): Command {
   addSegmentCommand(program);
   addEvaluateCommand(program);
   addConvertCommand(program);
+  addExportCommand(program);
   addInfoCommand(program);
   return program;
 }

@@ -1,9 +1,9 @@
-import { randomUUID } from 'node:crypto';
-import { open, rename, rm } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { native } from '../binding.js';
 import type { Dtype, StateEntry } from '../binding-types.js';
 import { DataError } from '../errors.js';
 import { call, callSync } from '../native-object.js';
+import { writeWhole } from './whole-file.js';
 
 /**
  * The safetensors format: 8 bytes little-endian header length, a JSON header, then the tensors' bytes. The header is
@@ -21,8 +21,11 @@ const DTYPES: Record<string, { name: Dtype; bytes: number }> = {
 };
 const CODES = new Map(Object.entries(DTYPES).map(([code, { name }]) => [name, code]));
 
-/** The same limit as the Python package has. */
-const MAX_HEADER_BYTES = 100_000_000;
+/**
+ * Room for 40,000 tensors. The format allows 100 MB, but JSON made for the purpose can take 50 times its length in memory,
+ * and seconds to parse.
+ */
+const MAX_HEADER_BYTES = 4 * 2 ** 20;
 const MAX_DIMENSIONS = 64;
 
 /** One tensor's name, type and place. */
@@ -55,8 +58,9 @@ export async function readSafetensorsHeader(file: string): Promise<SafetensorsHe
       const { bytesRead } = await handle.read(prefix, 0, 8, 0);
       if (bytesRead < 8) throw bad('it is shorter than 8 bytes');
       const length = Number(prefix.readBigUInt64LE());
-      if (length > MAX_HEADER_BYTES || length + 8 > size) {
-        throw bad(`its header claims ${length} bytes, the file has ${size}`);
+      if (length + 8 > size) throw bad(`its header claims ${length} bytes, the file has ${size}`);
+      if (length > MAX_HEADER_BYTES) {
+        throw bad(`its header has ${length} bytes, more than the ${MAX_HEADER_BYTES} that are read`);
       }
       const header = Buffer.alloc(length);
       await handle.read(header, 0, length, 8);
@@ -112,6 +116,9 @@ function parseEntry(name: string, entry: unknown, dataStart: number, bad: Compla
   }
   const [begin, end] = data_offsets as [number, number];
   const bytes = shape.reduce((product, extent) => product * extent, type.bytes);
+  // Also of a tensor that is empty: LibTorch multiplies the extents beside the 0.
+  const largest = shape.reduce((product, extent) => product * Math.max(1, extent), type.bytes);
+  if (!Number.isSafeInteger(largest)) throw bad(`tensor '${name}' has the too large shape [${shape}]`);
   if (end - begin !== bytes) {
     throw bad(`tensor '${name}' takes ${end - begin} bytes but its shape and dtype need ${bytes}`);
   }
@@ -147,18 +154,9 @@ export async function writeSafetensors(
   bytes.writeBigUInt64LE(BigInt(bytes.length - 8));
   bytes.write(json, 8);
 
-  const temporary = `${file}.${randomUUID()}.tmp`; // others, in this process too, may save to the same name
-  try {
-    const tensors = entries.map(({ tensor }) => tensor);
-    await call((token) => native.writeTensorFile(temporary, bytes, tensors, token), signal);
-    try {
-      await rename(temporary, file);
-    } catch (cause) {
-      throw new DataError(`${file} cannot be written: ${(cause as Error).message}`, { cause });
-    }
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
+  const tensors = entries.map(({ tensor }) => tensor);
+  await writeWhole(file, (temporary) =>
+    call((token) => native.writeTensorFile(temporary, bytes, tensors, token), signal),
+  );
   return offset;
 }

@@ -18,9 +18,14 @@ export interface WeightsDescription extends Architecture {
   step?: number;
 }
 
+/** The description as it is written into files, with its format version, and `more` that only people and other tools read. */
+export function descriptionText(description: WeightsDescription, more: object = {}): string {
+  return JSON.stringify({ version: FORMAT_VERSION, ...description, ...more });
+}
+
 /** The metadata of a safetensors file. `format` is what other tools of the PyTorch world look for. */
 export function encodeDescription(description: WeightsDescription): Record<string, string> {
-  return { format: 'pt', bidiseg: JSON.stringify({ version: FORMAT_VERSION, ...description }) };
+  return { format: 'pt', bidiseg: descriptionText(description) };
 }
 
 /**

@@ -1,5 +1,6 @@
 import { native } from '../binding.js';
 import { DataError } from '../errors.js';
+import type { ExportOptions } from '../export/segmenter.js';
 import type { WeightsDescription } from '../io/weights-metadata.js';
 import { call } from '../native-object.js';
 import { checkChoice, checkInteger, checkNumber, checkString, invalidArgument } from '../validate.js';
@@ -130,6 +131,28 @@ export class Segmenter extends Network {
       order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
     };
     return call((token) => native.predict(this.handle, images, job, token), options.signal);
+  }
+
+  /**
+   * Writes an ONNX model (opset 17) of the segmenter in evaluation mode, to a temporary name that is then renamed.
+   *
+   * It takes `image`, float32 [N, 3, H, W] of any N, H and W: what forward() takes. It gives `logits`, [N, C, H, W]. Its
+   * metadata, the property `bidiseg`, tells the network, the classes and how to prepare images, in JSON.
+   *
+   * @throws DataError naming the file, where it cannot be written or would exceed the 2 GiB of ONNX files
+   */
+  async exportOnnx(file: string, options: ExportOptions = {}): Promise<void> {
+    const { exportOnnx } = await import('../export/segmenter.js');
+    await exportOnnx(this, descriptionOf(this.options), file, options);
+  }
+
+  /**
+   * Writes a TorchScript archive of the segmenter, for `torch.jit.load` in Python and C++: what exportOnnx() writes, with
+   * weights under their state-dict names. The metadata is the archive's extra file `bidiseg.json`.
+   */
+  async exportTorchScript(file: string, options: ExportOptions = {}): Promise<void> {
+    const { exportTorchScript } = await import('../export/segmenter.js');
+    await exportTorchScript(this, descriptionOf(this.options), file, options);
   }
 }
 

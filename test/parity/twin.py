@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import checkpoints
+import exported
 import networks
 import packaged
 import tensors
@@ -161,6 +162,7 @@ HANDLERS |= {"saveCase": checkpoints.save_case, "compareCase": checkpoints.compa
 HANDLERS |= {"writePackaged": packaged.write, "comparePackaged": packaged.compare, "saveState": packaged.save_state}
 HANDLERS |= {"compareState": packaged.compare_state, "oddDtypes": packaged.odd_dtypes}
 HANDLERS |= {"packagedMetadata": packaged.metadata}
+HANDLERS |= {"runTorchScript": exported.run_torchscript, "runOnnx": exported.run_onnx}
 HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
 
 torch.set_num_threads(1)
