@@ -35,7 +35,7 @@ describe('safetensors', () => {
   });
 
   /** Expects DataError naming the file from load() and from fromFile(), no great allocation, and unchanged weights. */
-  async function refuses(what: string, content: Buffer): Promise<void> {
+  async function refuses(what: string, content: Buffer, maxMiB = 64): Promise<void> {
     const file = folder.path('bad.safetensors');
     writeFileSync(file, content);
     const before = await snapshot(network);
@@ -53,7 +53,7 @@ describe('safetensors', () => {
       );
     }
     const grown = (process.memoryUsage.rss() - memory) / 2 ** 20;
-    assert.ok(grown < 64, `${what}: memory grew by ${grown.toFixed(0)} MiB`);
+    assert.ok(grown < maxMiB, `${what}: memory grew by ${grown.toFixed(0)} MiB`);
     assert.deepEqual(await snapshot(network), before, what);
   }
 
@@ -113,6 +113,12 @@ describe('safetensors', () => {
       'a huge shape without bytes',
       entry({ shape: [2 ** 52, 2 ** 52, 0], data_offsets: [0, 0] }),
     );
+    const huge = { empty: { dtype: 'F32', shape: [0, 2 ** 40, 2 ** 40], data_offsets: [0, 0] } };
+    await refuses('a huge shape, and nothing else', encodeHeader(JSON.stringify(huge)));
+    await assert.rejects(
+      () => network.load(folder.path('bad.safetensors')),
+      /'empty' has the too large shape/,
+    );
     await refuses('a shape that does not fit', entry({ shape: [3, 4, 4, 4] }));
     await refuses('no shape', entry({ shape: undefined }));
     await refuses('an unknown dtype', entry({ dtype: 'F8_E4M3' }));
@@ -132,6 +138,22 @@ describe('safetensors', () => {
       pile[`t${i}`] = { dtype: 'U8', shape: [size], data_offsets: [0, size] };
     }
     await refuses('a pile', Buffer.concat([encodeHeader(JSON.stringify(pile)), Buffer.alloc(size)]));
+  });
+
+  it('refuses headers that would take more memory than they are worth', async () => {
+    const limit = 4 * 2 ** 20;
+    const inside = (text: string) => encodeHeader(`{"a":${text}}`);
+    await refuses('5 MB of spaces', inside(`0${' '.repeat(limit + 2 ** 20)}`));
+    await assert.rejects(
+      () => network.load(folder.path('bad.safetensors')),
+      /more than the 4194304 that are read/,
+    );
+    await refuses(
+      'lists in lists',
+      inside(`${'['.repeat(limit / 2 - 10)}${']'.repeat(limit / 2 - 10)}`),
+      400,
+    );
+    await refuses('many lists', inside(`[${'[],'.repeat(limit / 3 - 10)}0]`), 400);
   });
 
   it('refuses what a newer bidiseg wrote, and a description that is damaged', async () => {
