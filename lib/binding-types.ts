@@ -149,6 +149,12 @@ export interface NativeBinding {
   translatorOutputBytes(images: TensorHandle): Promise<TensorHandle>;
 
   maskedCrossEntropy(logits: TensorHandle, labels: TensorHandle, options: object): Promise<TensorHandle>;
+  maskedCrossEntropyOnline(
+    logits: TensorHandle,
+    options: object,
+    histogram?: ThresholdHistogramHandle,
+  ): Promise<{ loss: TensorHandle; labels?: TensorHandle; confidence?: TensorHandle }>;
+  classProbabilities(logits: TensorHandle, options: { height: number; width: number }): Promise<TensorHandle>;
   domainLoss(logits: TensorHandle, options: { domain: 'source' | 'target' }): Promise<TensorHandle>;
   ganLoss(scores: TensorHandle, options: { real: boolean; ganMode: string }): Promise<TensorHandle>;
   l1Loss(input: TensorHandle, other: TensorHandle): Promise<TensorHandle>;
@@ -194,6 +200,11 @@ export interface NativeBinding {
     options: object,
     cancellation?: CancellationToken,
   ): Promise<{ labels: Uint8Array; confidence?: Float32Array }>;
+  pseudoLabels(
+    logits: TensorHandle,
+    options: object,
+    histogram?: ThresholdHistogramHandle,
+  ): Promise<{ labels: TensorHandle; confidence?: TensorHandle }>;
   translate(
     generator: NetworkHandle,
     images: Uint8Array,

@@ -45,6 +45,18 @@ class Options {
   Napi::Object object_;
 };
 
+/// What is upsampled: the logits, before the softmax, or the probabilities, after it.
+inline kernels::SoftmaxOrder softmax_order_option(const Options& options) {
+  return options.choice<kernels::SoftmaxOrder>("order",
+                                               {{"logits", kernels::SoftmaxOrder::kAfterUpsampling},
+                                                {"probabilities", kernels::SoftmaxOrder::kBeforeUpsampling}});
+}
+
+/// Undefined gives an empty pointer.
+inline std::shared_ptr<ThresholdHistogram> optional_histogram_argument(const Napi::Value& value) {
+  return value.IsUndefined() ? nullptr : Handle<ThresholdHistogram>::get(value, "histogram");
+}
+
 at::Tensor tensor_argument(const Napi::Value& value, const char* name);
 
 /// The network as the kind that is needed; another kind is an error.

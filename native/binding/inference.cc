@@ -19,8 +19,7 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
        images = images_argument(info[1], options), height = options.integer("outputHeight"),
        width = options.integer("outputWidth"), with_confidence = options.boolean("confidence"),
-       order = options.choice<ResizeOrder>(
-           "order", {{"logits", ResizeOrder::kLogits}, {"probabilities", ResizeOrder::kProbabilities}})] {
+       order = softmax_order_option(options)] {
         Prediction prediction =
             predict(*segmenter, images.to(segmenter->device()), height, width, order, with_confidence);
         prediction.labels = prediction.labels.cpu().contiguous();
@@ -31,6 +30,26 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
         Napi::Object result = Napi::Object::New(env);
         result.Set("labels", typed_array_to_js(env, prediction.labels));
         if (prediction.confidence.defined()) result.Set("confidence", typed_array_to_js(env, prediction.confidence));
+        return result;
+      });
+}
+
+Napi::Value choose_pseudo_labels(const Napi::CallbackInfo& info) {
+  const Options options(info[1]);
+  const bool with_confidence = options.boolean("confidence");
+  return run_async(
+      info.Env(), nullptr,
+      [logits = tensor_argument(info[0], "logits"),
+       size = kernels::Upsampling{options.integer("height"), options.integer("width"), options.boolean("alignCorners")},
+       order = softmax_order_option(options), thresholds = options.numbers("thresholds"),
+       inclusive = options.boolean("inclusive"), ignore_index = options.integer("ignoreIndex"),
+       histogram = optional_histogram_argument(info[2])] {
+        return pseudo_labels(logits, size, order, thresholds, inclusive, ignore_index, histogram.get());
+      },
+      [with_confidence](Napi::Env env, const Prediction& prediction) {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("labels", tensor_to_js(env, prediction.labels));
+        if (with_confidence) result.Set("confidence", tensor_to_js(env, prediction.confidence));
         return result;
       });
 }
@@ -131,6 +150,7 @@ Napi::Value count_confusion(const Napi::CallbackInfo& info) {
 void export_inference(Napi::Env env, Napi::Object exports) {
   Handle<ThresholdHistogram>::define(env, exports);
   exports.Set("predict", Napi::Function::New<guarded<predict_labels>>(env));
+  exports.Set("pseudoLabels", Napi::Function::New<guarded<choose_pseudo_labels>>(env));
   exports.Set("translate", Napi::Function::New<guarded<translate_images>>(env));
   exports.Set("createThresholdHistogram", Napi::Function::New<guarded<create_threshold_histogram>>(env));
   exports.Set("histogramAdd", Napi::Function::New<guarded<histogram_add>>(env));

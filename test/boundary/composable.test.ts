@@ -1,4 +1,5 @@
 import {
+  classProbabilities,
   domainLoss,
   ganLoss,
   l1Loss,
@@ -80,8 +81,7 @@ describe('a loop on the composable surface and the step surface', () => {
     for (const { source, target } of batches) {
       await optimizer.zeroGrad();
       await discriminatorOptimizer.zeroGrad();
-      const probabilities = async (logits: Tensor) =>
-        (await logits.resize(shape.height, shape.width)).softmax();
+      const probabilities = (logits: Tensor) => classProbabilities(logits, shape.height, shape.width);
 
       const sourceLogits = await M.forward(await segmenterInput(imagesOf(source)));
       await (await maskedCrossEntropy(sourceLogits, labelsOf(source))).backward();

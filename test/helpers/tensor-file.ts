@@ -3,9 +3,16 @@ import type { Network } from 'bidiseg';
 
 /** A tensor as the tests hand it over: numbers in row-major order. */
 export interface PlainTensor {
-  data: Float32Array | Uint8Array | BigInt64Array;
+  data: Float32Array | Float64Array | Uint8Array | BigInt64Array;
   shape: number[];
 }
+
+const DTYPES = [
+  ['F32', Float32Array],
+  ['F64', Float64Array],
+  ['U8', Uint8Array],
+  ['I64', BigInt64Array],
+] as const;
 
 /** Writes a safetensors file without the package's own writer. */
 export function writeTensors(file: string, tensors: Record<string, PlainTensor>): void {
@@ -13,7 +20,7 @@ export function writeTensors(file: string, tensors: Record<string, PlainTensor>)
   const chunks: Uint8Array[] = [];
   let offset = 0;
   for (const [name, { data, shape }] of Object.entries(tensors)) {
-    const dtype = data instanceof Float32Array ? 'F32' : data instanceof Uint8Array ? 'U8' : 'I64';
+    const dtype = DTYPES.find(([, array]) => data instanceof array)![0];
     header[name] = { dtype, shape, data_offsets: [offset, offset + data.byteLength] };
     chunks.push(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     offset += data.byteLength;
@@ -29,7 +36,7 @@ export function encodeHeader(text: string): Buffer {
   return Buffer.concat([length, body]);
 }
 
-/** Reads float32 and int64 tensors without the package's own reader. */
+/** Reads tensors without the package's own reader. */
 export function readTensors(file: string): Record<string, PlainTensor> {
   const bytes = readFileSync(file);
   const start = 8 + Number(bytes.readBigUInt64LE());
@@ -42,7 +49,7 @@ export function readTensors(file: string): Record<string, PlainTensor> {
     if (name === '__metadata__') continue;
     const [begin, end] = entry.data_offsets;
     const copy = Uint8Array.from(bytes.subarray(start + begin, start + end)).buffer;
-    const data = entry.dtype === 'I64' ? new BigInt64Array(copy) : new Float32Array(copy);
+    const data = new (DTYPES.find(([name]) => name === entry.dtype)![1])(copy);
     result[name] = { data, shape: entry.shape };
   }
   return result;

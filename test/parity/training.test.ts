@@ -24,7 +24,7 @@ import { useTwin } from '../helpers/twin.js';
 const SGD_BOUNDS = { weights: 1e-5, moved: 1e-3 };
 // Adam divides a gradient by its own size, so that an element whose true gradient is 0 or nearly so moves by the
 // learning rate in a direction that rounding decides; so the norm is that of the whole network.
-const ADAM_BOUNDS = { weightsOverall: 1e-5, movedOverall: 1e-3 };
+const ADAM_BOUNDS = { weightsOverall: 1e-4, movedOverall: 1e-3 };
 const LOSS_BOUND = 1e-5;
 // The translators have too many such elements for one look: where one of the 130,000 of a generator goes the other way,
 // that alone is 2 / √130000 = 5.5e-3 of the way. And their L1 terms have a gradient that jumps: after the first step a

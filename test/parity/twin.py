@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import checkpoints
+import kernels
 import networks
 import tensors
 import training
@@ -157,6 +158,7 @@ def accumulation(request):
 HANDLERS = {"count": count, "forward": forward, "loss": loss, "accumulation": accumulation}
 HANDLERS |= {"segmentation": segmentation, "translation": translation}
 HANDLERS |= {"saveCase": checkpoints.save_case, "compareCase": checkpoints.compare_case}
+HANDLERS |= {"upsampledSoftmax": kernels.upsampled_softmax}
 HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
 
 torch.set_num_threads(1)
