@@ -1,5 +1,5 @@
 // Computes the cases of upsampled-softmax.test.ts with the instruction set that ATEN_CPU_CAPABILITY names, with several
-// numbers of threads, and fails where these give other bits. usage: node … CASES INPUTS RESULTS
+// numbers of threads, and fails where these give other bits. usage: node … CASES INPUTS RESULTS DEVICE
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import {
@@ -30,20 +30,26 @@ export interface Case {
   };
 }
 
-const [casesFile, inputsFile, resultsFile] = process.argv.slice(2) as [string, string, string];
+const [casesFile, inputsFile, resultsFile, device] = process.argv.slice(2) as [
+  string,
+  string,
+  string,
+  string,
+];
 const cases = JSON.parse(readFileSync(casesFile, 'utf8')) as Case[];
 const inputs = readTensors(inputsFile);
 
 async function plain(tensor: Tensor): Promise<PlainTensor> {
-  const wide = tensor.dtype === 'float16' || tensor.dtype === 'bfloat16';
-  const data = wide ? await (await tensor.to({ dtype: 'float32' })).data() : await tensor.data();
+  const half = tensor.dtype === 'float16' || tensor.dtype === 'bfloat16';
+  const dtype = half ? 'float32' : tensor.dtype;
+  const data = await (await tensor.to({ dtype, device: 'cpu' })).data();
   return { data: data as PlainTensor['data'], shape: tensor.shape };
 }
 
 async function compute({ name, do: what, size, dtype, options }: Case): Promise<Record<string, PlainTensor>> {
   const input = async (key: string) => {
     const found = inputs[`${name}/${key}`];
-    return found && Tensor.from(found.data, found.shape);
+    return found && Tensor.from(found.data, found.shape).to({ device });
   };
   const [height, width] = size;
   const logits = await (await (await input('logits'))!.to({ dtype: dtype as Dtype })).requireGrad();

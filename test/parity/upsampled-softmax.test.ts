@@ -149,9 +149,9 @@ describe('parity with PyTorch in fp64: softmax of upsampled logits', () => {
   // float16 and bfloat16 gradients are rounded to 11 and 8 bits once computed.
   const GRADIENT_BOUND: Record<string, number> = { float64: 1e-12, float16: 5e-4, bfloat16: 4e-3 };
 
-  function check(title: string, errors: Record<string, number>[]): void {
+  function check(title: string, chosen: Case[], errors: Record<string, number>[]): void {
     const rows: Measurement[] = [];
-    for (const [i, { name, dtype, do: what }] of cases.entries()) {
+    for (const [i, { name, dtype, do: what }] of chosen.entries()) {
       const double = dtype === 'float64';
       // A float cannot hold an upsampled logit more exactly than this, and e^z turns it into a relative error. Errors of
       // a loss against given labels average out; where predictions are looked at, or certain, they may not.
@@ -174,6 +174,23 @@ describe('parity with PyTorch in fp64: softmax of upsampled logits', () => {
     printAndCheck(title, rows);
   }
 
+  async function compareOn(device: string, environment: NodeJS.ProcessEnv, chosen: Case[]): Promise<void> {
+    const [casesFile, inputsFile, resultsFile] = ['cases', 'inputs', 'results'].map((name) =>
+      folder.path(name),
+    ) as [string, string, string];
+    writeFileSync(casesFile, JSON.stringify(chosen));
+    writeTensors(inputsFile, inputs);
+    const program = join(ROOT, 'dist/test/parity/upsampled-softmax-child.js');
+    const child = spawnSync(process.execPath, [program, casesFile, inputsFile, resultsFile, device], {
+      env: { ...process.env, ...environment },
+      encoding: 'utf8',
+    });
+    assert.equal(child.status, 0, child.stderr.slice(0, 2000));
+    const request = { do: 'upsampledSoftmax', inputs: inputsFile, results: resultsFile, cases: chosen };
+    const errors = await twin().ask<Record<string, number>[]>(request);
+    check('softmax of upsampled logits: errors', chosen, errors);
+  }
+
   for (const instructions of ['avx512', 'avx2', 'default'] as const) {
     it(`is right with ${instructions} instructions, and the same with any number of threads`, async function () {
       const { cpuCapability } = await buildInfo();
@@ -182,25 +199,19 @@ describe('parity with PyTorch in fp64: softmax of upsampled logits', () => {
         console.log(`    skipped: this machine has no ${instructions} (${cpuCapability})`);
         this.skip();
       }
-      const files = ['cases', 'inputs', 'results'].map((name) => folder.path(`${name}-${instructions}`));
-      const [casesFile, inputsFile, resultsFile] = files as [string, string, string];
-      writeFileSync(casesFile, JSON.stringify(cases));
-      writeTensors(inputsFile, inputs);
-      const child = spawnSync(
-        process.execPath,
-        [join(ROOT, 'dist/test/parity/upsampled-softmax-child.js'), casesFile, inputsFile, resultsFile],
-        { env: { ...process.env, ATEN_CPU_CAPABILITY: instructions }, encoding: 'utf8' },
-      );
-      assert.equal(child.status, 0, child.stderr.slice(0, 2000));
-      const errors = await twin().ask<Record<string, number>[]>({
-        do: 'upsampledSoftmax',
-        inputs: inputsFile,
-        results: resultsFile,
-        cases,
-      });
-      check(`softmax of upsampled logits, ${instructions}: errors`, errors);
+      await compareOn('cpu', { ATEN_CPU_CAPABILITY: instructions }, cases);
     });
   }
+
+  it('is right on CUDA, and the same each time', async function () {
+    const { cuda, cudaDevices } = await buildInfo();
+    if (cudaDevices.length === 0) {
+      console.log(`    skipped: no CUDA device, and ${cuda ? 'CUDA kernels' : 'no CUDA kernels'} in this build`);
+      this.skip();
+    }
+    const chosen = cases.filter(({ dtype }) => dtype !== 'float64');
+    await compareOn('cuda', {}, chosen);
+  });
 });
 
 describe('masked cross-entropy', () => {

@@ -22,6 +22,9 @@ std::string shape_of(const at::Tensor& tensor) {
 
 // What the kernels take: double stays, every other dtype is widened to float.
 at::Tensor kernel_logits(const at::Tensor& logits) {
+  if (logits.scalar_type() == at::kDouble && !logits.is_cpu()) {
+    throw InvalidArgument("Expected float64 logits on the CPU only but they are on " + logits.device().str());
+  }
   return logits.to(logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat).contiguous();
 }
 
@@ -82,6 +85,11 @@ struct UpsampledSoftmax : torch::autograd::Function<UpsampledSoftmax> {
   }
 };
 
+[[noreturn]] void throw_stray(int64_t label, int64_t class_count, int64_t ignore_index) {
+  throw InvalidArgument("Expected labels from 0 to " + std::to_string(class_count - 1) + " or the ignore index " +
+                        std::to_string(ignore_index) + " but found " + std::to_string(label));
+}
+
 at::Tensor cross_entropy(CrossEntropyInput& input, const at::Tensor& logits, const CrossEntropyOptions& options,
                          CrossEntropyOutput& output) {
   const at::Tensor wide = kernel_logits(logits);
@@ -101,8 +109,7 @@ at::Tensor cross_entropy(CrossEntropyInput& input, const at::Tensor& logits, con
   try {
     return MaskedCrossEntropy::apply(wide, input, options.normalise, output);
   } catch (const kernels::StrayLabel& stray) {
-    throw InvalidArgument("Expected labels from 0 to " + std::to_string(logits.size(1) - 1) + " or the ignore index " +
-                          std::to_string(options.ignore_index) + " but found " + std::to_string(stray.value));
+    throw_stray(stray.value, logits.size(1), options.ignore_index);
   }
 }
 
@@ -118,7 +125,8 @@ void check_logits(const at::Tensor& logits) {
   }
 }
 
-at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const CrossEntropyOptions& options) {
+at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const CrossEntropyOptions& options,
+                                at::Tensor* stray_label) {
   check_logits(logits);
   if (labels.dim() != 3 || labels.size(0) != logits.size(0) || labels.size(1) < logits.size(2) ||
       labels.size(2) < logits.size(3)) {
@@ -137,7 +145,19 @@ at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labe
   input.size = {labels.size(1), labels.size(2)};
   input.labels = labels.contiguous();
   CrossEntropyOutput output;
-  return cross_entropy(input, logits, options, output);
+  const at::Tensor loss = cross_entropy(input, logits, options, output);
+  if (stray_label != nullptr) {
+    *stray_label = output.stray_label;
+  } else {
+    throw_if_stray(output.stray_label, logits.size(1), options.ignore_index);
+  }
+  return loss;
+}
+
+void throw_if_stray(const at::Tensor& stray_label, int64_t class_count, int64_t ignore_index) {
+  if (!stray_label.defined()) return;
+  const auto label = stray_label.item<int64_t>();
+  if (label != kernels::kNoStrayLabel) throw_stray(label, class_count, ignore_index);
 }
 
 SelfTrainingLoss self_training_loss(const at::Tensor& logits, int64_t height, int64_t width,

@@ -32,7 +32,14 @@ void check_logits(const at::Tensor& logits);
 /// label outside [0, C) that is not the ignore index is an InvalidArgument that names it. The same input gives the same
 /// bits, whatever the number of threads. There is no second derivative. With pseudo-labels whose unsure pixels carry the
 /// ignore index this is the masked cross-entropy of Eq. 3.
-at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const CrossEntropyOptions& options);
+///
+/// Double logits are for the CPU only. On CUDA finding a bad label means waiting for the device: with `stray_label` that
+/// is left to throw_if_stray(), to be called once the caller waits anyway.
+at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const CrossEntropyOptions& options,
+                                at::Tensor* stray_label = nullptr);
+
+/// Throws the InvalidArgument for what masked_cross_entropy() left in `stray_label`, which may be undefined.
+void throw_if_stray(const at::Tensor& stray_label, int64_t class_count, int64_t ignore_index);
 
 /// Which of a segmenter's own predictions count as labels.
 struct ConfidenceThresholds {

@@ -51,8 +51,11 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
 
   const at::Tensor source_logits = segmenter_->forward(segmenter_input(source.images.to(device)));
   {
-    const at::Tensor loss = masked_cross_entropy(source_logits, source.labels.to(device), options_.cross_entropy);
+    at::Tensor stray;
+    const at::Tensor loss =
+        masked_cross_entropy(source_logits, source.labels.to(device), options_.cross_entropy, &stray);
     losses.segmentation = finite_value("segmentation", loss);
+    throw_if_stray(stray, source_logits.size(1), options_.cross_entropy.ignore_index);
     losses.total = losses.segmentation;
     loss.backward();
   }
@@ -72,8 +75,11 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
       add(options_.adversarial_weight * adversarial);
     }
     if (target.labels.defined()) {
-      const at::Tensor pseudo = masked_cross_entropy(target_logits, target.labels.to(device), options_.cross_entropy);
+      at::Tensor stray;
+      const at::Tensor pseudo =
+          masked_cross_entropy(target_logits, target.labels.to(device), options_.cross_entropy, &stray);
       losses.pseudo_label = finite_value("pseudo-label", pseudo);
+      throw_if_stray(stray, target_logits.size(1), options_.cross_entropy.ignore_index);
       losses.total += options_.pseudo_label_weight * losses.pseudo_label;
       add(options_.pseudo_label_weight * pseudo);
     }
