@@ -110,7 +110,10 @@ export interface NativeBinding {
   tensorGradient(tensor: TensorHandle): Promise<TensorHandle | null>;
   tensorDetach(tensor: TensorHandle): Promise<TensorHandle>;
   tensorRequireGrad(tensor: TensorHandle): Promise<void>;
-  tensorTo(tensor: TensorHandle, options: { device: string; dtype: Dtype }): Promise<TensorHandle>;
+  tensorTo(
+    tensor: TensorHandle,
+    options: { device: string; dtype: Dtype; memoryFormat: string },
+  ): Promise<TensorHandle>;
   tensorAdd(tensor: TensorHandle, other: TensorHandle): Promise<TensorHandle>;
   tensorScale(tensor: TensorHandle, factor: number): Promise<TensorHandle>;
   tensorSoftmax(tensor: TensorHandle): Promise<TensorHandle>;

@@ -19,6 +19,7 @@ export interface Case {
   do: 'labels' | 'online' | 'pseudo' | 'probabilities';
   size: [height: number, width: number];
   dtype: string;
+  memoryFormat: 'contiguous' | 'channels-last';
   options: {
     normalise?: 'valid' | 'all';
     ignoreIndex?: number;
@@ -46,13 +47,22 @@ async function plain(tensor: Tensor): Promise<PlainTensor> {
   return { data: data as PlainTensor['data'], shape: tensor.shape };
 }
 
-async function compute({ name, do: what, size, dtype, options }: Case): Promise<Record<string, PlainTensor>> {
+async function compute({
+  name,
+  do: what,
+  size,
+  dtype,
+  memoryFormat,
+  options,
+}: Case): Promise<Record<string, PlainTensor>> {
   const input = async (key: string) => {
     const found = inputs[`${name}/${key}`];
     return found && Tensor.from(found.data, found.shape).to({ device });
   };
   const [height, width] = size;
-  const logits = await (await (await input('logits'))!.to({ dtype: dtype as Dtype })).requireGrad();
+  const logits = await (
+    await (await input('logits'))!.to({ dtype: dtype as Dtype, memoryFormat })
+  ).requireGrad();
   const pixelWeights = await input('pixelWeights');
   const weighted = { ...options, ...(pixelWeights && { pixelWeights }) };
   const result: Record<string, Tensor> = {};

@@ -47,16 +47,25 @@ describe('parity with PyTorch in fp64: softmax of upsampled logits', () => {
     options: Case['options'] & {
       logits?: keyof typeof LOGITS;
       dtype?: string;
+      memoryFormat?: Case['memoryFormat'];
       ignored?: number;
       int64?: boolean;
       pixelWeights?: boolean;
     } = {},
   ): void {
-    const { logits = 'normal', dtype = 'float32', ignored = 0.3, int64, pixelWeights, ...rest } = options;
+    const {
+      logits = 'normal',
+      dtype = 'float32',
+      memoryFormat = 'contiguous',
+      ignored = 0.3,
+      int64,
+      pixelWeights,
+      ...rest
+    } = options;
     const seed = cases.length + 1;
     const [count, classes] = shape;
     const pixels = [count, ...size];
-    cases.push({ name, do: what, size, dtype, options: rest });
+    cases.push({ name, do: what, size, dtype, memoryFormat, options: rest });
     inputs[`${name}/logits`] = { data: LOGITS[logits]!(product(shape), seed, shape), shape };
     if (what === 'labels') {
       const ignore = rest.ignoreIndex ?? 255;
@@ -111,6 +120,8 @@ describe('parity with PyTorch in fp64: softmax of upsampled logits', () => {
   add('equal logits', 'labels', grid, full, { logits: 'constant' });
   add('ties', 'labels', grid, full, { logits: 'ties' });
   add('certain', 'labels', grid, full, { logits: 'certain' });
+  add('channels last', 'labels', grid, full, { memoryFormat: 'channels-last' });
+  add('bfloat16, channels last', 'labels', grid, full, { memoryFormat: 'channels-last', dtype: 'bfloat16' });
   add('float64', 'labels', grid, full, { dtype: 'float64' });
   add('float64 ±1e4', 'labels', grid, full, { dtype: 'float64', logits: 'huge' });
   add('float16', 'labels', grid, full, { dtype: 'float16' });
@@ -206,7 +217,9 @@ describe('parity with PyTorch in fp64: softmax of upsampled logits', () => {
   it('is right on CUDA, and the same each time', async function () {
     const { cuda, cudaDevices } = await buildInfo();
     if (cudaDevices.length === 0) {
-      console.log(`    skipped: no CUDA device, and ${cuda ? 'CUDA kernels' : 'no CUDA kernels'} in this build`);
+      console.log(
+        `    skipped: no CUDA device, and ${cuda ? 'CUDA kernels' : 'no CUDA kernels'} in this build`,
+      );
       this.skip();
     }
     const chosen = cases.filter(({ dtype }) => dtype !== 'float64');

@@ -10,6 +10,20 @@ function run(command: string, args: string[]): { status: number | null; output: 
   return { status, output: `${stdout ?? ''}${stderr ?? ''}${error ?? ''}` };
 }
 
+describe('CPU kernels', () => {
+  it('compile for aarch64', function () {
+    const compiler = 'aarch64-linux-gnu-g++';
+    if (run(compiler, ['--version']).status !== 0) {
+      console.log(`    skipped: there is no ${compiler} on the PATH`);
+      this.skip();
+    }
+    const source = 'native/kernels/cpu/cell_sweep_portable.cc';
+    const flags = ['-std=c++20', '-O2', '-Wall', '-Wextra', '-Werror', '-Inative', '-fsyntax-only'];
+    const { status, output } = run(compiler, [...flags, source]);
+    assert.equal(status, 0, output);
+  });
+});
+
 describe('CUDA kernels', () => {
   it('compile', function () {
     this.timeout(300_000);
