@@ -269,9 +269,11 @@ at::Tensor softmax_backward_cpu(const at::Tensor& logits, const Upsampling& size
   return parts.join(tables.grid());
 }
 
-// Calls float_kernel or double_kernel.
-#define BIDISEG_DISPATCH(logits, function, ...) \
-  ((logits).scalar_type() == at::kFloat ? function<float>(__VA_ARGS__) : function<double>(__VA_ARGS__))
+// Calls run<float>() or run<double>(), as the logits are.
+template <typename Run>
+auto with_dtype(const at::Tensor& logits, Run run) {
+  return logits.scalar_type() == at::kFloat ? run.template operator()<float>() : run.template operator()<double>();
+}
 
 }  // namespace
 
@@ -279,7 +281,7 @@ CrossEntropyOutput upsampled_cross_entropy(const CrossEntropyInput& input) {
 #ifdef BIDISEG_CUDA
   if (input.logits.is_cuda()) return cuda::upsampled_cross_entropy(input);
 #endif
-  return BIDISEG_DISPATCH(input.logits, cross_entropy_cpu, input);
+  return with_dtype(input.logits, [&]<typename Real>() { return cross_entropy_cpu<Real>(input); });
 }
 
 void upsampled_argmax(const at::Tensor& logits, const Upsampling& size, SoftmaxOrder order, at::Tensor& predicted,
@@ -290,21 +292,21 @@ void upsampled_argmax(const at::Tensor& logits, const Upsampling& size, SoftmaxO
 #ifdef BIDISEG_CUDA
   if (logits.is_cuda()) return cuda::upsampled_argmax(logits, size, order, predicted, confidence);
 #endif
-  BIDISEG_DISPATCH(logits, argmax_cpu, logits, size, order, predicted, confidence);
+  with_dtype(logits, [&]<typename Real>() { argmax_cpu<Real>(logits, size, order, predicted, confidence); });
 }
 
 at::Tensor upsampled_softmax(const at::Tensor& logits, const Upsampling& size) {
 #ifdef BIDISEG_CUDA
   if (logits.is_cuda()) return cuda::upsampled_softmax(logits, size);
 #endif
-  return BIDISEG_DISPATCH(logits, softmax_cpu, logits, size);
+  return with_dtype(logits, [&]<typename Real>() { return softmax_cpu<Real>(logits, size); });
 }
 
 at::Tensor upsampled_softmax_backward(const at::Tensor& logits, const Upsampling& size, const at::Tensor& upstream) {
 #ifdef BIDISEG_CUDA
   if (logits.is_cuda()) return cuda::upsampled_softmax_backward(logits, size, upstream);
 #endif
-  return BIDISEG_DISPATCH(logits, softmax_backward_cpu, logits, size, upstream);
+  return with_dtype(logits, [&]<typename Real>() { return softmax_backward_cpu<Real>(logits, size, upstream); });
 }
 
 }  // namespace bidiseg::kernels
