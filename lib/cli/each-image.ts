@@ -1,8 +1,8 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { type ImageFile, openImage, type RgbImage } from '../data/image-files.js';
+import { counted, duration } from '../format.js';
 import { readAhead } from '../training/generators.js';
-import { counted, duration } from './format.js';
 import type { InputImage } from './inputs.js';
 import type { CommandContext } from './run-command.js';
 

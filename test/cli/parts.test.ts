@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { duration, oneLine, percent, signedPercent } from '../../lib/cli/format.js';
 import { collectImages } from '../../lib/cli/inputs.js';
 import { removeTemporaryFiles } from '../../lib/cli/output-folder.js';
 import { overlay } from '../../lib/cli/overlay.js';
 import { table } from '../../lib/cli/table.js';
+import { duration, oneLine, percent, signedPercent } from '../../lib/format.js';
 import { temporaryFolder } from './command-line.js';
 
 describe('command line: its parts', () => {
