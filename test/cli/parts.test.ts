@@ -59,6 +59,18 @@ describe('command line: its parts', () => {
     );
   });
 
+  it('finds images by patterns, in order, named from where the wildcards begin, and not in the output', () => {
+    for (const file of ['glob/b/2.jpg', 'glob/a/1.png', 'glob/a/[1].png', 'glob/a/1.txt', 'glob/out/1.png']) {
+      mkdirSync(path.dirname(at(file)), { recursive: true });
+      writeFileSync(at(file), '');
+    }
+    const names = (inputs: string[]) => collectImages(inputs, at('glob/out')).map(({ name }) => name);
+    assert.deepEqual(names([at('glob/**')]), ['a/1', 'a/[1]', 'b/2']);
+    assert.deepEqual(names([at('glob/a/?.*')]), ['1']);
+    // A file that is there is no pattern.
+    assert.deepEqual(names([at('glob/a/[1].png')]), ['[1]']);
+  });
+
   it('mixes colours over an image, and leaves unlabelled pixels alone', () => {
     const image = { data: Uint8Array.of(100, 100, 100, 10, 20, 30), width: 2, height: 1 };
     const labels = { data: Uint8Array.of(0, 255), width: 2, height: 1 };
