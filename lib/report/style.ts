@@ -4,7 +4,7 @@ export const STYLE = `
   color-scheme: light dark;
   --page: #ffffff; --raised: #f6f7f9; --ink: #1c2127; --muted: #5c6670; --rule: #e3e6ea;
   --accent: #2f6fd0; --hit: #8fb8f5; --miss: #f2a98d; --up: #1a7f4b; --down: #b8442a; --track: #d5dae0;
-  --faint: .78; --strong: -.36;
+  --faint: .69; --strong: -.31;
 }
 @media (prefers-color-scheme: dark) {
   :root {

@@ -23,15 +23,18 @@ export interface FinishedRun {
   steps?: number;
   warning?: string;
   loop?: PartialConfig['loop'];
+  /** Whether there are labelled target images to measure on; default true. */
+  measured?: boolean;
 }
 
 /** Writes the folder of a run as training would leave it, with invented numbers and pictures. */
 export async function writeFinishedRun(options: FinishedRun): Promise<void> {
   const { folder, classes, images, size = { width: 16, height: 8 }, steps = 100, warning } = options;
+  const measured = options.measured ?? true;
   const config = createConfig({
     preset: 'demo',
     output: folder,
-    data: { classes, embedded: null },
+    data: { classes, embedded: null, ...(!measured && { target: { val: null } }) },
     loop: options.loop ?? { rounds: 1, selfTrainingRounds: 1 },
   });
   const run = await RunFolder.open(config);
@@ -48,11 +51,17 @@ export async function writeFinishedRun(options: FinishedRun): Promise<void> {
       await run.log({ type: 'stage-start', ...start });
       if (index === count) break;
       if (trains) await logSteps(run, stage, steps, random);
-      await logPictures(run, stage, images, size, random);
+      await logPictures(run, stage, images, { size, random, measured });
       if (stage.kind === 'segmenter' && warning) {
         await run.log({ type: 'warning', stage: name, message: warning });
       }
-      const record = { name, label, kind, round, ...(await outcome(run, stage, classNames(config), random)) };
+      const record = {
+        name,
+        label,
+        kind,
+        round,
+        ...(await outcome(run, stage, classNames(config), random, measured)),
+      };
       await run.complete(stage, record);
       await run.log({ type: 'stage-end', stage: name, record, loaded: false });
     }
@@ -84,8 +93,7 @@ async function logPictures(
   run: RunFolder,
   stage: Stage,
   images: string[],
-  size: { width: number; height: number },
-  random: Random,
+  { size, random, measured }: { size: { width: number; height: number }; random: Random; measured: boolean },
 ): Promise<void> {
   const COLUMNS: Record<Stage['kind'], PictureColumn[]> = {
     'source-only': ['image', 'prediction', 'truth'],
@@ -94,7 +102,7 @@ async function logPictures(
     translate: [],
     'pseudo-labels': ['image', 'pseudo-label'],
   };
-  const columns = COLUMNS[stage.kind];
+  const columns = COLUMNS[stage.kind].filter((column) => measured || column !== 'truth');
   if (columns.length === 0 || images.length === 0) return;
   const part = (): RgbImage => {
     const colour = [random.integer(256), random.integer(256), random.integer(256)];
@@ -112,7 +120,13 @@ async function logPictures(
 
 type Outcome = Omit<StageRecord, 'name' | 'label' | 'kind' | 'round'>;
 
-async function outcome(run: RunFolder, stage: Stage, classes: string[], random: Random): Promise<Outcome> {
+async function outcome(
+  run: RunFolder,
+  stage: Stage,
+  classes: string[],
+  random: Random,
+  measured: boolean,
+): Promise<Outcome> {
   const none = { miou: null, iouPerClass: null, pixelAccuracy: null, keptShare: null, keptImages: null };
   const base = { ...none, steps: 100, seconds: 61, waitShare: 0.01 };
   if (stage.kind === 'pseudo-labels') {
@@ -135,7 +149,7 @@ async function outcome(run: RunFolder, stage: Stage, classes: string[], random: 
     await writeFileAtomically(file, JSON.stringify(manifest));
     return { ...base, keptShare: 0.5, keptImages: 3 };
   }
-  if (stage.kind === 'translate' || stage.kind === 'translator') return base;
+  if (stage.kind === 'translate' || stage.kind === 'translator' || !measured) return base;
   const confusion = classes.map((_, truth) =>
     classes.map((_, predicted) => (truth === predicted ? 300 : random.integer(100))),
   );

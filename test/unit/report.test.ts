@@ -318,6 +318,24 @@ describe('report', () => {
     assert.match(textOf(empty.all('header')[0]!), /No segmenter is finished yet/);
   });
 
+  it('of a run without labelled target images says so, and shows the rest', async () => {
+    await writeFinishedRun({ folder: at('blind'), classes: ['a', 'b'], images: ['x'], measured: false });
+    const page = await pageOf(at('blind'));
+    assertSelfContained(page);
+    assert.match(textOf(page.all('header')[0]!), /no labelled target images, so nothing was measured/);
+    assert.deepEqual(
+      page.all('section').map((section) => attributeOf(section, 'id')),
+      ['results', 'pictures', 'translation', 'pseudo-labels', 'losses', 'run'],
+    );
+    const rows = cellsOf(descendants(page.section('results'), 'table')[0]!);
+    assert.deepEqual(
+      rows.slice(1).map(([label, , , miou, gain]) => [label, miou, gain]),
+      ['M(0)', 'M0(1)', 'M1(1)'].map((label) => [label, '–', '–']),
+    );
+    assert.equal(page.all('img', 'alt', 'x: truth').length, 0);
+    assert.equal(page.all('img', 'alt', 'x: M1(1) after').length, 1);
+  });
+
   it('does without pictures that are gone, and names a broken one', async () => {
     const folder = at('thinned');
     await writeFinishedRun({ folder, classes: ['a', 'b'], images: ['x'] });
