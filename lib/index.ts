@@ -28,6 +28,7 @@ export * from './models/segmenter.js';
 export * from './models/translator.js';
 export * from './optimizers.js';
 export * from './pixels.js';
+export * from './report/write-report.js';
 export * from './run/run-folder.js';
 export * from './run/train.js';
 export * from './steps.js';

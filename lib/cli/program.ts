@@ -5,6 +5,7 @@ import { addDemoCommand } from './commands/demo.js';
 import { addEvaluateCommand } from './commands/evaluate.js';
 import { addInfoCommand } from './commands/info.js';
 import { addPseudoLabelCommand } from './commands/pseudo-label.js';
+import { addReportCommand } from './commands/report.js';
 import { addResumeCommand } from './commands/resume.js';
 import { addSegmentCommand } from './commands/segment.js';
 import { addTrainCommand } from './commands/train.js';
@@ -29,6 +30,7 @@ export function createProgram(): Command {
   addDemoCommand(program);
   addTrainCommand(program);
   addResumeCommand(program);
+  addReportCommand(program);
   addTranslateCommand(program);
   addPseudoLabelCommand(program);
   addSegmentCommand(program);

@@ -1,7 +1,7 @@
 import { BidisegError } from '../errors.js';
+import { oneLine } from '../format.js';
 import { Console } from './console.js';
 import { EXIT_FAILURE, EXIT_USAGE, Interruption, QuietFailure, UsageError } from './exit.js';
-import { oneLine } from './format.js';
 import { removeTemporaryFiles } from './output-folder.js';
 
 /** What a command gets from the process around it. */

@@ -1,7 +1,7 @@
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
+import { duration, percent, signedPercent } from '../format.js';
 import type { ProgressEvent, RunEvent, RunSummary, StageRecord, StepEvent } from '../training/events.js';
-import { duration, percent, signedPercent } from './format.js';
 import type { Progress } from './progress.js';
 import type { CommandContext } from './run-command.js';
 import { table } from './table.js';
@@ -89,20 +89,21 @@ class RunView {
 
   finish(): void {
     const stages = this.#summary?.stages ?? this.#finished;
-    const summaryFile = path.join(this.#folder, 'summary.json');
-    const pictures = picturesOf(this.#folder);
+    const report = path.join(this.#folder, 'report.html');
+    const hasReport = existsSync(report);
     this.#context.console.result(
       {
         folder: path.resolve(this.#folder),
-        pictures: pictures.map((file) => path.resolve(file)),
+        report: hasReport ? path.resolve(report) : null,
         ...this.#summary,
       },
       [
         '',
         stageTable(stages),
         '',
-        ...pictures.map((file) => `picture   ${file}`),
-        `summary   ${summaryFile}`,
+        ...(hasReport ? [`report    ${report}`] : []),
+        `pictures  ${path.join(this.#folder, 'pictures')}`,
+        `summary   ${path.join(this.#folder, 'summary.json')}`,
       ].join('\n'),
     );
   }
@@ -123,18 +124,6 @@ class RunView {
     // The result says the same, and more.
     if (type !== 'run-end') this.#context.console.event(type, data);
   }
-}
-
-/** A run's pictures in the order in which they were made, those of stages that were complete already among them. */
-function picturesOf(folder: string): string[] {
-  const pictures = path.join(folder, 'pictures');
-  if (!existsSync(pictures)) return [];
-  return readdirSync(pictures)
-    .filter((name) => name.endsWith('.png'))
-    .map((name) => path.join(pictures, name))
-    .map((file) => ({ file, time: statSync(file).mtimeMs }))
-    .sort((one, other) => one.time - other.time)
-    .map(({ file }) => file);
 }
 
 function isLast(event: StepEvent | ProgressEvent): boolean {

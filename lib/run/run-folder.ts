@@ -15,6 +15,7 @@ import type { StageStore } from '../training/stage-store.js';
 import { EventLog } from './event-log.js';
 import { Lock } from './lock.js';
 import { packageVersion } from './package-version.js';
+import { TensorBoardLog } from './tensorboard-log.js';
 
 /** What a run writes in its folder, and all that overwriting a run removes. */
 const ENTRIES = [
@@ -25,6 +26,8 @@ const ENTRIES = [
   'translated',
   'pseudo-labels',
   'pictures',
+  'tensorboard',
+  'report.html',
 ];
 
 /** Keys that a resumed run may change: they decide where, how far and how observably it runs, not what it computes. */
@@ -50,7 +53,8 @@ export type RunFolderMode = 'create' | 'overwrite' | 'resume' | 'continue';
  *     config.yaml    the resolved config          events.jsonl   what happened, see EventLog
  *     summary.json   the complete stages          stages/STAGE/{weights.safetensors, stage.json}
  *     translated/round-K/NAME.png                 pseudo-labels/round-K-pseudo-labels-I/{NAME.png, manifest.json}
- *     pictures/STAGE.png                       data/ (generated data sets only)
+ *     pictures/STAGE.png                          tensorboard/STAGE/events.out.tfevents.*, see TensorBoardLog
+ *     report.html                                 data/ (generated data sets only)
  */
 export class RunFolder implements StageStore {
   readonly folder: string;
@@ -58,6 +62,7 @@ export class RunFolder implements StageStore {
   readonly #plan: readonly Stage[];
   readonly #lock: Lock;
   readonly #log: EventLog;
+  readonly #tensorBoard: TensorBoardLog;
 
   private constructor(config: Config, lock: Lock, log: EventLog) {
     this.folder = config.output;
@@ -65,6 +70,7 @@ export class RunFolder implements StageStore {
     this.#plan = planStages(config.loop);
     this.#lock = lock;
     this.#log = log;
+    this.#tensorBoard = new TensorBoardLog((stage) => tensorBoardFolder(config.output, { name: stage }));
   }
 
   /**
@@ -97,13 +103,12 @@ export class RunFolder implements StageStore {
   }
 
   imagesFolder(stage: Stage): string {
-    return stage.kind === 'translate'
-      ? path.join(this.folder, 'translated', `round-${stage.round}`)
-      : path.join(this.folder, 'pseudo-labels', flat(stage.name));
+    return stageImages(this.folder, stage);
   }
 
-  pictureFile(stage: Stage): string {
-    return path.join(this.folder, 'pictures', `${flat(stage.name)}.png`);
+  pictureFile(stage: Stage, part?: string): string {
+    const suffix = part === undefined ? '' : `-${part}`;
+    return path.join(this.folder, 'pictures', `${flat(stage.name)}${suffix}.png`);
   }
 
   async record(stage: Stage): Promise<StageRecord | undefined> {
@@ -121,6 +126,7 @@ export class RunFolder implements StageStore {
       await rm(folder, { recursive: true, force: true });
       await mkdir(folder, { recursive: true });
     }
+    await rm(tensorBoardFolder(this.folder, stage), { recursive: true, force: true });
     await mkdir(path.dirname(this.pictureFile(stage)), { recursive: true });
   }
 
@@ -138,14 +144,16 @@ export class RunFolder implements StageStore {
     return { version: packageVersion(), seed, device, classes: classNames(this.#config), complete, stages };
   }
 
-  /** Appends to the event log. */
-  log(event: RunEvent): Promise<void> {
-    return this.#log.write(event);
+  /** Appends to the event log, and what TensorBoard can show to its event files. */
+  async log(event: RunEvent): Promise<void> {
+    const written = await this.#log.write(event);
+    if (written) await this.#tensorBoard.write(written);
   }
 
-  /** Closes the log and lets other processes open the folder. To be called once, when nothing writes in it any more. */
+  /** Closes the logs and lets other processes open the folder. To be called once, when nothing writes in it any more. */
   async close(): Promise<void> {
     try {
+      await this.#tensorBoard.close();
       await this.#log.close();
     } finally {
       await this.#lock.release();
@@ -202,6 +210,17 @@ export async function readSummary(folder: string): Promise<RunSummary> {
 /** The weights file that a `source-only`, `segmenter` or `translator` stage leaves in a run folder. */
 export function stageWeights(folder: string, stage: { name: string }): string {
   return path.join(stageFolder(folder, stage), 'weights.safetensors');
+}
+
+/** The folder of images that a `translate` or `pseudo-labels` stage leaves in a run folder. */
+export function stageImages(folder: string, { name, kind, round }: Stage): string {
+  return kind === 'translate'
+    ? path.join(folder, 'translated', `round-${round}`)
+    : path.join(folder, 'pseudo-labels', flat(name));
+}
+
+function tensorBoardFolder(folder: string, { name }: { name: string }): string {
+  return path.join(folder, 'tensorboard', flat(name));
 }
 
 function stageFolder(folder: string, { name }: { name: string }): string {

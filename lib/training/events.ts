@@ -50,11 +50,34 @@ export interface StageStartEvent {
   steps: number;
 }
 
-/** A picture was written to the run folder. */
+/** What a part of a picture shows; see `PictureEvent`. */
+export type PictureColumn =
+  | 'image'
+  | 'translated'
+  | 'reconstructed'
+  | 'prediction'
+  | 'pseudo-label'
+  | 'truth';
+
+/** A picture was written to the run folder: a grid of equal parts, a row for each image, as `composeGrid` lays it out. */
 export interface PictureEvent {
   type: 'picture';
   stage: string;
   file: string;
+  /** The domain of the images. */
+  domain: 'source' | 'target';
+  columns: readonly PictureColumn[];
+  /** Names of the images. */
+  rows: readonly string[];
+}
+
+/** A segmenter was compared with the labels of the target's validation images. */
+export interface EvaluationEvent {
+  type: 'evaluation';
+  stage: string;
+  images: number;
+  /** Numbers of pixels [true class][predicted class]. */
+  confusion: readonly (readonly number[])[];
 }
 
 /** Something that does not stop the run but that its owner should know. */
@@ -118,6 +141,7 @@ export type RunEvent =
   | StepEvent
   | ProgressEvent
   | PictureEvent
+  | EvaluationEvent
   | WarningEvent
   | StageEndEvent
   | RunEndEvent;

@@ -30,6 +30,8 @@ export interface KeptClass {
   /** kept / predicted; 0 for a class that is never predicted. */
   keptShare: number;
   threshold: number;
+  /** The median probability of all pixels predicted as this class, kept or not; 0 for a class that is never predicted. */
+  medianConfidence: number;
 }
 
 /** What `manifest.json` beside the pseudo-labels says. */
@@ -121,7 +123,7 @@ export class SelfTraining {
       yield { task: 'pseudo-label', done, total: dataset.length };
     }
 
-    const { counts } = await histogram.thresholds();
+    const { counts, thresholds: medians } = await histogram.thresholds({ portion: 0.5, cap: 1 });
     const manifest: PseudoLabelManifest = {
       choice: this.#choice,
       size: this.#size,
@@ -131,7 +133,14 @@ export class SelfTraining {
       classes: this.#classes.map((name, index) => {
         const predicted = counts[index]!;
         const keptShare = predicted > 0 ? kept[index]! / predicted : 0;
-        return { class: name, predicted, kept: kept[index]!, keptShare, threshold: thresholds[index]! };
+        return {
+          class: name,
+          predicted,
+          kept: kept[index]!,
+          keptShare,
+          threshold: thresholds[index]!,
+          medianConfidence: medians[index]!,
+        };
       }),
     };
     await writeFileAtomically(manifestFile, `${JSON.stringify(manifest, null, 2)}\n`);

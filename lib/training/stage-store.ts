@@ -11,7 +11,8 @@ export interface StageStore {
   weightsFile(stage: Stage): string;
   /** The folder of images that a `translate` or `pseudo-labels` stage leaves. */
   imagesFolder(stage: Stage): string;
-  pictureFile(stage: Stage): string;
+  /** @param part tells pictures of one stage apart */
+  pictureFile(stage: Stage, part?: string): string;
   /** The record of a stage whose outputs are complete. */
   record(stage: Stage): Promise<StageRecord | undefined>;
   /** Makes room for a stage: what an earlier attempt left is removed, and this and all later stages count as incomplete. */

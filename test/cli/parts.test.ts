@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { duration, oneLine, percent, signedPercent } from '../../lib/cli/format.js';
 import { collectImages } from '../../lib/cli/inputs.js';
 import { removeTemporaryFiles } from '../../lib/cli/output-folder.js';
 import { overlay } from '../../lib/cli/overlay.js';
 import { table } from '../../lib/cli/table.js';
+import { duration, oneLine, percent, signedPercent } from '../../lib/format.js';
 import { temporaryFolder } from './command-line.js';
 
 describe('command line: its parts', () => {
@@ -57,6 +57,18 @@ describe('command line: its parts', () => {
       collectImages([at('in')], at('in', 'out')).map(({ name }) => name),
       ['a/1', 'b/2'],
     );
+  });
+
+  it('finds images by patterns, in order, named from where the wildcards begin, and not in the output', () => {
+    for (const file of ['glob/b/2.jpg', 'glob/a/1.png', 'glob/a/[1].png', 'glob/a/1.txt', 'glob/out/1.png']) {
+      mkdirSync(path.dirname(at(file)), { recursive: true });
+      writeFileSync(at(file), '');
+    }
+    const names = (inputs: string[]) => collectImages(inputs, at('glob/out')).map(({ name }) => name);
+    assert.deepEqual(names([at('glob/**')]), ['a/1', 'a/[1]', 'b/2']);
+    assert.deepEqual(names([at('glob/a/?.*')]), ['1']);
+    // A file that is there is no pattern.
+    assert.deepEqual(names([at('glob/a/[1].png')]), ['[1]']);
   });
 
   it('mixes colours over an image, and leaves unlabelled pixels alone', () => {

@@ -8,6 +8,7 @@ const COMMANDS = [
   'demo',
   'train',
   'resume',
+  'report',
   'translate',
   'pseudo-label',
   'segment',
@@ -57,6 +58,7 @@ describe('command line: usage', () => {
     ],
     [['pseudo-label', '-o', 'x', '--portion', '1.5'], /'1.5' is invalid. Expected a number from 0 to 1; see/],
     [['demo', '--set', 'seed'], /Expected KEY=VALUE, such as segmentation.steps=500; see/],
+    [['report'], /^bidiseg: missing required argument 'run'; see 'bidiseg report --help'$/],
     [['evaluate'], /^bidiseg: Give either --weights FILE or --run FOLDER/],
     [
       ['train', 'x.yaml', '--resume', '--overwrite'],

@@ -4,16 +4,15 @@ import { createInterface } from 'node:readline';
 import { buildInfo, setThreadCount } from 'bidiseg';
 import { ROOT } from './folder.js';
 
-/** A Python that has torch and numpy, or why there is none. */
-export function findPython(): { python: string } | { reason: string } {
+/** A Python that has these modules, or why there is none. */
+export function findPython(modules = ['torch', 'numpy']): { python: string } | { reason: string } {
   const candidates = [process.env.PYTHON, 'python3', 'python', join(ROOT, '.libtorch/bin/python')];
-  const script =
-    'import sys, importlib.util as u; sys.exit(not all(u.find_spec(m) for m in ("torch", "numpy")))';
+  const script = `import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, ${JSON.stringify(modules)})))`;
   for (const python of candidates) {
     if (python && spawnSync(python, ['-c', script], { stdio: 'ignore' }).status === 0) return { python };
   }
   return {
-    reason: 'no Python with torch and numpy: tried $PYTHON, python3, python and .libtorch/bin/python',
+    reason: `no Python with ${modules.join(' and ')}: tried $PYTHON, python3, python and .libtorch/bin/python`,
   };
 }
 

@@ -2,10 +2,10 @@ import path from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Dtype, TensorHandle } from '../../binding-types.js';
 import { DataError } from '../../errors.js';
+import { bytesText, counted } from '../../format.js';
 import type { WeightsFile } from '../../io/weights-file.js';
 import type { Architecture } from '../../models/network.js';
 import { UsageError } from '../exit.js';
-import { bytesText, counted } from '../format.js';
 import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 

@@ -5,8 +5,8 @@ import type { ImageSize } from '../../data/image-files.js';
 import { LABEL_MAP_NAMES, type LabelMapName } from '../../data/label-maps.js';
 import { DataError } from '../../errors.js';
 import type { Evaluation } from '../../evaluate.js';
+import { counted, duration, percent } from '../../format.js';
 import { UsageError } from '../exit.js';
-import { counted, duration, percent } from '../format.js';
 import {
   addNetworkOptions,
   classesOf,

@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
 import type { BuildInfo } from '../../device.js';
+import { oneLine } from '../../format.js';
 import { packageVersion } from '../../run/package-version.js';
 import { QuietFailure } from '../exit.js';
-import { oneLine } from '../format.js';
 import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { weightsInfo } from '../weights-info.js';

@@ -4,9 +4,9 @@ import type { Config, SelfTrainingOptions } from '../../config/schema.js';
 import type { ImageDataset } from '../../data/dataset.js';
 import type { ImageSize } from '../../data/image-files.js';
 import { DataError } from '../../errors.js';
+import { counted, percent } from '../../format.js';
 import type { PseudoLabelManifest } from '../../training/self-training.js';
 import { UsageError } from '../exit.js';
-import { counted, percent } from '../format.js';
 import {
   addNetworkOptions,
   classesOf,
