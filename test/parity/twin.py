@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import checkpoints
+import evaluation
 import networks
 import tensors
 import training
@@ -158,6 +159,7 @@ HANDLERS = {"count": count, "forward": forward, "loss": loss, "accumulation": ac
 HANDLERS |= {"segmentation": segmentation, "translation": translation}
 HANDLERS |= {"saveCase": checkpoints.save_case, "compareCase": checkpoints.compare_case}
 HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
+HANDLERS |= {"pseudoLabels": evaluation.pseudo_labels}
 
 torch.set_num_threads(1)
 for line in sys.stdin:
