@@ -82,7 +82,7 @@ export async function labelPicture(
 }
 
 /** `count` indices below `length`, evenly spread. */
-function spread(length: number, count: number): number[] {
+export function spread(length: number, count: number): number[] {
   const taken = Math.min(length, count);
   return Array.from({ length: taken }, (_, i) => Math.floor((i * length) / taken));
 }
