@@ -194,6 +194,12 @@ export interface NativeBinding {
     options: object,
     cancellation?: CancellationToken,
   ): Promise<{ labels: Uint8Array; confidence?: Float32Array }>;
+  predictAveraged(
+    segmenter: NetworkHandle,
+    views: readonly { images: Uint8Array; count: number; width: number; height: number }[],
+    options: object,
+    cancellation?: CancellationToken,
+  ): Promise<{ labels: Uint8Array; confidence?: Float32Array }>;
   translate(
     generator: NetworkHandle,
     images: Uint8Array,

@@ -2,7 +2,7 @@ import type { Config } from '../config/schema.js';
 import { type RgbImage, writeImage } from '../data/image-files.js';
 import { type Evaluation, evaluateImages } from '../evaluate.js';
 import type { Segmenter } from '../models/segmenter.js';
-import { classNames, classPalette, type Datasets, toSize } from './datasets.js';
+import { classNames, classPalette, type Datasets, meanClassIndices, toSize } from './datasets.js';
 import type { PictureEvent, ProgressEvent, StageRecord, StepEvent, WarningEvent } from './events.js';
 import { mapEvents } from './generators.js';
 import { createDiscriminator, createSegmenter, createTranslator } from './models.js';
@@ -138,6 +138,7 @@ async function* evaluateStage(
     size: toSize(evaluation),
     outputSize: evaluationOutput === 'label' ? 'label' : toSize(evaluationOutput),
     ignoreIndex: config.data.ignoreIndex,
+    meanClasses: meanClassIndices(config),
     signal,
   });
   return yield* mapEvents(images, progress(stage, 'evaluate'));

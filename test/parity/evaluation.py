@@ -1,5 +1,7 @@
 """NumPy twins of what becomes of a segmenter's outputs: pseudo-labels of a whole set, and scores against labels."""
 
+import warnings
+
 import numpy
 import torch
 
@@ -9,16 +11,22 @@ import training
 
 
 def predictions(request):
-    """For each image of the request the probabilities [C, H, W] at the size of the output, as float32."""
+    """For each image the probabilities [C, H, W] at its output size, means over its views: the image at several sizes,
+    each mirrored as well with `flip`."""
     module = networks.load(request["network"], tensors.read(request["weights"])).eval()
-    for file in request["images"]:
-        with torch.no_grad():
-            logits = module(training.segmenter_input(tensors.read(file)["pixels"][None]))
-            if request["order"] == "probabilities":
-                scores = training.upsample(torch.softmax(logits, 1), request["size"])
-            else:
-                scores = torch.softmax(training.upsample(logits, request["size"]), 1)
-        yield scores[0].numpy()
+    for file, size in zip(request["images"], request["sizes"], strict=True):
+        views = []
+        for pixels in tensors.read(file).values():
+            x = training.segmenter_input(pixels[None])
+            for mirrored in (False, True) if request.get("flip") else (False,):
+                with torch.no_grad():
+                    logits = module(x.flip(3) if mirrored else x)
+                    if request["order"] == "probabilities":
+                        scores = training.upsample(torch.softmax(logits, 1), size)
+                    else:
+                        scores = torch.softmax(training.upsample(logits, size), 1)
+                views.append(scores.flip(3) if mirrored else scores)
+        yield (sum(views) / len(views))[0].numpy()
 
 
 def pseudo_labels(request):
@@ -59,4 +67,61 @@ def pseudo_labels(request):
         "kept": int(kept.sum()),
         "classes": int((numpy.bincount(best.ravel(), minlength=classes) > 0).sum()),
         "capped": int((thresholds == request["threshold"]).sum()),
+    }
+
+
+# Label ids of the 19 classes, in the order of their indices.
+LABEL_IDS = {
+    "cityscapes": [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33],
+    "synthia": [3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11],
+}
+
+
+def nearest(labels, height, width):
+    """The pixel whose area holds the centre of the new one."""
+    rows, columns = (
+        numpy.floor((numpy.arange(to) + 0.5) * source / to).astype(int)
+        for to, source in zip((height, width), labels.shape)
+    )
+    return labels[rows][:, columns]
+
+
+def scores_of(matrix, part):
+    """The usual scores of a confusion matrix, means over the classes of `part`."""
+    matrix = numpy.asarray(matrix, numpy.float64)
+    with numpy.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        hits, truth = numpy.diag(matrix), matrix.sum(1)
+        iou = hits / (truth + matrix.sum(0) - hits)
+        accuracy = hits / truth
+        frequency = truth[part] / truth[part].sum()
+        return {
+            "iou": [None if numpy.isnan(value) else value for value in iou.tolist()],
+            "accuracy": [None if numpy.isnan(value) else value for value in accuracy.tolist()],
+            "meanIou": float(numpy.nanmean(iou[part])),
+            "meanAccuracy": float(numpy.nanmean(accuracy[part])),
+            "pixelAccuracy": float(hits.sum() / matrix.sum()),
+            "frequencyWeightedIou": float(numpy.nansum(frequency * iou[part])),
+        }
+
+
+def evaluation(request):
+    """The confusion matrix over some images, how many of its pixels have two best classes, and the scores of our matrix."""
+    classes = len(request["confusion"])
+    matrix, tied = numpy.zeros((classes, classes), numpy.int64), 0
+    to_class = numpy.full(65536, 255)
+    to_class[LABEL_IDS[request["labelMap"]]] = numpy.arange(19)
+    for file, scores in zip(request["labels"], predictions(request), strict=True):
+        truth = nearest(to_class[tensors.read(file)["ids"].numpy()], *scores.shape[1:])
+        top = numpy.sort(numpy.partition(scores, -2, axis=0)[-2:], axis=0)
+        counted = truth != 255
+        tied += int((counted & (top[1] - top[0] <= request["noise"])).sum())
+        pairs = truth[counted] * classes + scores.argmax(0)[counted]
+        matrix += numpy.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    ours = numpy.asarray(request["confusion"], numpy.int64)
+    return {
+        "pixels": int(matrix.sum()),
+        "different": int(numpy.abs(ours - matrix).sum()) // 2,
+        "tied": tied,
+        "scores": scores_of(ours, request["meanClasses"]),
     }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
+  CITYSCAPES,
   ImageDataset,
   type PseudoLabelManifest,
   readImage,
@@ -9,7 +10,6 @@ import {
   Segmenter,
   SelfTraining,
   type SelfTrainingOptions,
-  STREET_SCENE_CLASSES,
 } from 'bidiseg';
 import sharp from 'sharp';
 import { bidiseg, jsonLines } from '../cli/command-line.js';
@@ -98,7 +98,7 @@ describe('parity with PyTorch: pseudo-labels', () => {
       network: TRAINED_NETWORK,
       weights,
       images: pixels,
-      size: [SIZE.height, SIZE.width],
+      sizes: pixels.map(() => [SIZE.height, SIZE.width]),
       ...choice,
       labels: folder.path('ours'),
       thresholds: classes.map(({ threshold }) => threshold),
@@ -124,7 +124,7 @@ describe('parity with PyTorch: pseudo-labels', () => {
   async function label(choice: SelfTrainingOptions['choice'], output: string): Promise<PseudoLabelManifest> {
     using segmenter = await Segmenter.fromFile(weights);
     const selfTraining = new SelfTraining(segmenter, {
-      classes: STREET_SCENE_CLASSES,
+      classes: CITYSCAPES.names,
       size: SIZE,
       choice: choice!,
     });
@@ -153,7 +153,7 @@ describe('parity with PyTorch: pseudo-labels', () => {
       );
       if (item === 'per class') {
         // Otherwise some part of the rule would go untested.
-        assert.ok(classes < STREET_SCENE_CLASSES.length, 'a class that never occurs');
+        assert.ok(classes < CITYSCAPES.names.length, 'a class that never occurs');
         assert.ok(capped > 0 && capped < classes - 2, 'some thresholds at the cap, some below');
       }
     }

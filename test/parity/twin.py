@@ -159,7 +159,7 @@ HANDLERS = {"count": count, "forward": forward, "loss": loss, "accumulation": ac
 HANDLERS |= {"segmentation": segmentation, "translation": translation}
 HANDLERS |= {"saveCase": checkpoints.save_case, "compareCase": checkpoints.compare_case}
 HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
-HANDLERS |= {"pseudoLabels": evaluation.pseudo_labels}
+HANDLERS |= {"pseudoLabels": evaluation.pseudo_labels, "evaluation": evaluation.evaluation}
 
 torch.set_num_threads(1)
 for line in sys.stdin:
