@@ -208,6 +208,12 @@ export interface NativeBinding {
     options: object,
     histogram?: ThresholdHistogramHandle,
   ): Promise<{ labels: TensorHandle; confidence?: TensorHandle }>;
+  predictAveraged(
+    segmenter: NetworkHandle,
+    views: readonly { images: Uint8Array; count: number; width: number; height: number }[],
+    options: object,
+    cancellation?: CancellationToken,
+  ): Promise<{ labels: Uint8Array; confidence?: Float32Array }>;
   translate(
     generator: NetworkHandle,
     images: Uint8Array,

@@ -14,6 +14,7 @@ export * from './data/dataset.js';
 export * from './data/embedded-dataset.js';
 export * from './data/image-files.js';
 export * from './data/label-maps.js';
+export * from './data/layouts.js';
 export * from './data/loader.js';
 export * from './data/random.js';
 export * from './data/street-scenes.js';

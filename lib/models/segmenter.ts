@@ -36,6 +36,10 @@ export interface PredictOptions {
   confidence?: boolean;
   /** Upsample logits and then take the softmax (default), or the softmax and then upsample probabilities. */
   order?: 'logits' | 'probabilities';
+  /** Average the probabilities with those of the mirrored images. Default false. */
+  flip?: boolean;
+  /** The same images at other sizes, over which probabilities are averaged too. Default none. */
+  otherSizes?: readonly { images: Uint8Array; width: number; height: number }[];
   signal?: AbortSignal;
 }
 
@@ -112,19 +116,33 @@ export class Segmenter extends Network {
     return segmenter;
   }
 
-  /** Segments RGB images, [count, height, width, 3]. */
+  /**
+   * Segments RGB images, [count, height, width, 3]. With `flip` or `otherSizes` several predictions of each image are
+   * averaged: slower, and usually better.
+   */
   async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
-    const { count, width, height } = options;
+    const { flip = false, otherSizes = [] } = options;
+    const count = checkInteger('count', options.count, 1);
+    const width = checkInteger('width', options.width, 1);
+    const height = checkInteger('height', options.height, 1);
     const job = {
-      count: checkInteger('count', count, 1),
-      width: checkInteger('width', width, 1),
-      height: checkInteger('height', height, 1),
+      ...{ count, width, height, flip },
       outputWidth: checkInteger('outputWidth', options.outputWidth ?? width, 1),
       outputHeight: checkInteger('outputHeight', options.outputHeight ?? height, 1),
       confidence: options.confidence ?? false,
       order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
     };
-    return call((token) => native.predict(this.handle, images, job, token), options.signal);
+    if (!flip && otherSizes.length === 0) {
+      return call((token) => native.predict(this.handle, images, job, token), options.signal);
+    }
+    const others = otherSizes.map((other, i) => ({
+      images: other.images,
+      count,
+      width: checkInteger(`otherSizes[${i}].width`, other.width, 1),
+      height: checkInteger(`otherSizes[${i}].height`, other.height, 1),
+    }));
+    const views = [{ images, count, width, height }, ...others];
+    return call((token) => native.predictAveraged(this.handle, views, job, token), options.signal);
   }
 }
 

@@ -111,11 +111,16 @@ async function pictureOf(
   columns: readonly PictureColumn[],
   row: (index: number) => Promise<RgbImage[]>,
 ): Promise<Picture> {
-  const taken = Math.min(dataset.length, count);
-  const indices = Array.from({ length: taken }, (_, i) => Math.floor((i * dataset.length) / taken));
+  const indices = spread(dataset.length, count);
   const rows: RgbImage[][] = [];
   for (const index of indices) rows.push(await row(index));
   return { image: composeGrid(rows), columns, rows: indices.map((index) => dataset.entry(index).name) };
+}
+
+/** `count` indices below `length`, evenly spread. */
+export function spread(length: number, count: number): number[] {
+  const taken = Math.min(length, count);
+  return Array.from({ length: taken }, (_, i) => Math.floor((i * length) / taken));
 }
 
 function reduced({ width, height }: ImageSize): ImageSize {

@@ -141,6 +141,7 @@ async function* evaluateStage(
     size: toSize(evaluation),
     outputSize: evaluationOutput === 'label' ? 'label' : toSize(evaluationOutput),
     ignoreIndex: config.data.ignoreIndex,
+    meanClasses: meanClassIndices(config),
     signal,
   });
   const result = yield* mapEvents(images, progress(stage, 'evaluate'));

@@ -3,6 +3,7 @@
 #include "binding/async.h"
 #include "binding/exports.h"
 #include "core/data/pixels.h"
+#include "core/inference/averaged_prediction.h"
 
 namespace bidiseg::binding {
 namespace {
@@ -10,6 +11,19 @@ namespace {
 at::Tensor images_argument(const Napi::Value& value, const Options& options) {
   return typed_array_copy(value, {options.integer("count"), options.integer("height"), options.integer("width"), 3},
                           "images");
+}
+
+Prediction on_the_cpu(Prediction prediction) {
+  prediction.labels = prediction.labels.cpu().contiguous();
+  if (prediction.confidence.defined()) prediction.confidence = prediction.confidence.cpu().contiguous();
+  return prediction;
+}
+
+Napi::Value prediction_to_js(Napi::Env env, const Prediction& prediction) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("labels", typed_array_to_js(env, prediction.labels));
+  if (prediction.confidence.defined()) result.Set("confidence", typed_array_to_js(env, prediction.confidence));
+  return result;
 }
 
 Napi::Value predict_labels(const Napi::CallbackInfo& info) {
@@ -20,18 +34,32 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
        images = images_argument(info[1], options), height = options.integer("outputHeight"),
        width = options.integer("outputWidth"), with_confidence = options.boolean("confidence"),
        order = softmax_order_option(options)] {
-        Prediction prediction =
-            predict(*segmenter, images.to(segmenter->device()), height, width, order, with_confidence);
-        prediction.labels = prediction.labels.cpu().contiguous();
-        if (with_confidence) prediction.confidence = prediction.confidence.cpu().contiguous();
-        return prediction;
+        return on_the_cpu(predict(*segmenter, images.to(segmenter->device()), height, width, order, with_confidence));
       },
-      [](Napi::Env env, const Prediction& prediction) {
-        Napi::Object result = Napi::Object::New(env);
-        result.Set("labels", typed_array_to_js(env, prediction.labels));
-        if (prediction.confidence.defined()) result.Set("confidence", typed_array_to_js(env, prediction.confidence));
-        return result;
-      });
+      prediction_to_js);
+}
+
+// The second argument is an array of views, { images, count, width, height } each.
+Napi::Value predict_averaged_labels(const Napi::CallbackInfo& info) {
+  if (!info[1].IsArray()) throw InvalidArgument("Expected an array of views");
+  const auto array = info[1].As<Napi::Array>();
+  std::vector<at::Tensor> views;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value view = array.Get(i);
+    const Options size(view);
+    views.push_back(images_argument(view.As<Napi::Object>().Get("images"), size));
+  }
+  if (views.empty()) throw InvalidArgument("Expected at least one view");
+  const Options options(info[2]);
+  return run_async(
+      info.Env(), cancellation_argument(info[3]),
+      [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"), views = std::move(views),
+       flip = options.boolean("flip"), height = options.integer("outputHeight"), width = options.integer("outputWidth"),
+       with_confidence = options.boolean("confidence"), order = softmax_order_option(options)]() mutable {
+        for (at::Tensor& view : views) view = view.to(segmenter->device());
+        return on_the_cpu(predict_averaged(*segmenter, views, flip, height, width, order, with_confidence));
+      },
+      prediction_to_js);
 }
 
 Napi::Value choose_pseudo_labels(const Napi::CallbackInfo& info) {
@@ -151,6 +179,7 @@ void export_inference(Napi::Env env, Napi::Object exports) {
   Handle<ThresholdHistogram>::define(env, exports);
   exports.Set("predict", Napi::Function::New<guarded<predict_labels>>(env));
   exports.Set("pseudoLabels", Napi::Function::New<guarded<choose_pseudo_labels>>(env));
+  exports.Set("predictAveraged", Napi::Function::New<guarded<predict_averaged_labels>>(env));
   exports.Set("translate", Napi::Function::New<guarded<translate_images>>(env));
   exports.Set("createThresholdHistogram", Napi::Function::New<guarded<create_threshold_histogram>>(env));
   exports.Set("histogramAdd", Napi::Function::New<guarded<histogram_add>>(env));

@@ -222,7 +222,7 @@ describe('command line: a run and the use of its networks', () => {
       'target/labels',
     ]);
     assert.equal(byWeights.code, 0, byWeights.stderr);
-    assert.match(byWeights.stdout, /^sky +\d+\.\d$/m);
+    assert.match(byWeights.stdout, /^sky +\d+\.\d +\d+\.\d$/m);
     assert.ok(byWeights.stdout.includes(`mIoU ${(100 * recorded.miou!).toFixed(1)} %`));
   });
 

@@ -7,13 +7,13 @@ import { ROOT } from './folder.js';
 /** A Python that has these modules, or why there is none. */
 export function findPython(modules = ['torch', 'numpy']): { python: string } | { reason: string } {
   const candidates = [process.env.PYTHON, 'python3', 'python', join(ROOT, '.libtorch/bin/python')];
-  const script = `import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, ${JSON.stringify(modules)})))`;
+  const script = 'import sys, importlib.util as u; sys.exit(not all(u.find_spec(m) for m in sys.argv[1:]))';
   for (const python of candidates) {
-    if (python && spawnSync(python, ['-c', script], { stdio: 'ignore' }).status === 0) return { python };
+    const found = python && spawnSync(python, ['-c', script, ...modules], { stdio: 'ignore' });
+    if (found && found.status === 0) return { python };
   }
-  return {
-    reason: `no Python with ${modules.join(' and ')}: tried $PYTHON, python3, python and .libtorch/bin/python`,
-  };
+  const names = modules.join(' and ');
+  return { reason: `no Python with ${names}: tried $PYTHON, python3, python and .libtorch/bin/python` };
 }
 
 /**

@@ -10,6 +10,7 @@ from torch import nn
 
 import checkpoints
 import kernels
+import evaluation
 import networks
 import tensors
 import training
@@ -160,6 +161,7 @@ HANDLERS |= {"segmentation": segmentation, "translation": translation}
 HANDLERS |= {"saveCase": checkpoints.save_case, "compareCase": checkpoints.compare_case}
 HANDLERS |= {"upsampledSoftmax": kernels.upsampled_softmax}
 HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
+HANDLERS |= {"pseudoLabels": evaluation.pseudo_labels, "evaluation": evaluation.evaluation}
 
 torch.set_num_threads(1)
 for line in sys.stdin:
