@@ -141,6 +141,12 @@ export interface NativeBinding {
   networkState(network: NetworkHandle): Promise<StateEntry[]>;
   networkLoadState(network: NetworkHandle, names: string[], tensors: TensorHandle[]): Promise<void>;
   networkParameterCount(network: NetworkHandle): number;
+  writeTorchScript(
+    segmenter: NetworkHandle,
+    file: string,
+    options: { upsample: boolean; metadata: string },
+    cancellation?: CancellationToken,
+  ): Promise<void>;
 
   createOptimizer(network: NetworkHandle, options: object): Promise<OptimizerHandle>;
   optimizerStep(optimizer: OptimizerHandle, learningRate: number): Promise<void>;

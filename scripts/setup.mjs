@@ -16,8 +16,9 @@ import { fileURLToPath } from 'node:url';
 const ROOT = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const BUILD = 'build/cmake';
 const TORCH = '2.13.0';
-// numpy and safetensors are small beside torch; the tests that compare with PyTorch want them.
-const PYTHON_PACKAGES = ['numpy', 'safetensors'];
+// For the tests that compare with PyTorch and its file formats; about 50 MB beside torch. Only for .libtorch/: another Python
+// is left as it is, and tests that miss something there are skipped and say so.
+const TEST_PACKAGES = ['numpy', 'safetensors', 'onnxruntime'];
 const PYTORCH_CPU_INDEX = 'https://download.pytorch.org/whl/cpu';
 
 class SetupError extends Error {}
@@ -154,6 +155,13 @@ function packagesInPlace() {
   }
 }
 
+/** Which of TEST_PACKAGES .libtorch/ lacks: an earlier release made it with fewer. */
+function missingTestPackages(libtorch) {
+  if (libtorch.origin !== '.libtorch') return [];
+  const sitePackages = path.dirname(libtorch.folder);
+  return TEST_PACKAGES.filter((name) => !existsSync(path.join(sitePackages, name)));
+}
+
 /** Whether BUILD was configured here, to the end, and for this LibTorch. */
 function configured(libtorch) {
   try {
@@ -196,20 +204,10 @@ function installLibTorch(python, rejected) {
     );
   }
 
-  const install = (torch, ...options) =>
-    run(path.join(partial, 'bin/python'), ['-m', 'pip', 'install', torch, ...PYTHON_PACKAGES, ...options], {
-      showOut: true,
-      // One retry: without a network pip would go on for minutes.
-      env: {
-        PIP_RETRIES: process.env.PIP_RETRIES ?? '1',
-        PIP_DISABLE_PIP_VERSION_CHECK: '1',
-        PIP_NO_INPUT: '1',
-      },
-    });
+  const install = (...args) => pipInstall(path.join(partial, 'bin/python'), ...args);
   // On Linux the usual index has torch for CUDA, and the CPU build is at PyTorch's own, or wherever pip is set up to look.
   let pip = install(gpu ? `torch==${TORCH}` : `torch==${TORCH}+cpu`);
-  const unreachable = () => /connection broken/i.test(pip.err);
-  const missing = () => !pip.ok && /No matching distribution/.test(pip.err) && !unreachable();
+  const missing = () => !pip.ok && /No matching distribution/.test(pip.err) && !isOffline(pip);
   if (!gpu && missing()) {
     say(`pip's usual sources have no CPU build; trying ${PYTORCH_CPU_INDEX} ...`);
     pip = install(`torch==${TORCH}+cpu`, '--extra-index-url', PYTORCH_CPU_INDEX);
@@ -219,10 +217,9 @@ function installLibTorch(python, rejected) {
     }
   }
   if (!pip.ok) {
-    const cause = unreachable() ? 'its package index could not be reached' : lastLine(pip.err);
     rmSync(partial, { recursive: true, force: true });
     throw new SetupError(
-      `pip could not install torch ${TORCH}: ${cause}. Check the network and pip's settings (\`pip config list\`, ` +
+      `pip could not install torch ${TORCH}: ${pipProblem(pip)}. Check the network and pip's settings (\`pip config list\`, ` +
         'https_proxy), or set LIBTORCH to a LibTorch folder, or PYTHON to a Python that has torch.',
     );
   }
@@ -230,6 +227,27 @@ function installLibTorch(python, rejected) {
   renameSync(partial, at('.libtorch'));
 }
 
+/** Not having them is no reason to stop: only tests need them. */
+function installTestPackages(packages) {
+  say(`installing ${packages.join(', ')} with pip in .libtorch/, for the tests ...`);
+  const pip = pipInstall(at('.libtorch/bin/python'), ...packages);
+  if (!pip.ok) say(`pip could not install them: ${pipProblem(pip)}. Tests that need them will be skipped.`);
+}
+
+function pipInstall(python, ...args) {
+  return run(python, ['-m', 'pip', 'install', ...args], {
+    showOut: true,
+    // One retry: without a network pip would go on for minutes.
+    env: {
+      PIP_RETRIES: process.env.PIP_RETRIES ?? '1',
+      PIP_DISABLE_PIP_VERSION_CHECK: '1',
+      PIP_NO_INPUT: '1',
+    },
+  });
+}
+
+const isOffline = (pip) => /connection broken/i.test(pip.err);
+const pipProblem = (pip) => (isOffline(pip) ? 'its package index could not be reached' : lastLine(pip.err));
 const lastLine = (text) => text.trim().split('\n').pop().replace(/\.$/, '');
 
 function buildAddon(libtorch) {
@@ -277,6 +295,9 @@ function main(check) {
   const torch = libtorch.folder ? `LibTorch ${libtorch.version} (${libtorch.origin})` : 'no LibTorch yet';
   const packages = packagesMissing ? 'missing or outdated' : 'in place';
   say(`Node ${process.versions.node}, ${torch}, npm packages ${packages}`);
+  const lacking = missingTestPackages(libtorch);
+  if (check && lacking.length > 0)
+    say(`.libtorch/ lacks Python packages for the tests: ${lacking.join(', ')}`);
   if (check) return;
 
   if (packagesMissing) installPackages();
@@ -284,6 +305,8 @@ function main(check) {
     installLibTorch(python, libtorch.rejected);
     libtorch = findLibTorch();
   }
+  const testPackages = missingTestPackages(libtorch);
+  if (testPackages.length > 0) installTestPackages(testPackages);
   buildAddon(libtorch);
   if (hasSources) buildTypeScript();
   say('ready');

@@ -4,13 +4,13 @@ import { writeImage } from '../data/image-files.js';
 import { labelMap as findLabelMap, type LabelMapName } from '../data/label-maps.js';
 import { type DatasetLayout, type DatasetPart, findDataset } from '../data/layouts.js';
 import { BidisegError } from '../errors.js';
+import { counted, oneLine, percent } from '../format.js';
 import { spreadPalette } from '../training/datasets.js';
 import { readAhead } from '../training/generators.js';
 import { spread } from '../training/pictures.js';
 import { type Classes, classesOfLabelMap } from './classes.js';
 import { ContactSheet } from './contact-sheet.js';
 import { QuietFailure } from './exit.js';
-import { counted, oneLine, percent } from '../format.js';
 import type { CommandContext } from './run-command.js';
 import { table } from './table.js';
 

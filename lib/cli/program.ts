@@ -3,6 +3,7 @@ import { packageVersion } from '../run/package-version.js';
 import { addConvertCommand } from './commands/convert.js';
 import { addDemoCommand } from './commands/demo.js';
 import { addEvaluateCommand } from './commands/evaluate.js';
+import { addExportCommand } from './commands/export.js';
 import { addInfoCommand } from './commands/info.js';
 import { addPseudoLabelCommand } from './commands/pseudo-label.js';
 import { addReportCommand } from './commands/report.js';
@@ -36,6 +37,7 @@ export function createProgram(): Command {
   addSegmentCommand(program);
   addEvaluateCommand(program);
   addConvertCommand(program);
+  addExportCommand(program);
   addInfoCommand(program);
   return program;
 }

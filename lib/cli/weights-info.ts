@@ -1,12 +1,12 @@
-import { bytesText } from '../format.js';
+import { bytesText, counted } from '../format.js';
 import type { WeightsFile } from '../io/weights-file.js';
-import type { Architecture } from '../models/network.js';
+import type { Architecture } from '../io/weights-metadata.js';
 
 /** What `bidiseg info FILE` tells about a weights file; only its header is read. */
 export async function weightsInfo(file: string): Promise<{ data: object; rows: [string, string][] }> {
   const { openWeights } = await import('../io/weights-file.js');
   const weights = await openWeights(file);
-  const { format, path, prefix, tensors, others, metadata } = weights;
+  const { format, path, prefix, tensors, others, metadata, description } = weights;
   const { architecture, guessed } = await architectureOf(weights);
   const parameters = sum(
     tensors.filter(({ name }) => !/(^|\.)(running_mean|running_var|num_batches_tracked)$/.test(name)),
@@ -20,6 +20,8 @@ export async function weightsInfo(file: string): Promise<{ data: object; rows: [
     ['file', file],
     ['format', [format, ...path].join(' → ')],
     ['network', architecture ? networkText(architecture, guessed) : 'unknown'],
+    ...(description?.classes ? [row('classes', description.classes.join(', '))] : []),
+    ...(description?.step === undefined ? [] : [row('trained for', counted(description.step, 'step'))]),
     ['tensors', String(tensors.length)],
     ['parameters', parameters.toLocaleString('en')],
     ['size', bytesText(bytes)],
@@ -29,22 +31,24 @@ export async function weightsInfo(file: string): Promise<{ data: object; rows: [
         .map(([dtype, count]) => `${dtype} (${count})`)
         .join(', '),
     ],
-    ...(prefix ? [['prefix', prefix] as [string, string]] : []),
-    ...(others.length > 0 ? [['no tensors', others.join(', ')] as [string, string]] : []),
+    ...(prefix ? [row('prefix', prefix)] : []),
+    ...(others.length > 0 ? [row('no tensors', others.join(', '))] : []),
   ];
   const network = architecture && { ...architecture, guessed };
   const counts = { tensors: tensors.length, parameters, bytes, dtypes };
-  return { data: { file, format, path, prefix, network, ...counts, others, metadata }, rows };
+  const { classes = null, step = null } = description ?? {};
+  return { data: { file, format, path, prefix, network, classes, step, ...counts, others, metadata }, rows };
 }
 
+const row = (name: string, value: string): [string, string] => [name, value];
+
 async function architectureOf({
-  file,
-  metadata,
+  description,
   tensors,
 }: WeightsFile): Promise<{ architecture: Architecture | null; guessed: boolean }> {
-  if (metadata.bidiseg !== undefined) {
-    const { readArchitecture } = await import('../models/network.js');
-    return { architecture: await readArchitecture(file), guessed: false };
+  if (description) {
+    const { architecture, options } = description;
+    return { architecture: { architecture, options }, guessed: false };
   }
   const { guessArchitecture } = await import('../models/guess-architecture.js');
   return { architecture: guessArchitecture(tensors), guessed: true };

@@ -1,9 +1,9 @@
-import { randomUUID } from 'node:crypto';
-import { open, rename, rm } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { native } from '../binding.js';
 import type { Dtype, StateEntry } from '../binding-types.js';
 import { DataError } from '../errors.js';
 import { call, callSync } from '../native-object.js';
+import { writeWhole } from './whole-file.js';
 
 /**
  * The safetensors format: 8 bytes little-endian header length, a JSON header, then the tensors' bytes. The header is
@@ -21,8 +21,12 @@ const DTYPES: Record<string, { name: Dtype; bytes: number }> = {
 };
 const CODES = new Map(Object.entries(DTYPES).map(([code, { name }]) => [name, code]));
 
-/** The same limit as the Python package has. */
-const MAX_HEADER_BYTES = 100_000_000;
+/**
+ * Room for 40,000 tensors. The format allows 100 MB, but JSON made for the purpose can take 50 times its length in memory,
+ * and seconds to parse.
+ */
+const MAX_HEADER_BYTES = 4 * 2 ** 20;
+const MAX_DIMENSIONS = 64;
 
 /** One tensor's name, type and place. */
 export interface TensorHeader {
@@ -54,12 +58,13 @@ export async function readSafetensorsHeader(file: string): Promise<SafetensorsHe
       const { bytesRead } = await handle.read(prefix, 0, 8, 0);
       if (bytesRead < 8) throw bad('it is shorter than 8 bytes');
       const length = Number(prefix.readBigUInt64LE());
-      if (length > MAX_HEADER_BYTES || length + 8 > size) {
-        throw bad(`its header claims ${length} bytes, the file has ${size}`);
+      if (length + 8 > size) throw bad(`its header claims ${length} bytes, the file has ${size}`);
+      if (length > MAX_HEADER_BYTES) {
+        throw bad(`its header has ${length} bytes, more than the ${MAX_HEADER_BYTES} that are read`);
       }
-      const text = Buffer.alloc(length);
-      await handle.read(text, 0, length, 8);
-      return parseHeader(text.toString('utf8'), 8 + length, size, bad);
+      const header = Buffer.alloc(length);
+      await handle.read(header, 0, length, 8);
+      return parseHeader(header, 8 + length, size, bad);
     } finally {
       await handle.close();
     }
@@ -69,17 +74,17 @@ export async function readSafetensorsHeader(file: string): Promise<SafetensorsHe
   }
 }
 
-function parseHeader(text: string, dataStart: number, size: number, bad: Complaint): SafetensorsHeader {
+function parseHeader(header: Buffer, dataStart: number, size: number, bad: Complaint): SafetensorsHeader {
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(header));
   } catch (cause) {
-    throw bad('its header is not JSON', cause);
+    throw bad('its header is not JSON in UTF-8', cause);
   }
   if (typeof json !== 'object' || json === null || Array.isArray(json)) {
     throw bad('its header is not a JSON object');
   }
-  const metadata: Record<string, string> = Object.create(null);
+  const metadata: Record<string, string> = Object.create(null); // names may be `__proto__`
   const tensors: TensorHeader[] = [];
   for (const [name, entry] of Object.entries(json)) {
     if (name !== '__metadata__') tensors.push(parseEntry(name, entry, dataStart, bad));
@@ -104,29 +109,40 @@ function parseEntry(name: string, entry: unknown, dataStart: number, bad: Compla
   const type = typeof dtype === 'string' && Object.hasOwn(DTYPES, dtype) ? DTYPES[dtype] : undefined;
   if (!type) throw bad(`tensor '${name}' has the unsupported dtype ${JSON.stringify(dtype)}`);
   const isExtent = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0;
-  if (!Array.isArray(shape) || !shape.every(isExtent)) throw bad(`tensor '${name}' has no valid shape`);
+  if (!Array.isArray(shape) || shape.length > MAX_DIMENSIONS || !shape.every(isExtent))
+    throw bad(`tensor '${name}' has no valid shape`);
   if (!Array.isArray(data_offsets) || data_offsets.length !== 2 || !data_offsets.every(isExtent)) {
     throw bad(`tensor '${name}' has no valid data_offsets`);
   }
   const [begin, end] = data_offsets as [number, number];
   const bytes = shape.reduce((product, extent) => product * extent, type.bytes);
+  // Also of a tensor that is empty: LibTorch multiplies the extents beside the 0.
+  const largest = shape.reduce((product, extent) => product * Math.max(1, extent), type.bytes);
+  if (!Number.isSafeInteger(largest)) throw bad(`tensor '${name}' has the too large shape [${shape}]`);
   if (end - begin !== bytes) {
     throw bad(`tensor '${name}' takes ${end - begin} bytes but its shape and dtype need ${bytes}`);
   }
   return { name, dtype: type.name, shape, offset: dataStart + begin, bytes };
 }
 
-/** Writes all tensors, to a temporary name first: `file` is either the old one or the whole new one. */
+/**
+ * Writes all tensors, to a temporary name first: `file` is either the old one or the whole new one.
+ *
+ * @returns how many bytes the tensors take.
+ */
 export async function writeSafetensors(
   file: string,
   entries: Pick<StateEntry, 'name' | 'tensor'>[],
   metadata: Record<string, string>,
   signal?: AbortSignal,
-): Promise<void> {
-  const header: Record<string, unknown> = { __metadata__: metadata };
+): Promise<number> {
+  const header: Record<string, unknown> = Object.assign(Object.create(null), { __metadata__: metadata });
   let offset = 0;
   for (const { name, tensor } of entries) {
     const { shape, dtype } = callSync(() => native.tensorInfo(tensor));
+    if (name === '__metadata__') {
+      throw new DataError(`${file} cannot be written: safetensors files have no tensor named '__metadata__'`);
+    }
     const code = CODES.get(dtype)!;
     const end = offset + shape.reduce((product, extent) => product * extent, DTYPES[code]!.bytes);
     header[name] = { dtype: code, shape, data_offsets: [offset, end] };
@@ -138,17 +154,9 @@ export async function writeSafetensors(
   bytes.writeBigUInt64LE(BigInt(bytes.length - 8));
   bytes.write(json, 8);
 
-  const temporary = `${file}.${randomUUID()}.tmp`; // others, in this process too, may save to the same name
-  try {
-    const tensors = entries.map(({ tensor }) => tensor);
-    await call((token) => native.writeTensorFile(temporary, bytes, tensors, token), signal);
-    try {
-      await rename(temporary, file);
-    } catch (cause) {
-      throw new DataError(`${file} cannot be written: ${(cause as Error).message}`, { cause });
-    }
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
+  const tensors = entries.map(({ tensor }) => tensor);
+  await writeWhole(file, (temporary) =>
+    call((token) => native.writeTensorFile(temporary, bytes, tensors, token), signal),
+  );
+  return offset;
 }

@@ -6,6 +6,7 @@ import { call } from '../native-object.js';
 import { PickleEnd } from './pickle.js';
 import { type PthFormat, readLegacyPth, readZipPth, type StridedTensorHeader } from './pth.js';
 import { readSafetensorsHeader } from './safetensors.js';
+import { decodeDescription, type WeightsDescription } from './weights-metadata.js';
 
 /** Files of named tensors, whichever of the formats they are in: safetensors, or a state dict from `torch.save`. */
 
@@ -14,6 +15,8 @@ export interface WeightsFile {
   format: 'safetensors' | PthFormat;
   /** What a safetensors file says about itself. */
   metadata: Record<string, string>;
+  /** What bidiseg wrote of it into that; null for files from elsewhere. */
+  description: WeightsDescription | null;
   /** For `.pth`: the keys on the way to the state dict. */
   path: string[];
   /** What every name began with and was dropped, such as `module.`. */
@@ -30,10 +33,11 @@ const USUAL_PREFIXES = ['module.', 'Scale.'];
  * Reads and checks what a weights file holds; the tensors' bytes are for readWeights().
  *
  * @param strip a prefix to drop from the names that have it; by default `module.` and `Scale.` where all names do
- * @throws DataError naming the file and what is wrong with it.
+ * @throws DataError naming the file and what is wrong with it, or that a newer bidiseg wrote it.
  */
 export async function openWeights(file: string, strip?: string): Promise<WeightsFile> {
   const contents = await readContents(file);
+  const description = decodeDescription(file, contents.metadata);
   const prefix = strip ?? usualPrefix(contents.tensors.map(({ name }) => name));
   const tensors = contents.tensors.map((tensor) =>
     tensor.name.startsWith(prefix) ? { ...tensor, name: tensor.name.slice(prefix.length) } : tensor,
@@ -46,10 +50,10 @@ export async function openWeights(file: string, strip?: string): Promise<Weights
     if (names.has(name)) throw new DataError(`${file}: without '${prefix}' two tensors are named '${name}'`);
     names.add(name);
   }
-  return { file, ...contents, prefix, tensors };
+  return { file, ...contents, description, prefix, tensors };
 }
 
-type Contents = Omit<WeightsFile, 'file' | 'prefix'>;
+type Contents = Omit<WeightsFile, 'file' | 'prefix' | 'description'>;
 
 async function readContents(file: string): Promise<Contents> {
   try {

@@ -2,19 +2,22 @@ import { native } from '../binding.js';
 import type { NetworkHandle, StateEntry, TensorHandle } from '../binding-types.js';
 import { DataError } from '../errors.js';
 import { writeSafetensors } from '../io/safetensors.js';
+import { castWeights, WEIGHTS_DTYPES, type WeightsDtype } from '../io/weights-dtype.js';
 import { openWeights, readWeights, type WeightsFile } from '../io/weights-file.js';
+import { encodeDescription, type WeightsDescription } from '../io/weights-metadata.js';
 import { call, callSync, handleOf, NativeObject } from '../native-object.js';
 import { Tensor } from '../tensor.js';
+import { checkChoice, checkInteger } from '../validate.js';
 
-/** Version of what bidiseg writes beside the tensors of a weights file. */
-const FORMAT_VERSION = 1;
-
-/** How a weights file says which network it belongs to. */
-export interface Architecture {
-  /** Such as `deeplab-v2` or `translator`. */
-  architecture: string;
-  /** The options the network was created with, without seed and device. */
-  options: Record<string, unknown>;
+export interface SaveOptions {
+  /**
+   * What to store the weights as; by default as they are. float16 and bfloat16 halve the file; loading rounds nothing more.
+   * A weight too large for float16 is a DataError.
+   */
+  dtype?: WeightsDtype;
+  /** How many steps the weights were trained for: written into the file for whoever reads it. */
+  step?: number;
+  signal?: AbortSignal;
 }
 
 export interface LoadOptions {
@@ -53,12 +56,12 @@ export interface LoadReport {
  * Forward passes remember what backward() needs unless the network is frozen. A new network is in training mode.
  */
 export class Network extends NativeObject<NetworkHandle> {
-  readonly #architecture: Architecture;
+  readonly #description: WeightsDescription;
 
   /** @internal */
-  constructor(handle: NetworkHandle, architecture: Architecture) {
+  constructor(handle: NetworkHandle, description: WeightsDescription) {
     super(handle);
-    this.#architecture = architecture;
+    this.#description = description;
   }
 
   /** How many numbers the network has learnt or can learn; buffers do not count. */
@@ -137,8 +140,8 @@ export class Network extends NativeObject<NetworkHandle> {
   }
 
   /** Writes weights and running statistics as safetensors, to a temporary name that is then renamed. */
-  async save(file: string, options: { signal?: AbortSignal } = {}): Promise<void> {
-    await saveNetworks(file, this.#architecture, [{ prefix: '', network: this }], options.signal);
+  async save(file: string, options: SaveOptions = {}): Promise<void> {
+    await saveNetworks(file, this.#description, [{ prefix: '', network: this }], options);
   }
 
   /**
@@ -153,11 +156,6 @@ export class Network extends NativeObject<NetworkHandle> {
   }
 }
 
-/** @internal The metadata that tells readArchitecture() which network a file belongs to. */
-export function describeArchitecture(architecture: Architecture): Record<string, string> {
-  return { format: 'pt', bidiseg: JSON.stringify({ version: FORMAT_VERSION, ...architecture }) };
-}
-
 interface NamedNetwork {
   /** Goes before each of the network's own names in the file. */
   prefix: string;
@@ -167,16 +165,20 @@ interface NamedNetwork {
 /** @internal Writes several networks into one file. */
 export async function saveNetworks(
   file: string,
-  architecture: Architecture,
+  description: WeightsDescription,
   networks: NamedNetwork[],
-  signal?: AbortSignal,
+  { dtype, step, signal }: SaveOptions,
 ): Promise<void> {
+  if (dtype !== undefined) checkChoice('dtype', dtype, WEIGHTS_DTYPES);
+  if (step !== undefined) checkInteger('step', step, 0);
   const entries: StateEntry[] = [];
   try {
     for (const { prefix, network } of networks) {
       for (const entry of await network.state()) entries.push({ ...entry, name: prefix + entry.name });
     }
-    await writeSafetensors(file, entries, describeArchitecture(architecture), signal);
+    if (dtype !== undefined) await castWeights(file, entries, dtype, signal);
+    const metadata = encodeDescription(step === undefined ? description : { ...description, step });
+    await writeSafetensors(file, entries, metadata, signal);
   } finally {
     for (const { tensor } of entries) tensor.dispose();
   }
@@ -292,29 +294,10 @@ function problemsOf({ tensors }: WeightsFile, report: LoadReport): string[] {
  * @internal Which network a weights file belongs to.
  * @throws DataError where the file does not say, or a newer bidiseg wrote it.
  */
-export async function readArchitecture(file: string): Promise<Architecture> {
-  const { metadata } = await openWeights(file);
-  let described: { version?: unknown; architecture?: unknown; options?: unknown };
-  try {
-    described = JSON.parse(metadata.bidiseg ?? 'null') ?? {};
-  } catch (cause) {
-    throw new DataError(`${file} has unreadable bidiseg metadata`, { cause });
-  }
-  if (described.version !== FORMAT_VERSION) {
-    const found =
-      described.version === undefined
-        ? 'does not say which network it belongs to'
-        : `has format version ${described.version}`;
-    throw new DataError(
-      `${file} ${found}; expected weights that bidiseg saved or converted, format version ${FORMAT_VERSION}`,
-    );
-  }
-  if (
-    typeof described.architecture !== 'string' ||
-    typeof described.options !== 'object' ||
-    !described.options
-  ) {
-    throw new DataError(`${file} has incomplete bidiseg metadata: no architecture or options`);
-  }
-  return { architecture: described.architecture, options: described.options as Record<string, unknown> };
+export async function readDescription(file: string): Promise<WeightsDescription> {
+  const { description } = await openWeights(file);
+  if (description) return description;
+  throw new DataError(
+    `${file} does not say which network it belongs to; expected weights that bidiseg saved or converted`,
+  );
 }

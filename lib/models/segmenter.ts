@@ -1,8 +1,10 @@
 import { native } from '../binding.js';
 import { DataError } from '../errors.js';
+import type { ExportOptions } from '../export/segmenter.js';
+import type { WeightsDescription } from '../io/weights-metadata.js';
 import { call } from '../native-object.js';
-import { checkChoice, checkInteger, checkNumber, checkString } from '../validate.js';
-import { type Architecture, Network, readArchitecture } from './network.js';
+import { checkChoice, checkInteger, checkNumber, checkString, invalidArgument } from '../validate.js';
+import { Network, readDescription } from './network.js';
 
 export interface SegmenterOptions {
   /** Default `deeplab-v2`. */
@@ -15,6 +17,8 @@ export interface SegmenterOptions {
   branches?: 2 | 4;
   /** 2 to 256. */
   classCount: number;
+  /** Names of the classes in the order of their indices, which files carry along. Default: none. */
+  classNames?: readonly string[];
   /** How convolution weights start: `normal`, N(0, 0.01), or `kaiming`, N(0, 2/fan_out). Default `normal`. */
   initialisation?: 'normal' | 'kaiming';
   /** Of the initial weights; default 1. */
@@ -61,7 +65,7 @@ export class Segmenter extends Network {
   readonly options: Readonly<Required<SegmenterOptions>>;
 
   private constructor(handle: ConstructorParameters<typeof Network>[0], options: Required<SegmenterOptions>) {
-    super(handle, architectureOf(options));
+    super(handle, descriptionOf(options));
     this.options = options;
   }
 
@@ -78,6 +82,7 @@ export class Segmenter extends Network {
       width: checkNumber('width', options.width ?? 1, 1 / 64, 2),
       branches: checkInteger('branches', options.branches ?? 4, 2, 4) as 2 | 4,
       classCount: checkInteger('classCount', options.classCount, 2, 256),
+      classNames: checkNames(options.classNames ?? [], options.classCount),
       initialisation: checkChoice('initialisation', options.initialisation ?? 'normal', [
         'normal',
         'kaiming',
@@ -93,7 +98,7 @@ export class Segmenter extends Network {
     file: string,
     options: { device?: string; signal?: AbortSignal } = {},
   ): Promise<Segmenter> {
-    const { architecture, options: shape } = await readArchitecture(file);
+    const { architecture, options: shape, classes = [] } = await readDescription(file);
     if (architecture !== 'deeplab-v2' && architecture !== 'fcn-8s') {
       throw new DataError(`${file} holds the weights of a ${architecture}, not of a segmenter`);
     }
@@ -102,6 +107,7 @@ export class Segmenter extends Network {
       segmenter = await Segmenter.create({
         ...(shape as unknown as SegmenterOptions),
         network: architecture,
+        classNames: classes,
         device: options.device ?? 'cpu',
       });
     } catch (cause) {
@@ -144,10 +150,40 @@ export class Segmenter extends Network {
     const views = [{ images, count, width, height }, ...others];
     return call((token) => native.predictAveraged(this.handle, views, job, token), options.signal);
   }
+
+  /**
+   * Writes an ONNX model (opset 17) of the segmenter in evaluation mode, to a temporary name that is then renamed.
+   *
+   * It takes `image`, float32 [N, 3, H, W] of any N, H and W: what forward() takes. It gives `logits`, [N, C, H, W]. Its
+   * metadata, the property `bidiseg`, tells the network, the classes and how to prepare images, in JSON.
+   *
+   * @throws DataError naming the file, where it cannot be written or would exceed the 2 GiB of ONNX files
+   */
+  async exportOnnx(file: string, options: ExportOptions = {}): Promise<void> {
+    const { exportOnnx } = await import('../export/segmenter.js');
+    await exportOnnx(this, descriptionOf(this.options), file, options);
+  }
+
+  /**
+   * Writes a TorchScript archive of the segmenter, for `torch.jit.load` in Python and C++: what exportOnnx() writes, with
+   * weights under their state-dict names. The metadata is the archive's extra file `bidiseg.json`.
+   */
+  async exportTorchScript(file: string, options: ExportOptions = {}): Promise<void> {
+    const { exportTorchScript } = await import('../export/segmenter.js');
+    await exportTorchScript(this, descriptionOf(this.options), file, options);
+  }
 }
 
-function architectureOf(options: Required<SegmenterOptions>): Architecture {
-  const { network, backbone, width, branches, classCount } = options;
+function checkNames(names: readonly string[], classCount: number): readonly string[] {
+  const isNames = Array.isArray(names) && names.every((name) => typeof name === 'string');
+  if (!isNames || (names.length > 0 && names.length !== classCount)) {
+    throw invalidArgument('classNames', `${classCount} names, one for each class,`, names);
+  }
+  return [...names];
+}
+
+function descriptionOf(options: Required<SegmenterOptions>): WeightsDescription {
+  const { network, backbone, width, branches, classCount, classNames } = options;
   const shape = network === 'deeplab-v2' ? { backbone, width, branches, classCount } : { width, classCount };
-  return { architecture: network, options: shape };
+  return { architecture: network, options: shape, ...(classNames.length > 0 && { classes: classNames }) };
 }

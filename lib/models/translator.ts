@@ -7,7 +7,8 @@ import {
   type LoadReport,
   loadNetworks,
   Network,
-  readArchitecture,
+  readDescription,
+  type SaveOptions,
   saveNetworks,
 } from './network.js';
 
@@ -84,7 +85,7 @@ export class Translator implements Disposable {
     file: string,
     options: { device?: string; signal?: AbortSignal } = {},
   ): Promise<Translator> {
-    const { architecture, options: shape } = await readArchitecture(file);
+    const { architecture, options: shape } = await readDescription(file);
     if (architecture !== 'translator') {
       throw new DataError(`${file} holds the weights of a ${architecture}, not of a translator`);
     }
@@ -122,10 +123,10 @@ export class Translator implements Disposable {
   }
 
   /** Writes all four networks into one safetensors file, to a temporary name that is then renamed. */
-  async save(file: string, options: { signal?: AbortSignal } = {}): Promise<void> {
+  async save(file: string, options: SaveOptions = {}): Promise<void> {
     const { blocks, baseWidth, discriminatorWidth } = this.options;
     const shape = { blocks, baseWidth, discriminatorWidth };
-    await saveNetworks(file, { architecture: 'translator', options: shape }, this.#named(), options.signal);
+    await saveNetworks(file, { architecture: 'translator', options: shape }, this.#named(), options);
   }
 
   /** Reads what save() wrote; see Network.load(). @throws DataError naming the file and the first few differences. */

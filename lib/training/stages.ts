@@ -2,7 +2,7 @@ import type { Config } from '../config/schema.js';
 import { writeImage } from '../data/image-files.js';
 import { type Evaluation, evaluateImages } from '../evaluate.js';
 import type { Segmenter } from '../models/segmenter.js';
-import { classNames, classPalette, type Datasets, toSize } from './datasets.js';
+import { classNames, classPalette, type Datasets, meanClassIndices, toSize } from './datasets.js';
 import type {
   EvaluationEvent,
   PictureEvent,

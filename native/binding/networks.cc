@@ -4,6 +4,7 @@
 #include "binding/exports.h"
 #include "binding/training_options.h"
 #include "core/data/pixels.h"
+#include "core/export/torchscript.h"
 #include "core/models/deeplab_v2.h"
 #include "core/models/fcn8s.h"
 
@@ -143,6 +144,17 @@ Napi::Value network_parameter_count(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(count));
 }
 
+// writeTorchScript(network, file, { upsample, metadata }, cancellation?)
+Napi::Value write_torch_script(const Napi::CallbackInfo& info) {
+  if (!info[1].IsString()) throw InvalidArgument("Expected a string for file");
+  const Options options(info[2]);
+  return run_async(
+      info.Env(), cancellation_argument(info[3]),
+      [network = network_argument<SegmentationNetwork>(info[0], "network"),
+       file = info[1].As<Napi::String>().Utf8Value(), upsample = options.boolean("upsample"),
+       metadata = options.string("metadata")] { write_torchscript(*network, file, upsample, metadata); });
+}
+
 Napi::Value create_optimizer(const Napi::CallbackInfo& info) {
   auto network = Handle<Network>::get(info[0], "network");
   const auto make = optimizer_factory(Options(info[1]));
@@ -184,6 +196,7 @@ void export_networks(Napi::Env env, Napi::Object exports) {
   exports.Set("networkState", Napi::Function::New<guarded<network_state>>(env));
   exports.Set("networkLoadState", Napi::Function::New<guarded<network_load_state>>(env));
   exports.Set("networkParameterCount", Napi::Function::New<guarded<network_parameter_count>>(env));
+  exports.Set("writeTorchScript", Napi::Function::New<guarded<write_torch_script>>(env));
   exports.Set("createOptimizer", Napi::Function::New<guarded<create_optimizer>>(env));
   exports.Set("optimizerStep", Napi::Function::New<guarded<optimizer_step>>(env));
   exports.Set("optimizerZeroGrad", Napi::Function::New<guarded<optimizer_zero_grad>>(env));

@@ -7,10 +7,12 @@ import {
   Network,
   OutputDiscriminator,
   Segmenter,
+  Tensor,
   Translator,
 } from 'bidiseg';
+import { readSafetensorsHeader, writeSafetensors } from '../../lib/io/safetensors.js';
 import { temporaryFolder } from '../helpers/folder.js';
-import { encodeHeader, readTensors, snapshot, writeTensors } from '../helpers/tensor-file.js';
+import { encodeHeader, lengthOf, readTensors, snapshot, writeTensors } from '../helpers/tensor-file.js';
 
 describe('safetensors', () => {
   const folder = temporaryFolder();
@@ -33,7 +35,7 @@ describe('safetensors', () => {
   });
 
   /** Expects DataError naming the file from load() and from fromFile(), no great allocation, and unchanged weights. */
-  async function refuses(what: string, content: Buffer): Promise<void> {
+  async function refuses(what: string, content: Buffer, maxMiB = 64): Promise<void> {
     const file = folder.path('bad.safetensors');
     writeFileSync(file, content);
     const before = await snapshot(network);
@@ -51,7 +53,7 @@ describe('safetensors', () => {
       );
     }
     const grown = (process.memoryUsage.rss() - memory) / 2 ** 20;
-    assert.ok(grown < 64, `${what}: memory grew by ${grown.toFixed(0)} MiB`);
+    assert.ok(grown < maxMiB, `${what}: memory grew by ${grown.toFixed(0)} MiB`);
     assert.deepEqual(await snapshot(network), before, what);
   }
 
@@ -72,6 +74,9 @@ describe('safetensors', () => {
     }
     for (const text of ['', '{', 'null', '[]', '7', '"x"', '{"a":null}', '{"a":[]}', '{"a":7}']) {
       await refuses(`header ${text}`, Buffer.concat([encodeHeader(text), data]));
+    }
+    for (const bytes of [Buffer.from('{"\xff":0}', 'latin1'), Buffer.from('\ufeff{}')]) {
+      await refuses(`header ${bytes.toString('hex')}`, Buffer.concat([lengthOf(bytes), bytes]));
     }
     await refuses('bytes behind the last tensor', Buffer.concat([good, Buffer.alloc(8)]));
     for (const metadata of [null, 7, [], { bidiseg: '{' }, { bidiseg: 'null' }, { bidiseg: '7' }]) {
@@ -100,12 +105,19 @@ describe('safetensors', () => {
     await refuses('a negative shape', entry({ shape: [-1, -bytes / 4] }));
     await refuses('a fractional shape', entry({ shape: [0.5, bytes / 2] }));
     await refuses('a shape of strings', entry({ shape: ['4', '3', '4', '4'] }));
+    await refuses('65 extents', entry({ shape: [...Array(61).fill(1), ...header['conv1.weight']!.shape] }));
     await refuses('a huge shape', entry({ shape: [2 ** 52, 2 ** 52] }));
     const wrapped = entry({ shape: [2 ** 32, 2 ** 32], data_offsets: [begin, begin] }); // 0 modulo 2^64
     await refuses('a shape that wraps to 0', wrapped);
     await refuses(
       'a huge shape without bytes',
       entry({ shape: [2 ** 52, 2 ** 52, 0], data_offsets: [0, 0] }),
+    );
+    const huge = { empty: { dtype: 'F32', shape: [0, 2 ** 40, 2 ** 40], data_offsets: [0, 0] } };
+    await refuses('a huge shape, and nothing else', encodeHeader(JSON.stringify(huge)));
+    await assert.rejects(
+      () => network.load(folder.path('bad.safetensors')),
+      /'empty' has the too large shape/,
     );
     await refuses('a shape that does not fit', entry({ shape: [3, 4, 4, 4] }));
     await refuses('no shape', entry({ shape: undefined }));
@@ -126,6 +138,66 @@ describe('safetensors', () => {
       pile[`t${i}`] = { dtype: 'U8', shape: [size], data_offsets: [0, size] };
     }
     await refuses('a pile', Buffer.concat([encodeHeader(JSON.stringify(pile)), Buffer.alloc(size)]));
+  });
+
+  it('refuses headers that would take more memory than they are worth', async () => {
+    const limit = 4 * 2 ** 20;
+    const inside = (text: string) => encodeHeader(`{"a":${text}}`);
+    await refuses('5 MB of spaces', inside(`0${' '.repeat(limit + 2 ** 20)}`));
+    await assert.rejects(
+      () => network.load(folder.path('bad.safetensors')),
+      /more than the 4194304 that are read/,
+    );
+    await refuses(
+      'lists in lists',
+      inside(`${'['.repeat(limit / 2 - 10)}${']'.repeat(limit / 2 - 10)}`),
+      400,
+    );
+    await refuses('many lists', inside(`[${'[],'.repeat(limit / 3 - 10)}0]`), 400);
+  });
+
+  it('refuses what a newer bidiseg wrote, and a description that is damaged', async () => {
+    const described = (description: object) =>
+      changed({ __metadata__: { bidiseg: JSON.stringify(description) } });
+    const { __metadata__: own } = header as unknown as { __metadata__: { bidiseg: string } };
+    const good = JSON.parse(own.bidiseg);
+    const expectMessage = async (description: object, message: RegExp) => {
+      await refuses(JSON.stringify(description), described(description));
+      await assert.rejects(() => network.load(folder.path('bad.safetensors')), message);
+    };
+    await expectMessage({ ...good, version: 2, news: [] }, /has format version 2, .* none above 1: update/);
+    await expectMessage({ ...good, version: 0 }, /no format version/);
+    await expectMessage({ ...good, version: '1' }, /no format version/);
+    await expectMessage({ ...good, architecture: 7 }, /no architecture or options/);
+    await expectMessage({ ...good, options: null }, /no architecture or options/);
+    await expectMessage({ ...good, classes: 'road' }, /classes are no list of names/);
+    await expectMessage({ ...good, step: -1 }, /step is no whole number/);
+    const segmenter = { version: 1, architecture: 'deeplab-v2', options: { classCount: 3 } };
+    const file = folder.path('classes');
+    writeFileSync(file, described({ ...segmenter, classes: ['road', 'sky'] }));
+    await assert.rejects(() => Segmenter.fromFile(file), /3 names, one for each class/);
+  });
+
+  it('keeps every name, and refuses the one that the format has taken', async () => {
+    const file = folder.path('names');
+    const entries = ['__proto__', 'constructor', '7', 'ü\n"', ''].map((name, i) => ({
+      name,
+      tensor: Tensor.from(Float32Array.of(i)).handle,
+    }));
+    await writeSafetensors(file, entries, JSON.parse('{"__proto__":"x"}'));
+    const { tensors, metadata } = await readSafetensorsHeader(file);
+    const offsets = new Map(tensors.map(({ name, offset }) => [name, offset]));
+    assert.deepEqual(
+      entries.map(({ name }) => readFileSync(file).readFloatLE(offsets.get(name)!)),
+      [0, 1, 2, 3, 4],
+    );
+    assert.deepEqual(Object.entries(metadata), [['__proto__', 'x']]);
+    entries[0]!.name = '__metadata__';
+    await assert.rejects(
+      () => writeSafetensors(file, entries, {}),
+      (error: Error) => error instanceof DataError && error.message.includes(file),
+    );
+    for (const { tensor } of entries) tensor.dispose();
   });
 
   it('names files that are missing or no files', async () => {
@@ -194,6 +266,14 @@ describe('safetensors', () => {
     assert.deepEqual(b.options, { ...a.options, seed: b.options.seed });
     await assert.rejects(() => Translator.fromFile(file), DataError);
     await assert.rejects(() => Segmenter.create({ classCount: 0 }), InvalidArgumentError);
+    for (const classNames of [['a'], [1, 2], 'ab'] as string[][]) {
+      await assert.rejects(
+        () => Segmenter.create({ classCount: 2, classNames }),
+        /2 names, one for each class/,
+      );
+    }
+    await assert.rejects(() => a.save(file, { dtype: 'int8' as 'float16' }), /one of 'float32', /);
+    await assert.rejects(() => a.save(file, { step: 0.5 }), /an integer ≥ 0 for step/);
     assert.ok(b instanceof Network);
   });
 });

@@ -14,6 +14,7 @@ const COMMANDS = [
   'segment',
   'evaluate',
   'convert',
+  'export',
   'info',
 ];
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
@@ -59,6 +60,11 @@ describe('command line: usage', () => {
     [['pseudo-label', '-o', 'x', '--portion', '1.5'], /'1.5' is invalid. Expected a number from 0 to 1; see/],
     [['demo', '--set', 'seed'], /Expected KEY=VALUE, such as segmentation.steps=500; see/],
     [['report'], /^bidiseg: missing required argument 'run'; see 'bidiseg report --help'$/],
+    [
+      ['export', 'm.safetensors', 'm.bin'],
+      /^bidiseg: m\.bin ends neither in \.onnx nor in \.pt: .* --format/,
+    ],
+    [['export', 'm.onnx', 'm.onnx'], /^bidiseg: WEIGHTS and OUT are the same file: m\.onnx/],
     [['evaluate'], /^bidiseg: Give either --weights FILE or --run FOLDER/],
     [
       ['train', 'x.yaml', '--resume', '--overwrite'],

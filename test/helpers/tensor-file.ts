@@ -1,5 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import type { Network } from 'bidiseg';
+import { randomSource } from './random.js';
 
 /** A tensor as the tests hand it over: numbers in row-major order. */
 export interface PlainTensor {
@@ -31,9 +32,14 @@ export function writeTensors(file: string, tensors: Record<string, PlainTensor>)
 /** The length and the text of a safetensors header. */
 export function encodeHeader(text: string): Buffer {
   const body = Buffer.from(text);
+  return Buffer.concat([lengthOf(body), body]);
+}
+
+/** How a safetensors file says how long its header is. */
+export function lengthOf(header: Buffer): Buffer {
   const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(body.length));
-  return Buffer.concat([length, body]);
+  length.writeBigUInt64LE(BigInt(header.length));
+  return length;
 }
 
 /** Reads tensors without the package's own reader. */
@@ -82,4 +88,39 @@ export function relativeDifference(
     }
   }
   return difference === 0 ? 0 : Math.sqrt(difference / norm);
+}
+
+/** Gives batch normalisation an affine part and running statistics that are not (1, 0) and (0, 1). */
+export async function randomiseNorms(network: Network, file: string): Promise<void> {
+  await changeWeights(network, file, (name, data, next) => {
+    if (!/(bn\d|downsample\.1)\./.test(name)) return;
+    const positive = name.endsWith('weight') || name.endsWith('running_var');
+    for (let i = 0; i < data.length; ++i) data[i] = positive ? 0.5 + next() : next() - 0.5;
+  });
+}
+
+/** The same, and FCN-8s gets biases and skip connections that weigh as much as its deepest layer. */
+export async function randomiseWeights(network: Network, file: string): Promise<void> {
+  await randomiseNorms(network, file);
+  await changeWeights(network, file, (name, data, next) => {
+    const skip = { 'score_pool4.weight': 100, 'score_pool3.weight': 10_000 }[name] ?? 1;
+    for (let i = 0; i < data.length; ++i) data[i]! *= skip;
+    if (/^(conv\d_\d|fc\d|score_fr)\.bias$/.test(name))
+      for (let i = 0; i < data.length; ++i) data[i] = next() - 0.5;
+  });
+}
+
+async function changeWeights(
+  network: Network,
+  file: string,
+  change: (name: string, data: Float32Array, next: () => number) => void,
+): Promise<void> {
+  await network.save(file);
+  const tensors = readTensors(file);
+  const next = randomSource(7);
+  for (const [name, { data }] of Object.entries(tensors)) {
+    if (data instanceof Float32Array) change(name, data, next);
+  }
+  writeTensors(file, tensors);
+  await network.load(file);
 }

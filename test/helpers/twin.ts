@@ -4,16 +4,19 @@ import { createInterface } from 'node:readline';
 import { buildInfo, setThreadCount } from 'bidiseg';
 import { ROOT } from './folder.js';
 
-/** A Python that has these modules, or why there is none. */
-export function findPython(modules = ['torch', 'numpy']): { python: string } | { reason: string } {
+/** A Python that has torch, numpy and these modules, or why there is none. */
+export function findPython(...modules: string[]): { python: string } | { reason: string } {
   const candidates = [process.env.PYTHON, 'python3', 'python', join(ROOT, '.libtorch/bin/python')];
-  const script = 'import sys, importlib.util as u; sys.exit(not all(u.find_spec(m) for m in sys.argv[1:]))';
+  const wanted = ['torch', 'numpy', ...modules];
+  const script = 'import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))';
   for (const python of candidates) {
-    const found = python && spawnSync(python, ['-c', script, ...modules], { stdio: 'ignore' });
-    if (found && found.status === 0) return { python };
+    if (python && spawnSync(python, ['-c', script, ...wanted], { stdio: 'ignore' }).status === 0) {
+      return { python };
+    }
   }
-  const names = modules.join(' and ');
-  return { reason: `no Python with ${names}: tried $PYTHON, python3, python and .libtorch/bin/python` };
+  return {
+    reason: `no Python with ${wanted.join(', ')}: tried $PYTHON, python3, python and .libtorch/bin/python`,
+  };
 }
 
 /**
@@ -48,12 +51,12 @@ export class Twin {
   }
 }
 
-/** Starts the twin before a suite, or skips the suite with the reason. */
-export function useTwin(): () => Twin {
+/** Starts the twin before a suite, or skips the suite with the reason: no Python with torch, numpy and these modules. */
+export function useTwin(...modules: string[]): () => Twin {
   let twin: Twin | undefined;
   let threads = 0;
   before(async function () {
-    const found = findPython();
+    const found = findPython(...modules);
     if ('reason' in found) {
       console.log(`    skipped: ${found.reason}`);
       this.skip();

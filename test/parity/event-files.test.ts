@@ -50,7 +50,7 @@ describe('event files for TensorBoard', () => {
     let python: string;
 
     before(function () {
-      const found = findPython(['tensorboard']);
+      const found = findPython('tensorboard');
       if ('reason' in found) {
         console.log(`      skipped: ${found.reason}`);
         this.skip();

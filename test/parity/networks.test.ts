@@ -8,9 +8,9 @@ import {
   Translator,
 } from 'bidiseg';
 import { temporaryFolder } from '../helpers/folder.js';
-import { randomNormal, randomSource } from '../helpers/random.js';
+import { randomNormal } from '../helpers/random.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
-import { readTensors, writeTensors } from '../helpers/tensor-file.js';
+import { randomiseNorms, writeTensors } from '../helpers/tensor-file.js';
 import { useTwin } from '../helpers/twin.js';
 
 const FORWARD_BOUND = 1e-5;
@@ -20,20 +20,6 @@ interface Counts {
   trained: number;
   names: string[];
   visits: number;
-}
-
-/** Gives batch normalisation an affine part and running statistics that are not (1, 0) and (0, 1). */
-async function randomiseNorms(network: Network, file: string): Promise<void> {
-  await network.save(file);
-  const tensors = readTensors(file);
-  const next = randomSource(7);
-  for (const [name, { data }] of Object.entries(tensors)) {
-    if (!(data instanceof Float32Array) || !/(bn\d|downsample\.1)\./.test(name)) continue;
-    const positive = name.endsWith('weight') || name.endsWith('running_var');
-    for (let i = 0; i < data.length; ++i) data[i] = positive ? 0.5 + next() : next() - 0.5;
-  }
-  writeTensors(file, tensors);
-  await network.load(file);
 }
 
 async function shapesOf(network: Network, input: number[]): Promise<number[]> {

@@ -45,7 +45,7 @@ describe("preprocessing: sharp's bicubic beside Pillow's", () => {
   let segmenter: Segmenter | undefined;
 
   before(async function () {
-    const found = findPython(['PIL']);
+    const found = findPython('PIL');
     if ('reason' in found) {
       console.log(`    skipped: ${found.reason}`);
       this.skip();

@@ -11,7 +11,9 @@ from torch import nn
 import checkpoints
 import kernels
 import evaluation
+import exported
 import networks
+import packaged
 import tensors
 import training
 
@@ -160,6 +162,10 @@ HANDLERS = {"count": count, "forward": forward, "loss": loss, "accumulation": ac
 HANDLERS |= {"segmentation": segmentation, "translation": translation}
 HANDLERS |= {"saveCase": checkpoints.save_case, "compareCase": checkpoints.compare_case}
 HANDLERS |= {"upsampledSoftmax": kernels.upsampled_softmax}
+HANDLERS |= {"writePackaged": packaged.write, "comparePackaged": packaged.compare, "saveState": packaged.save_state}
+HANDLERS |= {"compareState": packaged.compare_state, "oddDtypes": packaged.odd_dtypes}
+HANDLERS |= {"packagedMetadata": packaged.metadata}
+HANDLERS |= {"runTorchScript": exported.run_torchscript, "runOnnx": exported.run_onnx}
 HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
 HANDLERS |= {"pseudoLabels": evaluation.pseudo_labels, "evaluation": evaluation.evaluation}
 

@@ -30,8 +30,10 @@ else if (has('-m venv')) {
     fail("WARNING: Retrying after connection broken by 'NewConnectionError'\\nERROR: No matching distribution found for torch==2.13.0+cpu");
   }
   if (FAKE_PIP === 'public' && !has('--extra-index-url')) fail('ERROR: No matching distribution found for torch==2.13.0+cpu');
-  const torch = path.join(path.dirname(process.argv[1]), '../lib/python3.11/site-packages/torch');
-  fs.cpSync(process.env.FAKE_WHEEL, torch, { recursive: true });
+  const site = path.join(path.dirname(process.argv[1]), '../lib/python3.11/site-packages');
+  if (has('torch')) fs.cpSync(process.env.FAKE_WHEEL, path.join(site, 'torch'), { recursive: true });
+  else if (FAKE_PIP === 'torch only') fail('ERROR: No matching distribution found for onnxruntime');
+  else for (const name of process.argv.slice(5)) fs.mkdirSync(path.join(site, name));
 }
 `;
 
@@ -217,23 +219,46 @@ describe('scripts/setup.mjs', () => {
       );
       assert.match(first.stdout, /setup: ready\n$/);
       assert.match(pipCalls()[0] ?? '', /install torch==2\.13\.0\+cpu/);
+      assert.match(pipCalls()[1] ?? '', /install numpy safetensors onnxruntime$/);
       assert.deepEqual(fs.readdirSync(path.join(root, 'build')), []);
 
       const second = setup(env, { check: false });
       assert.match(second.stdout, /LibTorch 2\.13\.0 \(\.libtorch\)/);
-      assert.equal(pipCalls().length, 1);
+      assert.equal(pipCalls().length, 2);
     });
 
     it("takes the CPU build from PyTorch's index where the usual one has none", () => {
       assert.equal(install({ FAKE_PIP: 'public' }).status, 0);
-      assert.equal(pipCalls().length, 2);
       assert.match(pipCalls()[1] ?? '', /--extra-index-url https:\/\/download\.pytorch\.org\/whl\/cpu$/);
     });
 
     it('takes the usual build where there is an NVIDIA GPU', () => {
       program('nvidia-smi', '#!/bin/sh\n');
       assert.match(install({}).stdout, /several GB/);
-      assert.match(pipCalls()[0] ?? '', /install torch==2\.13\.0 /);
+      assert.match(pipCalls()[0] ?? '', /install torch==2\.13\.0$/);
+    });
+
+    it("adds what a .libtorch/ of an earlier release lacks, and goes on where it can't", () => {
+      const env = { FAKE_WHEEL: libTorch('wheel', '2.13.0') };
+      setup(env, { check: false });
+      const site = path.join(root, '.libtorch/lib/python3.11/site-packages');
+      const remove = () => fs.rmSync(path.join(site, 'onnxruntime'), { recursive: true });
+
+      remove();
+      const look = setup(env);
+      assert.match(look.stdout, /lacks Python packages for the tests: onnxruntime\n/);
+      const mended = setup(env, { check: false });
+      assert.match(mended.stdout, /installing onnxruntime with pip/);
+      assert.match(pipCalls().at(-1) ?? '', /install onnxruntime$/);
+
+      remove();
+      const failed = setup({ ...env, FAKE_PIP: 'torch only' }, { check: false });
+      assert.match(
+        failed.stdout,
+        /could not install them: .*onnxruntime\. Tests that need them will be skipped/,
+      );
+      assert.match(failed.stdout, /setup: ready\n$/);
+      assert.equal(failed.status, 0);
     });
 
     it('ends in one message without a network, and leaves nothing half-made', () => {

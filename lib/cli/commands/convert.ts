@@ -1,21 +1,17 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
-import type { Dtype, TensorHandle } from '../../binding-types.js';
-import { DataError } from '../../errors.js';
 import { bytesText, counted } from '../../format.js';
+import type { WeightsDtype } from '../../io/weights-dtype.js';
 import type { WeightsFile } from '../../io/weights-file.js';
-import type { Architecture } from '../../models/network.js';
+import type { Architecture } from '../../io/weights-metadata.js';
 import { UsageError } from '../exit.js';
 import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 
-const DTYPES = ['float32', 'float16', 'bfloat16'] as const;
-
-/** From here on, float32 rounds to infinity in float16. */
-const FLOAT16_OVERFLOW = 65520;
+const DTYPES: readonly WeightsDtype[] = ['float32', 'float16', 'bfloat16'];
 
 interface ConvertOptions extends CommonOptions {
-  dtype?: (typeof DTYPES)[number];
+  dtype?: WeightsDtype;
   strip?: string;
   branches?: '2' | '4';
 }
@@ -60,24 +56,14 @@ async function convert(
   }
   const { openWeights, readWeights } = await import('../../io/weights-file.js');
   const { writeSafetensors } = await import('../../io/safetensors.js');
+  const { castWeights } = await import('../../io/weights-dtype.js');
   const weights = await openWeights(input, strip);
   const { architecture, metadata } = await describe(weights, branches);
   const entries = await readWeights(weights, weights.tensors, signal);
-  let bytes = 0;
+  let bytes: number;
   try {
-    for (const [i, entry] of entries.entries()) {
-      signal.throwIfAborted();
-      const header = weights.tensors[i]!;
-      if (dtype && header.dtype !== dtype && /float/.test(header.dtype)) {
-        const converted = await toDtype(input, entry, dtype);
-        entry.tensor.dispose();
-        entry.tensor = converted;
-        bytes += (header.bytes / elementBytes(header.dtype)) * elementBytes(dtype);
-      } else {
-        bytes += header.bytes;
-      }
-    }
-    await writeSafetensors(output, entries, metadata, signal);
+    if (dtype) await castWeights(input, entries, dtype, signal);
+    bytes = await writeSafetensors(output, entries, metadata, signal);
   } finally {
     for (const { tensor } of entries) tensor.dispose();
   }
@@ -88,12 +74,12 @@ async function convert(
 
 /** The metadata for the new file: the old file's own, or what its names and shapes tell. */
 async function describe(
-  { metadata, tensors }: WeightsFile,
+  { metadata, description, tensors }: WeightsFile,
   branches: string | undefined,
 ): Promise<{ architecture: Architecture | null; metadata: Record<string, string> }> {
-  const { describeArchitecture } = await import('../../models/network.js');
+  const { encodeDescription } = await import('../../io/weights-metadata.js');
   const { guessArchitecture } = await import('../../models/guess-architecture.js');
-  if (metadata.bidiseg !== undefined && branches === undefined) return { architecture: null, metadata };
+  if (description && branches === undefined) return { architecture: null, metadata };
   const architecture = guessArchitecture(tensors);
   if (branches !== undefined) {
     if (architecture?.architecture !== 'deeplab-v2') {
@@ -103,32 +89,11 @@ async function describe(
   }
   return {
     architecture,
-    metadata: { ...metadata, ...(architecture ? describeArchitecture(architecture) : { format: 'pt' }) },
+    metadata: {
+      ...metadata,
+      ...(architecture ? encodeDescription({ ...description, ...architecture }) : { format: 'pt' }),
+    },
   };
-}
-
-async function toDtype(
-  file: string,
-  { name, tensor }: { name: string; tensor: TensorHandle },
-  dtype: Dtype,
-): Promise<TensorHandle> {
-  const { Tensor } = await import('../../tensor.js');
-  const source = new Tensor(tensor);
-  if (dtype === 'float16') {
-    using wide = await source.to({ dtype: source.dtype === 'float64' ? 'float64' : 'float32' });
-    const values = (await wide.data()) as Float32Array;
-    const tooLarge = values.find((value) => Number.isFinite(value) && Math.abs(value) >= FLOAT16_OVERFLOW);
-    if (tooLarge !== undefined) {
-      throw new DataError(
-        `${file}: '${name}' has the value ${tooLarge}, too large for float16; use --dtype bfloat16`,
-      );
-    }
-  }
-  return (await source.to({ dtype })).handle;
-}
-
-function elementBytes(dtype: Dtype): number {
-  return { float64: 8, float32: 4, float16: 2, bfloat16: 2, int64: 8, int32: 4, uint8: 1 }[dtype];
 }
 
 function reportText(

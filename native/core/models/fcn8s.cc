@@ -1,6 +1,7 @@
 #include "core/models/fcn8s.h"
 
 #include "core/cancellation.h"
+#include "core/tracing.h"
 
 namespace bidiseg {
 namespace {
@@ -33,7 +34,7 @@ ConvTranspose2d bilinear_upsampling(int64_t channels, int64_t kernel, int64_t st
 }
 
 at::Tensor crop_like(const at::Tensor& x, const at::Tensor& reference, int64_t offset) {
-  return x.narrow(2, offset, reference.size(2)).narrow(3, offset, reference.size(3));
+  return narrow_like(narrow_like(x, 2, offset, reference), 3, offset, reference);
 }
 
 }  // namespace

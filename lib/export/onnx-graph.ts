@@ -1,0 +1,75 @@
+/** ONNX version in which every operator of OnnxGraph is defined; the lowest that is still asked for. */
+export const OPSET = 17;
+
+/** An attribute of a node: fractions are floats, whole numbers are integers. */
+type Attribute = number | readonly number[] | string;
+
+/** A value that goes in or out; an extent that is a name may be any. */
+export interface OnnxValue {
+  name: string;
+  shape: readonly (number | string)[];
+  description: string;
+}
+
+/** A constant that is part of the graph's text; weights are not. */
+interface Constant {
+  name: string;
+  type: 'FLOAT' | 'INT64';
+  shape: readonly number[];
+  bytes: Uint8Array;
+}
+
+/** A graph of ONNX operators. Every value is named after the node that computes it. */
+export class OnnxGraph {
+  readonly nodes: { op: string; name: string; inputs: string[]; attributes: Record<string, Attribute> }[] =
+    [];
+  readonly constants: Constant[] = [];
+  /** Names of the weights that nodes use, in the order of their first use. */
+  readonly weights = new Set<string>();
+  readonly #shapes: ReadonlyMap<string, readonly number[]>;
+  readonly #names = new Set<string>();
+
+  /** @param shapes of all weights there are, by name */
+  constructor(shapes: ReadonlyMap<string, readonly number[]>) {
+    this.#shapes = shapes;
+  }
+
+  has(weight: string): boolean {
+    return this.#shapes.has(weight);
+  }
+
+  shapeOf(weight: string): readonly number[] {
+    const shape = this.#shapes.get(weight);
+    if (!shape) throw new Error(`the network has no weight ${weight}`);
+    return shape;
+  }
+
+  /** Adds a node. @returns the name of what it computes, which is the node's. */
+  node(name: string, op: string, inputs: string[], attributes: Record<string, Attribute> = {}): string {
+    this.#claim(name);
+    for (const input of inputs) if (this.#shapes.has(input)) this.weights.add(input);
+    this.nodes.push({ op, name, inputs, attributes });
+    return name;
+  }
+
+  integers(name: string, values: readonly number[]): string {
+    const bytes = new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
+    return this.#constant({ name, type: 'INT64', shape: [values.length], bytes });
+  }
+
+  float(name: string, value: number): string {
+    const bytes = new Uint8Array(Float32Array.of(value).buffer);
+    return this.#constant({ name, type: 'FLOAT', shape: [], bytes });
+  }
+
+  #constant(constant: Constant): string {
+    this.#claim(constant.name);
+    this.constants.push(constant);
+    return constant.name;
+  }
+
+  #claim(name: string): void {
+    if (this.#names.has(name) || this.#shapes.has(name)) throw new Error(`two values are named ${name}`);
+    this.#names.add(name);
+  }
+}

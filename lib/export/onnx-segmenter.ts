@@ -1,0 +1,157 @@
+import { OnnxGraph } from './onnx-graph.js';
+
+/** The forward passes of native/core/models/, in evaluation mode, as ONNX operators. */
+
+/** Names of what goes in and of what comes out. */
+export const IMAGE = 'image';
+export const LOGITS = 'logits';
+
+/**
+ * @param branches of the head that are summed
+ * @param shapes of all weights, by their state-dict names
+ * @param upsample whether logits are resized to the image's size
+ */
+export function deepLabV2Graph(
+  shapes: ReadonlyMap<string, readonly number[]>,
+  branches: number,
+  upsample: boolean,
+): OnnxGraph {
+  const graph = new OnnxGraph(shapes);
+  let x = convolution(graph, 'conv1', IMAGE, { stride: 2, padding: 3 });
+  x = relu(graph, 'relu', batchNorm(graph, 'bn1', x));
+  x = graph.node('maxpool', 'MaxPool', [x], {
+    kernel_shape: [3, 3],
+    strides: [2, 2],
+    pads: [1, 1, 1, 1],
+    ceil_mode: 1,
+  });
+  for (const [i, { stride, dilation }] of LAYERS.entries()) {
+    for (let block = 0; graph.has(`layer${i + 1}.${block}.conv1.weight`); ++block) {
+      x = residualBlock(graph, `layer${i + 1}.${block}`, x, block === 0 ? stride : 1, dilation);
+    }
+  }
+  const outputs = HEAD_DILATIONS.slice(0, branches).map((dilation, i) =>
+    convolution(graph, `layer5.conv2d_list.${i}`, x, { padding: dilation, dilation }),
+  );
+  x = graph.node(upsample ? 'layer5' : LOGITS, 'Sum', outputs);
+  if (upsample) resizeLike(graph, LOGITS, x, IMAGE);
+  return graph;
+}
+
+const LAYERS = [
+  { stride: 1, dilation: 1 },
+  { stride: 2, dilation: 1 },
+  { stride: 1, dilation: 2 },
+  { stride: 1, dilation: 4 },
+];
+const HEAD_DILATIONS = [6, 12, 18, 24];
+
+/** Two 3×3 convolutions, or 1×1, 3×3, 1×1; the stride is on the first, the dilation on those of 3×3. */
+function residualBlock(
+  graph: OnnxGraph,
+  name: string,
+  input: string,
+  stride: number,
+  dilation: number,
+): string {
+  const count = graph.has(`${name}.conv3.weight`) ? 3 : 2;
+  let x = input;
+  for (let i = 1; i <= count; ++i) {
+    const isWide = graph.shapeOf(`${name}.conv${i}.weight`)[2] === 3;
+    x = convolution(graph, `${name}.conv${i}`, x, {
+      stride: i === 1 ? stride : 1,
+      ...(isWide && { padding: dilation, dilation }),
+    });
+    x = batchNorm(graph, `${name}.bn${i}`, x);
+    if (i < count) x = relu(graph, `${name}.relu${i}`, x);
+  }
+  let shortcut = input;
+  if (graph.has(`${name}.downsample.0.weight`)) {
+    shortcut = convolution(graph, `${name}.downsample.0`, input, { stride });
+    shortcut = batchNorm(graph, `${name}.downsample.1`, shortcut);
+  }
+  return relu(graph, name, graph.node(`${name}.add`, 'Add', [x, shortcut]));
+}
+
+/** Logits have the image's size by themselves. */
+export function fcn8sGraph(shapes: ReadonlyMap<string, readonly number[]>): OnnxGraph {
+  const graph = new OnnxGraph(shapes);
+  const pools: string[] = [];
+  let x = IMAGE;
+  for (let stage = 1; stage <= 5; ++stage) {
+    for (let i = 1; graph.has(`conv${stage}_${i}.weight`); ++i) {
+      // The very first one keeps small images from vanishing below fc6's 7×7 window.
+      const padding = stage === 1 && i === 1 ? 100 : 1;
+      x = convolution(graph, `conv${stage}_${i}`, x, { padding });
+      x = relu(graph, `relu${stage}_${i}`, x);
+    }
+    x = graph.node(`pool${stage}`, 'MaxPool', [x], { kernel_shape: [2, 2], strides: [2, 2], ceil_mode: 1 });
+    pools.push(x);
+  }
+  for (const name of ['fc6', 'fc7']) x = relu(graph, `relu_${name}`, convolution(graph, name, x));
+
+  const up2 = upsampling(graph, 'upscore2', convolution(graph, 'score_fr', x));
+  const fuse = (level: 3 | 4, scale: number, offset: number, coarse: string) => {
+    const factor = graph.float(`scale_pool${level}`, scale);
+    const scaled = graph.node(`scaled_pool${level}`, 'Mul', [pools[level - 1]!, factor]);
+    const score = convolution(graph, `score_pool${level}`, scaled);
+    const cropped = cropLike(graph, `crop_pool${level}`, score, offset, coarse);
+    return graph.node(`fuse_pool${level}`, 'Add', [coarse, cropped]);
+  };
+  const up4 = upsampling(graph, 'upscore_pool4', fuse(4, 0.01, 5, up2));
+  const up8 = upsampling(graph, 'upscore8', fuse(3, 0.0001, 9, up4));
+  cropLike(graph, LOGITS, up8, 31, IMAGE);
+  return graph;
+}
+
+function convolution(
+  graph: OnnxGraph,
+  name: string,
+  x: string,
+  { stride = 1, padding = 0, dilation = 1 } = {},
+): string {
+  const weight = `${name}.weight`;
+  const bias = graph.has(`${name}.bias`) ? [`${name}.bias`] : [];
+  return graph.node(name, 'Conv', [x, weight, ...bias], {
+    kernel_shape: graph.shapeOf(weight).slice(2),
+    strides: [stride, stride],
+    pads: [padding, padding, padding, padding],
+    dilations: [dilation, dilation],
+  });
+}
+
+/** A transposed convolution whose stride is half its kernel. */
+function upsampling(graph: OnnxGraph, name: string, x: string): string {
+  const kernel = graph.shapeOf(`${name}.weight`).slice(2);
+  const strides = kernel.map((extent) => extent / 2);
+  return graph.node(name, 'ConvTranspose', [x, `${name}.weight`], { kernel_shape: kernel, strides });
+}
+
+function batchNorm(graph: OnnxGraph, name: string, x: string): string {
+  const weights = ['weight', 'bias', 'running_mean', 'running_var'].map((part) => `${name}.${part}`);
+  return graph.node(name, 'BatchNormalization', [x, ...weights], { epsilon: 1e-5 });
+}
+
+function relu(graph: OnnxGraph, name: string, x: string): string {
+  return graph.node(name, 'Relu', [x]);
+}
+
+/** [N, C, h, w] → [N, C, H, W] of `reference`, bilinear with aligned corners. */
+function resizeLike(graph: OnnxGraph, name: string, x: string, reference: string): string {
+  const outer = graph.node(`${name}.outer`, 'Shape', [x], { end: 2 });
+  const inner = graph.node(`${name}.inner`, 'Shape', [reference], { start: 2, end: 4 });
+  const size = graph.node(`${name}.size`, 'Concat', [outer, inner], { axis: 0 });
+  return graph.node(name, 'Resize', [x, '', '', size], {
+    mode: 'linear',
+    coordinate_transformation_mode: 'align_corners',
+  });
+}
+
+/** The part of `x` from [offset, offset] on that has the height and width of `reference`. */
+function cropLike(graph: OnnxGraph, name: string, x: string, offset: number, reference: string): string {
+  const starts = graph.integers(`${name}.starts`, [offset, offset]);
+  const axes = graph.integers(`${name}.axes`, [2, 3]);
+  const size = graph.node(`${name}.size`, 'Shape', [reference], { start: 2, end: 4 });
+  const ends = graph.node(`${name}.ends`, 'Add', [size, starts]);
+  return graph.node(name, 'Slice', [x, starts, ends, axes]);
+}

@@ -1,0 +1,247 @@
+import assert from 'node:assert/strict';
+import { readdirSync, statSync } from 'node:fs';
+import {
+  DataError,
+  SEGMENTER_MEAN_BGR,
+  Segmenter,
+  type SegmenterOptions,
+  segmenterInput,
+  Tensor,
+} from 'bidiseg';
+import { native } from '../../lib/binding.js';
+import { layOut } from '../../lib/export/onnx-file.js';
+import { fcn8sGraph } from '../../lib/export/onnx-segmenter.js';
+import { bidiseg, jsonLines } from '../cli/command-line.js';
+import { temporaryFolder } from '../helpers/folder.js';
+import { type Measurement, printAndCheck } from '../helpers/table.js';
+import { randomiseWeights, snapshot } from '../helpers/tensor-file.js';
+import { useTwin } from '../helpers/twin.js';
+
+const ERROR_BOUND = 1e-4;
+const DISAGREEMENT_BOUND = 1e-4;
+
+/** Small members of every kind, as this package and the twin describe them. */
+const KINDS: { item: string; options: SegmenterOptions }[] = [
+  ...(['resnet18', 'resnet34', 'resnet50', 'resnet101'] as const).flatMap((backbone) =>
+    ([4, 2] as const).map((branches) => ({
+      item: `DeepLab-v2 ${backbone}, ${branches} branches`,
+      options: { backbone, branches, width: 1 / 16, classCount: 7 },
+    })),
+  ),
+  { item: 'FCN-8s', options: { network: 'fcn-8s', width: 1 / 16, classCount: 5 } },
+];
+
+/** What is traced is [1, 3, 65, 65]. */
+const SHAPES = [
+  [1, 3, 65, 65],
+  [2, 3, 64, 96],
+  [1, 3, 47, 121],
+  [3, 3, 90, 33],
+];
+
+interface Run {
+  results: { error: number; agreement: number; classes: number }[];
+  metadata: Record<string, unknown>;
+  values?: [name: string, type: string, shape: unknown[]][];
+}
+
+describe('exported segmenters', () => {
+  const folder = temporaryFolder();
+  after(folder.remove);
+
+  /** A segmenter whose every weight matters, its weights file, and what the twin builds from it. */
+  async function prepared(options: SegmenterOptions) {
+    const weights = folder.path('weights');
+    const segmenter = await Segmenter.create({ ...options, initialisation: 'kaiming' });
+    await randomiseWeights(segmenter, weights);
+    const { network: kind = 'deeplab-v2', classNames: _names, ...rest } = options;
+    return { segmenter, weights, network: { kind, options: rest } };
+  }
+
+  function rowsOf(item: string, { results }: Run): Measurement[] {
+    assert.ok(
+      results.every(({ classes }) => classes > 1),
+      `${item}: nothing to agree on`,
+    );
+    return [
+      { item: `${item}, error`, error: Math.max(...results.map(({ error }) => error)), bound: ERROR_BOUND },
+      {
+        item: `${item}, other class`,
+        error: Math.max(...results.map(({ agreement }) => 1 - agreement)),
+        bound: DISAGREEMENT_BOUND,
+      },
+    ];
+  }
+
+  const common = {
+    input: { name: 'image', layout: 'NCHW', channels: 'BGR', range: [0, 255], mean: [...SEGMENTER_MEAN_BGR] },
+  };
+  const output = (upsampled: boolean) => ({ name: 'logits', layout: 'NCHW', upsampled });
+
+  describe('as TorchScript, run by Python', () => {
+    const twin = useTwin();
+
+    it('give the logits of the PyTorch twin at any size, and hold its weights', async () => {
+      const rows: Measurement[] = [];
+      for (const { item, options } of KINDS) {
+        const { segmenter, weights, network } = await prepared(options);
+        const file = folder.path('model.pt');
+        await segmenter.exportTorchScript(file);
+        const request = { do: 'runTorchScript', network, weights, file, shapes: SHAPES, upsample: true };
+        rows.push(...rowsOf(item, await twin().ask<Run>(request)));
+        segmenter.dispose();
+      }
+      printAndCheck('TorchScript: the largest error of a size, and pixels of another class', rows);
+    });
+
+    it('leave logits as they are on request, and tell how to use them', async () => {
+      const classNames = ['road', 'sky', 'tree', 'car', 'sign'];
+      const options: SegmenterOptions = { backbone: 'resnet18', width: 1 / 16, classCount: 5, classNames };
+      const { segmenter, weights, network } = await prepared(options);
+      const file = folder.path('small.pt');
+      await segmenter.exportTorchScript(file, { upsample: false });
+      segmenter.dispose();
+      const request = { do: 'runTorchScript', network, weights, file, shapes: SHAPES, upsample: false };
+      const run = await twin().ask<Run>(request);
+      printAndCheck('TorchScript, not upsampled', rowsOf('DeepLab-v2 resnet18', run));
+      assert.deepEqual(run.metadata, {
+        version: 1,
+        architecture: 'deeplab-v2',
+        options: { backbone: 'resnet18', width: 1 / 16, branches: 4, classCount: 5 },
+        classes: classNames,
+        ...common,
+        output: output(false),
+      });
+    });
+  });
+
+  describe('as ONNX, run by ONNX Runtime', () => {
+    const twin = useTwin('onnxruntime');
+
+    it('give the logits of the PyTorch twin at any size', async () => {
+      const rows: Measurement[] = [];
+      for (const { item, options } of KINDS) {
+        const { segmenter, weights, network } = await prepared(options);
+        const file = folder.path('model.onnx');
+        await segmenter.exportOnnx(file);
+        const request = { do: 'runOnnx', network, weights, file, shapes: SHAPES, upsample: true };
+        const run = await twin().ask<Run>(request);
+        rows.push(...rowsOf(item, run));
+        assert.deepEqual(run.values, [
+          ['image', 'tensor(float)', ['batch', 3, 'height', 'width']],
+          ['logits', 'tensor(float)', ['batch', options.classCount, 'height', 'width']],
+        ]);
+        assert.deepEqual(
+          { ...common, output: output(true) },
+          { input: run.metadata.input, output: run.metadata.output },
+        );
+        segmenter.dispose();
+      }
+      printAndCheck('ONNX: the largest error of a size, and pixels of another class', rows);
+    });
+
+    it('leave logits as they are on request', async () => {
+      const { segmenter, weights, network } = await prepared({
+        backbone: 'resnet18',
+        width: 1 / 16,
+        classCount: 5,
+      });
+      const file = folder.path('small.onnx');
+      await segmenter.exportOnnx(file, { upsample: false });
+      segmenter.dispose();
+      const request = { do: 'runOnnx', network, weights, file, shapes: SHAPES, upsample: false };
+      const run = await twin().ask<Run>(request);
+      printAndCheck('ONNX, not upsampled', rowsOf('DeepLab-v2 resnet18', run));
+      assert.deepEqual(run.values![1]![2], ['batch', 5, 'logits_height', 'logits_width']);
+      assert.deepEqual(run.metadata.output, output(false));
+    });
+
+    it('come from the command line too, out of weights in half precision', async () => {
+      const { segmenter, network } = await prepared({ backbone: 'resnet18', width: 1 / 16, classCount: 5 });
+      const [half, weights] = [folder.path('half.safetensors'), folder.path('widened')];
+      await segmenter.save(half, { dtype: 'float16' });
+      segmenter.dispose();
+      for (const [name, format, action] of [
+        ['cli.onnx', 'onnx', 'runOnnx'],
+        ['cli.pt', 'torchscript', 'runTorchScript'],
+      ] as const) {
+        const file = folder.path(name);
+        const { code, stdout, stderr } = await bidiseg(['export', half, file, '--json']);
+        assert.equal(code, 0, stderr);
+        const { output: written, format: chosen, bytes } = jsonLines(stdout).at(-1)!;
+        assert.deepEqual([written, chosen, bytes], [file, format, statSync(file).size]);
+        using read = await Segmenter.fromFile(half);
+        await read.save(weights);
+        const request = { do: action, network, weights, file, shapes: SHAPES.slice(0, 2), upsample: true };
+        printAndCheck(`bidiseg export to ${name}`, rowsOf(name, await twin().ask<Run>(request)));
+      }
+    });
+  });
+
+  it('expect images as segmenterInput() prepares them', async () => {
+    using black = Tensor.from(new Uint8Array(3), [1, 1, 1, 3]);
+    using input = await segmenterInput(black);
+    assert.deepEqual([...(await input.data())], [...Float32Array.from(SEGMENTER_MEAN_BGR, (mean) => -mean)]);
+  });
+
+  it('leave the segmenter as it was, also where they cannot be written', async () => {
+    using segmenter = await Segmenter.create({ backbone: 'resnet18', width: 1 / 16, classCount: 3 });
+    const before = await snapshot(segmenter);
+    const list = () => readdirSync(folder.path('.')).sort();
+    const files = list();
+    for (const write of [
+      (file: string, signal?: AbortSignal) => segmenter.exportOnnx(file, signal && { signal }),
+      (file: string, signal?: AbortSignal) => segmenter.exportTorchScript(file, signal && { signal }),
+    ]) {
+      for (const file of [folder.path('no/such/folder'), folder.path('.')]) {
+        await assert.rejects(
+          () => write(file),
+          (error: Error) => error instanceof DataError && error.message.includes(file),
+        );
+      }
+      await assert.rejects(() => write(folder.path('aborted'), AbortSignal.abort()), { name: 'AbortError' });
+    }
+    assert.deepEqual(list(), files, 'a failed export left something behind');
+    // A full disk, which LibTorch's own writer answers by ending the process.
+    const options = { upsample: true, metadata: '{}' };
+    await assert.rejects(() => native.writeTorchScript(segmenter.handle, '/dev/full', options), {
+      code: 'ERR_DATA',
+      message: '/dev/full cannot be written: No space left on device',
+    });
+    // Still in training mode: running statistics move, and weights are trained.
+    assert.deepEqual(await snapshot(segmenter), before);
+    using image = Tensor.from(new Float32Array(3 * 33 * 33).fill(1), [1, 3, 33, 33]);
+    using logits = await segmenter.forward(image);
+    assert.ok(logits.requiresGrad);
+    assert.notDeepEqual(await snapshot(segmenter), before);
+  });
+
+  it('refuse to write more than the 2 GiB that ONNX files can hold', () => {
+    const width = 9000;
+    const shapes = new Map<string, number[]>();
+    const add = (name: string, ...shape: number[]) => shapes.set(`${name}.weight`, shape);
+    for (const stage of [1, 2, 3, 4, 5]) add(`conv${stage}_1`, 1024, 1024, 3, 3);
+    add('fc6', width, 1024, 7, 7);
+    add('fc7', width, width, 1, 1);
+    for (const name of ['score_fr', 'score_pool3', 'score_pool4']) add(name, 5, 1024, 1, 1);
+    for (const name of ['upscore2', 'upscore_pool4', 'upscore8']) add(name, 5, 5, 16, 16);
+    const value = { name: 'x', shape: [1], description: '' };
+    const model = () => ({ graph: fcn8sGraph(shapes), input: value, output: value, metadata: {} });
+    assert.throws(
+      () => layOut('big.onnx', model()),
+      (error: Error) => {
+        assert.ok(error instanceof DataError);
+        assert.match(
+          error.message,
+          /^big\.onnx cannot be written: .* 2 GiB, and this network takes 2\.2 GiB/,
+        );
+        return true;
+      },
+    );
+    add('fc6', width / 2, 1024, 7, 7);
+    add('fc7', width, width / 2, 1, 1);
+    const { head, pieces, bytes } = layOut('small.onnx', model());
+    const weights = [...shapes.values()].reduce((sum, shape) => sum + 4 * shape.reduce((a, b) => a * b), 0);
+    assert.equal(bytes, head.length + pieces.reduce((sum, { prefix }) => sum + prefix.length, 0) + weights);
+  });
+});
