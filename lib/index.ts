@@ -22,7 +22,7 @@ export * from './errors.js';
 export * from './evaluate.js';
 export * from './losses.js';
 export * from './metrics.js';
-export { type LoadOptions, type LoadReport, Network } from './models/network.js';
+export { type LoadOptions, type LoadReport, Network, type NetworkDtype } from './models/network.js';
 export * from './models/output-discriminator.js';
 export * from './models/segmenter.js';
 export * from './models/translator.js';

@@ -1,10 +1,18 @@
 import { native } from '../binding.js';
-import type { NetworkHandle, StateEntry, TensorHandle } from '../binding-types.js';
+import type { NetworkDtype, NetworkHandle, StateEntry, TensorHandle } from '../binding-types.js';
 import { DataError } from '../errors.js';
 import { writeSafetensors } from '../io/safetensors.js';
 import { openWeights, readWeights, type WeightsFile } from '../io/weights-file.js';
 import { call, callSync, handleOf, NativeObject } from '../native-object.js';
 import { Tensor } from '../tensor.js';
+import { checkChoice } from '../validate.js';
+
+export type { NetworkDtype } from '../binding-types.js';
+
+/** @internal The option `dtype`, checked; default float32. */
+export function checkDtype(dtype: NetworkDtype | undefined): NetworkDtype {
+  return checkChoice('dtype', dtype ?? 'float32', ['float32', 'float64']);
+}
 
 /** Version of what bidiseg writes beside the tensors of a weights file. */
 const FORMAT_VERSION = 1;
@@ -13,7 +21,7 @@ const FORMAT_VERSION = 1;
 export interface Architecture {
   /** Such as `deeplab-v2` or `translator`. */
   architecture: string;
-  /** The options the network was created with, without seed and device. */
+  /** The options the network was created with, without seed, device and dtype. */
   options: Record<string, unknown>;
 }
 
@@ -61,12 +69,17 @@ export class Network extends NativeObject<NetworkHandle> {
     this.#architecture = architecture;
   }
 
+  /** Of the weights, and so of what forward() takes and gives. */
+  get dtype(): NetworkDtype {
+    return callSync(() => native.networkDtype(this.handle));
+  }
+
   /** How many numbers the network has learnt or can learn; buffers do not count. */
   get parameterCount(): number {
     return callSync(() => native.networkParameterCount(this.handle));
   }
 
-  /** The network's output for `input`; shapes are those of the subclass. */
+  /** The network's output for `input`, which has its dtype; shapes are those of the subclass. */
   async forward(input: Tensor, options: { signal?: AbortSignal } = {}): Promise<Tensor> {
     const output = await call(
       (token) => native.networkForward(this.handle, handleOf('input', input, Tensor), token),
@@ -126,7 +139,7 @@ export class Network extends NativeObject<NetworkHandle> {
     await call(() => native.networkLoadState(this.handle, names, tensors));
   }
 
-  /** Makes this network's weights and running statistics equal to those of `other`, a network of the same shape. */
+  /** Gives this network the weights and running statistics of `other`, a network of the same shape, in its own dtype. */
   async copyFrom(other: Network): Promise<void> {
     const state = await other.state();
     try {
@@ -143,7 +156,8 @@ export class Network extends NativeObject<NetworkHandle> {
 
   /**
    * Reads what save() wrote, or a state dict from PyTorch: safetensors, or `.pth` as `torch.save` writes it, of which
-   * nothing is ever executed. Unless it throws, every name fitted with its shape; `strict: false` takes what fits.
+   * nothing is ever executed. Unless it throws, every name fitted with its shape; `strict: false` takes what fits. Values
+   * are rounded to the network's dtype.
    *
    * @returns what was taken and what was not.
    * @throws DataError naming the file and the first few differences; nothing is changed then.

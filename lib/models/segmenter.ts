@@ -1,8 +1,8 @@
 import { native } from '../binding.js';
-import { DataError } from '../errors.js';
+import { DataError, InvalidArgumentError } from '../errors.js';
 import { call } from '../native-object.js';
 import { checkChoice, checkInteger, checkNumber, checkString } from '../validate.js';
-import { type Architecture, Network, readArchitecture } from './network.js';
+import { type Architecture, checkDtype, Network, type NetworkDtype, readArchitecture } from './network.js';
 
 export interface SegmenterOptions {
   /** Default `deeplab-v2`. */
@@ -21,6 +21,11 @@ export interface SegmenterOptions {
   seed?: number;
   /** `cpu`, `cuda` or `cuda:N`; default `cpu`. */
   device?: string;
+  /**
+   * Default `float32`. `float64` is for checks to the last digit: training steps and everything composable compute in it,
+   * from the same initial weights, twice as slowly or worse; predict() does not.
+   */
+  dtype?: NetworkDtype;
 }
 
 export interface PredictOptions {
@@ -80,6 +85,7 @@ export class Segmenter extends Network {
       ]),
       seed: checkInteger('seed', options.seed ?? 1, 0),
       device: checkString('device', options.device ?? 'cpu'),
+      dtype: checkDtype(options.dtype),
     };
     return new Segmenter(await call(() => native.createNetwork(checked.network, checked)), checked);
   }
@@ -87,7 +93,7 @@ export class Segmenter extends Network {
   /** The segmenter that a file written by save() belongs to, with the file's weights. */
   static async fromFile(
     file: string,
-    options: { device?: string; signal?: AbortSignal } = {},
+    options: { device?: string; dtype?: NetworkDtype; signal?: AbortSignal } = {},
   ): Promise<Segmenter> {
     const { architecture, options: shape } = await readArchitecture(file);
     if (architecture !== 'deeplab-v2' && architecture !== 'fcn-8s') {
@@ -99,6 +105,7 @@ export class Segmenter extends Network {
         ...(shape as unknown as SegmenterOptions),
         network: architecture,
         device: options.device ?? 'cpu',
+        dtype: checkDtype(options.dtype),
       });
     } catch (cause) {
       throw new DataError(`${file} describes no valid segmenter: ${(cause as Error).message}`, { cause });
@@ -112,8 +119,13 @@ export class Segmenter extends Network {
     return segmenter;
   }
 
-  /** Segments RGB images, [count, height, width, 3]. */
+  /** Segments RGB images, [count, height, width, 3]. @throws InvalidArgumentError where the segmenter is float64. */
   async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
+    if (this.dtype !== 'float32') {
+      throw new InvalidArgumentError(
+        `Expected a float32 segmenter for predict() but this one is ${this.dtype}`,
+      );
+    }
     const { count, width, height } = options;
     const job = {
       count: checkInteger('count', count, 1),
