@@ -37,6 +37,9 @@ export interface CancellationToken extends NativeHandle {
 export type TypedArray = Float32Array | Float64Array | Uint8Array | Int32Array | BigInt64Array;
 export type Dtype = 'float32' | 'float64' | 'uint8' | 'int32' | 'int64' | 'float16' | 'bfloat16';
 
+/** What networks can compute in. */
+export type NetworkDtype = Extract<Dtype, 'float32' | 'float64'>;
+
 export interface TensorInfo {
   shape: number[];
   dtype: Dtype;
@@ -140,6 +143,7 @@ export interface NativeBinding {
   networkSetFrozen(network: NetworkHandle, frozen: boolean): Promise<void>;
   networkState(network: NetworkHandle): Promise<StateEntry[]>;
   networkLoadState(network: NetworkHandle, names: string[], tensors: TensorHandle[]): Promise<void>;
+  networkDtype(network: NetworkHandle): NetworkDtype;
   networkParameterCount(network: NetworkHandle): number;
   writeTorchScript(
     segmenter: NetworkHandle,
@@ -152,8 +156,8 @@ export interface NativeBinding {
   optimizerStep(optimizer: OptimizerHandle, learningRate: number): Promise<void>;
   optimizerZeroGrad(optimizer: OptimizerHandle): Promise<void>;
 
-  segmenterInput(images: TensorHandle): Promise<TensorHandle>;
-  translatorInput(images: TensorHandle): Promise<TensorHandle>;
+  segmenterInput(images: TensorHandle, options: { dtype: NetworkDtype }): Promise<TensorHandle>;
+  translatorInput(images: TensorHandle, options: { dtype: NetworkDtype }): Promise<TensorHandle>;
   segmenterInputFromTranslator(images: TensorHandle): Promise<TensorHandle>;
   translatorOutputBytes(images: TensorHandle): Promise<TensorHandle>;
 

@@ -25,7 +25,13 @@ export type { ExportOptions } from './export/segmenter.js';
 export type { WeightsDtype } from './io/weights-dtype.js';
 export * from './losses.js';
 export * from './metrics.js';
-export { type LoadOptions, type LoadReport, Network, type SaveOptions } from './models/network.js';
+export {
+  type LoadOptions,
+  type LoadReport,
+  Network,
+  type NetworkDtype,
+  type SaveOptions,
+} from './models/network.js';
 export * from './models/output-discriminator.js';
 export * from './models/segmenter.js';
 export * from './models/translator.js';

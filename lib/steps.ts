@@ -6,6 +6,8 @@ import type {
   TranslationLosses,
   TranslationStepHandle,
 } from './binding-types.js';
+import { InvalidArgumentError } from './errors.js';
+import type { Network } from './models/network.js';
 import { OutputDiscriminator } from './models/output-discriminator.js';
 import { Segmenter } from './models/segmenter.js';
 import { Translator } from './models/translator.js';
@@ -35,22 +37,37 @@ export interface SegmentationStepOptions {
   discriminatorBetas: [number, number];
 }
 
+/** @throws InvalidArgumentError where two networks that are to work together compute in different dtypes. */
+function checkSameDtype(networks: Record<string, Network | null>): void {
+  const found = Object.entries(networks).flatMap(([name, network]) =>
+    network ? [[name, network.dtype]] : [],
+  );
+  if (new Set(found.map(([, dtype]) => dtype)).size > 1) {
+    const each = found.map(([name, dtype]) => `${name} is ${dtype}`).join(' and ');
+    throw new InvalidArgumentError(`Expected networks of one dtype but ${each}`);
+  }
+}
+
 /** One iteration of M's training (Eq. 1, and Eq. 3 with pseudo-labels) in one native call. */
 export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
-  /** The networks stay the caller's; they must not be trained by two steps at once. `discriminator` null: Eq. 1 without ℓ_adv. */
+  /**
+   * The networks stay the caller's and have one dtype; they must not be trained by two steps at once. `discriminator` null:
+   * Eq. 1 without ℓ_adv.
+   */
   static async create(
     segmenter: Segmenter,
     discriminator: OutputDiscriminator | null,
     options: SegmentationStepOptions,
   ): Promise<SegmentationStep> {
     return new SegmentationStep(
-      await call(() =>
-        native.createSegmentationStep(
+      await call(() => {
+        const handles = [
           handleOf('segmenter', segmenter, Segmenter),
           discriminator === null ? null : handleOf('discriminator', discriminator, OutputDiscriminator),
-          options,
-        ),
-      ),
+        ] as const;
+        checkSameDtype({ segmenter, discriminator });
+        return native.createSegmentationStep(...handles, options);
+      }),
     );
   }
 
@@ -110,7 +127,7 @@ export interface TranslationStepOptions {
 
 /** One iteration of the translators' training (Eq. 2) in one native call. */
 export class TranslationStep extends NativeObject<TranslationStepHandle> {
-  /** `segmenter` gives the perceptual terms and is not changed; null: none. */
+  /** `segmenter` gives the perceptual terms, has the translator's dtype and is not changed; null: none. */
   static async create(
     translator: Translator,
     segmenter: Segmenter | null,
@@ -126,13 +143,11 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
       sourceCritic: translator.sourceCritic.handle,
     };
     return new TranslationStep(
-      await call(() =>
-        native.createTranslationStep(
-          networks,
-          segmenter === null ? null : handleOf('segmenter', segmenter, Segmenter),
-          options,
-        ),
-      ),
+      await call(() => {
+        const handle = segmenter === null ? null : handleOf('segmenter', segmenter, Segmenter);
+        checkSameDtype({ translator: translator.toTarget, segmenter });
+        return native.createTranslationStep(networks, handle, options);
+      }),
     );
   }
 

@@ -89,7 +89,7 @@ Napi::Value translate_images(const Napi::CallbackInfo& info) {
       [generator = network_argument<ResnetGenerator>(info[0], "generator"), images = images_argument(info[1], options)] {
         at::NoGradGuard no_grad;
         generator->eval();
-        const at::Tensor input = translator_input(images.to(generator->device()));
+        const at::Tensor input = translator_input(images.to(generator->device()), generator->dtype());
         return translator_output_bytes(generate_same_size(*generator, input)).cpu();
       },
       typed_array_to_js);

@@ -53,6 +53,14 @@ void Network::set_frozen(bool frozen) {
   }
 }
 
+void Network::convert(at::Device device, at::ScalarType dtype) {
+  const auto move = [&](at::Tensor& tensor) {
+    tensor.set_data(tensor.detach().to(device, tensor.is_floating_point() ? dtype : tensor.scalar_type()));
+  };
+  for (auto& parameter : parameters()) move(parameter);
+  for (auto& buffer : buffers()) move(buffer);
+}
+
 int64_t Network::bytes() const {
   int64_t total = 0;
   for (const auto& [name, tensor] : state_of(*this)) total += static_cast<int64_t>(tensor.nbytes());

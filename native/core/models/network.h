@@ -40,6 +40,13 @@ class Network : public torch::nn::Module {
   /// Where the parameters are.
   at::Device device() const { return parameters().front().device(); }
 
+  /// What the network computes in, and so what its input has to be.
+  at::ScalarType dtype() const { return parameters().front().scalar_type(); }
+
+  /// Moves everything to `device`, and what is floating-point to `dtype` (torch::nn::Module::to would convert counters
+  /// too). For new networks: what an optimizer or a handle already holds does not follow.
+  void convert(at::Device device, at::ScalarType dtype);
+
   /// Bytes of all parameters and buffers.
   int64_t bytes() const;
 

@@ -44,12 +44,13 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
                                          double learning_rate, double discriminator_learning_rate) {
   SegmentationLosses losses;
   const at::Device device = segmenter_->device();
+  const at::ScalarType dtype = segmenter_->dtype();
   const ModeScope training(*segmenter_, /*training=*/true);
   RunningStatistics statistics(*segmenter_);
   segmenter_optimizer_->zero_grad();
   if (discriminator_) discriminator_optimizer_->zero_grad();
 
-  const at::Tensor source_logits = segmenter_->forward(segmenter_input(source.images.to(device)));
+  const at::Tensor source_logits = segmenter_->forward(segmenter_input(source.images.to(device), dtype));
   {
     at::Tensor stray;
     const at::Tensor loss =
@@ -62,7 +63,7 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
 
   if (target.images.defined()) {
     const int64_t height = target.images.size(1), width = target.images.size(2);
-    const at::Tensor target_logits = segmenter_->forward(segmenter_input(target.images.to(device)));
+    const at::Tensor target_logits = segmenter_->forward(segmenter_input(target.images.to(device), dtype));
     at::Tensor loss;
     const auto add = [&loss](const at::Tensor& term) { loss = loss.defined() ? loss + term : term; };
     at::Tensor target_probabilities;

@@ -32,8 +32,8 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
   TranslationLosses losses;
   auto& to_target = *networks_.to_target;
   auto& to_source = *networks_.to_source;
-  const at::Tensor source = translator_input(source_images.to(to_target.device()));
-  const at::Tensor target = translator_input(target_images.to(to_target.device()));
+  const at::Tensor source = translator_input(source_images.to(to_target.device()), to_target.dtype());
+  const at::Tensor target = translator_input(target_images.to(to_target.device()), to_target.dtype());
 
   generator_optimizer_.zero_grad();
   discriminator_optimizer_.zero_grad();
