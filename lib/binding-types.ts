@@ -47,10 +47,13 @@ export interface TensorInfo {
   requiresGrad: boolean;
 }
 
-export interface StateEntry {
+export interface NamedTensor {
   name: string;
-  kind: 'parameter' | 'buffer';
   tensor: TensorHandle;
+}
+
+export interface StateEntry extends NamedTensor {
+  kind: 'parameter' | 'buffer';
 }
 
 /** Images [count, height, width, 3] and labels [count, height, width] as bytes. */
@@ -189,6 +192,12 @@ export interface NativeBinding {
     options: { learningRate: number; discriminatorLearningRate: number },
     cancellation?: CancellationToken,
   ): Promise<SegmentationLosses>;
+  segmentationStepState(step: SegmentationStepHandle): Promise<NamedTensor[]>;
+  segmentationStepLoadState(
+    step: SegmentationStepHandle,
+    names: string[],
+    tensors: TensorHandle[],
+  ): Promise<void>;
   createTranslationStep(
     networks: {
       toTarget: NetworkHandle;
@@ -206,6 +215,12 @@ export interface NativeBinding {
     options: { learningRate: number },
     cancellation?: CancellationToken,
   ): Promise<TranslationLosses>;
+  translationStepState(step: TranslationStepHandle): Promise<NamedTensor[]>;
+  translationStepLoadState(
+    step: TranslationStepHandle,
+    names: string[],
+    tensors: TensorHandle[],
+  ): Promise<void>;
 
   predict(
     segmenter: NetworkHandle,

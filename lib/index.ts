@@ -4,6 +4,7 @@ export type {
   Config,
   ConfigInput,
   LoopOptions,
+  NonFiniteOptions,
   PartialConfig,
   Schedule,
   SegmentationOptions,
@@ -44,6 +45,7 @@ export * from './steps.js';
 export * from './tensor.js';
 export * from './thresholds.js';
 export * from './training/bidirectional.js';
+export type { Checkpoints, Resumable } from './training/checkpoints.js';
 export * from './training/datasets.js';
 export * from './training/events.js';
 export * from './training/models.js';
@@ -51,5 +53,12 @@ export * from './training/plan.js';
 export * from './training/schedules.js';
 export * from './training/segmentation-trainer.js';
 export * from './training/self-training.js';
+export type * from './training/stage-store.js';
+export type {
+  TrainingEvent,
+  TrainingOptions,
+  TrainingResult,
+  TrainingState,
+} from './training/training-loop.js';
 export * from './training/translate-dataset.js';
 export * from './training/translation-trainer.js';

@@ -1,8 +1,10 @@
 import { native } from './binding.js';
 import type {
+  NamedTensor,
   NativeBatch,
   SegmentationLosses,
   SegmentationStepHandle,
+  TensorHandle,
   TranslationLosses,
   TranslationStepHandle,
 } from './binding-types.js';
@@ -12,6 +14,7 @@ import { OutputDiscriminator } from './models/output-discriminator.js';
 import { Segmenter } from './models/segmenter.js';
 import { Translator } from './models/translator.js';
 import { call, handleOf, NativeObject } from './native-object.js';
+import { Tensor, type TensorMap } from './tensor.js';
 import { checkNumber, invalidArgument } from './validate.js';
 
 export type { SegmentationLosses, TranslationLosses } from './binding-types.js';
@@ -79,7 +82,7 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
   /**
    * Source forward and backward, target forward and backward, discriminator, both updates; all or nothing.
    *
-   * @throws NonFiniteLossError before any weight has moved.
+   * @throws NonFiniteLossError before any weight has moved, where a loss or a gradient is NaN or infinite.
    */
   async run(batch: {
     /** With labels. */
@@ -102,6 +105,23 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
       (token) => native.runSegmentationStep(this.handle, batch.source, batch.target, rates, token),
       batch.signal,
     );
+  }
+
+  /**
+   * All that later steps depend on: networks with their running statistics, optimizers, and the random generator of
+   * dropout. The tensors share memory with them: they show what training does.
+   */
+  async state(): Promise<TensorMap> {
+    return toMap(await call(() => native.segmentationStepState(this.handle)));
+  }
+
+  /**
+   * Goes on from what state() gave of a step made in the same way.
+   *
+   * @throws InvalidArgumentError naming the first differences of names and shapes; nothing is changed then
+   */
+  async loadState(state: TensorMap): Promise<void> {
+    await call(() => native.segmentationStepLoadState(this.handle, [...state.keys()], handlesOf(state)));
   }
 }
 
@@ -160,7 +180,7 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
    * Generators' and discriminators' losses and updates; all or nothing. Height and width must be multiples of 4 and at
    * least 32, the same for both domains.
    *
-   * @throws NonFiniteLossError before any weight has moved.
+   * @throws NonFiniteLossError before any weight has moved, where a loss or a gradient is NaN or infinite.
    */
   async run(batch: {
     source: StepBatch;
@@ -174,4 +194,29 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
       batch.signal,
     );
   }
+
+  /**
+   * All that later steps depend on: networks, optimizers, and image pools with their random generators. The tensors
+   * share memory with them: they show what training does.
+   */
+  async state(): Promise<TensorMap> {
+    return toMap(await call(() => native.translationStepState(this.handle)));
+  }
+
+  /**
+   * Goes on from what state() gave of a step made in the same way.
+   *
+   * @throws InvalidArgumentError naming the first differences of names and shapes; nothing is changed then
+   */
+  async loadState(state: TensorMap): Promise<void> {
+    await call(() => native.translationStepLoadState(this.handle, [...state.keys()], handlesOf(state)));
+  }
+}
+
+function toMap(entries: NamedTensor[]): TensorMap {
+  return new Map(entries.map(({ name, tensor }) => [name, new Tensor(tensor)]));
+}
+
+function handlesOf(state: TensorMap): TensorHandle[] {
+  return [...state].map(([name, tensor]) => handleOf(name, tensor, Tensor));
 }

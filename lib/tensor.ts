@@ -5,6 +5,9 @@ import { checkChoice, checkInteger, invalidArgument } from './validate.js';
 
 export type { Dtype, TypedArray } from './binding-types.js';
 
+/** Tensors by name; whoever is given one disposes the tensors. */
+export type TensorMap = ReadonlyMap<string, Tensor>;
+
 /**
  * An n-dimensional array in native memory, with automatic differentiation.
  *

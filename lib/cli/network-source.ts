@@ -56,13 +56,13 @@ export async function findNetwork(kind: NetworkKind, options: NetworkOptions): P
   return { file: stageWeights(run!, found), config, device };
 }
 
-/** The config of the run in `folder`. */
-export async function openRunConfig(folder: string): Promise<Config> {
+/** The config of the run in `folder`, with the assignments of `--set`. */
+export async function openRunConfig(folder: string, set: readonly string[] = []): Promise<Config> {
   if (!existsSync(path.join(folder, 'config.yaml'))) {
     throw new DataError(`${folder} is no run folder: it holds no config.yaml`);
   }
   const { resumeConfig } = await import('../run/run-folder.js');
-  return resumeConfig(folder);
+  return resumeConfig(folder, { set });
 }
 
 /** The finished stage that is wanted, or the newest that left a network of this kind. */

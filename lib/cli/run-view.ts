@@ -36,8 +36,11 @@ class RunView {
   readonly #context: CommandContext;
   readonly #folder: string;
   readonly #finished: StageRecord[] = [];
+  /** What was saved of the running stage, in words. */
+  #saved = '';
   #summary: RunSummary | undefined;
   #stage = '';
+  #label = '';
   #progress: Progress | undefined;
   /** What the progress display is about. */
   #task = '';
@@ -46,11 +49,15 @@ class RunView {
   constructor(context: CommandContext, run: { folder: string; resumeCommand: string }) {
     this.#context = context;
     this.#folder = shortPath(run.folder);
-    context.kept = () =>
-      this.#finished.length === 0
+    // Saving the state may take long on a slow disk; who does not want to wait sends a second signal.
+    context.graceMs = Number.POSITIVE_INFINITY;
+    context.kept = () => {
+      const stages = this.#finished.map(({ label }) => label).join(', ');
+      const kept = [stages && `finished stages (${stages})`, this.#saved].filter((part) => part !== '');
+      return kept.length === 0
         ? `no stage was finished in ${this.#folder}`
-        : `finished stages (${this.#finished.map(({ label }) => label).join(', ')}) are kept in ${this.#folder}; ` +
-          `go on with: ${run.resumeCommand}`;
+        : `${kept.join(' and ')} are kept in ${this.#folder}; go on with: ${run.resumeCommand}`;
+    };
   }
 
   show(event: RunEvent): void {
@@ -64,7 +71,12 @@ class RunView {
         break;
       case 'stage-start':
         this.#stage = `[${event.index + 1}/${event.count}] ${event.label}`;
+        this.#label = event.label;
         this.#task = '';
+        if (event.stepsBefore > 0) console.note(`${this.#stage}  goes on after step ${event.stepsBefore}`);
+        break;
+      case 'checkpoint':
+        this.#saved = `the first ${event.step} steps of ${this.#label}`;
         break;
       case 'step':
         this.#showProgress('training', event.step, event.steps, `loss ${event.losses.total.toFixed(3)}`);
@@ -77,6 +89,7 @@ class RunView {
         break;
       case 'stage-end':
         this.#finished.push(event.record);
+        this.#saved = '';
         console.note(
           `${event.loaded ? event.record.label : this.#stage}  ${describeStage(event.record, event.loaded)}`,
         );

@@ -284,6 +284,22 @@ export const selfTrainingSchema = section({
   inclusive: boolean().default(false),
 });
 
+/** What becomes of a training step with a loss or gradient that is NaN or infinite; it is never applied. */
+export const nonFiniteSchema = section({
+  /** stop: the run ends with an error that names the images. skip: it warns and goes on with the next step. */
+  policy: choice('stop', 'skip').default('stop'),
+  /** The most steps in a row that may be skipped; one more ends the run. */
+  limit: integer(1).default(10),
+});
+
+/** How often a stage is saved while it runs, so that it can go on from there. */
+export const checkpointSchema = section({
+  /** Training steps, or images to pseudo-label, from one checkpoint to the next. */
+  every: integer(1).default(1000),
+  /** The newest so many are kept, in case that one turns out to be unreadable. */
+  keep: integer(1, 1000).default(2),
+});
+
 /** Algorithm 1's K and N. */
 export const loopSchema = section({
   /** K; 0 trains M⁽⁰⁾ alone. */
@@ -313,6 +329,8 @@ export const configSchema = section({
   translation: translationSchema.prefault({}),
   selfTraining: selfTrainingSchema.prefault({}),
   loop: loopSchema.prefault({}),
+  nonFinite: nonFiniteSchema.prefault({}),
+  checkpoint: checkpointSchema.prefault({}),
   /** Steps between two lines of the event log; each holds the means over the steps between. */
   logEvery: integer(1).default(100),
   /** Images shown for each stage; 0 writes no pictures. */
@@ -366,6 +384,7 @@ export type SegmentationOptions = z.output<typeof segmentationSchema>;
 export type TranslationOptions = z.output<typeof translationSchema>;
 export type SelfTrainingOptions = z.output<typeof selfTrainingSchema>;
 export type LoopOptions = z.output<typeof loopSchema>;
+export type NonFiniteOptions = z.output<typeof nonFiniteSchema>;
 export type SizePair = [width: number, height: number];
 
 /** Part of a `ConfigInput`, as presets and config files give it. */

@@ -48,6 +48,16 @@ export interface StageStartEvent {
   count: number;
   /** Training steps; 0 for a stage that only goes over images. */
   steps: number;
+  /** How many of them an interrupted run has done already; its events up to there still count. */
+  stepsBefore: number;
+}
+
+/** The state of a stage was saved: a run that is cut off goes on from here. */
+export interface CheckpointEvent {
+  type: 'checkpoint';
+  stage: string;
+  /** Training steps, or images pseudo-labelled, that are done. */
+  step: number;
 }
 
 /** What a part of a picture shows; see `PictureEvent`. */
@@ -100,7 +110,7 @@ export interface StageRecord {
   /** Share of labelled pixels that are right, 0 … 1. */
   pixelAccuracy: number | null;
   steps: number;
-  /** Duration of the whole stage, evaluation included. */
+  /** Duration of the whole stage, evaluation included; of an interrupted one, what its checkpoint knows and the rest. */
   seconds: number;
   /** Share of the training time that was spent waiting for data, 0 … 1. */
   waitShare: number | null;
@@ -142,6 +152,7 @@ export type RunEvent =
   | ProgressEvent
   | PictureEvent
   | EvaluationEvent
+  | CheckpointEvent
   | WarningEvent
   | StageEndEvent
   | RunEndEvent;

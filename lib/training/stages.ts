@@ -2,8 +2,10 @@ import type { Config } from '../config/schema.js';
 import { writeImage } from '../data/image-files.js';
 import { type Evaluation, evaluateImages } from '../evaluate.js';
 import type { Segmenter } from '../models/segmenter.js';
+import type { Checkpoints, Resumable } from './checkpoints.js';
 import { classNames, classPalette, type Datasets, meanClassIndices, toSize } from './datasets.js';
 import type {
+  CheckpointEvent,
   EvaluationEvent,
   PictureEvent,
   ProgressEvent,
@@ -36,13 +38,15 @@ export interface StageContext {
   store: StageStore;
   /** The stage of that name. */
   stage: (name: string) => Stage;
+  /** What it goes on from, and how it is saved. */
+  checkpoints: Checkpoints<Resumable>;
   signal: AbortSignal | undefined;
 }
 
 /** The part of a stage's record that its work decides. */
 export type StageOutcome = Omit<StageRecord, 'name' | 'label' | 'round' | 'kind' | 'seconds'>;
 
-type StageEvent = StepEvent | ProgressEvent | PictureEvent | EvaluationEvent | WarningEvent;
+type StageEvent = StepEvent | ProgressEvent | PictureEvent | EvaluationEvent | CheckpointEvent | WarningEvent;
 
 /** Does a stage's work. Whatever ends it, the models it made are disposed. */
 export function runStage(stage: Stage, context: StageContext): AsyncGenerator<StageEvent, StageOutcome> {
@@ -91,10 +95,11 @@ async function* runSegmenter(
       sourceSize: toSize(config.sizes.source),
       targetSize: toSize(config.sizes.target),
       ignoreIndex: config.data.ignoreIndex,
+      nonFinite: config.nonFinite,
       training: config.segmentation,
     },
   );
-  const training = yield* trainer.steps({ signal });
+  const training = yield* trainer.steps({ signal, checkpoints: ownCheckpoints(context) });
   await segmenter.save(store.weightsFile(stage));
   const evaluation = yield* evaluateStage(stage, segmenter, context);
   if (config.sampleCount > 0) {
@@ -167,9 +172,10 @@ async function* runTranslator(
     sourceSize: toSize(source),
     targetSize: toSize(target),
     crop: crop && toSize(crop),
+    nonFinite: config.nonFinite,
     training: config.translation,
   });
-  const training = yield* trainer.steps({ signal });
+  const training = yield* trainer.steps({ signal, checkpoints: ownCheckpoints(context) });
   await translator.save(store.weightsFile(stage));
   if (config.sampleCount > 0) {
     for (const domain of ['source', 'target'] as const) {
@@ -193,6 +199,8 @@ async function* runTranslate(
   using translator = await createTranslator(config, store.weightsFile(context.stage(stage.translatorFrom)));
   const images = translateDataset(translator, datasets.source, store.imagesFolder(stage), {
     size: toSize(config.sizes.translation.source),
+    // What is in the folder was translated by the same translator: the store sees to that.
+    resume: true,
     signal,
   });
   yield* mapEvents(images, progress(stage, 'translate'));
@@ -210,11 +218,17 @@ async function* runPseudoLabels(
   const selfTraining = new SelfTraining(segmenter, {
     classes: classNames(config),
     size,
+    stage: stage.name,
     ignoreIndex: config.data.ignoreIndex,
     choice,
   });
-  const labelling = selfTraining.label(datasets.target, store.imagesFolder(stage), { signal });
-  const manifest = yield* mapEvents(labelling, (event) => progress(stage, event.task)(event));
+  const labelling = selfTraining.label(datasets.target, store.imagesFolder(stage), {
+    signal,
+    checkpoints: ownCheckpoints(context),
+  });
+  const manifest = yield* mapEvents(labelling, (event) =>
+    event.type === 'progress' ? progress(stage, event.task)(event) : event,
+  );
   const { keptShare, keptImages, classes } = manifest;
   if (sampleCount > 0) {
     const thresholds = classes.map(({ threshold }) => threshold);
@@ -224,6 +238,11 @@ async function* runPseudoLabels(
     yield await savePicture(stage, 'target', picture, context);
   }
   return { ...NO_OUTCOME, keptShare, keptImages };
+}
+
+/** The stage's checkpoints with the kind of state that its work has; a store gives back what the same stage saved. */
+function ownCheckpoints<State extends Resumable>({ checkpoints }: StageContext): Checkpoints<State> {
+  return { ...checkpoints, state: checkpoints.state as State | null };
 }
 
 function progress(stage: Stage, task: ProgressEvent['task']) {

@@ -113,39 +113,19 @@ Napi::Value network_state(const Napi::CallbackInfo& info) {
   auto network = Handle<Network>::get(info[0], "network");
   return run_async(
       info.Env(), nullptr, [network] { return state_of(*network); },
-      [network](Napi::Env env, const std::vector<std::pair<std::string, at::Tensor>>& state) {
+      [network](Napi::Env env, const NamedTensors& state) {
         const size_t parameters = network->parameters().size();
-        Napi::Array result = Napi::Array::New(env, state.size());
-        for (size_t i = 0; i < state.size(); ++i) {
-          Napi::Object entry = Napi::Object::New(env);
-          entry.Set("name", state[i].first);
-          entry.Set("kind", i < parameters ? "parameter" : "buffer");
-          entry.Set("tensor", tensor_to_js(env, state[i].second));
-          result.Set(i, entry);
+        Napi::Array result = named_tensors_to_js(env, state);
+        for (uint32_t i = 0; i < result.Length(); ++i) {
+          result.Get(i).As<Napi::Object>().Set("kind", i < parameters ? "parameter" : "buffer");
         }
         return result;
       });
 }
 
-// Names and tensors of equal number.
-std::vector<std::pair<std::string, at::Tensor>> state_argument(const Napi::Value& given_names,
-                                                               const Napi::Value& given_tensors) {
-  if (!given_names.IsArray() || !given_tensors.IsArray()) {
-    throw InvalidArgument("Expected arrays of names and of tensors");
-  }
-  const auto names = given_names.As<Napi::Array>();
-  const auto tensors = given_tensors.As<Napi::Array>();
-  if (names.Length() != tensors.Length()) throw InvalidArgument("Expected as many tensors as names");
-  std::vector<std::pair<std::string, at::Tensor>> state;
-  for (uint32_t i = 0; i < names.Length(); ++i) {
-    state.emplace_back(names.Get(i).ToString().Utf8Value(), tensor_argument(tensors.Get(i), "tensors"));
-  }
-  return state;
-}
-
 Napi::Value network_load_state(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), nullptr,
-                   [network = Handle<Network>::get(info[0], "network"), state = state_argument(info[1], info[2])] {
+                   [network = Handle<Network>::get(info[0], "network"), state = named_tensors_argument(info[1], info[2])] {
                      load_state(*network, state);
                    });
 }

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { collectImages } from '../../lib/cli/inputs.js';
-import { removeTemporaryFiles } from '../../lib/cli/output-folder.js';
 import { overlay } from '../../lib/cli/overlay.js';
 import { table } from '../../lib/cli/table.js';
 import { duration, oneLine, percent, signedPercent } from '../../lib/format.js';
+import { removeTemporaryFiles } from '../../lib/run/temporary-files.js';
 import { temporaryFolder } from './command-line.js';
 
 describe('command line: its parts', () => {
@@ -82,10 +83,11 @@ describe('command line: its parts', () => {
 
   it('removes temporary files of cut-off writers and nothing else', () => {
     mkdirSync(at('cut', 'deep'), { recursive: true });
-    for (const file of ['.a.png.0815.tmp', 'deep/.b.tmp', 'a.png', 'deep/tmp.png'])
+    const [one, other] = [randomUUID(), randomUUID()];
+    for (const file of [`.a.png.${one}.tmp`, `deep/b.${other}.tmp`, 'a.png', 'deep/c.tmp'])
       writeFileSync(at('cut', file), '');
     removeTemporaryFiles(at('cut'));
-    assert.deepEqual(readdirSync(at('cut'), { recursive: true }).sort(), ['a.png', 'deep', 'deep/tmp.png']);
+    assert.deepEqual(readdirSync(at('cut'), { recursive: true }).sort(), ['a.png', 'deep', 'deep/c.tmp']);
     removeTemporaryFiles(at('not there'));
   });
 });

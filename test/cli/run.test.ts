@@ -332,14 +332,20 @@ describe('command line: being stopped', () => {
     });
     assert.equal(code, 130);
     assert.ok(afterSignalMs < 2000, `${afterSignalMs} ms`);
-    const message = 'interrupted; finished stages (M(0)) are kept in run; go on with: bidiseg resume run';
-    assert.equal(stderr.trimEnd().split('\n').at(-1), `bidiseg: ${message}`);
+    const last = stderr.trimEnd().split('\n').at(-1)!;
+    assert.match(
+      last,
+      /^bidiseg: interrupted; finished stages \(M\(0\)\) and the first \d+ steps of F\(1\) are kept in run; go on with: bidiseg resume run$/,
+    );
+    const message = last.replace('bidiseg: ', '');
     assert.deepEqual(jsonLines(stdout).at(-1), { event: 'error', code: 'ERR_INTERRUPTED', message });
     assert.deepEqual(temporaryFiles(folder.path), []);
 
     const resumed = await bidiseg(['resume', 'run'], { cwd: folder.path });
     assert.equal(resumed.code, 0, resumed.stderr);
     assert.match(resumed.stdout, /^M\(0\) {2}already complete$/m);
+    const [, steps] = /the first (\d+) steps/.exec(message)!;
+    assert.match(resumed.stdout, new RegExp(`F\\(1\\)  goes on after step ${steps}$`, 'm'));
     assert.match(resumed.stdout, /^M0\(1\) +\d+\.\d /m);
   });
 

@@ -46,8 +46,16 @@ export async function writeFinishedRun(options: FinishedRun): Promise<void> {
       const random = new Random(stage.name);
       const trains = stage.kind !== 'translate' && stage.kind !== 'pseudo-labels';
       const { name, label, kind, round } = stage;
-      await run.begin(stage);
-      const start = { stage: name, label, kind, round, ...place(index), steps: trains ? steps : 0 };
+      await run.begin(stage, { resume: false });
+      const start = {
+        stage: name,
+        label,
+        kind,
+        round,
+        ...place(index),
+        steps: trains ? steps : 0,
+        stepsBefore: 0,
+      };
       await run.log({ type: 'stage-start', ...start });
       if (index === count) break;
       if (trains) await logSteps(run, stage, steps, random);

@@ -117,9 +117,9 @@ describe('event files for TensorBoard', () => {
       const session = async (begin: boolean, steps: number[], value: number) => {
         const run = await RunFolder.open(config, 'resume');
         try {
-          if (begin) await run.begin(stage);
+          if (begin) await run.begin(stage, { resume: false });
           const { name, label, kind, round } = stage;
-          const start = { stage: name, label, kind, round, index: 1, count: 6, steps: 6 };
+          const start = { stage: name, label, kind, round, index: 1, count: 6, steps: 6, stepsBefore: 0 };
           await run.log({ type: 'stage-start', ...start });
           for (const step of steps) {
             const losses = { total: value } as never;

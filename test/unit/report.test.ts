@@ -394,7 +394,7 @@ describe('history of a run', () => {
       const start = () =>
         run.log({
           ...{ type: 'stage-start', stage: stage.name, label: stage.label, kind: stage.kind, round: 1 },
-          ...{ index: 1, count: 6, steps: 4 },
+          ...{ index: 1, count: 6, steps: 4, stepsBefore: 0 },
         });
       try {
         await start();

@@ -59,7 +59,7 @@ describe('run folder', () => {
     const folder = await opened(from);
     const plan = planStages(from.loop);
     for (const stage of plan.slice(0, count)) {
-      await folder.begin(stage);
+      await folder.begin(stage, { resume: false });
       await folder.complete(stage, recordOf(stage));
     }
     await closed();
@@ -188,7 +188,7 @@ describe('run folder', () => {
     assert.equal(translate.kind, 'translate');
     const leftover = path.join(folder.imagesFolder(translate), 'leftover.png');
     await writeFile(leftover, '');
-    await folder.begin(translate);
+    await folder.begin(translate, { resume: true });
     assert(!existsSync(leftover));
     const complete = await Promise.all(plan.map(async (stage) => (await folder.record(stage)) !== undefined));
     assert.deepEqual(complete.slice(0, 5), [true, true, false, false, false]);
@@ -282,7 +282,7 @@ describe('run folder', () => {
       const folder = await opened(config(['logEvery=2']));
       await folder.log({ type: 'progress', stage: 's', task: 'evaluate', done: 1, total: 2 });
       await folder.log(step(1, 100));
-      const place = { kind: 'segmenter', round: 1, index: 0, count: 1, steps: 5 } as const;
+      const place = { kind: 'segmenter', round: 1, index: 0, count: 1, steps: 5, stepsBefore: 0 } as const;
       await folder.log({ type: 'stage-start', stage: 's', label: 'M', ...place });
       await folder.log(step(1, 1));
       await folder.log(step(2, 3));

@@ -53,9 +53,9 @@ describe('self-training', () => {
     const { predictor, asked } = fakeSegmenter();
     const progress: string[] = [];
     const selfTraining = new SelfTraining(predictor, { classes, size, choice: choice! });
-    const manifest = await drain(selfTraining.label(dataset, output), ({ task, done, total }) =>
-      progress.push(`${task} ${done}/${total}`),
-    );
+    const manifest = await drain(selfTraining.label(dataset, output), (event) => {
+      if (event.type === 'progress') progress.push(`${event.task} ${event.done}/${event.total}`);
+    });
     const labelled = await dataset.withLabels(output, { classCount: 3 });
     const labels: Record<string, number[]> = {};
     for (let i = 0; i < labelled.length; i++) {

@@ -147,13 +147,15 @@ async function follow(
   context.kept = () =>
     labelled > 0 ? `${counted(labelled, 'image')} labelled in ${output}, without manifest.json` : '';
   return drain(passes, (event) => {
+    if (event.type !== 'progress') return;
+    const { type, ...data } = event;
     if (event.task !== task) {
       task = event.task;
       progress = context.console.progress(task === 'confidences' ? 'thresholds' : 'labels', event.total);
     }
     if (event.task === 'pseudo-label') labelled = event.done;
     progress.update(event.done);
-    context.console.event('progress', event);
+    context.console.event(type, data);
   });
 }
 

@@ -2,7 +2,7 @@
 
 #include <random>
 
-#include "core/torch.h"
+#include "core/named_tensors.h"
 
 namespace bidiseg {
 
@@ -11,14 +11,22 @@ namespace bidiseg {
 /// instead. Size 0 passes everything through.
 class ImagePool {
  public:
-  ImagePool(int64_t size, uint64_t seed) : size_(size), random_(seed) {}
+  ImagePool(int64_t size, uint64_t seed) : size_(size), seed_(seed), random_(seed) {}
 
   /// [N, C, H, W] detached -> the same shape.
   at::Tensor exchange(const at::Tensor& images);
 
+  /// The kept images, `0`, `1`, …, and `draws`: how many numbers were drawn, from which the engine's state follows.
+  NamedTensors state() const;
+
+  /// A pool of this size and seed that goes on from a state(), its images on `device`; InvalidArgument for what is none.
+  ImagePool resumed(const NamedTensors& state, at::Device device) const;
+
  private:
   int64_t size_;
+  uint64_t seed_;
   std::mt19937_64 random_;
+  int64_t draws_ = 0;
   std::vector<at::Tensor> kept_;
 };
 
