@@ -39,6 +39,7 @@ export * from './models/translator.js';
 export * from './optimizers.js';
 export * from './pixels.js';
 export * from './report/write-report.js';
+export { readSummary, resumeConfig, stageImages, stageWeights } from './run/run-files.js';
 export * from './run/run-folder.js';
 export * from './run/train.js';
 export * from './steps.js';

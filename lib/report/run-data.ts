@@ -5,7 +5,7 @@ import YAML from 'yaml';
 import type { Config } from '../config/schema.js';
 import { DataError } from '../errors.js';
 import { readHistory, type StageHistory } from '../run/history.js';
-import { readSummary, resumeConfig, stageImages } from '../run/run-folder.js';
+import { readSummary, resumeConfig, stageImages } from '../run/run-files.js';
 import { classPalette } from '../training/datasets.js';
 import type { RunSummary, StageRecord } from '../training/events.js';
 import { planStages, type Stage } from '../training/plan.js';

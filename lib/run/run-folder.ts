@@ -1,10 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import YAML from 'yaml';
-import { loadConfig } from '../config/load.js';
 import { isTable } from '../config/parse.js';
 import type { Config } from '../config/schema.js';
 import { CONFIG_VERSION } from '../config/version.js';
@@ -18,6 +17,17 @@ import { newestCheckpoint, removeCheckpoints, saveCheckpoint, syncFolder } from 
 import { EventLog } from './event-log.js';
 import { Lock } from './lock.js';
 import { packageVersion } from './package-version.js';
+import {
+  configFile,
+  flat,
+  readJson,
+  resumeConfig,
+  stageFolder,
+  stageImages,
+  stageWeights,
+  tensorBoardFolder,
+  toJson,
+} from './run-files.js';
 import { removeTemporaryFiles } from './temporary-files.js';
 import { TensorBoardLog } from './tensorboard-log.js';
 
@@ -256,54 +266,10 @@ export class RunFolder implements StageStore {
   }
 }
 
-/**
- * The config with which a run folder was made, for going on with it wherever the folder is now.
- *
- * @param options.set assignments that override it, see `loadConfig`
- * @throws ConfigError when the folder holds no run
- */
-export async function resumeConfig(
-  folder: string,
-  options: { set?: readonly string[] } = {},
-): Promise<Config> {
-  return { ...(await loadConfig(configFile(folder), options)), output: path.resolve(folder) };
-}
-
 /** Whether `config.output` holds a run that `resume` would go on with: one of the same config. */
 export async function holdsRunOf(config: Config): Promise<boolean> {
   if (!existsSync(configFile(config.output))) return false;
   return firstDifference(await resumeConfig(config.output), config) === undefined;
-}
-
-/**
- * What `summary.json` of a run folder says.
- *
- * @throws DataError when the folder holds none
- */
-export async function readSummary(folder: string): Promise<RunSummary> {
-  const summary = await readJson<RunSummary>(path.join(folder, 'summary.json'));
-  if (!summary) throw new DataError(`${folder}: holds no run, expected a summary.json`);
-  return summary;
-}
-
-/** The weights file that a `source-only`, `segmenter` or `translator` stage leaves in a run folder. */
-export function stageWeights(folder: string, stage: { name: string }): string {
-  return path.join(stageFolder(folder, stage), 'weights.safetensors');
-}
-
-/** The folder of images that a `translate` or `pseudo-labels` stage leaves in a run folder. */
-export function stageImages(folder: string, { name, kind, round }: Stage): string {
-  return kind === 'translate'
-    ? path.join(folder, 'translated', `round-${round}`)
-    : path.join(folder, 'pseudo-labels', flat(name));
-}
-
-function tensorBoardFolder(folder: string, { name }: { name: string }): string {
-  return path.join(folder, 'tensorboard', flat(name));
-}
-
-function stageFolder(folder: string, { name }: { name: string }): string {
-  return path.join(folder, 'stages', flat(name));
 }
 
 async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
@@ -363,26 +329,4 @@ function firstDifference(one: unknown, other: unknown, keys: string[] = []): str
     if (difference) return difference;
   }
   return undefined;
-}
-
-function configFile(folder: string): string {
-  return path.join(folder, 'config.yaml');
-}
-
-/** A stage's name as the name of a file. */
-function flat(name: string): string {
-  return name.replaceAll('/', '-');
-}
-
-function toJson(value: unknown): string {
-  return `${JSON.stringify(value, null, 2)}\n`;
-}
-
-async function readJson<T>(file: string): Promise<T | undefined> {
-  try {
-    return JSON.parse(await readFile(file, 'utf8')) as T;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new DataError(`${file}: cannot be read: ${(error as Error).message}`, { cause: error });
-  }
 }

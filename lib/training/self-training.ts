@@ -34,7 +34,7 @@ export interface KeptClass {
   /** kept / predicted; 0 for a class that is never predicted. */
   keptShare: number;
   threshold: number;
-  /** The median probability of all pixels predicted as this class, kept or not; 0 for a class that is never predicted. */
+  /** The median probability of all pixels predicted as this class, kept or not, rounded down to 1/256; 0 for none. */
   medianConfidence: number;
 }
 

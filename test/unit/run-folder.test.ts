@@ -6,14 +6,8 @@ import path from 'node:path';
 import { createConfig } from '../../lib/config/load.js';
 import type { Config } from '../../lib/config/schema.js';
 import { ConfigError, DataError } from '../../lib/errors.js';
-import {
-  holdsRunOf,
-  RunFolder,
-  type RunFolderMode,
-  readSummary,
-  resumeConfig,
-  stageWeights,
-} from '../../lib/run/run-folder.js';
+import { readSummary, resumeConfig, stageWeights } from '../../lib/run/run-files.js';
+import { holdsRunOf, RunFolder, type RunFolderMode } from '../../lib/run/run-folder.js';
 import type { StageRecord } from '../../lib/training/events.js';
 import { planStages, type Stage } from '../../lib/training/plan.js';
 

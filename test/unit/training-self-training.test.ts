@@ -86,7 +86,7 @@ describe('self-training', () => {
     // Of all pixels, kept or not; see the sorted probabilities below.
     for (const [index, expected] of [0.36, 0.5, 0].entries()) {
       const median = manifest.classes[index]!.medianConfidence;
-      assert(Math.abs(median - expected) <= 1 / 65536, `${median} is not ${expected}`);
+      assert(Math.abs(median - expected) <= 1 / 256, `${median} is not ${expected}`);
     }
     assert.deepEqual(JSON.parse(await readFile(path.join(output, 'manifest.json'), 'utf8')), manifest);
   });
