@@ -1,41 +1,23 @@
 // Pseudo-labels of a set of images in two passes over their logits: thresholds by a histogram, then labels.
-import { applyThresholds, Tensor, ThresholdHistogram } from 'bidiseg';
+import { pseudoLabels, Tensor, ThresholdHistogram } from 'bidiseg';
 
 const PORTION = 0.5;
 const CAP = 0.9;
 const IGNORE = 255;
 
-/** The most probable class of each pixel of an image and its probability, probabilities being upsampled. */
-async function predict(logits, { height, width }) {
-  const probabilities = await logits.softmax();
-  const upsampled = await probabilities.resize(height, width);
-  const values = await upsampled.data();
-  for (const tensor of [probabilities, upsampled]) tensor.dispose();
-  const pixels = height * width;
-  const labels = new Uint8Array(pixels);
-  const confidence = values.slice(0, pixels);
-  for (let c = 1, at = pixels; at < values.length; ++c) {
-    for (let i = 0; i < pixels; ++i, ++at) {
-      if (values[at] > confidence[i]) {
-        confidence[i] = values[at];
-        labels[i] = c;
-      }
-    }
-  }
-  return { labels, confidence };
-}
-
 /** The first pass: an image's confidences go into the histogram. */
 async function count(histogram, logits, size) {
-  const { labels, confidence } = await predict(logits, size);
-  await histogram.add(labels, confidence);
+  const { labels } = await pseudoLabels(logits, { ...size, order: 'probabilities', histogram });
+  labels.dispose();
 }
 
 /** The second pass: an image's pseudo-labels. */
 async function label(logits, size, thresholds) {
-  const { labels, confidence } = await predict(logits, size);
-  const options = { thresholds, inclusive: true, ignoreIndex: IGNORE };
-  return (await applyThresholds(labels, confidence, options)).labels;
+  const options = { order: 'probabilities', threshold: thresholds, inclusive: true, ignoreIndex: IGNORE };
+  const { labels } = await pseudoLabels(logits, { ...size, ...options });
+  const data = await labels.data();
+  labels.dispose();
+  return data;
 }
 
 export function create({ images, labels: [height, width] }) {
