@@ -1,5 +1,4 @@
 import { ConfigError } from '../errors.js';
-import { describe } from '../validate.js';
 
 /**
  * Version of what config files say, which each run's own config names. To be raised when a key changes its meaning or
@@ -20,8 +19,8 @@ export function toCurrentVersion(
 ): Record<string, unknown> {
   if (version === CONFIG_VERSION) return values;
   const isNewer = typeof version === 'number' && version > CONFIG_VERSION;
-  const reason = isNewer ? '; a newer bidiseg wrote it' : '';
   throw new ConfigError(
-    `${file}: version: expected ${CONFIG_VERSION} but found ${describe(version)}${reason}`,
+    `${file}: version: expected ${CONFIG_VERSION} but found ${JSON.stringify(version)}` +
+      (isNewer ? ', which a newer bidiseg has written' : ''),
   );
 }

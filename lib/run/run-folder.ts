@@ -13,7 +13,7 @@ import { classNames } from '../training/datasets.js';
 import type { RunEvent, RunSummary, StageRecord } from '../training/events.js';
 import { planStages, type Stage } from '../training/plan.js';
 import type { StageBeginning, StageState, StageStore } from '../training/stage-store.js';
-import { newestCheckpoint, removeCheckpoints, saveCheckpoint, syncFolder } from './checkpoints.js';
+import { newestCheckpoint, removeCheckpoints, saveCheckpoint, syncFolder } from './checkpoint-files.js';
 import { EventLog } from './event-log.js';
 import { Lock } from './lock.js';
 import { packageVersion } from './package-version.js';

@@ -7,7 +7,11 @@ import { writeImage, writeLabels } from '../../lib/data/image-files.js';
 import { InvalidArgumentError } from '../../lib/errors.js';
 import { evaluate, type Predictor } from '../../lib/evaluate.js';
 import { drain } from '../../lib/training/generators.js';
-import { SelfTraining, type SelfTrainingOptions } from '../../lib/training/self-training.js';
+import {
+  type LabellingState,
+  SelfTraining,
+  type SelfTrainingOptions,
+} from '../../lib/training/self-training.js';
 
 const size = { width: 4, height: 2 };
 const classes = ['road', 'sky', 'never'];
@@ -144,6 +148,43 @@ describe('self-training', () => {
     await assert.rejects(drain(labelling), /enough/);
     assert(!(await readdir(output)).includes('manifest.json'));
   });
+
+  for (const method of ['mpt', 'per-class'] as const) {
+    it(`${method}: gone on with from any image, gives what it would have given`, async () => {
+      const choice = { method, threshold: 0.75, portion: 0.5 };
+      const filesOf = async (folder: string) =>
+        Promise.all(
+          (await readdir(folder)).sort().map(async (name) => [name, await readFile(path.join(folder, name))]),
+        );
+      await label(choice);
+      const expected = await filesOf(output);
+      for (let cut = 1; cut <= dataset.length; cut++) {
+        const other = path.join(folder, `cut-${cut}`);
+        const states: LabellingState[] = [];
+        const save = async (state: LabellingState) => {
+          states.push(structuredClone(state));
+        };
+        const first = new SelfTraining(fakeSegmenter().predictor, { classes, size, choice });
+        const work = first.label(dataset, other, { checkpoints: { every: 100, state: null, save } });
+        let labelled = 0;
+        for await (const event of work) {
+          if (event.type === 'progress' && event.task === 'pseudo-label') labelled++;
+          if (labelled === cut) break;
+        }
+        assert.deepEqual(
+          states.map(({ step }) => step),
+          [cut],
+        );
+        assert(!(await readdir(other)).includes('manifest.json'));
+        const { predictor, asked } = fakeSegmenter();
+        const second = new SelfTraining(predictor, { classes, size, choice });
+        const state = states[0]!;
+        await drain(second.label(dataset, other, { checkpoints: { every: 100, state, save } }));
+        assert.deepEqual(await filesOf(other), expected);
+        assert.equal(asked.length, dataset.length - cut, 'images are looked at again');
+      }
+    });
+  }
 
   it('refuses options out of range', () => {
     const { predictor } = fakeSegmenter();
