@@ -54,8 +54,8 @@ function checkSameDtype(networks: Record<string, Network | null>): void {
 /** One iteration of M's training (Eq. 1, and Eq. 3 with pseudo-labels) in one native call. */
 export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
   /**
-   * The networks stay the caller's and have one dtype; they must not be trained by two steps at once. `discriminator` null:
-   * Eq. 1 without ℓ_adv.
+   * The networks stay the caller's; they must have one dtype, and must not be trained by two steps at once.
+   * `discriminator` null: Eq. 1 without ℓ_adv.
    */
   static async create(
     segmenter: Segmenter,
@@ -139,7 +139,7 @@ export interface TranslationStepOptions {
   perceptualReconstructionWeight: number;
   /** Earlier fakes kept for the discriminators; 0 for none. */
   poolSize: number;
-  /** Of the pools' draws. */
+  /** Of the draws of the pool of target fakes; that of source fakes has the next one. */
   seed: number;
   /** Adam's, for generators and discriminators. */
   betas: [number, number];

@@ -158,8 +158,8 @@ export class Network extends NativeObject<NetworkHandle> {
 
   /**
    * Reads what save() wrote, or a state dict from PyTorch: safetensors, or `.pth` as `torch.save` writes it, of which
-   * nothing is ever executed. Unless it throws, every name fitted with its shape; `strict: false` takes what fits. Values
-   * are rounded to the network's dtype.
+   * nothing is ever executed. Unless it throws, every name fitted with its shape; `strict: false` takes what fits.
+   * Values are rounded to the network's dtype.
    *
    * @returns what was taken and what was not.
    * @throws DataError naming the file and the first few differences; nothing is changed then.

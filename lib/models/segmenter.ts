@@ -26,8 +26,8 @@ export interface SegmenterOptions {
   /** `cpu`, `cuda` or `cuda:N`; default `cpu`. */
   device?: string;
   /**
-   * Default `float32`. `float64` is for checks to the last digit: training steps and everything composable compute in it,
-   * from the same initial weights, twice as slowly or worse; predict() does not.
+   * Default `float32`. `float64` is for checks to the last digit: training steps and everything composable compute in
+   * it, from the same initial weights, twice as slowly or worse; predict() does not.
    */
   dtype?: NetworkDtype;
 }
@@ -62,8 +62,8 @@ export interface SegmenterPrediction {
 /**
  * M: a segmentation network.
  *
- * forward() takes BGR minus mean, [N, 3, H, W] (see `segmenterInput`), and gives logits: [N, C, ⌊H/8⌋+1, ⌊W/8⌋+1] for
- * DeepLab-v2, [N, C, H, W] for FCN-8s.
+ * forward() takes BGR minus mean, [N, 3, H, W] (see `segmenterInput`), and gives logits:
+ * [N, C, ⌊(H+1)/8⌋+1, ⌊(W+1)/8⌋+1] for DeepLab-v2, [N, C, H, W] for FCN-8s.
  */
 export class Segmenter extends Network {
   /** What it was created with, defaults filled in. */
@@ -104,6 +104,7 @@ export class Segmenter extends Network {
     file: string,
     options: { device?: string; dtype?: NetworkDtype; signal?: AbortSignal } = {},
   ): Promise<Segmenter> {
+    const dtype = checkDtype(options.dtype);
     const { architecture, options: shape, classes = [] } = await readDescription(file);
     if (architecture !== 'deeplab-v2' && architecture !== 'fcn-8s') {
       throw new DataError(`${file} holds the weights of a ${architecture}, not of a segmenter`);
@@ -115,7 +116,7 @@ export class Segmenter extends Network {
         network: architecture,
         classNames: classes,
         device: options.device ?? 'cpu',
-        dtype: checkDtype(options.dtype),
+        dtype,
       });
     } catch (cause) {
       throw new DataError(`${file} describes no valid segmenter: ${(cause as Error).message}`, { cause });

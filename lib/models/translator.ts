@@ -91,6 +91,7 @@ export class Translator implements Disposable {
     file: string,
     options: { device?: string; dtype?: NetworkDtype; signal?: AbortSignal } = {},
   ): Promise<Translator> {
+    const dtype = checkDtype(options.dtype);
     const { architecture, options: shape } = await readDescription(file);
     if (architecture !== 'translator') {
       throw new DataError(`${file} holds the weights of a ${architecture}, not of a translator`);
@@ -100,7 +101,7 @@ export class Translator implements Disposable {
       translator = await Translator.create({
         ...(shape as TranslatorOptions),
         device: options.device ?? 'cpu',
-        dtype: checkDtype(options.dtype),
+        dtype,
       });
     } catch (cause) {
       throw new DataError(`${file} describes no valid translator: ${(cause as Error).message}`, { cause });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { readSummary } from '../../lib/run/run-folder.js';
+import { readSummary } from '../../lib/run/run-files.js';
 import { temporaryFiles, writeTinyConfig, writeTinyData } from '../cli/command-line.js';
 import { type Ended, type RunningProcess, startBidiseg } from './bidiseg-process.js';
 

@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import type { Network } from 'bidiseg';
 import { randomSource } from './random.js';
 
@@ -18,15 +18,27 @@ const DTYPES = [
 /** Writes a safetensors file without the package's own writer. */
 export function writeTensors(file: string, tensors: Record<string, PlainTensor>): void {
   const header: Record<string, unknown> = {};
-  const chunks: Uint8Array[] = [];
   let offset = 0;
   for (const [name, { data, shape }] of Object.entries(tensors)) {
-    const dtype = DTYPES.find(([, array]) => data instanceof array)![0];
-    header[name] = { dtype, shape, data_offsets: [offset, offset + data.byteLength] };
-    chunks.push(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    header[name] = {
+      dtype: DTYPES.find(([, array]) => data instanceof array)![0],
+      shape,
+      data_offsets: [offset, offset + data.byteLength],
+    };
     offset += data.byteLength;
   }
-  writeFileSync(file, Buffer.concat([encodeHeader(JSON.stringify(header)), ...chunks]));
+  const output = openSync(file, 'w');
+  try {
+    writeWhole(output, encodeHeader(JSON.stringify(header)));
+    for (const { data } of Object.values(tensors)) writeWhole(output, data);
+  } finally {
+    closeSync(output);
+  }
+}
+
+/** One call of write() takes at most 2 GiB, and may take less than it was given. */
+function writeWhole(output: number, data: NodeJS.ArrayBufferView): void {
+  for (let at = 0; at < data.byteLength; ) at += writeSync(output, data, at);
 }
 
 /** The length and the text of a safetensors header. */
@@ -61,12 +73,15 @@ export function readTensors(file: string): Record<string, PlainTensor> {
   return result;
 }
 
-/** A copy of all parameters and buffers of a network, by name. */
-export async function snapshot(network: Network): Promise<Map<string, Float32Array | BigInt64Array>> {
-  const copies = new Map<string, Float32Array | BigInt64Array>();
+/** Parameters and buffers by name. */
+export type Snapshot = Map<string, Float32Array | Float64Array | BigInt64Array>;
+
+/** A copy of all parameters and buffers of a network. */
+export async function snapshot(network: Network): Promise<Snapshot> {
+  const copies: Snapshot = new Map();
   for (const tensors of [await network.parameters(), await network.buffers()]) {
     for (const [name, tensor] of tensors) {
-      copies.set(name, (await tensor.data()) as Float32Array | BigInt64Array);
+      copies.set(name, (await tensor.data()) as Float32Array | Float64Array | BigInt64Array);
       tensor.dispose();
     }
   }
@@ -74,10 +89,7 @@ export async function snapshot(network: Network): Promise<Map<string, Float32Arr
 }
 
 /** ‖a − b‖ / ‖b‖ over the tensors of `a`; 0 only where they are equal. */
-export function relativeDifference(
-  a: Map<string, Float32Array | BigInt64Array>,
-  b: Map<string, Float32Array | BigInt64Array>,
-): number {
+export function relativeDifference(a: Snapshot, b: Snapshot): number {
   let difference = 0;
   let norm = 0;
   for (const [name, left] of a) {
