@@ -79,8 +79,8 @@ class Eager:
         pass
 
     def image(self, domain):
-        images = training.segmenter_input(self.batch[f"{domain}_images"])
-        return images.to(dtype=self.dtype, memory_format=self.memory_format)
+        images = training.segmenter_input(self.batch[f"{domain}_images"], self.dtype)
+        return images.to(memory_format=self.memory_format)
 
     def cross_entropy(self, upsampled, domain):
         return F.cross_entropy(upsampled, self.batch[f"{domain}_labels"].long(), ignore_index=IGNORE)

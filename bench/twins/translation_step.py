@@ -78,7 +78,7 @@ class Eager:
         mode, form = o["ganMode"], o["perceptualForm"]
         to_target, to_source, target_critic, source_critic = (self.networks[name] for name in NETWORKS)
         s, t = (
-            training.translator_input(images).to(dtype=self.dtype, memory_format=self.memory_format)
+            training.translator_input(images, self.dtype).to(memory_format=self.memory_format)
             for images in self.images
         )
         for critic in (target_critic, source_critic):

@@ -17,7 +17,7 @@ def predictions(request):
     for file, size in zip(request["images"], request["sizes"], strict=True):
         views = []
         for pixels in tensors.read(file).values():
-            x = training.segmenter_input(pixels[None])
+            x = training.segmenter_input(pixels[None], torch.float32)
             for mirrored in (False, True) if request.get("flip") else (False,):
                 with torch.no_grad():
                     logits = module(x.flip(3) if mirrored else x)
