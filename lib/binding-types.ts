@@ -37,6 +37,9 @@ export interface CancellationToken extends NativeHandle {
 export type TypedArray = Float32Array | Float64Array | Uint8Array | Int32Array | BigInt64Array;
 export type Dtype = 'float32' | 'float64' | 'uint8' | 'int32' | 'int64' | 'float16' | 'bfloat16';
 
+/** What networks can compute in. */
+export type NetworkDtype = Extract<Dtype, 'float32' | 'float64'>;
+
 export interface TensorInfo {
   shape: number[];
   dtype: Dtype;
@@ -44,10 +47,13 @@ export interface TensorInfo {
   requiresGrad: boolean;
 }
 
-export interface StateEntry {
+export interface NamedTensor {
   name: string;
-  kind: 'parameter' | 'buffer';
   tensor: TensorHandle;
+}
+
+export interface StateEntry extends NamedTensor {
+  kind: 'parameter' | 'buffer';
 }
 
 /** Images [count, height, width, 3] and labels [count, height, width] as bytes. */
@@ -110,7 +116,10 @@ export interface NativeBinding {
   tensorGradient(tensor: TensorHandle): Promise<TensorHandle | null>;
   tensorDetach(tensor: TensorHandle): Promise<TensorHandle>;
   tensorRequireGrad(tensor: TensorHandle): Promise<void>;
-  tensorTo(tensor: TensorHandle, options: { device: string; dtype: Dtype }): Promise<TensorHandle>;
+  tensorTo(
+    tensor: TensorHandle,
+    options: { device: string; dtype: Dtype; memoryFormat: string },
+  ): Promise<TensorHandle>;
   tensorAdd(tensor: TensorHandle, other: TensorHandle): Promise<TensorHandle>;
   tensorScale(tensor: TensorHandle, factor: number): Promise<TensorHandle>;
   tensorSoftmax(tensor: TensorHandle): Promise<TensorHandle>;
@@ -137,6 +146,7 @@ export interface NativeBinding {
   networkSetFrozen(network: NetworkHandle, frozen: boolean): Promise<void>;
   networkState(network: NetworkHandle): Promise<StateEntry[]>;
   networkLoadState(network: NetworkHandle, names: string[], tensors: TensorHandle[]): Promise<void>;
+  networkDtype(network: NetworkHandle): NetworkDtype;
   networkParameterCount(network: NetworkHandle): number;
   writeTorchScript(
     segmenter: NetworkHandle,
@@ -149,12 +159,18 @@ export interface NativeBinding {
   optimizerStep(optimizer: OptimizerHandle, learningRate: number): Promise<void>;
   optimizerZeroGrad(optimizer: OptimizerHandle): Promise<void>;
 
-  segmenterInput(images: TensorHandle): Promise<TensorHandle>;
-  translatorInput(images: TensorHandle): Promise<TensorHandle>;
+  segmenterInput(images: TensorHandle, options: { dtype: NetworkDtype }): Promise<TensorHandle>;
+  translatorInput(images: TensorHandle, options: { dtype: NetworkDtype }): Promise<TensorHandle>;
   segmenterInputFromTranslator(images: TensorHandle): Promise<TensorHandle>;
   translatorOutputBytes(images: TensorHandle): Promise<TensorHandle>;
 
   maskedCrossEntropy(logits: TensorHandle, labels: TensorHandle, options: object): Promise<TensorHandle>;
+  maskedCrossEntropyOnline(
+    logits: TensorHandle,
+    options: object,
+    histogram?: ThresholdHistogramHandle,
+  ): Promise<{ loss: TensorHandle; labels?: TensorHandle; confidence?: TensorHandle }>;
+  classProbabilities(logits: TensorHandle, options: { height: number; width: number }): Promise<TensorHandle>;
   domainLoss(logits: TensorHandle, options: { domain: 'source' | 'target' }): Promise<TensorHandle>;
   ganLoss(scores: TensorHandle, options: { real: boolean; ganMode: string }): Promise<TensorHandle>;
   l1Loss(input: TensorHandle, other: TensorHandle): Promise<TensorHandle>;
@@ -176,6 +192,12 @@ export interface NativeBinding {
     options: { learningRate: number; discriminatorLearningRate: number },
     cancellation?: CancellationToken,
   ): Promise<SegmentationLosses>;
+  segmentationStepState(step: SegmentationStepHandle): Promise<NamedTensor[]>;
+  segmentationStepLoadState(
+    step: SegmentationStepHandle,
+    names: string[],
+    tensors: TensorHandle[],
+  ): Promise<void>;
   createTranslationStep(
     networks: {
       toTarget: NetworkHandle;
@@ -193,10 +215,27 @@ export interface NativeBinding {
     options: { learningRate: number },
     cancellation?: CancellationToken,
   ): Promise<TranslationLosses>;
+  translationStepState(step: TranslationStepHandle): Promise<NamedTensor[]>;
+  translationStepLoadState(
+    step: TranslationStepHandle,
+    names: string[],
+    tensors: TensorHandle[],
+  ): Promise<void>;
 
   predict(
     segmenter: NetworkHandle,
     images: Uint8Array,
+    options: object,
+    cancellation?: CancellationToken,
+  ): Promise<{ labels: Uint8Array; confidence?: Float32Array }>;
+  pseudoLabels(
+    logits: TensorHandle,
+    options: object,
+    histogram?: ThresholdHistogramHandle,
+  ): Promise<{ labels: TensorHandle; confidence?: TensorHandle }>;
+  predictAveraged(
+    segmenter: NetworkHandle,
+    views: readonly { images: Uint8Array; count: number; width: number; height: number }[],
     options: object,
     cancellation?: CancellationToken,
   ): Promise<{ labels: Uint8Array; confidence?: Float32Array }>;

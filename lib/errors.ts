@@ -52,7 +52,7 @@ export class OutOfMemoryError extends BidisegError {
   }
 }
 
-/** A loss became NaN or infinite; the step was not applied. */
+/** A loss or a gradient became NaN or infinite; the step was not applied. */
 export class NonFiniteLossError extends BidisegError {
   constructor(message: string, options?: ErrorOptions) {
     super('ERR_NON_FINITE_LOSS', message, options);

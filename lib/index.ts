@@ -4,6 +4,7 @@ export type {
   Config,
   ConfigInput,
   LoopOptions,
+  NonFiniteOptions,
   PartialConfig,
   Schedule,
   SegmentationOptions,
@@ -14,6 +15,7 @@ export * from './data/dataset.js';
 export * from './data/embedded-dataset.js';
 export * from './data/image-files.js';
 export * from './data/label-maps.js';
+export * from './data/layouts.js';
 export * from './data/loader.js';
 export * from './data/random.js';
 export * from './data/street-scenes.js';
@@ -24,18 +26,27 @@ export type { ExportOptions } from './export/segmenter.js';
 export type { WeightsDtype } from './io/weights-dtype.js';
 export * from './losses.js';
 export * from './metrics.js';
-export { type LoadOptions, type LoadReport, Network, type SaveOptions } from './models/network.js';
+export {
+  type LoadOptions,
+  type LoadReport,
+  Network,
+  type NetworkDtype,
+  type SaveOptions,
+} from './models/network.js';
 export * from './models/output-discriminator.js';
 export * from './models/segmenter.js';
 export * from './models/translator.js';
 export * from './optimizers.js';
 export * from './pixels.js';
+export * from './report/write-report.js';
+export { readSummary, resumeConfig, stageImages, stageWeights } from './run/run-files.js';
 export * from './run/run-folder.js';
 export * from './run/train.js';
 export * from './steps.js';
 export * from './tensor.js';
 export * from './thresholds.js';
 export * from './training/bidirectional.js';
+export type { Checkpoints, Resumable } from './training/checkpoints.js';
 export * from './training/datasets.js';
 export * from './training/events.js';
 export * from './training/models.js';
@@ -43,5 +54,12 @@ export * from './training/plan.js';
 export * from './training/schedules.js';
 export * from './training/segmentation-trainer.js';
 export * from './training/self-training.js';
+export type * from './training/stage-store.js';
+export type {
+  TrainingEvent,
+  TrainingOptions,
+  TrainingResult,
+  TrainingState,
+} from './training/training-loop.js';
 export * from './training/translate-dataset.js';
 export * from './training/translation-trainer.js';

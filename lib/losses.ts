@@ -1,40 +1,174 @@
 import { native } from './binding.js';
 import { call, handleOf } from './native-object.js';
 import { Tensor } from './tensor.js';
-import { checkChoice, checkInteger } from './validate.js';
+import { ThresholdHistogram } from './thresholds.js';
+import { checkBoolean, checkChoice, checkInteger, checkNumber, checkNumbers } from './validate.js';
 
 export interface MaskedCrossEntropyOptions {
-  /** Divide by the pixels that count (`valid`, the reference; default) or by N·H·W (`all`, the paper). */
+  /**
+   * Divide by the number of pixels that count, or the sum of their weights (`valid`, the reference; default), or by N·H·W
+   * (`all`, the paper).
+   */
   normalise?: 'valid' | 'all';
   /** Label of pixels that do not count; default 255. */
   ignoreIndex?: number;
+  /** Whether the corners of logits and labels are the same points; default true, as BDL does. */
+  alignCorners?: boolean;
+  /** A weight ≥ 0 for each class; default 1. */
+  classWeights?: readonly number[];
+  /** A weight ≥ 0 for each pixel, [N, H, W]; default 1. Constant to the derivative. */
+  pixelWeights?: Tensor;
+}
+
+/** Pixels whose own prediction is confident enough to be their label. */
+export interface ConfidentPixels {
+  /** Of the pixels, not below those of the logits. */
+  height: number;
+  width: number;
+  /** A pixel counts where its probability exceeds this, or that of its class; 0 to 1. The paper's is 0.9. */
+  threshold: number | readonly number[];
+  /** Whether a probability equal to the threshold counts (the reference) or not (the paper, default). */
+  inclusive?: boolean;
+  /** Whether to return labels and confidences too; default false. */
+  prediction?: boolean;
+  /** Takes every pixel's confidence, under its predicted class. */
+  histogram?: ThresholdHistogram;
+}
+
+export interface OnlineCrossEntropy {
+  loss: Tensor;
+  /** uint8 [N, H, W]: the predicted class, or the ignore index; only where asked for. */
+  labels?: Tensor;
+  /** [N, H, W]: the probability of the predicted class; only where asked for. */
+  confidence?: Tensor;
 }
 
 /**
- * Softmax cross-entropy of logits [N, C, h, w], upsampled bilinearly (aligned corners) to the size of labels
- * [N, H, W] (uint8 or int64), over pixels whose label is not the ignore index: ℓ_seg of Eq. 1, and of Eq. 3 where the
- * labels are pseudo-labels. A scalar; 0 where no pixel counts.
+ * Softmax cross-entropy of logits [N, C, h, w], upsampled bilinearly to the size of labels [N, H, W] (uint8 or int64),
+ * over pixels whose label is not the ignore index: ℓ_seg of Eq. 1, and of Eq. 3 where the labels are pseudo-labels. A scalar,
+ * float32 (float64 for float64 logits); 0 where no pixel counts.
  *
- * @throws InvalidArgumentError naming a label outside [0, C).
+ * Value and gradient come from one pass, in which the upsampled logits never exist. The same input gives the same bits,
+ * whatever the number of threads. Logits are float32, float64, float16 or bfloat16, with C from 2 to 256.
+ *
+ * With null in place of labels they are found in the same pass: each pixel's label is its most probable class, and it counts
+ * where that probability exceeds the threshold (MPT, on-line).
+ *
+ * @throws InvalidArgumentError naming a label outside [0, C); or where H < h or W < w.
  */
 export async function maskedCrossEntropy(
   logits: Tensor,
   labels: Tensor,
-  options: MaskedCrossEntropyOptions = {},
-): Promise<Tensor> {
+  options?: MaskedCrossEntropyOptions,
+): Promise<Tensor>;
+export async function maskedCrossEntropy(
+  logits: Tensor,
+  labels: null,
+  options: MaskedCrossEntropyOptions & ConfidentPixels,
+): Promise<OnlineCrossEntropy>;
+export async function maskedCrossEntropy(
+  logits: Tensor,
+  labels: Tensor | null,
+  options: MaskedCrossEntropyOptions & Partial<ConfidentPixels> = {},
+): Promise<Tensor | OnlineCrossEntropy> {
+  const input = handleOf('logits', logits, Tensor);
   const checked = {
     normalise: checkChoice('normalise', options.normalise ?? 'valid', ['valid', 'all']),
     ignoreIndex: checkInteger('ignoreIndex', options.ignoreIndex ?? 255),
+    alignCorners: checkBoolean('alignCorners', options.alignCorners ?? true),
+    classWeights: checkNumbers('classWeights', options.classWeights ?? [], 0),
+    pixelWeights: options.pixelWeights && handleOf('pixelWeights', options.pixelWeights, Tensor),
   };
-  return new Tensor(
-    await call(() =>
-      native.maskedCrossEntropy(
-        handleOf('logits', logits, Tensor),
-        handleOf('labels', labels, Tensor),
-        checked,
-      ),
-    ),
+  if (labels !== null) {
+    return new Tensor(
+      await call(() => native.maskedCrossEntropy(input, handleOf('labels', labels, Tensor), checked)),
+    );
+  }
+  const online = { ...checked, ...confidentPixels(options), prediction: options.prediction ?? false };
+  checkInteger('ignoreIndex', checked.ignoreIndex, 0, 255);
+  const found = await call(() =>
+    native.maskedCrossEntropyOnline(input, online, histogramHandle(options.histogram)),
   );
+  return {
+    loss: new Tensor(found.loss),
+    ...(found.labels && { labels: new Tensor(found.labels) }),
+    ...(found.confidence && { confidence: new Tensor(found.confidence) }),
+  };
+}
+
+export interface PseudoLabelOptions {
+  /** Of the label maps, in pixels. */
+  height: number;
+  width: number;
+  /** Whether the corners of logits and labels are the same points; default true. */
+  alignCorners?: boolean;
+  /** Upsample logits and then take the softmax (default), or the softmax and then upsample probabilities (the reference). */
+  order?: 'logits' | 'probabilities';
+  /** A pixel is kept where its probability exceeds this, or that of its class; default 0, which keeps all. */
+  threshold?: number | readonly number[];
+  /** Whether a probability equal to the threshold is kept (the reference) or not (the paper, default). */
+  inclusive?: boolean;
+  /** The label of pixels that are not kept, 0 to 255; default 255. */
+  ignoreIndex?: number;
+  /** Whether to return confidences too; default false. */
+  confidence?: boolean;
+  /** Takes every pixel's confidence, under its predicted class: a first pass over a set, to find thresholds. */
+  histogram?: ThresholdHistogram;
+}
+
+/**
+ * The most probable class of each pixel of logits [N, C, h, w] upsampled to [height, width], where it is confident enough:
+ * Ŷ_T with its mask m_T. Among equals the first class wins. `labels` are uint8 [N, height, width], `confidence` float32. Neither
+ * upsampled logits nor upsampled probabilities ever exist.
+ */
+export async function pseudoLabels(
+  logits: Tensor,
+  options: PseudoLabelOptions,
+): Promise<{ labels: Tensor; confidence?: Tensor }> {
+  const checked = {
+    ...confidentPixels({ threshold: 0, ...options }),
+    alignCorners: checkBoolean('alignCorners', options.alignCorners ?? true),
+    order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
+    ignoreIndex: checkInteger('ignoreIndex', options.ignoreIndex ?? 255, 0, 255),
+    confidence: checkBoolean('confidence', options.confidence ?? false),
+  };
+  const found = await call(() =>
+    native.pseudoLabels(handleOf('logits', logits, Tensor), checked, histogramHandle(options.histogram)),
+  );
+  return {
+    labels: new Tensor(found.labels),
+    ...(found.confidence && { confidence: new Tensor(found.confidence) }),
+  };
+}
+
+/**
+ * softmax(up(logits)), [N, C, h, w] → [N, C, height, width]: what D_M sees. The upsampled logits never exist, nor in the
+ * derivative.
+ */
+export async function classProbabilities(logits: Tensor, height: number, width: number): Promise<Tensor> {
+  const size = {
+    height: checkInteger('height', height, 1, MAX_EXTENT),
+    width: checkInteger('width', width, 1, MAX_EXTENT),
+  };
+  return new Tensor(await call(() => native.classProbabilities(handleOf('logits', logits, Tensor), size)));
+}
+
+const MAX_EXTENT = 2 ** 20;
+
+function confidentPixels(options: Partial<ConfidentPixels>) {
+  const { threshold } = options;
+  return {
+    height: checkInteger('height', options.height, 1, MAX_EXTENT),
+    width: checkInteger('width', options.width, 1, MAX_EXTENT),
+    thresholds: Array.isArray(threshold)
+      ? checkNumbers('threshold', threshold, 0, 1)
+      : [checkNumber('threshold', threshold, 0, 1)],
+    inclusive: checkBoolean('inclusive', options.inclusive ?? false),
+  };
+}
+
+function histogramHandle(histogram: ThresholdHistogram | undefined) {
+  return histogram && handleOf('histogram', histogram, ThresholdHistogram);
 }
 
 /**

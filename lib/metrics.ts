@@ -2,7 +2,13 @@ import { native } from './binding.js';
 import { call } from './native-object.js';
 import { checkInteger } from './validate.js';
 
-/** Counts of (true class, predicted class) over any number of label maps, and what follows from them. */
+/**
+ * Counts of (true class, predicted class) over any number of label maps, and what follows from them.
+ *
+ * With TP_c, FP_c and FN_c the true positives, false positives and false negatives of class c. Means go over `classes`
+ * (default: all), such as SYNTHIA_16_CLASSES: pixels of other classes still count as false positives and false negatives
+ * of these, but those classes have no score of their own.
+ */
 export class ConfusionMatrix {
   readonly classCount: number;
   readonly ignoreIndex: number;
@@ -22,34 +28,81 @@ export class ConfusionMatrix {
     for (let i = 0; i < counts.length; ++i) this.counts[i]! += counts[i]!;
   }
 
-  /** TP / (TP + FP + FN) per class; null where a class occurs neither in truth nor in prediction. */
-  iou(): (number | null)[] {
+  /** The counts as one array for each true class. */
+  rows(): number[][] {
     const { classCount, counts } = this;
-    return Array.from({ length: classCount }, (_, c) => {
-      let row = 0;
-      let column = 0;
-      for (let k = 0; k < classCount; ++k) {
-        row += counts[c * classCount + k]!;
-        column += counts[k * classCount + c]!;
-      }
-      const hit = counts[c * classCount + c]!;
-      const union = row + column - hit;
-      return union === 0 ? null : hit / union;
+    return Array.from({ length: classCount }, (_, c) => [
+      ...counts.subarray(c * classCount, (c + 1) * classCount),
+    ]);
+  }
+
+  /** Pixels that are of each class: TP + FN. */
+  truePixels(): number[] {
+    return this.rows().map(sum);
+  }
+
+  /** Pixels that are predicted as each class: TP + FP. */
+  predictedPixels(): number[] {
+    const rows = this.rows();
+    return rows.map((_, c) => sum(rows.map((row) => row[c]!)));
+  }
+
+  /** Intersection over union, TP / (TP + FP + FN), of each class; null where it occurs neither in truth nor in prediction. */
+  iou(): (number | null)[] {
+    const predicted = this.predictedPixels();
+    return this.truePixels().map((truth, c) => {
+      const hits = this.#hits(c);
+      return ratio(hits, truth + predicted[c]! - hits);
     });
   }
 
-  /** Mean of iou() over the classes that occur; 0 where none does. */
-  meanIou(): number {
-    const present = this.iou().filter((value) => value !== null);
-    return present.length === 0 ? 0 : present.reduce((sum, value) => sum + value, 0) / present.length;
+  /** Recall, TP / (TP + FN), of each class; null where the truth does not have it. */
+  accuracy(): (number | null)[] {
+    return this.truePixels().map((truth, c) => ratio(this.#hits(c), truth));
+  }
+
+  /** Mean of iou() over those of `classes` that occur; 0 where none does. */
+  meanIou(classes?: readonly number[]): number {
+    return mean(this.#select(this.iou(), classes));
+  }
+
+  /** Mean of accuracy() over those of `classes` that the truth has; 0 where it has none. */
+  meanAccuracy(classes?: readonly number[]): number {
+    return mean(this.#select(this.accuracy(), classes));
+  }
+
+  /** Mean of iou() over `classes`, each weighted with the pixels that are of it; 0 where there are none. */
+  frequencyWeightedIou(classes?: readonly number[]): number {
+    const weights = this.#select(this.truePixels(), classes);
+    const weighted = this.#select(this.iou(), classes).map((value, i) => (value ?? 0) * weights[i]!);
+    return ratio(sum(weighted), sum(weights)) ?? 0;
   }
 
   /** Share of counted pixels that are right; 0 where none counts. */
   pixelAccuracy(): number {
-    let total = 0;
-    let right = 0;
-    for (const count of this.counts) total += count;
-    for (let c = 0; c < this.classCount; ++c) right += this.counts[c * this.classCount + c]!;
-    return total === 0 ? 0 : right / total;
+    const hits = Array.from({ length: this.classCount }, (_, c) => this.#hits(c));
+    return ratio(sum(hits), sum(this.truePixels())) ?? 0;
   }
+
+  #hits(c: number): number {
+    return this.counts[c * this.classCount + c]!;
+  }
+
+  #select<T>(values: readonly T[], classes?: readonly number[]): T[] {
+    if (classes === undefined) return [...values];
+    return classes.map((c, i) => values[checkInteger(`classes[${i}]`, c, 0, this.classCount - 1)]!);
+  }
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+function ratio(part: number, whole: number): number | null {
+  return whole === 0 ? null : part / whole;
+}
+
+function mean(values: readonly (number | null)[]): number {
+  const present = values.filter((value) => value !== null);
+  return ratio(sum(present), present.length) ?? 0;
 }

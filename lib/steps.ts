@@ -1,15 +1,20 @@
 import { native } from './binding.js';
 import type {
+  NamedTensor,
   NativeBatch,
   SegmentationLosses,
   SegmentationStepHandle,
+  TensorHandle,
   TranslationLosses,
   TranslationStepHandle,
 } from './binding-types.js';
+import { InvalidArgumentError } from './errors.js';
+import type { Network } from './models/network.js';
 import { OutputDiscriminator } from './models/output-discriminator.js';
 import { Segmenter } from './models/segmenter.js';
 import { Translator } from './models/translator.js';
 import { call, handleOf, NativeObject } from './native-object.js';
+import { Tensor, type TensorMap } from './tensor.js';
 import { checkNumber, invalidArgument } from './validate.js';
 
 export type { SegmentationLosses, TranslationLosses } from './binding-types.js';
@@ -35,22 +40,37 @@ export interface SegmentationStepOptions {
   discriminatorBetas: [number, number];
 }
 
+/** @throws InvalidArgumentError where two networks that are to work together compute in different dtypes. */
+function checkSameDtype(networks: Record<string, Network | null>): void {
+  const found = Object.entries(networks).flatMap(([name, network]) =>
+    network ? [[name, network.dtype]] : [],
+  );
+  if (new Set(found.map(([, dtype]) => dtype)).size > 1) {
+    const each = found.map(([name, dtype]) => `${name} is ${dtype}`).join(' and ');
+    throw new InvalidArgumentError(`Expected networks of one dtype but ${each}`);
+  }
+}
+
 /** One iteration of M's training (Eq. 1, and Eq. 3 with pseudo-labels) in one native call. */
 export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
-  /** The networks stay the caller's; they must not be trained by two steps at once. `discriminator` null: Eq. 1 without ℓ_adv. */
+  /**
+   * The networks stay the caller's; they must have one dtype, and must not be trained by two steps at once.
+   * `discriminator` null: Eq. 1 without ℓ_adv.
+   */
   static async create(
     segmenter: Segmenter,
     discriminator: OutputDiscriminator | null,
     options: SegmentationStepOptions,
   ): Promise<SegmentationStep> {
     return new SegmentationStep(
-      await call(() =>
-        native.createSegmentationStep(
+      await call(() => {
+        const handles = [
           handleOf('segmenter', segmenter, Segmenter),
           discriminator === null ? null : handleOf('discriminator', discriminator, OutputDiscriminator),
-          options,
-        ),
-      ),
+        ] as const;
+        checkSameDtype({ segmenter, discriminator });
+        return native.createSegmentationStep(...handles, options);
+      }),
     );
   }
 
@@ -62,7 +82,7 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
   /**
    * Source forward and backward, target forward and backward, discriminator, both updates; all or nothing.
    *
-   * @throws NonFiniteLossError before any weight has moved.
+   * @throws NonFiniteLossError before any weight has moved, where a loss or a gradient is NaN or infinite.
    */
   async run(batch: {
     /** With labels. */
@@ -86,6 +106,23 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
       batch.signal,
     );
   }
+
+  /**
+   * All that later steps depend on: networks with their running statistics, optimizers, and the random generator of
+   * dropout. The tensors share memory with them: they show what training does.
+   */
+  async state(): Promise<TensorMap> {
+    return toMap(await call(() => native.segmentationStepState(this.handle)));
+  }
+
+  /**
+   * Goes on from what state() gave of a step made in the same way.
+   *
+   * @throws InvalidArgumentError naming the first differences of names and shapes; nothing is changed then
+   */
+  async loadState(state: TensorMap): Promise<void> {
+    await call(() => native.segmentationStepLoadState(this.handle, [...state.keys()], handlesOf(state)));
+  }
 }
 
 export interface TranslationStepOptions {
@@ -102,7 +139,7 @@ export interface TranslationStepOptions {
   perceptualReconstructionWeight: number;
   /** Earlier fakes kept for the discriminators; 0 for none. */
   poolSize: number;
-  /** Of the pools' draws. */
+  /** Of the draws of the pool of target fakes; that of source fakes has the next one. */
   seed: number;
   /** Adam's, for generators and discriminators. */
   betas: [number, number];
@@ -110,7 +147,7 @@ export interface TranslationStepOptions {
 
 /** One iteration of the translators' training (Eq. 2) in one native call. */
 export class TranslationStep extends NativeObject<TranslationStepHandle> {
-  /** `segmenter` gives the perceptual terms and is not changed; null: none. */
+  /** `segmenter` gives the perceptual terms, has the translator's dtype and is not changed; null: none. */
   static async create(
     translator: Translator,
     segmenter: Segmenter | null,
@@ -126,13 +163,11 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
       sourceCritic: translator.sourceCritic.handle,
     };
     return new TranslationStep(
-      await call(() =>
-        native.createTranslationStep(
-          networks,
-          segmenter === null ? null : handleOf('segmenter', segmenter, Segmenter),
-          options,
-        ),
-      ),
+      await call(() => {
+        const handle = segmenter === null ? null : handleOf('segmenter', segmenter, Segmenter);
+        checkSameDtype({ translator: translator.toTarget, segmenter });
+        return native.createTranslationStep(networks, handle, options);
+      }),
     );
   }
 
@@ -145,7 +180,7 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
    * Generators' and discriminators' losses and updates; all or nothing. Height and width must be multiples of 4 and at
    * least 32, the same for both domains.
    *
-   * @throws NonFiniteLossError before any weight has moved.
+   * @throws NonFiniteLossError before any weight has moved, where a loss or a gradient is NaN or infinite.
    */
   async run(batch: {
     source: StepBatch;
@@ -159,4 +194,29 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
       batch.signal,
     );
   }
+
+  /**
+   * All that later steps depend on: networks, optimizers, and image pools with their random generators. The tensors
+   * share memory with them: they show what training does.
+   */
+  async state(): Promise<TensorMap> {
+    return toMap(await call(() => native.translationStepState(this.handle)));
+  }
+
+  /**
+   * Goes on from what state() gave of a step made in the same way.
+   *
+   * @throws InvalidArgumentError naming the first differences of names and shapes; nothing is changed then
+   */
+  async loadState(state: TensorMap): Promise<void> {
+    await call(() => native.translationStepLoadState(this.handle, [...state.keys()], handlesOf(state)));
+  }
+}
+
+function toMap(entries: NamedTensor[]): TensorMap {
+  return new Map(entries.map(({ name, tensor }) => [name, new Tensor(tensor)]));
+}
+
+function handlesOf(state: TensorMap): TensorHandle[] {
+  return [...state].map(([name, tensor]) => handleOf(name, tensor, Tensor));
 }

@@ -1,9 +1,12 @@
 import { native } from './binding.js';
 import type { Dtype, TensorHandle, TypedArray } from './binding-types.js';
 import { call, callSync, handleOf, NativeObject } from './native-object.js';
-import { checkInteger, invalidArgument } from './validate.js';
+import { checkChoice, checkInteger, invalidArgument } from './validate.js';
 
 export type { Dtype, TypedArray } from './binding-types.js';
+
+/** Tensors by name; whoever is given one disposes the tensors. */
+export type TensorMap = ReadonlyMap<string, Tensor>;
 
 /**
  * An n-dimensional array in native memory, with automatic differentiation.
@@ -84,10 +87,18 @@ export class Tensor extends NativeObject<TensorHandle> {
     return new Tensor(await call(() => native.tensorDetach(this.handle)));
   }
 
-  /** Converted; differentiable. */
-  async to(options: { device?: string; dtype?: Dtype }): Promise<Tensor> {
-    const { device = this.device, dtype = this.dtype } = options;
-    return new Tensor(await call(() => native.tensorTo(this.handle, { device, dtype })));
+  /**
+   * Converted; differentiable. The memory format, of tensors [N, C, H, W], is the order in which the elements lie in memory: it
+   * changes no value, but which operations are quick. Default `preserve`.
+   */
+  async to(options: {
+    device?: string;
+    dtype?: Dtype;
+    memoryFormat?: 'preserve' | 'contiguous' | 'channels-last';
+  }): Promise<Tensor> {
+    const { device = this.device, dtype = this.dtype, memoryFormat = 'preserve' } = options;
+    checkChoice('memoryFormat', memoryFormat, ['preserve', 'contiguous', 'channels-last']);
+    return new Tensor(await call(() => native.tensorTo(this.handle, { device, dtype, memoryFormat })));
   }
 
   /** Element-wise sum, with broadcasting. */

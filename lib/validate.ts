@@ -30,6 +30,18 @@ export function checkInteger(name: string, value: unknown, min = -Infinity, max 
   return value as number;
 }
 
+/** Returns `value` if it is an array of finite numbers in [min, max]. */
+export function checkNumbers(name: string, value: unknown, min = -Infinity, max = Infinity): number[] {
+  if (!Array.isArray(value)) throw invalidArgument(name, 'an array of numbers', value);
+  return value.map((item, i) => checkNumber(`${name}[${i}]`, item, min, max));
+}
+
+/** Returns `value` if it is a boolean. */
+export function checkBoolean(name: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') throw invalidArgument(name, 'a boolean', value);
+  return value;
+}
+
 /** Returns `value` if it is one of `choices`. */
 export function checkChoice<T extends string>(name: string, value: unknown, choices: readonly T[]): T {
   if (!choices.includes(value as T)) {

@@ -23,7 +23,7 @@ for folder in "$torch/include" "$torch/include/torch/csrc/api/include" \
     node_modules/node-api-headers/include node_modules/node-addon-api; do
   includes+=(-isystem "$folder")
 done
-defines=(-DBIDISEG_CUDA -DNAPI_VERSION=9 -DNODE_ADDON_API_CPP_EXCEPTIONS_ALL)
+defines=(-DBIDISEG_CUDA "-DBIDISEG_LIBTORCH_ORIGIN=\"check\"" -DNAPI_VERSION=9 -DNODE_ADDON_API_CPP_EXCEPTIONS_ALL)
 [[ -f $torch/include/c10/cuda/impl/cuda_cmake_macros.h ]] || defines+=(-DC10_USING_CUSTOM_GENERATED_MACROS)
 
 object=$(mktemp --suffix=.o)

@@ -16,9 +16,9 @@ import { fileURLToPath } from 'node:url';
 const ROOT = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const BUILD = 'build/cmake';
 const TORCH = '2.13.0';
-// For the tests that compare with PyTorch and its file formats; about 50 MB beside torch. Only for .libtorch/: another Python
+// For the tests that compare with PyTorch and its file formats; about 60 MB beside torch. Only for .libtorch/: another Python
 // is left as it is, and tests that miss something there are skipped and say so.
-const TEST_PACKAGES = ['numpy', 'safetensors', 'onnxruntime'];
+const TEST_PACKAGES = ['numpy', 'pillow', 'safetensors', 'onnxruntime'];
 const PYTORCH_CPU_INDEX = 'https://download.pytorch.org/whl/cpu';
 
 class SetupError extends Error {}
@@ -159,7 +159,8 @@ function packagesInPlace() {
 function missingTestPackages(libtorch) {
   if (libtorch.origin !== '.libtorch') return [];
   const sitePackages = path.dirname(libtorch.folder);
-  return TEST_PACKAGES.filter((name) => !existsSync(path.join(sitePackages, name)));
+  const moduleOf = (name) => (name === 'pillow' ? 'PIL' : name);
+  return TEST_PACKAGES.filter((name) => !existsSync(path.join(sitePackages, moduleOf(name))));
 }
 
 /** Whether BUILD was configured here, to the end, and for this LibTorch. */

@@ -1,8 +1,8 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { type ImageFile, openImage, type RgbImage } from '../data/image-files.js';
+import { counted, duration } from '../format.js';
 import { readAhead } from '../training/generators.js';
-import { counted, duration } from './format.js';
 import type { InputImage } from './inputs.js';
 import type { CommandContext } from './run-command.js';
 
@@ -11,16 +11,28 @@ export interface OpenInput extends InputImage {
   image: ImageFile<RgbImage>;
 }
 
+/** What is done for each image, in this order. */
+export interface ImageTask<Pixels, Result> {
+  /** For the progress display. */
+  label: string;
+  images: InputImage[];
+  /** The folder that `write` writes into. */
+  output: string;
+  read: (input: OpenInput) => Promise<Pixels>;
+  compute: (pixels: Pixels, input: OpenInput) => Promise<Result>;
+  write: (result: Result, input: OpenInput, pixels: Pixels) => Promise<void>;
+}
+
 /**
- * Does `work` for each image in turn with a progress display, and keeps the context informed about how much is done.
- * Returns the seconds it took.
+ * Does a task for a stream of images with a progress display, and keeps the context informed about how much is done. While
+ * one image is computed on, the next are read and the one before is written; so any number of images takes the memory of
+ * a few. Returns the seconds it took.
  */
-export async function forEachImage<T>(
+export async function forEachImage<Pixels, Result>(
   context: CommandContext,
-  task: { label: string; images: InputImage[]; output: string; read: (input: OpenInput) => Promise<T> },
-  work: (pixels: T, input: OpenInput) => Promise<void>,
+  task: ImageTask<Pixels, Result>,
 ): Promise<number> {
-  const { label, images, output, read } = task;
+  const { label, images, output, read, compute, write } = task;
   const started = performance.now();
   const progress = context.console.progress(label, images.length);
   let done = 0;
@@ -32,11 +44,23 @@ export async function forEachImage<T>(
     return { opened, pixels: await read(opened) };
   };
   const { signal } = context;
-  for await (const { opened, pixels } of readAhead(images.length, open, { signal })) {
-    await work(pixels, opened);
+  const finish = async (input: OpenInput, pixels: Pixels, result: Result) => {
+    await write(result, input, pixels);
     done++;
-    progress.update(done, opened.name);
-    context.console.event('image', { name: opened.name, file: opened.file, done, total: images.length });
+    progress.update(done, input.name);
+    context.console.event('image', { name: input.name, file: input.file, done, total: images.length });
+  };
+  let writing = Promise.resolve();
+  try {
+    for await (const { opened, pixels } of readAhead(images.length, open, { signal })) {
+      const [result] = await Promise.all([compute(pixels, opened), writing]);
+      writing = finish(opened, pixels, result);
+      // A failure is reported when the next image is done; until then nobody awaits it.
+      writing.catch(() => {});
+    }
+    await writing;
+  } finally {
+    await Promise.allSettled([writing]);
   }
   progress.stop();
   return (performance.now() - started) / 1000;

@@ -1,5 +1,6 @@
-import { readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
+import { globSync, isDynamicPattern } from 'tinyglobby';
 import { IMAGE_EXTENSIONS } from '../data/image-files.js';
 import { DataError } from '../errors.js';
 
@@ -10,23 +11,27 @@ export interface InputImage {
 }
 
 /**
- * The images behind a list of files and folders, in a fixed order. Folders are searched to any depth and keep their
- * structure in the names; `outputFolder` is left out of the search, so that a second run does not eat its own results.
+ * The images behind a list of files, folders and glob patterns, in a fixed order. Folders are searched to any depth. Folders,
+ * and patterns below their part without wildcards, keep their structure in the names; `outputFolder` is left out of the
+ * search, so that a second run does not eat its own results. Nothing is read but the folders.
  */
 export function collectImages(inputs: string[], outputFolder: string): InputImage[] {
   const images: InputImage[] = [];
+  const leaveOut = path.resolve(outputFolder);
   for (const input of inputs) {
-    if (isFolder(input)) {
-      const found = imagesUnder(input, path.resolve(outputFolder));
-      if (found.length === 0) {
-        throw new DataError(
-          `No image in the folder ${input}; expected files that end in ${IMAGE_EXTENSIONS.join(', ')}`,
-        );
-      }
-      images.push(...found);
-    } else {
+    // A file may have a name that looks like a pattern.
+    const isPattern = !existsSync(input) && isDynamicPattern(input);
+    if (!isPattern && !isFolder(input)) {
       images.push({ file: input, name: path.parse(input).name });
+      continue;
     }
+    const found = isPattern ? imagesLike(input, leaveOut) : imagesUnder(input, leaveOut);
+    if (found.length === 0) {
+      throw new DataError(
+        `No image ${isPattern ? 'matches' : 'in the folder'} ${input}; expected files that end in ${IMAGE_EXTENSIONS.join(', ')}`,
+      );
+    }
+    for (const image of found) images.push(image);
   }
   refuseEqualNames(images);
   return images;
@@ -51,14 +56,36 @@ function imagesUnder(root: string, leaveOut: string): InputImage[] {
       const file = path.join(folder, entry.name);
       if (path.resolve(file) === leaveOut || entry.name.startsWith('.')) continue;
       if (entry.isDirectory()) visit(file);
-      else if (IMAGE_EXTENSIONS.includes(path.extname(entry.name).toLowerCase())) {
-        const { dir, name } = path.parse(path.relative(root, file));
-        images.push({ file, name: path.posix.join(dir.split(path.sep).join('/'), name) });
-      }
+      else if (isImage(entry.name)) images.push(imageBelow(root, file));
     }
   };
   visit(root);
   return images;
+}
+
+function imagesLike(pattern: string, leaveOut: string): InputImage[] {
+  const parts = pattern.split('/');
+  const root =
+    parts
+      .slice(
+        0,
+        parts.findIndex((part) => isDynamicPattern(part)),
+      )
+      .join('/') || (parts[0] === '' ? '/' : '.');
+  return globSync(pattern, { expandDirectories: false })
+    .filter((file) => isImage(file) && !path.resolve(file).startsWith(leaveOut + path.sep))
+    .sort()
+    .map((file) => imageBelow(root, file));
+}
+
+function isImage(file: string): boolean {
+  return IMAGE_EXTENSIONS.includes(path.extname(file).toLowerCase());
+}
+
+/** Named by its place below `root`. */
+function imageBelow(root: string, file: string): InputImage {
+  const { dir, name } = path.parse(path.relative(root, file));
+  return { file, name: path.posix.join(dir.split(path.sep).join('/'), name) };
 }
 
 function refuseEqualNames(images: InputImage[]): void {

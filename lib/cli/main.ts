@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { CommanderError } from 'commander';
+import { oneLine } from '../format.js';
 import { EXIT_USAGE } from './exit.js';
-import { oneLine } from './format.js';
 import { createProgram } from './program.js';
 
 const program = createProgram();

@@ -49,20 +49,20 @@ export async function findNetwork(kind: NetworkKind, options: NetworkOptions): P
     await requireDevice(device);
     return { file: weights, config: await configAround(weights), device };
   }
-  const { readSummary, stageWeights } = await import('../run/run-folder.js');
+  const { readSummary, stageWeights } = await import('../run/run-files.js');
   const config = await openRunConfig(run!);
   const found = chooseStage(kind, await readSummary(run!), run!, stage);
   await requireDevice(device);
   return { file: stageWeights(run!, found), config, device };
 }
 
-/** The config of the run in `folder`. */
-export async function openRunConfig(folder: string): Promise<Config> {
+/** The config of the run in `folder`, with the assignments of `--set`. */
+export async function openRunConfig(folder: string, set: readonly string[] = []): Promise<Config> {
   if (!existsSync(path.join(folder, 'config.yaml'))) {
     throw new DataError(`${folder} is no run folder: it holds no config.yaml`);
   }
-  const { resumeConfig } = await import('../run/run-folder.js');
-  return resumeConfig(folder);
+  const { resumeConfig } = await import('../run/run-files.js');
+  return resumeConfig(folder, { set });
 }
 
 /** The finished stage that is wanted, or the newest that left a network of this kind. */
@@ -87,7 +87,7 @@ function chooseStage(kind: NetworkKind, summary: RunSummary, run: string, wanted
 async function configAround(weights: string): Promise<Config | null> {
   const run = path.resolve(weights, '..', '..', '..');
   if (!existsSync(path.join(run, 'config.yaml'))) return null;
-  const { resumeConfig } = await import('../run/run-folder.js');
+  const { resumeConfig } = await import('../run/run-files.js');
   // Only a convenience here: whatever is wrong with that config, the weights are good without it.
   return resumeConfig(run).catch(() => null);
 }

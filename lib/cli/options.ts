@@ -50,6 +50,17 @@ export function parseRatio(text: string): number {
   return value;
 }
 
+/** '0.5,1,1.5' as factors from ⅛ to 8. */
+export function parseScales(text: string): number[] {
+  const scales = text.split(',').map((part) => (part.trim() === '' ? Number.NaN : Number(part)));
+  if (!scales.every((scale) => scale >= 1 / 8 && scale <= 8)) {
+    throw new InvalidArgumentError(
+      'Expected numbers from 0.125 to 8 with commas between, such as 0.75,1,1.25.',
+    );
+  }
+  return scales;
+}
+
 /** A whole number of at least 0. */
 export function parseCount(text: string): number {
   const value = Number(text);

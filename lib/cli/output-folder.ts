@@ -1,5 +1,4 @@
-import { accessSync, constants, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
-import path from 'node:path';
+import { accessSync, constants, mkdirSync, statSync } from 'node:fs';
 import { DataError } from '../errors.js';
 
 /** Makes `folder` (and its parents) and checks that files can be made in it, before any work is spent on them. */
@@ -30,18 +29,5 @@ function reason(code: string | undefined): string {
       return 'no space is left on the disk';
     default:
       return code ?? 'unknown error';
-  }
-}
-
-/** Removes what writers had under a temporary name when they were cut off. Whole files are never touched. */
-export function removeTemporaryFiles(folder: string): void {
-  let names: string[];
-  try {
-    names = readdirSync(folder, { recursive: true, encoding: 'utf8' });
-  } catch {
-    return;
-  }
-  for (const name of names) {
-    if (/\.tmp[^/\\]*$/.test(name)) rmSync(path.join(folder, name), { force: true, recursive: true });
   }
 }

@@ -6,6 +6,7 @@ import { addEvaluateCommand } from './commands/evaluate.js';
 import { addExportCommand } from './commands/export.js';
 import { addInfoCommand } from './commands/info.js';
 import { addPseudoLabelCommand } from './commands/pseudo-label.js';
+import { addReportCommand } from './commands/report.js';
 import { addResumeCommand } from './commands/resume.js';
 import { addSegmentCommand } from './commands/segment.js';
 import { addTrainCommand } from './commands/train.js';
@@ -30,6 +31,7 @@ export function createProgram(): Command {
   addDemoCommand(program);
   addTrainCommand(program);
   addResumeCommand(program);
+  addReportCommand(program);
   addTranslateCommand(program);
   addPseudoLabelCommand(program);
   addSegmentCommand(program);

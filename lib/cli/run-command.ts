@@ -1,8 +1,8 @@
 import { BidisegError } from '../errors.js';
+import { oneLine } from '../format.js';
+import { removeTemporaryFiles } from '../run/temporary-files.js';
 import { Console } from './console.js';
 import { EXIT_FAILURE, EXIT_USAGE, Interruption, QuietFailure, UsageError } from './exit.js';
-import { oneLine } from './format.js';
-import { removeTemporaryFiles } from './output-folder.js';
 
 /** What a command gets from the process around it. */
 export interface CommandContext {
@@ -13,9 +13,11 @@ export interface CommandContext {
   kept: () => string;
   /** Folders the command writes into. */
   readonly outputs: string[];
+  /** After a signal, what is under way gets this long to end by itself, in milliseconds; then the process ends anyway. */
+  graceMs: number;
 }
 
-/** After a signal, the running step gets this long to end by itself; the promise to the user is two seconds. */
+/** The promise to the user is two seconds. */
 const GRACE_MS = 1500;
 /** After the last word, open handles get this long to close by themselves. */
 const LINGER_MS = 500;
@@ -31,6 +33,7 @@ export async function runCommand(
     signal: controller.signal,
     kept: () => '',
     outputs: [],
+    graceMs: GRACE_MS,
   };
   listenForTheEnd(controller, context);
   try {
@@ -76,11 +79,12 @@ function listenForTheEnd(controller: AbortController, context: CommandContext): 
     // Also for the case that nothing is left to wait for and the process ends before the command has noticed.
     process.exitCode = interruption.exitCode;
     controller.abort(interruption);
+    if (context.graceMs === Infinity) return;
     setTimeout(() => {
       context.console.endProgress();
       report(interruption, context);
       leaveNow(signal, context);
-    }, GRACE_MS).unref();
+    }, context.graceMs).unref();
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);

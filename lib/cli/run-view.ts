@@ -1,7 +1,7 @@
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
+import { duration, percent, signedPercent } from '../format.js';
 import type { ProgressEvent, RunEvent, RunSummary, StageRecord, StepEvent } from '../training/events.js';
-import { duration, percent, signedPercent } from './format.js';
 import type { Progress } from './progress.js';
 import type { CommandContext } from './run-command.js';
 import { table } from './table.js';
@@ -36,8 +36,11 @@ class RunView {
   readonly #context: CommandContext;
   readonly #folder: string;
   readonly #finished: StageRecord[] = [];
+  /** What was saved of the running stage, in words. */
+  #saved = '';
   #summary: RunSummary | undefined;
   #stage = '';
+  #label = '';
   #progress: Progress | undefined;
   /** What the progress display is about. */
   #task = '';
@@ -46,11 +49,15 @@ class RunView {
   constructor(context: CommandContext, run: { folder: string; resumeCommand: string }) {
     this.#context = context;
     this.#folder = shortPath(run.folder);
-    context.kept = () =>
-      this.#finished.length === 0
+    // Saving the state may take long on a slow disk; who does not want to wait sends a second signal.
+    context.graceMs = Number.POSITIVE_INFINITY;
+    context.kept = () => {
+      const stages = this.#finished.map(({ label }) => label).join(', ');
+      const kept = [stages && `finished stages (${stages})`, this.#saved].filter((part) => part !== '');
+      return kept.length === 0
         ? `no stage was finished in ${this.#folder}`
-        : `finished stages (${this.#finished.map(({ label }) => label).join(', ')}) are kept in ${this.#folder}; ` +
-          `go on with: ${run.resumeCommand}`;
+        : `${kept.join(' and ')} are kept in ${this.#folder}; go on with: ${run.resumeCommand}`;
+    };
   }
 
   show(event: RunEvent): void {
@@ -64,7 +71,12 @@ class RunView {
         break;
       case 'stage-start':
         this.#stage = `[${event.index + 1}/${event.count}] ${event.label}`;
+        this.#label = event.label;
         this.#task = '';
+        if (event.stepsBefore > 0) console.note(`${this.#stage}  goes on after step ${event.stepsBefore}`);
+        break;
+      case 'checkpoint':
+        this.#saved = `the first ${event.step} steps of ${this.#label}`;
         break;
       case 'step':
         this.#showProgress('training', event.step, event.steps, `loss ${event.losses.total.toFixed(3)}`);
@@ -77,6 +89,7 @@ class RunView {
         break;
       case 'stage-end':
         this.#finished.push(event.record);
+        this.#saved = '';
         console.note(
           `${event.loaded ? event.record.label : this.#stage}  ${describeStage(event.record, event.loaded)}`,
         );
@@ -89,20 +102,21 @@ class RunView {
 
   finish(): void {
     const stages = this.#summary?.stages ?? this.#finished;
-    const summaryFile = path.join(this.#folder, 'summary.json');
-    const pictures = picturesOf(this.#folder);
+    const report = path.join(this.#folder, 'report.html');
+    const hasReport = existsSync(report);
     this.#context.console.result(
       {
         folder: path.resolve(this.#folder),
-        pictures: pictures.map((file) => path.resolve(file)),
+        report: hasReport ? path.resolve(report) : null,
         ...this.#summary,
       },
       [
         '',
         stageTable(stages),
         '',
-        ...pictures.map((file) => `picture   ${file}`),
-        `summary   ${summaryFile}`,
+        ...(hasReport ? [`report    ${report}`] : []),
+        `pictures  ${path.join(this.#folder, 'pictures')}`,
+        `summary   ${path.join(this.#folder, 'summary.json')}`,
       ].join('\n'),
     );
   }
@@ -123,18 +137,6 @@ class RunView {
     // The result says the same, and more.
     if (type !== 'run-end') this.#context.console.event(type, data);
   }
-}
-
-/** A run's pictures in the order in which they were made, those of stages that were complete already among them. */
-function picturesOf(folder: string): string[] {
-  const pictures = path.join(folder, 'pictures');
-  if (!existsSync(pictures)) return [];
-  return readdirSync(pictures)
-    .filter((name) => name.endsWith('.png'))
-    .map((name) => path.join(pictures, name))
-    .map((file) => ({ file, time: statSync(file).mtimeMs }))
-    .sort((one, other) => one.time - other.time)
-    .map(({ file }) => file);
 }
 
 function isLast(event: StepEvent | ProgressEvent): boolean {

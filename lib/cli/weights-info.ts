@@ -1,6 +1,6 @@
+import { bytesText, counted } from '../format.js';
 import type { WeightsFile } from '../io/weights-file.js';
 import type { Architecture } from '../io/weights-metadata.js';
-import { bytesText, counted } from './format.js';
 
 /** What `bidiseg info FILE` tells about a weights file; only its header is read. */
 export async function weightsInfo(file: string): Promise<{ data: object; rows: [string, string][] }> {

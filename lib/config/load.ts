@@ -6,6 +6,7 @@ import { describe } from '../validate.js';
 import { isTable, type Layer, nearest, parseLayers } from './parse.js';
 import { PRESETS, type PresetName } from './presets.js';
 import { type Config, configSchema, type PartialConfig } from './schema.js';
+import { toCurrentVersion } from './version.js';
 
 /**
  * Reads a config file (YAML, or JSON when its name ends in `.json`). A key's value comes from the last of these that
@@ -18,7 +19,7 @@ import { type Config, configSchema, type PartialConfig } from './schema.js';
  * @throws ConfigError that names the file or assignment, the key path, what was found and what was expected
  */
 export async function loadConfig(file: string, options: { set?: readonly string[] } = {}): Promise<Config> {
-  const layer = { name: file, values: parseText(file, await readText(file)) };
+  const layer = { name: file, values: toCurrentVersion(file, parseText(file, await readText(file))) };
   return resolve([layer, ...(options.set ?? []).map(parseAssignment)], path.dirname(path.resolve(file)));
 }
 

@@ -44,6 +44,7 @@ const cpuSmall: PartialConfig = {
   },
   selfTraining: { method: 'per-class', order: 'probabilities', inclusive: true },
   loop: { rounds: 1, selfTrainingRounds: 2 },
+  checkpoint: { every: 100 },
   logEvery: 20,
 };
 

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { type ClassSubset, LABEL_MAP_NAMES } from '../data/label-maps.js';
 
 /*
  * The one source of every option's type, range and default. A message given to zod here is the *expected* half of an
@@ -61,12 +62,11 @@ export const scheduleSchema = z.discriminatedUnion(
   'one of poly, step, constant',
 );
 
-const LABEL_MAP =
-  'one of identity, cityscapes, gta5, synthia, or a table of label id (0 to 65535): class index';
+const LABEL_MAP = `one of ${LABEL_MAP_NAMES.join(', ')}, or a table of label id (0 to 65535): class index`;
 
 const labelMapSchema = z.union(
   [
-    choice('identity', 'cityscapes', 'gta5', 'synthia'),
+    choice(...LABEL_MAP_NAMES),
     z.record(z.string().regex(/^\d{1,5}$/), integer(0, 255), LABEL_MAP).refine((map) => {
       const ids = Object.keys(map).map(Number);
       return ids.length > 0 && ids.every((id) => id <= 0xffff);
@@ -112,6 +112,10 @@ const classNamesSchema = z
   .max(255, CLASS_NAMES)
   .refine((names) => new Set(names).size === names.length, CLASS_NAMES);
 
+const CLASS_SUBSET_NAMES = ['synthia-16', 'synthia-13'] as const satisfies ClassSubset[];
+
+const MEAN_CLASSES = `one of ${CLASS_SUBSET_NAMES.join(', ')}, or a list of class names`;
+
 const dataSchema = section({
   /** What the other paths of this section are relative to; itself relative to the config file. null: see `embedded`. */
   root: text('a folder').nullable().default(null),
@@ -124,6 +128,11 @@ const dataSchema = section({
   palette: z.array(colour, 'a list of colours [red, green, blue]').nullable().default(null),
   /** The class index that means "no label". */
   ignoreIndex: integer(0, 255).default(255),
+  /** The classes that means of evaluation are taken over: names, or a part of Cityscapes' classes. null: all. */
+  meanClasses: z
+    .union([choice(...CLASS_SUBSET_NAMES), z.array(text('a class name')).min(1)], MEAN_CLASSES)
+    .nullable()
+    .default(null),
   /** Labelled images of the source domain. */
   source: labelledImages(),
   target: section({
@@ -275,6 +284,22 @@ export const selfTrainingSchema = section({
   inclusive: boolean().default(false),
 });
 
+/** What becomes of a training step with a loss or gradient that is NaN or infinite; it is never applied. */
+export const nonFiniteSchema = section({
+  /** stop: the run ends with an error that names the images. skip: it warns and goes on with the next step. */
+  policy: choice('stop', 'skip').default('stop'),
+  /** The most steps in a row that may be skipped; one more ends the run. */
+  limit: integer(1).default(10),
+});
+
+/** How often a stage is saved while it runs, so that it can go on from there. */
+export const checkpointSchema = section({
+  /** Training steps, or images to pseudo-label, from one checkpoint to the next. */
+  every: integer(1).default(1000),
+  /** The newest so many are kept, in case that one turns out to be unreadable. */
+  keep: integer(1, 1000).default(2),
+});
+
 /** Algorithm 1's K and N. */
 export const loopSchema = section({
   /** K; 0 trains M⁽⁰⁾ alone. */
@@ -304,6 +329,8 @@ export const configSchema = section({
   translation: translationSchema.prefault({}),
   selfTraining: selfTrainingSchema.prefault({}),
   loop: loopSchema.prefault({}),
+  nonFinite: nonFiniteSchema.prefault({}),
+  checkpoint: checkpointSchema.prefault({}),
   /** Steps between two lines of the event log; each holds the means over the steps between. */
   logEvery: integer(1).default(100),
   /** Images shown for each stage; 0 writes no pictures. */
@@ -357,6 +384,7 @@ export type SegmentationOptions = z.output<typeof segmentationSchema>;
 export type TranslationOptions = z.output<typeof translationSchema>;
 export type SelfTrainingOptions = z.output<typeof selfTrainingSchema>;
 export type LoopOptions = z.output<typeof loopSchema>;
+export type NonFiniteOptions = z.output<typeof nonFiniteSchema>;
 export type SizePair = [width: number, height: number];
 
 /** Part of a `ConfigInput`, as presets and config files give it. */

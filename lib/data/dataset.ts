@@ -1,7 +1,8 @@
-import { readdir, readFile } from 'node:fs/promises';
-import { basename, dirname, extname, join, resolve } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
 import { DataError } from '../errors.js';
 import { checkInteger, checkString, invalidArgument } from '../validate.js';
+import { duplicateName, filesByName, labelsByName, nameOf, requireAll } from './file-names.js';
 import {
   IMAGE_EXTENSIONS,
   type ImageSize,
@@ -16,7 +17,9 @@ import { type LabelMap, type LabelMapName, labelMap } from './label-maps.js';
 
 /** One image of a data set and, where it has one, its label map. */
 export interface DatasetEntry {
-  /** The image's base name without its ending; no other entry has it. */
+  /**
+   * The image's base name without its extension, and without the `_leftImg8bit` of Cityscapes; no other entry has it.
+   */
   readonly name: string;
   /** The image file. */
   readonly image: string;
@@ -33,8 +36,9 @@ export interface LabelOptions {
   /** Value of pixels that belong to no class, 0–255; default 255. */
   ignoreIndex?: number;
   /**
-   * Whether a label file must be as large as its image; default true. False is for images that were made from
-   * others, such as translated ones, whose label files kept their size: both are resized to what is asked.
+   * Whether a label file must be as large as its image. False is for images that were made from others, such as
+   * translated ones, whose label files kept their size: both are resized to what is asked. Default true, but false
+   * for 'gta5': two of its published pairs (15188 and 17705) differ, which should not end a training.
    */
   sameSize?: boolean;
 }
@@ -69,8 +73,8 @@ export class ImageDataset {
 
   /**
    * All images (PNG, JPEG, WebP, TIFF) of a folder and its subfolders, in the order of their names. With
-   * `labels`, each image needs the PNG of the same base name somewhere in that folder; label files that belong
-   * to no image are left alone.
+   * `labels`, each image needs the PNG of the same base name somewhere in that folder, or as Cityscapes has it,
+   * FRAME_gtFine_labelIds.png for FRAME_leftImg8bit.png; label files that belong to no image are left alone.
    *
    * @throws {DataError} when a folder is missing or holds no image, a label file is missing, or a base name
    *   stands twice
@@ -90,8 +94,12 @@ export class ImageDataset {
     if (options.labels === undefined) return new ImageDataset(entries, undefined);
 
     const labelFolder = checkString('labels', options.labels);
-    const labels = await filesByName(labelFolder, ['.png']);
-    requireAll(entries, labels, (names) => `${labelFolder}: holds no label PNG for ${names} of ${folder}`);
+    const labels = await labelsByName(labelFolder);
+    requireAll(
+      [...images.keys()],
+      labels,
+      (names) => `${labelFolder}: holds no label PNG for ${names} of ${folder}`,
+    );
     return new ImageDataset(
       entries.map((entry): DatasetEntry => ({ ...entry, label: labels.get(entry.name)! })),
       resolveLabels(options),
@@ -204,7 +212,7 @@ export class ImageDataset {
    * @throws {DataError} when the folder cannot be read or a base name stands twice
    */
   async withLabels(folder: string, options: LabelOptions = {}): Promise<ImageDataset> {
-    const labels = await filesByName(folder, ['.png']);
+    const labels = await labelsByName(folder);
     const entries = this.#entries.flatMap(({ name, image }): DatasetEntry[] => {
       const label = labels.get(name);
       return label === undefined ? [] : [{ name, image, label }];
@@ -220,7 +228,8 @@ export class ImageDataset {
    */
   async withImages(folder: string): Promise<ImageDataset> {
     const images = await filesByName(folder, IMAGE_EXTENSIONS);
-    requireAll(this.#entries, images, (names) => `${folder}: holds no image named ${names}`);
+    const names = this.#entries.map(({ name }) => name);
+    requireAll(names, images, (missing) => `${folder}: holds no image named ${missing}`);
     return new ImageDataset(
       this.#entries.map((entry): DatasetEntry => ({ ...entry, image: images.get(entry.name)! })),
       this.#labels && { ...this.#labels, sameSize: false },
@@ -230,7 +239,7 @@ export class ImageDataset {
 
 function resolveLabels(options: LabelOptions): Labels {
   const map = labelMap(options.labelMap ?? 'identity');
-  const { classCount = map.classCount, ignoreIndex = 255, sameSize = true } = options;
+  const { classCount = map.classCount, ignoreIndex = 255, sameSize = map.name !== 'gta5' } = options;
   // Asking for the table here reports a label map that does not fit before any file is read.
   map.table(classCount, ignoreIndex);
   return { labelMap: map, classCount, ignoreIndex, sameSize };
@@ -252,53 +261,6 @@ function checkCrop({ crop, size }: View, image: ImageSize, file: string): void {
 
 function sizeText({ width, height }: ImageSize): string {
   return `${width}×${height}`;
-}
-
-function nameOf(file: string): string {
-  return basename(file, extname(file));
-}
-
-function duplicateName(place: string, name: string, one: string, other: string): DataError {
-  return new DataError(
-    `${place}: found the name '${name}' twice (${one} and ${other}), expected each base name once`,
-  );
-}
-
-function requireAll(
-  entries: readonly DatasetEntry[],
-  files: ReadonlyMap<string, string>,
-  message: (names: string) => string,
-): void {
-  const missing = entries.filter(({ name }) => !files.has(name));
-  if (missing.length === 0) return;
-  const names = missing.slice(0, 3).map(({ name }) => `'${name}'`);
-  if (missing.length > names.length) names.push(`${missing.length - names.length} more`);
-  throw new DataError(message(names.join(', ')));
-}
-
-/** The files of these endings in a folder and its subfolders by base name, sorted; hidden ones are left out. */
-async function filesByName(folder: string, extensions: readonly string[]): Promise<Map<string, string>> {
-  const found = await listFolder(folder);
-  const files = found
-    .filter((file) => extensions.includes(extname(file).toLowerCase()) && !basename(file).startsWith('.'))
-    .map((file) => ({ name: nameOf(file), file: join(folder, file) }))
-    // By code unit, not by locale, so that the order is the same on every machine.
-    .sort((one, other) => (one.name < other.name ? -1 : one.name > other.name ? 1 : 0));
-  const byName = new Map<string, string>();
-  for (const { name, file } of files) {
-    const twin = byName.get(name);
-    if (twin !== undefined) throw duplicateName(folder, name, twin, file);
-    byName.set(name, file);
-  }
-  return byName;
-}
-
-async function listFolder(folder: string): Promise<string[]> {
-  try {
-    return await readdir(folder, { recursive: true });
-  } catch (error) {
-    throw new DataError(`${folder}: cannot be listed: ${(error as Error).message}`, { cause: error });
-  }
 }
 
 async function readText(file: string): Promise<string> {

@@ -66,9 +66,9 @@ const LOOKUPS_AT_ONCE = 2 ** 19;
 export const IMAGE_EXTENSIONS: readonly string[] = ['.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff'];
 
 /**
- * Reads an image as 8-bit sRGB; greyscale, alpha, 16-bit and CMYK are converted. Resizing is bicubic; an
- * enlarged image lies half a pixel to the right and below of where its pixel centres should be, as libvips has
- * it. An orientation tag (EXIF) is ignored, since label maps are drawn on the pixels as they are stored.
+ * Reads an image as 8-bit sRGB; greyscale, alpha, 16-bit and CMYK are converted. Resizing is bicubic (Catmull-Rom,
+ * a = −½), with the kernel widened where it shrinks, as Pillow's BICUBIC. An orientation tag (EXIF) is ignored,
+ * since label maps are drawn on the pixels as they are stored.
  *
  * @param size default: the image's own
  * @throws {DataError} when the file is missing, unreadable, corrupt, truncated or too large
@@ -100,9 +100,11 @@ export async function openImage(file: string): Promise<ImageFile<RgbImage>> {
     width,
     height,
     async decode({ size = { width, height }, crop, flip = false } = {}) {
-      let pipeline = decoder(bytes)
-        .removeAlpha()
-        .toColourspace('srgb')
+      let pipeline = decoder(bytes).removeAlpha().toColourspace('srgb');
+      if (size.width > width || size.height > height) {
+        pipeline = await explainFailure(file, enlarge(pipeline, { width, height }, size));
+      }
+      pipeline = pipeline
         // Shrinking while a JPEG is decoded would be quicker but not bicubic. Asking for the image's own size
         // changes no pixel, but makes the crop come after mirroring whether or not there is something to resize.
         .resize(size.width, size.height, { fit: 'fill', kernel: 'cubic', fastShrinkOnLoad: false })
@@ -254,6 +256,30 @@ export async function writeFileAtomically(file: string, bytes: Uint8Array | stri
     await rm(temporary, { force: true }).catch(() => {});
     throw new DataError(`${file}: cannot be written: ${(error as Error).message}`, { cause: error });
   }
+}
+
+/** How far a cubic kernel reaches beyond the border, and one more. */
+const MARGIN = 3;
+
+/**
+ * The image, where it is narrower or lower than `size`, enlarged to that, with pixel centres where they belong:
+ * x′ + ½ = s (x + ½). sharp's own resizing puts an enlarged image half a pixel too far to the right and below.
+ */
+async function enlarge(pipeline: Sharp, from: ImageSize, size: ImageSize): Promise<Sharp> {
+  const [width, height] = [Math.max(from.width, size.width), Math.max(from.height, size.height)];
+  const [x, y] = [width / from.width, height / from.height];
+  const margins = { left: MARGIN, right: MARGIN, top: MARGIN, bottom: MARGIN };
+  const framed = await rawBuffer(pipeline.extend({ ...margins, extendWith: 'copy' }));
+  const offsets = { idx: 0.5 - 0.5 / x - MARGIN, idy: 0.5 - 0.5 / y - MARGIN };
+  const enlarged = await rawBuffer(framed.affine([x, 0, 0, y], { interpolator: 'bicubic', ...offsets }));
+  return enlarged.extract({ left: 0, top: 0, width, height });
+}
+
+/** Carries out a pipeline, as the start of another: sharp does its operations in an order of its own. */
+async function rawBuffer(pipeline: Sharp): Promise<Sharp> {
+  const { data, info } = await pipeline.raw().toBuffer({ resolveWithObject: true });
+  const { width, height, channels } = info;
+  return sharp(data, { raw: { width, height, channels } });
 }
 
 function nearest(position: number, from: number, to: number): number {

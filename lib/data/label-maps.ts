@@ -50,6 +50,27 @@ export const CAMVID: ClassList = classList({
 export const SYNTHIA_16_CLASSES: readonly number[] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18];
 export const SYNTHIA_13_CLASSES: readonly number[] = [0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18];
 
+/** Parts of Cityscapes' classes that results are reported on. */
+export const CLASS_SUBSETS = { 'synthia-16': SYNTHIA_16_CLASSES, 'synthia-13': SYNTHIA_13_CLASSES } as const;
+export type ClassSubset = keyof typeof CLASS_SUBSETS;
+
+/**
+ * The indices among `names` of some classes, given by their names or as a known part of Cityscapes' classes.
+ *
+ * @throws {InvalidArgumentError} when `names` lacks one of them
+ */
+export function classIndices(classes: ClassSubset | readonly string[], names: readonly string[]): number[] {
+  const wanted =
+    typeof classes === 'string' ? CLASS_SUBSETS[classes].map((index) => CITYSCAPES.names[index]!) : classes;
+  return wanted.map((name) => {
+    const index = names.indexOf(name);
+    if (index < 0) {
+      throw new InvalidArgumentError(`There is no class '${name}'; expected some of ${names.join(', ')}`);
+    }
+    return index;
+  });
+}
+
 // Label id of each train id 0 … 18, and of each SYNTHIA id the train id.
 const CITYSCAPES_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
 const SYNTHIA_TRAIN_IDS = [
@@ -75,7 +96,7 @@ const SYNTHIA_TRAIN_IDS = [
 ] as const;
 
 /** The label maps that have a name. */
-export const LABEL_MAP_NAMES = ['identity', 'cityscapes', 'gta5', 'synthia'] as const;
+export const LABEL_MAP_NAMES = ['identity', 'cityscapes', 'gta5', 'synthia', 'camvid'] as const;
 export type LabelMapName = (typeof LABEL_MAP_NAMES)[number];
 
 /** In a table of {@link LabelMap.table}: an id that the map does not know. */
@@ -114,15 +135,18 @@ export class LabelMap {
    * The lookup table for every 16-bit id: a class below `classCount`, or `ignoreIndex`, or {@link UNKNOWN_ID}.
    * The ignore index itself always stays what it is, unless the map gives that id a class.
    *
-   * @throws {InvalidArgumentError} when the map gives classes beyond `classCount`
+   * @throws {InvalidArgumentError} when the map gives classes beyond `classCount`, other than the ignore index
    */
   table(classCount: number, ignoreIndex: number): Uint16Array {
     checkInteger('classCount', classCount, 1, 256);
     checkInteger('ignoreIndex', ignoreIndex, 0, 255);
-    if (this.#classes !== 'identity' && this.classCount > classCount) {
-      throw new InvalidArgumentError(
-        `The label map '${this.name}' gives classes up to ${this.classCount - 1}, but there are ${classCount} classes (0–${classCount - 1})`,
-      );
+    if (this.#classes !== 'identity') {
+      const highest = Math.max(...[...this.#classes.values()].filter((value) => value !== ignoreIndex));
+      if (highest >= classCount) {
+        throw new InvalidArgumentError(
+          `The label map '${this.name}' gives classes up to ${highest}, but there are ${classCount} classes (0–${classCount - 1})`,
+        );
+      }
     }
     const key = classCount * 256 + ignoreIndex;
     let table = this.#tables.get(key);
@@ -158,6 +182,11 @@ const named: Record<LabelMapName, LabelMap> = {
     othersIgnored: true,
     firstOfThreeChannels: true,
   }),
+  camvid: new LabelMap({
+    name: 'camvid',
+    classes: new Map(CAMVID.names.map((_, index) => [index, index])),
+    othersIgnored: true,
+  }),
 };
 
 /**
@@ -166,7 +195,9 @@ const named: Record<LabelMapName, LabelMap> = {
  * - `'identity'`: the file holds class indices; an id ≥ the class count that is not the ignore index is an error.
  * - `'cityscapes'`, `'gta5'`: label ids to the 19 train ids; every other id is ignored.
  * - `'synthia'`: the same from the first channel of 16-bit RGB files.
- * - an object: ids 0–65535 to classes 0–255; an id that is neither a key nor the ignore index is an error.
+ * - `'camvid'`: the class indices of its 11-class version; every other id (11, void) is ignored.
+ * - an object: ids 0–65535 to classes 0–255, or to the ignore index; an id that is neither a key nor the ignore
+ *   index is an error.
  *
  * @throws {InvalidArgumentError} for an unknown name, an empty object, or an id or class out of range
  */

@@ -26,7 +26,9 @@ export async function castWeights(
     const { dtype: from } = callSync(() => native.tensorInfo(entry.tensor));
     if (from === dtype || !from.includes('float')) continue;
     if (dtype === 'float16') await checkFloat16(file, entry, from === 'float64' ? 'float64' : 'float32');
-    const cast = await call(() => native.tensorTo(entry.tensor, { device: 'cpu', dtype }));
+    const cast = await call(() =>
+      native.tensorTo(entry.tensor, { device: 'cpu', dtype, memoryFormat: 'preserve' }),
+    );
     entry.tensor.dispose();
     entry.tensor = cast;
   }
@@ -37,7 +39,7 @@ async function checkFloat16(
   { name, tensor }: { name: string; tensor: TensorHandle },
   dtype: 'float32' | 'float64',
 ): Promise<void> {
-  const wide = await call(() => native.tensorTo(tensor, { device: 'cpu', dtype }));
+  const wide = await call(() => native.tensorTo(tensor, { device: 'cpu', dtype, memoryFormat: 'preserve' }));
   const values = (await call(() => native.tensorData(wide)).finally(() => wide.dispose())) as Float32Array;
   const tooLarge = values.find((value) => Number.isFinite(value) && Math.abs(value) >= FLOAT16_OVERFLOW);
   if (tooLarge !== undefined) {

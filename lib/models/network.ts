@@ -1,5 +1,5 @@
 import { native } from '../binding.js';
-import type { NetworkHandle, StateEntry, TensorHandle } from '../binding-types.js';
+import type { NetworkDtype, NetworkHandle, StateEntry, TensorHandle } from '../binding-types.js';
 import { DataError } from '../errors.js';
 import { writeSafetensors } from '../io/safetensors.js';
 import { castWeights, WEIGHTS_DTYPES, type WeightsDtype } from '../io/weights-dtype.js';
@@ -8,6 +8,13 @@ import { encodeDescription, type WeightsDescription } from '../io/weights-metada
 import { call, callSync, handleOf, NativeObject } from '../native-object.js';
 import { Tensor } from '../tensor.js';
 import { checkChoice, checkInteger } from '../validate.js';
+
+export type { NetworkDtype } from '../binding-types.js';
+
+/** @internal The option `dtype`, checked; default float32. */
+export function checkDtype(dtype: NetworkDtype | undefined): NetworkDtype {
+  return checkChoice('dtype', dtype ?? 'float32', ['float32', 'float64']);
+}
 
 export interface SaveOptions {
   /**
@@ -64,12 +71,17 @@ export class Network extends NativeObject<NetworkHandle> {
     this.#description = description;
   }
 
+  /** Of the weights, and so of what forward() takes and gives. */
+  get dtype(): NetworkDtype {
+    return callSync(() => native.networkDtype(this.handle));
+  }
+
   /** How many numbers the network has learnt or can learn; buffers do not count. */
   get parameterCount(): number {
     return callSync(() => native.networkParameterCount(this.handle));
   }
 
-  /** The network's output for `input`; shapes are those of the subclass. */
+  /** The network's output for `input`, which has its dtype; shapes are those of the subclass. */
   async forward(input: Tensor, options: { signal?: AbortSignal } = {}): Promise<Tensor> {
     const output = await call(
       (token) => native.networkForward(this.handle, handleOf('input', input, Tensor), token),
@@ -129,7 +141,7 @@ export class Network extends NativeObject<NetworkHandle> {
     await call(() => native.networkLoadState(this.handle, names, tensors));
   }
 
-  /** Makes this network's weights and running statistics equal to those of `other`, a network of the same shape. */
+  /** Gives this network the weights and running statistics of `other`, a network of the same shape, in its own dtype. */
   async copyFrom(other: Network): Promise<void> {
     const state = await other.state();
     try {
@@ -147,6 +159,7 @@ export class Network extends NativeObject<NetworkHandle> {
   /**
    * Reads what save() wrote, or a state dict from PyTorch: safetensors, or `.pth` as `torch.save` writes it, of which
    * nothing is ever executed. Unless it throws, every name fitted with its shape; `strict: false` takes what fits.
+   * Values are rounded to the network's dtype.
    *
    * @returns what was taken and what was not.
    * @throws DataError naming the file and the first few differences; nothing is changed then.

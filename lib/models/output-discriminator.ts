@@ -1,7 +1,7 @@
 import { native } from '../binding.js';
 import { call } from '../native-object.js';
 import { checkInteger, checkString } from '../validate.js';
-import { Network } from './network.js';
+import { checkDtype, Network, type NetworkDtype } from './network.js';
 
 export interface OutputDiscriminatorOptions {
   /** 2 to 256: the segmenter's. */
@@ -12,6 +12,8 @@ export interface OutputDiscriminatorOptions {
   seed?: number;
   /** Default `cpu`. */
   device?: string;
+  /** Default `float32`; see SegmenterOptions. */
+  dtype?: NetworkDtype;
 }
 
 /**
@@ -39,6 +41,7 @@ export class OutputDiscriminator extends Network {
       baseWidth: checkInteger('baseWidth', options.baseWidth ?? 64, 1, 1024),
       seed: checkInteger('seed', options.seed ?? 1, 0),
       device: checkString('device', options.device ?? 'cpu'),
+      dtype: checkDtype(options.dtype),
     };
     return new OutputDiscriminator(
       await call(() => native.createNetwork('output-discriminator', checked)),

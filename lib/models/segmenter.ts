@@ -1,10 +1,10 @@
 import { native } from '../binding.js';
-import { DataError } from '../errors.js';
+import { DataError, InvalidArgumentError } from '../errors.js';
 import type { ExportOptions } from '../export/segmenter.js';
 import type { WeightsDescription } from '../io/weights-metadata.js';
 import { call } from '../native-object.js';
 import { checkChoice, checkInteger, checkNumber, checkString, invalidArgument } from '../validate.js';
-import { Network, readDescription } from './network.js';
+import { checkDtype, Network, type NetworkDtype, readDescription } from './network.js';
 
 export interface SegmenterOptions {
   /** Default `deeplab-v2`. */
@@ -25,6 +25,11 @@ export interface SegmenterOptions {
   seed?: number;
   /** `cpu`, `cuda` or `cuda:N`; default `cpu`. */
   device?: string;
+  /**
+   * Default `float32`. `float64` is for checks to the last digit: training steps and everything composable compute in
+   * it, from the same initial weights, twice as slowly or worse; predict() does not.
+   */
+  dtype?: NetworkDtype;
 }
 
 export interface PredictOptions {
@@ -40,6 +45,10 @@ export interface PredictOptions {
   confidence?: boolean;
   /** Upsample logits and then take the softmax (default), or the softmax and then upsample probabilities. */
   order?: 'logits' | 'probabilities';
+  /** Average the probabilities with those of the mirrored images. Default false. */
+  flip?: boolean;
+  /** The same images at other sizes, over which probabilities are averaged too. Default none. */
+  otherSizes?: readonly { images: Uint8Array; width: number; height: number }[];
   signal?: AbortSignal;
 }
 
@@ -53,8 +62,8 @@ export interface SegmenterPrediction {
 /**
  * M: a segmentation network.
  *
- * forward() takes BGR minus mean, [N, 3, H, W] (see `segmenterInput`), and gives logits: [N, C, ⌊H/8⌋+1, ⌊W/8⌋+1] for
- * DeepLab-v2, [N, C, H, W] for FCN-8s.
+ * forward() takes BGR minus mean, [N, 3, H, W] (see `segmenterInput`), and gives logits:
+ * [N, C, ⌊(H+1)/8⌋+1, ⌊(W+1)/8⌋+1] for DeepLab-v2, [N, C, H, W] for FCN-8s.
  */
 export class Segmenter extends Network {
   /** What it was created with, defaults filled in. */
@@ -85,6 +94,7 @@ export class Segmenter extends Network {
       ]),
       seed: checkInteger('seed', options.seed ?? 1, 0),
       device: checkString('device', options.device ?? 'cpu'),
+      dtype: checkDtype(options.dtype),
     };
     return new Segmenter(await call(() => native.createNetwork(checked.network, checked)), checked);
   }
@@ -92,8 +102,9 @@ export class Segmenter extends Network {
   /** The segmenter that a file written by save() belongs to, with the file's weights. */
   static async fromFile(
     file: string,
-    options: { device?: string; signal?: AbortSignal } = {},
+    options: { device?: string; dtype?: NetworkDtype; signal?: AbortSignal } = {},
   ): Promise<Segmenter> {
+    const dtype = checkDtype(options.dtype);
     const { architecture, options: shape, classes = [] } = await readDescription(file);
     if (architecture !== 'deeplab-v2' && architecture !== 'fcn-8s') {
       throw new DataError(`${file} holds the weights of a ${architecture}, not of a segmenter`);
@@ -105,6 +116,7 @@ export class Segmenter extends Network {
         network: architecture,
         classNames: classes,
         device: options.device ?? 'cpu',
+        dtype,
       });
     } catch (cause) {
       throw new DataError(`${file} describes no valid segmenter: ${(cause as Error).message}`, { cause });
@@ -118,19 +130,40 @@ export class Segmenter extends Network {
     return segmenter;
   }
 
-  /** Segments RGB images, [count, height, width, 3]. */
+  /**
+   * Segments RGB images, [count, height, width, 3]. With `flip` or `otherSizes` several predictions of each image are
+   * averaged: slower, and usually better.
+   *
+   * @throws InvalidArgumentError where the segmenter is float64.
+   */
   async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
-    const { count, width, height } = options;
+    if (this.dtype !== 'float32') {
+      throw new InvalidArgumentError(
+        `Expected a float32 segmenter for predict() but this one is ${this.dtype}`,
+      );
+    }
+    const { flip = false, otherSizes = [] } = options;
+    const count = checkInteger('count', options.count, 1);
+    const width = checkInteger('width', options.width, 1);
+    const height = checkInteger('height', options.height, 1);
     const job = {
-      count: checkInteger('count', count, 1),
-      width: checkInteger('width', width, 1),
-      height: checkInteger('height', height, 1),
+      ...{ count, width, height, flip },
       outputWidth: checkInteger('outputWidth', options.outputWidth ?? width, 1),
       outputHeight: checkInteger('outputHeight', options.outputHeight ?? height, 1),
       confidence: options.confidence ?? false,
       order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
     };
-    return call((token) => native.predict(this.handle, images, job, token), options.signal);
+    if (!flip && otherSizes.length === 0) {
+      return call((token) => native.predict(this.handle, images, job, token), options.signal);
+    }
+    const others = otherSizes.map((other, i) => ({
+      images: other.images,
+      count,
+      width: checkInteger(`otherSizes[${i}].width`, other.width, 1),
+      height: checkInteger(`otherSizes[${i}].height`, other.height, 1),
+    }));
+    const views = [{ images, count, width, height }, ...others];
+    return call((token) => native.predictAveraged(this.handle, views, job, token), options.signal);
   }
 
   /**

@@ -3,10 +3,12 @@ import { DataError } from '../errors.js';
 import { call } from '../native-object.js';
 import { checkChoice, checkInteger, checkString } from '../validate.js';
 import {
+  checkDtype,
   type LoadOptions,
   type LoadReport,
   loadNetworks,
   Network,
+  type NetworkDtype,
   readDescription,
   type SaveOptions,
   saveNetworks,
@@ -23,6 +25,8 @@ export interface TranslatorOptions {
   seed?: number;
   /** Default `cpu`. */
   device?: string;
+  /** Default `float32`; see SegmenterOptions. */
+  dtype?: NetworkDtype;
 }
 
 export interface TranslateOptions {
@@ -66,16 +70,18 @@ export class Translator implements Disposable {
       discriminatorWidth: checkInteger('discriminatorWidth', options.discriminatorWidth ?? 64, 1, 512),
       seed: checkInteger('seed', options.seed ?? 1, 0),
       device: checkString('device', options.device ?? 'cpu'),
+      dtype: checkDtype(options.dtype),
     };
-    const { blocks, baseWidth, discriminatorWidth, seed, device } = checked;
+    const { blocks, baseWidth, discriminatorWidth, seed, device, dtype } = checked;
     // Seeds apart, so that F and F⁻¹ do not start as the same function.
     const generator = (offset: number) =>
-      createNetwork('resnet-generator', { blocks, baseWidth, seed: seed * 4 + offset, device });
+      createNetwork('resnet-generator', { blocks, baseWidth, seed: seed * 4 + offset, device, dtype });
     const critic = (offset: number) =>
       createNetwork('patch-discriminator', {
         baseWidth: discriminatorWidth,
         seed: seed * 4 + offset,
         device,
+        dtype,
       });
     return new Translator(checked, await Promise.all([generator(0), generator(1), critic(2), critic(3)]));
   }
@@ -83,8 +89,9 @@ export class Translator implements Disposable {
   /** The translator that a file written by save() belongs to, with the file's weights. */
   static async fromFile(
     file: string,
-    options: { device?: string; signal?: AbortSignal } = {},
+    options: { device?: string; dtype?: NetworkDtype; signal?: AbortSignal } = {},
   ): Promise<Translator> {
+    const dtype = checkDtype(options.dtype);
     const { architecture, options: shape } = await readDescription(file);
     if (architecture !== 'translator') {
       throw new DataError(`${file} holds the weights of a ${architecture}, not of a translator`);
@@ -94,6 +101,7 @@ export class Translator implements Disposable {
       translator = await Translator.create({
         ...(shape as TranslatorOptions),
         device: options.device ?? 'cpu',
+        dtype,
       });
     } catch (cause) {
       throw new DataError(`${file} describes no valid translator: ${(cause as Error).message}`, { cause });
@@ -154,6 +162,6 @@ export class Translator implements Disposable {
 
 async function createNetwork(kind: string, options: Record<string, unknown>): Promise<Network> {
   const handle = await call(() => native.createNetwork(kind, options));
-  const { seed: _seed, device: _device, ...shape } = options;
+  const { seed: _seed, device: _device, dtype: _dtype, ...shape } = options;
   return new Network(handle, { architecture: kind, options: shape });
 }

@@ -37,24 +37,26 @@ export class EventLog {
     }
   }
 
-  async write(event: RunEvent): Promise<void> {
-    if (event.type === 'progress') return;
+  /** Gives the event as it was written; undefined for one that is left out, or waits for later steps. */
+  async write(event: RunEvent): Promise<RunEvent | undefined> {
+    if (event.type === 'progress') return undefined;
     if (event.type !== 'step') return this.#append(event);
     this.#steps.push(event);
-    if (event.step % this.#every !== 0 && event.step !== event.steps) return;
+    if (event.step % this.#every !== 0 && event.step !== event.steps) return undefined;
     const steps = this.#steps;
     this.#steps = [];
-    await this.#append(meanOf(steps));
+    return this.#append(meanOf(steps));
   }
 
   async close(): Promise<void> {
     await this.#handle.close();
   }
 
-  async #append(event: RunEvent): Promise<void> {
+  async #append(event: RunEvent): Promise<RunEvent> {
     if (event.type === 'stage-start') this.#steps = [];
     try {
       await this.#handle.appendFile(`${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`);
+      return event;
     } catch (error) {
       throw cannotWrite(this.#file, error);
     }

@@ -65,7 +65,8 @@ export class Lock {
 
   /** Gives the lock back. Does no harm when called twice. */
   async release(): Promise<void> {
-    await rm(this.#file, { force: true });
+    // On a disk that became read-only it stays, and is that of a dead process when this one has ended.
+    await rm(this.#file, { force: true }).catch(() => {});
   }
 }
 

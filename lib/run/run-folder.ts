@@ -1,39 +1,67 @@
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import YAML from 'yaml';
-import { loadConfig } from '../config/load.js';
 import { isTable } from '../config/parse.js';
 import type { Config } from '../config/schema.js';
+import { CONFIG_VERSION } from '../config/version.js';
 import { writeFileAtomically } from '../data/image-files.js';
 import { ConfigError, DataError } from '../errors.js';
 import { classNames } from '../training/datasets.js';
 import type { RunEvent, RunSummary, StageRecord } from '../training/events.js';
 import { planStages, type Stage } from '../training/plan.js';
-import type { StageStore } from '../training/stage-store.js';
+import type { StageBeginning, StageState, StageStore } from '../training/stage-store.js';
+import { newestCheckpoint, removeCheckpoints, saveCheckpoint, syncFolder } from './checkpoint-files.js';
 import { EventLog } from './event-log.js';
 import { Lock } from './lock.js';
 import { packageVersion } from './package-version.js';
+import {
+  configFile,
+  flat,
+  readJson,
+  resumeConfig,
+  stageFolder,
+  stageImages,
+  stageWeights,
+  tensorBoardFolder,
+  toJson,
+} from './run-files.js';
+import { removeTemporaryFiles } from './temporary-files.js';
+import { TensorBoardLog } from './tensorboard-log.js';
 
-/** What a run writes in its folder, and all that overwriting a run removes. */
+/** What a run writes in its folder beside its config, and all that overwriting a run removes. */
 const ENTRIES = [
-  'config.yaml',
   'events.jsonl',
   'summary.json',
-  'stages',
   'translated',
   'pseudo-labels',
   'pictures',
+  'tensorboard',
+  'report.html',
 ];
 
-/** Keys that a resumed run may change: they decide where, how far and how observably it runs, not what it computes. */
-const FREE_KEYS = ['output', 'device', 'logEvery', 'sampleCount', 'loop', 'data.root'];
+/**
+ * Keys that a resumed run may change: they decide where, how far and how observably it runs, and what it does about a
+ * step that fails, not what it computes.
+ */
+const FREE_KEYS = [
+  'output',
+  'device',
+  'logEvery',
+  'sampleCount',
+  'checkpoint',
+  'nonFinite',
+  'loop',
+  'data.root',
+];
 
-/** What `stage.json` holds: the record, and the stage as planned, which tells whose outputs it rests on. */
+/** What `stage.json` holds from a stage's beginning on: the stage as planned, which tells whose outputs it rests on. */
 interface StageFile {
   stage: Stage;
-  record: StageRecord;
+  /** null while the stage is not complete. */
+  record: StageRecord | null;
 }
 
 /**
@@ -48,9 +76,10 @@ export type RunFolderMode = 'create' | 'overwrite' | 'resume' | 'continue';
  * for the last line of the event log.
  *
  *     config.yaml    the resolved config          events.jsonl   what happened, see EventLog
- *     summary.json   the complete stages          stages/STAGE/{weights.safetensors, stage.json}
+ *     summary.json   the complete stages          stages/STAGE/{weights.safetensors, stage.json, checkpoint-*}
  *     translated/round-K/NAME.png                 pseudo-labels/round-K-pseudo-labels-I/{NAME.png, manifest.json}
- *     pictures/STAGE.png                       data/ (generated data sets only)
+ *     pictures/STAGE.png                          tensorboard/STAGE/events.out.tfevents.*, see TensorBoardLog
+ *     report.html                                 data/ (generated data sets only)
  */
 export class RunFolder implements StageStore {
   readonly folder: string;
@@ -58,6 +87,7 @@ export class RunFolder implements StageStore {
   readonly #plan: readonly Stage[];
   readonly #lock: Lock;
   readonly #log: EventLog;
+  readonly #tensorBoard: TensorBoardLog;
 
   private constructor(config: Config, lock: Lock, log: EventLog) {
     this.folder = config.output;
@@ -65,6 +95,7 @@ export class RunFolder implements StageStore {
     this.#plan = planStages(config.loop);
     this.#lock = lock;
     this.#log = log;
+    this.#tensorBoard = new TensorBoardLog((stage) => tensorBoardFolder(config.output, { name: stage }));
   }
 
   /**
@@ -83,9 +114,12 @@ export class RunFolder implements StageStore {
     }
     const lock = await Lock.take(path.join(folder, 'lock'));
     try {
+      removeTemporaryFiles(folder);
       await prepare(config, mode);
       const log = await EventLog.open(path.join(folder, 'events.jsonl'), config.logEvery);
-      return new RunFolder(config, lock, log);
+      const run = new RunFolder(config, lock, log);
+      await run.#removeOldCheckpoints();
+      return run;
     } catch (error) {
       await lock.release();
       throw error;
@@ -97,37 +131,41 @@ export class RunFolder implements StageStore {
   }
 
   imagesFolder(stage: Stage): string {
-    return stage.kind === 'translate'
-      ? path.join(this.folder, 'translated', `round-${stage.round}`)
-      : path.join(this.folder, 'pseudo-labels', flat(stage.name));
+    return stageImages(this.folder, stage);
   }
 
-  pictureFile(stage: Stage): string {
-    return path.join(this.folder, 'pictures', `${flat(stage.name)}.png`);
+  pictureFile(stage: Stage, part?: string): string {
+    const suffix = part === undefined ? '' : `-${part}`;
+    return path.join(this.folder, 'pictures', `${flat(stage.name)}${suffix}.png`);
   }
 
   async record(stage: Stage): Promise<StageRecord | undefined> {
-    const saved = await readJson<StageFile>(this.#stageFile(stage));
-    return saved && isDeepStrictEqual(saved.stage, stage) ? saved.record : undefined;
+    return (await this.#begun(stage))?.record ?? undefined;
   }
 
-  async begin(stage: Stage): Promise<void> {
-    const later = this.#plan.slice(this.#index(stage));
-    await Promise.all(later.map((other) => rm(this.#stageFile(other), { force: true })));
-    await this.#writeSummary();
-    const isOfImages = stage.kind === 'translate' || stage.kind === 'pseudo-labels';
-    const folders = [this.#stageFolder(stage), ...(isOfImages ? [this.imagesFolder(stage)] : [])];
-    for (const folder of folders) {
-      await rm(folder, { recursive: true, force: true });
-      await mkdir(folder, { recursive: true });
-    }
-    await mkdir(path.dirname(this.pictureFile(stage)), { recursive: true });
+  begin(stage: Stage, { resume }: { resume: boolean }): Promise<StageBeginning> {
+    return this.#onDisk(async () => {
+      await mkdir(path.join(this.folder, 'stages'), { recursive: true });
+      await this.#invalidateLater(stage);
+      const cutOff = resume && (await this.#begun(stage))?.record === null;
+      if (!cutOff) await this.#clear(stage);
+      await this.#writeSummary();
+      return newestCheckpoint(this.#stageFolder(stage));
+    });
   }
 
-  async complete(stage: Stage, record: StageRecord): Promise<void> {
-    const content: StageFile = { stage, record };
-    await writeFileAtomically(this.#stageFile(stage), toJson(content));
-    await this.#writeSummary();
+  save(stage: Stage, state: StageState): Promise<void> {
+    return saveCheckpoint(this.#stageFolder(stage), state, this.#config.checkpoint.keep);
+  }
+
+  complete(stage: Stage, record: StageRecord): Promise<void> {
+    return this.#onDisk(async () => {
+      // Were the power cut now, a complete stage must not lack an output.
+      for (const folder of this.#outputFolders(stage)) await syncFolder(folder);
+      await this.#writeStageFile({ stage, record });
+      await removeCheckpoints(this.#stageFolder(stage));
+      await this.#writeSummary();
+    });
   }
 
   async summary(): Promise<RunSummary> {
@@ -138,14 +176,16 @@ export class RunFolder implements StageStore {
     return { version: packageVersion(), seed, device, classes: classNames(this.#config), complete, stages };
   }
 
-  /** Appends to the event log. */
-  log(event: RunEvent): Promise<void> {
-    return this.#log.write(event);
+  /** Appends to the event log, and what TensorBoard can show to its event files. */
+  async log(event: RunEvent): Promise<void> {
+    const written = await this.#log.write(event);
+    if (written) await this.#tensorBoard.write(written);
   }
 
-  /** Closes the log and lets other processes open the folder. To be called once, when nothing writes in it any more. */
+  /** Closes the logs and lets other processes open the folder. To be called once, when nothing writes in it any more. */
   async close(): Promise<void> {
     try {
+      await this.#tensorBoard.close();
       await this.#log.close();
     } finally {
       await this.#lock.release();
@@ -156,6 +196,67 @@ export class RunFolder implements StageStore {
     await writeFileAtomically(path.join(this.folder, 'summary.json'), toJson(await this.summary()));
   }
 
+  /** Those of stages that were cut off between their last file and its removal. */
+  async #removeOldCheckpoints(): Promise<void> {
+    for (const stage of this.#plan) {
+      if (await this.record(stage)) await removeCheckpoints(this.#stageFolder(stage));
+    }
+  }
+
+  /** What `stage.json` says, where the stage as it is planned now has begun. */
+  async #begun(stage: Stage): Promise<StageFile | undefined> {
+    const saved = await readJson<StageFile>(this.#stageFile(stage));
+    return saved && isDeepStrictEqual(saved.stage, stage) ? saved : undefined;
+  }
+
+  async #writeStageFile(content: StageFile): Promise<void> {
+    await writeFileAtomically(this.#stageFile(content.stage), toJson(content));
+    await syncFolder(this.#stageFolder(content.stage));
+  }
+
+  /**
+   * Makes every stage that may rest on this one count as not begun, those that today's plan does not have included. The
+   * last comes first: wherever this is cut off, no stage counts that rests on one that does not.
+   */
+  async #invalidateLater(stage: Stage): Promise<void> {
+    const order = this.#plan.map(({ name }) => flat(name));
+    const earlier = order.slice(0, order.indexOf(flat(stage.name)) + 1);
+    const folders = (await readdir(path.join(this.folder, 'stages'))).filter(
+      (name) => !earlier.includes(name),
+    );
+    const place = (name: string) => (order.includes(name) ? order.indexOf(name) : order.length);
+    for (const name of folders.sort((one, other) => place(other) - place(one))) {
+      await rm(path.join(this.folder, 'stages', name, 'stage.json'), { force: true });
+    }
+  }
+
+  /** Removes what earlier attempts at a stage left, and marks it as begun. */
+  async #clear(stage: Stage): Promise<void> {
+    await rm(this.#stageFile(stage), { force: true });
+    for (const folder of this.#outputFolders(stage)) {
+      await rm(folder, { recursive: true, force: true });
+      await mkdir(folder, { recursive: true });
+    }
+    await rm(tensorBoardFolder(this.folder, stage), { recursive: true, force: true });
+    await mkdir(path.dirname(this.pictureFile(stage)), { recursive: true });
+    await this.#writeStageFile({ stage, record: null });
+  }
+
+  #outputFolders(stage: Stage): string[] {
+    const isOfImages = stage.kind === 'translate' || stage.kind === 'pseudo-labels';
+    return [this.#stageFolder(stage), ...(isOfImages ? [this.imagesFolder(stage)] : [])];
+  }
+
+  /** Does work in the run folder; what the file system refuses becomes an error that says where. */
+  async #onDisk<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof DataError) throw error;
+      throw new DataError(`${this.folder}: cannot be written: ${(error as Error).message}`, { cause: error });
+    }
+  }
+
   #stageFolder(stage: Stage): string {
     return stageFolder(this.folder, stage);
   }
@@ -163,49 +264,12 @@ export class RunFolder implements StageStore {
   #stageFile(stage: Stage): string {
     return path.join(this.#stageFolder(stage), 'stage.json');
   }
-
-  #index(stage: Stage): number {
-    return this.#plan.findIndex(({ name }) => name === stage.name);
-  }
-}
-
-/**
- * The config with which a run folder was made, for going on with it wherever the folder is now.
- *
- * @param options.set assignments that override it, see `loadConfig`
- * @throws ConfigError when the folder holds no run
- */
-export async function resumeConfig(
-  folder: string,
-  options: { set?: readonly string[] } = {},
-): Promise<Config> {
-  return { ...(await loadConfig(configFile(folder), options)), output: path.resolve(folder) };
 }
 
 /** Whether `config.output` holds a run that `resume` would go on with: one of the same config. */
 export async function holdsRunOf(config: Config): Promise<boolean> {
   if (!existsSync(configFile(config.output))) return false;
   return firstDifference(await resumeConfig(config.output), config) === undefined;
-}
-
-/**
- * What `summary.json` of a run folder says.
- *
- * @throws DataError when the folder holds none
- */
-export async function readSummary(folder: string): Promise<RunSummary> {
-  const summary = await readJson<RunSummary>(path.join(folder, 'summary.json'));
-  if (!summary) throw new DataError(`${folder}: holds no run, expected a summary.json`);
-  return summary;
-}
-
-/** The weights file that a `source-only`, `segmenter` or `translator` stage leaves in a run folder. */
-export function stageWeights(folder: string, stage: { name: string }): string {
-  return path.join(stageFolder(folder, stage), 'weights.safetensors');
-}
-
-function stageFolder(folder: string, { name }: { name: string }): string {
-  return path.join(folder, 'stages', flat(name));
 }
 
 async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
@@ -224,10 +288,16 @@ async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
     );
   } else {
     if (!hasConfig) await refuseStrangeFolder(folder);
-    for (const entry of ENTRIES) await rm(path.join(folder, entry), { recursive: true, force: true });
+    // All stages are gone at once, so that no moment leaves a part of a run that could be taken for the whole.
+    const removed = path.join(folder, `stages.${randomUUID()}.tmp`);
+    if (hasStages) await rename(path.join(folder, 'stages'), removed);
+    for (const entry of [removed, ...ENTRIES.map((name) => path.join(folder, name))]) {
+      await rm(entry, { recursive: true, force: true });
+    }
   }
   const header = '# The complete configuration of this run. Paths in data are relative to data.root.\n';
-  await writeFileAtomically(configFile(folder), header + YAML.stringify(config));
+  const content = YAML.stringify({ version: CONFIG_VERSION, ...config });
+  await writeFileAtomically(configFile(folder), header + content);
 }
 
 /** A new run clears what an earlier one left, `pictures/` among it, so it must not be let loose on somebody's own folder. */
@@ -259,26 +329,4 @@ function firstDifference(one: unknown, other: unknown, keys: string[] = []): str
     if (difference) return difference;
   }
   return undefined;
-}
-
-function configFile(folder: string): string {
-  return path.join(folder, 'config.yaml');
-}
-
-/** A stage's name as the name of a file. */
-function flat(name: string): string {
-  return name.replaceAll('/', '-');
-}
-
-function toJson(value: unknown): string {
-  return `${JSON.stringify(value, null, 2)}\n`;
-}
-
-async function readJson<T>(file: string): Promise<T | undefined> {
-  try {
-    return JSON.parse(await readFile(file, 'utf8')) as T;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new DataError(`${file}: cannot be read: ${(error as Error).message}`, { cause: error });
-  }
 }

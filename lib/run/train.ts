@@ -1,14 +1,15 @@
 import type { Config } from '../config/schema.js';
+import { writeReport } from '../report/write-report.js';
 import { BidirectionalLearning, type RunOptions } from '../training/bidirectional.js';
 import { type Datasets, openDatasets } from '../training/datasets.js';
-import type { ProgressEvent, RunEvent, RunSummary } from '../training/events.js';
+import type { ProgressEvent, RunEvent, RunSummary, WarningEvent } from '../training/events.js';
 import { fromCallback, mapEvents } from '../training/generators.js';
 import { planStages, selectStage } from '../training/plan.js';
 import { RunFolder } from './run-folder.js';
 
 /**
  * A whole run in one call: opens the run folder `config.output` and the data sets, generating the embedded one if asked,
- * then runs Algorithm 1, or one stage of it, and logs what happens.
+ * then runs Algorithm 1, or one stage of it, logs what happens, and writes `report.html` at the end.
  *
  *     for await (const event of train(config)) if (event.type === 'stage-end') console.log(event.record);
  *
@@ -26,12 +27,23 @@ export async function* train(config: Config, options: RunOptions = {}): AsyncGen
   try {
     const datasets = yield* open(config, signal);
     const learning = new BidirectionalLearning(config, datasets, folder);
-    return yield* mapEvents(learning.events(options), async (event) => {
+    const summary = yield* mapEvents(learning.events(options), async (event) => {
       await folder.log(event);
       return event;
     });
+    yield* report(config.output);
+    return summary;
   } finally {
     await folder.close();
+  }
+}
+
+/** The run is complete whatever becomes of its report. */
+async function* report(folder: string): AsyncGenerator<WarningEvent, void> {
+  try {
+    await writeReport(folder);
+  } catch (error) {
+    yield { type: 'warning', stage: 'report', message: `no report: ${(error as Error).message}` };
   }
 }
 

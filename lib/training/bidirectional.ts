@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events';
 import type { Config } from '../config/schema.js';
 import { ConfigError } from '../errors.js';
+import { dispose } from './checkpoints.js';
 import { classNames, type Datasets } from './datasets.js';
 import type { RunEvent, RunSummary, StageRecord } from './events.js';
 import { drain, mapEvents } from './generators.js';
@@ -9,13 +10,16 @@ import type { StageStore } from './stage-store.js';
 import { runStage, stageSteps } from './stages.js';
 
 export interface RunOptions {
-  /** Go on where an earlier run stopped: complete stages are not run again. Default false. */
+  /** Go on where an earlier run stopped, complete stages and steps that were saved not being run again. Default false. */
   resume?: boolean;
-  /** Run this one stage alone: its name, label or kind, see `selectStage`. The stages it needs must be complete. */
+  /**
+   * Run this one stage alone: its name, label or kind, see `selectStage`. The stages it needs must be complete. One that
+   * was cut off is gone on with.
+   */
   only?: string | undefined;
-  /** With `only`: run the stage although it is complete; its old outputs are removed. Default false. */
+  /** With `only`: run the stage from its first step although it is complete or was cut off. Default false. */
   overwrite?: boolean;
-  /** Stops the run within a step; it then rejects with the signal's reason. */
+  /** Stops the run within a step; it saves its state and then rejects with the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
@@ -50,12 +54,13 @@ export class BidirectionalLearning extends EventEmitter<Listeners> {
   }
 
   /**
-   * Runs for as long as it is iterated; breaking out of the loop stops the run at that event, and what is complete stays.
+   * Runs for as long as it is iterated; breaking out of the loop stops the run at that event. Whatever ends it, what is
+   * complete stays, and the state of the stage that was running is saved.
    *
    * @throws InvalidArgumentError when `only` names no stage
    * @throws ConfigError when the one stage to run is complete already or lacks the output of an earlier one
    * @throws DataError when an image or a weights file cannot be read or written
-   * @throws NonFiniteLossError when a loss is NaN or infinite
+   * @throws NonFiniteLossError when a loss or a gradient is NaN or infinite and the config's `nonFinite` allows no more
    */
   events(options: RunOptions = {}): AsyncGenerator<RunEvent, RunSummary> {
     return mapEvents(this.#events(options), (event) => {
@@ -78,12 +83,13 @@ export class BidirectionalLearning extends EventEmitter<Listeners> {
     yield { type: 'run-start', folder, seed, device, classes: classNames(this.#config), stages };
     // What follows the first stage that has to run may rest on it, so it runs as well.
     let loading = resume && !selected;
+    const goesOn = selected ? !overwrite : resume;
     for (const [index, stage] of stages.entries()) {
       signal?.throwIfAborted();
       const record: StageRecord | undefined = loading ? await this.#store.record(stage) : undefined;
       loading = record !== undefined;
       if (record) yield { type: 'stage-end', stage: stage.name, record, loaded: true };
-      else yield* this.#run(stage, { index, count: stages.length }, signal);
+      else yield* this.#run(stage, { index, count: stages.length }, { resume: goesOn, signal });
     }
     const summary = await this.#store.summary();
     yield { type: 'run-end', summary };
@@ -93,24 +99,36 @@ export class BidirectionalLearning extends EventEmitter<Listeners> {
   async *#run(
     stage: Stage,
     place: { index: number; count: number },
-    signal: AbortSignal | undefined,
+    { resume, signal }: { resume: boolean; signal: AbortSignal | undefined },
   ): AsyncGenerator<RunEvent> {
     const start = performance.now();
     const { name, label, round, kind } = stage;
-    await this.#store.begin(stage);
-    const steps = stageSteps(stage, this.#config);
-    yield { type: 'stage-start', stage: name, label, kind, round, ...place, steps };
-    const outcome = yield* runStage(stage, {
-      config: this.#config,
-      datasets: this.#datasets,
-      store: this.#store,
-      stage: (wanted) => this.plan.find((other) => other.name === wanted)!,
-      signal,
-    });
-    const seconds = (performance.now() - start) / 1000;
-    const record = { name, label, round, kind, seconds, ...outcome };
-    await this.#store.complete(stage, record);
-    yield { type: 'stage-end', stage: name, record, loaded: false };
+    const { state, warnings } = await this.#store.begin(stage, { resume });
+    const seconds = () => (state?.seconds ?? 0) + (performance.now() - start) / 1000;
+    try {
+      const steps = stageSteps(stage, this.#config);
+      const stepsBefore = Math.min(state?.step ?? 0, steps);
+      yield { type: 'stage-start', stage: name, label, kind, round, ...place, steps, stepsBefore };
+      for (const message of warnings) yield { type: 'warning', stage: name, message };
+      const outcome = yield* runStage(stage, {
+        config: this.#config,
+        datasets: this.#datasets,
+        store: this.#store,
+        stage: (wanted) => this.plan.find((other) => other.name === wanted)!,
+        checkpoints: {
+          every: this.#config.checkpoint.every,
+          state,
+          save: (newest) => this.#store.save(stage, { ...newest, seconds: seconds() }),
+        },
+        signal,
+      });
+      const record = { name, label, round, kind, seconds: seconds(), ...outcome };
+      await this.#store.complete(stage, record);
+      yield { type: 'stage-end', stage: name, record, loaded: false };
+    } finally {
+      // Where the stage has failed before it took the tensors over.
+      if (state) dispose(state.tensors);
+    }
   }
 
   async #checkReady(stage: Stage, overwrite: boolean): Promise<void> {

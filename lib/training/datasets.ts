@@ -3,7 +3,7 @@ import type { Config, SizePair } from '../config/schema.js';
 import { ImageDataset, type LabelOptions } from '../data/dataset.js';
 import { createEmbeddedDataset } from '../data/embedded-dataset.js';
 import type { ImageSize } from '../data/image-files.js';
-import { CAMVID, CITYSCAPES, type ClassList } from '../data/label-maps.js';
+import { CAMVID, CITYSCAPES, type ClassList, classIndices } from '../data/label-maps.js';
 import { STREET_SCENE_CLASSES, STREET_SCENE_PALETTE } from '../data/street-scenes.js';
 import { ConfigError } from '../errors.js';
 
@@ -21,6 +21,7 @@ export interface Datasets {
  * Opens the data sets that the config names, after generating the embedded one where it asks for that.
  *
  * @throws DataError when a folder, a list or a label file is missing
+ * @throws ConfigError when a list names no labels, or means are to be taken over classes that there are not
  */
 export async function openDatasets(
   config: Config,
@@ -32,6 +33,7 @@ export async function openDatasets(
 ): Promise<Datasets> {
   const { data } = config;
   const root = dataRoot(config);
+  meanClassIndices(config);
   if (data.embedded) {
     const { size, ...counts } = data.embedded;
     await createEmbeddedDataset(root, { ...counts, size: toSize(size), ...options });
@@ -77,6 +79,17 @@ function requireLabels(dataset: ImageDataset, key: string): void {
 /** The names of the config's classes, in the order of their indices. */
 export function classNames({ data: { classes } }: Config): string[] {
   return typeof classes === 'string' ? [...CLASS_LISTS[classes].names] : classes;
+}
+
+/** The indices of the classes that means are taken over; undefined: all. */
+export function meanClassIndices(config: Config): number[] | undefined {
+  const { meanClasses } = config.data;
+  if (meanClasses === null) return undefined;
+  try {
+    return classIndices(meanClasses, classNames(config));
+  } catch (error) {
+    throw new ConfigError(`data.meanClasses: ${(error as Error).message}`, { cause: error });
+  }
 }
 
 /** The colours of the config's classes: 3 bytes (R, G, B) a class. */

@@ -48,13 +48,46 @@ export interface StageStartEvent {
   count: number;
   /** Training steps; 0 for a stage that only goes over images. */
   steps: number;
+  /** How many of them an interrupted run has done already; its events up to there still count. */
+  stepsBefore: number;
 }
 
-/** A picture was written to the run folder. */
+/** The state of a stage was saved: a run that is cut off goes on from here. */
+export interface CheckpointEvent {
+  type: 'checkpoint';
+  stage: string;
+  /** Training steps, or images pseudo-labelled, that are done. */
+  step: number;
+}
+
+/** What a part of a picture shows; see `PictureEvent`. */
+export type PictureColumn =
+  | 'image'
+  | 'translated'
+  | 'reconstructed'
+  | 'prediction'
+  | 'pseudo-label'
+  | 'truth';
+
+/** A picture was written to the run folder: a grid of equal parts, a row for each image, as `composeGrid` lays it out. */
 export interface PictureEvent {
   type: 'picture';
   stage: string;
   file: string;
+  /** The domain of the images. */
+  domain: 'source' | 'target';
+  columns: readonly PictureColumn[];
+  /** Names of the images. */
+  rows: readonly string[];
+}
+
+/** A segmenter was compared with the labels of the target's validation images. */
+export interface EvaluationEvent {
+  type: 'evaluation';
+  stage: string;
+  images: number;
+  /** Numbers of pixels [true class][predicted class]. */
+  confusion: readonly (readonly number[])[];
 }
 
 /** Something that does not stop the run but that its owner should know. */
@@ -77,7 +110,7 @@ export interface StageRecord {
   /** Share of labelled pixels that are right, 0 … 1. */
   pixelAccuracy: number | null;
   steps: number;
-  /** Duration of the whole stage, evaluation included. */
+  /** Duration of the whole stage, evaluation included; of an interrupted one, what its checkpoint knows and the rest. */
   seconds: number;
   /** Share of the training time that was spent waiting for data, 0 … 1. */
   waitShare: number | null;
@@ -118,6 +151,8 @@ export type RunEvent =
   | StepEvent
   | ProgressEvent
   | PictureEvent
+  | EvaluationEvent
+  | CheckpointEvent
   | WarningEvent
   | StageEndEvent
   | RunEndEvent;

@@ -1,88 +1,124 @@
+import type { SelfTrainingOptions } from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
-import { type ImageSize, type LabelImage, type RgbImage, readImage } from '../data/image-files.js';
+import { type ImageSize, type RgbImage, readImage } from '../data/image-files.js';
 import type { Predictor } from '../evaluate.js';
-import type { Translator } from '../models/translator.js';
+import type { TranslateOptions, Translator } from '../models/translator.js';
+import { applyThresholds } from '../thresholds.js';
+import type { PictureColumn } from './events.js';
+import { colourLabels, composeGrid, labelsOverGrey } from './picture-grid.js';
 
 /** Larger than this, a picture's parts are reduced (predictions) or cut (translations, which would lose their texture). */
 const MAX_SIDE: ImageSize = { width: 512, height: 384 };
-/** Pixels of white between the parts. */
-const GAP = 4;
 
-/** Rows of S, S′ = F(S), F⁻¹(S′), from the middle of the images. */
+/** What a stage shows of itself: a grid of equal parts, and what they are. */
+export interface Picture {
+  image: RgbImage;
+  columns: readonly PictureColumn[];
+  /** Names of the images. */
+  rows: readonly string[];
+}
+
+interface PictureOptions {
+  /** Images shown, or as many as there are; spread evenly over the data set, so they are the same for every stage. */
+  count: number;
+  /** Size at which the network sees the images. */
+  size: ImageSize;
+  signal?: AbortSignal | undefined;
+}
+
+/** Rows of S, S′ = F(S), F⁻¹(S′), or with the direction 'target-to-source' of T, T′ = F⁻¹(T), F(T′); cut from the middle. */
 export async function translationPicture(
   translator: Pick<Translator, 'translate'>,
   dataset: ImageDataset,
-  options: { count: number; size: ImageSize; signal?: AbortSignal | undefined },
-): Promise<RgbImage> {
-  const { count, size } = options;
-  const signal = options.signal && { signal: options.signal };
+  options: PictureOptions & { direction: NonNullable<TranslateOptions['direction']> },
+): Promise<Picture> {
+  const { count, size, direction, signal } = options;
   // A multiple of 4, as the generators like it.
   const side = (key: keyof ImageSize) => Math.min(size[key], MAX_SIDE[key]) & ~3;
   const part = { width: side('width'), height: side('height') };
   const crop = { ...part, x: (size.width - part.width) >> 1, y: (size.height - part.height) >> 1 };
-  const rows: RgbImage[][] = [];
-  for (const index of spread(dataset.length, count)) {
+  const job = { count: 1, ...part, ...(signal && { signal }) };
+  const opposite = direction === 'source-to-target' ? 'target-to-source' : 'source-to-target';
+  return pictureOf(dataset, count, ['image', 'translated', 'reconstructed'], async (index) => {
     const { image } = await dataset.read(index, { size, crop });
-    const there = await translator.translate(image.data, { count: 1, ...part, ...signal });
-    const direction = 'target-to-source';
-    const back = await translator.translate(there, { count: 1, ...part, direction, ...signal });
-    rows.push([image, { data: there, ...part }, { data: back, ...part }]);
-  }
-  return composeGrid(rows);
+    const there = await translator.translate(image.data, { ...job, direction });
+    const back = await translator.translate(there, { ...job, direction: opposite });
+    return [image, { data: there, ...part }, { data: back, ...part }];
+  });
 }
 
 /** Rows of T, M(T) in colours and, where the data set has labels, the labels in colours. */
 export async function predictionPicture(
   segmenter: Predictor,
   dataset: ImageDataset,
-  options: {
-    count: number;
-    /** Input size of the segmenter. */
-    size: ImageSize;
-    palette: Uint8Array;
-    signal?: AbortSignal | undefined;
-  },
-): Promise<RgbImage> {
-  const { count, size, palette } = options;
+  options: PictureOptions & { palette: Uint8Array },
+): Promise<Picture> {
+  const { count, size, palette, signal } = options;
   const part = reduced(size);
-  const rows: RgbImage[][] = [];
-  for (const index of spread(dataset.length, count)) {
-    const { image, labels } = await dataset.read(
-      index,
-      dataset.hasLabels ? { size, labelSize: part } : { size },
-    );
-    const prediction = await segmenter.predict(image.data, {
+  const columns: PictureColumn[] = ['image', 'prediction', ...(dataset.hasLabels ? ['truth' as const] : [])];
+  return pictureOf(dataset, count, columns, async (index) => {
+    const { image, labels } = await dataset.read(index, { size, labelSize: part });
+    const { labels: data } = await segmenter.predict(image.data, {
       count: 1,
       ...size,
       outputWidth: part.width,
       outputHeight: part.height,
-      ...(options.signal && { signal: options.signal }),
+      // As in evaluation, so that the pictures show what the numbers measure.
+      order: 'probabilities',
+      ...(signal && { signal }),
     });
-    const row = [
+    return [
       await readImage(dataset.entry(index).image, part),
-      colourLabels({ data: prediction.labels, ...part }, palette),
+      colourLabels({ data, ...part }, palette),
+      ...(labels ? [colourLabels(labels, palette)] : []),
     ];
-    if (labels) row.push(colourLabels(labels, palette));
-    rows.push(row);
-  }
-  return composeGrid(rows);
+  });
 }
 
-/** Rows of T and its pseudo-label in colours, black where nothing was kept. */
-export async function labelPicture(
+/** Rows of T and what self-training keeps of M(T) in colours, on the image in grey. */
+export async function pseudoLabelPicture(
+  segmenter: Predictor,
   dataset: ImageDataset,
-  options: { count: number; size: ImageSize; palette: Uint8Array },
-): Promise<RgbImage> {
+  options: PictureOptions & {
+    palette: Uint8Array;
+    /** Per class, as the whole target set gave them. */
+    thresholds: number[];
+    choice: Pick<SelfTrainingOptions, 'order' | 'inclusive'>;
+  },
+): Promise<Picture> {
+  const { count, size, palette, thresholds, choice, signal } = options;
+  const part = reduced(size);
+  return pictureOf(dataset, count, ['image', 'pseudo-label'], async (index) => {
+    const file = dataset.entry(index).image;
+    const { labels, confidence } = await segmenter.predict((await readImage(file, size)).data, {
+      count: 1,
+      ...size,
+      outputWidth: part.width,
+      outputHeight: part.height,
+      confidence: true,
+      order: choice.order,
+      ...(signal && { signal }),
+    });
+    const kept = await applyThresholds(labels, confidence!, { thresholds, inclusive: choice.inclusive });
+    const image = await readImage(file, part);
+    return [image, labelsOverGrey({ data: kept.labels, ...part }, palette, image)];
+  });
+}
+
+async function pictureOf(
+  dataset: ImageDataset,
+  count: number,
+  columns: readonly PictureColumn[],
+  row: (index: number) => Promise<RgbImage[]>,
+): Promise<Picture> {
+  const indices = spread(dataset.length, count);
   const rows: RgbImage[][] = [];
-  for (const index of spread(dataset.length, options.count)) {
-    const { image, labels } = await dataset.read(index, { size: reduced(options.size) });
-    rows.push([image, colourLabels(labels!, options.palette)]);
-  }
-  return composeGrid(rows);
+  for (const index of indices) rows.push(await row(index));
+  return { image: composeGrid(rows), columns, rows: indices.map((index) => dataset.entry(index).name) };
 }
 
 /** `count` indices below `length`, evenly spread. */
-function spread(length: number, count: number): number[] {
+export function spread(length: number, count: number): number[] {
   const taken = Math.min(length, count);
   return Array.from({ length: taken }, (_, i) => Math.floor((i * length) / taken));
 }
@@ -90,37 +126,4 @@ function spread(length: number, count: number): number[] {
 function reduced({ width, height }: ImageSize): ImageSize {
   const scale = Math.min(1, MAX_SIDE.width / width, MAX_SIDE.height / height);
   return { width: Math.round(width * scale), height: Math.round(height * scale) };
-}
-
-/** Class indices in their colours; indices beyond the palette, and so usually the ignore index, are black. */
-export function colourLabels({ data, width, height }: LabelImage, palette: Uint8Array): RgbImage {
-  const colours = new Uint8Array(data.length * 3);
-  for (let pixel = 0; pixel < data.length; pixel++) {
-    const from = data[pixel]! * 3;
-    if (from >= palette.length) continue;
-    const to = pixel * 3;
-    colours[to] = palette[from]!;
-    colours[to + 1] = palette[from + 1]!;
-    colours[to + 2] = palette[from + 2]!;
-  }
-  return { data: colours, width, height };
-}
-
-/** Puts images of one size beside and below each other, on white. */
-export function composeGrid(rows: readonly (readonly RgbImage[])[]): RgbImage {
-  const part = rows[0]![0]!;
-  const columns = Math.max(...rows.map((row) => row.length));
-  const width = columns * (part.width + GAP) - GAP;
-  const height = rows.length * (part.height + GAP) - GAP;
-  const data = new Uint8Array(width * height * 3).fill(255);
-  const lineBytes = part.width * 3;
-  for (const [r, row] of rows.entries()) {
-    for (const [c, image] of row.entries()) {
-      for (let y = 0; y < part.height; y++) {
-        const line = image.data.subarray(y * lineBytes, (y + 1) * lineBytes);
-        data.set(line, ((r * (part.height + GAP) + y) * width + c * (part.width + GAP)) * 3);
-      }
-    }
-  }
-  return { data, width, height };
 }

@@ -1,6 +1,11 @@
 import type { z } from 'zod';
 import { parseOptions } from '../config/parse.js';
-import { type SegmentationOptions, segmentationSchema } from '../config/schema.js';
+import {
+  type NonFiniteOptions,
+  nonFiniteSchema,
+  type SegmentationOptions,
+  segmentationSchema,
+} from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
 import type { ImageSize } from '../data/image-files.js';
 import { BatchLoader } from '../data/loader.js';
@@ -12,7 +17,12 @@ import { checkInteger } from '../validate.js';
 import type { StepEvent } from './events.js';
 import { drain } from './generators.js';
 import { scheduleFactor } from './schedules.js';
-import { type TrainingResult, trainingLoop } from './training-loop.js';
+import {
+  type TrainingEvent,
+  type TrainingOptions,
+  type TrainingResult,
+  trainingLoop,
+} from './training-loop.js';
 
 export interface SegmentationTrainerOptions {
   /** Steps to train, ≥ 1. */
@@ -27,6 +37,8 @@ export interface SegmentationTrainerOptions {
   seed?: number;
   /** The label that no loss looks at, 0–255; default 255. */
   ignoreIndex?: number;
+  /** As the config's section `nonFinite`; by default such a loss ends the training. */
+  nonFinite?: z.input<typeof nonFiniteSchema>;
   /** As the config's section `segmentation`, with its defaults; its numbers of steps are not looked at. */
   training?: z.input<typeof segmentationSchema>;
 }
@@ -38,7 +50,9 @@ export interface SegmentationTrainerOptions {
 export class SegmentationTrainer {
   readonly #models: { segmenter: Segmenter; discriminator: OutputDiscriminator | null };
   readonly #data: { source: ImageDataset; target: ImageDataset | null };
-  readonly #options: Required<Omit<SegmentationTrainerOptions, 'training'>>;
+  readonly #options: Required<Omit<SegmentationTrainerOptions, 'nonFinite' | 'training'>> & {
+    nonFinite: NonFiniteOptions;
+  };
   readonly #training: SegmentationOptions;
 
   /**
@@ -64,6 +78,7 @@ export class SegmentationTrainer {
       targetSize: options.targetSize ?? options.sourceSize,
       stage: options.stage ?? 'segmenter',
       seed: checkInteger('seed', options.seed ?? 1, 0),
+      nonFinite: parseOptions(nonFiniteSchema, options.nonFinite ?? {}, 'nonFinite'),
       ignoreIndex: checkInteger('ignoreIndex', options.ignoreIndex ?? 255, 0, 255),
     };
   }
@@ -71,37 +86,42 @@ export class SegmentationTrainer {
   /**
    * Trains for as long as it is iterated: one event a step. Breaking out of the loop stops after the step.
    *
-   * @throws NonFiniteLossError when a loss is NaN or infinite; that step has changed nothing
+   * @throws NonFiniteLossError when a loss or a gradient is NaN or infinite; that step has changed nothing
    * @throws DataError when an image cannot be read
    */
   async *steps(
-    options: { signal?: AbortSignal | undefined } = {},
-  ): AsyncGenerator<StepEvent<SegmentationLosses>, TrainingResult> {
+    options: TrainingOptions = {},
+  ): AsyncGenerator<TrainingEvent<SegmentationLosses>, TrainingResult> {
     const { segmenter, discriminator } = this.#models;
-    const { stage, steps, seed, sourceSize, targetSize, ignoreIndex } = this.#options;
+    const { stage, steps, seed, nonFinite, sourceSize, targetSize, ignoreIndex } = this.#options;
     const { batchSize, flip, learningRate, discriminatorLearningRate, schedule, ...training } =
       this.#training;
     const signal = options.signal && { signal: options.signal };
     const factor = scheduleFactor(schedule, steps);
     // The domains draw from separate streams, so that adding a target changes nothing about the source.
-    const load = (dataset: ImageDataset, domain: string, size: ImageSize) =>
+    const load = (dataset: ImageDataset, domain: string, size: ImageSize, firstStep: number) =>
       new BatchLoader(dataset, {
         batchSize,
         flip,
         size,
         seed,
         steps,
+        firstStep,
         stage: `${stage}/${domain}`,
         ...signal,
       });
-    const loaders = [load(this.#data.source, 'source', sourceSize)];
-    if (this.#data.target) loaders.push(load(this.#data.target, 'target', targetSize));
-
+    const { source, target } = this.#data;
     using step = await SegmentationStep.create(segmenter, discriminator, { ...training, ignoreIndex });
     return yield* trainingLoop({
       stage,
       steps,
-      loaders,
+      step,
+      loaders: (firstStep) => [
+        load(source, 'source', sourceSize, firstStep),
+        ...(target ? [load(target, 'target', targetSize, firstStep)] : []),
+      ],
+      nonFinite,
+      checkpoints: options.checkpoints,
       learningRate: (index) => learningRate * factor(index),
       run: ([source, target], index) =>
         step.run({
@@ -116,8 +136,10 @@ export class SegmentationTrainer {
 
   /** Trains to the end; `onStep` sees each step's event. */
   run(
-    options: { signal?: AbortSignal; onStep?: (event: StepEvent<SegmentationLosses>) => void } = {},
+    options: TrainingOptions & { onStep?: (event: StepEvent<SegmentationLosses>) => void } = {},
   ): Promise<TrainingResult> {
-    return drain(this.steps(options), options.onStep);
+    return drain(this.steps(options), (event) => {
+      if (event.type === 'step') options.onStep?.(event);
+    });
   }
 }

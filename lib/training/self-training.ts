@@ -8,6 +8,8 @@ import { type ImageSize, readImage, writeFileAtomically, writeLabels } from '../
 import type { Predictor } from '../evaluate.js';
 import { applyThresholds, ThresholdHistogram } from '../thresholds.js';
 import { checkInteger } from '../validate.js';
+import { type Checkpoints, checkpointed, type Resumable } from './checkpoints.js';
+import type { CheckpointEvent, WarningEvent } from './events.js';
 import { readAhead } from './generators.js';
 
 export interface SelfTrainingOptions {
@@ -15,6 +17,8 @@ export interface SelfTrainingOptions {
   classes: readonly string[];
   /** Size to which images are resized, and of the pseudo-labels. */
   size: ImageSize;
+  /** Names the events about checkpoints; default 'pseudo-labels'. */
+  stage?: string;
   /** The label of pixels that are not kept, 0–255 and no class; default 255. */
   ignoreIndex?: number;
   /** As the config's section `selfTraining`, with its defaults. */
@@ -30,6 +34,8 @@ export interface KeptClass {
   /** kept / predicted; 0 for a class that is never predicted. */
   keptShare: number;
   threshold: number;
+  /** The median probability of all pixels predicted as this class, kept or not, rounded down to 1/256; 0 for none. */
+  medianConfidence: number;
 }
 
 /** What `manifest.json` beside the pseudo-labels says. */
@@ -44,8 +50,21 @@ export interface PseudoLabelManifest {
   classes: KeptClass[];
 }
 
+/** Where labelling stands between two images, the thresholds being found. `step` counts images; there are no tensors. */
+export interface LabellingState extends Resumable {
+  /** Per class. */
+  thresholds: number[];
+  kept: number[];
+  keptImages: number;
+  /** Per class: how many of the pixels predicted as it have a confidence in each of CONFIDENCE_BINS equal parts of [0, 1]. */
+  confidences: number[][];
+}
+
+const CONFIDENCE_BINS = 256;
+
 /** Progress of pseudo-labelling: finding the thresholds goes over the images once, labelling once more. */
 export interface PseudoLabelProgress {
+  type: 'progress';
   task: 'confidences' | 'pseudo-label';
   done: number;
   total: number;
@@ -61,6 +80,7 @@ export class SelfTraining {
   readonly #segmenter: Predictor;
   readonly #classes: readonly string[];
   readonly #size: ImageSize;
+  readonly #stage: string;
   readonly #ignoreIndex: number;
   readonly #choice: Method;
 
@@ -69,6 +89,7 @@ export class SelfTraining {
     this.#segmenter = segmenter;
     this.#classes = options.classes;
     this.#size = options.size;
+    this.#stage = options.stage ?? 'pseudo-labels';
     this.#ignoreIndex = checkInteger('ignoreIndex', options.ignoreIndex ?? 255, options.classes.length, 255);
     this.#choice = parseOptions(selfTrainingSchema, options.choice ?? {}, 'choice');
   }
@@ -78,86 +99,114 @@ export class SelfTraining {
    * whole or not at all, and `manifest.json` last. An image of which nothing is kept gets no file, so that
    * `dataset.withLabels(folder)` is T_ssl. Yields after each image.
    *
+   * @param options.checkpoints default none. A state to go on from belongs to what `folder` holds; there is none before
+   *   the thresholds are found
    * @throws DataError when an image cannot be read or a file cannot be written
    */
   async *label(
     dataset: ImageDataset,
     folder: string,
-    options: { signal?: AbortSignal | undefined } = {},
-  ): AsyncGenerator<PseudoLabelProgress, PseudoLabelManifest> {
-    const { signal } = options;
-    const { method, threshold, inclusive } = this.#choice;
+    options: { signal?: AbortSignal | undefined; checkpoints?: Checkpoints<LabellingState> } = {},
+  ): AsyncGenerator<PseudoLabelProgress | CheckpointEvent | WarningEvent, PseudoLabelManifest> {
+    const { signal, checkpoints } = options;
     const manifestFile = path.join(folder, 'manifest.json');
     await mkdir(folder, { recursive: true });
     // From here on it would tell of files that are being replaced.
     await rm(manifestFile, { force: true });
-    using histogram = new ThresholdHistogram(this.#classes.length);
-    const thresholds =
-      method === 'per-class'
-        ? yield* this.#findThresholds(histogram, dataset, signal)
-        : this.#classes.map(() => threshold);
-
-    const kept = this.#classes.map(() => 0);
-    let keptImages = 0;
-    for await (const { done, labels, confidence } of this.#predictions(dataset, signal)) {
-      if (method === 'mpt') await histogram.add(labels, confidence);
-      const chosen = await applyThresholds(labels, confidence, {
-        thresholds,
-        inclusive,
-        ignoreIndex: this.#ignoreIndex,
-      });
-      const keptPixels = sum(chosen.keptPerClass);
-      chosen.keptPerClass.forEach((pixels, index) => {
-        kept[index]! += pixels;
-      });
-      const file = path.join(folder, `${dataset.entry(done - 1).name}.png`);
-      if (keptPixels > 0) {
-        await writeLabels(file, { data: chosen.labels, ...this.#size });
-        keptImages++;
-      } else {
-        // A file from an earlier labelling would make the image part of T_ssl.
-        await rm(file, { force: true });
-      }
-      yield { task: 'pseudo-label', done, total: dataset.length };
-    }
-
-    const { counts } = await histogram.thresholds();
+    const state = checkpoints?.state ?? (yield* this.#firstState(dataset, signal));
+    yield* checkpointed(this.#labelFrom(state, dataset, folder, signal), checkpoints, {
+      stage: this.#stage,
+      steps: dataset.length,
+      done: () => state.step,
+      state: async () => state,
+    });
+    const { thresholds, confidences, kept, keptImages } = state;
+    const predicted = confidences.map(sum);
     const manifest: PseudoLabelManifest = {
       choice: this.#choice,
       size: this.#size,
       images: dataset.length,
       keptImages,
-      keptShare: sum(kept) / sum(counts),
-      classes: this.#classes.map((name, index) => {
-        const predicted = counts[index]!;
-        const keptShare = predicted > 0 ? kept[index]! / predicted : 0;
-        return { class: name, predicted, kept: kept[index]!, keptShare, threshold: thresholds[index]! };
-      }),
+      keptShare: sum(kept) / sum(predicted),
+      classes: this.#classes.map((name, index) => ({
+        class: name,
+        predicted: predicted[index]!,
+        kept: kept[index]!,
+        keptShare: predicted[index]! > 0 ? kept[index]! / predicted[index]! : 0,
+        threshold: thresholds[index]!,
+        medianConfidence: median(confidences[index]!),
+      })),
     };
     await writeFileAtomically(manifestFile, `${JSON.stringify(manifest, null, 2)}\n`);
     return manifest;
   }
 
+  /** The state before the first image is labelled. */
+  async *#firstState(
+    dataset: ImageDataset,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<PseudoLabelProgress, LabellingState> {
+    const { method, threshold } = this.#choice;
+    const thresholds =
+      method === 'per-class'
+        ? yield* this.#findThresholds(dataset, signal)
+        : this.#classes.map(() => threshold);
+    const confidences = this.#classes.map(() => new Array<number>(CONFIDENCE_BINS).fill(0));
+    const kept = this.#classes.map(() => 0);
+    return { step: 0, tensors: new Map(), thresholds, kept, keptImages: 0, confidences };
+  }
+
+  /** Labels the images that `state` lacks, bringing it up to date after each. */
+  async *#labelFrom(
+    state: LabellingState,
+    dataset: ImageDataset,
+    folder: string,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<PseudoLabelProgress> {
+    const { thresholds, confidences, kept } = state;
+    const options = { thresholds, inclusive: this.#choice.inclusive, ignoreIndex: this.#ignoreIndex };
+    for await (const { labels, confidence } of this.#predictions(dataset, state.step, signal)) {
+      const chosen = await applyThresholds(labels, confidence, options);
+      const file = path.join(folder, `${dataset.entry(state.step).name}.png`);
+      if (sum(chosen.keptPerClass) > 0) {
+        await writeLabels(file, { data: chosen.labels, ...this.#size });
+        state.keptImages++;
+      } else {
+        // A file from an earlier labelling would make the image part of T_ssl.
+        await rm(file, { force: true });
+      }
+      for (const [i, label] of labels.entries()) {
+        const bin = Math.floor(confidence[i]! * CONFIDENCE_BINS);
+        confidences[label]![Math.min(bin, CONFIDENCE_BINS - 1)]!++;
+      }
+      for (const [index, pixels] of chosen.keptPerClass.entries()) kept[index]! += pixels;
+      state.step++;
+      yield { type: 'progress', task: 'pseudo-label', done: state.step, total: dataset.length };
+    }
+  }
+
   async *#findThresholds(
-    histogram: ThresholdHistogram,
     dataset: ImageDataset,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<PseudoLabelProgress, number[]> {
-    for await (const { done, labels, confidence } of this.#predictions(dataset, signal)) {
+    using histogram = new ThresholdHistogram(this.#classes.length);
+    let done = 0;
+    for await (const { labels, confidence } of this.#predictions(dataset, 0, signal)) {
       await histogram.add(labels, confidence);
-      yield { task: 'confidences', done, total: dataset.length };
+      yield { type: 'progress', task: 'confidences', done: ++done, total: dataset.length };
     }
     const { portion, threshold: cap } = this.#choice;
     return (await histogram.thresholds({ portion, cap })).thresholds;
   }
 
+  /** Predictions for the images from `first` on. */
   async *#predictions(
     dataset: ImageDataset,
+    first: number,
     signal: AbortSignal | undefined,
-  ): AsyncGenerator<{ done: number; labels: Uint8Array; confidence: Float32Array }> {
-    const read = (index: number) => readImage(dataset.entry(index).image, this.#size);
-    let done = 0;
-    for await (const image of readAhead(dataset.length, read, { signal })) {
+  ): AsyncGenerator<{ labels: Uint8Array; confidence: Float32Array }> {
+    const read = (index: number) => readImage(dataset.entry(first + index).image, this.#size);
+    for await (const image of readAhead(dataset.length - first, read, { signal })) {
       const { labels, confidence } = await this.#segmenter.predict(image.data, {
         count: 1,
         ...this.#size,
@@ -165,9 +214,20 @@ export class SelfTraining {
         order: this.#choice.order,
         ...(signal && { signal }),
       });
-      yield { done: ++done, labels, confidence: confidence! };
+      yield { labels, confidence: confidence! };
     }
   }
+}
+
+/** The middle value of a histogram of [0, 1], as the lower edge of its bin; 0 where it is empty. */
+function median(histogram: readonly number[]): number {
+  const rank = Math.floor(sum(histogram) / 2);
+  let below = 0;
+  const bin = histogram.findIndex((count) => {
+    below += count;
+    return below > rank;
+  });
+  return Math.max(bin, 0) / histogram.length;
 }
 
 function sum(values: readonly number[]): number {

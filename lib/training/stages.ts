@@ -1,12 +1,21 @@
 import type { Config } from '../config/schema.js';
-import { type RgbImage, writeImage } from '../data/image-files.js';
+import { writeImage } from '../data/image-files.js';
 import { type Evaluation, evaluateImages } from '../evaluate.js';
 import type { Segmenter } from '../models/segmenter.js';
-import { classNames, classPalette, type Datasets, toSize } from './datasets.js';
-import type { PictureEvent, ProgressEvent, StageRecord, StepEvent, WarningEvent } from './events.js';
+import type { Checkpoints, Resumable } from './checkpoints.js';
+import { classNames, classPalette, type Datasets, meanClassIndices, toSize } from './datasets.js';
+import type {
+  CheckpointEvent,
+  EvaluationEvent,
+  PictureEvent,
+  ProgressEvent,
+  StageRecord,
+  StepEvent,
+  WarningEvent,
+} from './events.js';
 import { mapEvents } from './generators.js';
 import { createDiscriminator, createSegmenter, createTranslator } from './models.js';
-import { labelPicture, predictionPicture, translationPicture } from './pictures.js';
+import { type Picture, predictionPicture, pseudoLabelPicture, translationPicture } from './pictures.js';
 import type {
   PseudoLabelStage,
   SegmenterStage,
@@ -29,13 +38,15 @@ export interface StageContext {
   store: StageStore;
   /** The stage of that name. */
   stage: (name: string) => Stage;
+  /** What it goes on from, and how it is saved. */
+  checkpoints: Checkpoints<Resumable>;
   signal: AbortSignal | undefined;
 }
 
 /** The part of a stage's record that its work decides. */
 export type StageOutcome = Omit<StageRecord, 'name' | 'label' | 'round' | 'kind' | 'seconds'>;
 
-type StageEvent = StepEvent | ProgressEvent | PictureEvent | WarningEvent;
+type StageEvent = StepEvent | ProgressEvent | PictureEvent | EvaluationEvent | CheckpointEvent | WarningEvent;
 
 /** Does a stage's work. Whatever ends it, the models it made are disposed. */
 export function runStage(stage: Stage, context: StageContext): AsyncGenerator<StageEvent, StageOutcome> {
@@ -84,24 +95,21 @@ async function* runSegmenter(
       sourceSize: toSize(config.sizes.source),
       targetSize: toSize(config.sizes.target),
       ignoreIndex: config.data.ignoreIndex,
+      nonFinite: config.nonFinite,
       training: config.segmentation,
     },
   );
-  const training = yield* trainer.steps({ signal });
+  const training = yield* trainer.steps({ signal, checkpoints: ownCheckpoints(context) });
   await segmenter.save(store.weightsFile(stage));
   const evaluation = yield* evaluateStage(stage, segmenter, context);
   if (config.sampleCount > 0) {
-    const picture = await predictionPicture(
-      segmenter,
-      context.datasets.validation ?? context.datasets.target,
-      {
-        count: config.sampleCount,
-        size: toSize(config.sizes.evaluation),
-        palette: classPalette(config),
-        signal,
-      },
-    );
-    yield await savePicture(stage, picture, context);
+    const picture = await predictionPicture(segmenter, shownImages(context), {
+      count: config.sampleCount,
+      size: toSize(config.sizes.evaluation),
+      palette: classPalette(config),
+      signal,
+    });
+    yield await savePicture(stage, 'target', picture, context);
   }
   return { ...NO_OUTCOME, ...trainingOutcome(training), ...evaluationOutcome(evaluation, config) };
 }
@@ -130,7 +138,7 @@ async function* evaluateStage(
   stage: Stage,
   segmenter: Segmenter,
   { config, datasets, signal }: StageContext,
-): AsyncGenerator<ProgressEvent, Evaluation | null> {
+): AsyncGenerator<ProgressEvent | EvaluationEvent, Evaluation | null> {
   if (!datasets.validation) return null;
   const { evaluation, evaluationOutput } = config.sizes;
   const images = evaluateImages(segmenter, datasets.validation, {
@@ -138,9 +146,16 @@ async function* evaluateStage(
     size: toSize(evaluation),
     outputSize: evaluationOutput === 'label' ? 'label' : toSize(evaluationOutput),
     ignoreIndex: config.data.ignoreIndex,
+    meanClasses: meanClassIndices(config),
     signal,
   });
-  return yield* mapEvents(images, progress(stage, 'evaluate'));
+  const result = yield* mapEvents(images, progress(stage, 'evaluate'));
+  const { counts, classCount } = result.confusion;
+  const confusion = Array.from({ length: classCount }, (_, c) =>
+    Array.from(counts.subarray(c * classCount, (c + 1) * classCount)),
+  );
+  yield { type: 'evaluation', stage: stage.name, images: result.images, confusion };
+  return result;
 }
 
 async function* runTranslator(
@@ -157,13 +172,21 @@ async function* runTranslator(
     sourceSize: toSize(source),
     targetSize: toSize(target),
     crop: crop && toSize(crop),
+    nonFinite: config.nonFinite,
     training: config.translation,
   });
-  const training = yield* trainer.steps({ signal });
+  const training = yield* trainer.steps({ signal, checkpoints: ownCheckpoints(context) });
   await translator.save(store.weightsFile(stage));
   if (config.sampleCount > 0) {
-    const options = { count: config.sampleCount, size: toSize(source), signal };
-    yield await savePicture(stage, await translationPicture(translator, datasets.source, options), context);
+    for (const domain of ['source', 'target'] as const) {
+      const picture = await translationPicture(translator, datasets[domain], {
+        count: config.sampleCount,
+        size: toSize(config.sizes.translation[domain]),
+        direction: domain === 'source' ? 'source-to-target' : 'target-to-source',
+        signal,
+      });
+      yield await savePicture(stage, domain, picture, context);
+    }
   }
   return { ...NO_OUTCOME, ...trainingOutcome(training) };
 }
@@ -176,6 +199,8 @@ async function* runTranslate(
   using translator = await createTranslator(config, store.weightsFile(context.stage(stage.translatorFrom)));
   const images = translateDataset(translator, datasets.source, store.imagesFolder(stage), {
     size: toSize(config.sizes.translation.source),
+    // What is in the folder was translated by the same translator: the store sees to that.
+    resume: true,
     signal,
   });
   yield* mapEvents(images, progress(stage, 'translate'));
@@ -187,27 +212,37 @@ async function* runPseudoLabels(
   context: StageContext,
 ): AsyncGenerator<StageEvent, StageOutcome> {
   const { config, datasets, store, signal } = context;
+  const { selfTraining: choice, sampleCount } = config;
   const size = toSize(config.sizes.target);
   using segmenter = await createSegmenter(config, store.weightsFile(context.stage(stage.segmenterFrom)));
   const selfTraining = new SelfTraining(segmenter, {
     classes: classNames(config),
     size,
+    stage: stage.name,
     ignoreIndex: config.data.ignoreIndex,
-    choice: config.selfTraining,
+    choice,
   });
-  const labelling = selfTraining.label(datasets.target, store.imagesFolder(stage), { signal });
-  const { keptShare, keptImages } = yield* mapEvents(labelling, (event) =>
-    progress(stage, event.task)(event),
+  const labelling = selfTraining.label(datasets.target, store.imagesFolder(stage), {
+    signal,
+    checkpoints: ownCheckpoints(context),
+  });
+  const manifest = yield* mapEvents(labelling, (event) =>
+    event.type === 'progress' ? progress(stage, event.task)(event) : event,
   );
-  if (config.sampleCount > 0 && keptImages > 0) {
-    const options = { count: config.sampleCount, size, palette: classPalette(config) };
-    yield await savePicture(
-      stage,
-      await labelPicture(await pseudoLabelled(stage, context), options),
-      context,
-    );
+  const { keptShare, keptImages, classes } = manifest;
+  if (sampleCount > 0) {
+    const thresholds = classes.map(({ threshold }) => threshold);
+    const palette = classPalette(config);
+    const options = { count: sampleCount, size, palette, thresholds, choice, signal };
+    const picture = await pseudoLabelPicture(segmenter, shownImages(context), options);
+    yield await savePicture(stage, 'target', picture, context);
   }
   return { ...NO_OUTCOME, keptShare, keptImages };
+}
+
+/** The stage's checkpoints with the kind of state that its work has; a store gives back what the same stage saved. */
+function ownCheckpoints<State extends Resumable>({ checkpoints }: StageContext): Checkpoints<State> {
+  return { ...checkpoints, state: checkpoints.state as State | null };
 }
 
 function progress(stage: Stage, task: ProgressEvent['task']) {
@@ -220,10 +255,20 @@ function progress(stage: Stage, task: ProgressEvent['task']) {
   });
 }
 
-async function savePicture(stage: Stage, picture: RgbImage, { store }: StageContext): Promise<PictureEvent> {
-  const file = store.pictureFile(stage);
-  await writeImage(file, picture);
-  return { type: 'picture', stage: stage.name, file };
+/** Those with labels where there are any, so that every stage's picture shows the same images, and the truth is known. */
+function shownImages({ datasets }: StageContext) {
+  return datasets.validation ?? datasets.target;
+}
+
+async function savePicture(
+  stage: Stage,
+  domain: PictureEvent['domain'],
+  { image, columns, rows }: Picture,
+  { store }: StageContext,
+): Promise<PictureEvent> {
+  const file = store.pictureFile(stage, stage.kind === 'translator' ? domain : undefined);
+  await writeImage(file, image);
+  return { type: 'picture', stage: stage.name, file, domain, columns, rows };
 }
 
 const NO_OUTCOME: StageOutcome = {

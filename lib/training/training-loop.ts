@@ -1,6 +1,9 @@
+import type { NonFiniteOptions } from '../config/schema.js';
 import type { Batch, BatchLoader } from '../data/loader.js';
 import { NonFiniteLossError } from '../errors.js';
-import type { StepEvent } from './events.js';
+import type { TensorMap } from '../tensor.js';
+import { type Checkpoints, checkpointed, dispose, type Resumable } from './checkpoints.js';
+import type { CheckpointEvent, StepEvent, WarningEvent } from './events.js';
 
 /** What a trainer has done when its last step is. */
 export interface TrainingResult {
@@ -10,44 +13,110 @@ export interface TrainingResult {
   waitSeconds: number;
 }
 
-/** The loop that both trainers share: a batch from each loader, one native step, one event. */
-export async function* trainingLoop<Losses>(options: {
+/** Where training stands between two steps. The order of data, crops and schedules follow from the step. */
+export interface TrainingState extends Resumable {
+  computeSeconds: number;
+  waitSeconds: number;
+  /** Steps in a row, up to this one, that were skipped because a loss or gradient was not finite. */
+  skipped: number;
+}
+
+/** How a trainer runs. */
+export interface TrainingOptions {
+  /** Stops within a step; the trainer then throws the signal's reason. */
+  signal?: AbortSignal | undefined;
+  /** Default none: nothing is saved. */
+  checkpoints?: Checkpoints<TrainingState> | undefined;
+}
+
+/** What a trainer tells on its way. */
+export type TrainingEvent<Losses> = StepEvent<Losses> | CheckpointEvent | WarningEvent;
+
+interface Training<Losses> {
   stage: string;
   steps: number;
-  loaders: readonly BatchLoader[];
+  /** Where the state of the networks and optimizers is. */
+  step: { state(): Promise<TensorMap>; loadState(state: TensorMap): Promise<void> };
+  /** One a domain, for the batches from `firstStep` on. */
+  loaders: (firstStep: number) => readonly BatchLoader[];
   learningRate: (step: number) => number;
   run: (batches: readonly Batch[], step: number) => Promise<Losses>;
-}): AsyncGenerator<StepEvent<Losses>, TrainingResult> {
-  const { stage, steps, run } = options;
-  const iterators = options.loaders.map((loader) => loader[Symbol.asyncIterator]());
+  nonFinite: NonFiniteOptions;
+  checkpoints: Checkpoints<TrainingState> | undefined;
+}
+
+/** The loop that both trainers share: a batch from each loader, one native step, one event. */
+export async function* trainingLoop<Losses>(
+  options: Training<Losses>,
+): AsyncGenerator<TrainingEvent<Losses>, TrainingResult> {
+  const { stage, steps, step, checkpoints } = options;
+  const { policy, limit } = options.nonFinite;
+  const { state } = checkpoints ?? {};
+  let done = 0;
   let computeMs = 0;
   let totalWaitMs = 0;
-  try {
-    for (let step = 0; step < steps; step++) {
-      const start = performance.now();
-      const results = await Promise.all(iterators.map((iterator) => iterator.next()));
-      const batches = results.map((result) => result.value as Batch);
-      const ready = performance.now();
-      const losses = await run(batches, step).catch((error: unknown) => {
-        throw withPlace(error, stage, step, batches);
-      });
-      const stepMs = performance.now() - ready;
-      const waitMs = ready - start;
-      computeMs += stepMs;
-      totalWaitMs += waitMs;
-      const learningRate = options.learningRate(step);
-      yield { type: 'step', stage, step: step + 1, steps, losses, learningRate, stepMs, waitMs };
-    }
-  } finally {
-    await Promise.allSettled(iterators.map((iterator) => iterator.return(undefined)));
+  let skipped = 0;
+  if (state) {
+    await step.loadState(state.tensors);
+    dispose(state.tensors);
+    done = state.step;
+    computeMs = state.computeSeconds * 1000;
+    totalWaitMs = state.waitSeconds * 1000;
+    skipped = state.skipped;
   }
-  return { steps, computeSeconds: computeMs / 1000, waitSeconds: totalWaitMs / 1000 };
+
+  async function* train(): AsyncGenerator<StepEvent<Losses> | WarningEvent, TrainingResult> {
+    const iterators = options.loaders(done).map((loader) => loader[Symbol.asyncIterator]());
+    try {
+      while (done < steps) {
+        const start = performance.now();
+        const results = await Promise.all(iterators.map((iterator) => iterator.next()));
+        const batches = results.map((result) => result.value as Batch);
+        const ready = performance.now();
+        const losses = await options.run(batches, done).catch((error: unknown) => {
+          if (!(error instanceof NonFiniteLossError)) throw error;
+          return withPlace(error, stage, done, batches);
+        });
+        const stepMs = performance.now() - ready;
+        const waitMs = ready - start;
+        if (losses instanceof NonFiniteLossError) {
+          if (policy === 'stop') throw losses;
+          if (skipped === limit) throw tooMany(losses, limit);
+          skipped++;
+          done++;
+          yield { type: 'warning', stage, message: losses.message };
+          continue;
+        }
+        skipped = 0;
+        computeMs += stepMs;
+        totalWaitMs += waitMs;
+        const learningRate = options.learningRate(done);
+        done++;
+        yield { type: 'step', stage, step: done, steps, losses, learningRate, stepMs, waitMs };
+      }
+    } finally {
+      await Promise.allSettled(iterators.map((iterator) => iterator.return(undefined)));
+    }
+    return { steps, ...seconds() };
+  }
+
+  const seconds = () => ({ computeSeconds: computeMs / 1000, waitSeconds: totalWaitMs / 1000 });
+  return yield* checkpointed(train(), checkpoints, {
+    stage,
+    steps,
+    done: () => done,
+    state: async () => ({ step: done, ...seconds(), skipped, tensors: await step.state() }),
+  });
 }
 
 /** A step knows its numbers but not where it stands: the stage and the images are what its owner can act on. */
-function withPlace(error: unknown, stage: string, step: number, batches: readonly Batch[]): unknown {
-  if (!(error instanceof NonFiniteLossError)) return error;
+function withPlace(error: NonFiniteLossError, stage: string, step: number, batches: readonly Batch[]) {
   const names = batches.flatMap((batch) => batch.names).join(', ');
   const place = `Stage ${stage}, step ${step + 1}, images ${names}`;
   return new NonFiniteLossError(`${place}: ${error.message}`, { cause: error });
+}
+
+function tooMany(error: NonFiniteLossError, limit: number) {
+  const reason = `as were the ${limit} before it, the most that nonFinite.limit allows`;
+  return new NonFiniteLossError(`${error.message}, ${reason}`, { cause: error });
 }

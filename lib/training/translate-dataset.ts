@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { ImageDataset } from '../data/dataset.js';
 import { type ImageSize, readImage, writeImage } from '../data/image-files.js';
@@ -10,6 +10,7 @@ import { readAhead } from './generators.js';
  * `dataset.withImages(folder)` is then S′ with the labels of S. Tells after each image how many are done.
  *
  * @param options.size size to which images are resized before, and which the translations have
+ * @param options.resume leave the images that are in `folder` already as they are; default false
  * @throws DataError when an image cannot be read or written
  */
 export async function* translateDataset(
@@ -19,27 +20,30 @@ export async function* translateDataset(
   options: {
     size: ImageSize;
     direction?: 'source-to-target' | 'target-to-source';
+    resume?: boolean;
     signal?: AbortSignal | undefined;
   },
 ): AsyncGenerator<{ done: number; total: number }, void> {
-  const { size, direction = 'source-to-target', signal } = options;
+  const { size, direction = 'source-to-target', resume = false, signal } = options;
   await mkdir(folder, { recursive: true });
-  const images = readAhead(dataset.length, (index) => readImage(dataset.entry(index).image, size), {
-    signal,
-  });
+  const present = new Set(resume ? await readdir(folder) : []);
+  const entries = Array.from({ length: dataset.length }, (_, index) => dataset.entry(index));
+  const missing = entries.filter(({ name }) => !present.has(`${name}.png`));
+  const images = readAhead(missing.length, (index) => readImage(missing[index]!.image, size), { signal });
   // One image is compressed and written while the next is translated.
   let writing = Promise.resolve();
-  let done = 0;
+  let written = 0;
   try {
     for await (const image of images) {
       const [data] = await Promise.all([
         translator.translate(image.data, { count: 1, ...size, direction, ...(signal && { signal }) }),
         writing,
       ]);
-      const file = path.join(folder, `${dataset.entry(done).name}.png`);
+      const file = path.join(folder, `${missing[written]!.name}.png`);
       writing = writeImage(file, { data, ...size });
       writing.catch(() => {});
-      yield { done: ++done, total: dataset.length };
+      written++;
+      yield { done: entries.length - missing.length + written, total: entries.length };
     }
     await writing;
   } finally {

@@ -1,6 +1,11 @@
 import type { z } from 'zod';
 import { parseOptions } from '../config/parse.js';
-import { type TranslationOptions, translationSchema } from '../config/schema.js';
+import {
+  type NonFiniteOptions,
+  nonFiniteSchema,
+  type TranslationOptions,
+  translationSchema,
+} from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
 import type { ImageSize } from '../data/image-files.js';
 import { BatchLoader } from '../data/loader.js';
@@ -12,7 +17,12 @@ import { checkInteger } from '../validate.js';
 import type { StepEvent } from './events.js';
 import { drain } from './generators.js';
 import { linearDecayFactor } from './schedules.js';
-import { type TrainingResult, trainingLoop } from './training-loop.js';
+import {
+  type TrainingEvent,
+  type TrainingOptions,
+  type TrainingResult,
+  trainingLoop,
+} from './training-loop.js';
 
 export interface TranslationTrainerOptions {
   /** Size to which source images are resized. */
@@ -25,6 +35,8 @@ export interface TranslationTrainerOptions {
   stage?: string;
   /** Default 1. */
   seed?: number;
+  /** As the config's section `nonFinite`; by default such a loss ends the training. */
+  nonFinite?: z.input<typeof nonFiniteSchema>;
   /** As the config's section `translation`, with its defaults. */
   training?: z.input<typeof translationSchema>;
 }
@@ -36,7 +48,9 @@ export interface TranslationTrainerOptions {
 export class TranslationTrainer {
   readonly #models: { translator: Translator; segmenter: Segmenter | null };
   readonly #data: { source: ImageDataset; target: ImageDataset };
-  readonly #options: Required<Omit<TranslationTrainerOptions, 'training'>>;
+  readonly #options: Required<Omit<TranslationTrainerOptions, 'nonFinite' | 'training'>> & {
+    nonFinite: NonFiniteOptions;
+  };
   readonly #training: TranslationOptions;
 
   /**
@@ -58,24 +72,25 @@ export class TranslationTrainer {
       crop: options.crop ?? null,
       stage: options.stage ?? 'translator',
       seed: checkInteger('seed', options.seed ?? 1, 0),
+      nonFinite: parseOptions(nonFiniteSchema, options.nonFinite ?? {}, 'nonFinite'),
     };
   }
 
   /**
    * Trains for as long as it is iterated: one event a step. Breaking out of the loop stops after the step.
    *
-   * @throws NonFiniteLossError when a loss is NaN or infinite; that step has changed nothing
+   * @throws NonFiniteLossError when a loss or a gradient is NaN or infinite; that step has changed nothing
    * @throws DataError when an image cannot be read
    */
   async *steps(
-    options: { signal?: AbortSignal | undefined } = {},
-  ): AsyncGenerator<StepEvent<TranslationLosses>, TrainingResult> {
+    options: TrainingOptions = {},
+  ): AsyncGenerator<TrainingEvent<TranslationLosses>, TrainingResult> {
     const { translator, segmenter } = this.#models;
-    const { stage, seed, sourceSize, targetSize, crop } = this.#options;
+    const { stage, seed, nonFinite, sourceSize, targetSize, crop } = this.#options;
     const { steps, constantSteps, batchSize, flip, learningRate, ...training } = this.#training;
     const signal = options.signal && { signal: options.signal };
     const factor = linearDecayFactor(constantSteps ?? Math.floor(steps / 2), steps);
-    const load = (dataset: ImageDataset, domain: string, size: ImageSize) =>
+    const load = (dataset: ImageDataset, domain: string, size: ImageSize, firstStep: number) =>
       new BatchLoader(dataset, {
         batchSize,
         flip,
@@ -83,6 +98,7 @@ export class TranslationTrainer {
         ...(crop && { crop }),
         seed,
         steps,
+        firstStep,
         stage: `${stage}/${domain}`,
         ...signal,
       });
@@ -91,7 +107,13 @@ export class TranslationTrainer {
     return yield* trainingLoop({
       stage,
       steps,
-      loaders: [load(this.#data.source, 'source', sourceSize), load(this.#data.target, 'target', targetSize)],
+      step,
+      loaders: (firstStep) => [
+        load(this.#data.source, 'source', sourceSize, firstStep),
+        load(this.#data.target, 'target', targetSize, firstStep),
+      ],
+      nonFinite,
+      checkpoints: options.checkpoints,
       learningRate: (index) => learningRate * factor(index),
       run: ([source, target], index) =>
         step.run({
@@ -105,8 +127,10 @@ export class TranslationTrainer {
 
   /** Trains to the end; `onStep` sees each step's event. */
   run(
-    options: { signal?: AbortSignal; onStep?: (event: StepEvent<TranslationLosses>) => void } = {},
+    options: TrainingOptions & { onStep?: (event: StepEvent<TranslationLosses>) => void } = {},
   ): Promise<TrainingResult> {
-    return drain(this.steps(options), options.onStep);
+    return drain(this.steps(options), (event) => {
+      if (event.type === 'step') options.onStep?.(event);
+    });
   }
 }

@@ -89,6 +89,20 @@ std::vector<double> Options::numbers(const char* key) const {
 
 at::Tensor tensor_argument(const Napi::Value& value, const char* name) { return *Handle<at::Tensor>::get(value, name); }
 
+NamedTensors named_tensors_argument(const Napi::Value& given_names, const Napi::Value& given_tensors) {
+  if (!given_names.IsArray() || !given_tensors.IsArray()) {
+    throw InvalidArgument("Expected arrays of names and of tensors");
+  }
+  const auto names = given_names.As<Napi::Array>();
+  const auto tensors = given_tensors.As<Napi::Array>();
+  if (names.Length() != tensors.Length()) throw InvalidArgument("Expected as many tensors as names");
+  NamedTensors result;
+  for (uint32_t i = 0; i < names.Length(); ++i) {
+    result.emplace_back(names.Get(i).ToString().Utf8Value(), tensor_argument(tensors.Get(i), "tensors"));
+  }
+  return result;
+}
+
 std::vector<int64_t> shape_argument(const Napi::Value& value, const char* name) {
   if (!value.IsArray()) throw InvalidArgument(std::string("Expected an array of extents for ") + name);
   const auto array = value.As<Napi::Array>();
@@ -145,6 +159,17 @@ at::Device device_argument(const std::string& name) {
 
 Napi::Value tensor_to_js(Napi::Env env, const at::Tensor& tensor) {
   return Handle<at::Tensor>::create(env, std::make_shared<at::Tensor>(tensor), 0);
+}
+
+Napi::Array named_tensors_to_js(Napi::Env env, const NamedTensors& tensors) {
+  Napi::Array result = Napi::Array::New(env, tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("name", tensors[i].first);
+    entry.Set("tensor", tensor_to_js(env, tensors[i].second));
+    result.Set(i, entry);
+  }
+  return result;
 }
 
 Napi::Value typed_array_to_js(Napi::Env env, const at::Tensor& tensor) {

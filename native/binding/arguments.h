@@ -45,6 +45,18 @@ class Options {
   Napi::Object object_;
 };
 
+/// What is upsampled: the logits, before the softmax, or the probabilities, after it.
+inline kernels::SoftmaxOrder softmax_order_option(const Options& options) {
+  return options.choice<kernels::SoftmaxOrder>("order",
+                                               {{"logits", kernels::SoftmaxOrder::kAfterUpsampling},
+                                                {"probabilities", kernels::SoftmaxOrder::kBeforeUpsampling}});
+}
+
+/// Undefined gives an empty pointer.
+inline std::shared_ptr<ThresholdHistogram> optional_histogram_argument(const Napi::Value& value) {
+  return value.IsUndefined() ? nullptr : Handle<ThresholdHistogram>::get(value, "histogram");
+}
+
 at::Tensor tensor_argument(const Napi::Value& value, const char* name);
 
 /// The network as the kind that is needed; another kind is an error.
@@ -65,6 +77,9 @@ std::shared_ptr<T> optional_network_argument(const Napi::Value& value, const cha
 /// Copied, not shared: JavaScript may transfer the buffer to another thread while a job reads it.
 at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>& shape, const char* name);
 
+/// From an array of names and one of as many tensors.
+NamedTensors named_tensors_argument(const Napi::Value& names, const Napi::Value& tensors);
+
 std::vector<int64_t> shape_argument(const Napi::Value& value, const char* name);
 
 /// Undefined gives null: a job that only the end of the environment cancels.
@@ -74,6 +89,9 @@ at::Device device_argument(const std::string& name);
 
 /// A tensor's handle.
 Napi::Value tensor_to_js(Napi::Env env, const at::Tensor& tensor);
+
+/// [{ name, tensor }]
+Napi::Array named_tensors_to_js(Napi::Env env, const NamedTensors& tensors);
 
 /// A contiguous CPU tensor as a typed array that takes over its memory without a copy.
 Napi::Value typed_array_to_js(Napi::Env env, const at::Tensor& tensor);

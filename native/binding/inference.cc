@@ -3,6 +3,7 @@
 #include "binding/async.h"
 #include "binding/exports.h"
 #include "core/data/pixels.h"
+#include "core/inference/averaged_prediction.h"
 
 namespace bidiseg::binding {
 namespace {
@@ -12,6 +13,19 @@ at::Tensor images_argument(const Napi::Value& value, const Options& options) {
                           "images");
 }
 
+Prediction on_the_cpu(Prediction prediction) {
+  prediction.labels = prediction.labels.cpu().contiguous();
+  if (prediction.confidence.defined()) prediction.confidence = prediction.confidence.cpu().contiguous();
+  return prediction;
+}
+
+Napi::Value prediction_to_js(Napi::Env env, const Prediction& prediction) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("labels", typed_array_to_js(env, prediction.labels));
+  if (prediction.confidence.defined()) result.Set("confidence", typed_array_to_js(env, prediction.confidence));
+  return result;
+}
+
 Napi::Value predict_labels(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
   return run_async(
@@ -19,18 +33,51 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
        images = images_argument(info[1], options), height = options.integer("outputHeight"),
        width = options.integer("outputWidth"), with_confidence = options.boolean("confidence"),
-       order = options.choice<ResizeOrder>(
-           "order", {{"logits", ResizeOrder::kLogits}, {"probabilities", ResizeOrder::kProbabilities}})] {
-        Prediction prediction =
-            predict(*segmenter, images.to(segmenter->device()), height, width, order, with_confidence);
-        prediction.labels = prediction.labels.cpu().contiguous();
-        if (with_confidence) prediction.confidence = prediction.confidence.cpu().contiguous();
-        return prediction;
+       order = softmax_order_option(options)] {
+        return on_the_cpu(predict(*segmenter, images.to(segmenter->device()), height, width, order, with_confidence));
       },
-      [](Napi::Env env, const Prediction& prediction) {
+      prediction_to_js);
+}
+
+// The second argument is an array of views, { images, count, width, height } each.
+Napi::Value predict_averaged_labels(const Napi::CallbackInfo& info) {
+  if (!info[1].IsArray()) throw InvalidArgument("Expected an array of views");
+  const auto array = info[1].As<Napi::Array>();
+  std::vector<at::Tensor> views;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value view = array.Get(i);
+    const Options size(view);
+    views.push_back(images_argument(view.As<Napi::Object>().Get("images"), size));
+  }
+  if (views.empty()) throw InvalidArgument("Expected at least one view");
+  const Options options(info[2]);
+  return run_async(
+      info.Env(), cancellation_argument(info[3]),
+      [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"), views = std::move(views),
+       flip = options.boolean("flip"), height = options.integer("outputHeight"), width = options.integer("outputWidth"),
+       with_confidence = options.boolean("confidence"), order = softmax_order_option(options)]() mutable {
+        for (at::Tensor& view : views) view = view.to(segmenter->device());
+        return on_the_cpu(predict_averaged(*segmenter, views, flip, height, width, order, with_confidence));
+      },
+      prediction_to_js);
+}
+
+Napi::Value choose_pseudo_labels(const Napi::CallbackInfo& info) {
+  const Options options(info[1]);
+  const bool with_confidence = options.boolean("confidence");
+  return run_async(
+      info.Env(), nullptr,
+      [logits = tensor_argument(info[0], "logits"),
+       size = kernels::Upsampling{options.integer("height"), options.integer("width"), options.boolean("alignCorners")},
+       order = softmax_order_option(options), thresholds = options.numbers("thresholds"),
+       inclusive = options.boolean("inclusive"), ignore_index = options.integer("ignoreIndex"),
+       histogram = optional_histogram_argument(info[2])] {
+        return pseudo_labels(logits, size, order, thresholds, inclusive, ignore_index, histogram.get());
+      },
+      [with_confidence](Napi::Env env, const Prediction& prediction) {
         Napi::Object result = Napi::Object::New(env);
-        result.Set("labels", typed_array_to_js(env, prediction.labels));
-        if (prediction.confidence.defined()) result.Set("confidence", typed_array_to_js(env, prediction.confidence));
+        result.Set("labels", tensor_to_js(env, prediction.labels));
+        if (with_confidence) result.Set("confidence", tensor_to_js(env, prediction.confidence));
         return result;
       });
 }
@@ -42,7 +89,7 @@ Napi::Value translate_images(const Napi::CallbackInfo& info) {
       [generator = network_argument<ResnetGenerator>(info[0], "generator"), images = images_argument(info[1], options)] {
         at::NoGradGuard no_grad;
         generator->eval();
-        const at::Tensor input = translator_input(images.to(generator->device()));
+        const at::Tensor input = translator_input(images.to(generator->device()), generator->dtype());
         return translator_output_bytes(generate_same_size(*generator, input)).cpu();
       },
       typed_array_to_js);
@@ -131,6 +178,8 @@ Napi::Value count_confusion(const Napi::CallbackInfo& info) {
 void export_inference(Napi::Env env, Napi::Object exports) {
   Handle<ThresholdHistogram>::define(env, exports);
   exports.Set("predict", Napi::Function::New<guarded<predict_labels>>(env));
+  exports.Set("pseudoLabels", Napi::Function::New<guarded<choose_pseudo_labels>>(env));
+  exports.Set("predictAveraged", Napi::Function::New<guarded<predict_averaged_labels>>(env));
   exports.Set("translate", Napi::Function::New<guarded<translate_images>>(env));
   exports.Set("createThresholdHistogram", Napi::Function::New<guarded<create_threshold_histogram>>(env));
   exports.Set("histogramAdd", Napi::Function::New<guarded<histogram_add>>(env));

@@ -7,11 +7,55 @@
 namespace bidiseg::binding {
 namespace {
 
+CrossEntropyOptions loss_options(const Napi::Value& value) {
+  const Options options(value);
+  CrossEntropyOptions result = cross_entropy_options(options);
+  result.align_corners = options.boolean("alignCorners");
+  result.class_weights = options.numbers("classWeights");
+  const Napi::Value weights = value.As<Napi::Object>().Get("pixelWeights");
+  if (!weights.IsUndefined()) result.pixel_weights = tensor_argument(weights, "pixelWeights");
+  return result;
+}
+
 Napi::Value masked_cross_entropy_loss(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), nullptr,
       [logits = tensor_argument(info[0], "logits"), labels = tensor_argument(info[1], "labels"),
-       options = cross_entropy_options(Options(info[2]))] { return masked_cross_entropy(logits, labels, options); },
+       options = loss_options(info[2])] { return masked_cross_entropy(logits, labels, options); },
+      tensor_to_js);
+}
+
+Napi::Value masked_cross_entropy_online(const Napi::CallbackInfo& info) {
+  const Options options(info[1]);
+  std::shared_ptr<ThresholdHistogram> histogram = optional_histogram_argument(info[2]);
+  const bool with_prediction = options.boolean("prediction") || histogram != nullptr;
+  return run_async(
+      info.Env(), nullptr,
+      [logits = tensor_argument(info[0], "logits"), height = options.integer("height"),
+       width = options.integer("width"),
+       thresholds = ConfidenceThresholds{options.numbers("thresholds"), options.boolean("inclusive")},
+       loss = loss_options(info[1]), with_prediction, histogram] {
+        SelfTrainingLoss result = self_training_loss(logits, height, width, thresholds, loss, with_prediction);
+        if (histogram) histogram->add(result.predicted.cpu(), result.confidence.to(at::kCPU, at::kFloat));
+        return result;
+      },
+      [with_prediction = options.boolean("prediction")](Napi::Env env, const SelfTrainingLoss& loss) {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("loss", tensor_to_js(env, loss.loss));
+        if (with_prediction) {
+          result.Set("labels", tensor_to_js(env, loss.labels));
+          result.Set("confidence", tensor_to_js(env, loss.confidence));
+        }
+        return result;
+      });
+}
+
+Napi::Value upsampled_class_probabilities(const Napi::CallbackInfo& info) {
+  const Options options(info[1]);
+  return run_async(
+      info.Env(), nullptr,
+      [logits = tensor_argument(info[0], "logits"), height = options.integer("height"),
+       width = options.integer("width")] { return class_probabilities(logits, height, width); },
       tensor_to_js);
 }
 
@@ -52,6 +96,8 @@ Napi::Value segmentation_perceptual_loss(const Napi::CallbackInfo& info) {
 
 void export_losses(Napi::Env env, Napi::Object exports) {
   exports.Set("maskedCrossEntropy", Napi::Function::New<guarded<masked_cross_entropy_loss>>(env));
+  exports.Set("maskedCrossEntropyOnline", Napi::Function::New<guarded<masked_cross_entropy_online>>(env));
+  exports.Set("classProbabilities", Napi::Function::New<guarded<upsampled_class_probabilities>>(env));
   exports.Set("domainLoss", Napi::Function::New<guarded<output_domain_loss>>(env));
   exports.Set("ganLoss", Napi::Function::New<guarded<image_gan_loss>>(env));
   exports.Set("l1Loss", Napi::Function::New<guarded<mean_absolute_loss>>(env));

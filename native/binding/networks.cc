@@ -56,15 +56,19 @@ std::function<std::shared_ptr<Network>()> network_factory(const std::string& kin
   throw InvalidArgument("Unknown kind of network '" + kind + "'");
 }
 
+at::ScalarType network_dtype_option(const Options& options) {
+  return options.choice<at::ScalarType>("dtype", {{"float32", at::kFloat}, {"float64", at::kDouble}});
+}
+
 Napi::Value create_network(const Napi::CallbackInfo& info) {
   if (!info[0].IsString()) throw InvalidArgument("Expected a string for kind");
   const Options options(info[1]);
   return run_async(
       info.Env(), cancellation_argument(info[2]),
       [make = network_factory(info[0].As<Napi::String>().Utf8Value(), options),
-       device = device_argument(options.string("device"))] {
+       device = device_argument(options.string("device")), dtype = network_dtype_option(options)] {
         auto network = make();
-        if (device != at::kCPU) network->to(device);
+        network->convert(device, dtype);
         return network;
       },
       [](Napi::Env env, const std::shared_ptr<Network>& network) {
@@ -76,9 +80,17 @@ Napi::Value network_forward(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), cancellation_argument(info[2]),
       [network = Handle<Network>::get(info[0], "network"), input = tensor_argument(info[1], "input")] {
+        if (input.scalar_type() != network->dtype()) {
+          throw InvalidArgument(std::string("Expected an input of dtype ") + dtype_name(network->dtype()) +
+                                ", the network's, but received " + dtype_name(input.scalar_type()));
+        }
         return network->forward(input);
       },
       tensor_to_js);
+}
+
+Napi::Value network_dtype(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), dtype_name(Handle<Network>::get(info[0], "network")->dtype()));
 }
 
 Napi::Value network_set_training(const Napi::CallbackInfo& info) {
@@ -101,39 +113,19 @@ Napi::Value network_state(const Napi::CallbackInfo& info) {
   auto network = Handle<Network>::get(info[0], "network");
   return run_async(
       info.Env(), nullptr, [network] { return state_of(*network); },
-      [network](Napi::Env env, const std::vector<std::pair<std::string, at::Tensor>>& state) {
+      [network](Napi::Env env, const NamedTensors& state) {
         const size_t parameters = network->parameters().size();
-        Napi::Array result = Napi::Array::New(env, state.size());
-        for (size_t i = 0; i < state.size(); ++i) {
-          Napi::Object entry = Napi::Object::New(env);
-          entry.Set("name", state[i].first);
-          entry.Set("kind", i < parameters ? "parameter" : "buffer");
-          entry.Set("tensor", tensor_to_js(env, state[i].second));
-          result.Set(i, entry);
+        Napi::Array result = named_tensors_to_js(env, state);
+        for (uint32_t i = 0; i < result.Length(); ++i) {
+          result.Get(i).As<Napi::Object>().Set("kind", i < parameters ? "parameter" : "buffer");
         }
         return result;
       });
 }
 
-// Names and tensors of equal number.
-std::vector<std::pair<std::string, at::Tensor>> state_argument(const Napi::Value& given_names,
-                                                               const Napi::Value& given_tensors) {
-  if (!given_names.IsArray() || !given_tensors.IsArray()) {
-    throw InvalidArgument("Expected arrays of names and of tensors");
-  }
-  const auto names = given_names.As<Napi::Array>();
-  const auto tensors = given_tensors.As<Napi::Array>();
-  if (names.Length() != tensors.Length()) throw InvalidArgument("Expected as many tensors as names");
-  std::vector<std::pair<std::string, at::Tensor>> state;
-  for (uint32_t i = 0; i < names.Length(); ++i) {
-    state.emplace_back(names.Get(i).ToString().Utf8Value(), tensor_argument(tensors.Get(i), "tensors"));
-  }
-  return state;
-}
-
 Napi::Value network_load_state(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), nullptr,
-                   [network = Handle<Network>::get(info[0], "network"), state = state_argument(info[1], info[2])] {
+                   [network = Handle<Network>::get(info[0], "network"), state = named_tensors_argument(info[1], info[2])] {
                      load_state(*network, state);
                    });
 }
@@ -177,7 +169,18 @@ Napi::Value optimizer_zero_grad(const Napi::CallbackInfo& info) {
                    [optimizer = Handle<Optimizer>::get(info[0], "optimizer")] { optimizer->zero_grad(); });
 }
 
-// Conversions between bytes and what networks take: one exported function each.
+// From bytes to what networks of a dtype take: one exported function each.
+template <at::Tensor (*Convert)(const at::Tensor&, at::ScalarType)>
+Napi::Value convert_bytes(const Napi::CallbackInfo& info) {
+  return run_async(
+      info.Env(), nullptr,
+      [tensor = tensor_argument(info[0], "images"), dtype = network_dtype_option(Options(info[1]))] {
+        return Convert(tensor, dtype);
+      },
+      tensor_to_js);
+}
+
+// Conversions of what networks give.
 template <at::Tensor (*Convert)(const at::Tensor&)>
 Napi::Value convert_pixels(const Napi::CallbackInfo& info) {
   return run_async(
@@ -195,13 +198,14 @@ void export_networks(Napi::Env env, Napi::Object exports) {
   exports.Set("networkSetFrozen", Napi::Function::New<guarded<network_set_frozen>>(env));
   exports.Set("networkState", Napi::Function::New<guarded<network_state>>(env));
   exports.Set("networkLoadState", Napi::Function::New<guarded<network_load_state>>(env));
+  exports.Set("networkDtype", Napi::Function::New<guarded<network_dtype>>(env));
   exports.Set("networkParameterCount", Napi::Function::New<guarded<network_parameter_count>>(env));
   exports.Set("writeTorchScript", Napi::Function::New<guarded<write_torch_script>>(env));
   exports.Set("createOptimizer", Napi::Function::New<guarded<create_optimizer>>(env));
   exports.Set("optimizerStep", Napi::Function::New<guarded<optimizer_step>>(env));
   exports.Set("optimizerZeroGrad", Napi::Function::New<guarded<optimizer_zero_grad>>(env));
-  exports.Set("segmenterInput", Napi::Function::New<guarded<convert_pixels<segmenter_input>>>(env));
-  exports.Set("translatorInput", Napi::Function::New<guarded<convert_pixels<translator_input>>>(env));
+  exports.Set("segmenterInput", Napi::Function::New<guarded<convert_bytes<segmenter_input>>>(env));
+  exports.Set("translatorInput", Napi::Function::New<guarded<convert_bytes<translator_input>>>(env));
   exports.Set("segmenterInputFromTranslator",
               Napi::Function::New<guarded<convert_pixels<segmenter_input_from_translator>>>(env));
   exports.Set("translatorOutputBytes", Napi::Function::New<guarded<convert_pixels<translator_output_bytes>>>(env));

@@ -69,7 +69,12 @@ Napi::Value tensor_to(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), nullptr,
       [tensor = tensor_argument(info[0], "tensor"), device = device_argument(options.string("device")),
-       dtype = dtype_argument(options.string("dtype"))] { return tensor.to(device, dtype); },
+       dtype = dtype_argument(options.string("dtype")),
+       format = options.choice<at::MemoryFormat>("memoryFormat", {{"preserve", at::MemoryFormat::Preserve},
+                                                                  {"contiguous", at::MemoryFormat::Contiguous},
+                                                                  {"channels-last", at::MemoryFormat::ChannelsLast}})] {
+        return tensor.to(device, dtype, /*non_blocking=*/false, /*copy=*/false, format);
+      },
       tensor_to_js);
 }
 

@@ -119,6 +119,22 @@ Napi::Value run_translation_step(const Napi::CallbackInfo& info) {
       });
 }
 
+// [{ name, tensor }]; tensors share storage with the step and its networks.
+template <typename Step>
+Napi::Value step_state(const Napi::CallbackInfo& info) {
+  return run_async(
+      info.Env(), nullptr, [step = Handle<Step>::get(info[0], "step")] { return step->state(); }, named_tensors_to_js);
+}
+
+// (step, names, tensors)
+template <typename Step>
+Napi::Value step_load_state(const Napi::CallbackInfo& info) {
+  return run_async(info.Env(), nullptr,
+                   [step = Handle<Step>::get(info[0], "step"), state = named_tensors_argument(info[1], info[2])] {
+                     step->load_state(state);
+                   });
+}
+
 }  // namespace
 
 void export_training(Napi::Env env, Napi::Object exports) {
@@ -126,8 +142,12 @@ void export_training(Napi::Env env, Napi::Object exports) {
   Handle<TranslationStep>::define(env, exports);
   exports.Set("createSegmentationStep", Napi::Function::New<guarded<create_segmentation_step>>(env));
   exports.Set("runSegmentationStep", Napi::Function::New<guarded<run_segmentation_step>>(env));
+  exports.Set("segmentationStepState", Napi::Function::New<guarded<step_state<SegmentationStep>>>(env));
+  exports.Set("segmentationStepLoadState", Napi::Function::New<guarded<step_load_state<SegmentationStep>>>(env));
   exports.Set("createTranslationStep", Napi::Function::New<guarded<create_translation_step>>(env));
   exports.Set("runTranslationStep", Napi::Function::New<guarded<run_translation_step>>(env));
+  exports.Set("translationStepState", Napi::Function::New<guarded<step_state<TranslationStep>>>(env));
+  exports.Set("translationStepLoadState", Napi::Function::New<guarded<step_load_state<TranslationStep>>>(env));
 }
 
 }  // namespace bidiseg::binding

@@ -6,8 +6,11 @@
 namespace bidiseg::binding {
 
 inline CrossEntropyOptions cross_entropy_options(const Options& options) {
-  return {options.choice<Normalise>("normalise", {{"valid", Normalise::kValid}, {"all", Normalise::kAll}}),
-          options.integer("ignoreIndex")};
+  CrossEntropyOptions result;
+  result.normalise =
+      options.choice<Normalise>("normalise", {{"valid", Normalise::kValid}, {"all", Normalise::kAll}});
+  result.ignore_index = options.integer("ignoreIndex");
+  return result;
 }
 
 inline GanMode gan_mode_option(const Options& options) {

@@ -15,7 +15,7 @@ struct DataError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// A loss is NaN or infinite; thrown before any weight was touched.
+/// A loss or a gradient is NaN or infinite; thrown before any weight was touched.
 struct NonFiniteLoss : std::runtime_error {
   using std::runtime_error::runtime_error;
 };

@@ -17,6 +17,7 @@ import {
   Tensor,
   TranslationStep,
   Translator,
+  translatorInput,
 } from 'bidiseg';
 import { randomBatch, SEGMENTATION, TRANSLATION } from '../helpers/batches.js';
 import { temporaryFolder } from '../helpers/folder.js';
@@ -87,7 +88,7 @@ describe('misuse', () => {
     for (const value of [undefined, null, 7, 'tensor', {}, [], new Float32Array(4), segmenter]) {
       await rejects(() => tensor.add(wrong(value)), InvalidArgumentError, /other/);
       await rejects(() => segmenter.forward(wrong(value)), InvalidArgumentError, /input/);
-      await rejects(() => maskedCrossEntropy(tensor, wrong(value)), InvalidArgumentError, /labels/);
+      await rejects(() => maskedCrossEntropy(tensor, wrong(value)), InvalidArgumentError, /labels|height/);
       await rejects(() => perceptualLoss(wrong(value), tensor, 'l1'), InvalidArgumentError, /logits/);
       if (value === segmenter) continue;
       await rejects(() => Optimizer.sgd(wrong(value)), InvalidArgumentError, /network/);
@@ -235,6 +236,56 @@ describe('misuse', () => {
     await rejects(() => segmenter.predict(new Uint8Array(47), job), InvalidArgumentError, /48 elements/);
     const enormous = { ...job, outputWidth: 2 ** 40, outputHeight: 2 ** 40 };
     await rejects(() => segmenter.predict(new Uint8Array(48), enormous), BidisegError, /./);
+  });
+
+  it('of dtypes says which one is needed', async () => {
+    const half = { dtype: wrong('float16') };
+    const file = folder.path('m');
+    await segmenter.save(file);
+    for (const create of [
+      () => Segmenter.create({ ...TINY, ...half }),
+      () => Segmenter.fromFile(file, half),
+      () => OutputDiscriminator.create({ classCount: 5, ...half }),
+      () => Translator.create(half),
+      () => segmenterInput(Tensor.from(new Uint8Array(3), [1, 1, 1, 3]), half),
+      () => translatorInput(Tensor.from(new Uint8Array(3), [1, 1, 1, 3]), half),
+    ]) {
+      await rejects(create, InvalidArgumentError, /'float32', 'float64' for dtype .*float16/);
+    }
+
+    const dtype = 'float64';
+    using wide = await Segmenter.create({ ...TINY, dtype });
+    using wideDiscriminator = await OutputDiscriminator.create({ classCount: 5, baseWidth: 4, dtype });
+    using wideTranslator = await Translator.create({
+      blocks: 6,
+      baseWidth: 4,
+      discriminatorWidth: 4,
+      dtype,
+    });
+    assert.deepEqual([segmenter.dtype, wide.dtype, wideTranslator.toSource.dtype], ['float32', dtype, dtype]);
+    using image = Tensor.from(new Float32Array(3 * 40 * 40), [1, 3, 40, 40]);
+    using wideImage = await image.to({ dtype });
+    await rejects(() => wide.forward(image), InvalidArgumentError, /float64, the network's, .*float32/);
+    await rejects(
+      () => segmenter.forward(wideImage),
+      InvalidArgumentError,
+      /float32, the network's, .*float64/,
+    );
+    const step = (M: Segmenter, D: OutputDiscriminator) => SegmentationStep.create(M, D, SEGMENTATION);
+    await rejects(() => step(wide, discriminator), InvalidArgumentError, /segmenter is float64 and discrim/);
+    await rejects(() => step(segmenter, wideDiscriminator), InvalidArgumentError, /discriminator is float64/);
+    for (const [F, M] of [
+      [wideTranslator, segmenter],
+      [translator, wide],
+    ] as const) {
+      const create = () => TranslationStep.create(F, M, TRANSLATION);
+      await rejects(create, InvalidArgumentError, /one dtype but translator is float\d\d and segmenter is/);
+    }
+    const job = { count: 1, width: 4, height: 4 };
+    await rejects(() => wide.predict(new Uint8Array(48), job), InvalidArgumentError, /float32 segmenter/);
+    using gone = await Segmenter.create(TINY);
+    gone.dispose();
+    await rejects(() => gone.dtype, DisposedError, /Segmenter/);
   });
 
   it('takes images in shared memory as well', async () => {

@@ -257,6 +257,49 @@ describe('safetensors', () => {
     assert.deepEqual(await snapshot(translator.toTarget), before, 'half of the file was taken over');
   });
 
+  it('keeps float64 as it is, and rounds to the dtype of the network that loads', async () => {
+    const options = { classCount: 3, baseWidth: 4 };
+    using narrow = await OutputDiscriminator.create(options);
+    using wide = await OutputDiscriminator.create({ ...options, dtype: 'float64' });
+    const file = folder.path('wide');
+    await wide.save(file);
+    const before = readTensors(file);
+    for (const [name, data] of await snapshot(narrow)) {
+      const found = before[name]!.data;
+      assert.ok(found instanceof Float64Array, name);
+      assert.deepEqual(Float32Array.from(found), data, 'not the same initial weights');
+    }
+    for (const tensor of Object.values(before)) {
+      tensor.data = (tensor.data as Float64Array).map((_, i) => Math.PI * (i + 1));
+    }
+    writeTensors(file, before);
+    await wide.load(file);
+    await narrow.load(file);
+    for (const [name, { data }] of Object.entries(before)) {
+      assert.deepEqual((await snapshot(wide)).get(name), data);
+      assert.deepEqual((await snapshot(narrow)).get(name), Float32Array.from(data as Float64Array));
+    }
+    await wide.copyFrom(narrow);
+    assert.equal(wide.dtype, 'float64');
+    assert.equal((await snapshot(wide)).get('conv1.bias')![0], Math.fround(Math.PI));
+
+    using segmenter = await Segmenter.create({
+      backbone: 'resnet18',
+      width: 1 / 16,
+      classCount: 5,
+      dtype: 'float64',
+    });
+    await segmenter.save(file);
+    const counters = Object.entries(readTensors(file)).filter(([name]) =>
+      name.endsWith('num_batches_tracked'),
+    );
+    assert.ok(counters.length > 0 && counters.every(([, { data }]) => data instanceof BigInt64Array));
+    using loaded = await Segmenter.fromFile(file);
+    using loadedWide = await Segmenter.fromFile(file, { dtype: 'float64' });
+    assert.deepEqual([loaded.dtype, loadedWide.dtype], ['float32', 'float64']);
+    assert.deepEqual(await snapshot(loadedWide), await snapshot(segmenter));
+  });
+
   it('gives back exactly what was saved, of any network', async () => {
     using a = await Segmenter.create({ backbone: 'resnet18', width: 1 / 16, classCount: 5, seed: 5 });
     const file = folder.path('whole');

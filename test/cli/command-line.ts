@@ -70,9 +70,9 @@ const SIZE = { width: 48, height: 32 };
  * Writes a data set that a tiny network can learn something from: sky over ground with a block in front, bright in the
  * source domain, dim in the target domain.
  */
-export async function writeTinyData(folder: string): Promise<void> {
-  await writeDomain(path.join(folder, 'source'), 4, 1, 'source');
-  await writeDomain(path.join(folder, 'target'), 3, 0.5, 'target');
+export async function writeTinyData(folder: string, counts = { source: 4, target: 3 }): Promise<void> {
+  await writeDomain(path.join(folder, 'source'), counts.source, 1, 'source');
+  await writeDomain(path.join(folder, 'target'), counts.target, 0.5, 'target');
 }
 
 async function writeDomain(folder: string, count: number, brightness: number, name: string): Promise<void> {
@@ -103,7 +103,7 @@ async function writeDomain(folder: string, count: number, brightness: number, na
 }
 
 /** Writes a config for the data of `writeTinyData` that goes through every kind of stage in seconds. */
-export function writeTinyConfig(folder: string, overrides: Record<string, object> = {}): string {
+export function writeTinyConfig(folder: string, overrides: Record<string, unknown> = {}): string {
   const size = [SIZE.width, SIZE.height];
   const config = {
     preset: 'cpu-small',
@@ -130,12 +130,11 @@ export function writeTinyConfig(folder: string, overrides: Record<string, object
     loop: { rounds: 1, selfTrainingRounds: 1 },
     sampleCount: 1,
   };
-  const merged = Object.fromEntries(
-    Object.entries(config).map(([key, value]) => [
-      key,
-      typeof value === 'object' ? { ...value, ...overrides[key] } : value,
-    ]),
-  );
+  const merged: Record<string, unknown> = { ...config };
+  for (const [key, value] of Object.entries(overrides)) {
+    const below = merged[key];
+    merged[key] = typeof below === 'object' ? { ...below, ...(value as object) } : value;
+  }
   const file = path.join(folder, 'config.json');
   writeFileSync(file, JSON.stringify(merged));
   return file;

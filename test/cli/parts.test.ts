@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { duration, oneLine, percent, signedPercent } from '../../lib/cli/format.js';
 import { collectImages } from '../../lib/cli/inputs.js';
-import { removeTemporaryFiles } from '../../lib/cli/output-folder.js';
 import { overlay } from '../../lib/cli/overlay.js';
 import { table } from '../../lib/cli/table.js';
+import { duration, oneLine, percent, signedPercent } from '../../lib/format.js';
+import { removeTemporaryFiles } from '../../lib/run/temporary-files.js';
 import { temporaryFolder } from './command-line.js';
 
 describe('command line: its parts', () => {
@@ -59,6 +60,18 @@ describe('command line: its parts', () => {
     );
   });
 
+  it('finds images by patterns, in order, named from where the wildcards begin, and not in the output', () => {
+    for (const file of ['glob/b/2.jpg', 'glob/a/1.png', 'glob/a/[1].png', 'glob/a/1.txt', 'glob/out/1.png']) {
+      mkdirSync(path.dirname(at(file)), { recursive: true });
+      writeFileSync(at(file), '');
+    }
+    const names = (inputs: string[]) => collectImages(inputs, at('glob/out')).map(({ name }) => name);
+    assert.deepEqual(names([at('glob/**')]), ['a/1', 'a/[1]', 'b/2']);
+    assert.deepEqual(names([at('glob/a/?.*')]), ['1']);
+    // A file that is there is no pattern.
+    assert.deepEqual(names([at('glob/a/[1].png')]), ['[1]']);
+  });
+
   it('mixes colours over an image, and leaves unlabelled pixels alone', () => {
     const image = { data: Uint8Array.of(100, 100, 100, 10, 20, 30), width: 2, height: 1 };
     const labels = { data: Uint8Array.of(0, 255), width: 2, height: 1 };
@@ -70,10 +83,11 @@ describe('command line: its parts', () => {
 
   it('removes temporary files of cut-off writers and nothing else', () => {
     mkdirSync(at('cut', 'deep'), { recursive: true });
-    for (const file of ['.a.png.0815.tmp', 'deep/.b.tmp', 'a.png', 'deep/tmp.png'])
+    const [one, other] = [randomUUID(), randomUUID()];
+    for (const file of [`.a.png.${one}.tmp`, `deep/b.${other}.tmp`, 'a.png', 'deep/c.tmp'])
       writeFileSync(at('cut', file), '');
     removeTemporaryFiles(at('cut'));
-    assert.deepEqual(readdirSync(at('cut'), { recursive: true }).sort(), ['a.png', 'deep', 'deep/tmp.png']);
+    assert.deepEqual(readdirSync(at('cut'), { recursive: true }).sort(), ['a.png', 'deep', 'deep/c.tmp']);
     removeTemporaryFiles(at('not there'));
   });
 });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { readImage, readLabels } from '../../lib/data/image-files.js';
 import { labelMap } from '../../lib/data/label-maps.js';
@@ -47,7 +47,8 @@ describe('command line: a run and the use of its networks', () => {
     const table = stdout.slice(stdout.indexOf('\nstage '));
     for (const label of LABELS) assert.ok(table.includes(`\n${label} `), label);
     assert.match(table, /^M0\(1\) +\d+\.\d +[+-]\d+\.\d +3 /m);
-    assert.match(table, /^picture {3}run\/pictures\/.*\.png$/m);
+    assert.match(table, /^report {4}run\/report\.html$/m);
+    assert.match(table, /^pictures {2}run\/pictures$/m);
     assert.match(table, /^summary {3}run\/summary\.json$/m);
   });
 
@@ -70,6 +71,21 @@ describe('command line: a run and the use of its networks', () => {
     assert.deepEqual(
       result.stages.map(({ label }: StageRecord) => label),
       LABELS,
+    );
+  });
+
+  it('report writes again what a run ends with, where it is told', async () => {
+    const { code, stdout, stderr } = await run(['report', 'run', '-o', 'shown/report.html']);
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^Wrote shown\/report\.html \([\d.]+ kB\)\n$/);
+    const report = readFileSync(at('shown/report.html'), 'utf8');
+    assert.equal(report, readFileSync(at('run/report.html'), 'utf8'));
+    for (const label of ['M(0)', 'F(1)', 'Ŷ1(1)', 'M1(1)']) assert.ok(report.includes(label), label);
+    const json = await run(['report', 'run', '--json']);
+    const { event, report: file, sizeBytes } = jsonLines(json.stdout).at(-1)!;
+    assert.deepEqual(
+      [event, file, sizeBytes],
+      ['result', at('run/report.html'), statSync(at('run/report.html')).size],
     );
   });
 
@@ -118,6 +134,21 @@ describe('command line: a run and the use of its networks', () => {
     assert.deepEqual(readdirSync(at('one')), ['color']);
     const color = await readImage(at('one', 'color', 'target-1.png'));
     assert.deepEqual([color.width, color.height], [48, 32]);
+  });
+
+  it('segment takes patterns, which keep their folders, beside files, which do not', async () => {
+    const { code, stderr } = await run([
+      ...['segment', '{source,target}/images/*-1.png', 'target/images/target-0.png'],
+      ...['--run', 'run', '-o', 'matched', '--write', 'labels'],
+    ]);
+    assert.equal(code, 0, stderr);
+    assert.deepEqual(
+      readdirSync(at('matched/labels'), { recursive: true })
+        .map(String)
+        .filter((file) => file.endsWith('.png'))
+        .sort(),
+      ['source/images/source-1.png', 'target-0.png', 'target/images/target-1.png'],
+    );
   });
 
   it('translate works both ways and at sizes that are no multiple of 4', async () => {
@@ -191,7 +222,7 @@ describe('command line: a run and the use of its networks', () => {
       'target/labels',
     ]);
     assert.equal(byWeights.code, 0, byWeights.stderr);
-    assert.match(byWeights.stdout, /^sky +\d+\.\d$/m);
+    assert.match(byWeights.stdout, /^sky +\d+\.\d +\d+\.\d$/m);
     assert.ok(byWeights.stdout.includes(`mIoU ${(100 * recorded.miou!).toFixed(1)} %`));
   });
 
@@ -210,6 +241,11 @@ describe('command line: a run and the use of its networks', () => {
     await fails(['resume', 'target'], /target is no run folder/);
     await fails(['segment', 'missing.png', '-r', 'run', '-o', 'x'], /No such file or folder: missing\.png/);
     await fails(['segment', 'run/stages', '-r', 'run', '-o', 'x'], /No image in the folder run\/stages/);
+    await fails(
+      ['segment', 'target/**/*.webp', '-r', 'run', '-o', 'x'],
+      /No image matches target\/\*\*\/\*\.webp/,
+    );
+    await fails(['report', 'target'], /target is no run folder/);
     await fails(['segment', 'text.png', '-r', 'run', '-o', 'x'], /text\.png: cannot be decoded/);
     await fails(['segment', 'target', 'target', '-r', 'run', '-o', 'x'], /would both be written as/);
     await fails(
@@ -296,14 +332,20 @@ describe('command line: being stopped', () => {
     });
     assert.equal(code, 130);
     assert.ok(afterSignalMs < 2000, `${afterSignalMs} ms`);
-    const message = 'interrupted; finished stages (M(0)) are kept in run; go on with: bidiseg resume run';
-    assert.equal(stderr.trimEnd().split('\n').at(-1), `bidiseg: ${message}`);
+    const last = stderr.trimEnd().split('\n').at(-1)!;
+    assert.match(
+      last,
+      /^bidiseg: interrupted; finished stages \(M\(0\)\) and the first \d+ steps of F\(1\) are kept in run; go on with: bidiseg resume run$/,
+    );
+    const message = last.replace('bidiseg: ', '');
     assert.deepEqual(jsonLines(stdout).at(-1), { event: 'error', code: 'ERR_INTERRUPTED', message });
     assert.deepEqual(temporaryFiles(folder.path), []);
 
     const resumed = await bidiseg(['resume', 'run'], { cwd: folder.path });
     assert.equal(resumed.code, 0, resumed.stderr);
     assert.match(resumed.stdout, /^M\(0\) {2}already complete$/m);
+    const [, steps] = /the first (\d+) steps/.exec(message)!;
+    assert.match(resumed.stdout, new RegExp(`F\\(1\\)  goes on after step ${steps}$`, 'm'));
     assert.match(resumed.stdout, /^M0\(1\) +\d+\.\d /m);
   });
 

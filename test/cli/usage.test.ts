@@ -8,6 +8,7 @@ const COMMANDS = [
   'demo',
   'train',
   'resume',
+  'report',
   'translate',
   'pseudo-label',
   'segment',
@@ -58,6 +59,7 @@ describe('command line: usage', () => {
     ],
     [['pseudo-label', '-o', 'x', '--portion', '1.5'], /'1.5' is invalid. Expected a number from 0 to 1; see/],
     [['demo', '--set', 'seed'], /Expected KEY=VALUE, such as segmentation.steps=500; see/],
+    [['report'], /^bidiseg: missing required argument 'run'; see 'bidiseg report --help'$/],
     [
       ['export', 'm.safetensors', 'm.bin'],
       /^bidiseg: m\.bin ends neither in \.onnx nor in \.pt: .* --format/,

@@ -19,17 +19,18 @@ export function runFixture(
   args: string[],
   options: {
     nodeFlags?: string[];
+    env?: Record<string, string>;
     onOutput?: (child: ChildProcess, stdout: string) => void;
     timeoutMs?: number;
   } = {},
 ): Promise<ChildResult> {
-  const { nodeFlags = [], onOutput, timeoutMs = 20_000 } = options;
+  const { nodeFlags = [], env, onOutput, timeoutMs = 20_000 } = options;
   const file = join(ROOT, 'test/boundary/fixtures', name);
   const start = performance.now();
   const child = spawn(process.execPath, [...nodeFlags, file, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     // One thread each: the machine may be busy, and stopping must not depend on how fast it computes.
-    env: { ...process.env, OMP_NUM_THREADS: '1' },
+    env: { ...process.env, OMP_NUM_THREADS: '1', ...env },
   });
   const result = { stdout: '', stderr: '' };
   child.stderr!.on('data', (chunk) => {

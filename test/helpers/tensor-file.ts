@@ -1,25 +1,44 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import type { Network } from 'bidiseg';
 import { randomSource } from './random.js';
 
 /** A tensor as the tests hand it over: numbers in row-major order. */
 export interface PlainTensor {
-  data: Float32Array | Uint8Array | BigInt64Array;
+  data: Float32Array | Float64Array | Uint8Array | BigInt64Array;
   shape: number[];
 }
+
+const DTYPES = [
+  ['F32', Float32Array],
+  ['F64', Float64Array],
+  ['U8', Uint8Array],
+  ['I64', BigInt64Array],
+] as const;
 
 /** Writes a safetensors file without the package's own writer. */
 export function writeTensors(file: string, tensors: Record<string, PlainTensor>): void {
   const header: Record<string, unknown> = {};
-  const chunks: Uint8Array[] = [];
   let offset = 0;
   for (const [name, { data, shape }] of Object.entries(tensors)) {
-    const dtype = data instanceof Float32Array ? 'F32' : data instanceof Uint8Array ? 'U8' : 'I64';
-    header[name] = { dtype, shape, data_offsets: [offset, offset + data.byteLength] };
-    chunks.push(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    header[name] = {
+      dtype: DTYPES.find(([, array]) => data instanceof array)![0],
+      shape,
+      data_offsets: [offset, offset + data.byteLength],
+    };
     offset += data.byteLength;
   }
-  writeFileSync(file, Buffer.concat([encodeHeader(JSON.stringify(header)), ...chunks]));
+  const output = openSync(file, 'w');
+  try {
+    writeWhole(output, encodeHeader(JSON.stringify(header)));
+    for (const { data } of Object.values(tensors)) writeWhole(output, data);
+  } finally {
+    closeSync(output);
+  }
+}
+
+/** One call of write() takes at most 2 GiB, and may take less than it was given. */
+function writeWhole(output: number, data: NodeJS.ArrayBufferView): void {
+  for (let at = 0; at < data.byteLength; ) at += writeSync(output, data, at);
 }
 
 /** The length and the text of a safetensors header. */
@@ -35,7 +54,7 @@ export function lengthOf(header: Buffer): Buffer {
   return length;
 }
 
-/** Reads float32 and int64 tensors without the package's own reader. */
+/** Reads tensors without the package's own reader. */
 export function readTensors(file: string): Record<string, PlainTensor> {
   const bytes = readFileSync(file);
   const start = 8 + Number(bytes.readBigUInt64LE());
@@ -48,18 +67,21 @@ export function readTensors(file: string): Record<string, PlainTensor> {
     if (name === '__metadata__') continue;
     const [begin, end] = entry.data_offsets;
     const copy = Uint8Array.from(bytes.subarray(start + begin, start + end)).buffer;
-    const data = entry.dtype === 'I64' ? new BigInt64Array(copy) : new Float32Array(copy);
+    const data = new (DTYPES.find(([name]) => name === entry.dtype)![1])(copy);
     result[name] = { data, shape: entry.shape };
   }
   return result;
 }
 
-/** A copy of all parameters and buffers of a network, by name. */
-export async function snapshot(network: Network): Promise<Map<string, Float32Array | BigInt64Array>> {
-  const copies = new Map<string, Float32Array | BigInt64Array>();
+/** Parameters and buffers by name. */
+export type Snapshot = Map<string, Float32Array | Float64Array | BigInt64Array>;
+
+/** A copy of all parameters and buffers of a network. */
+export async function snapshot(network: Network): Promise<Snapshot> {
+  const copies: Snapshot = new Map();
   for (const tensors of [await network.parameters(), await network.buffers()]) {
     for (const [name, tensor] of tensors) {
-      copies.set(name, (await tensor.data()) as Float32Array | BigInt64Array);
+      copies.set(name, (await tensor.data()) as Float32Array | Float64Array | BigInt64Array);
       tensor.dispose();
     }
   }
@@ -67,10 +89,7 @@ export async function snapshot(network: Network): Promise<Map<string, Float32Arr
 }
 
 /** ‖a − b‖ / ‖b‖ over the tensors of `a`; 0 only where they are equal. */
-export function relativeDifference(
-  a: Map<string, Float32Array | BigInt64Array>,
-  b: Map<string, Float32Array | BigInt64Array>,
-): number {
+export function relativeDifference(a: Snapshot, b: Snapshot): number {
   let difference = 0;
   let norm = 0;
   for (const [name, left] of a) {

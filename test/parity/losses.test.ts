@@ -6,8 +6,7 @@ import { type Measurement, printAndCheck } from '../helpers/table.js';
 import { type PlainTensor, writeTensors } from '../helpers/tensor-file.js';
 import { useTwin } from '../helpers/twin.js';
 
-const LOSS_BOUND = 1e-6;
-const GRADIENT_BOUND = 1e-5;
+const BOUNDS = { float32: { loss: 1e-6, gradient: 1e-5 }, float64: { loss: 1e-13, gradient: 1e-13 } };
 
 const numbers = (shape: number[], seed: number): PlainTensor => ({
   data: randomNormal(
@@ -30,25 +29,33 @@ const labels = (shape: number[], seed: number, ignoredShare: number): PlainTenso
 describe('parity with PyTorch: losses', () => {
   const twin = useTwin();
   const folder = temporaryFolder();
-  const rows: Measurement[] = [];
   after(folder.remove);
+  let rows: Measurement[];
+  let dtype: 'float32' | 'float64';
 
-  /** Value and gradient of a loss here and in the twin. */
+  /** Value and gradient of a loss here and in the twin, in the dtype of the test. */
   async function compare(
     item: string,
     name: string,
     options: Record<string, unknown>,
-    x: PlainTensor,
-    other: PlainTensor | undefined,
+    given: PlainTensor,
+    second: PlainTensor | undefined,
     loss: (x: Tensor, other: Tensor) => Promise<Tensor>,
-  ): Promise<{ loss: number; gradient: Float32Array }> {
+  ): Promise<{ loss: number; gradient: Float32Array | Float64Array }> {
+    const ofDtype = ({ data, shape }: PlainTensor): PlainTensor =>
+      dtype === 'float64' && data instanceof Float32Array
+        ? { data: Float64Array.from(data), shape }
+        : { data, shape };
+    const x = ofDtype(given);
+    const other = second && ofDtype(second);
     using input = await Tensor.from(x.data, x.shape).requireGrad();
-    using second = other ? Tensor.from(other.data, other.shape) : undefined;
-    using value = await loss(input, second!);
+    using otherInput = other ? Tensor.from(other.data, other.shape) : undefined;
+    using value = await loss(input, otherInput!);
     await value.backward();
     using gradient = (await input.gradient())!;
-    const data = (await gradient.data()) as Float32Array;
-    const lossData = (await value.data()) as Float32Array;
+    assert.deepEqual([value.dtype, gradient.dtype], [dtype, dtype]);
+    const data = (await gradient.data()) as Float32Array | Float64Array;
+    const lossData = (await value.data()) as Float32Array | Float64Array;
     const file = folder.path('case');
     const tensors: Record<string, PlainTensor> = { x, loss: { data: lossData, shape: [] } };
     tensors.gradient = { data, shape: gradient.shape };
@@ -60,12 +67,12 @@ describe('parity with PyTorch: losses', () => {
       options,
       case: file,
     });
-    rows.push({ item: `${item}, loss`, error: errors.loss, bound: LOSS_BOUND });
-    rows.push({ item: `${item}, gradient`, error: errors.gradient, bound: GRADIENT_BOUND });
+    rows.push({ item: `${item}, loss`, error: errors.loss, bound: BOUNDS[dtype].loss });
+    rows.push({ item: `${item}, gradient`, error: errors.gradient, bound: BOUNDS[dtype].gradient });
     return { loss: lossData[0]!, gradient: data };
   }
 
-  it('gives the same values and gradients', async () => {
+  const compareAll = async () => {
     const logits = numbers([2, 7, 9, 13], 1);
     for (const normalise of ['valid', 'all'] as const) {
       for (const [what, map] of [
@@ -139,6 +146,14 @@ describe('parity with PyTorch: losses', () => {
         perceptualLoss(x, y, form),
       );
     }
-    printAndCheck('losses: relative errors', rows);
-  });
+  };
+
+  for (const each of ['float32', 'float64'] as const) {
+    it(`gives the same values and gradients: ${each}`, async () => {
+      dtype = each;
+      rows = [];
+      await compareAll();
+      printAndCheck(`losses in ${dtype}: relative errors`, rows);
+    });
+  }
 });

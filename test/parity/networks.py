@@ -91,10 +91,25 @@ class DeepLabV2(nn.Module):
         return self.layer5(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
 
 
+class SeededDropout(nn.Module):
+    """Half of the channels of each image are 0, the others twice what they were. Which ones, its own generator says: in
+    training mode every pass draws one number for each image and channel."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.generator = torch.Generator("cpu").manual_seed(seed)
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        keep = torch.empty(*x.shape[:2], 1, 1, device="cpu").bernoulli_(0.5, generator=self.generator)
+        return x * 2 * keep.to(x)
+
+
 class Fcn8s(nn.Module):
     STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
-    def __init__(self, width=1.0, classCount=19):
+    def __init__(self, width=1.0, classCount=19, seed=1):
         super().__init__()
         channels = 3
         for stage, (planes, depth) in enumerate(self.STAGES, 1):
@@ -106,7 +121,7 @@ class Fcn8s(nn.Module):
         hidden = scaled(4096, width)
         self.fc6 = nn.Conv2d(channels, hidden, 7)
         self.fc7 = nn.Conv2d(hidden, hidden, 1)
-        self.dropout = nn.Dropout2d(0.5)
+        self.dropout = SeededDropout(seed)
         self.score_fr = nn.Conv2d(hidden, classCount, 1)
         self.score_pool3 = nn.Conv2d(scaled(256, width), classCount, 1)
         self.score_pool4 = nn.Conv2d(scaled(512, width), classCount, 1)
@@ -214,6 +229,8 @@ def build(network):
 
 
 def load(network, state):
-    module = build(network)
-    module.load_state_dict(state, strict=True)
+    """The network with these weights, in their dtype. The tensors become the module's own."""
+    with torch.device("meta"):
+        module = build(network)
+    module.load_state_dict(state, strict=True, assign=True)
     return module

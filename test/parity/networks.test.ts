@@ -8,10 +8,11 @@ import {
   Translator,
 } from 'bidiseg';
 import { temporaryFolder } from '../helpers/folder.js';
-import { randomNormal } from '../helpers/random.js';
+import { randomBytes, randomNormal } from '../helpers/random.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
-import { randomiseNorms, writeTensors } from '../helpers/tensor-file.js';
+import { type PlainTensor, writeTensors } from '../helpers/tensor-file.js';
 import { useTwin } from '../helpers/twin.js';
+import { randomiseNormsAndBiases } from '../helpers/weights.js';
 
 const FORWARD_BOUND = 1e-5;
 
@@ -22,113 +23,160 @@ interface Counts {
   visits: number;
 }
 
-async function shapesOf(network: Network, input: number[]): Promise<number[]> {
+async function shapeOf(network: Network, input: number[]): Promise<number[]> {
   await network.freeze();
-  const x = Tensor.from(new Float32Array(input.reduce((a, b) => a * b)), input);
+  using x = Tensor.from(new Float32Array(input.reduce((a, b) => a * b)), input);
   using y = await network.forward(x);
-  x.dispose();
   return y.shape;
 }
+
+/** A network as the twin builds it. */
+interface Spec {
+  kind: string;
+  options: object;
+}
+
+interface Input {
+  shape: number[];
+  /** Standard deviation of the normal numbers; default 1. */
+  scale?: number;
+  /** Class probabilities in their place. */
+  softmax?: boolean;
+}
+
+const IMAGE = { scale: 60 }; // as bytes minus their mean
+const RGB = { scale: 0.5 }; // as images in [-1, 1]
 
 describe('parity with PyTorch: networks', () => {
   const twin = useTwin();
   const folder = temporaryFolder();
-  const rows: Measurement[] = [];
-  let cases = 0;
   after(folder.remove);
 
-  /** Compares forward passes, in training mode too where there is batch normalisation. */
-  async function compare(
-    item: string,
-    network: Network,
-    spec: { kind: string; options: object },
-    input: { shape: number[]; scale?: number },
-    training: boolean,
-  ): Promise<void> {
-    const path = (name: string) => folder.path(`${cases}-${name}`);
-    ++cases;
-    const weights = path('weights');
-    if (training) await randomiseNorms(network, weights);
-    else await network.save(weights);
-    const data = randomNormal(
-      input.shape.reduce((a, b) => a * b),
-      cases,
-      input.scale,
-    );
-    using x = Tensor.from(data, input.shape);
-    const run = async () => {
+  /** Errors of a network's outputs in both modes and of its running statistics behind training mode. Disposes it. */
+  async function compare(item: string, network: Network, spec: Spec, input: Input): Promise<Measurement[]> {
+    const [weights, after, kase] = ['weights', 'after', 'case'].map(folder.path) as [string, string, string];
+    await randomiseNormsAndBiases(network, weights);
+    await network.save(weights);
+    const { shape, scale, softmax } = input;
+    const length = shape.reduce((a, b) => a * b);
+    const noise = Tensor.from(randomNormal(length, 5, scale), shape);
+    const x = softmax ? await noise.softmax() : noise;
+    await network.freeze();
+    const run = async (): Promise<PlainTensor> => {
       using y = await network.forward(x);
       return { data: (await y.data()) as Float32Array, shape: y.shape };
     };
-    const tensors = { input: { data, shape: input.shape } };
-    if (training) {
-      await network.train();
-      Object.assign(tensors, { train: await run() });
-      await network.save(path('after'));
-    }
+    const tensors: Record<string, PlainTensor> = { input: { data: (await x.data()) as Float32Array, shape } };
+    await network.train();
+    tensors.train = await run();
+    const hasStatistics = (await network.buffers()).size > 0;
+    if (hasStatistics) await network.save(after);
     await network.eval();
-    Object.assign(tensors, { eval: await run() });
-    writeTensors(path('case'), tensors);
+    tensors.eval = await run();
+    writeTensors(kase, tensors);
+    network.dispose();
     const errors = await twin().ask<Record<string, number>>({
       do: 'forward',
       network: spec,
       weights,
-      after: path('after'),
-      case: path('case'),
+      ...(hasStatistics && { after }),
+      case: kase,
     });
-    for (const [what, error] of Object.entries(errors)) {
-      rows.push({ item: `${item}, ${what}`, error, bound: FORWARD_BOUND });
-    }
-    network.dispose();
+    return Object.entries(errors).map(([what, error]) => ({
+      item: `${item}, ${shape.join('×')}, ${what}`,
+      error,
+      bound: FORWARD_BOUND,
+    }));
+  }
+
+  async function compareSegmenter(options: SegmenterOptions, ...shape: number[]): Promise<Measurement[]> {
+    const { network: kind = 'deeplab-v2', ...rest } = options;
+    const network = await Segmenter.create({ ...options, initialisation: 'kaiming' });
+    const name = kind === 'fcn-8s' ? 'FCN-8s' : `DeepLab-v2 ${rest.backbone}, ${rest.branches} branches`;
+    return compare(name, network, { kind, options: rest }, { ...IMAGE, shape });
   }
 
   it('gives the same outputs, running statistics and state-dict names', async () => {
-    for (const backbone of ['resnet18', 'resnet50'] as const) {
+    const rows: Measurement[] = [];
+    for (const backbone of ['resnet18', 'resnet34', 'resnet50'] as const) {
       for (const branches of [4, 2] as const) {
-        const options = { backbone, branches, width: 1 / 8, classCount: 7 };
-        const network = await Segmenter.create({ ...options, initialisation: 'kaiming' });
-        const input = { shape: branches === 4 ? [2, 3, 65, 97] : [2, 3, 64, 83], scale: 60 };
-        const item = `DeepLab-v2 ${backbone}, ${branches} branches, ${input.shape}`;
-        await compare(item, network, { kind: 'deeplab-v2', options }, input, true);
+        const shape = branches === 4 ? [2, 3, 65, 97] : [2, 3, 64, 83];
+        rows.push(...(await compareSegmenter({ backbone, branches, width: 1 / 8, classCount: 7 }, ...shape)));
       }
     }
-    const fcn = { width: 1 / 16, classCount: 5 };
     for (const shape of [
       [1, 3, 64, 96],
       [2, 3, 45, 71],
     ]) {
-      const network = await Segmenter.create({ network: 'fcn-8s', ...fcn, initialisation: 'kaiming' });
-      await compare(
-        `FCN-8s, ${shape}`,
-        network,
-        { kind: 'fcn-8s', options: fcn },
-        { shape, scale: 60 },
-        false,
-      );
+      rows.push(...(await compareSegmenter({ network: 'fcn-8s', width: 1 / 16, classCount: 5 }, ...shape)));
     }
-    const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8 });
+    const { toTarget, targetCritic } = await Translator.create({
+      blocks: 6,
+      baseWidth: 8,
+      discriminatorWidth: 8,
+    });
     const generator = { kind: 'resnet-generator', options: { blocks: 6, baseWidth: 8 } };
-    await compare(
-      'generator, 36x52',
-      translator.toTarget,
-      generator,
-      { shape: [2, 3, 36, 52], scale: 0.5 },
-      false,
-    );
     const critic = { kind: 'patch-discriminator', options: { baseWidth: 8 } };
-    await compare(
-      'PatchGAN, 45x71',
-      translator.targetCritic,
-      critic,
-      { shape: [2, 3, 45, 71], scale: 0.5 },
-      false,
+    rows.push(
+      ...(await compare('generator', toTarget, generator, { ...RGB, shape: [2, 3, 36, 52] })),
+      ...(await compare('PatchGAN', targetCritic, critic, { ...RGB, shape: [2, 3, 45, 71] })),
     );
-    translator.dispose();
     const options = { classCount: 7, baseWidth: 8 };
     const discriminator = await OutputDiscriminator.create(options);
     const spec = { kind: 'output-discriminator', options };
-    await compare('D_M, 65x97', discriminator, spec, { shape: [2, 7, 65, 97] }, false);
-    printAndCheck('forward passes: relative errors', rows);
+    rows.push(...(await compare('D_M', discriminator, spec, { softmax: true, shape: [2, 7, 65, 97] })));
+    printAndCheck('forward passes of small members: relative errors', rows);
+  });
+
+  it('gives the same outputs at the published widths', async () => {
+    const rows: Measurement[] = [];
+    const resnet101 = { backbone: 'resnet101', classCount: 19 } as const;
+    rows.push(
+      ...(await compareSegmenter({ ...resnet101, branches: 4 }, 1, 3, 65, 97)),
+      ...(await compareSegmenter({ ...resnet101, branches: 2 }, 1, 3, 57, 83)),
+      ...(await compareSegmenter({ network: 'fcn-8s', classCount: 19 }, 1, 3, 65, 97)),
+    );
+    const { toTarget, targetCritic } = await Translator.create();
+    const critic = { kind: 'patch-discriminator', options: {} };
+    rows.push(...(await compare('PatchGAN', targetCritic, critic, { ...RGB, shape: [1, 3, 65, 97] })));
+    const generator = { kind: 'resnet-generator', options: {} };
+    rows.push(...(await compare('generator', toTarget, generator, { ...RGB, shape: [1, 3, 68, 100] })));
+    const discriminator = await OutputDiscriminator.create({ classCount: 19 });
+    const spec = { kind: 'output-discriminator', options: {} };
+    const probabilities = { softmax: true, scale: 3, shape: [1, 19, 65, 97] };
+    rows.push(...(await compare('D_M', discriminator, spec, probabilities)));
+    printAndCheck('forward passes at the published widths: relative errors', rows);
+  });
+
+  it('translates images of any size alike', async () => {
+    const rows: Measurement[] = [];
+    const [weights, kase] = [folder.path('weights'), folder.path('case')];
+    for (const [dtype, height, width] of [
+      ['float32', 64, 96],
+      ['float32', 65, 97],
+      ['float32', 46, 71],
+      ['float32', 5, 7],
+      ['float64', 46, 71],
+    ] as const) {
+      using translator = await Translator.create({ blocks: 9, baseWidth: 16, dtype });
+      await randomiseNormsAndBiases(translator.toTarget, weights);
+      await translator.toTarget.save(weights);
+      const shape = [1, height, width, 3];
+      const data = randomBytes(height * width * 3, height);
+      const translated = await translator.translate(data, { count: 1, width, height });
+      writeTensors(kase, { image: { data, shape }, translated: { data: translated, shape } });
+      const errors = await twin().ask<{ share: number; largest: number }>({
+        do: 'translate',
+        network: { kind: 'resnet-generator', options: { blocks: 9, baseWidth: 16 } },
+        weights,
+        case: kase,
+      });
+      const item = `${height}×${width}, ${dtype}`;
+      // A byte may be rounded the other way where the number lies in the middle.
+      rows.push({ item: `${item}, share of bytes that differ`, error: errors.share, bound: 1e-3 });
+      rows.push({ item: `${item}, largest difference`, error: errors.largest, bound: 1 });
+    }
+    printAndCheck('translated images', rows);
   });
 
   it('has the published sizes and as many names', async () => {
@@ -143,39 +191,110 @@ describe('parity with PyTorch: networks', () => {
     assert.equal(counts.visits, 314, 'the reference yields 104 backbone parameters 314 times');
     segmenter.dispose();
 
-    const discriminator = await OutputDiscriminator.create({ classCount: 19 });
-    assert.equal(discriminator.parameterCount, 2_781_121);
-    discriminator.dispose();
-
     const translator = await Translator.create();
-    const generator = await twin().ask<Counts>({ do: 'count', network: { kind: 'resnet-generator' } });
-    assert.equal(translator.toTarget.parameterCount, generator.parameters);
-    assert.equal((generator.parameters / 1e6).toFixed(1), '11.4');
-    const critic = await twin().ask<Counts>({ do: 'count', network: { kind: 'patch-discriminator' } });
-    assert.equal(translator.sourceCritic.parameterCount, critic.parameters);
+    // VGG-16 as a fully convolutional network is known for its 134 million.
+    const fcn = await twin().ask<Counts>({ do: 'count', network: { kind: 'fcn-8s' } });
+    using small = await Segmenter.create({ network: 'fcn-8s', width: 1 / 64, classCount: 19 });
+    const fcnNames = [...(await small.parameters()).keys()];
+    assert.deepEqual(fcnNames.sort(), fcn.names);
+    assert.equal((fcn.trained / 1e6).toFixed(0), '134');
+
+    for (const [network, spec, published] of [
+      [await OutputDiscriminator.create({ classCount: 19 }), 'output-discriminator', '2.781121'],
+      [translator.toTarget, 'resnet-generator', '11.4'],
+      [translator.targetCritic, 'patch-discriminator', '2.8'],
+    ] as const) {
+      const { parameters } = await twin().ask<Counts>({ do: 'count', network: { kind: spec } });
+      assert.equal(network.parameterCount, parameters, spec);
+      assert.equal((parameters / 1e6).toFixed(published.split('.')[1]!.length), published, spec);
+      network.dispose();
+    }
     translator.dispose();
   });
 
   it('has the published output shapes', async () => {
-    const tiny: SegmenterOptions = { backbone: 'resnet18', width: 1 / 64, classCount: 19 };
-    using segmenter = await Segmenter.create(tiny);
-    assert.deepEqual(await shapesOf(segmenter, [1, 3, 512, 1024]), [1, 19, 65, 129]);
-    assert.deepEqual(await shapesOf(segmenter, [1, 3, 720, 1280]), [1, 19, 91, 161]);
-    using fcn = await Segmenter.create({ network: 'fcn-8s', width: 1 / 64, classCount: 5 });
-    assert.deepEqual(await shapesOf(fcn, [1, 3, 47, 63]), [1, 5, 47, 63]);
-    using translator = await Translator.create({ blocks: 6, baseWidth: 2, discriminatorWidth: 2 });
-    for (const [height, width] of [
-      [8, 12],
-      [36, 52],
-      [452, 452],
-    ] as const) {
-      assert.deepEqual(await shapesOf(translator.toTarget, [1, 3, height, width]), [1, 3, height, width]);
-    }
-    assert.deepEqual(await shapesOf(translator.targetCritic, [1, 3, 64, 96]), [1, 1, 6, 10]);
-    const odd = await translator.translate(new Uint8Array(61 * 83 * 3), { count: 1, width: 83, height: 61 });
-    assert.equal(odd.length, 61 * 83 * 3);
-    using discriminator = await OutputDiscriminator.create({ classCount: 3, baseWidth: 2 });
-    assert.deepEqual(await shapesOf(discriminator, [1, 3, 128, 256]), [1, 1, 4, 8]);
+    // Here the smallest members, in the twin the published ones without their weights: shapes do not hang on the width.
+    const expectShapes = async (
+      network: Network,
+      spec: Spec,
+      shapes: [input: number[], output: number[]][],
+    ) => {
+      const inputs = shapes.map(([input]) => input);
+      const outputs = shapes.map(([, output]) => output);
+      assert.deepEqual(await twin().ask({ do: 'shapes', network: spec, inputs }), outputs);
+      for (const [i, input] of inputs.entries()) assert.deepEqual(await shapeOf(network, input), outputs[i]);
+      network.dispose();
+    };
+    const tiny = { width: 1 / 64, classCount: 19 } as const;
+    await expectShapes(
+      await Segmenter.create({ ...tiny, backbone: 'resnet18' }),
+      { kind: 'deeplab-v2', options: {} },
+      [
+        [
+          [1, 3, 512, 1024],
+          [1, 19, 65, 129],
+        ],
+        [
+          [1, 3, 720, 1280],
+          [1, 19, 91, 161],
+        ],
+        // ⌊(71 + 1) / 8⌋ + 1: the pooling's ceil mode shows where a side is one short of a multiple of 8.
+        [
+          [2, 3, 45, 71],
+          [2, 19, 6, 10],
+        ],
+      ],
+    );
+    await expectShapes(
+      await Segmenter.create({ ...tiny, network: 'fcn-8s' }),
+      { kind: 'fcn-8s', options: {} },
+      [
+        [
+          [1, 3, 512, 1024],
+          [1, 19, 512, 1024],
+        ],
+        [
+          [2, 3, 47, 63],
+          [2, 19, 47, 63],
+        ],
+      ],
+    );
+    const translator = await Translator.create({ blocks: 9, baseWidth: 1, discriminatorWidth: 1 });
+    await expectShapes(translator.toTarget, { kind: 'resnet-generator', options: {} }, [
+      [
+        [4, 3, 452, 452],
+        [4, 3, 452, 452],
+      ],
+      [
+        [1, 3, 8, 12],
+        [1, 3, 8, 12],
+      ],
+    ]);
+    await expectShapes(translator.targetCritic, { kind: 'patch-discriminator', options: {} }, [
+      [
+        [4, 3, 452, 452],
+        [4, 1, 54, 54],
+      ],
+      [
+        [1, 3, 65, 97],
+        [1, 1, 6, 10],
+      ],
+    ]);
+    translator.dispose();
+    await expectShapes(
+      await OutputDiscriminator.create({ classCount: 19, baseWidth: 1 }),
+      { kind: 'output-discriminator', options: {} },
+      [
+        [
+          [1, 19, 720, 1280],
+          [1, 1, 22, 40],
+        ],
+        [
+          [1, 19, 512, 1024],
+          [1, 1, 16, 32],
+        ],
+      ],
+    );
   });
 
   it('draws initial weights of the published spread', async () => {

@@ -3,21 +3,25 @@
 import torch
 import torch.nn.functional as F
 
-MEAN_BGR = torch.tensor([104.00698793, 116.66876762, 122.67891434]).view(1, 3, 1, 1)
+MEAN_BGR = torch.tensor([104.00698793, 116.66876762, 122.67891434], dtype=torch.float64).view(1, 3, 1, 1)
 
 
-def segmenter_input(images):
+def dtype_of(module):
+    return next(module.parameters()).dtype
+
+
+def segmenter_input(images, dtype):
     """RGB bytes [N, H, W, 3] -> BGR minus mean [N, 3, H, W]."""
-    return images.float().flip(3).permute(0, 3, 1, 2).contiguous() - MEAN_BGR
+    return images.to(dtype).flip(3).permute(0, 3, 1, 2).contiguous() - MEAN_BGR.to(dtype)
 
 
-def translator_input(images):
+def translator_input(images, dtype):
     """RGB bytes [N, H, W, 3] -> RGB in [-1, 1]."""
-    return images.float().permute(0, 3, 1, 2).contiguous() / 255 * 2 - 1
+    return images.to(dtype).permute(0, 3, 1, 2).contiguous() / 255 * 2 - 1
 
 
 def translator_to_segmenter(rgb):
-    return (rgb.flip(1) + 1) / 2 * 255 - MEAN_BGR
+    return (rgb.flip(1) + 1) / 2 * 255 - MEAN_BGR.to(rgb.dtype)
 
 
 def upsample(logits, size):
@@ -71,25 +75,93 @@ def set_trainable(module, on):
         parameter.requires_grad_(on)
 
 
-class RepeatedSgd:
-    """SGD as the reference's: each parameter is visited several times a step, and each visit adds the decay into the
-    gradient itself."""
+class RepeatedSgd(torch.optim.Optimizer):
+    """SGD as the reference's: each parameter of `visits` is visited several times a step, and each visit adds the decay
+    into the gradient itself. One group for each factor on the learning rate."""
 
     def __init__(self, visits, lr, momentum, weight_decay):
-        self.visits, self.lr, self.momentum, self.weight_decay = visits, lr, momentum, weight_decay
-        self.velocity = {}
+        self.visits, self.momentum, self.weight_decay = visits, momentum, weight_decay
+        self.factors = sorted({factor for _, factor in visits})
+        super().__init__([{"params": list({p for p, g in visits if g == f}), "lr": lr * f} for f in self.factors], {})
 
     @torch.no_grad()
     def step(self):
+        rates = {f: group["lr"] for f, group in zip(self.factors, self.param_groups)}
         for parameter, factor in self.visits:
+            if parameter.grad is None:
+                continue  # a branch of the head that is not summed
             parameter.grad += self.weight_decay * parameter
-            velocity = self.velocity.setdefault(parameter, torch.zeros_like(parameter))
+            velocity = self.state[parameter].setdefault("velocity", torch.zeros_like(parameter))
             velocity.mul_(self.momentum).add_(parameter.grad)
-            parameter -= self.lr * factor * velocity
+            parameter -= rates[factor] * velocity
 
-    def zero_grad(self):
-        for parameter, _ in self.visits:
-            parameter.grad = None
+
+def scheduler(optimizer, schedule):
+    """PyTorch's own scheduler for what the config calls a schedule, or for the translators' linear decay."""
+    kind = schedule["kind"]
+    if kind == "poly":
+        return torch.optim.lr_scheduler.PolynomialLR(optimizer, schedule["totalSteps"], schedule["power"])
+    if kind == "step":
+        return torch.optim.lr_scheduler.StepLR(optimizer, schedule["every"], schedule["factor"])
+    if kind == "linear":
+        constant, steps = schedule["constantSteps"], schedule["steps"]
+        return torch.optim.lr_scheduler.SequentialLR(
+            optimizer,
+            [
+                torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1),
+                torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, total_iters=steps - constant),
+            ],
+            milestones=[constant],
+        )
+    raise ValueError(kind)
+
+
+class MersenneTwister64:
+    """MT19937-64 (Nishimura and Matsumoto), which C++ calls std::mt19937_64."""
+
+    def __init__(self, seed):
+        self.state = [seed]
+        for i in range(1, 312):
+            last = self.state[-1]
+            self.state.append((6364136223846793005 * (last ^ last >> 62) + i) % 2**64)
+        self.position = 312
+
+    def __call__(self):
+        if self.position == 312:
+            for i in range(312):
+                x = self.state[i] & ~0x7FFFFFFF | self.state[(i + 1) % 312] & 0x7FFFFFFF
+                self.state[i] = self.state[(i + 156) % 312] ^ x >> 1 ^ (0xB5026F5AA96619E9 if x & 1 else 0)
+            self.position = 0
+        x = self.state[self.position]
+        self.position += 1
+        x ^= x >> 29 & 0x5555555555555555
+        x ^= x << 17 & 0x71D67FFFEDA60000
+        x ^= x << 37 & 0xFFF7EEE000000000
+        return x ^ x >> 43
+
+
+class ImagePool:
+    """Once it is full, each fake either passes (the draw's highest bit is 0) or takes the place of the kept one that
+    the other 63 bits choose, which is returned in its stead."""
+
+    def __init__(self, size, seed):
+        self.size, self.draw, self.kept, self.exchanged = size, MersenneTwister64(seed), [], 0
+
+    def exchange(self, fakes):
+        if self.size == 0:
+            return fakes
+        shown = []
+        for fake in fakes:
+            if len(self.kept) < self.size:
+                self.kept.append(fake.clone())
+            else:
+                passes, place = divmod(self.draw(), 2**63)
+                if passes == 1:
+                    place %= self.size
+                    self.kept[place], fake = fake.clone(), self.kept[place]
+                    self.exchanged += 1
+            shown.append(fake)
+        return torch.stack(shown)
 
 
 def reference_visits(model, head_factor):
@@ -122,31 +194,34 @@ def segmenter_optimizer(model, o, lr):
     return torch.optim.Adam(groups, lr=lr, betas=tuple(o["adamBetas"]), weight_decay=o["weightDecay"])
 
 
-def train_segmenter(segmenter, discriminator, batches, o, lr, discriminator_lr):
-    """One iteration for every batch, in the reference's order. Returns the losses of each."""
-    optimizer = segmenter_optimizer(segmenter, o, lr)
+def train_segmenter(segmenter, discriminator, batches, o, rates):
+    """One iteration for every batch, in the reference's order. Yields the losses of each."""
+    optimizer = segmenter_optimizer(segmenter, o, rates["learningRate"])
+    optimizers = [optimizer]
     segmenter.train()
     if discriminator is not None:
         betas = tuple(o["discriminatorBetas"])
-        discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), lr=discriminator_lr, betas=betas)
-    history = []
+        lr = rates["discriminatorLearningRate"]
+        optimizers.append(torch.optim.Adam(discriminator.parameters(), lr=lr, betas=betas))
+    schedulers = [scheduler(optimizer, rates["schedule"]) for optimizer in optimizers]
+    dtype = dtype_of(segmenter)
     for batch in batches:
         losses = {}
-        optimizer.zero_grad()
+        for each in optimizers:
+            each.zero_grad()
         if discriminator is not None:
-            discriminator_optimizer.zero_grad()
             set_trainable(discriminator, False)
 
         def probabilities(logits, images):
             return F.softmax(upsample(logits, images.shape[1:3]), 1)
 
-        source_logits = segmenter(segmenter_input(batch["source.images"]))
+        source_logits = segmenter(segmenter_input(batch["source.images"], dtype))
         loss = cross_entropy(source_logits, batch["source.labels"], o["normalise"], o["ignoreIndex"])
         loss.backward()
-        losses["segmentation"] = loss.item()
+        losses["segmentation"] = losses["total"] = loss.item()
 
         if "target.images" in batch:
-            target_logits = segmenter(segmenter_input(batch["target.images"]))
+            target_logits = segmenter(segmenter_input(batch["target.images"], dtype))
             total = 0
             if discriminator is not None:
                 target_p = probabilities(target_logits, batch["target.images"])
@@ -158,6 +233,7 @@ def train_segmenter(segmenter, discriminator, batches, o, lr, discriminator_lr):
                 losses["pseudoLabel"] = pseudo.item()
                 total = total + o["pseudoLabelWeight"] * pseudo
             total.backward()
+            losses["total"] += total.item()
 
             if discriminator is not None:
                 set_trainable(discriminator, True)
@@ -171,25 +247,28 @@ def train_segmenter(segmenter, discriminator, batches, o, lr, discriminator_lr):
                     losses[name] = loss.item()
         optimizer.step()
         if discriminator is not None and "target.images" in batch:
-            discriminator_optimizer.step()
-        history.append(losses)
-    return history
+            optimizers[1].step()
+        for each in schedulers:
+            each.step()
+        yield losses
 
 
-def train_translator(networks, segmenter, batches, o, lr):
-    """CycleGAN's iteration with the perceptual terms of Eq. 2. `networks`: F, F^-1, D of the target, D of the source."""
+def train_translator(networks, segmenter, batches, o, rates, pools):
+    """CycleGAN's iteration with the perceptual terms of Eq. 2, for every batch. Yields the losses of each. `networks`:
+    F, F^-1, D of the target, D of the source; `pools`: of the target, of the source."""
     to_target, to_source, target_critic, source_critic = networks
-    betas = tuple(o["betas"])
+    betas, lr = tuple(o["betas"]), rates["learningRate"]
     generators = [*to_target.parameters(), *to_source.parameters()]
     generator_optimizer = torch.optim.Adam(generators, lr=lr, betas=betas)
     critics = [*target_critic.parameters(), *source_critic.parameters()]
     critic_optimizer = torch.optim.Adam(critics, lr=lr, betas=betas)
+    schedulers = [scheduler(each, rates["schedule"]) for each in (generator_optimizer, critic_optimizer)]
     if segmenter is not None:
         segmenter.eval().requires_grad_(False)
     mode, form = o["ganMode"], o["perceptualForm"]
-    history = []
+    dtype = dtype_of(to_target)
     for batch in batches:
-        s, t = translator_input(batch["source.images"]), translator_input(batch["target.images"])
+        s, t = (translator_input(batch[domain + ".images"], dtype) for domain in ("source", "target"))
         fake_t, fake_s = to_target(s), to_source(t)
         cycled_s, cycled_t = to_source(fake_t), to_target(fake_s)
         for critic in (target_critic, source_critic):
@@ -221,14 +300,16 @@ def train_translator(networks, segmenter, batches, o, lr):
         critic_optimizer.zero_grad()
         losses = {name: term.item() for name, (_, term) in terms.items()}
         losses["total"] = total.item()
-        for name, critic, real, fake in (
-            ("discriminatorTarget", target_critic, t, fake_t),
-            ("discriminatorSource", source_critic, s, fake_s),
+        for name, critic, real, fake, pool in (
+            ("discriminatorTarget", target_critic, t, fake_t, pools[0]),
+            ("discriminatorSource", source_critic, s, fake_s, pools[1]),
         ):
             set_trainable(critic, True)
-            loss = (gan_loss(critic(real), True, mode) + gan_loss(critic(fake.detach()), False, mode)) / 2
+            shown = pool.exchange(fake.detach())
+            loss = (gan_loss(critic(real), True, mode) + gan_loss(critic(shown), False, mode)) / 2
             loss.backward()
             losses[name] = loss.item()
         critic_optimizer.step()
-        history.append(losses)
-    return history
+        for each in schedulers:
+            each.step()
+        yield losses

@@ -6,10 +6,14 @@ import sys
 import traceback
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import checkpoints
+import kernels
+import evaluation
 import exported
+import gradients
 import networks
 import packaged
 import tensors
@@ -28,24 +32,44 @@ def count(request):
     }
 
 
+def shapes(request):
+    """Shapes of a network's outputs for these input shapes, without its weights."""
+    with torch.device("meta"):
+        module = networks.build(request["network"])
+        return [list(module(torch.empty(shape)).shape) for shape in request["inputs"]]
+
+
 def forward(request):
     """Errors of outputs in training and in evaluation mode, and of the state behind the training pass."""
     module = networks.load(request["network"], tensors.read(request["weights"]))
     case = tensors.read(request["case"])
     errors = {}
     with torch.no_grad():
-        if "train" in case:
-            errors["train"] = tensors.relative_error(case["train"], module.train()(case["input"]))
-            state = tensors.read(request["after"])
-            assert state.keys() == module.state_dict().keys()
-            errors["state"] = max(tensors.relative_error(state[n], v) for n, v in module.state_dict().items())
-        errors["eval"] = tensors.relative_error(case["eval"], module.eval()(case["input"]))
+        errors["train"] = tensors.spread_error(case["train"], module.train()(case["input"]))
+        errors["eval"] = tensors.spread_error(case["eval"], module.eval()(case["input"]))
+    if "after" in request:
+        state = tensors.read(request["after"])
+        assert state.keys() == module.state_dict().keys()
+        errors["statistics"] = max(tensors.relative_error(state[n], v) for n, v in module.named_buffers())
     for name, kernel in (("upscore2", 4), ("upscore_pool4", 4), ("upscore8", 16)):
         if hasattr(module, name):
             weight = getattr(module, name).weight
             twin = torch.eye(weight.shape[0])[:, :, None, None] * networks.bilinear_filter(kernel)
             errors[name] = tensors.relative_error(weight, twin)
     return errors
+
+
+def translate(request):
+    """The share of an image's bytes that differ, and the largest difference, for an image of any size."""
+    module = networks.load(request["network"], tensors.read(request["weights"]))
+    case = tensors.read(request["case"])
+    height, width = case["image"].shape[1:3]
+    margin = (0, -width % 4, 0, -height % 4)
+    with torch.no_grad():
+        x = F.pad(training.translator_input(case["image"], training.dtype_of(module)), margin, mode="reflect")
+        rgb = (module(x)[:, :, :height, :width] + 1) / 2 * 255
+    difference = (rgb.permute(0, 2, 3, 1).round().int() - case["translated"].int()).abs()
+    return {"share": (difference > 0).double().mean().item(), "largest": difference.max().item()}
 
 
 def loss(request):
@@ -60,7 +84,34 @@ def loss(request):
     }
 
 
-def noise_biases(module):
+def network_gradients(request):
+    """Errors of a loss and, for each trained network, of its gradients: the largest of a parameter, and how large those
+    are that have to vanish."""
+    case = tensors.read(request["case"])
+    twins = {}
+    for letter, given in request["networks"].items():
+        twins[letter] = networks.load(given["network"], tensors.read(given["weights"])).train(given["training"])
+        if "gradients" not in given:
+            twins[letter].requires_grad_(False)
+    value = gradients.LOSSES[request["loss"]](twins, case, request["options"])
+    value.backward()
+    errors = {"loss": tensors.relative_error(case["loss"].reshape(()), value)}
+    for letter, given in request["networks"].items():
+        if "gradients" in given:
+            ours = tensors.read(given["gradients"])
+            twin = {name: p.grad for name, p in twins[letter].named_parameters() if p.grad is not None}
+            assert ours.keys() == twin.keys(), f"gradients of one side only: {sorted(ours.keys() ^ twin.keys())}"
+            idle = idle_biases(twins[letter])
+            errors[letter] = max(tensors.relative_error(ours[n], g) for n, g in twin.items() if n not in idle)
+            if idle:
+                # Relative to the weight's gradient: their own is a sum that vanishes but for rounding.
+                weights = {name: twin[name.removesuffix("bias") + "weight"] for name in idle}
+                sizes = [ours[name].norm().item() / weights[name].norm().item() for name in idle]
+                errors[letter + ", idle biases"] = max(sizes)
+    return errors
+
+
+def idle_biases(module):
     """Names of biases whose true gradient is 0, because an InstanceNorm behind them takes them away again."""
     names = set()
     for prefix, sequence in module.named_modules():
@@ -71,99 +122,141 @@ def noise_biases(module):
     return names
 
 
+STATISTICS = ("running_mean", "running_var")
+
+
 def compare_training(before, after, module):
     """Errors of the weights behind a training and of how far they moved: the largest of a tensor, and of the network
-    as a whole. Biases without a gradient apart, as the largest difference."""
-    state = module.state_dict()
+    as a whole. Idle biases apart, as the largest difference, and running statistics apart."""
+    state = {name: value.detach() for name, value in module.state_dict().items()}
     assert after.keys() == before.keys() == state.keys(), "names differ"
-    noise = noise_biases(module)
-    names = [name for name in state if name not in noise and state[name].is_floating_point()]
+    counters = [name for name in state if name.endswith("num_batches_tracked")]
+    assert all(after[name] == state[name] for name in counters), "counters of batches differ"
+    idle = idle_biases(module)
+    names = [name for name, _ in module.named_parameters() if name not in idle]
     pairs = {
         "weights": [(after[name], state[name]) for name in names],
         "moved": [(after[name] - before[name], state[name] - before[name]) for name in names],
     }
-    errors = {"noise": max(((after[n] - state[n]).abs().max().item() for n in noise), default=0.0)}
+    errors = {}
     for what, tensor_pairs in pairs.items():
         errors[what] = max(tensors.relative_error(ours, twin) for ours, twin in tensor_pairs)
-        ours, twin = (torch.cat([t.flatten() for t in side]) for side in zip(*tensor_pairs))
-        errors[what + "Overall"] = tensors.relative_error(ours, twin)
+        errors[what + "Overall"] = tensors.overall_error(tensor_pairs)
+    statistics = [tensors.relative_error(after[n], state[n]) for n in state if n.endswith(STATISTICS)]
+    if statistics:
+        errors["statistics"] = max(statistics)
+    if idle:
+        errors["idle"] = max((after[n] - state[n]).abs().max().item() for n in idle)
     return errors
 
 
-def loss_error(history, ours):
+def loss_error(twin, ours):
     """The largest relative error of a loss that the twin reports."""
-    return max(
-        abs(mine[name] - value) / max(abs(value), 1e-12)
-        for mine, twin in zip(ours, history, strict=True)
-        for name, value in twin.items()
-    )
+    return max(abs(ours[name] - value) / max(abs(value), 1e-12) for name, value in twin.items())
 
 
 def part_of(state, prefix):
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
+def checked(history, request, compare):
+    """Runs a training and compares behind the iterations that the request names: one table of errors for each, with the
+    largest error of a loss until then."""
+    results, loss = {}, 0.0
+    for step, (losses, ours) in enumerate(zip(history, request["losses"], strict=True), 1):
+        loss = max(loss, loss_error(losses, ours))
+        if str(step) in request["after"]:
+            results[step] = {"losses": loss} | compare(request["after"][str(step)])
+    return results
+
+
+def batches_of(request):
+    return (tensors.read(batch) for batch in request["batches"])
+
+
 def segmentation(request):
-    """Errors behind some iterations of the segmenter's training."""
-    befores, twins = {}, {}
-    for role in ("segmenter", "discriminator"):
-        if role in request:
-            befores[role] = tensors.read(request[role]["before"])
-            twins[role] = networks.load(request[role]["network"], befores[role])
+    """Errors behind iterations of the segmenter's training."""
+    roles = [role for role in ("segmenter", "discriminator") if role in request]
+    twins = {role: networks.load(request[role]["network"], tensors.read(request[role]["before"])) for role in roles}
+    befores = {role: tensors.read(request[role]["before"]) for role in roles}
     history = training.train_segmenter(
-        twins["segmenter"], twins.get("discriminator"), [tensors.read(batch) for batch in request["batches"]],
-        request["options"], request["learningRate"], request["discriminatorLearningRate"],
-    )  # fmt: skip
-    result = {
-        role: compare_training(befores[role], tensors.read(request[role]["after"]), twin)
-        for role, twin in twins.items()
-    }
-    return result | {"losses": loss_error(history, request["losses"])}
+        twins["segmenter"], twins.get("discriminator"), batches_of(request), request["options"], request["rates"]
+    )
+
+    def compare(after):
+        return {role: compare_training(befores[role], tensors.read(after[role]), twins[role]) for role in roles}
+
+    return checked(history, request, compare)
 
 
 def translation(request):
-    """Errors behind some iterations of the translators' training."""
-    before, after = tensors.read(request["before"]), tensors.read(request["after"])
+    """Errors behind iterations of the translators' training, and how many fakes the pools exchanged."""
+    before, options = tensors.read(request["before"]), request["options"]
     twins = {
-        prefix: networks.load(network, part_of(before, prefix))
+        prefix: networks.load(network, part_of(tensors.read(request["before"]), prefix))
         for prefix, network in request["networks"].items()
     }
     segmenter = None
     if "segmenter" in request:
         segmenter = networks.load(request["segmenter"]["network"], tensors.read(request["segmenter"]["before"]))
+    pools = [training.ImagePool(options["poolSize"], options["seed"] + i) for i in range(2)]
     history = training.train_translator(
         [twins[prefix] for prefix in ("to_target.", "to_source.", "target_critic.", "source_critic.")],
-        segmenter, [tensors.read(batch) for batch in request["batches"]], request["options"],
-        request["learningRate"],
+        segmenter, batches_of(request), options, request["rates"], pools,
     )  # fmt: skip
-    result = {
-        prefix: compare_training(part_of(before, prefix), part_of(after, prefix), twin)
-        for prefix, twin in twins.items()
-    }
-    return result | {"losses": loss_error(history, request["losses"])}
+
+    def compare(after):
+        state = tensors.read(after)
+        return {p: compare_training(part_of(before, p), part_of(state, p), twin) for p, twin in twins.items()}
+
+    return {"errors": checked(history, request, compare), "exchanged": [pool.exchanged for pool in pools]}
 
 
 def accumulation(request):
     """Errors behind optimizer steps on the same gradient: nobody forgets gradients in between."""
     before = tensors.read(request["before"])
-    module = networks.load(request["network"], before).eval()
+    module = networks.load(request["network"], tensors.read(request["before"])).eval()
     optimizer = training.segmenter_optimizer(module, request["options"], request["learningRate"])
     batch = tensors.read(request["batch"])
-    logits = module(training.segmenter_input(batch["source.images"]))
+    logits = module(training.segmenter_input(batch["source.images"], torch.float32))
     training.cross_entropy(logits, batch["source.labels"], "valid", 255).backward()
     for _ in range(request["steps"]):
         optimizer.step()
     return compare_training(before, tensors.read(request["after"]), module)
 
 
-HANDLERS = {"count": count, "forward": forward, "loss": loss, "accumulation": accumulation}
-HANDLERS |= {"segmentation": segmentation, "translation": translation}
+def schedule(request):
+    """The factors on the learning rate at the given steps."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = training.scheduler(optimizer, request["schedule"])
+    factors = []
+    for step in range(request["steps"][-1] + 1):
+        if step in request["steps"]:
+            factors.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    return factors
+
+
+def pool_draw(request):
+    """The draw at a position of the pools' generator, counted from 1; as text, because it has 64 bits."""
+    draw = training.MersenneTwister64(request["seed"])
+    for _ in range(request["position"] - 1):
+        draw()
+    return str(draw())
+
+
+HANDLERS = {"count": count, "shapes": shapes, "forward": forward, "translate": translate, "loss": loss}
+HANDLERS |= {"networkGradients": network_gradients, "accumulation": accumulation, "schedule": schedule}
+HANDLERS |= {"segmentation": segmentation, "translation": translation, "poolDraw": pool_draw}
 HANDLERS |= {"saveCase": checkpoints.save_case, "compareCase": checkpoints.compare_case}
+HANDLERS |= {"upsampledSoftmax": kernels.upsampled_softmax}
 HANDLERS |= {"writePackaged": packaged.write, "comparePackaged": packaged.compare, "saveState": packaged.save_state}
 HANDLERS |= {"compareState": packaged.compare_state, "oddDtypes": packaged.odd_dtypes}
 HANDLERS |= {"packagedMetadata": packaged.metadata}
 HANDLERS |= {"runTorchScript": exported.run_torchscript, "runOnnx": exported.run_onnx}
 HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
+HANDLERS |= {"pseudoLabels": evaluation.pseudo_labels, "evaluation": evaluation.evaluation}
 
 torch.set_num_threads(1)
 for line in sys.stdin:

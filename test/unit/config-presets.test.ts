@@ -50,8 +50,17 @@ describe('presets', () => {
     assert.notEqual(config.data.target.val, null);
   });
 
-  it('the CamVid config is valid', async () => {
-    const config = await loadConfig('configs/camvid-day2dusk.yaml');
-    assert.equal(config.data.classes, 'camvid');
+  it('the configs of known data sets are valid', async () => {
+    for (const [name, classes, labelMap, meanClasses] of [
+      ['camvid-day2dusk', 'camvid', 'identity', null],
+      ['gta5-to-cityscapes', 'cityscapes', 'gta5', null],
+      ['synthia-to-cityscapes', 'cityscapes', 'synthia', 'synthia-16'],
+    ]) {
+      const { data } = await loadConfig(`configs/${name}.yaml`);
+      assert.deepEqual(
+        [data.classes, data.source.labelMap, data.meanClasses],
+        [classes, labelMap, meanClasses],
+      );
+    }
   });
 });

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { crc32, deflateSync } from 'node:zlib';
 import sharp from 'sharp';
 import {
   type ImageArea,
@@ -18,6 +17,7 @@ import {
 } from '../../lib/data/image-files.js';
 import { labelMap } from '../../lib/data/label-maps.js';
 import { Random } from '../../lib/data/random.js';
+import { encodePng, pngChunk } from '../helpers/png.js';
 
 const identity = { labelMap: labelMap('identity'), classCount: 256, ignoreIndex: 255 };
 
@@ -78,8 +78,7 @@ describe('image files', () => {
       assert.equal(double.data.length, 80 * 3 * 3);
       for (let column = 5; column < 75; column++) {
         const expected = 20 + 5 * ((column + 0.5) / 2 - 0.5);
-        // Half an output pixel, which is 1¼ grey levels here, is libvips' own shift.
-        assert.ok(Math.abs(double.data[column * 3]! - expected) <= 1.25, `column ${column}`);
+        assert.ok(Math.abs(double.data[column * 3]! - expected) <= 1, `column ${column}`);
       }
     });
 
@@ -87,14 +86,18 @@ describe('image files', () => {
       const image = { data: randomBytes(20 * 10 * 3), width: 20, height: 10 };
       await writeImage(path('a.png'), image);
       const file = await openImage(path('a.png'));
-      const size = { width: 14, height: 9 };
-      const whole = await file.decode({ size });
       const crop = { x: 3, y: 2, width: 5, height: 6 };
-      assert.deepEqual((await file.decode({ size, crop })).data, cut(whole.data, 14, crop, 3, false));
-      assert.deepEqual(
-        (await file.decode({ size, crop, flip: true })).data,
-        cut(whole.data, 14, crop, 3, true),
-      );
+      for (const size of [
+        { width: 14, height: 9 },
+        { width: 31, height: 9 },
+      ]) {
+        const { data } = await file.decode({ size });
+        assert.equal(data.length, size.width * size.height * 3);
+        for (const flip of [false, true]) {
+          const view = await file.decode({ size, crop, flip });
+          assert.deepEqual(view.data, cut(data, size.width, crop, 3, flip));
+        }
+      }
     });
 
     it('names the file when it is missing, empty, truncated, corrupt or no image', async () => {
@@ -149,11 +152,13 @@ describe('image files', () => {
     });
 
     it('reads the indices of palette images of 1, 2, 4 and 8 bits, whatever the colours', async () => {
-      for (const bitDepth of [1, 2, 4, 8]) {
+      for (const bitDepth of [1, 2, 4, 8] as const) {
         const { width, height } = { width: 13, height: 5 };
         const random = new Random('palette', bitDepth);
         const data = Uint8Array.from({ length: width * height }, () => random.integer(2 ** bitDepth));
-        await writeFile(path(`${bitDepth}.png`), palettePng(data, width, height, bitDepth));
+        const palette = randomBytes(3 * 2 ** bitDepth);
+        const png = encodePng({ width, height, kind: 'palette', bitDepth, samples: data, palette });
+        await writeFile(path(`${bitDepth}.png`), png);
         assert.deepEqual(await readLabels(path(`${bitDepth}.png`), identity), { data, width, height });
       }
     });
@@ -185,7 +190,7 @@ describe('image files', () => {
     it('does not convert colours by a gamma chunk', async () => {
       await writeLabels(path('a.png'), { data: Uint8Array.from([0, 7, 26, 255]), width: 4, height: 1 });
       const png = await readFile(path('a.png'));
-      const gamma = chunk('gAMA', Uint8Array.from([0, 0, 0x27, 0x10]));
+      const gamma = pngChunk('gAMA', Uint8Array.from([0, 0, 0x27, 0x10]));
       await writeFile(path('a.png'), Buffer.concat([png.subarray(0, 33), gamma, png.subarray(33)]));
       assert.deepEqual([...(await readLabels(path('a.png'), identity)).data], [0, 7, 26, 255]);
     });
@@ -329,35 +334,4 @@ function cut(data: Uint8Array, width: number, crop: ImageArea, channels: number,
     }
   }
   return Uint8Array.from(result);
-}
-
-function chunk(type: string, data: Uint8Array): Buffer {
-  const body = Buffer.concat([Buffer.from(type, 'latin1'), data]);
-  const result = Buffer.alloc(body.length + 8);
-  result.writeUInt32BE(data.length);
-  body.copy(result, 4);
-  result.writeUInt32BE(crc32(body), body.length + 4);
-  return result;
-}
-
-/** A PNG with a random palette, written by the letter of its specification. */
-function palettePng(indices: Uint8Array, width: number, height: number, bitDepth: number): Buffer {
-  const header = Buffer.alloc(13);
-  header.writeUInt32BE(width, 0);
-  header.writeUInt32BE(height, 4);
-  header.set([bitDepth, 3, 0, 0, 0], 8);
-  const rowBytes = Math.ceil((width * bitDepth) / 8);
-  const rows = Buffer.alloc((rowBytes + 1) * height);
-  for (const [index, value] of indices.entries()) {
-    const bit = (index % width) * bitDepth;
-    const byte = Math.floor(index / width) * (rowBytes + 1) + 1 + (bit >> 3);
-    rows[byte]! |= value << (8 - bitDepth - (bit & 7));
-  }
-  return Buffer.concat([
-    Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]),
-    chunk('IHDR', header),
-    chunk('PLTE', randomBytes(3 * 2 ** bitDepth)),
-    chunk('IDAT', deflateSync(rows)),
-    chunk('IEND', new Uint8Array()),
-  ]);
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { CAMVID, CITYSCAPES, labelMap, UNKNOWN_ID } from '../../lib/data/label-maps.js';
+import { CAMVID, CITYSCAPES, classIndices, labelMap, UNKNOWN_ID } from '../../lib/data/label-maps.js';
 
 describe('label maps', () => {
   // The data sets' own numbering: name → label id in Cityscapes and GTA5, and in SYNTHIA.
@@ -55,6 +55,38 @@ describe('label maps', () => {
       [255, 255],
       [300, 1],
     ]);
+  });
+
+  it('takes CamVid’s 11 classes, and its id 11 for none', () => {
+    const table = labelMap('camvid').table(11, 255);
+    assert.deepEqual([...table.subarray(0, 13)], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 255, 255]);
+  });
+
+  it('takes an object that leads some ids to the ignore index', () => {
+    const map = labelMap({ 0: 0, 1: 1, 7: 200, 8: 255 });
+    assert.deepEqual([...map.table(256, 200).subarray(6, 9)], [UNKNOWN_ID, 200, 255]);
+    assert.throws(() => map.table(2, 200), /gives classes up to 255, but there are 2 classes/);
+    assert.throws(() => map.table(2, 255), /gives classes up to 200, but there are 2 classes/);
+    const table = labelMap({ 0: 0, 1: 1, 7: 255 }).table(2, 255);
+    assert.deepEqual([...table.subarray(0, 8)], [0, 1, ...new Array(5).fill(UNKNOWN_ID), 255]);
+  });
+
+  it('finds classes by name, and SYNTHIA’s parts of them by theirs', () => {
+    const { names } = CITYSCAPES;
+    assert.deepEqual(classIndices(['sky', 'road'], names), [10, 0]);
+    // As published: 0–8, 10–13, 15, 17, 18; and without 3, 4, 5.
+    const sixteen = [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18];
+    assert.deepEqual(classIndices('synthia-16', names), sixteen);
+    assert.deepEqual(
+      classIndices('synthia-13', names),
+      sixteen.filter((index) => ![3, 4, 5].includes(index)),
+    );
+    const own = sixteen.map((index) => names[index]!);
+    assert.deepEqual(classIndices('synthia-16', own), [...own.keys()]);
+    assert.throws(() => classIndices('synthia-16', CAMVID.names), {
+      code: 'ERR_INVALID_ARGUMENT',
+      message: /^There is no class 'sidewalk'; expected some of sky, building,/,
+    });
   });
 
   it('refuses unknown names, empty objects, ids and classes out of range, and too few classes', () => {

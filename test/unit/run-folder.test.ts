@@ -1,21 +1,18 @@
 import assert from 'node:assert/strict';
+import { createHash, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { Tensor } from 'bidiseg';
 import { createConfig } from '../../lib/config/load.js';
 import type { Config } from '../../lib/config/schema.js';
 import { ConfigError, DataError } from '../../lib/errors.js';
-import {
-  holdsRunOf,
-  RunFolder,
-  type RunFolderMode,
-  readSummary,
-  resumeConfig,
-  stageWeights,
-} from '../../lib/run/run-folder.js';
+import { readSummary, resumeConfig, stageWeights } from '../../lib/run/run-files.js';
+import { holdsRunOf, RunFolder, type RunFolderMode } from '../../lib/run/run-folder.js';
 import type { StageRecord } from '../../lib/training/events.js';
 import { planStages, type Stage } from '../../lib/training/plan.js';
+import type { StageState } from '../../lib/training/stage-store.js';
 
 function recordOf({ name, label, round, kind }: Stage): StageRecord {
   return {
@@ -59,7 +56,7 @@ describe('run folder', () => {
     const folder = await opened(from);
     const plan = planStages(from.loop);
     for (const stage of plan.slice(0, count)) {
-      await folder.begin(stage);
+      await folder.begin(stage, { resume: false });
       await folder.complete(stage, recordOf(stage));
     }
     await closed();
@@ -95,6 +92,28 @@ describe('run folder', () => {
     assert.equal(await holdsRunOf(config()), true);
     assert.equal(await holdsRunOf(config(['loop.rounds=1', 'logEvery=7'])), true);
     assert.equal(await holdsRunOf(config(['segmentation.steps=7'])), false);
+  });
+
+  it('names the version of its config, and refuses one that it does not know', async () => {
+    await runOf(1);
+    const file = path.join(output, 'config.yaml');
+    const text = await readFile(file, 'utf8');
+    assert.match(text, /^version: 1$/m);
+    for (const [version, message] of [
+      ['2', /config\.yaml: version: expected 1 but found 2, which a newer bidiseg has written$/],
+      ['0', /config\.yaml: version: expected 1 but found 0$/],
+      ['"1"', /config\.yaml: version: expected 1 but found "1"$/],
+    ] as const) {
+      await writeFile(file, text.replace('version: 1', `version: ${version}`));
+      await assert.rejects(resumeConfig(output), (error: Error) => {
+        assert(error instanceof ConfigError);
+        assert.match(error.message, message);
+        return true;
+      });
+    }
+    // From before there were versions.
+    await writeFile(file, text.replace('version: 1\n', ''));
+    assert.deepEqual(await resumeConfig(output), config());
   });
 
   it('holds a config that says the same as the one it was opened with', async () => {
@@ -161,7 +180,10 @@ describe('run folder', () => {
       /sizes\.source is \[128,96\] .* but \[64,64\] now/,
     );
     const folder = await opened(
-      config(['loop.rounds=3', 'logEvery=1', 'sampleCount=0', 'data.root=/x']),
+      config([
+        ...['loop.rounds=3', 'logEvery=1', 'sampleCount=0', 'data.root=/x'],
+        ...['checkpoint.every=7', 'nonFinite.policy=skip'],
+      ]),
       'resume',
     );
     assert.equal((await folder.summary()).stages.length, 1);
@@ -188,11 +210,164 @@ describe('run folder', () => {
     assert.equal(translate.kind, 'translate');
     const leftover = path.join(folder.imagesFolder(translate), 'leftover.png');
     await writeFile(leftover, '');
-    await folder.begin(translate);
+    await folder.begin(translate, { resume: true });
     assert(!existsSync(leftover));
     const complete = await Promise.all(plan.map(async (stage) => (await folder.record(stage)) !== undefined));
     assert.deepEqual(complete.slice(0, 5), [true, true, false, false, false]);
     assert.equal((await readSummary(output)).stages.length, 2);
+  });
+
+  it('beginning a stage anew makes those of another plan incomplete too', async () => {
+    const long = config(['loop={rounds: 2, selfTrainingRounds: 0}']);
+    const plan = await runOf(planStages(long.loop).length, long);
+    const short = await opened(config(['loop={rounds: 1, selfTrainingRounds: 0}']), 'resume');
+    await short.begin(plan[1]!, { resume: false });
+    await closed();
+    const folder = await opened(long, 'resume');
+    const complete = await Promise.all(plan.map(async (stage) => (await folder.record(stage)) !== undefined));
+    assert.deepEqual(
+      complete,
+      plan.map((_, index) => index === 0),
+    );
+  });
+
+  describe('checkpoints', () => {
+    const tensors: Tensor[] = [];
+
+    afterEach(() => {
+      for (const tensor of tensors.splice(0)) tensor.dispose();
+    });
+
+    function stateAfter(step: number): StageState {
+      const tensor = Tensor.from(Float32Array.of(step, 0.1));
+      tensors.push(tensor);
+      const more = { rate: 0.1, list: [1, 2 ** 40] };
+      return { step, seconds: step / 3, tensors: new Map([['weight', tensor]]), ...more };
+    }
+
+    /** A folder in which a stage has begun and saved its state after each of these steps. */
+    async function savedAt(
+      steps: number[],
+      set: string[] = [],
+    ): Promise<{ folder: RunFolder; stage: Stage }> {
+      const from = config(set);
+      const folder = await opened(from);
+      const stage = planStages(from.loop)[0]!;
+      await folder.begin(stage, { resume: false });
+      for (const step of steps) await folder.save(stage, stateAfter(step));
+      return { folder, stage };
+    }
+
+    async function files(): Promise<string[]> {
+      const names = await readdir(path.join(output, 'stages', 'source-only'));
+      return names.filter((name) => name !== 'stage.json').sort();
+    }
+
+    /** What the stage goes on from when the run is resumed. */
+    async function resumed(stage: Stage, set: string[] = []) {
+      await closed();
+      const folder = await opened(config(set), 'resume');
+      const { state, warnings } = await folder.begin(stage, { resume: true });
+      tensors.push(...(state?.tensors.values() ?? []));
+      const values = state && [...((await state.tensors.get('weight')!.data()) as Float32Array)];
+      return { state, values, warnings };
+    }
+
+    it('the newest is what a stage goes on from, with all that was saved', async () => {
+      const { stage } = await savedAt([100, 200]);
+      const { state, values, warnings } = await resumed(stage);
+      const { tensors: named, ...rest } = state!;
+      assert.deepEqual(rest, { step: 200, seconds: 200 / 3, rate: 0.1, list: [1, 2 ** 40] });
+      assert.deepEqual(values, [200, Math.fround(0.1)]);
+      assert.deepEqual([...named.keys()], ['weight']);
+      assert.deepEqual(warnings, []);
+    });
+
+    it('as many are kept as the config says, each whole and under its checksum', async () => {
+      await savedAt([1, 2, 3, 100_000_000], ['checkpoint.keep=3']);
+      const names = await files();
+      assert.deepEqual(
+        names.map((name) => name.replace(/-[0-9a-f]{16}\./, '.')),
+        [
+          'checkpoint-00000002.safetensors',
+          'checkpoint-00000003.safetensors',
+          'checkpoint-100000000.safetensors',
+        ],
+      );
+      for (const name of names) {
+        const bytes = await readFile(path.join(output, 'stages', 'source-only', name));
+        const digest = createHash('sha256').update(bytes).digest('hex');
+        assert(name.includes(`-${digest.slice(0, 16)}.`), name);
+      }
+    });
+
+    it('an unreadable one gives way to the one before, and then to the first step', async () => {
+      const { stage } = await savedAt([1, 2]);
+      const [one, two] = await files();
+      const at = (name: string) => path.join(output, 'stages', 'source-only', name);
+      const bytes = await readFile(at(two!));
+      bytes[bytes.length - 3]! ^= 4;
+      await writeFile(at(two!), bytes);
+      const second = await resumed(stage);
+      assert.deepEqual([second.state!.step, second.values![0]], [1, 1]);
+      assert.equal(second.warnings.length, 1);
+      assert(second.warnings[0]!.startsWith(`${at(two!)} is passed over: its checksum is `));
+      // The next checkpoint takes the place of the unreadable one.
+      await open.at(-1)!.save(stage, stateAfter(2));
+      assert.deepEqual(await files(), [one, two]);
+      for (const name of [one!, two!]) await writeFile(at(name), '');
+      const third = await resumed(stage);
+      assert.equal(third.state, null);
+      assert.equal(third.warnings.length, 3);
+      assert.match(third.warnings[2]!, /no checkpoint is left; the stage begins with its first step/);
+    });
+
+    it('one of another version is passed over, saying so', async () => {
+      const { stage } = await savedAt([1]);
+      const [name] = await files();
+      const file = path.join(output, 'stages', 'source-only', name!);
+      const bytes = Buffer.from(
+        (await readFile(file, 'latin1')).replace('version\\":1', 'version\\":7'),
+        'latin1',
+      );
+      const digest = createHash('sha256').update(bytes).digest('hex').slice(0, 16);
+      await rm(file);
+      await writeFile(file.replace(/[0-9a-f]{16}(?=\.)/, digest), bytes);
+      const { state, warnings } = await resumed(stage);
+      assert.equal(state, null);
+      assert.match(warnings[0]!, /it is of version 7, this bidiseg reads version 1/);
+    });
+
+    it('are gone when the stage is complete, begins anew, or is another than it was', async () => {
+      const { folder, stage } = await savedAt([1]);
+      await folder.complete(stage, recordOf(stage));
+      assert.deepEqual(await files(), []);
+      await folder.begin(stage, { resume: false });
+      await folder.save(stage, stateAfter(5));
+      const { state } = await folder.begin(stage, { resume: false });
+      assert.equal(state, null);
+      await folder.save(stage, stateAfter(6));
+      const renamed = { ...stage, label: 'another' };
+      assert.equal((await folder.begin(renamed, { resume: true })).state, null);
+      assert.deepEqual(await files(), []);
+    });
+
+    it('what cut-off writers left goes when the run is opened again', async () => {
+      const { folder, stage } = await savedAt([1]);
+      const left = path.join(output, 'stages', 'source-only', `checkpoint-00000002.${randomUUID()}.tmp`);
+      await writeFile(left, 'half');
+      await resumed(stage);
+      assert(!existsSync(left));
+      // Complete, but killed before its checkpoints were removed.
+      const [name] = await files();
+      const file = path.join(output, 'stages', 'source-only', name!);
+      const content = await readFile(file);
+      await folder.complete(stage, recordOf(stage));
+      await writeFile(file, content);
+      await closed();
+      await opened(config(), 'resume');
+      assert(!existsSync(file));
+    });
   });
 
   it('sums up the complete stages after each', async () => {
@@ -282,7 +457,7 @@ describe('run folder', () => {
       const folder = await opened(config(['logEvery=2']));
       await folder.log({ type: 'progress', stage: 's', task: 'evaluate', done: 1, total: 2 });
       await folder.log(step(1, 100));
-      const place = { kind: 'segmenter', round: 1, index: 0, count: 1, steps: 5 } as const;
+      const place = { kind: 'segmenter', round: 1, index: 0, count: 1, steps: 5, stepsBefore: 0 } as const;
       await folder.log({ type: 'stage-start', stage: 's', label: 'M', ...place });
       await folder.log(step(1, 1));
       await folder.log(step(2, 3));

@@ -33,7 +33,7 @@ else if (has('-m venv')) {
   const site = path.join(path.dirname(process.argv[1]), '../lib/python3.11/site-packages');
   if (has('torch')) fs.cpSync(process.env.FAKE_WHEEL, path.join(site, 'torch'), { recursive: true });
   else if (FAKE_PIP === 'torch only') fail('ERROR: No matching distribution found for onnxruntime');
-  else for (const name of process.argv.slice(5)) fs.mkdirSync(path.join(site, name));
+  else for (const name of process.argv.slice(5)) fs.mkdirSync(path.join(site, name === 'pillow' ? 'PIL' : name));
 }
 `;
 
@@ -219,7 +219,7 @@ describe('scripts/setup.mjs', () => {
       );
       assert.match(first.stdout, /setup: ready\n$/);
       assert.match(pipCalls()[0] ?? '', /install torch==2\.13\.0\+cpu/);
-      assert.match(pipCalls()[1] ?? '', /install numpy safetensors onnxruntime$/);
+      assert.match(pipCalls()[1] ?? '', /install numpy pillow safetensors onnxruntime$/);
       assert.deepEqual(fs.readdirSync(path.join(root, 'build')), []);
 
       const second = setup(env, { check: false });

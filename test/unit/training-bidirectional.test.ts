@@ -6,14 +6,17 @@ import { native } from '../../lib/binding.js';
 import { createConfig } from '../../lib/config/load.js';
 import type { Config } from '../../lib/config/schema.js';
 import { createEmbeddedDataset } from '../../lib/data/embedded-dataset.js';
+import { openImage } from '../../lib/data/image-files.js';
 import { ConfigError, InvalidArgumentError } from '../../lib/errors.js';
-import { RunFolder, readSummary, stageWeights } from '../../lib/run/run-folder.js';
+import { readSummary, stageWeights } from '../../lib/run/run-files.js';
+import { RunFolder } from '../../lib/run/run-folder.js';
 import { train } from '../../lib/run/train.js';
 import { BidirectionalLearning, type RunOptions } from '../../lib/training/bidirectional.js';
 import { openDatasets } from '../../lib/training/datasets.js';
 import type { RunEvent } from '../../lib/training/events.js';
 import { drain } from '../../lib/training/generators.js';
 import { createDiscriminator, createSegmenter, createTranslator } from '../../lib/training/models.js';
+import { gridPart } from '../../lib/training/picture-grid.js';
 
 const TINY = [
   'segmenter.width=0.0625',
@@ -157,14 +160,55 @@ describe('bidirectional learning', () => {
       'round-1-pseudo-labels-1.png',
       'round-1-segmenter-0.png',
       'round-1-segmenter-1.png',
-      'round-1-translator.png',
+      'round-1-translator-source.png',
+      'round-1-translator-target.png',
       'source-only.png',
     ]);
+    assert.match(await readFile(path.join(whole, 'report.html'), 'utf8'), /^<!doctype html>/);
+    assert.equal((await readdir(path.join(whole, 'tensorboard'))).length, 5);
     const log = (await readFile(path.join(whole, 'events.jsonl'), 'utf8')).trim().split('\n');
     assert.deepEqual(
       log.map((line) => JSON.parse(line).type).filter((type) => type === 'step').length,
       wholeEvents.filter(({ type }) => type === 'step').length,
     );
+  });
+
+  it('tells the confusion matrix of each evaluation, and what its pictures show', async () => {
+    const events = <Type extends RunEvent['type']>(type: Type) =>
+      wholeEvents.filter((event): event is Extract<RunEvent, { type: Type }> => event.type === type);
+    const { stages } = await readSummary(whole);
+    const evaluations = events('evaluation');
+    assert.deepEqual(
+      evaluations.map(({ stage }) => stage),
+      ['source-only', 'round-1/segmenter-0', 'round-1/segmenter-1'],
+    );
+    for (const { stage, images, confusion } of evaluations) {
+      assert.equal(images, 2);
+      const pixels = confusion.flat().reduce((sum, count) => sum + count, 0);
+      assert.equal(pixels, 2 * 64 * 32);
+      const right = confusion.reduce((sum, row, truth) => sum + row[truth]!, 0);
+      const record = stages.find(({ name }) => name === stage)!;
+      assert.equal(right / pixels, record.pixelAccuracy);
+    }
+    const shown = events('picture').map(({ stage, domain, columns }) => [stage, domain, columns.join()]);
+    const translations = 'image,translated,reconstructed';
+    assert.deepEqual(shown, [
+      ['source-only', 'target', 'image,prediction,truth'],
+      ['round-1/translator', 'source', translations],
+      ['round-1/translator', 'target', translations],
+      ['round-1/segmenter-0', 'target', 'image,prediction,truth'],
+      ['round-1/pseudo-labels-1', 'target', 'image,pseudo-label'],
+      ['round-1/segmenter-1', 'target', 'image,prediction,truth'],
+    ]);
+    for (const { file, columns, rows } of events('picture')) {
+      const { width, height } = await openImage(file);
+      const part = gridPart(
+        { width, height },
+        { rows: rows.length, columns: columns.length },
+        { row: 0, column: 0 },
+      );
+      assert.deepEqual([part.width, part.height, rows.length], [64, 32, 2]);
+    }
   });
 
   it('disposes every native object', () => {

@@ -7,7 +7,11 @@ import { writeImage, writeLabels } from '../../lib/data/image-files.js';
 import { InvalidArgumentError } from '../../lib/errors.js';
 import { evaluate, type Predictor } from '../../lib/evaluate.js';
 import { drain } from '../../lib/training/generators.js';
-import { SelfTraining, type SelfTrainingOptions } from '../../lib/training/self-training.js';
+import {
+  type LabellingState,
+  SelfTraining,
+  type SelfTrainingOptions,
+} from '../../lib/training/self-training.js';
 
 const size = { width: 4, height: 2 };
 const classes = ['road', 'sky', 'never'];
@@ -53,9 +57,9 @@ describe('self-training', () => {
     const { predictor, asked } = fakeSegmenter();
     const progress: string[] = [];
     const selfTraining = new SelfTraining(predictor, { classes, size, choice: choice! });
-    const manifest = await drain(selfTraining.label(dataset, output), ({ task, done, total }) =>
-      progress.push(`${task} ${done}/${total}`),
-    );
+    const manifest = await drain(selfTraining.label(dataset, output), (event) => {
+      if (event.type === 'progress') progress.push(`${event.task} ${event.done}/${event.total}`);
+    });
     const labelled = await dataset.withLabels(output, { classCount: 3 });
     const labels: Record<string, number[]> = {};
     for (let i = 0; i < labelled.length; i++) {
@@ -75,11 +79,19 @@ describe('self-training', () => {
     assert(asked.every(({ order }) => order === 'logits'));
     assert.equal(manifest.keptImages, 2);
     assert.equal(manifest.keptShare, 3 / 24);
-    assert.deepEqual(manifest.classes, [
-      { class: 'road', predicted: 12, kept: 1, keptShare: 1 / 12, threshold: 0.9 },
-      { class: 'sky', predicted: 12, kept: 2, keptShare: 2 / 12, threshold: 0.9 },
-      { class: 'never', predicted: 0, kept: 0, keptShare: 0, threshold: 0.9 },
-    ]);
+    assert.deepEqual(
+      manifest.classes.map(({ medianConfidence: _, ...row }) => row),
+      [
+        { class: 'road', predicted: 12, kept: 1, keptShare: 1 / 12, threshold: 0.9 },
+        { class: 'sky', predicted: 12, kept: 2, keptShare: 2 / 12, threshold: 0.9 },
+        { class: 'never', predicted: 0, kept: 0, keptShare: 0, threshold: 0.9 },
+      ],
+    );
+    // Of all pixels, kept or not; see the sorted probabilities below.
+    for (const [index, expected] of [0.36, 0.5, 0].entries()) {
+      const median = manifest.classes[index]!.medianConfidence;
+      assert(Math.abs(median - expected) <= 1 / 256, `${median} is not ${expected}`);
+    }
     assert.deepEqual(JSON.parse(await readFile(path.join(output, 'manifest.json'), 'utf8')), manifest);
   });
 
@@ -136,6 +148,43 @@ describe('self-training', () => {
     await assert.rejects(drain(labelling), /enough/);
     assert(!(await readdir(output)).includes('manifest.json'));
   });
+
+  for (const method of ['mpt', 'per-class'] as const) {
+    it(`${method}: gone on with from any image, gives what it would have given`, async () => {
+      const choice = { method, threshold: 0.75, portion: 0.5 };
+      const filesOf = async (folder: string) =>
+        Promise.all(
+          (await readdir(folder)).sort().map(async (name) => [name, await readFile(path.join(folder, name))]),
+        );
+      await label(choice);
+      const expected = await filesOf(output);
+      for (let cut = 1; cut <= dataset.length; cut++) {
+        const other = path.join(folder, `cut-${cut}`);
+        const states: LabellingState[] = [];
+        const save = async (state: LabellingState) => {
+          states.push(structuredClone(state));
+        };
+        const first = new SelfTraining(fakeSegmenter().predictor, { classes, size, choice });
+        const work = first.label(dataset, other, { checkpoints: { every: 100, state: null, save } });
+        let labelled = 0;
+        for await (const event of work) {
+          if (event.type === 'progress' && event.task === 'pseudo-label') labelled++;
+          if (labelled === cut) break;
+        }
+        assert.deepEqual(
+          states.map(({ step }) => step),
+          [cut],
+        );
+        assert(!(await readdir(other)).includes('manifest.json'));
+        const { predictor, asked } = fakeSegmenter();
+        const second = new SelfTraining(predictor, { classes, size, choice });
+        const state = states[0]!;
+        await drain(second.label(dataset, other, { checkpoints: { every: 100, state, save } }));
+        assert.deepEqual(await filesOf(other), expected);
+        assert.equal(asked.length, dataset.length - cut, 'images are looked at again');
+      }
+    });
+  }
 
   it('refuses options out of range', () => {
     const { predictor } = fakeSegmenter();

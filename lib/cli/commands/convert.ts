@@ -1,10 +1,10 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
+import { bytesText, counted } from '../../format.js';
 import type { WeightsDtype } from '../../io/weights-dtype.js';
 import type { WeightsFile } from '../../io/weights-file.js';
 import type { Architecture } from '../../io/weights-metadata.js';
 import { UsageError } from '../exit.js';
-import { bytesText, counted } from '../format.js';
 import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 

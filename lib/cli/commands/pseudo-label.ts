@@ -4,9 +4,9 @@ import type { Config, SelfTrainingOptions } from '../../config/schema.js';
 import type { ImageDataset } from '../../data/dataset.js';
 import type { ImageSize } from '../../data/image-files.js';
 import { DataError } from '../../errors.js';
+import { counted, percent } from '../../format.js';
 import type { PseudoLabelManifest } from '../../training/self-training.js';
 import { UsageError } from '../exit.js';
-import { counted, percent } from '../format.js';
 import {
   addNetworkOptions,
   classesOf,
@@ -24,6 +24,8 @@ interface PseudoLabelOptions extends CommonOptions, NetworkOptions {
   method?: SelfTrainingOptions['method'];
   threshold?: number;
   portion?: number;
+  order?: SelfTrainingOptions['order'];
+  inclusive?: boolean;
   size?: ImageSize;
 }
 
@@ -56,6 +58,13 @@ export function addPseudoLabelCommand(program: Command): void {
       "per-class: drop this share of a class's pixels, the least confident (default: 0.5)",
       parseRatio,
     )
+    .addOption(
+      new Option(
+        '--order <name>',
+        "what is upsampled from the network's resolution: its logits, or their softmax (default: the run's, or logits)",
+      ).choices(['logits', 'probabilities']),
+    )
+    .option('--inclusive', 'keep pixels exactly at the threshold too')
     .option(
       '--size <WxH>',
       "size of the network's input and of the labels (default: the run's, or the first image's)",
@@ -67,6 +76,10 @@ export function addPseudoLabelCommand(program: Command): void {
     [
       'bidiseg pseudo-label photos --weights m.safetensors --method per-class --portion 0.3 -o pseudo',
       'keep 70 %',
+    ],
+    [
+      'bidiseg pseudo-label photos -w m.safetensors --method per-class --order probabilities --inclusive --size 1024x512 -o pseudo',
+      "as BDL's published code does it",
     ],
   ]);
   command.action((images: string | undefined, options: PseudoLabelOptions) =>
@@ -91,7 +104,7 @@ async function pseudoLabel(
   prepareOutputFolder(output);
   context.outputs.push(output);
   const { names } = await classesOf(config, segmenter.options.classCount);
-  const { method, threshold, portion } = options;
+  const { method, threshold, portion, order, inclusive } = options;
   const selfTraining = new SelfTraining(segmenter, {
     classes: names,
     size: options.size ?? (config ? toSize(config.sizes.target) : await firstSize(dataset)),
@@ -101,6 +114,8 @@ async function pseudoLabel(
       ...(method !== undefined && { method }),
       ...(threshold !== undefined && { threshold }),
       ...(portion !== undefined && { portion }),
+      ...(order !== undefined && { order }),
+      ...(inclusive !== undefined && { inclusive }),
     },
   });
   const manifest = await follow(selfTraining.label(dataset, output, { signal }), output, context);
@@ -132,13 +147,15 @@ async function follow(
   context.kept = () =>
     labelled > 0 ? `${counted(labelled, 'image')} labelled in ${output}, without manifest.json` : '';
   return drain(passes, (event) => {
+    if (event.type !== 'progress') return;
+    const { type, ...data } = event;
     if (event.task !== task) {
       task = event.task;
       progress = context.console.progress(task === 'confidences' ? 'thresholds' : 'labels', event.total);
     }
     if (event.task === 'pseudo-label') labelled = event.done;
     progress.update(event.done);
-    context.console.event('progress', event);
+    context.console.event(type, data);
   });
 }
 

@@ -1,26 +1,41 @@
 import type { Command } from 'commander';
 import { openRunConfig } from '../network-source.js';
-import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
+import { addExamples, addJsonOption, type CommonOptions, collectAssignment } from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';
 import { requireDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { followRun, shortPath } from '../run-view.js';
 
+interface ResumeOptions extends CommonOptions {
+  set?: string[];
+}
+
 export function addResumeCommand(program: Command): void {
   const command = program
     .command('resume')
     .description('goes on with an interrupted run, from its own copy of the config')
-    .argument('<run>', 'run folder');
+    .argument('<run>', 'run folder')
+    .option(
+      '--set <key=value>',
+      'overrides a key that decides no result, such as checkpoint.every; may be repeated',
+      collectAssignment,
+    );
   addJsonOption(command);
-  addExamples(command, [['bidiseg resume runs/demo', 'finished stages are kept, the others run']]);
-  command.action((folder: string, options: CommonOptions) =>
-    runCommand(options, (context) => resume(folder, context)),
+  addExamples(command, [
+    ['bidiseg resume runs/demo', 'finished stages are kept, the one that was cut off goes on where it stood'],
+    [
+      'bidiseg resume runs/demo --set nonFinite.policy=skip',
+      'go on without a batch whose loss is not finite',
+    ],
+  ]);
+  command.action((folder: string, options: ResumeOptions) =>
+    runCommand(options, (context) => resume(folder, options, context)),
   );
 }
 
-async function resume(folder: string, context: CommandContext): Promise<void> {
+async function resume(folder: string, { set }: ResumeOptions, context: CommandContext): Promise<void> {
   const { train } = await import('../../run/train.js');
-  const config = await openRunConfig(folder);
+  const config = await openRunConfig(folder, set);
   await requireDevice(config.device);
   prepareOutputFolder(folder);
   context.outputs.push(folder);

@@ -24,7 +24,7 @@ export function addSegmentCommand(program: Command): void {
     .description(
       'segments images: class indices, colours, and the colours over the image, each as large as the image',
     )
-    .argument('<inputs...>', 'images, or folders of images')
+    .argument('<inputs...>', 'images, folders of images, or patterns such as "photos/**/*.jpg"')
     .requiredOption('-o, --output <folder>', 'gets labels/, color/ and overlay/');
   addNetworkOptions(command, 'segmenter')
     .option(
@@ -41,6 +41,7 @@ export function addSegmentCommand(program: Command): void {
   addExamples(command, [
     ['bidiseg segment photos --run runs/demo --output segmented', 'with the last segmenter of a run'],
     ['bidiseg segment a.png b.jpg --weights m.safetensors --size 1024x512 -o out', 'with a weights file'],
+    ['bidiseg segment "photos/**/*_left.png" --run runs/street -o out', 'those that match, quoted or not'],
     ['bidiseg segment photos --run runs/street --stage source-only -o before', 'with an earlier stage'],
   ]);
   command.action((inputs: string[], options: SegmentOptions) =>
@@ -77,15 +78,12 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
   const { names, palette } = await classesOf(config, segmenter.options.classCount);
   const size = options.size ?? (config && toSize(config.sizes.evaluation));
 
-  const seconds = await forEachImage(
-    context,
-    {
-      label: 'segmenting',
-      images,
-      output,
-      read: (image) => readPixels(image, size, write.includes('overlay')),
-    },
-    async ({ input, full }, { image, name }) => {
+  const seconds = await forEachImage(context, {
+    label: 'segmenting',
+    images,
+    output,
+    read: (image) => readPixels(image, size, write.includes('overlay')),
+    compute: async ({ input }, { image }): Promise<LabelImage> => {
       const { labels: data } = await segmenter.predict(input.data, {
         count: 1,
         width: input.width,
@@ -96,16 +94,18 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
         order: 'probabilities',
         signal: context.signal,
       });
-      const labels: LabelImage = { data, width: image.width, height: image.height };
-      const target = (kind: Kind) => resultFile(path.join(output, kind), name);
+      return { data, width: image.width, height: image.height };
+    },
+    write: async (labels, { name }, { full }) => {
       const writers: Record<Kind, (file: string) => Promise<void>> = {
         labels: (file) => writeLabels(file, labels),
         color: (file) => writeColorLabels(file, labels, palette),
         overlay: (file) => writeImage(file, overlay(full, labels, palette)),
       };
-      await Promise.all(write.map(async (kind) => writers[kind](await target(kind))));
+      const files = write.map(async (kind) => writers[kind](await resultFile(path.join(output, kind), name)));
+      await Promise.all(files);
     },
-  );
+  });
   context.console.result(
     { output, images: images.length, weights: file, classes: names, written: write, seconds },
     `${summary(images.length, 'segmentation', output, seconds)} (${write.map((kind) => `${kind}/`).join(', ')})`,

@@ -19,7 +19,7 @@ export function addTranslateCommand(program: Command): void {
   const command = program
     .command('translate')
     .description('makes source images look like target images, or the other way round')
-    .argument('<inputs...>', 'images, or folders of images')
+    .argument('<inputs...>', 'images, folders of images, or patterns such as "photos/**/*.jpg"')
     .requiredOption('-o, --output <folder>', 'gets one PNG per image, with its name');
   addNetworkOptions(command, 'translator')
     .addOption(new Option('--direction <way>', 'which way').choices(DIRECTIONS).default(DIRECTIONS[0]))
@@ -56,20 +56,16 @@ async function translate(
   const pair = config?.sizes.translation[direction === 'source-to-target' ? 'source' : 'target'];
   const size = options.size ?? (pair && toSize(pair));
 
-  const seconds = await forEachImage(
-    context,
-    { label: 'translating', images, output, read: ({ image }) => image.decode(size && { size }) },
-    async ({ data, width, height }, { name }) => {
-      const pixels = await translator.translate(data, {
-        count: 1,
-        width,
-        height,
-        direction,
-        signal: context.signal,
-      });
-      await writeImage(await resultFile(output, name), { data: pixels, width, height });
-    },
-  );
+  const seconds = await forEachImage(context, {
+    label: 'translating',
+    images,
+    output,
+    read: ({ image }) => image.decode(size && { size }),
+    compute: ({ data, width, height }) =>
+      translator.translate(data, { count: 1, width, height, direction, signal: context.signal }),
+    write: async (data, { name }, { width, height }) =>
+      writeImage(await resultFile(output, name), { data, width, height }),
+  });
   context.console.result(
     { output, images: images.length, weights: file, direction, seconds },
     summary(images.length, 'translated image', output, seconds),

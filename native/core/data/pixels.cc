@@ -7,15 +7,14 @@ namespace {
 
 constexpr std::array<double, 3> kMeanBgr = {104.00698793, 116.66876762, 122.67891434};
 
-at::Tensor channels_first(const at::Tensor& rgb_bytes) {
+at::Tensor channels_first(const at::Tensor& rgb_bytes, at::ScalarType dtype) {
   if (rgb_bytes.dim() != 4 || rgb_bytes.size(3) != 3 || rgb_bytes.scalar_type() != at::kByte) {
     std::ostringstream message;
     message << "Expected images [N, H, W, 3] of dtype uint8 but received " << rgb_bytes.sizes() << " of dtype "
             << rgb_bytes.scalar_type();
     throw InvalidArgument(message.str());
   }
-  return rgb_bytes.permute({0, 3, 1, 2}).to(at::kFloat, /*non_blocking=*/true, /*copy=*/false,
-                                            at::MemoryFormat::Contiguous);
+  return rgb_bytes.permute({0, 3, 1, 2}).to(dtype, /*non_blocking=*/true, /*copy=*/false, at::MemoryFormat::Contiguous);
 }
 
 at::Tensor bgr_minus_mean(const at::Tensor& rgb) {
@@ -25,9 +24,13 @@ at::Tensor bgr_minus_mean(const at::Tensor& rgb) {
 
 }  // namespace
 
-at::Tensor segmenter_input(const at::Tensor& rgb_bytes) { return bgr_minus_mean(channels_first(rgb_bytes)); }
+at::Tensor segmenter_input(const at::Tensor& rgb_bytes, at::ScalarType dtype) {
+  return bgr_minus_mean(channels_first(rgb_bytes, dtype));
+}
 
-at::Tensor translator_input(const at::Tensor& rgb_bytes) { return channels_first(rgb_bytes).div_(127.5).sub_(1.0); }
+at::Tensor translator_input(const at::Tensor& rgb_bytes, at::ScalarType dtype) {
+  return channels_first(rgb_bytes, dtype).div_(127.5).sub_(1.0);
+}
 
 at::Tensor segmenter_input_from_translator(const at::Tensor& rgb) { return bgr_minus_mean((rgb + 1.0) * 127.5); }
 

@@ -1,47 +1,196 @@
 #include "core/losses/segmentation.h"
 
+#include <torch/csrc/autograd/custom_function.h>
+
 #include "core/errors.h"
+#include "kernels/upsampled_softmax.h"
 
 namespace bidiseg {
 namespace {
 
-void check_shapes(const at::Tensor& logits, const at::Tensor& labels) {
-  const bool fit = logits.dim() == 4 && labels.dim() == 3 && logits.size(0) == labels.size(0) &&
-                   labels.size(1) >= logits.size(2) && labels.size(2) >= logits.size(3);
-  if (!fit) {
-    std::ostringstream message;
-    message << "Expected logits [N, C, h, w] and labels [N, H, W] with H >= h and W >= w but received "
-            << logits.sizes() << " and " << labels.sizes();
-    throw InvalidArgument(message.str());
+using kernels::CrossEntropyInput;
+using kernels::CrossEntropyOutput;
+using kernels::Upsampling;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+std::string shape_of(const at::Tensor& tensor) {
+  std::ostringstream text;
+  text << tensor.sizes();
+  return text.str();
+}
+
+// What the kernels take: double stays, every other dtype is widened to float.
+at::Tensor kernel_logits(const at::Tensor& logits) {
+  if (logits.scalar_type() == at::kDouble && !logits.is_cpu()) {
+    throw InvalidArgument("Expected float64 logits on the CPU only but they are on " + logits.device().str());
   }
-  if (labels.scalar_type() != at::kByte && labels.scalar_type() != at::kLong) {
-    throw InvalidArgument(std::string("Expected labels of dtype uint8 or int64 but received ") +
-                          at::toString(labels.scalar_type()));
+  return logits.to(logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat).contiguous();
+}
+
+at::Tensor per_class(const std::vector<double>& values, const at::Tensor& logits, const char* what) {
+  if (values.empty()) return {};
+  if (static_cast<int64_t>(values.size()) != logits.size(1)) {
+    throw InvalidArgument("Expected " + std::to_string(logits.size(1)) + " " + what + ", one per class, but received " +
+                          std::to_string(values.size()));
+  }
+  return at::tensor(values, at::kDouble).to(logits.options().requires_grad(false));
+}
+
+// The float next to a threshold such that comparing a float with it is as comparing with the threshold itself.
+double comparable(double threshold, bool inclusive) {
+  const auto rounded = static_cast<float>(threshold);
+  if (inclusive && rounded < threshold) return std::nextafter(rounded, 2.0f);
+  if (!inclusive && rounded > threshold) return std::nextafter(rounded, -1.0f);
+  return rounded;
+}
+
+// Value and gradient come from one pass; backward only scales the latter.
+struct MaskedCrossEntropy : torch::autograd::Function<MaskedCrossEntropy> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& logits, const CrossEntropyInput& input,
+                            Normalise normalise, CrossEntropyOutput& output) {
+    output = kernels::upsampled_cross_entropy(input);
+    const auto all = static_cast<double>(logits.size(0) * input.size.height * input.size.width);
+    // Where nothing counts, loss and gradient are 0 and so may be divided by anything.
+    const at::Tensor scale = normalise == Normalise::kAll ? at::full_like(output.weight, 1 / all)
+                                                          : at::where(output.weight > 0, output.weight, 1).reciprocal();
+    if (input.with_gradient) context->save_for_backward({output.gradient, scale});
+    return output.loss * scale;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& upstream) {
+    refuse_second_derivative("maskedCrossEntropy");
+    const variable_list saved = context->get_saved_variables();
+    return {saved[0] * (saved[1] * upstream[0]), {}, {}, {}};
+  }
+
+  static void refuse_second_derivative(const char* what) {
+    if (at::GradMode::is_enabled()) throw InvalidArgument(std::string(what) + " has no second derivative");
+  }
+};
+
+struct UpsampledSoftmax : torch::autograd::Function<UpsampledSoftmax> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& logits, int64_t height, int64_t width) {
+    context->save_for_backward({logits});
+    context->saved_data["height"] = height;
+    context->saved_data["width"] = width;
+    return kernels::upsampled_softmax(logits, {height, width});
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& upstream) {
+    MaskedCrossEntropy::refuse_second_derivative("classProbabilities");
+    const at::Tensor logits = context->get_saved_variables()[0];
+    const Upsampling size{context->saved_data["height"].toInt(), context->saved_data["width"].toInt()};
+    return {kernels::upsampled_softmax_backward(logits, size, upstream[0].contiguous()), {}, {}};
+  }
+};
+
+[[noreturn]] void throw_stray(int64_t label, int64_t class_count, int64_t ignore_index) {
+  throw InvalidArgument("Expected labels from 0 to " + std::to_string(class_count - 1) + " or the ignore index " +
+                        std::to_string(ignore_index) + " but found " + std::to_string(label));
+}
+
+at::Tensor cross_entropy(CrossEntropyInput& input, const at::Tensor& logits, const CrossEntropyOptions& options,
+                         CrossEntropyOutput& output) {
+  const at::Tensor wide = kernel_logits(logits);
+  const int64_t height = input.size.height, width = input.size.width;
+  input.logits = wide.detach();
+  input.size.align_corners = options.align_corners;
+  input.ignore_index = options.ignore_index;
+  input.class_weights = per_class(options.class_weights, wide, "class weights");
+  if (options.pixel_weights.defined()) {
+    if (!options.pixel_weights.sizes().equals({logits.size(0), height, width})) {
+      throw InvalidArgument("Expected pixel weights of the shape of the labels but received " +
+                            shape_of(options.pixel_weights));
+    }
+    input.pixel_weights = options.pixel_weights.detach().to(wide.options().requires_grad(false)).contiguous();
+  }
+  input.with_gradient = wide.requires_grad() && at::GradMode::is_enabled();
+  try {
+    return MaskedCrossEntropy::apply(wide, input, options.normalise, output);
+  } catch (const kernels::StrayLabel& stray) {
+    throw_stray(stray.value, logits.size(1), options.ignore_index);
   }
 }
 
 }  // namespace
 
-at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const CrossEntropyOptions& options) {
-  check_shapes(logits, labels);
-  const int64_t classes = logits.size(1);
-  const at::Tensor target = labels.to(at::kLong);
-  const at::Tensor counted = target != options.ignore_index;
-  {
-    at::NoGradGuard no_grad;
-    const at::Tensor outside = counted & ((target < 0) | (target >= classes));
-    if (outside.any().item<bool>()) {
-      const auto value = target.masked_select(outside)[0].item<int64_t>();
-      throw InvalidArgument("Expected labels from 0 to " + std::to_string(classes - 1) + " or the ignore index " +
-                            std::to_string(options.ignore_index) + " but found " + std::to_string(value));
-    }
+void check_logits(const at::Tensor& logits) {
+  if (logits.dim() != 4 || logits.numel() == 0 || logits.size(1) < 2 || logits.size(1) > 256) {
+    throw InvalidArgument("Expected logits [N, C, h, w] with C from 2 to 256 but received " + shape_of(logits));
   }
-  const at::Tensor log_probabilities =
-      at::log_softmax(resize_bilinear(logits, labels.size(1), labels.size(2)), /*dim=*/1);
-  const at::Tensor sum =
-      at::nll_loss2d(log_probabilities, target, /*weight=*/{}, at::Reduction::Sum, options.ignore_index);
-  if (options.normalise == Normalise::kAll) return sum / static_cast<double>(labels.numel());
-  return sum / counted.sum().clamp_min(1);
+  if (!at::isFloatingType(logits.scalar_type())) {
+    throw InvalidArgument(std::string("Expected logits of a floating-point dtype but received ") +
+                          at::toString(logits.scalar_type()));
+  }
+}
+
+at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const CrossEntropyOptions& options,
+                                at::Tensor* stray_label) {
+  check_logits(logits);
+  if (labels.dim() != 3 || labels.size(0) != logits.size(0) || labels.size(1) < logits.size(2) ||
+      labels.size(2) < logits.size(3)) {
+    throw InvalidArgument("Expected logits [N, C, h, w] and labels [N, H, W] with H >= h and W >= w but received " +
+                          shape_of(logits) + " and " + shape_of(labels));
+  }
+  if (labels.scalar_type() != at::kByte && labels.scalar_type() != at::kLong) {
+    throw InvalidArgument(std::string("Expected labels of dtype uint8 or int64 but received ") +
+                          at::toString(labels.scalar_type()));
+  }
+  if (labels.device() != logits.device()) {
+    throw InvalidArgument("Expected labels on " + logits.device().str() + ", as the logits, but they are on " +
+                          labels.device().str());
+  }
+  CrossEntropyInput input;
+  input.size = {labels.size(1), labels.size(2)};
+  input.labels = labels.contiguous();
+  CrossEntropyOutput output;
+  const at::Tensor loss = cross_entropy(input, logits, options, output);
+  if (stray_label != nullptr) {
+    *stray_label = output.stray_label;
+  } else {
+    throw_if_stray(output.stray_label, logits.size(1), options.ignore_index);
+  }
+  return loss;
+}
+
+void throw_if_stray(const at::Tensor& stray_label, int64_t class_count, int64_t ignore_index) {
+  if (!stray_label.defined()) return;
+  const auto label = stray_label.item<int64_t>();
+  if (label != kernels::kNoStrayLabel) throw_stray(label, class_count, ignore_index);
+}
+
+SelfTrainingLoss self_training_loss(const at::Tensor& logits, int64_t height, int64_t width,
+                                    const ConfidenceThresholds& thresholds, const CrossEntropyOptions& options,
+                                    bool with_prediction) {
+  check_logits(logits);
+  if (height < logits.size(2) || width < logits.size(3)) {
+    throw InvalidArgument("Expected a height and width not below those of the logits " + shape_of(logits) +
+                          " but received " + std::to_string(height) + " and " + std::to_string(width));
+  }
+  CrossEntropyInput input;
+  input.size = {height, width};
+  std::vector<double> each = thresholds.values;
+  if (each.size() == 1) each.resize(static_cast<size_t>(logits.size(1)), each[0]);
+  if (logits.scalar_type() != at::kDouble) {
+    for (double& threshold : each) threshold = comparable(threshold, thresholds.inclusive);
+  }
+  input.thresholds = per_class(each, kernel_logits(logits), "thresholds");
+  if (!input.thresholds.defined()) throw InvalidArgument("Expected a threshold");
+  input.inclusive = thresholds.inclusive;
+  input.with_prediction = with_prediction;
+  CrossEntropyOutput output;
+  SelfTrainingLoss result;
+  result.loss = cross_entropy(input, logits, options, output);
+  if (with_prediction) {
+    const at::Tensor threshold = input.thresholds.index_select(0, output.predicted.flatten().to(at::kLong))
+                                     .view_as(output.confidence);
+    const at::Tensor kept = thresholds.inclusive ? output.confidence >= threshold : output.confidence > threshold;
+    result.labels = at::where(kept, output.predicted, at::full_like(output.predicted, options.ignore_index));
+    result.predicted = output.predicted;
+    result.confidence = output.confidence;
+  }
+  return result;
 }
 
 at::Tensor resize_bilinear(const at::Tensor& x, int64_t height, int64_t width) {
@@ -50,7 +199,7 @@ at::Tensor resize_bilinear(const at::Tensor& x, int64_t height, int64_t width) {
 }
 
 at::Tensor class_probabilities(const at::Tensor& logits, int64_t height, int64_t width) {
-  return at::softmax(resize_bilinear(logits, height, width), /*dim=*/1);
+  return UpsampledSoftmax::apply(kernel_logits(logits), height, width);
 }
 
 at::Tensor domain_loss(const at::Tensor& discriminator_logits, Domain domain) {

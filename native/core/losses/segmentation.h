@@ -7,29 +7,64 @@ namespace bidiseg {
 
 /// What a sum over pixels is divided by.
 enum class Normalise {
-  kValid,  ///< the number of pixels that count: the reference
+  kValid,  ///< the pixels that count, or the sum of their weights: the reference
   kAll,    ///< N * H * W: the paper's 1/HW
 };
 
 struct CrossEntropyOptions {
   Normalise normalise = Normalise::kValid;
   int64_t ignore_index = 255;
+  bool align_corners = true;
+  std::vector<double> class_weights;  ///< one per class; none: 1
+  at::Tensor pixel_weights;           ///< [N, H, W]; undefined: 1
 };
 
-/// Bilinear upsampling of `logits` [N, C, h, w] to the size of `labels` [N, H, W] (align_corners), softmax and
-/// cross-entropy over the pixels whose label is not `ignore_index`:
+/// Throws InvalidArgument unless these are floating-point logits [N, C, h, w] with C from 2 to 256.
+void check_logits(const at::Tensor& logits);
+
+/// Bilinear upsampling of `logits` [N, C, h, w] to the size of `labels` [N, H, W], softmax and cross-entropy over the
+/// pixels whose label is not `ignore_index`:
 ///
-///     l = - 1/D * sum_{labels[n,y,x] != ignore} log softmax(up(logits))[n, labels[n,y,x], y, x]
+///     l = - 1/D * sum_{labels[n,y,x] != ignore} w[n,y,x] log softmax(up(logits))[n, labels[n,y,x], y, x]
 ///
-/// Labels are uint8 or int64. Where no pixel counts, the loss is 0 with a zero gradient. A label outside [0, C) that is
-/// not the ignore index is an InvalidArgument that names it. With pseudo-labels whose unsure pixels carry the ignore
-/// index this is the masked cross-entropy of Eq. 3.
-at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const CrossEntropyOptions& options);
+/// in one pass, in which the upsampled logits never exist. Logits are of any floating-point dtype, C from 2 to 256, labels
+/// uint8 or int64. The loss is float (double for double logits). Where no pixel counts, it is 0 with a zero gradient. A
+/// label outside [0, C) that is not the ignore index is an InvalidArgument that names it. The same input gives the same
+/// bits, whatever the number of threads. There is no second derivative. With pseudo-labels whose unsure pixels carry the
+/// ignore index this is the masked cross-entropy of Eq. 3.
+///
+/// Double logits are for the CPU only. On CUDA finding a bad label means waiting for the device: with `stray_label` that
+/// is left to throw_if_stray(), to be called once the caller waits anyway.
+at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const CrossEntropyOptions& options,
+                                at::Tensor* stray_label = nullptr);
+
+/// Throws the InvalidArgument for what masked_cross_entropy() left in `stray_label`, which may be undefined.
+void throw_if_stray(const at::Tensor& stray_label, int64_t class_count, int64_t ignore_index);
+
+/// Which of a segmenter's own predictions count as labels.
+struct ConfidenceThresholds {
+  std::vector<double> values;  ///< one for all classes, or one per class
+  bool inclusive = false;      ///< whether a confidence equal to the threshold counts (the reference) or not (the paper)
+};
+
+struct SelfTrainingLoss {
+  at::Tensor loss;
+  at::Tensor labels;      ///< uint8 [N, H, W]: argmax, the ignore index where it does not count
+  at::Tensor predicted;   ///< uint8 [N, H, W]: argmax
+  at::Tensor confidence;  ///< [N, H, W]: its probability
+};
+
+/// masked_cross_entropy with pseudo-labels found in the same pass: the argmax of each of height * width pixels, where its
+/// probability exceeds the threshold. Labels and mask are constants to the derivative. What `with_prediction` asks for
+/// is undefined otherwise.
+SelfTrainingLoss self_training_loss(const at::Tensor& logits, int64_t height, int64_t width,
+                                    const ConfidenceThresholds& thresholds, const CrossEntropyOptions& options,
+                                    bool with_prediction);
 
 /// Bilinear resize with align_corners = true, the only kind that BDL's segmentation uses.
 at::Tensor resize_bilinear(const at::Tensor& x, int64_t height, int64_t width);
 
-/// softmax(up(logits)): what D_M sees, at image resolution.
+/// softmax(up(logits)): what D_M sees, at image resolution. The upsampled logits never exist.
 at::Tensor class_probabilities(const at::Tensor& logits, int64_t height, int64_t width);
 
 /// The two sides of D_M.

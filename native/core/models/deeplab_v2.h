@@ -19,7 +19,7 @@ struct DeepLabV2Options {
   uint64_t seed = 1;
 };
 
-/// [N, 3, H, W] -> logits [N, class_count, H/8 + 1, W/8 + 1] (integer division).
+/// [N, 3, H, W] -> logits [N, class_count, (H + 1)/8 + 1, (W + 1)/8 + 1] (integer division).
 class DeepLabV2 : public SegmentationNetwork {
  public:
   explicit DeepLabV2(const DeepLabV2Options& options);

@@ -75,8 +75,8 @@ Fcn8s::Fcn8s(const Fcn8sOptions& options)
   upscore8_ = register_module("upscore8", bilinear_upsampling(classes, 16, 8));
 }
 
-// Dropout of whole channels, from the network's own generator: LibTorch's draws from a global one, which other threads
-// and other networks advance.
+// Dropout of whole channels: one draw for each image and channel, from the network's own generator. LibTorch's is a
+// global one, which other threads and other networks advance.
 at::Tensor Fcn8s::dropout(const at::Tensor& x) {
   if (!is_training()) return x;
   at::Tensor keep = at::empty({x.size(0), x.size(1), 1, 1}, at::kFloat).bernoulli_(1 - kDropout, dropout_generator_);

@@ -21,6 +21,7 @@ class Fcn8s : public SegmentationNetwork {
   /// Biases learn at twice the rate (Long et al. 2015); there is no separate head.
   std::vector<TrainedParameter> trained_parameters(double head_factor) const override;
   int64_t class_count() const override { return class_count_; }
+  at::Generator generator() const override { return dropout_generator_; }
 
  private:
   at::Tensor dropout(const at::Tensor& x);

@@ -1,10 +1,5 @@
 #include "core/models/network.h"
 
-#include <sstream>
-#include <unordered_map>
-
-#include "core/errors.h"
-
 namespace bidiseg {
 namespace {
 
@@ -23,12 +18,6 @@ void for_each_convolution(torch::nn::Module& module, Fill fill) {
 }
 
 int64_t receptive_field(const at::Tensor& weight) { return weight.size(2) * weight.size(3); }
-
-std::string shape_text(const at::Tensor& tensor) {
-  std::ostringstream out;
-  out << tensor.sizes();
-  return out.str();
-}
 
 }  // namespace
 
@@ -51,6 +40,14 @@ void Network::set_frozen(bool frozen) {
     parameter.requires_grad_(false);
     frozen_.push_back(parameter);
   }
+}
+
+void Network::convert(at::Device device, at::ScalarType dtype) {
+  const auto move = [&](at::Tensor& tensor) {
+    tensor.set_data(tensor.detach().to(device, tensor.is_floating_point() ? dtype : tensor.scalar_type()));
+  };
+  for (auto& parameter : parameters()) move(parameter);
+  for (auto& buffer : buffers()) move(buffer);
 }
 
 int64_t Network::bytes() const {
@@ -89,43 +86,15 @@ int64_t scaled_channels(int64_t channels, double width) {
   return std::max<int64_t>(1, std::llround(static_cast<double>(channels) * width));
 }
 
-std::vector<std::pair<std::string, at::Tensor>> state_of(const Network& network) {
-  std::vector<std::pair<std::string, at::Tensor>> state;
+NamedTensors state_of(const Network& network) {
+  NamedTensors state;
   for (const auto& item : network.named_parameters()) state.emplace_back(item.key(), item.value());
   for (const auto& item : network.named_buffers()) state.emplace_back(item.key(), item.value());
   return state;
 }
 
-void check_state(const Network& network, const std::vector<std::pair<std::string, at::Tensor>>& state) {
-  std::unordered_map<std::string, at::Tensor> incoming(state.begin(), state.end());
-  std::vector<std::string> problems;
-  const auto own = state_of(network);
-  for (const auto& [name, tensor] : own) {
-    const auto found = incoming.find(name);
-    if (found == incoming.end()) {
-      problems.push_back("missing " + name);
-    } else if (found->second.sizes() != tensor.sizes()) {
-      problems.push_back(name + " is " + shape_text(found->second) + ", not " + shape_text(tensor));
-    }
-  }
-  if (problems.empty() && incoming.size() != own.size()) {
-    for (const auto& [name, tensor] : own) incoming.erase(name);
-    for (const auto& [name, tensor] : incoming) problems.push_back("unexpected " + name);
-  }
-  if (!problems.empty()) {
-    constexpr size_t kShown = 3;
-    std::string message = "the weights do not fit the network: ";
-    for (size_t i = 0; i < std::min(kShown, problems.size()); ++i) message += (i ? "; " : "") + problems[i];
-    if (problems.size() > kShown) message += "; and " + std::to_string(problems.size() - kShown) + " more";
-    throw InvalidArgument(message);
-  }
-}
-
-void load_state(Network& network, const std::vector<std::pair<std::string, at::Tensor>>& state) {
-  check_state(network, state);
-  const std::unordered_map<std::string, at::Tensor> incoming(state.begin(), state.end());
-  at::NoGradGuard no_grad;
-  for (auto [name, tensor] : state_of(network)) tensor.copy_(incoming.at(name));
+void load_state(Network& network, const NamedTensors& state) {
+  copy_tensors(state_of(network), state, "the weights do not fit the network");
 }
 
 }  // namespace bidiseg

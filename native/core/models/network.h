@@ -3,6 +3,7 @@
 
 #include <torch/nn/module.h>
 
+#include "core/named_tensors.h"
 #include "core/torch.h"
 
 namespace bidiseg {
@@ -37,8 +38,18 @@ class Network : public torch::nn::Module {
   void set_frozen(bool frozen);
   bool is_frozen() const { return !frozen_.empty(); }
 
+  /// What forward() draws from in training mode; undefined for a network that draws nothing.
+  virtual at::Generator generator() const { return {}; }
+
   /// Where the parameters are.
   at::Device device() const { return parameters().front().device(); }
+
+  /// What the network computes in, and so what its input has to be.
+  at::ScalarType dtype() const { return parameters().front().scalar_type(); }
+
+  /// Moves everything to `device`, and what is floating-point to `dtype` (torch::nn::Module::to would convert counters
+  /// too). For new networks: what an optimizer or a handle already holds does not follow.
+  void convert(at::Device device, at::ScalarType dtype);
 
   /// Bytes of all parameters and buffers.
   int64_t bytes() const;
@@ -101,14 +112,10 @@ class ModeScope {
   bool was_training_;
 };
 
-/// Every name of `state` must occur among the parameters and buffers of `network` with the same shape, and the other way
-/// round; otherwise InvalidArgument names the first few differences.
-void check_state(const Network& network, const std::vector<std::pair<std::string, at::Tensor>>& state);
-
-/// Copies `state` into the parameters and buffers of `network`, by name, if check_state() lets it; else nothing changes.
-void load_state(Network& network, const std::vector<std::pair<std::string, at::Tensor>>& state);
+/// Copies `state` into the parameters and buffers of `network`, by name; see copy_tensors().
+void load_state(Network& network, const NamedTensors& state);
 
 /// Parameters, then buffers, by their PyTorch state-dict names; the tensors share storage with the network.
-std::vector<std::pair<std::string, at::Tensor>> state_of(const Network& network);
+NamedTensors state_of(const Network& network);
 
 }  // namespace bidiseg

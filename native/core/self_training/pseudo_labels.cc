@@ -22,18 +22,19 @@ void check_pair(const at::Tensor& labels, const at::Tensor& confidence) {
 }  // namespace
 
 Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
-                   ResizeOrder order, bool with_confidence) {
+                   kernels::SoftmaxOrder order, bool with_confidence) {
   at::NoGradGuard no_grad;
   const ModeScope evaluation(segmenter, /*training=*/false);
-  at::Tensor scores = segmenter.forward(segmenter_input(rgb_bytes));
-  if (order == ResizeOrder::kLogits) {
-    scores = resize_bilinear(scores, height, width);
-    if (with_confidence) scores = at::softmax(scores, 1);
-  } else {
-    scores = resize_bilinear(at::softmax(scores, 1), height, width);
-  }
-  auto [best, index] = scores.max(/*dim=*/1);
-  return {index.to(at::kByte), with_confidence ? best : at::Tensor()};
+  return predict(segmenter.forward(segmenter_input(rgb_bytes)), {height, width}, order, with_confidence);
+}
+
+Prediction predict(const at::Tensor& logits, const kernels::Upsampling& size, kernels::SoftmaxOrder order,
+                   bool with_confidence) {
+  check_logits(logits);
+  Prediction prediction;
+  kernels::upsampled_argmax(logits.detach().to(at::kFloat).contiguous(), size, order, prediction.labels,
+                            with_confidence ? &prediction.confidence : nullptr);
+  return prediction;
 }
 
 ThresholdHistogram::ThresholdHistogram(int64_t class_count, int64_t bins)
@@ -96,6 +97,22 @@ PseudoLabels apply_thresholds(const at::Tensor& labels, const at::Tensor& confid
     if (keep) ++result.kept_per_class[label[i]];
   }
   return result;
+}
+
+Prediction pseudo_labels(const at::Tensor& logits, const kernels::Upsampling& size, kernels::SoftmaxOrder order,
+                         std::vector<double> thresholds, bool inclusive, int64_t ignore_index,
+                         ThresholdHistogram* histogram) {
+  Prediction prediction = predict(logits, size, order, /*with_confidence=*/true);
+  const auto class_count = static_cast<size_t>(logits.size(1));
+  if (thresholds.size() == 1) thresholds.resize(class_count, thresholds[0]);
+  if (thresholds.size() != class_count) {
+    throw InvalidArgument("Expected a threshold, or " + std::to_string(class_count) + ", one per class, but received " +
+                          std::to_string(thresholds.size()));
+  }
+  const at::Tensor labels = prediction.labels.cpu(), confidence = prediction.confidence.cpu();
+  if (histogram != nullptr) histogram->add(labels, confidence);
+  prediction.labels = apply_thresholds(labels, confidence, thresholds, inclusive, ignore_index).labels;
+  return prediction;
 }
 
 at::Tensor confusion_counts(const at::Tensor& truth, const at::Tensor& prediction, int64_t class_count,

@@ -2,12 +2,9 @@
 #pragma once
 
 #include "core/models/network.h"
+#include "kernels/upsampled_softmax.h"
 
 namespace bidiseg {
-
-/// What is resized to image resolution: the logits, before the softmax (training and the paper), or the probabilities,
-/// after it (the reference's pseudo-labels).
-enum class ResizeOrder { kLogits, kProbabilities };
 
 struct Prediction {
   at::Tensor labels;      ///< uint8 [N, H, W]: argmax
@@ -16,14 +13,18 @@ struct Prediction {
 
 /// Segments RGB bytes [N, h, w, 3] in eval mode, at any output size. Each class index fits a byte.
 Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
-                   ResizeOrder order, bool with_confidence);
+                   kernels::SoftmaxOrder order, bool with_confidence);
+
+/// The same from logits [N, C, h, w] of any floating-point dtype.
+Prediction predict(const at::Tensor& logits, const kernels::Upsampling& size, kernels::SoftmaxOrder order,
+                   bool with_confidence);
 
 /// Confidence histograms, one per predicted class, over a whole data set: memory does not depend on the set's size.
 class ThresholdHistogram {
  public:
   ThresholdHistogram(int64_t class_count, int64_t bins);
 
-  /// `labels` uint8 and `confidence` float in [0, 1], of equal shape.
+  /// `labels` uint8 and `confidence` float in [0, 1], of equal shape, on the CPU.
   void add(const at::Tensor& labels, const at::Tensor& confidence);
 
   /// For each class c with n_c pixels: min(cap, p_sorted[round(portion n_c)]) with p_sorted ascending, rounded half to
@@ -49,6 +50,12 @@ struct PseudoLabels {
 /// reference's comparison).
 PseudoLabels apply_thresholds(const at::Tensor& labels, const at::Tensor& confidence,
                               const std::vector<double>& thresholds, bool inclusive, int64_t ignore_index);
+
+/// predict() and apply_thresholds() from logits; `thresholds` are one for all classes or one per class. `histogram`, which
+/// may be null, takes every pixel's confidence.
+Prediction pseudo_labels(const at::Tensor& logits, const kernels::Upsampling& size, kernels::SoftmaxOrder order,
+                         std::vector<double> thresholds, bool inclusive, int64_t ignore_index,
+                         ThresholdHistogram* histogram);
 
 /// counts[truth * class_count + prediction] over pixels whose truth is not `ignore_index`: int64 [C * C]. Values
 /// outside [0, C) are an InvalidArgument that names them.

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "core/errors.h"
-#include "core/torch.h"
+#include "core/training/optimizers.h"
 
 namespace bidiseg {
 
@@ -14,5 +14,9 @@ inline double finite_value(const char* name, const at::Tensor& loss) {
   }
   return value;
 }
+
+/// Throws NonFiniteLoss naming a parameter whose gradient has a value that is NaN or infinite. Optimizers may be null;
+/// their names are for the message. Waits for the device once.
+void check_gradients(std::initializer_list<std::pair<const char*, const Optimizer*>> optimizers);
 
 }  // namespace bidiseg

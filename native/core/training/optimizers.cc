@@ -28,6 +28,12 @@ void Optimizer::zero_grad() {
   for (auto& value : values_) value.mutable_grad().reset();
 }
 
+NamedTensors Optimizer::named(const std::string& kind, const std::vector<at::Tensor>& tensors) const {
+  NamedTensors result;
+  for (size_t i = 0; i < tensors.size(); ++i) result.emplace_back(kind + "." + parameters_[i].name, tensors[i]);
+  return result;
+}
+
 std::vector<at::Tensor> Optimizer::select(const std::vector<at::Tensor>& all, const std::vector<size_t>& indices) {
   std::vector<at::Tensor> result;
   result.reserve(indices.size());
@@ -51,6 +57,8 @@ Sgd::Sgd(std::vector<TrainedParameter> parameters, const SgdOptions& options)
   // Zeros make the general update equal to the special first one: momentum * 0 + g = g.
   for (const auto& value : values_) momentum_.push_back(at::zeros_like(value));
 }
+
+NamedTensors Sgd::state() const { return named("momentum_buffer", momentum_); }
 
 void Sgd::step_group(const std::vector<size_t>& indices, int repeats, double learning_rate) {
   auto values = select(values_, indices);
@@ -80,6 +88,13 @@ Adam::Adam(std::vector<TrainedParameter> parameters, const AdamOptions& options)
     square_.push_back(at::zeros_like(value));
     steps_.push_back(at::zeros({}, value.options().dtype(at::kFloat)));
   }
+}
+
+NamedTensors Adam::state() const {
+  NamedTensors state = named("exp_avg", mean_);
+  append(state, "", named("exp_avg_sq", square_));
+  append(state, "", named("step", steps_));
+  return state;
 }
 
 void Adam::step_group(const std::vector<size_t>& indices, int /*repeats*/, double learning_rate) {

@@ -18,6 +18,10 @@ class Optimizer {
 
   const std::vector<TrainedParameter>& parameters() const { return parameters_; }
 
+  /// What it remembers from step to step, as PyTorch names it and then the parameter's name, such as
+  /// `exp_avg.conv1.weight`. Shares storage with the optimizer.
+  virtual NamedTensors state() const = 0;
+
  protected:
   /// Parameters that share a learning rate and a repeat count, and their positions in parameters().
   struct Group {
@@ -28,6 +32,9 @@ class Optimizer {
 
   explicit Optimizer(std::vector<TrainedParameter> parameters);
   virtual void step_group(const std::vector<size_t>& indices, int repeats, double learning_rate) = 0;
+
+  /// Tensors that belong to the parameters, in their order, with names as in state().
+  NamedTensors named(const std::string& kind, const std::vector<at::Tensor>& tensors) const;
 
   /// The tensors at `indices` of `all`.
   static std::vector<at::Tensor> select(const std::vector<at::Tensor>& all, const std::vector<size_t>& indices);
@@ -51,6 +58,7 @@ struct SgdOptions {
 class Sgd : public Optimizer {
  public:
   Sgd(std::vector<TrainedParameter> parameters, const SgdOptions& options);
+  NamedTensors state() const override;
 
  private:
   void step_group(const std::vector<size_t>& indices, int repeats, double learning_rate) override;
@@ -70,6 +78,7 @@ struct AdamOptions {
 class Adam : public Optimizer {
  public:
   Adam(std::vector<TrainedParameter> parameters, const AdamOptions& options);
+  NamedTensors state() const override;
 
  private:
   void step_group(const std::vector<size_t>& indices, int repeats, double learning_rate) override;

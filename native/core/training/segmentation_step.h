@@ -38,9 +38,16 @@ class SegmentationStep {
 
   /// In the reference's order: source forward and backward; target forward, adversarial (D_M frozen) and pseudo-label
   /// loss backward; D_M on detached probabilities of both domains; both updates. `target` may be empty (training on the
-  /// source alone). Where it throws (NonFiniteLoss, Cancelled, ...), weights, running statistics and mode are as before.
+  /// source alone). Where it throws (NonFiniteLoss, Cancelled, ...), weights, running statistics, the
+  /// generator of dropout and the mode are as before.
   SegmentationLosses run(const SegmentationBatch& source, const SegmentationBatch& target, double learning_rate,
                          double discriminator_learning_rate);
+
+  /// All that later steps depend on: networks, optimizers, random generators. The tensors share storage with them.
+  NamedTensors state() const;
+
+  /// Takes over what state() gave of a step made in the same way; see copy_tensors().
+  void load_state(const NamedTensors& state);
 
  private:
   std::shared_ptr<SegmentationNetwork> segmenter_;
@@ -48,6 +55,8 @@ class SegmentationStep {
   std::shared_ptr<OutputDiscriminator> discriminator_;
   std::unique_ptr<Optimizer> discriminator_optimizer_;
   SegmentationStepOptions options_;
+  /// From the first weight that moves to the last: where memory runs out in between, there is no state to go on from.
+  bool half_applied_ = false;
 };
 
 }  // namespace bidiseg

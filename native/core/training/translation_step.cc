@@ -7,11 +7,15 @@
 namespace bidiseg {
 namespace {
 
-// One optimizer moves the pair of generators, one the pair of discriminators.
-std::vector<TrainedParameter> parameters_of(const Network& first, const Network& second) {
-  auto parameters = first.trained_parameters(1.0);
-  auto more = second.trained_parameters(1.0);
-  parameters.insert(parameters.end(), more.begin(), more.end());
+// The parameters of several networks, which one optimizer moves, with names that tell the networks apart.
+std::vector<TrainedParameter> parameters_of(std::initializer_list<std::pair<const char*, const Network*>> networks) {
+  std::vector<TrainedParameter> parameters;
+  for (const auto& [name, network] : networks) {
+    for (auto& parameter : network->trained_parameters(1.0)) {
+      parameter.name = name + ("." + parameter.name);
+      parameters.push_back(std::move(parameter));
+    }
+  }
   return parameters;
 }
 
@@ -22,8 +26,12 @@ TranslationStep::TranslationStep(TranslationNetworks networks, std::shared_ptr<S
     : networks_(std::move(networks)),
       segmenter_(std::move(segmenter)),
       options_(options),
-      generator_optimizer_(parameters_of(*networks_.to_target, *networks_.to_source), options.adam),
-      discriminator_optimizer_(parameters_of(*networks_.target_critic, *networks_.source_critic), options.adam),
+      generator_optimizer_(
+          parameters_of({{"to_target", networks_.to_target.get()}, {"to_source", networks_.to_source.get()}}),
+          options.adam),
+      discriminator_optimizer_(parameters_of({{"target_critic", networks_.target_critic.get()},
+                                              {"source_critic", networks_.source_critic.get()}}),
+                               options.adam),
       fake_target_pool_(options.pool_size, options.seed),
       fake_source_pool_(options.pool_size, options.seed + 1) {}
 
@@ -32,8 +40,8 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
   TranslationLosses losses;
   auto& to_target = *networks_.to_target;
   auto& to_source = *networks_.to_source;
-  const at::Tensor source = translator_input(source_images.to(to_target.device()));
-  const at::Tensor target = translator_input(target_images.to(to_target.device()));
+  const at::Tensor source = translator_input(source_images.to(to_target.device()), to_target.dtype());
+  const at::Tensor target = translator_input(target_images.to(to_target.device()), to_target.dtype());
 
   generator_optimizer_.zero_grad();
   discriminator_optimizer_.zero_grad();
@@ -101,14 +109,45 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
   compute_discriminator_gradients(source, target, fake_source_pool.exchange(fake_source.detach()),
                                   fake_target_pool.exchange(fake_target.detach()), losses);
 
+  check_gradients({{"generators", &generator_optimizer_}, {"discriminators", &discriminator_optimizer_}});
   throw_if_cancelled();  // the last point: from here on the step is applied whole
+  half_applied_ = true;
   fake_target_pool_ = std::move(fake_target_pool);
   fake_source_pool_ = std::move(fake_source_pool);
   generator_optimizer_.step(learning_rate);
   discriminator_optimizer_.step(learning_rate);
   generator_optimizer_.zero_grad();
   discriminator_optimizer_.zero_grad();
+  half_applied_ = false;
   return losses;
+}
+
+NamedTensors TranslationStep::state() const {
+  NamedTensors state = fixed_state();
+  append(state, "fake_target_pool.", fake_target_pool_.state());
+  append(state, "fake_source_pool.", fake_source_pool_.state());
+  return state;
+}
+
+NamedTensors TranslationStep::fixed_state() const {
+  if (half_applied_) throw std::runtime_error("the last step was cut off while it was applied; its state is of no use");
+  NamedTensors state;
+  append(state, "to_target.", state_of(*networks_.to_target));
+  append(state, "to_source.", state_of(*networks_.to_source));
+  append(state, "target_critic.", state_of(*networks_.target_critic));
+  append(state, "source_critic.", state_of(*networks_.source_critic));
+  append(state, "generator_optimizer.", generator_optimizer_.state());
+  append(state, "discriminator_optimizer.", discriminator_optimizer_.state());
+  return state;
+}
+
+void TranslationStep::load_state(NamedTensors state) {
+  const at::Device device = networks_.to_target->device();
+  ImagePool fake_target_pool = fake_target_pool_.resumed(extract(state, "fake_target_pool."), device);
+  ImagePool fake_source_pool = fake_source_pool_.resumed(extract(state, "fake_source_pool."), device);
+  copy_tensors(fixed_state(), state, "the state does not fit the translation step");
+  fake_target_pool_ = std::move(fake_target_pool);
+  fake_source_pool_ = std::move(fake_source_pool);
 }
 
 // The fakes were made before the generators moved, and D_F's gradients do not depend on the generators' weights, so

@@ -48,10 +48,20 @@ class TranslationStep {
   TranslationStep(TranslationNetworks networks, std::shared_ptr<SegmentationNetwork> segmenter,
                   const TranslationStepOptions& options);
 
-  /// Images are RGB bytes [N, H, W, 3], H and W multiples of 4, the same for both XX
+  /// Images are RGB bytes [N, H, W, 3], H and W multiples of 4, the same for both. Where it throws,
+  /// weights, pools and modes are as before.
   TranslationLosses run(const at::Tensor& source_images, const at::Tensor& target_images, double learning_rate);
 
+  /// All that later steps depend on: networks, optimizers, image pools. The segmenter is not part of it, as no step
+  /// changes it. The tensors share storage with the step.
+  NamedTensors state() const;
+
+  /// Takes over what state() gave of a step made in the same way; see copy_tensors().
+  void load_state(NamedTensors state);
+
  private:
+  /// state() but for the image pools, which grow.
+  NamedTensors fixed_state() const;
   void compute_discriminator_gradients(const at::Tensor& source, const at::Tensor& target,
                                        const at::Tensor& fake_source, const at::Tensor& fake_target,
                                        TranslationLosses& losses);
@@ -61,6 +71,8 @@ class TranslationStep {
   TranslationStepOptions options_;
   Adam generator_optimizer_, discriminator_optimizer_;
   ImagePool fake_target_pool_, fake_source_pool_;
+  /// As in SegmentationStep.
+  bool half_applied_ = false;
 };
 
 }  // namespace bidiseg

@@ -1,0 +1,71 @@
+// Our side of a benchmark: obeys commands, one line of JSON each, and answers each with one line.
+//   node bench/ours/side.mjs BENCHMARK
+// BENCHMARK is a module beside this one that exports `create(case)`. What that returns has load(inputs), warmUp(),
+// prepare() (before each run, not timed), run() and result(). bench/twins/side.py is its mirror image.
+import { createInterface } from 'node:readline';
+import { buildInfo, setThreadCount } from 'bidiseg';
+import { peakAbove, resetPeak } from '../harness/memory.mjs';
+import { median } from '../harness/statistics.mjs';
+import { readValues, writeValues } from '../harness/values.mjs';
+
+const benchmark = await import(`./${process.argv[2]}.mjs`);
+let ours;
+
+const commands = {
+  async versions() {
+    const { version, libtorchVersion, cpuCapability } = await buildInfo();
+    return { bidiseg: version, libtorch: libtorchVersion, node: process.versions.node, cpuCapability };
+  },
+
+  async create(request) {
+    await setThreadCount(request.threads);
+    ours = await benchmark.create(request.case);
+  },
+
+  async load({ inputs }) {
+    await ours.load(readValues(inputs));
+  },
+
+  async warm_up() {
+    const start = performance.now();
+    await ours.warmUp();
+    return (performance.now() - start) / 1000;
+  },
+
+  /** Bytes that a run adds to the process at its peak; null where the system does not tell. */
+  async memory() {
+    await ours.prepare();
+    const before = resetPeak();
+    await ours.run();
+    return peakAbove(before);
+  },
+
+  /** Median seconds of as many runs as fit into the time asked for, at least one. */
+  async measure(request) {
+    const times = [];
+    let total = 0;
+    while (total < request.seconds || times.length === 0) {
+      await ours.prepare();
+      const start = performance.now();
+      await ours.run();
+      times.push((performance.now() - start) / 1000);
+      total += times.at(-1);
+    }
+    return median(times);
+  },
+
+  async result({ prefix }) {
+    return writeValues(await ours.result(), prefix);
+  },
+};
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const request = JSON.parse(line);
+  let answer;
+  try {
+    answer = { result: (await commands[request.do](request)) ?? null };
+  } catch (error) {
+    answer = { error: error.message, trace: error.stack };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}

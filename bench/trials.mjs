@@ -1,0 +1,182 @@
+// What is measured: the one table of all trials. A benchmark NAME is our side in ours/NAME.mjs and its twins in
+// twins/NAME.py (with underscores); a trial is one case with one twin and one number of threads, in fresh processes.
+import os from 'node:os';
+import {
+  largestDifference,
+  largestRelativeError,
+  relativeError,
+  shareDifferent,
+} from './harness/statistics.mjs';
+
+const ALL_CORES = os.availableParallelism();
+const ONE_AND_ALL = [...new Set([1, ALL_CORES])];
+
+const product = (shape) => shape.reduce((a, b) => a * b, 1);
+
+/** Bytes of one full-resolution fp32 logit tensor. */
+const fullLogits = ({ logits: [, classes], labels }) => 4 * classes * product(labels);
+const lowLogits = ({ logits }) => 4 * product(logits);
+
+const SEGMENTATION = {
+  normalise: 'valid',
+  ignoreIndex: 255,
+  adversarialWeight: 1e-3,
+  pseudoLabelWeight: 1,
+  optimizer: 'sgd',
+  momentum: 0.9,
+  weightDecay: 5e-4,
+  headLearningRateFactor: 10,
+  repeatedStep: false,
+  adamBetas: [0.9, 0.99],
+  discriminatorBetas: [0.9, 0.99],
+};
+
+const TRANSLATION = {
+  ganMode: 'least-squares',
+  ganWeight: 1,
+  cycleWeight: 10,
+  identityWeight: 5,
+  perceptualForm: 'normalised-mse',
+  perceptualWeight: 0.1,
+  perceptualReconstructionWeight: 10,
+  poolSize: 0,
+  seed: 1,
+  betas: [0.5, 0.999],
+};
+
+/** What the two training steps have in common. */
+const STEPS = {
+  conditions: [{}],
+  twins: { eager: { target: 1.05 }, 'eager, channels_last': {} },
+  errors: { losses: largestRelativeError },
+  pairs: 5,
+  turnSeconds: 0.5,
+  threads: [ALL_CORES],
+  quick: { cases: ['cpu-small'], pairs: 3 },
+  notes: [
+    'Both sides start from the same weights and bytes of images; bytes to floats and both updates are part of the step.',
+    'Error: the largest of the losses of the first step. Peak: of the first step, with gradients and optimizer state.',
+  ],
+};
+
+/**
+ * - cases: sizes by name.
+ * - conditions: what the inputs of a case are like; each gets fresh inputs and is measured in turn.
+ * - twins: by name. `target` is how many times as fast as this twin we want to be, `memoryTarget` the share of its peak
+ *   memory that we want to need at most, `compiles` that its first call compiles, `pairs` a number of pairs of its own.
+ * - errors: by the name of a result, how far it is from that of the twin `fp64`.
+ * - pairs: how often A B is measured; turnSeconds: how long one side's turn is at least (one run at least),
+ *   0 for work that takes so long that one run is enough and none is needed to warm up.
+ * - threads: the numbers of threads, where --threads does not say otherwise.
+ * - bytes: what must be alive beyond the inputs at the peak, by arithmetic, ours and that of some twins.
+ * - quick: what --quick changes: the names of the cases to measure, the number of images, any other entry.
+ */
+export const BENCHMARKS = {
+  'masked-cross-entropy': {
+    about: 'upsampling of low-resolution logits and masked cross-entropy, forward + backward, fp32',
+    cases: {
+      A: { logits: [1, 19, 91, 161], labels: [1, 720, 1280] },
+      B: { logits: [4, 19, 65, 129], labels: [4, 512, 1024] },
+    },
+    conditions: [
+      ...[1, 0.5, 0.1].flatMap((valid) => ['random', 'piecewise'].map((labels) => ({ labels, valid }))),
+      { labels: 'random', valid: 0 },
+    ],
+    twins: {
+      eager: { target: 15, memoryTarget: 0.1 },
+      'eager, channels_last': {},
+      'torch.compile': { target: 5, compiles: true },
+      reference: { target: 60, pairs: 3 },
+    },
+    errors: { loss: relativeError, gradient: relativeError },
+    pairs: 5,
+    turnSeconds: 0.1,
+    threads: ONE_AND_ALL,
+    // Eager at its peak: the log-probabilities, their gradient and that of the full-resolution logits.
+    bytes: { ours: lowLogits, eager: (size) => 3 * fullLogits(size) + lowLogits(size) },
+    quick: {
+      cases: ['A'],
+      conditions: [
+        { labels: 'random', valid: 1 },
+        { labels: 'piecewise', valid: 0.5 },
+      ],
+      pairs: 3,
+    },
+    notes: [
+      'Twins get int64 labels, which PyTorch wants; converting them is not counted. Our side gets uint8.',
+      "`reference` is the published code's way: permute to NHWC, index with a mask as large as the logits (so it gains where few are valid).",
+      "Without a valid pixel loss and gradient are to be 0; PyTorch's mean over no pixel is NaN.",
+      'Peak memory is of a first run, labels random, all valid, and includes the low-resolution gradient.',
+    ],
+  },
+
+  'pseudo-labels': {
+    about:
+      'pseudo-labels of a target set from its logits, with per-class thresholds; files neither read nor written',
+    cases: {
+      cityscapes: { images: 500, distinct: 10, logits: [19, 65, 129], labels: [512, 1024] },
+    },
+    conditions: [{}],
+    twins: { reference: { target: 10 } },
+    errors: { thresholds: largestDifference, labels: shareDifferent },
+    pairs: 3,
+    turnSeconds: 0,
+    threads: ONE_AND_ALL,
+    bytes: {
+      ours: ({ logits: [classes] }) => 8 * classes * 65536,
+      reference: ({ images, labels }) => 16 * images * product(labels),
+    },
+    quick: { images: 50 },
+    notes: [
+      'The logits of a few distinct images are gone through again and again: as many as the set has.',
+      '`reference`: label and probability of all pixels in float64, sorted per class, thresholds, second pass, in numpy.',
+      "Errors: the largest difference of a threshold, the share of pixels whose label differs from fp64's.",
+    ],
+  },
+
+  'segmentation-step': {
+    about: 'one step of the segmenter and D_M: source with labels, target with pseudo-labels, fp32',
+    cases: {
+      'ResNet-101': {
+        segmenter: { backbone: 'resnet101', classCount: 19 },
+        discriminator: { classCount: 19 },
+        source: [1, 256, 512],
+        target: [1, 256, 512],
+        learningRate: 2.5e-4,
+        discriminatorLearningRate: 1e-4,
+        options: SEGMENTATION,
+      },
+      'cpu-small': {
+        segmenter: { backbone: 'resnet18', width: 0.5, classCount: 19 },
+        discriminator: { classCount: 19, baseWidth: 16 },
+        source: [4, 120, 160],
+        target: [4, 120, 160],
+        learningRate: 1e-3,
+        discriminatorLearningRate: 1e-4,
+        options: { ...SEGMENTATION, optimizer: 'adam', headLearningRateFactor: 1 },
+      },
+    },
+    ...STEPS,
+  },
+
+  'translation-step': {
+    about: 'one step of both translators and both D_F, with identity and perceptual terms, fp32',
+    cases: {
+      '9 blocks': {
+        translator: { blocks: 9, baseWidth: 64, discriminatorWidth: 64 },
+        segmenter: { backbone: 'resnet101', classCount: 19 },
+        images: [1, 128, 128],
+        learningRate: 2e-4,
+        options: TRANSLATION,
+      },
+      'cpu-small': {
+        translator: { blocks: 6, baseWidth: 16, discriminatorWidth: 16 },
+        segmenter: { backbone: 'resnet18', width: 0.5, classCount: 19 },
+        images: [2, 96, 96],
+        learningRate: 1e-3,
+        options: TRANSLATION,
+      },
+    },
+    ...STEPS,
+  },
+};

@@ -1,0 +1,127 @@
+"""One iteration of the segmenter's training with a discriminator and pseudo-labels, in PyTorch eager."""
+
+import sys
+from pathlib import Path
+
+import numpy
+import torch
+import torch.nn.functional as F
+
+from masked_cross_entropy import IGNORE, smooth_field
+
+sys.path.append(str(Path(__file__).parents[2] / "test/parity"))
+import networks
+import training
+
+
+def save_new(network, file):
+    """Initial weights for both sides, PyTorch's own."""
+    torch.save(networks.build(network).state_dict(), file)
+    return file
+
+
+def make_images(shape, random):
+    """Bytes [N, H, W, 3], smooth with some noise."""
+    n, height, width = shape
+    smooth = smooth_field((n, 3), (height, width), 32, random).transpose(0, 2, 3, 1)
+    noise = random.standard_normal((n, height, width, 3), dtype=numpy.float32)
+    return (128 + 48 * smooth + 8 * noise).clip(0, 255).astype(numpy.uint8)
+
+
+def make_labels(shape, classes, valid, random):
+    n, height, width = shape
+    labels = smooth_field((n, classes), (height, width), 32, random).argmax(1).astype(numpy.uint8)
+    order = smooth_field((n, 1), (height, width), 32, random)[:, 0]
+    labels[order >= numpy.quantile(order, valid)] = IGNORE
+    return labels
+
+
+def make_inputs(case, condition, random, prefix):
+    classes = case["segmenter"]["classCount"]
+    return {
+        "source_images": make_images(case["source"], random),
+        "source_labels": make_labels(case["source"], classes, 0.95, random),
+        "target_images": make_images(case["target"], random),
+        "target_labels": make_labels(case["target"], classes, 0.5, random),
+        "segmenter": save_new({"kind": "deeplab-v2", "options": case["segmenter"]}, f"{prefix}-segmenter.pth"),
+        "discriminator": save_new(
+            {"kind": "output-discriminator", "options": case["discriminator"]}, f"{prefix}-discriminator.pth"
+        ),
+    }
+
+
+class Eager:
+    dtype = torch.float32
+    memory_format = torch.contiguous_format
+
+    def __init__(self, case):
+        self.case = case
+
+    def network(self, kind, options, file):
+        network = networks.load({"kind": kind, "options": options}, torch.load(file))
+        return network.to(dtype=self.dtype, memory_format=self.memory_format).train()
+
+    def load(self, inputs):
+        case, options = self.case, self.case["options"]
+        self.segmenter = self.network("deeplab-v2", case["segmenter"], inputs["segmenter"])
+        self.discriminator = self.network("output-discriminator", case["discriminator"], inputs["discriminator"])
+        self.optimizer = training.segmenter_optimizer(self.segmenter, options, case["learningRate"])
+        self.discriminator_optimizer = torch.optim.Adam(
+            self.discriminator.parameters(), lr=case["discriminatorLearningRate"], betas=options["discriminatorBetas"]
+        )
+        self.batch = {name: torch.from_numpy(value) for name, value in inputs.items() if not isinstance(value, str)}
+        self.losses = None
+
+    def warm_up(self):
+        """Nothing: the first step is the one that memory and losses are taken from."""
+
+    def prepare(self):
+        pass
+
+    def image(self, domain):
+        images = training.segmenter_input(self.batch[f"{domain}_images"], self.dtype)
+        return images.to(memory_format=self.memory_format)
+
+    def cross_entropy(self, upsampled, domain):
+        return F.cross_entropy(upsampled, self.batch[f"{domain}_labels"].long(), ignore_index=IGNORE)
+
+    def run(self):
+        options = self.case["options"]
+        self.optimizer.zero_grad()
+        self.discriminator_optimizer.zero_grad()
+        training.set_trainable(self.discriminator, False)
+
+        source = training.upsample(self.segmenter(self.image("source")), self.case["source"][1:])
+        segmentation = self.cross_entropy(source, "source")
+        segmentation.backward()
+        target = training.upsample(self.segmenter(self.image("target")), self.case["target"][1:])
+        target_probabilities = F.softmax(target, 1)
+        adversarial = training.domain_loss(self.discriminator(target_probabilities), "source")
+        pseudo_label = self.cross_entropy(target, "target")
+        (options["adversarialWeight"] * adversarial + options["pseudoLabelWeight"] * pseudo_label).backward()
+
+        training.set_trainable(self.discriminator, True)
+        losses = [segmentation, adversarial, pseudo_label]
+        for probabilities, domain in ((F.softmax(source.detach(), 1), "source"), (target_probabilities, "target")):
+            loss = training.domain_loss(self.discriminator(probabilities.detach()), domain)
+            (loss / 2).backward()
+            losses.append(loss)
+        self.optimizer.step()
+        self.discriminator_optimizer.step()
+        losses = [loss.item() for loss in losses]
+        self.losses = self.losses or losses
+
+    def result(self):
+        """Losses of the first step."""
+        return {"losses": numpy.array(self.losses)}
+
+
+class ChannelsLast(Eager):
+    memory_format = torch.channels_last
+
+
+class Fp64(Eager):
+    dtype = torch.float64
+
+
+TWINS = {"eager": Eager, "eager, channels_last": ChannelsLast, "fp64": Fp64}

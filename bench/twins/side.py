@@ -1,0 +1,112 @@
+"""The PyTorch side of a benchmark: obeys commands, one line of JSON each, and answers each with one line.
+
+    python bench/twins/side.py BENCHMARK
+
+BENCHMARK is a module beside this one with `make_inputs(case, condition, random, folder)` and `TWINS`, classes by name.
+A twin is made from a case, and has load(inputs), warm_up(), prepare() (before each run, not timed), run() and result().
+bench/ours/side.mjs is its mirror image.
+"""
+
+import importlib
+import json
+import os
+import statistics
+import sys
+import time
+import traceback
+import warnings
+
+import numpy
+import torch
+
+import memory
+
+
+def write_values(values, prefix):
+    """Arrays go into raw files, which JavaScript reads as typed arrays; names of files go as they are."""
+    described = {}
+    for name, value in values.items():
+        if isinstance(value, str):
+            described[name] = value
+            continue
+        array = value.detach().cpu().contiguous().numpy() if torch.is_tensor(value) else numpy.asarray(value)
+        file = f"{prefix}-{name}.raw"
+        array.tofile(file)
+        described[name] = {"file": file, "dtype": str(array.dtype), "shape": list(array.shape)}
+    return described
+
+
+def read_values(described):
+    return {
+        name: value if isinstance(value, str) else numpy.fromfile(value["file"], value["dtype"]).reshape(value["shape"])
+        for name, value in described.items()
+    }
+
+
+class Side:
+    def __init__(self, benchmark):
+        self.benchmark = importlib.import_module(benchmark)
+
+    def versions(self, request):
+        return {
+            "torch": torch.__version__,
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "numpy": numpy.__version__,
+        }
+
+    def inputs(self, request):
+        """Makes fresh inputs, for both sides."""
+        random = numpy.random.default_rng(request["seed"])
+        torch.manual_seed(request["seed"][0])
+        inputs = self.benchmark.make_inputs(request["case"], request["condition"], random, request["prefix"])
+        return write_values(inputs, request["prefix"])
+
+    def create(self, request):
+        torch.set_num_threads(request["threads"])
+        self.twin = self.benchmark.TWINS[request["twin"]](request["case"])
+
+    def load(self, request):
+        self.twin.load(read_values(request["inputs"]))
+
+    def warm_up(self, request):
+        start = time.perf_counter()
+        self.twin.warm_up()
+        return time.perf_counter() - start
+
+    def memory(self, request):
+        """Bytes that a run adds to the process at its peak; None where the system does not tell."""
+        self.twin.prepare()
+        before = memory.reset_peak()
+        self.twin.run()
+        return memory.peak_above(before)
+
+    def measure(self, request):
+        """Median seconds of as many runs as fit into the time asked for, at least one."""
+        seconds = []
+        while sum(seconds) < request["seconds"] or not seconds:
+            self.twin.prepare()
+            start = time.perf_counter()
+            self.twin.run()
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds)
+
+    def result(self, request):
+        return write_values(self.twin.result(), request["prefix"])
+
+
+def main():
+    # Whatever libraries print must not get between the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    warnings.simplefilter("ignore")
+    side = Side(sys.argv[1])
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = {"result": getattr(side, request["do"])(request)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+main()

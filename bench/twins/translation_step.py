@@ -1,0 +1,126 @@
+"""One iteration of the translators' training with identity and perceptual terms, in PyTorch eager."""
+
+import numpy
+import torch
+
+from segmentation_step import make_images, networks, save_new, training
+
+NETWORKS = {
+    "to_target": "resnet-generator",
+    "to_source": "resnet-generator",
+    "target_critic": "patch-discriminator",
+    "source_critic": "patch-discriminator",
+}
+
+
+def build(kind, translator):
+    if kind == "patch-discriminator":
+        options = {"baseWidth": translator["discriminatorWidth"]}
+    else:
+        options = {"blocks": translator["blocks"], "baseWidth": translator["baseWidth"]}
+    return networks.build({"kind": kind, "options": options})
+
+
+def make_inputs(case, condition, random, prefix):
+    state = {}
+    for name, kind in NETWORKS.items():
+        module = build(kind, case["translator"])
+        state |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+    torch.save(state, f"{prefix}-translator.pth")
+    return {
+        "source_images": make_images(case["images"], random),
+        "target_images": make_images(case["images"], random),
+        "translator": f"{prefix}-translator.pth",
+        "segmenter": save_new({"kind": "deeplab-v2", "options": case["segmenter"]}, f"{prefix}-segmenter.pth"),
+    }
+
+
+class Eager:
+    dtype = torch.float32
+    memory_format = torch.contiguous_format
+
+    def __init__(self, case):
+        self.case = case
+
+    def load(self, inputs):
+        state = torch.load(inputs["translator"])
+        self.networks = {}
+        for name, kind in NETWORKS.items():
+            module = build(kind, self.case["translator"])
+            prefix = f"{name}."
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+            self.networks[name] = module.to(dtype=self.dtype, memory_format=self.memory_format)
+        segmenter = {"kind": "deeplab-v2", "options": self.case["segmenter"]}
+        self.segmenter = networks.load(segmenter, torch.load(inputs["segmenter"])).eval().requires_grad_(False)
+        self.segmenter.to(dtype=self.dtype, memory_format=self.memory_format)
+
+        def adam(*names):
+            parameters = [parameter for name in names for parameter in self.networks[name].parameters()]
+            return torch.optim.Adam(parameters, lr=self.case["learningRate"], betas=self.case["options"]["betas"])
+
+        self.generator_optimizer = adam("to_target", "to_source")
+        self.critic_optimizer = adam("target_critic", "source_critic")
+        self.images = [torch.from_numpy(inputs[f"{domain}_images"]) for domain in ("source", "target")]
+        self.losses = None
+
+    def warm_up(self):
+        """Nothing: the first step is the one that memory and losses are taken from."""
+
+    def prepare(self):
+        pass
+
+    def logits(self, x):
+        mean = training.MEAN_BGR.to(self.dtype)
+        return self.segmenter((x.flip(1) + 1) / 2 * 255 - mean)
+
+    def run(self):
+        o = self.case["options"]
+        mode, form = o["ganMode"], o["perceptualForm"]
+        to_target, to_source, target_critic, source_critic = (self.networks[name] for name in NETWORKS)
+        s, t = (
+            training.translator_input(images, self.dtype).to(memory_format=self.memory_format)
+            for images in self.images
+        )
+        for critic in (target_critic, source_critic):
+            training.set_trainable(critic, False)
+        fake_t, fake_s = to_target(s), to_source(t)
+        cycled_s, cycled_t = to_source(fake_t), to_target(fake_s)
+        total = o["ganWeight"] * training.gan_loss(target_critic(fake_t), True, mode)
+        total = total + o["ganWeight"] * training.gan_loss(source_critic(fake_s), True, mode)
+        total = total + o["cycleWeight"] * (training.l1(cycled_s, s) + training.l1(cycled_t, t))
+        total = total + o["identityWeight"] * (training.l1(to_source(s), s) + training.l1(to_target(t), t))
+        for image, fake, cycled in ((s, fake_t, cycled_s), (t, fake_s, cycled_t)):
+            truth = self.logits(image)
+            total = total + o["perceptualWeight"] * training.perceptual(self.logits(fake), truth, form)
+            weight = o["perceptualReconstructionWeight"]
+            total = total + weight * training.perceptual(self.logits(cycled), truth, form)
+        self.generator_optimizer.zero_grad()
+        total.backward()
+        self.generator_optimizer.step()
+
+        self.critic_optimizer.zero_grad()
+        losses = [total]
+        for critic, real, fake in ((target_critic, t, fake_t), (source_critic, s, fake_s)):
+            training.set_trainable(critic, True)
+            scores = critic(real), critic(fake.detach())
+            loss = (training.gan_loss(scores[0], True, mode) + training.gan_loss(scores[1], False, mode)) / 2
+            loss.backward()
+            losses.append(loss)
+        self.critic_optimizer.step()
+        losses = [loss.item() for loss in losses]
+        self.losses = self.losses or losses
+
+    def result(self):
+        """Losses of the first step."""
+        return {"losses": numpy.array(self.losses)}
+
+
+class ChannelsLast(Eager):
+    memory_format = torch.channels_last
+
+
+class Fp64(Eager):
+    dtype = torch.float64
+
+
+TWINS = {"eager": Eager, "eager, channels_last": ChannelsLast, "fp64": Fp64}

@@ -1,0 +1,49 @@
+import path from 'node:path';
+import type { Command } from 'commander';
+import { bytesText } from '../../format.js';
+import { openRunConfig } from '../network-source.js';
+import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
+import { prepareOutputFolder } from '../output-folder.js';
+import { type CommandContext, runCommand } from '../run-command.js';
+import { shortPath } from '../run-view.js';
+
+interface ReportOptions extends CommonOptions {
+  output?: string;
+}
+
+export function addReportCommand(program: Command): void {
+  const command = program
+    .command('report')
+    .description('shows a run as one HTML file: results, pictures, losses; of a run that goes on, so far')
+    .argument('<run>', 'run folder')
+    .option('-o, --output <file>', "where to write it (default: the run folder's report.html)");
+  addJsonOption(command);
+  addExamples(command, [
+    ['bidiseg report runs/demo', 'runs/demo/report.html, as at the end of every run'],
+    [
+      'bidiseg report runs/street -o street.html',
+      'a file that can be sent around: it needs nothing beside it',
+    ],
+  ]);
+  command.action((run: string, options: ReportOptions) =>
+    runCommand(options, (context) => report(run, options, context)),
+  );
+}
+
+async function report(run: string, { output }: ReportOptions, context: CommandContext): Promise<void> {
+  await openRunConfig(run);
+  const [{ writeReport }, { stat }] = await Promise.all([
+    import('../../report/write-report.js'),
+    import('node:fs/promises'),
+  ]);
+  const file = output ?? path.join(run, 'report.html');
+  const folder = path.dirname(file);
+  prepareOutputFolder(folder);
+  context.outputs.push(folder);
+  await writeReport(run, file);
+  const { size: sizeBytes } = await stat(file);
+  context.console.result(
+    { report: path.resolve(file), sizeBytes },
+    `Wrote ${shortPath(file)} (${bytesText(sizeBytes)})`,
+  );
+}

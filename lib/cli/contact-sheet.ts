@@ -1,0 +1,62 @@
+import {
+  type ImageSize,
+  type LabelImage,
+  openImage,
+  type RgbImage,
+  sampleNearest,
+} from '../data/image-files.js';
+import { colourLabels, composeGrid } from '../training/picture-grid.js';
+
+/** Longer side of a picture. */
+const SIDE = 240;
+const PICTURES_IN_A_ROW = 6;
+
+/** Images, each with its labels in colours beside it, in rows on white. */
+export class ContactSheet {
+  readonly #palette: Uint8Array;
+  readonly #rows: RgbImage[][] = [[]];
+  /** The shape of the first image; others are fitted into it. */
+  #tile: ImageSize | undefined;
+
+  /** @param palette 3 bytes (R, G, B) a class */
+  constructor(palette: Uint8Array) {
+    this.#palette = palette;
+  }
+
+  async add(file: string, labels: LabelImage | undefined): Promise<void> {
+    const image = await openImage(file);
+    this.#tile ??= fitted(image, { width: SIDE, height: SIDE });
+    const size = fitted(image, this.#tile);
+    const row = this.#rows.at(-1)!;
+    row.push(centred(await image.decode({ size }), this.#tile));
+    if (labels) row.push(centred(colourLabels(sampleNearest(labels, { size }), this.#palette), this.#tile));
+    if (row.length >= PICTURES_IN_A_ROW) this.endRow();
+  }
+
+  endRow(): void {
+    if (this.#rows.at(-1)!.length > 0) this.#rows.push([]);
+  }
+
+  /** null: nothing was added. */
+  compose(): RgbImage | null {
+    const rows = this.#rows.filter((row) => row.length > 0);
+    return rows.length > 0 ? composeGrid(rows) : null;
+  }
+}
+
+function fitted({ width, height }: ImageSize, within: ImageSize): ImageSize {
+  const scale = Math.min(within.width / width, within.height / height);
+  return { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
+}
+
+/** The image in the middle of a white one. */
+function centred(image: RgbImage, { width, height }: ImageSize): RgbImage {
+  if (image.width === width && image.height === height) return image;
+  const data = new Uint8Array(width * height * 3).fill(255);
+  const [left, top] = [(width - image.width) >> 1, (height - image.height) >> 1];
+  for (let y = 0; y < image.height; y++) {
+    const line = image.data.subarray(y * image.width * 3, (y + 1) * image.width * 3);
+    data.set(line, ((top + y) * width + left) * 3);
+  }
+  return { data, width, height };
+}

@@ -1,0 +1,69 @@
+import { readdir } from 'node:fs/promises';
+import { basename, extname, join } from 'node:path';
+import { DataError } from '../errors.js';
+
+/** Cityscapes: FRAME_leftImg8bit.png is the image of a frame, FRAME_gtFine_labelIds.png its labels. */
+const CITYSCAPES_ENDING = /_(leftImg8bit|gt(Fine|Coarse)_labelIds)$/;
+
+/** What an image and the files that belong to it have in common: the base name, without Cityscapes' endings. */
+export function nameOf(file: string): string {
+  return basename(file, extname(file)).replace(CITYSCAPES_ENDING, '');
+}
+
+/**
+ * The files of these endings in a folder and its subfolders by name, sorted; hidden ones are left out.
+ *
+ * @throws {DataError} when the folder cannot be listed or a name stands twice
+ */
+export async function filesByName(
+  folder: string,
+  extensions: readonly string[],
+): Promise<Map<string, string>> {
+  const found = await listFolder(folder);
+  const files = found
+    .filter((file) => extensions.includes(extname(file).toLowerCase()) && !basename(file).startsWith('.'))
+    .map((file) => ({ name: nameOf(file), file: join(folder, file) }))
+    // By code unit, not by locale, so that the order is the same on every machine.
+    .sort((one, other) => (one.name < other.name ? -1 : one.name > other.name ? 1 : 0));
+  const byName = new Map<string, string>();
+  for (const { name, file } of files) {
+    const twin = byName.get(name);
+    if (twin !== undefined) throw duplicateName(folder, name, twin, file);
+    byName.set(name, file);
+  }
+  return byName;
+}
+
+/** The label maps of a folder and its subfolders by name; of Cityscapes' PNGs those with label ids. */
+export async function labelsByName(folder: string): Promise<Map<string, string>> {
+  const files = await filesByName(folder, ['.png']);
+  const withEnding = new Map([...files].filter(([, file]) => /_labelIds\.png$/i.test(file)));
+  return withEnding.size > 0 ? withEnding : files;
+}
+
+/** Every one of `names` must be a key of `files`; `message` gets the first few that are not. */
+export function requireAll(
+  names: readonly string[],
+  files: ReadonlyMap<string, string>,
+  message: (names: string) => string,
+): void {
+  const missing = names.filter((name) => !files.has(name));
+  if (missing.length === 0) return;
+  const shown = missing.slice(0, 3).map((name) => `'${name}'`);
+  if (missing.length > shown.length) shown.push(`${missing.length - shown.length} more`);
+  throw new DataError(message(shown.join(', ')));
+}
+
+export function duplicateName(place: string, name: string, one: string, other: string): DataError {
+  return new DataError(
+    `${place}: found the name '${name}' twice (${one} and ${other}), expected each base name once`,
+  );
+}
+
+async function listFolder(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder, { recursive: true });
+  } catch (error) {
+    throw new DataError(`${folder}: cannot be listed: ${(error as Error).message}`, { cause: error });
+  }
+}

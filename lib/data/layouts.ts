@@ -1,0 +1,117 @@
+import { readdir, stat } from 'node:fs/promises';
+import { basename, join, relative } from 'node:path';
+import sharp from 'sharp';
+import { DataError } from '../errors.js';
+import { filesByName, labelsByName } from './file-names.js';
+import { IMAGE_EXTENSIONS } from './image-files.js';
+import type { LabelMapName } from './label-maps.js';
+
+/** A folder of images with, where there is one, its folder of label maps. */
+export interface DatasetPart {
+  /** Such as 'train'; empty where the data set has one part only. */
+  name: string;
+  images: string;
+  labels: string | null;
+}
+
+/** How a data set lies on disk. */
+export interface DatasetLayout {
+  layout: 'cityscapes' | 'gta5' | 'synthia' | 'camvid' | 'folders';
+  /** What its label ids mean. */
+  labelMap: LabelMapName;
+  parts: DatasetPart[];
+}
+
+/** Folder pairs are looked for this deep. */
+const DEPTH = 4;
+
+/**
+ * Finds the parts of a data set by the folders that it is published with:
+ *
+ * - Cityscapes: `leftImg8bit/SPLIT/CITY/`, `gtFine/SPLIT/CITY/`
+ * - SYNTHIA-RAND-CITYSCAPES: `RGB/`, `GT/LABELS/`
+ * - CamVid, in its 11-class version: `SPLIT/`, `SPLITannot/`
+ * - GTA5: `images/`, `labels/` with palette PNGs 00001.png …
+ * - any folders `images/` with `labels/` beside it or without, such as `source/images`, `target/val/labels`
+ * - a folder of images
+ *
+ * @throws {DataError} when the folder cannot be listed or holds none of these
+ */
+export async function findDataset(root: string): Promise<DatasetLayout> {
+  const folders = await subfolders(root);
+  const has = (name: string) => folders.includes(name);
+  const at = (name: string) => join(root, name);
+
+  if (has('leftImg8bit')) {
+    const splits = await subfolders(at('leftImg8bit'));
+    const labelled = has('gtFine') ? await subfolders(at('gtFine')) : [];
+    const parts = splits.map((name) => ({
+      name,
+      images: join(root, 'leftImg8bit', name),
+      labels: labelled.includes(name) ? join(root, 'gtFine', name) : null,
+    }));
+    if (parts.length > 0) return { layout: 'cityscapes', labelMap: 'cityscapes', parts };
+  }
+  if (has('RGB') && has('GT') && (await subfolders(at('GT'))).includes('LABELS')) {
+    const part = { name: '', images: at('RGB'), labels: join(root, 'GT', 'LABELS') };
+    return { layout: 'synthia', labelMap: 'synthia', parts: [part] };
+  }
+  const annotated = folders.filter((name) => has(`${name}annot`));
+  if (annotated.length > 0) {
+    const parts = annotated.map((name) => ({ name, images: at(name), labels: at(`${name}annot`) }));
+    return { layout: 'camvid', labelMap: 'camvid', parts };
+  }
+  const parts = await folderPairs(root);
+  const [first] = parts;
+  if (first?.labels && parts.length === 1 && (await looksLikeGta5(first.labels))) {
+    return { layout: 'gta5', labelMap: 'gta5', parts };
+  }
+  if (parts.length > 0) return { layout: 'folders', labelMap: 'identity', parts };
+  if ((await filesByName(root, IMAGE_EXTENSIONS)).size > 0) {
+    return { layout: 'folders', labelMap: 'identity', parts: [{ name: '', images: root, labels: null }] };
+  }
+  throw new DataError(
+    `${root}: holds no data set; expected images, folders images and labels, or the folders of Cityscapes, GTA5, SYNTHIA or CamVid`,
+  );
+}
+
+/** Every folder `images` below `root`, with the folder `labels` beside it. */
+async function folderPairs(root: string, folder = root, depth = DEPTH): Promise<DatasetPart[]> {
+  const names = await subfolders(folder);
+  if (names.includes('images')) {
+    const labels = names.includes('labels') ? join(folder, 'labels') : null;
+    return [{ name: relative(root, folder), images: join(folder, 'images'), labels }];
+  }
+  if (depth === 0) return [];
+  const parts = await Promise.all(names.map((name) => folderPairs(root, join(folder, name), depth - 1)));
+  return parts.flat();
+}
+
+/** Five digits name a frame, and the label ids are indices of a palette. Only the first file is looked at. */
+async function looksLikeGta5(folder: string): Promise<boolean> {
+  const [first] = (await labelsByName(folder)).values();
+  if (first === undefined || !/^\d{5}\.png$/.test(basename(first))) return false;
+  const header = await sharp(first)
+    .metadata()
+    .catch(() => null);
+  return header?.isPalette === true;
+}
+
+/** The names of a folder's folders, hidden ones left out, in order. */
+async function subfolders(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch((error: Error) => {
+    throw new DataError(`${folder}: cannot be listed: ${error.message}`, { cause: error });
+  });
+  const visible = entries.filter(({ name }) => !name.startsWith('.'));
+  const isFolder = await Promise.all(
+    visible.map(async (entry) =>
+      entry.isSymbolicLink()
+        ? ((await stat(join(folder, entry.name)).catch(() => null))?.isDirectory() ?? false)
+        : entry.isDirectory(),
+    ),
+  );
+  return visible
+    .filter((_, index) => isFolder[index])
+    .map(({ name }) => name)
+    .sort();
+}

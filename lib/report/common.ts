@@ -1,0 +1,53 @@
+import { signedPercent } from '../format.js';
+import type { StageRecord } from '../training/events.js';
+import { type Html, html } from './html.js';
+import type { RunData, StageData } from './run-data.js';
+
+/** A part of the page with a place in its navigation. */
+export interface Section {
+  id: string;
+  title: string;
+  /** One sentence on what it shows. */
+  note: string;
+  body: Html;
+}
+
+/** A finished segmenter. */
+export interface SegmenterStage extends StageData {
+  record: StageRecord;
+}
+
+/** The finished segmenters: the first of them, trained on the source alone, is what the others are compared with. */
+export function segmenters({ stages }: RunData): SegmenterStage[] {
+  return stages.filter(
+    (data): data is SegmenterStage =>
+      data.record !== null && (data.stage.kind === 'source-only' || data.stage.kind === 'segmenter'),
+  );
+}
+
+/** '+3.2', '−0.4': a difference of two ratios in percentage points, coloured by its sign. */
+export function gain(difference: number | null): Html {
+  if (difference === null) return html`–`;
+  const text = signedPercent(difference).replace('-', '−');
+  if (/^[+−]0\.0$/.test(text)) return html`0.0`;
+  return html`<span class="${difference >= 0 ? 'up' : 'down'}">${text}</span>`;
+}
+
+/** `one − other`, or null where either is missing. */
+export function difference(one: number | null | undefined, other: number | null | undefined): number | null {
+  return typeof one === 'number' && typeof other === 'number' ? one - other : null;
+}
+
+/** A class's name with its colour. */
+export function classLabel(name: string, index: number, palette: Uint8Array): Html {
+  return html`<span class="class" title="${name}">${swatch(palette, index)}<span>${name}</span></span>`;
+}
+
+export function swatch(palette: Uint8Array, index: number): Html {
+  return html`<i class="swatch" style="background:rgb(${[...palette.subarray(index * 3, index * 3 + 3)].join(' ')})"></i>`;
+}
+
+/** A table that scrolls by itself where the page is narrower. */
+export function scrolling(label: string, table: Html): Html {
+  return html`<div class="scroll" role="region" aria-label="${label}" tabindex="0">${table}</div>`;
+}

@@ -1,0 +1,125 @@
+import type { PictureColumn } from '../training/events.js';
+import { classLabel, type Section, segmenters } from './common.js';
+import { type Html, html } from './html.js';
+import type { RunData, StageData } from './run-data.js';
+import { cutTiles, type Tile } from './tiles.js';
+
+/** The tiles of one column of pictures, under one title. */
+interface Column {
+  title: string;
+  /** What it shows, as part of a description of a picture. */
+  what: string;
+  kind: PictureColumn;
+  /** By the name of the image. */
+  tiles: Map<string, Tile>;
+}
+
+/** T, prediction before and after, pseudo-label, truth. */
+export async function predictionSection(run: RunData): Promise<Section | null> {
+  const all = segmenters(run);
+  const first = all[0];
+  const last = all.at(-1);
+  if (!first || !last) return null;
+  const pseudoLabels = run.stages.filter(({ stage, record }) => record && stage.kind === 'pseudo-labels');
+  const newest = pseudoLabels.at(-1);
+  const before = await column(first, 'prediction', first.stage.label, first === last ? '' : 'before');
+  const after = first === last ? null : await column(last, 'prediction', last.stage.label, 'after');
+  const columns = [
+    await column(last, 'image', 'T', ''),
+    before,
+    after,
+    newest ? await column(newest, 'pseudo-label', newest.stage.label, 'kept pseudo-labels') : null,
+    await column(last, 'truth', 'truth', ''),
+  ].filter((one) => one !== null);
+  if (columns.length < 2) return null;
+
+  const middle = [];
+  for (const stage of all) middle.push(await column(stage, 'prediction', stage.stage.label, ''));
+  for (const stage of pseudoLabels) middle.push(await column(stage, 'pseudo-label', stage.stage.label, ''));
+  const others = middle.filter((one) => one !== null);
+  const hasMore = others.length > columns.length - 2;
+  const body = html`${legend(run, newest !== undefined)}
+    ${grid(columns, 'predictions')}
+    ${hasMore && html`<details><summary>Every segmenter and every set of pseudo-labels</summary>${grid(others, 'every')}</details>`}`;
+  const note =
+    'Images of the target domain T and what the segmenters make of them.' +
+    (newest
+      ? ' Pseudo-labels are shown as self-training would keep them on these images: coloured where the thresholds found on the training images keep a pixel, grey where not.'
+      : '');
+  return { id: 'pictures', title: 'Pictures', note, body };
+}
+
+/** S, S′, F⁻¹(S′) and T, T′, F(T′) of each round's translator. */
+export async function translationSection(run: RunData): Promise<Section | null> {
+  const parts: Html[] = [];
+  for (const data of run.stages.filter(({ stage }) => stage.kind === 'translator')) {
+    const source = await translations(data, 'source', ['S', 'S′ = F(S)', 'F⁻¹(S′)']);
+    const target = await translations(data, 'target', ['T', 'T′ = F⁻¹(T)', 'F(T′)']);
+    if (source || target)
+      parts.push(html`<h3>${data.stage.label}</h3><div class="pair">${source}${target}</div>`);
+  }
+  if (parts.length === 0) return null;
+  return {
+    id: 'translation',
+    title: 'Translation',
+    note: 'F makes source images look like the target domain, F⁻¹ the other way round. An image translated there and back should be what it was.',
+    body: html`${parts}`,
+  };
+}
+
+async function translations(
+  data: StageData,
+  domain: 'source' | 'target',
+  titles: [string, string, string],
+): Promise<Html | null> {
+  const kinds: PictureColumn[] = ['image', 'translated', 'reconstructed'];
+  const columns = [];
+  for (const [index, kind] of kinds.entries()) {
+    columns.push(await column(data, kind, titles[index]!, '', domain));
+  }
+  const found = columns.filter((one) => one !== null);
+  return found.length > 0 ? grid(found, 'translations') : null;
+}
+
+async function column(
+  { history }: StageData,
+  kind: PictureColumn,
+  title: string,
+  what: string,
+  domain: 'source' | 'target' = 'target',
+): Promise<Column | null> {
+  const picture = history?.pictures.find((one) => one.domain === domain && one.columns.includes(kind));
+  if (!picture) return null;
+  const tiles = await cutTiles(picture, kind);
+  if (tiles.length === 0) return null;
+  return { title, what, kind, tiles: new Map(tiles.map((tile) => [tile.name, tile])) };
+}
+
+/** A row for each image of the first column. */
+function grid(columns: readonly Column[], style: string): Html {
+  const names = [...columns[0]!.tiles.keys()];
+  return html`<div class="rows">${names.map(
+    (name) =>
+      html`<div class="grid ${style}" style="--columns:${columns.length}">${columns.map((column) =>
+        figure(name, column),
+      )}</div>`,
+  )}</div>`;
+}
+
+function figure(name: string, { title, what, kind, tiles }: Column): Html {
+  const caption = html`<figcaption><b>${title}</b>${what && ` ${what}`}</figcaption>`;
+  const tile = tiles.get(name);
+  if (!tile) return html`<figure class="${kind}">${caption}</figure>`;
+  const { source, width, height } = tile;
+  const description = `${name}: ${title} ${what}`.trim();
+  return html`<figure class="${kind}">${caption}<img src="${source}" width="${width}" height="${height}" alt="${description}" title="${name}"></figure>`;
+}
+
+/** What the colours mean. */
+function legend({ summary: { classes }, palette }: RunData, hasPseudoLabels: boolean): Html {
+  return html`<ul class="legend">
+    ${classes.map((name, index) => html`<li>${classLabel(name, index, palette)}</li>`)}
+    <li><i class="swatch unlabelled"></i>no label</li>
+    ${hasPseudoLabels && html`<li><i class="swatch dropped"></i>not kept</li>`}
+  </ul>`;
+}

@@ -1,0 +1,82 @@
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import YAML from 'yaml';
+import type { Config } from '../config/schema.js';
+import { DataError } from '../errors.js';
+import { readHistory, type StageHistory } from '../run/history.js';
+import { readSummary, resumeConfig, stageImages } from '../run/run-files.js';
+import { classPalette } from '../training/datasets.js';
+import type { RunSummary, StageRecord } from '../training/events.js';
+import { planStages, type Stage } from '../training/plan.js';
+import type { PseudoLabelManifest } from '../training/self-training.js';
+
+/** All that a report tells, read from a run folder; the run may be going on. */
+export interface RunData {
+  /** The run folder's own name. */
+  name: string;
+  summary: RunSummary;
+  config: Config;
+  /** The config as YAML. */
+  configText: string;
+  /** 3 bytes (R, G, B) a class. */
+  palette: Uint8Array;
+  /** The stages that have begun, in the order of the plan. */
+  stages: StageData[];
+  /** Number of stages planned. */
+  planned: number;
+}
+
+export interface StageData {
+  stage: Stage;
+  /** Null while the stage is not complete. */
+  record: StageRecord | null;
+  /** Null when the event log tells nothing of it. */
+  history: StageHistory | null;
+  /** Of a complete `pseudo-labels` stage. */
+  manifest: PseudoLabelManifest | null;
+}
+
+/**
+ * @throws ConfigError when the folder holds no run
+ * @throws DataError when a file of it cannot be read
+ */
+export async function readRun(folder: string): Promise<RunData> {
+  const config = await resumeConfig(folder);
+  const [summary, history] = await Promise.all([readSummary(folder), readHistory(folder)]);
+  const records = new Map(summary.stages.map((record) => [record.name, record]));
+  const plan = planStages(config.loop);
+  // What began last may be running; whatever else began and is not complete was overtaken by a new start.
+  const running = [...history.keys()].at(-1);
+  const begun = plan.filter(({ name }) => records.has(name) || name === running);
+  const stages = begun.map(async (stage): Promise<StageData> => {
+    const record = records.get(stage.name) ?? null;
+    return {
+      stage,
+      record,
+      history: history.get(stage.name) ?? null,
+      manifest:
+        record && stage.kind === 'pseudo-labels' ? await readManifest(stageImages(folder, stage)) : null,
+    };
+  });
+  return {
+    name: path.basename(path.resolve(folder)),
+    summary,
+    config,
+    configText: YAML.stringify(config),
+    palette: classPalette(config),
+    stages: await Promise.all(stages),
+    planned: plan.length,
+  };
+}
+
+async function readManifest(folder: string): Promise<PseudoLabelManifest | null> {
+  const file = path.join(folder, 'manifest.json');
+  // A run may have been thinned out to save space; the report can do without.
+  if (!existsSync(file)) return null;
+  try {
+    return JSON.parse(await readFile(file, 'utf8')) as PseudoLabelManifest;
+  } catch (error) {
+    throw new DataError(`${file}: cannot be read: ${(error as Error).message}`, { cause: error });
+  }
+}

@@ -1,0 +1,54 @@
+import { existsSync } from 'node:fs';
+import sharp from 'sharp';
+import { DataError } from '../errors.js';
+import type { StageHistory } from '../run/history.js';
+import type { PictureColumn } from '../training/events.js';
+import { gridPart } from '../training/picture-grid.js';
+
+/** One part of a stage's picture, ready for an `img` element. */
+export interface Tile {
+  /** Name of the image. */
+  name: string;
+  /** A WebP as a data URI. */
+  source: string;
+  width: number;
+  height: number;
+}
+
+/** Two pixels of a screen for each one that a tile gets on a wide page. */
+const MAX_WIDTH = 432;
+
+/** Flat colours: kept exactly, and small without loss. */
+const LABELS: readonly PictureColumn[] = ['prediction', 'truth'];
+
+/**
+ * The parts of a picture in one column, a tile for each row; none where the picture is gone.
+ *
+ * @throws DataError when the picture cannot be decoded
+ */
+export async function cutTiles(
+  { file, columns, rows }: StageHistory['pictures'][number],
+  kind: PictureColumn,
+): Promise<Tile[]> {
+  if (!existsSync(file)) return [];
+  const isLabels = LABELS.includes(kind);
+  const column = columns.indexOf(kind);
+  try {
+    const { data, info } = await sharp(file).raw().toBuffer({ resolveWithObject: true });
+    const grid = { rows: rows.length, columns: columns.length };
+    return await Promise.all(
+      rows.map(async (name, row): Promise<Tile> => {
+        const { x, y, width, height } = gridPart(info, grid, { row, column });
+        const part = sharp(data, { raw: info })
+          .extract({ left: x, top: y, width, height })
+          .resize({ width: Math.min(width, MAX_WIDTH), kernel: isLabels ? 'nearest' : 'lanczos3' })
+          .webp(isLabels ? { lossless: true, effort: 6 } : { quality: 80, smartSubsample: true, effort: 6 });
+        const { data: bytes, info: size } = await part.toBuffer({ resolveWithObject: true });
+        const source = `data:image/webp;base64,${bytes.toString('base64')}`;
+        return { name, source, width: size.width, height: size.height };
+      }),
+    );
+  } catch (error) {
+    throw new DataError(`${file}: cannot be read: ${(error as Error).message}`, { cause: error });
+  }
+}

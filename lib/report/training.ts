@@ -1,0 +1,115 @@
+import { duration, percent } from '../format.js';
+import type { PseudoLabelManifest } from '../training/self-training.js';
+import { type Curve, curveChart } from './charts.js';
+import { classLabel, type Section, scrolling } from './common.js';
+import { type Html, html } from './html.js';
+import type { RunData, StageData } from './run-data.js';
+
+/** Every term of the losses over the steps, a curve for each stage that has it. */
+export function lossSection(run: RunData): Section | null {
+  const trained = run.stages.filter(({ history }) => history && history.losses.size > 0);
+  const isTranslator = ({ stage }: StageData) => stage.kind === 'translator';
+  const groups = [
+    { title: 'Segmenters', stages: trained.filter((data) => !isTranslator(data)) },
+    { title: 'Translators', stages: trained.filter(isTranslator) },
+  ].filter(({ stages }) => stages.length > 0);
+  if (groups.length === 0) return null;
+  const body = html`${groups.map(
+    ({ title, stages }) => html`<h3>${title}</h3>
+      <ul class="legend">${stages.map(
+        ({ stage }) =>
+          html`<li><i class="line" style="background:${stageColour(run, stage.name)}"></i>${stage.label}</li>`,
+      )}</ul>
+      <div class="charts">${terms(stages).map((term) => chart(run, stages, term))}</div>`,
+  )}`;
+  return {
+    id: 'losses',
+    title: 'Losses',
+    note: 'Means over the steps between two lines of the log. All terms but the total are shown before their weights; a stage that does not use a term has no curve there.',
+    body,
+  };
+}
+
+function terms(stages: readonly StageData[]): string[] {
+  return [...new Set(stages.flatMap(({ history }) => [...history!.losses.keys()]))];
+}
+
+function chart(run: RunData, stages: readonly StageData[], term: string): Html | null {
+  const curves = stages.flatMap(({ stage, history }): Curve[] => {
+    const points = history!.losses.get(term);
+    if (!points?.some(({ value }) => value !== 0)) return [];
+    return [{ label: stage.label, colour: stageColour(run, stage.name), points }];
+  });
+  if (curves.length === 0) return null;
+  const words = term.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`).replace(/^gan\b/, 'GAN');
+  const title = words.charAt(0).toUpperCase() + words.slice(1);
+  return html`<figure><figcaption>${title}</figcaption>${curveChart(curves, `${title} over training steps`)}</figure>`;
+}
+
+/** Blue, orange, green, magenta, …: a hue for each round; within a round, later stages stand out more. */
+const HUES = [255, 50, 150, 340, 100, 200];
+
+function stageColour({ stages }: RunData, name: string): string {
+  const { stage } = stages.find((data) => data.stage.name === name)!;
+  if (stage.round === 0) return 'var(--muted)';
+  const peers = stages.filter((data) => data.stage.round === stage.round && data.stage.kind === stage.kind);
+  const place = peers.findIndex((data) => data.stage.name === name);
+  const strength = peers.length === 1 ? 1 : place / (peers.length - 1);
+  const hue = HUES[(stage.round - 1) % HUES.length]!;
+  return `oklch(calc(var(--faint) + ${strength.toFixed(2)} * var(--strong)) 0.14 ${hue})`;
+}
+
+/** What was kept of every class in every round. None of it needs a label. */
+export function pseudoLabelSection(run: RunData): Section | null {
+  const labelled = run.stages.filter(({ manifest }) => manifest !== null);
+  if (labelled.length === 0) return null;
+  const body = html`<div class="cards">${labelled.map(
+    ({
+      stage,
+      manifest,
+    }) => html`<figure class="card"><figcaption><b>${stage.label}</b> ${percent(manifest!.keptShare)} % kept, ${manifest!.keptImages} of ${manifest!.images} images</figcaption>
+      ${scrolling(`Pseudo-labels ${stage.label}`, pseudoLabelTable(run, manifest!))}</figure>`,
+  )}</div>`;
+  return {
+    id: 'pseudo-labels',
+    title: 'Pseudo-labels',
+    note: 'Of all pixels of the target training images: the share predicted as each class, the median of their probabilities, the threshold above which they are kept, and the share that is.',
+    body,
+  };
+}
+
+function pseudoLabelTable({ palette }: RunData, { classes }: PseudoLabelManifest): Html {
+  const pixels = classes.reduce((sum, { predicted }) => sum + predicted, 0);
+  return html`<table>
+    <thead><tr><th>Class</th><th class="number">Pixels %</th><th class="number">Median</th><th class="number">Threshold</th><th class="wide"></th><th class="number">Kept %</th></tr></thead>
+    <tbody>${classes.map(({ class: name, predicted, keptShare, threshold, medianConfidence }, index) => {
+      const isAbsent = predicted === 0;
+      return html`<tr class="${isAbsent ? 'muted' : ''}">
+        <th scope="row">${classLabel(name, index, palette)}</th>
+        <td class="number">${percent(predicted / pixels)}</td>
+        <td class="number">${isAbsent ? '–' : medianConfidence.toFixed(2)}</td>
+        <td class="number">${isAbsent ? '–' : threshold.toFixed(2)}</td>
+        <td class="bar wide"><div>${!isAbsent && html`<i style="width:${(100 * keptShare).toFixed(0)}%"></i>`}</div></td>
+        <td class="number">${isAbsent ? '–' : (100 * keptShare).toFixed(0)}</td>
+      </tr>`;
+    })}</tbody></table>`;
+}
+
+/** Every stage with its time, and the config. */
+export function runSection(run: RunData): Section {
+  const body = html`${scrolling(
+    'Stages',
+    html`<table>
+      <thead><tr><th>Stage</th><th>Name</th><th class="number">Steps</th><th class="number">Time</th><th class="number">Waiting for data</th></tr></thead>
+      <tbody>${run.stages.map(
+        ({ stage, record, history }) => html`<tr>
+          <th scope="row">${stage.label}</th><td class="muted">${stage.name}</td>
+          <td class="number">${(record?.steps ?? history?.steps) || '–'}</td>
+          <td class="number">${record ? duration(record.seconds) : 'not finished'}</td>
+          <td class="number">${typeof record?.waitShare === 'number' ? `${percent(record.waitShare)} %` : '–'}</td>
+        </tr>`,
+      )}</tbody></table>`,
+  )}
+  <details><summary>The complete config</summary><pre>${run.configText}</pre></details>`;
+  return { id: 'run', title: 'The run', note: 'Every stage that has begun, in order.', body };
+}

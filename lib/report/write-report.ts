@@ -1,0 +1,20 @@
+import path from 'node:path';
+import { writeFileAtomically } from '../data/image-files.js';
+import { readRun } from './run-data.js';
+
+/**
+ * Writes the report of a run, finished or not: one HTML file that opens without a server or a network.
+ *
+ * @param folder the run folder
+ * @param file default: `report.html` in the run folder
+ * @returns the file
+ * @throws ConfigError when the folder holds no run
+ * @throws DataError when a file of the run cannot be read, or the report cannot be written
+ */
+export async function writeReport(folder: string, file = path.join(folder, 'report.html')): Promise<string> {
+  // What draws the charts takes a third of a second to load, and only here.
+  const { renderPage } = await import('./page.js');
+  const page = await renderPage(await readRun(folder));
+  await writeFileAtomically(file, page.text);
+  return file;
+}

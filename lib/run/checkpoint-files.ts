@@ -1,0 +1,105 @@
+import { createHash, randomUUID } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { open, readdir, rename, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { DataError } from '../errors.js';
+import { loadTensors, saveTensors } from '../io/tensors.js';
+import type { StageBeginning, StageState } from '../training/stage-store.js';
+import { withoutTemporaryNames } from './temporary-files.js';
+
+/**
+ * The checkpoints of a stage: files `checkpoint-STEP-CHECKSUM.safetensors` in its folder. The checksum is the beginning of
+ * the file's SHA-256 in hexadecimal, as PyTorch has it in the names of its weights; what is no tensor is in the metadata.
+ */
+const NAME = /^checkpoint-(\d+)-([0-9a-f]{16})\.safetensors$/;
+
+/** Version of what a checkpoint holds; another one cannot be gone on with. */
+const VERSION = 1;
+
+interface Checkpoint {
+  file: string;
+  step: number;
+  checksum: string;
+}
+
+/**
+ * Saves a state, then removes all checkpoints but the newest `keep`.
+ *
+ * @throws DataError when it cannot be written; the checkpoints before it are then as they were
+ */
+export async function saveCheckpoint(folder: string, state: StageState, keep: number): Promise<void> {
+  const { tensors, ...values } = state;
+  const name = `checkpoint-${String(state.step).padStart(8, '0')}`;
+  const temporary = path.join(folder, `${name}.${randomUUID()}.tmp`);
+  try {
+    await saveTensors(temporary, tensors, { checkpoint: JSON.stringify({ version: VERSION, ...values }) });
+    const file = path.join(folder, `${name}-${await checksumOf(temporary)}.safetensors`);
+    await rename(temporary, file);
+    await syncFolder(folder);
+    // Those of this step and of later ones are of an attempt that turned out to be unreadable.
+    const earlier = (await checkpointsIn(folder)).filter(({ step }) => step < state.step);
+    await removeCheckpoints(folder, [file, ...earlier.slice(0, keep - 1).map((other) => other.file)]);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {});
+    throw new DataError(`No checkpoint: ${withoutTemporaryNames((error as Error).message)}`, {
+      cause: error,
+    });
+  }
+}
+
+/** The newest state that is whole, and why newer ones are not taken. */
+export async function newestCheckpoint(folder: string): Promise<StageBeginning> {
+  const warnings: string[] = [];
+  for (const checkpoint of await checkpointsIn(folder)) {
+    try {
+      return { state: await load(checkpoint), warnings };
+    } catch (error) {
+      warnings.push(`${checkpoint.file} is passed over: ${(error as Error).message}`);
+    }
+  }
+  if (warnings.length > 0) warnings.push('no checkpoint is left; the stage begins with its first step');
+  return { state: null, warnings };
+}
+
+/** Removes a folder's checkpoints, but for the files in `except`. */
+export async function removeCheckpoints(folder: string, except: readonly string[] = []): Promise<void> {
+  for (const { file } of await checkpointsIn(folder)) {
+    if (!except.includes(file)) await rm(file, { force: true });
+  }
+}
+
+/** Makes sure that the names of a folder's files survive a power cut, as `fsync` does for what is in a file. */
+export async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Newest first. */
+async function checkpointsIn(folder: string): Promise<Checkpoint[]> {
+  const checkpoints = (await readdir(folder)).flatMap((name): Checkpoint[] => {
+    const [, step, checksum] = NAME.exec(name) ?? [];
+    return checksum === undefined ? [] : [{ file: path.join(folder, name), step: Number(step), checksum }];
+  });
+  return checkpoints.sort((one, other) => other.step - one.step);
+}
+
+async function load({ file, checksum }: Checkpoint): Promise<StageState> {
+  const found = await checksumOf(file);
+  if (found !== checksum) throw new Error(`its checksum is ${found}, it was written with ${checksum}`);
+  const { tensors, metadata } = await loadTensors(file);
+  const { version, ...values } = JSON.parse(metadata.checkpoint ?? '{}');
+  if (version === VERSION) return { ...values, tensors };
+  for (const tensor of tensors.values()) tensor.dispose();
+  throw new Error(`it is of version ${version}, this bidiseg reads version ${VERSION}`);
+}
+
+async function checksumOf(file: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(file, { highWaterMark: 2 ** 20 }), hash);
+  return hash.digest('hex').slice(0, 16);
+}

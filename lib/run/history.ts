@@ -1,0 +1,88 @@
+import { createReadStream, existsSync } from 'node:fs';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { DataError } from '../errors.js';
+import type { EvaluationEvent, PictureEvent, RunEvent, StageStartEvent } from '../training/events.js';
+
+type LoggedEvent<Event = RunEvent> = Event & { time: string };
+
+/** What the event log of a run says of one stage: of its last attempt, where there were several. */
+export interface StageHistory {
+  stage: string;
+  /** When its last event was written, ISO 8601. */
+  time: string;
+  /** Training steps that it was to take. */
+  steps: number;
+  /** Losses by term, each with the number of steps done; means over the steps since the line before. */
+  losses: Map<string, { step: number; value: number }[]>;
+  evaluation: Pick<EvaluationEvent, 'images' | 'confusion'> | null;
+  /** Their files as they lie in the folder now, wherever it was when they were written. */
+  pictures: Omit<PictureEvent, 'type' | 'stage'>[];
+  warnings: string[];
+}
+
+/**
+ * Reads a run's event log, `events.jsonl`; a run that has none has no history. The steps of a stage only go up: where a
+ * stage was cut off and went on from an earlier step, or started again, what it had said of later steps is dropped.
+ *
+ * @returns the stages that have started, by name, in the order of their last start
+ * @throws DataError when the log cannot be read
+ */
+export async function readHistory(folder: string): Promise<Map<string, StageHistory>> {
+  const history = new Map<string, StageHistory>();
+  const file = path.join(folder, 'events.jsonl');
+  if (!existsSync(file)) return history;
+  try {
+    for await (const line of createInterface({ input: createReadStream(file), crlfDelay: Infinity })) {
+      const event = parse(line);
+      if (event?.type === 'stage-start') start(history, event);
+      else if (event) add(history, event, folder);
+    }
+  } catch (error) {
+    throw new DataError(`${file}: cannot be read: ${(error as Error).message}`, { cause: error });
+  }
+  return history;
+}
+
+/** A process that died while writing leaves a line that is cut off. */
+function parse(line: string): LoggedEvent | undefined {
+  try {
+    return JSON.parse(line) as LoggedEvent;
+  } catch {
+    return undefined;
+  }
+}
+
+function start(history: Map<string, StageHistory>, event: LoggedEvent<StageStartEvent>): void {
+  const { stage, time, steps } = event;
+  const losses = history.get(stage)?.losses ?? new Map();
+  history.delete(stage);
+  history.set(stage, { stage, time, steps, losses, evaluation: null, pictures: [], warnings: [] });
+}
+
+function add(history: Map<string, StageHistory>, event: LoggedEvent, folder: string): void {
+  const stage = 'stage' in event ? history.get(event.stage) : undefined;
+  if (!stage || (event.type === 'stage-end' && event.loaded)) return;
+  stage.time = event.time;
+  switch (event.type) {
+    case 'step':
+      for (const [term, value] of Object.entries(event.losses)) {
+        const points = stage.losses.get(term) ?? [];
+        while (points.length > 0 && points.at(-1)!.step >= event.step) points.pop();
+        points.push({ step: event.step, value });
+        stage.losses.set(term, points);
+      }
+      break;
+    case 'evaluation':
+      stage.evaluation = { images: event.images, confusion: event.confusion };
+      break;
+    case 'picture': {
+      const { domain, columns, rows } = event;
+      const file = path.join(folder, 'pictures', path.basename(event.file));
+      stage.pictures.push({ file, domain, columns, rows });
+      break;
+    }
+    case 'warning':
+      stage.warnings.push(event.message);
+  }
+}

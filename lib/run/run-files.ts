@@ -1,0 +1,74 @@
+// Where things are in a run folder, and reading them: enough for the report, and without the addon.
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { loadConfig } from '../config/load.js';
+import type { Config } from '../config/schema.js';
+import { DataError } from '../errors.js';
+import type { RunSummary } from '../training/events.js';
+import type { Stage } from '../training/plan.js';
+
+/**
+ * The config with which a run folder was made, for going on with it wherever the folder is now.
+ *
+ * @param options.set assignments that override it, see `loadConfig`
+ * @throws ConfigError when the folder holds no run
+ */
+export async function resumeConfig(
+  folder: string,
+  options: { set?: readonly string[] } = {},
+): Promise<Config> {
+  return { ...(await loadConfig(configFile(folder), options)), output: path.resolve(folder) };
+}
+
+/**
+ * What `summary.json` of a run folder says.
+ *
+ * @throws DataError when the folder holds none
+ */
+export async function readSummary(folder: string): Promise<RunSummary> {
+  const summary = await readJson<RunSummary>(path.join(folder, 'summary.json'));
+  if (!summary) throw new DataError(`${folder}: holds no run, expected a summary.json`);
+  return summary;
+}
+
+/** The weights file that a `source-only`, `segmenter` or `translator` stage leaves in a run folder. */
+export function stageWeights(folder: string, stage: { name: string }): string {
+  return path.join(stageFolder(folder, stage), 'weights.safetensors');
+}
+
+/** The folder of images that a `translate` or `pseudo-labels` stage leaves in a run folder. */
+export function stageImages(folder: string, { name, kind, round }: Stage): string {
+  return kind === 'translate'
+    ? path.join(folder, 'translated', `round-${round}`)
+    : path.join(folder, 'pseudo-labels', flat(name));
+}
+
+export function tensorBoardFolder(folder: string, { name }: { name: string }): string {
+  return path.join(folder, 'tensorboard', flat(name));
+}
+
+export function stageFolder(folder: string, { name }: { name: string }): string {
+  return path.join(folder, 'stages', flat(name));
+}
+
+export function configFile(folder: string): string {
+  return path.join(folder, 'config.yaml');
+}
+
+/** A stage's name as the name of a file. */
+export function flat(name: string): string {
+  return name.replaceAll('/', '-');
+}
+
+export function toJson(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+export async function readJson<T>(file: string): Promise<T | undefined> {
+  try {
+    return JSON.parse(await readFile(file, 'utf8')) as T;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw new DataError(`${file}: cannot be read: ${(error as Error).message}`, { cause: error });
+  }
+}

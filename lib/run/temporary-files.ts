@@ -1,0 +1,24 @@
+import { readdirSync, rmSync } from 'node:fs';
+import path from 'node:path';
+
+/** How temporary names end: with a UUID that nobody else uses. */
+const ENDING = '\\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\\.tmp';
+
+/** Removes what writers had under a temporary name in `folder` when they were cut off. Whole files are never touched. */
+export function removeTemporaryFiles(folder: string): void {
+  let names: string[];
+  try {
+    names = readdirSync(folder, { recursive: true, encoding: 'utf8' });
+  } catch {
+    return;
+  }
+  for (const name of names) {
+    if (new RegExp(`${ENDING}$`).test(name))
+      rmSync(path.join(folder, name), { force: true, recursive: true });
+  }
+}
+
+/** An error's message with the names that files would have had in the end. */
+export function withoutTemporaryNames(message: string): string {
+  return message.replaceAll(new RegExp(ENDING, 'g'), '');
+}

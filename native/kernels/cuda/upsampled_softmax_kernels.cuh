@@ -1,0 +1,512 @@
+// The CUDA kernels, without ATen: test/native runs the same text on the CPU, where a race or a missing barrier shows too.
+//
+// As on the CPU, work is done per cell row, the pixel rows between two rows of the low-resolution grid. In the fast path a
+// thread owns one output column of a cell row, with the column-interpolated logits above (T), the differences to those
+// below (D) and the sums of gradients in registers, so that a pixel's logit is one multiply-add. A block sums its columns
+// per grid column in shared memory and writes partial sums; another kernel adds these in a fixed order. No atomics but for
+// reporting a bad label: the same input gives the same bits.
+//
+// Grid values are prepared first: relative to the largest logit of the grid point, in units of log 2.
+#pragma once
+
+#include <cstdint>
+
+namespace bidiseg::kernels::cuda {
+
+constexpr int kThreads = 128;      // output columns in a block
+constexpr int kMaxClasses = 40;    // of the fast path: five arrays of this many registers
+constexpr float kTiny = 0x1p-60f;  // see sum_exponentials
+constexpr float kLn2 = 0.6931471805599453f;
+
+/// One axis of the upsampling; in double, like the tables of the CPU kernels.
+struct Axis {
+  int64_t in, out;
+  double scale, shift;
+
+  __host__ __device__ Axis(int64_t in, int64_t out, bool align_corners) : in(in), out(out), scale(1), shift(0) {
+    if (in == out) return;
+    shift = align_corners ? 0 : 0.5;
+    scale = !align_corners ? static_cast<double>(in) / static_cast<double>(out)
+            : out > 1      ? static_cast<double>(in - 1) / static_cast<double>(out - 1)
+                           : 0.0;
+  }
+
+  __device__ double source(int64_t i) const {
+    // Not contracted to a multiply-add, so that every compiler gives the host's bits.
+    const double s = __dsub_rn(__dmul_rn(scale, static_cast<double>(i) + shift), shift);
+    return s > 0 ? s : 0;
+  }
+  /// The sample at or before the source of output i; the other one is next(index).
+  __device__ int64_t index(int64_t i) const {
+    const auto whole = static_cast<int64_t>(source(i));
+    return whole < in - 1 ? whole : in - 1;
+  }
+  __device__ int64_t next(int64_t index) const { return index + 1 < in ? index + 1 : index; }
+  /// The weight of the sample behind.
+  __device__ float lambda(int64_t i, int64_t index) const {
+    const double rest = source(i) - static_cast<double>(index);
+    return static_cast<float>(rest < 1 ? rest : 1);
+  }
+  /// The first output whose index is `index` or more.
+  __device__ int64_t begin(int64_t index) const {
+    if (index <= 0) return 0;
+    if (scale == 0) return out;
+    auto i = static_cast<int64_t>((static_cast<double>(index) + shift) / scale - shift);
+    i = i < 0 ? 0 : i > out ? out : i;
+    while (i > 0 && this->index(i - 1) >= index) --i;
+    while (i < out && this->index(i) < index) ++i;
+    return i;
+  }
+};
+
+/// The upsampling of prepared values [batch, classes, rows.in, columns.in].
+struct Grid {
+  const float* values;
+  int64_t batch, classes;
+  Axis rows, columns;
+
+  __device__ int64_t plane() const { return rows.in * columns.in; }
+  __device__ int64_t pixels() const { return rows.out * columns.out; }
+};
+
+/// What the loss is computed from and what it leaves. Pointers may be null where cpu/cell_sweep.h says so.
+struct CrossEntropy {
+  Grid grid;
+  const uint8_t* labels8;
+  const int64_t* labels64;
+  int64_t ignore_index;
+  const float* thresholds;
+  bool inclusive;
+  const float* class_weights;
+  const float* pixel_weights;
+  bool gradient;
+  uint8_t* predicted;
+  float* confidence;
+  double* loss;        ///< [blocks]
+  double* weight;      ///< [blocks]
+  long long* stray_label;
+};
+
+__device__ inline float exp2_fast(float x) {
+#ifdef __CUDA_ARCH__
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#else
+  return exp2f(x);
+#endif
+}
+
+/// values[n, c, i, j] = (logits[n, c, i, j] - max over classes) / ln 2, for `padded` classes, those without logits -inf;
+/// with `softmax`, the softmax. One thread a grid point.
+template <typename Logit>
+__global__ void prepare(const Logit* logits, float* values, int64_t batch, int64_t classes, int64_t padded,
+                        int64_t plane, bool softmax) {
+  const int64_t point = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (point >= batch * plane) return;
+  const Logit* from = logits + point / plane * classes * plane + point % plane;
+  float* to = values + point / plane * padded * plane + point % plane;
+  float largest = static_cast<float>(from[0]);
+  for (int64_t c = 1; c < classes; ++c) {
+    const auto z = static_cast<float>(from[c * plane]);
+    largest = z > largest || z != z ? z : largest;
+  }
+  constexpr float kLog2E = 1.4426950408889634f;
+  float total = 0;
+  for (int64_t c = 0; c < classes; ++c) {
+    const float z = (static_cast<float>(from[c * plane]) - largest) * kLog2E;
+    total += exp2_fast(z);
+    if (!softmax) to[c * plane] = z;
+  }
+  if (softmax) {
+    for (int64_t c = 0; c < classes; ++c) {
+      to[c * plane] = exp2_fast((static_cast<float>(from[c * plane]) - largest) * kLog2E) / total;
+    }
+  }
+  for (int64_t c = classes; c < padded; ++c) to[c * plane] = -INFINITY;
+}
+
+/// A pixel's label, -1 where it does not count.
+__device__ inline int load_label(const CrossEntropy& task, int64_t offset) {
+  const int64_t value = task.labels8 != nullptr ? task.labels8[offset] : task.labels64[offset];
+  if (value == task.ignore_index) return -1;
+  if (value >= 0 && value < task.grid.classes) return static_cast<int>(value);
+  atomicMax(task.stray_label, static_cast<long long>(value));
+  return -1;
+}
+
+/// The argmax where its probability exceeds the threshold, otherwise -1; notes both where wanted.
+__device__ inline int online_label(const CrossEntropy& task, int64_t offset, int argmax, float confidence) {
+  if (task.predicted != nullptr) task.predicted[offset] = static_cast<uint8_t>(argmax);
+  if (task.confidence != nullptr) task.confidence[offset] = confidence;
+  const float threshold = task.thresholds[argmax];
+  const bool kept = task.inclusive ? confidence >= threshold : confidence > threshold;
+  return kept || confidence != confidence ? argmax : -1;  // a NaN is kept, so that the loss tells of it
+}
+
+__device__ inline float pixel_weight(const CrossEntropy& task, int64_t offset, int label) {
+  float weight = 1;
+  if (task.class_weights != nullptr) weight *= task.class_weights[label];
+  if (task.pixel_weights != nullptr) weight *= task.pixel_weights[offset];
+  return weight;
+}
+
+/// The sum of a double over the block, in a fixed order, in thread 0. `shared` holds kThreads doubles.
+__device__ inline double block_sum(double value, double* shared) {
+  __syncthreads();
+  shared[threadIdx.x] = value;
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (static_cast<int>(threadIdx.x) < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+  }
+  __syncthreads();
+  return shared[0];
+}
+
+/// How the fast path's partial gradients are laid out: [image, cell row, tile, above or below, class, column], with
+/// `columns` the most grid columns that the kThreads output columns of a tile can touch.
+struct Partials {
+  float* values;
+  int64_t tiles, columns;
+
+  explicit Partials(const Grid& grid)
+      : values(nullptr),
+        tiles((grid.columns.out + kThreads - 1) / kThreads),
+        // The sources of the first to the last output column, the one behind, and one for rounding.
+        columns(static_cast<int64_t>(kThreads * grid.columns.scale) + 3) {
+    if (columns > grid.columns.in) columns = grid.columns.in;
+  }
+
+  int64_t size(const Grid& grid) const {
+    return grid.batch * grid.rows.in * tiles * 2 * grid.classes * columns;
+  }
+
+  __device__ float* at(const Grid& grid, int64_t image, int64_t row, int64_t tile, int side, int64_t c) const {
+    return values + ((((image * grid.rows.in + row) * tiles + tile) * 2 + side) * grid.classes + c) * columns;
+  }
+};
+
+/// The fast path. Grid: (tiles, cell rows, images), kThreads threads. K is the number of classes that grid.values was
+/// padded to.
+template <int K>
+__global__ void __launch_bounds__(kThreads)
+    cross_entropy_cells(CrossEntropy task, Partials partials) {
+  __shared__ float columns[2][K][kThreads];
+  __shared__ double sums[kThreads];
+  const Grid& grid = task.grid;
+  const int64_t row = blockIdx.y, image = blockIdx.z;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads, x = first + threadIdx.x;
+  const bool inside = x < grid.columns.out;
+  const int64_t left = grid.columns.index(inside ? x : grid.columns.out - 1), right = grid.columns.next(left);
+  const float lambda_x = grid.columns.lambda(inside ? x : grid.columns.out - 1, left);
+  const int64_t below = grid.rows.next(row);
+  const int64_t plane = grid.plane();
+
+  float top[K], difference[K], sum_g[K], sum_lambda_g[K];
+#pragma unroll
+  for (int c = 0; c < K; ++c) {
+    const float* values = grid.values + (image * K + c) * plane;
+    const float a = values[row * grid.columns.in + left], b = values[row * grid.columns.in + right];
+    const float d = values[below * grid.columns.in + left], e = values[below * grid.columns.in + right];
+    // A class that is not there is -inf everywhere, and -inf - -inf is not a number.
+    top[c] = c < grid.classes ? a + lambda_x * (b - a) : a;
+    difference[c] = c < grid.classes ? d + lambda_x * (e - d) - top[c] : 0.0f;
+    sum_g[c] = sum_lambda_g[c] = 0;
+  }
+
+  double loss = 0, weights = 0;
+  const int64_t end = inside ? grid.rows.begin(row + 1) : 0;
+  for (int64_t y = inside ? grid.rows.begin(row) : 0; y < end; ++y) {
+    const int64_t offset = (image * grid.rows.out + y) * grid.columns.out + x;
+    const bool labelled = task.labels8 != nullptr || task.labels64 != nullptr;
+    int label = labelled ? load_label(task, offset) : 0;
+    if (label < 0) continue;
+    const float lambda = grid.rows.lambda(y, row);
+    float e[K], total = 0, shift = 0;
+#pragma unroll
+    for (int c = 0; c < K; ++c) {
+      e[c] = exp2_fast(top[c] + lambda * difference[c]);
+      total += e[c];
+    }
+    // Some class is 0 at each grid point, but between two points with different best classes all may be far below. Only
+    // where the sum would run out of range the largest is taken away first.
+    if (total < kTiny) {
+      shift = top[0] + lambda * difference[0];
+#pragma unroll
+      for (int c = 1; c < K; ++c) shift = fmaxf(shift, top[c] + lambda * difference[c]);
+      total = 0;
+#pragma unroll
+      for (int c = 0; c < K; ++c) {
+        e[c] = exp2_fast(top[c] + lambda * difference[c] - shift);
+        total += e[c];
+      }
+    }
+    if (!labelled) {
+      float best = -INFINITY;
+#pragma unroll
+      for (int c = 0; c < K; ++c) {
+        const float z = top[c] + lambda * difference[c];
+        if (z > best) {
+          best = z;
+          label = c;
+        }
+      }
+      label = online_label(task, offset, label, exp2_fast(best - shift) / total);
+      if (label < 0) continue;
+    }
+    float z_label = 0;
+#pragma unroll
+    for (int c = 0; c < K; ++c) z_label = c == label ? top[c] + lambda * difference[c] - shift : z_label;
+    const float weight = pixel_weight(task, offset, label);
+    loss += weight * ((log2f(total) - z_label) * kLn2);
+    weights += weight;
+    const float scale = weight / total;
+#pragma unroll
+    for (int c = 0; c < K; ++c) {
+      const float g = e[c] * scale - (c == label ? weight : 0.0f);
+      sum_g[c] += g;
+      sum_lambda_g[c] += lambda * g;
+    }
+  }
+
+  const double block_loss = block_sum(loss, sums), block_weight = block_sum(weights, sums);
+  if (threadIdx.x == 0) {
+    const int64_t block = (image * gridDim.y + row) * gridDim.x + blockIdx.x;
+    task.loss[block] = block_loss;
+    task.weight[block] = block_weight;
+  }
+  if (!task.gradient) return;
+#pragma unroll
+  for (int c = 0; c < K; ++c) {
+    const bool at_bottom = below == row;
+    columns[0][c][threadIdx.x] = at_bottom ? sum_g[c] : sum_g[c] - sum_lambda_g[c];
+    columns[1][c][threadIdx.x] = at_bottom ? 0.0f : sum_lambda_g[c];
+  }
+  __syncthreads();
+  const int64_t base = grid.columns.index(first);
+  const int64_t last = first + kThreads < grid.columns.out ? first + kThreads : grid.columns.out;
+  const int64_t touched = grid.columns.next(grid.columns.index(last - 1)) - base + 1;
+  // One thread a class, side and grid column; it looks at the output columns of the cells before and behind that.
+  for (int64_t i = threadIdx.x; i < 2 * grid.classes * touched; i += kThreads) {
+    const int64_t j = base + i % touched, c = i / touched % grid.classes;
+    const int side = static_cast<int>(i / touched / grid.classes);
+    int64_t from = grid.columns.begin(j - 1), to = grid.columns.begin(j + 1);
+    from = from < first ? first : from;
+    to = to > last ? last : to;
+    float sum = 0;
+    for (int64_t column = from; column < to; ++column) {
+      const int64_t source = grid.columns.index(column);
+      const float behind = grid.columns.lambda(column, source);
+      float share = source == j ? 1 - behind : 0;
+      if (grid.columns.next(source) == j) share += behind;
+      sum += share * columns[side][c][column - first];
+    }
+    partials.at(grid, image, row, blockIdx.x, side, c)[j - base] = sum;
+  }
+}
+
+/// gradient[n, c, i, j] from the partial sums of the cell rows before and behind grid row i, and of the tiles that touch
+/// grid column j. One thread an element.
+__global__ void join_partials(Grid grid, Partials partials, float* gradient) {
+  const int64_t element = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t plane = grid.plane();
+  if (element >= grid.batch * grid.classes * plane) return;
+  const int64_t j = element % grid.columns.in, i = element / grid.columns.in % grid.rows.in;
+  const int64_t c = element / plane % grid.classes, image = element / plane / grid.classes;
+  const int64_t from = grid.columns.begin(j - 1), to = grid.columns.begin(j + 1);
+  float sum = 0;
+  for (int side = 1; side >= 0; --side) {
+    const int64_t row = i - side;
+    if (row < 0) continue;
+    for (int64_t tile = from / kThreads; tile * kThreads < to; ++tile) {
+      sum += partials.at(grid, image, row, tile, side, c)[j - grid.columns.index(tile * kThreads)];
+    }
+  }
+  gradient[element] = sum;
+}
+
+/// The sums over blocks, in a fixed order, to loss and weight. One block.
+__global__ void sum_blocks(const double* losses, const double* weights, int64_t blocks, float* loss, float* weight) {
+  __shared__ double sums[kThreads];
+  double my_loss = 0, my_weight = 0;
+  for (int64_t i = threadIdx.x; i < blocks; i += kThreads) {
+    my_loss += losses[i];
+    my_weight += weights[i];
+  }
+  const double total_loss = block_sum(my_loss, sums), total_weight = block_sum(my_weight, sums);
+  if (threadIdx.x == 0) {
+    *loss = static_cast<float>(total_loss);
+    *weight = static_cast<float>(total_weight);
+  }
+}
+
+/// The upsampled values of one pixel, by class.
+struct Pixel {
+  const float* corner;
+  int64_t plane, right, below;
+  float lambda_x, lambda_y;
+
+  __device__ Pixel(const Grid& grid, int64_t padded, int64_t image, int64_t y, int64_t x) : plane(grid.plane()) {
+    const int64_t i = grid.rows.index(y), j = grid.columns.index(x);
+    corner = grid.values + image * padded * plane + i * grid.columns.in + j;
+    right = grid.columns.next(j) - j;
+    below = (grid.rows.next(i) - i) * grid.columns.in;
+    lambda_x = grid.columns.lambda(x, j);
+    lambda_y = grid.rows.lambda(y, i);
+  }
+
+  __device__ float operator()(int64_t c) const {
+    const float* at = corner + c * plane;
+    const float top = at[0] + lambda_x * (at[right] - at[0]);
+    const float bottom = at[below] + lambda_x * (at[below + right] - at[below]);
+    return top + lambda_y * (bottom - top);
+  }
+};
+
+/// The sum of 2^(z_c - shift); `shift` is 0 where that is in range.
+__device__ inline float sum_exponentials(const Pixel& pixel, int64_t classes, float& shift) {
+  shift = 0;
+  float total = 0;
+  for (int64_t c = 0; c < classes; ++c) total += exp2_fast(pixel(c));
+  if (!(total < kTiny)) return total;
+  shift = pixel(0);
+  for (int64_t c = 1; c < classes; ++c) shift = fmaxf(shift, pixel(c));
+  total = 0;
+  for (int64_t c = 0; c < classes; ++c) total += exp2_fast(pixel(c) - shift);
+  return total;
+}
+
+/// The first class with the largest value, which goes to `best`.
+__device__ inline int find_argmax(const Pixel& pixel, int64_t classes, float& best) {
+  int argmax = 0;
+  best = pixel(0);
+  for (int64_t c = 1; c < classes; ++c) {
+    const float z = pixel(c);
+    if (z > best) {
+      best = z;
+      argmax = static_cast<int>(c);
+    }
+  }
+  return argmax;
+}
+
+/// argmax and its probability; values are probabilities already or logits. One thread a pixel.
+__global__ void argmax_pixels(Grid grid, bool probabilities, uint8_t* predicted, float* confidence) {
+  const int64_t offset = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (offset >= grid.batch * grid.pixels()) return;
+  const Pixel pixel(grid, grid.classes, offset / grid.pixels(), offset % grid.pixels() / grid.columns.out,
+                    offset % grid.columns.out);
+  float best, shift;
+  predicted[offset] = static_cast<uint8_t>(find_argmax(pixel, grid.classes, best));
+  if (confidence == nullptr) return;
+  if (!probabilities) {
+    const float total = sum_exponentials(pixel, grid.classes, shift);
+    best = exp2_fast(best - shift) / total;
+  }
+  confidence[offset] = best;
+}
+
+/// softmax of the upsampled logits, [batch, classes, H, W]. One thread a pixel.
+__global__ void softmax_pixels(Grid grid, float* result) {
+  const int64_t offset = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t pixels = grid.pixels();
+  if (offset >= grid.batch * pixels) return;
+  const int64_t image = offset / pixels, at = offset % pixels;
+  const Pixel pixel(grid, grid.classes, image, at / grid.columns.out, at % grid.columns.out);
+  float shift;
+  const float scale = 1 / sum_exponentials(pixel, grid.classes, shift);
+  for (int64_t c = 0; c < grid.classes; ++c) {
+    result[(image * grid.classes + c) * pixels + at] = exp2_fast(pixel(c) - shift) * scale;
+  }
+}
+
+/// What the gradient of a pixel needs: g_c = 2^(z_c - shift) * scale - (label == c) * weight for the cross-entropy;
+/// g_c = 2^(z_c - shift) * scale * (upstream_c - weight) for the softmax.
+struct PixelState {
+  float shift, scale, weight;
+  int label;
+};
+
+/// The cross-entropy of any number of classes, first half: loss and state of each pixel. Grid-stride over pixels.
+__global__ void cross_entropy_pixels(CrossEntropy task, PixelState* states) {
+  __shared__ double sums[kThreads];
+  const Grid& grid = task.grid;
+  double loss = 0, weights = 0;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t offset = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+       offset < grid.batch * grid.pixels(); offset += stride) {
+    const bool labelled = task.labels8 != nullptr || task.labels64 != nullptr;
+    PixelState state{0, 0, 0, labelled ? load_label(task, offset) : 0};
+    if (state.label >= 0) {
+      const Pixel pixel(grid, grid.classes, offset / grid.pixels(), offset % grid.pixels() / grid.columns.out,
+                        offset % grid.columns.out);
+      const float total = sum_exponentials(pixel, grid.classes, state.shift);
+      if (!labelled) {
+        float best;
+        const int argmax = find_argmax(pixel, grid.classes, best);
+        state.label = online_label(task, offset, argmax, exp2_fast(best - state.shift) / total);
+      }
+      if (state.label >= 0) {
+        state.weight = pixel_weight(task, offset, state.label);
+        state.scale = state.weight / total;
+        loss += state.weight * ((log2f(total) - (pixel(state.label) - state.shift)) * kLn2);
+        weights += state.weight;
+      }
+    }
+    if (states != nullptr) states[offset] = state;
+  }
+  const double block_loss = block_sum(loss, sums), block_weight = block_sum(weights, sums);
+  if (threadIdx.x == 0) {
+    task.loss[blockIdx.x] = block_loss;
+    task.weight[blockIdx.x] = block_weight;
+  }
+}
+
+/// The same for the derivative of the softmax: weight is the mean of the upstream gradient under the softmax.
+__global__ void softmax_backward_pixels(Grid grid, const float* upstream, PixelState* states) {
+  const int64_t offset = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t pixels = grid.pixels();
+  if (offset >= grid.batch * pixels) return;
+  const int64_t image = offset / pixels, at = offset % pixels;
+  const Pixel pixel(grid, grid.classes, image, at / grid.columns.out, at % grid.columns.out);
+  PixelState state{0, 0, 0, 0};
+  state.scale = 1 / sum_exponentials(pixel, grid.classes, state.shift);
+  for (int64_t c = 0; c < grid.classes; ++c) {
+    state.weight +=
+        exp2_fast(pixel(c) - state.shift) * state.scale * upstream[(image * grid.classes + c) * pixels + at];
+  }
+  states[offset] = state;
+}
+
+/// Second half: one thread an element of the gradient, which looks at every pixel that it has a part in, in order.
+/// `upstream` is null for the cross-entropy.
+__global__ void gather_gradient(Grid grid, const PixelState* states, const float* upstream, float* gradient) {
+  const int64_t element = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t plane = grid.plane(), pixels = grid.pixels();
+  if (element >= grid.batch * grid.classes * plane) return;
+  const int64_t j = element % grid.columns.in, i = element / grid.columns.in % grid.rows.in;
+  const int64_t c = element / plane % grid.classes, image = element / plane / grid.classes;
+  const auto share = [](const Axis& axis, int64_t output, int64_t input) {
+    const int64_t index = axis.index(output);
+    const float behind = axis.lambda(output, index);
+    return (index == input ? 1 - behind : 0.0f) + (axis.next(index) == input ? behind : 0.0f);
+  };
+  float sum = 0;
+  for (int64_t y = grid.rows.begin(i - 1); y < grid.rows.begin(i + 1); ++y) {
+    float row = 0;
+    for (int64_t x = grid.columns.begin(j - 1); x < grid.columns.begin(j + 1); ++x) {
+      const int64_t at = y * grid.columns.out + x;
+      const PixelState state = states[image * pixels + at];
+      if (state.scale == 0) continue;
+      const float e = exp2_fast(Pixel(grid, grid.classes, image, y, x)(c) - state.shift) * state.scale;
+      const float g = upstream == nullptr
+                          ? e - (state.label == c ? state.weight : 0.0f)
+                          : e * (upstream[(image * grid.classes + c) * pixels + at] - state.weight);
+      row += share(grid.columns, x, j) * g;
+    }
+    sum += share(grid.rows, y, i) * row;
+  }
+  gradient[element] = sum;
+}
+
+}  // namespace bidiseg::kernels::cuda

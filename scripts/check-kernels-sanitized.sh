@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# The kernels under sanitizers: the CPU kernels on random shapes with AddressSanitizer and UndefinedBehaviorSanitizer, for
+# each instruction set that this machine has; the CUDA kernels' text on the CPU with ThreadSanitizer. About two minutes.
+# usage: scripts/check-kernels-sanitized.sh [TRIALS]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+torch=$(cmake -P native/cmake/LibTorch.cmake | sed -n 's/^-- LIBTORCH_FOLDER=//p')
+[[ -n $torch ]] || { echo "check-kernels-sanitized: no LibTorch was found. Run \`npm run setup\`." >&2; exit 1; }
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+common=(-std=c++20 -g -O1 -Inative -isystem "$torch/include" -isystem "$torch/include/torch/csrc/api/include")
+link=(-L"$torch/lib" -ltorch -ltorch_cpu -lc10 "-Wl,-rpath,$torch/lib")
+cpu=(-fsanitize=address,undefined -fno-sanitize-recover=undefined)
+# vptr: LibTorch's own classes come without the type information that it wants.
+cpu+=(-fno-sanitize=vptr -ffp-contract=fast -fno-math-errno -fno-trapping-math)
+
+objects=()
+compile() { # SOURCE FLAGS...
+  objects+=("$folder/$(basename "$1").o")
+  g++ "${common[@]}" "${cpu[@]}" "${@:2}" -c "$1" -o "${objects[-1]}"
+}
+compile native/kernels/cpu/cell_sweep_portable.cc
+capabilities=(default)
+if [[ $(uname -m) == x86_64 ]]; then
+  compile native/kernels/cpu/cell_sweep_avx2.cc -mavx2 -mfma
+  compile native/kernels/cpu/cell_sweep_avx512.cc -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
+  for name in avx2 avx512; do
+    # f: the AVX-512 foundation is called avx512f.
+    if grep -q "${name/512/512f}" /proc/cpuinfo; then capabilities+=("$name"); fi
+  done
+  set -- "${1:-300}" -DBIDISEG_X86_KERNELS
+fi
+compile native/kernels/upsampled_softmax.cc "${@:2}"
+compile test/native/cpu_kernels.cc
+g++ "${cpu[@]}" "${objects[@]}" -o "$folder/cpu_kernels" "${link[@]}"
+for capability in "${capabilities[@]}"; do
+  # LibTorch leaks its registries at exit on purpose.
+  ASAN_OPTIONS=detect_leaks=0 ATEN_CPU_CAPABILITY=$capability "$folder/cpu_kernels" "${1:-300}"
+done
+
+g++ "${common[@]}" -fsanitize=thread test/native/cuda_kernels.cc -o "$folder/cuda_kernels" "${link[@]}"
+# Without address space randomisation: ThreadSanitizer of GCC 12 does not know the layout of newer kernels.
+TSAN_OPTIONS=exitcode=66 setarch -R "$folder/cuda_kernels" | tail -1
+echo "check-kernels-sanitized: nothing found"

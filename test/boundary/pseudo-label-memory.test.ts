@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict';
+import { runFixture } from '../helpers/child.js';
+import { printAndCheck } from '../helpers/table.js';
+
+interface Peak {
+  count: number;
+  /** V8's heap and what it knows to belong to it, the addon's memory included. */
+  liveBytes: number;
+  /** Of native objects alone. */
+  nativeBytes: number;
+  residentBytes: number;
+  keptImages: number;
+}
+
+describe('memory of pseudo-labelling', () => {
+  it('does not grow with the number of images', async () => {
+    const [width, height, few, many] = [256, 128, 20, 200];
+    const { code, stdout, stderr } = await runFixture(
+      'pseudo-label-memory.mjs',
+      [width, height, few, many].map(String),
+      // glibc is to give back every freed image at once, so that the process shows what is in use.
+      {
+        nodeFlags: ['--expose-gc'],
+        env: { MALLOC_MMAP_THRESHOLD_: '65536' },
+        timeoutMs: 100_000,
+      },
+    );
+    assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });
+    const [small, large] = JSON.parse(stdout) as [Peak, Peak];
+    assert.deepEqual([small.keptImages, large.keptImages], [few, many]);
+    // A byte for the class and four for its probability are the least that keeping the predictions would take.
+    const kept = (many - few) * width * height * 5;
+    const grown = (what: 'liveBytes' | 'nativeBytes' | 'residentBytes') => (large[what] - small[what]) / kept;
+    printAndCheck(
+      `from ${few} to ${many} images, in parts of the ${kept / 1e6} MB that keeping them would take`,
+      [
+        // The names and paths of the images, and what V8 has not yet let go of.
+        { item: 'live bytes', error: grown('liveBytes'), bound: 0.03 },
+        { item: 'bytes of native objects', error: grown('nativeBytes'), bound: 0 },
+        // The process as a whole moves by some MB.
+        { item: 'resident bytes', error: grown('residentBytes'), bound: 0.25 },
+      ],
+    );
+  });
+});

@@ -1,0 +1,33 @@
+import { Random } from '../../lib/data/random.js';
+import { runFaults } from '../faults/runs.js';
+import { Setting } from '../faults/setting.js';
+
+/** The short version of `npm run test:faults`: these faults, so often. */
+const TRIES: Record<string, number> = {
+  'SIGKILL at a random moment of any stage': 3,
+  'SIGINT or SIGTERM while training': 1,
+  'a second process on the run folder': 1,
+  'disk full (limit on the size of files)': 1,
+  'image unreadable from the middle of a stage on': 1,
+  'newest checkpoint damaged (a bit, the end, all)': 1,
+  'loss NaN, policy skip': 1,
+};
+
+describe('a run survives', () => {
+  let setting: Setting;
+  // Which stages and moments: other ones each time, and known when a test fails.
+  const seed = Date.now() % 100_000;
+
+  before(async () => {
+    setting = await Setting.create('deeplab-v2, Adam, per-class');
+  });
+
+  after(() => setting.remove());
+
+  for (const [fault, tries] of Object.entries(TRIES)) {
+    it(`${fault} (seed ${seed})`, async () => {
+      const { attempt } = runFaults(setting).find((other) => other.fault === fault)!;
+      await attempt(tries, new Random(seed, fault), (line) => console.log(`      ${line}`));
+    });
+  }
+});

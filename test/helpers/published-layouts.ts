@@ -1,0 +1,104 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { encodePng } from './png.js';
+
+/** The label ids of Cityscapes and GTA5, and those of SYNTHIA, that are the 19 classes, in the order of the classes. */
+export const CITYSCAPES_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
+export const SYNTHIA_IDS = [3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11];
+
+/** An image and the label ids that stand in its data set's files. */
+export interface Frame {
+  width: number;
+  height: number;
+  /** RGB. */
+  image: Uint8Array;
+  ids: Uint8Array | Uint16Array;
+}
+
+function write(file: string, bytes: Buffer | string): void {
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, bytes);
+}
+
+function rgb({ width, height, image }: Frame): Buffer {
+  return encodePng({ width, height, kind: 'rgb', bitDepth: 8, samples: image });
+}
+
+function greyscale({ width, height, ids }: Frame): Buffer {
+  return encodePng({ width, height, kind: 'greyscale', bitDepth: 8, samples: ids });
+}
+
+/**
+ * GTA5: images/00001.png and labels/00001.png, a palette image whose indices are Cityscapes' label ids.
+ */
+export function writeGta5(root: string, frames: Frame[]): void {
+  for (const [index, frame] of frames.entries()) {
+    const name = `${String(index + 1).padStart(5, '0')}.png`;
+    const { width, height, ids: samples } = frame;
+    const palette = Uint8Array.from({ length: 3 * 256 }, (_, i) => (37 * i) % 256);
+    write(join(root, 'images', name), rgb(frame));
+    const labels = encodePng({ width, height, kind: 'palette', bitDepth: 8, samples, palette });
+    write(join(root, 'labels', name), labels);
+  }
+}
+
+/**
+ * SYNTHIA-RAND-CITYSCAPES: RGB/0000000.png, and in GT/LABELS a 16-bit RGB image of that name, the class in its first channel
+ * and the instance in its second; GT/COLOR is there too.
+ */
+export function writeSynthia(root: string, frames: Frame[]): void {
+  for (const [index, frame] of frames.entries()) {
+    const name = `${String(index).padStart(7, '0')}.png`;
+    const { width, height, ids } = frame;
+    const samples = new Uint16Array(3 * ids.length);
+    for (const [pixel, id] of ids.entries()) samples.set([id, (259 * pixel) % 65536, 0], 3 * pixel);
+    write(join(root, 'RGB', name), rgb(frame));
+    write(join(root, 'GT/LABELS', name), encodePng({ width, height, kind: 'rgb', bitDepth: 16, samples }));
+    write(join(root, 'GT/COLOR', name), rgb(frame));
+  }
+}
+
+/**
+ * Cityscapes: leftImg8bit/SPLIT/CITY/CITY_000000_000019_leftImg8bit.png, and beside each other in gtFine/SPLIT/CITY the label
+ * ids, instance ids, colours and polygons of the frame.
+ */
+export function writeCityscapes(root: string, splits: Record<string, Record<string, Frame[]>>): void {
+  for (const [split, cities] of Object.entries(splits)) {
+    for (const [city, frames] of Object.entries(cities)) {
+      for (const [index, frame] of frames.entries()) {
+        const name = `${city}_${String(index).padStart(6, '0')}_000019`;
+        const { width, height, ids } = frame;
+        const truth = join(root, 'gtFine', split, city, `${name}_gtFine`);
+        const instances = Uint16Array.from(ids, (id) => (id >= 24 ? 1000 * id : id));
+        const colors = new Uint8Array(4 * ids.length).fill(255);
+        write(join(root, 'leftImg8bit', split, city, `${name}_leftImg8bit.png`), rgb(frame));
+        write(`${truth}_labelIds.png`, greyscale(frame));
+        write(
+          `${truth}_instanceIds.png`,
+          encodePng({ width, height, kind: 'greyscale', bitDepth: 16, samples: instances }),
+        );
+        write(`${truth}_color.png`, encodePng({ width, height, kind: 'rgba', bitDepth: 8, samples: colors }));
+        write(`${truth}_polygons.json`, '{}');
+      }
+    }
+  }
+}
+
+/** CamVid in its 11-class version: train/0001TP_006690.png and trainannot/0001TP_006690.png, 11 for void. */
+export function writeCamvid(root: string, splits: Record<string, Frame[]>): void {
+  for (const [split, frames] of Object.entries(splits)) {
+    for (const [index, frame] of frames.entries()) {
+      const name = `0001TP_${String(6690 + 30 * index).padStart(6, '0')}.png`;
+      write(join(root, split, name), rgb(frame));
+      write(join(root, `${split}annot`, name), greyscale(frame));
+    }
+  }
+}
+
+/** images/ and labels/ of the same base names, class indices in the labels. */
+export function writeFolderPair(root: string, frames: Frame[]): void {
+  for (const [index, frame] of frames.entries()) {
+    write(join(root, 'images', `frame ${index}.png`), rgb(frame));
+    write(join(root, 'labels', `frame ${index}.png`), greyscale(frame));
+  }
+}

@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { ROOT } from '../helpers/folder.js';
+
+/** Runs a program in the checkout's folder; the status and all it printed. */
+function run(command: string, args: string[]): { status: number | null; output: string } {
+  const { status, stdout, stderr, error } = spawnSync(command, args, { cwd: ROOT, encoding: 'utf8' });
+  return { status, output: `${stdout ?? ''}${stderr ?? ''}${error ?? ''}` };
+}
+
+describe('CPU kernels', () => {
+  it('compile for aarch64', function () {
+    const compiler = 'aarch64-linux-gnu-g++';
+    if (run(compiler, ['--version']).status !== 0) {
+      console.log(`    skipped: there is no ${compiler} on the PATH`);
+      this.skip();
+    }
+    const source = 'native/kernels/cpu/cell_sweep_portable.cc';
+    const flags = ['-std=c++20', '-O2', '-Wall', '-Wextra', '-Werror', '-Inative', '-fsyntax-only'];
+    const { status, output } = run(compiler, [...flags, source]);
+    assert.equal(status, 0, output);
+  });
+});
+
+describe('CUDA kernels', () => {
+  it('compile', function () {
+    this.timeout(300_000);
+    const { status, output } = run('scripts/check-cuda-compiles.sh', [
+      'native/kernels/cuda/upsampled_softmax.cu',
+    ]);
+    console.log(`    ${output.trim()}`);
+    assert.equal(status, 0);
+    if (output.includes('skipped')) this.skip();
+  });
+
+  it('agree with LibTorch in fp64 where their text runs on the CPU', function () {
+    this.timeout(300_000);
+    const build = join(ROOT, 'build/cmake');
+    if (!existsSync(join(build, 'CMakeCache.txt'))) {
+      console.log('    skipped: build/cmake is not there; the addon was built some other way');
+      this.skip();
+    }
+    const built = run('cmake', ['--build', build, '--target', 'bidiseg_cuda_kernels_test']);
+    assert.equal(built.status, 0, built.output);
+    const { status, output } = run(join(build, 'bidiseg_cuda_kernels_test'), []);
+    console.log(output.trimEnd());
+    assert.equal(status, 0);
+  });
+});

@@ -1,0 +1,127 @@
+"""NumPy twins of what becomes of a segmenter's outputs: pseudo-labels of a whole set, and scores against labels."""
+
+import warnings
+
+import numpy
+import torch
+
+import networks
+import tensors
+import training
+
+
+def predictions(request):
+    """For each image the probabilities [C, H, W] at its output size, means over its views: the image at several sizes,
+    each mirrored as well with `flip`."""
+    module = networks.load(request["network"], tensors.read(request["weights"])).eval()
+    for file, size in zip(request["images"], request["sizes"], strict=True):
+        views = []
+        for pixels in tensors.read(file).values():
+            x = training.segmenter_input(pixels[None], torch.float32)
+            for mirrored in (False, True) if request.get("flip") else (False,):
+                with torch.no_grad():
+                    logits = module(x.flip(3) if mirrored else x)
+                    if request["order"] == "probabilities":
+                        scores = training.upsample(torch.softmax(logits, 1), size)
+                    else:
+                        scores = torch.softmax(training.upsample(logits, size), 1)
+                views.append(scores.flip(3) if mirrored else scores)
+        yield (sum(views) / len(views))[0].numpy()
+
+
+def pseudo_labels(request):
+    """How ours differ from the pseudo-labels that come of holding all predictions and sorting them."""
+    best, confidence, tied = [], [], []
+    for scores in predictions(request):
+        top = numpy.sort(scores, axis=0)[-2:]
+        best.append(scores.argmax(0))
+        confidence.append(scores.max(0).astype(numpy.float64))
+        tied.append(top[1] - top[0] <= request["noise"])
+    best, confidence, tied = numpy.stack(best), numpy.stack(confidence), numpy.stack(tied)
+
+    classes = scores.shape[0]
+    if request["method"] == "mpt":
+        thresholds = numpy.full(classes, request["threshold"])
+        kept = confidence > thresholds[best]
+    else:
+        thresholds = numpy.zeros(classes)
+        for index in range(classes):
+            ascending = numpy.sort(confidence[best == index])
+            if len(ascending) > 0:
+                rank = min(int(numpy.round(request["portion"] * len(ascending))), len(ascending) - 1)
+                thresholds[index] = min(ascending[rank], request["threshold"])
+        kept = confidence >= thresholds[best]
+    expected = numpy.where(kept, best, 255)
+
+    labels = tensors.read(request["labels"])
+    ours = numpy.stack([labels[str(i)].numpy() for i in range(len(best))])
+    near = numpy.abs(confidence - thresholds[best]) <= request["resolution"] + request["noise"]
+    different = ours != expected
+    return {
+        "pixels": best.size,
+        "different": int(different.sum()),
+        "elsewhere": int((different & ~near & ~tied).sum()),
+        "near": int(near.sum()),
+        "tied": int(tied.sum()),
+        "thresholds": float(numpy.abs(thresholds - request["thresholds"]).max()),
+        "kept": int(kept.sum()),
+        "classes": int((numpy.bincount(best.ravel(), minlength=classes) > 0).sum()),
+        "capped": int((thresholds == request["threshold"]).sum()),
+    }
+
+
+# Label ids of the 19 classes, in the order of their indices.
+LABEL_IDS = {
+    "cityscapes": [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33],
+    "synthia": [3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11],
+}
+
+
+def nearest(labels, height, width):
+    """The pixel whose area holds the centre of the new one."""
+    rows, columns = (
+        numpy.floor((numpy.arange(to) + 0.5) * source / to).astype(int)
+        for to, source in zip((height, width), labels.shape)
+    )
+    return labels[rows][:, columns]
+
+
+def scores_of(matrix, part):
+    """The usual scores of a confusion matrix, means over the classes of `part`."""
+    matrix = numpy.asarray(matrix, numpy.float64)
+    with numpy.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        hits, truth = numpy.diag(matrix), matrix.sum(1)
+        iou = hits / (truth + matrix.sum(0) - hits)
+        accuracy = hits / truth
+        frequency = truth[part] / truth[part].sum()
+        return {
+            "iou": [None if numpy.isnan(value) else value for value in iou.tolist()],
+            "accuracy": [None if numpy.isnan(value) else value for value in accuracy.tolist()],
+            "meanIou": float(numpy.nanmean(iou[part])),
+            "meanAccuracy": float(numpy.nanmean(accuracy[part])),
+            "pixelAccuracy": float(hits.sum() / matrix.sum()),
+            "frequencyWeightedIou": float(numpy.nansum(frequency * iou[part])),
+        }
+
+
+def evaluation(request):
+    """The confusion matrix over some images, how many of its pixels have two best classes, and the scores of our matrix."""
+    classes = len(request["confusion"])
+    matrix, tied = numpy.zeros((classes, classes), numpy.int64), 0
+    to_class = numpy.full(65536, 255)
+    to_class[LABEL_IDS[request["labelMap"]]] = numpy.arange(19)
+    for file, scores in zip(request["labels"], predictions(request), strict=True):
+        truth = nearest(to_class[tensors.read(file)["ids"].numpy()], *scores.shape[1:])
+        top = numpy.sort(numpy.partition(scores, -2, axis=0)[-2:], axis=0)
+        counted = truth != 255
+        tied += int((counted & (top[1] - top[0] <= request["noise"])).sum())
+        pairs = truth[counted] * classes + scores.argmax(0)[counted]
+        matrix += numpy.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    ours = numpy.asarray(request["confusion"], numpy.int64)
+    return {
+        "pixels": int(matrix.sum()),
+        "different": int(numpy.abs(ours - matrix).sum()) // 2,
+        "tied": tied,
+        "scores": scores_of(ours, request["meanClasses"]),
+    }

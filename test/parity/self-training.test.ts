@@ -1,0 +1,193 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import {
+  CITYSCAPES,
+  ImageDataset,
+  type PseudoLabelManifest,
+  readImage,
+  renderScene,
+  Segmenter,
+  SelfTraining,
+  type SelfTrainingOptions,
+} from 'bidiseg';
+import sharp from 'sharp';
+import { bidiseg, jsonLines } from '../cli/command-line.js';
+import { temporaryFolder } from '../helpers/folder.js';
+import { type Measurement, printAndCheck } from '../helpers/table.js';
+import { type PlainTensor, writeTensors } from '../helpers/tensor-file.js';
+import { TRAINED_NETWORK, writeTrainedSegmenter } from '../helpers/trained-segmenter.js';
+import { useTwin } from '../helpers/twin.js';
+
+/** Width of a bin of the histogram in which thresholds are found. */
+const RESOLUTION = 1 / 65536;
+/** By how much a probability may differ that both sides compute in single precision. */
+const NOISE = 1e-6;
+
+const SIZE = { width: 104, height: 72 };
+const REFERENCE = { method: 'per-class', order: 'probabilities', inclusive: true } as const;
+
+interface Answer {
+  pixels: number;
+  /** Pixels that differ, and those of them for which nothing explains it. */
+  different: number;
+  elsewhere: number;
+  /** Pixels whose probability lies within the resolution of their threshold, and those with two best classes. */
+  near: number;
+  tied: number;
+  /** The largest difference of a threshold. */
+  thresholds: number;
+  kept: number;
+  /** Classes that are predicted at all, and those whose threshold is the cap. */
+  classes: number;
+  capped: number;
+}
+
+describe('parity with PyTorch: pseudo-labels', () => {
+  const twin = useTwin();
+  const folder = temporaryFolder();
+  let weights = '';
+  let dataset: ImageDataset;
+  let pixels: string[];
+  after(folder.remove);
+
+  before(async () => {
+    weights = await writeTrainedSegmenter(folder.path('weights'));
+    mkdirSync(folder.path('images'));
+    for (let index = 0; index < 24; index++) {
+      // Of different sizes and formats, as photographs are; by day and at dusk, so that the segmenter is more or less sure.
+      const size = { width: 128 + 8 * (index % 3), height: 96 + 4 * (index % 5) };
+      const { image } = renderScene({ seed: 7, index, look: index % 2 === 0 ? 'day' : 'dusk', ...size });
+      const file = folder.path(`images/scene-${index}.${index % 4 < 2 ? 'png' : 'jpg'}`);
+      await sharp(image, { raw: { ...size, channels: 3 } }).toFile(file);
+    }
+    dataset = await ImageDataset.fromFolder({ images: folder.path('images') });
+    pixels = await Promise.all(
+      Array.from({ length: dataset.length }, async (_, index) => {
+        const { data } = await readImage(dataset.entry(index).image, SIZE);
+        const file = folder.path(`pixels-${index}`);
+        writeTensors(file, { pixels: { data, shape: [SIZE.height, SIZE.width, 3] } });
+        return file;
+      }),
+    );
+  });
+
+  /** The files of pseudo-labels as one tensor an image; all 255 where there is no file. */
+  async function readFiles(output: string): Promise<Record<string, PlainTensor>> {
+    const files = readdirSync(output);
+    const tensors: Record<string, PlainTensor> = {};
+    for (let index = 0; index < dataset.length; index++) {
+      const name = `${dataset.entry(index).name}.png`;
+      const data = files.includes(name)
+        ? await sharp(join(output, name)).toColourspace('b-w').raw().toBuffer()
+        : new Uint8Array(SIZE.width * SIZE.height).fill(255);
+      tensors[index] = { data: Uint8Array.from(data), shape: [SIZE.height, SIZE.width] };
+    }
+    return tensors;
+  }
+
+  async function compare(
+    item: string,
+    output: string,
+    { choice, classes, keptShare }: PseudoLabelManifest,
+  ): Promise<{ answer: Answer; rows: Measurement[] }> {
+    writeTensors(folder.path('ours'), await readFiles(output));
+    const resolution = choice.method === 'mpt' ? 0 : RESOLUTION;
+    const answer = await twin().ask<Answer>({
+      do: 'pseudoLabels',
+      network: TRAINED_NETWORK,
+      weights,
+      images: pixels,
+      sizes: pixels.map(() => [SIZE.height, SIZE.width]),
+      ...choice,
+      labels: folder.path('ours'),
+      thresholds: classes.map(({ threshold }) => threshold),
+      resolution,
+      noise: NOISE,
+    });
+    const explained = answer.near + answer.tied;
+    const rows = [
+      { item: `${item}: thresholds`, error: answer.thresholds, bound: resolution + NOISE },
+      { item: `${item}: pixels that differ elsewhere`, error: answer.elsewhere, bound: 0 },
+      { item: `${item}: pixels that differ`, error: answer.different, bound: explained },
+      // At most a few pixels in a thousand can lie that near to a threshold, or the test would compare nothing.
+      { item: `${item}: pixels within the resolution`, error: explained, bound: 2e-3 * answer.pixels },
+      {
+        item: `${item}: kept share in the manifest`,
+        error: Math.abs(keptShare - answer.kept / answer.pixels),
+        bound: answer.different / answer.pixels + 1e-12,
+      },
+    ];
+    return { answer, rows };
+  }
+
+  async function label(choice: SelfTrainingOptions['choice'], output: string): Promise<PseudoLabelManifest> {
+    using segmenter = await Segmenter.fromFile(weights);
+    const selfTraining = new SelfTraining(segmenter, {
+      classes: CITYSCAPES.names,
+      size: SIZE,
+      choice: choice!,
+    });
+    const labelling = selfTraining.label(dataset, output);
+    for (;;) {
+      const { value, done } = await labelling.next();
+      if (done) return value;
+    }
+  }
+
+  it('keeps the pixels that the paper and the reference keep', async () => {
+    const rows: Measurement[] = [];
+    for (const [item, choice] of [
+      ['MPT 0.9', {}],
+      ['MPT 0.5, probabilities upsampled', { threshold: 0.5, order: 'probabilities' }],
+      ['per class', REFERENCE],
+      ['per class, portion 0.3, cap 0.8', { ...REFERENCE, portion: 0.3, threshold: 0.8 }],
+      ['per class, portion 0.7, no cap', { ...REFERENCE, portion: 0.7, threshold: 1 }],
+    ] as const) {
+      const output = folder.path(item);
+      const compared = await compare(item, output, await label(choice, output));
+      rows.push(...compared.rows);
+      const { kept, pixels: all, classes, capped } = compared.answer;
+      console.log(
+        `    ${item}: ${((100 * kept) / all).toFixed(1)} % of ${all} pixels kept, ${classes} classes, ${capped} at the cap`,
+      );
+      if (item === 'per class') {
+        // Otherwise some part of the rule would go untested.
+        assert.ok(classes < CITYSCAPES.names.length, 'a class that never occurs');
+        assert.ok(capped > 0 && capped < classes - 2, 'some thresholds at the cap, some below');
+      }
+    }
+    printAndCheck('pseudo-labels beside a NumPy twin that holds the whole set', rows);
+  });
+
+  it('is what the command line does', async () => {
+    const rows: Measurement[] = [];
+    for (const [item, args, choice] of [
+      ['mpt', ['--threshold', '0.8'], { threshold: 0.8 }],
+      [
+        'reference',
+        ['--method', 'per-class', '--order', 'probabilities', '--inclusive', '--portion', '0.4'],
+        { ...REFERENCE, portion: 0.4 },
+      ],
+    ] as const) {
+      const output = folder.path(`command-line ${item}`);
+      const { code, stdout, stderr } = await bidiseg([
+        ...['pseudo-label', folder.path('images'), '--weights', weights, '--output', output],
+        ...['--size', `${SIZE.width}x${SIZE.height}`, '--json'],
+        ...args,
+      ]);
+      assert.equal(code, 0, stderr);
+      const manifest = jsonLines(stdout).at(-1) as unknown as PseudoLabelManifest;
+      rows.push(...(await compare(item, output, manifest)).rows);
+
+      const same = folder.path(`library ${item}`);
+      await label(choice, same);
+      const names = readdirSync(same);
+      assert.deepEqual(readdirSync(output), names);
+      for (const name of names.filter((file) => file.endsWith('.png'))) {
+        assert.deepEqual(readFileSync(join(output, name)), readFileSync(join(same, name)), name);
+      }
+    }
+    printAndCheck('bidiseg pseudo-label beside the same twin', rows);
+  });
+});
