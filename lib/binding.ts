@@ -17,7 +17,7 @@ if (process.env.OMP_WAIT_POLICY === undefined) process.env.GOMP_SPINCOUNT ??= '1
 
 function load(): NativeBinding {
   try {
-    // Another build of it, such as the one with sanitizers (scripts/check-sanitized.sh).
+    // Another build of it, such as the one with sanitizers (scripts/check-addon-sanitized.sh).
     const { BIDISEG_ADDON } = process.env;
     if (BIDISEG_ADDON) return createRequire(import.meta.url)(resolve(BIDISEG_ADDON)) as NativeBinding;
     return bindings({ bindings: 'bidiseg', module_root: packageRoot }) as NativeBinding;

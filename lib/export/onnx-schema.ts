@@ -1,71 +1,94 @@
-import protobuf from 'protobufjs';
+import protobuf from 'protobufjs/light.js';
 
-/** The messages and fields of the ONNX format (IR version 8) that a segmenter needs. */
-const { root } = protobuf.parse(
-  `
-  syntax = "proto3";
-  message ModelProto {
-    int64 ir_version = 1;
-    string producer_name = 2;
-    string producer_version = 3;
-    string doc_string = 6;
-    GraphProto graph = 7;
-    repeated OperatorSetIdProto opset_import = 8;
-    repeated StringStringEntryProto metadata_props = 14;
-  }
-  message OperatorSetIdProto { string domain = 1; int64 version = 2; }
-  message StringStringEntryProto { string key = 1; string value = 2; }
-  message GraphProto {
-    repeated NodeProto node = 1;
-    string name = 2;
-    repeated TensorProto initializer = 5;
-    repeated ValueInfoProto input = 11;
-    repeated ValueInfoProto output = 12;
-  }
-  message NodeProto {
-    repeated string input = 1;
-    repeated string output = 2;
-    string name = 3;
-    string op_type = 4;
-    repeated AttributeProto attribute = 5;
-  }
-  message AttributeProto {
-    enum AttributeType { UNDEFINED = 0; FLOAT = 1; INT = 2; STRING = 3; INTS = 7; }
-    string name = 1;
-    float f = 2;
-    int64 i = 3;
-    bytes s = 4;
-    repeated int64 ints = 8;
-    AttributeType type = 20;
-  }
-  message TensorProto {
-    enum DataType { UNDEFINED = 0; FLOAT = 1; INT64 = 7; }
-    repeated int64 dims = 1;
-    DataType data_type = 2;
-    string name = 8;
-    bytes raw_data = 9;
-  }
-  message ValueInfoProto { string name = 1; TypeProto type = 2; string doc_string = 3; }
-  message TypeProto {
-    message Tensor { TensorProto.DataType elem_type = 1; TensorShapeProto shape = 2; }
-    Tensor tensor_type = 1;
-  }
-  message TensorShapeProto {
-    message Dimension { oneof value { int64 dim_value = 1; string dim_param = 2; } }
-    repeated Dimension dim = 1;
-  }`,
-  { keepCase: true },
-);
+const int64 = (id: number) => ({ type: 'int64', id });
+const string = (id: number) => ({ type: 'string', id });
+const bytes = (id: number) => ({ type: 'bytes', id });
+const repeated = (type: string, id: number) => ({ rule: 'repeated', type, id });
+
+/** The part of onnx.proto (IR version 8) that a segmenter needs, with its names and field numbers. */
+const schema = protobuf.Root.fromJSON({
+  nested: {
+    ModelProto: {
+      fields: {
+        ir_version: int64(1),
+        producer_name: string(2),
+        graph: { type: 'GraphProto', id: 7 },
+        opset_import: repeated('OperatorSetIdProto', 8),
+        metadata_props: repeated('StringStringEntryProto', 14),
+      },
+    },
+    OperatorSetIdProto: { fields: { domain: string(1), version: int64(2) } },
+    StringStringEntryProto: { fields: { key: string(1), value: string(2) } },
+    GraphProto: {
+      fields: {
+        node: repeated('NodeProto', 1),
+        name: string(2),
+        initializer: repeated('TensorProto', 5),
+        input: repeated('ValueInfoProto', 11),
+        output: repeated('ValueInfoProto', 12),
+      },
+    },
+    NodeProto: {
+      fields: {
+        input: repeated('string', 1),
+        output: repeated('string', 2),
+        name: string(3),
+        op_type: string(4),
+        attribute: repeated('AttributeProto', 5),
+      },
+    },
+    AttributeProto: {
+      fields: {
+        name: string(1),
+        f: { type: 'float', id: 2 },
+        i: int64(3),
+        s: bytes(4),
+        ints: repeated('int64', 8),
+        type: { type: 'AttributeType', id: 20 },
+      },
+    },
+    AttributeType: { values: { UNDEFINED: 0, FLOAT: 1, INT: 2, STRING: 3, INTS: 7 } },
+    TensorProto: {
+      fields: {
+        dims: repeated('int64', 1),
+        data_type: { type: 'DataType', id: 2 },
+        name: string(8),
+        raw_data: bytes(9),
+      },
+    },
+    DataType: { values: { UNDEFINED: 0, FLOAT: 1, INT64: 7 } },
+    ValueInfoProto: {
+      fields: { name: string(1), type: { type: 'TypeProto', id: 2 }, doc_string: string(3) },
+    },
+    TypeProto: {
+      fields: { tensor_type: { type: 'Tensor', id: 1 } },
+      nested: {
+        Tensor: {
+          fields: { elem_type: { type: 'DataType', id: 1 }, shape: { type: 'TensorShapeProto', id: 2 } },
+        },
+      },
+    },
+    TensorShapeProto: {
+      fields: { dim: repeated('Dimension', 1) },
+      nested: {
+        Dimension: {
+          oneofs: { value: { oneof: ['dim_value', 'dim_param'] } },
+          fields: { dim_value: int64(1), dim_param: string(2) },
+        },
+      },
+    },
+  },
+});
 
 /** The bytes of a message given as a plain object. */
 export function encode(type: string, message: Record<string, unknown>): Uint8Array {
-  const found = root.lookupType(type);
+  const found = schema.lookupType(type);
   return found.encode(found.fromObject(message)).finish();
 }
 
 /** What stands in front of the bytes of a field that has a length: a message, a text or raw data. */
 export function fieldPrefix(type: string, field: string, length: number): Uint8Array {
-  const { id } = root.lookupType(type).fields[field]!;
+  const { id } = schema.lookupType(type).fields[field]!;
   const LENGTH_DELIMITED = 2;
   return protobuf.Writer.create()
     .uint32((id << 3) | LENGTH_DELIMITED)

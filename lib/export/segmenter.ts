@@ -12,7 +12,7 @@ import { deepLabV2Graph, fcn8sGraph, IMAGE, LOGITS } from './onnx-segmenter.js';
 export interface ExportOptions {
   /**
    * Whether logits are resized to the image's height and width, bilinearly with aligned corners (default), or stay as the
-   * network gives them: [N, C, ⌊H/8⌋+1, ⌊W/8⌋+1] for DeepLab-v2. Those of FCN-8s have the image's size anyway.
+   * network gives them: [N, C, ⌊(H+1)/8⌋+1, ⌊(W+1)/8⌋+1] for DeepLab-v2. Those of FCN-8s have the image's size anyway.
    */
   upsample?: boolean;
   signal?: AbortSignal;

@@ -156,6 +156,25 @@ describe('exported segmenters', () => {
       assert.deepEqual(run.metadata.output, output(false));
     });
 
+    it('hold float32 weights where the segmenter has float64', async () => {
+      const options: SegmenterOptions = { backbone: 'resnet18', width: 1 / 16, classCount: 5 };
+      const { segmenter, weights, network } = await prepared(options);
+      segmenter.dispose();
+      using double = await Segmenter.create({ ...options, dtype: 'float64' });
+      await double.load(weights);
+      const [onnx, torchScript] = [folder.path('double.onnx'), folder.path('double.pt')];
+      await double.exportOnnx(onnx);
+      await double.exportTorchScript(torchScript);
+      const request = { network, weights, shapes: SHAPES.slice(1, 3), upsample: true };
+      printAndCheck('out of float64', [
+        ...rowsOf('ONNX', await twin().ask<Run>({ do: 'runOnnx', ...request, file: onnx })),
+        ...rowsOf(
+          'TorchScript',
+          await twin().ask<Run>({ do: 'runTorchScript', ...request, file: torchScript }),
+        ),
+      ]);
+    });
+
     it('come from the command line too, out of weights in half precision', async () => {
       const { segmenter, network } = await prepared({ backbone: 'resnet18', width: 1 / 16, classCount: 5 });
       const [half, weights] = [folder.path('half.safetensors'), folder.path('widened')];

@@ -2,7 +2,7 @@
 # Builds the addon with AddressSanitizer and UndefinedBehaviorSanitizer in build/sanitized/ (build/Release/ stays as it is)
 # and runs tests with it: by default the hostile and the mutated weights files, 100,000 of these. Needs `npm run setup`
 # before, and GCC or Clang with their sanitizers.
-#   scripts/check-sanitized.sh [TEST FILE OR MOCHA OPTION ...]      BIDISEG_MUTATIONS=100000 by default
+#   scripts/check-addon-sanitized.sh [TEST FILE OR MOCHA OPTION ...]      BIDISEG_MUTATIONS=100000 by default
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
