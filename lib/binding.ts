@@ -1,4 +1,5 @@
-import { dirname, join } from 'node:path';
+import { createRequire } from 'node:module';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import bindings from 'bindings';
 import type { NativeBinding } from './binding-types.js';
@@ -16,6 +17,9 @@ if (process.env.OMP_WAIT_POLICY === undefined) process.env.GOMP_SPINCOUNT ??= '1
 
 function load(): NativeBinding {
   try {
+    // Another build of it, such as the one with sanitizers (scripts/check-sanitized.sh).
+    const { BIDISEG_ADDON } = process.env;
+    if (BIDISEG_ADDON) return createRequire(import.meta.url)(resolve(BIDISEG_ADDON)) as NativeBinding;
     return bindings({ bindings: 'bidiseg', module_root: packageRoot }) as NativeBinding;
   } catch (cause) {
     const error = cause as Error & { tries?: string[] };
