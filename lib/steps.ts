@@ -121,7 +121,7 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
    * @throws InvalidArgumentError naming the first differences of names and shapes; nothing is changed then
    */
   async loadState(state: TensorMap): Promise<void> {
-    await call(() => native.segmentationStepLoadState(this.handle, [...state.keys()], handlesOf(state)));
+    await call(() => native.segmentationStepLoadState(this.handle, ...namesAndHandles(state)));
   }
 }
 
@@ -209,7 +209,7 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
    * @throws InvalidArgumentError naming the first differences of names and shapes; nothing is changed then
    */
   async loadState(state: TensorMap): Promise<void> {
-    await call(() => native.translationStepLoadState(this.handle, [...state.keys()], handlesOf(state)));
+    await call(() => native.translationStepLoadState(this.handle, ...namesAndHandles(state)));
   }
 }
 
@@ -217,6 +217,7 @@ function toMap(entries: NamedTensor[]): TensorMap {
   return new Map(entries.map(({ name, tensor }) => [name, new Tensor(tensor)]));
 }
 
-function handlesOf(state: TensorMap): TensorHandle[] {
-  return [...state].map(([name, tensor]) => handleOf(name, tensor, Tensor));
+function namesAndHandles(state: TensorMap): [names: string[], tensors: TensorHandle[]] {
+  if (!(state instanceof Map)) throw invalidArgument('state', 'a Map of tensors by name', state);
+  return [[...state.keys()], [...state].map(([name, tensor]) => handleOf(name, tensor, Tensor))];
 }

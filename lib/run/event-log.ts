@@ -7,7 +7,8 @@ import type { RunEvent, StepEvent } from '../training/events.js';
  * steps only every `every`-th and the last of a stage is written, with the means of losses and times since the one before;
  * progress over images is left out.
  *
- * A stage that was cut off and ran again is there twice: what counts is what follows its last `stage-start`.
+ * A stage that was cut off and gone on with has several `stage-start` lines. Each says in `stepsBefore` how many steps it
+ * goes on after: what is above it about later steps of that stage does not count any more.
  */
 export class EventLog {
   readonly #file: string;

@@ -58,7 +58,7 @@ export class Lock {
       throw inUse(folder, other);
     } catch (error) {
       if (error instanceof ConfigError) throw error;
-      await rm(file, { force: true }).catch(() => {});
+      for (const left of [file, file + TEMPORARY]) await rm(left, { force: true }).catch(() => {});
       throw new DataError(`${folder}: cannot be locked: ${(error as Error).message}`, { cause: error });
     }
   }
@@ -86,13 +86,12 @@ async function othersClaim(folder: string, name: string): Promise<Claim | undefi
 async function livingClaims(folder: string): Promise<Claim[]> {
   const claims: Claim[] = [];
   for (const name of await readdir(folder)) {
-    if (name.endsWith(TEMPORARY)) continue;
     const file = path.join(folder, name);
     const content = await readIfThere(file);
     if (content === undefined) continue;
     const owner = parseOwner(content);
     if (owner && owner.host === hostname() && !(await isAlive(owner))) await rm(file, { force: true });
-    else claims.push({ name, owner });
+    else if (!name.endsWith(TEMPORARY)) claims.push({ name, owner });
   }
   return claims;
 }

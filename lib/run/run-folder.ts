@@ -28,7 +28,7 @@ import {
   tensorBoardFolder,
   toJson,
 } from './run-files.js';
-import { removeTemporaryFiles } from './temporary-files.js';
+import { isTemporary, removeTemporaryFiles } from './temporary-files.js';
 import { TensorBoardLog } from './tensorboard-log.js';
 
 /** What a run writes in its folder beside its config, and all that overwriting a run removes. */
@@ -114,8 +114,8 @@ export class RunFolder implements StageStore {
     }
     const lock = await Lock.take(path.join(folder, 'lock'));
     try {
-      removeTemporaryFiles(folder);
       await prepare(config, mode);
+      removeTemporaryFiles(folder);
       const log = await EventLog.open(path.join(folder, 'events.jsonl'), config.logEvery);
       const run = new RunFolder(config, lock, log);
       await run.#removeOldCheckpoints();
@@ -291,9 +291,7 @@ async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
     // All stages are gone at once, so that no moment leaves a part of a run that could be taken for the whole.
     const removed = path.join(folder, `stages.${randomUUID()}.tmp`);
     if (hasStages) await rename(path.join(folder, 'stages'), removed);
-    for (const entry of [removed, ...ENTRIES.map((name) => path.join(folder, name))]) {
-      await rm(entry, { recursive: true, force: true });
-    }
+    for (const entry of ENTRIES) await rm(path.join(folder, entry), { recursive: true, force: true });
   }
   const header = '# The complete configuration of this run. Paths in data are relative to data.root.\n';
   const content = YAML.stringify({ version: CONFIG_VERSION, ...config });
@@ -303,7 +301,9 @@ async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
 /** A new run clears what an earlier one left, `pictures/` among it, so it must not be let loose on somebody's own folder. */
 async function refuseStrangeFolder(folder: string): Promise<void> {
   // Data may be there already: they are made, or put there, before a run.
-  const others = (await readdir(folder)).filter((name) => name !== 'data' && !name.startsWith('lock'));
+  const others = (await readdir(folder)).filter(
+    (name) => name !== 'data' && !name.startsWith('lock') && !isTemporary(name),
+  );
   if (others.length === 0) return;
   throw new ConfigError(
     `${folder}: holds other things than a run (${others.slice(0, 3).join(', ')}); choose an empty or new folder`,

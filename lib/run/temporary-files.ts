@@ -4,6 +4,10 @@ import path from 'node:path';
 /** How temporary names end: with a UUID that nobody else uses. */
 const ENDING = '\\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\\.tmp';
 
+export function isTemporary(name: string): boolean {
+  return new RegExp(`${ENDING}$`).test(name);
+}
+
 /** Removes what writers had under a temporary name in `folder` when they were cut off. Whole files are never touched. */
 export function removeTemporaryFiles(folder: string): void {
   let names: string[];

@@ -316,8 +316,8 @@ async function fillDisk(
 ): Promise<number> {
   for (let i = 0; i < tries; i++) {
     const { name } = setting.stages[random.integer(setting.stages.length)]!;
-    // Less than three checkpoints take, or in a stage of images than those do.
-    const free = random.integer(TRAINING.includes(name) ? 800_000 : 16_000);
+    // Less than three checkpoints take, or in a stage of images than those do: it ends there, or in the next stage.
+    const free = random.integer(TRAINING.includes(name) ? 800_000 : 100_000);
     const wasTried = await withDisk(setting, '20m', note, async (disk) => {
       const run = path.join(disk, 'run');
       const filler = path.join(disk, 'filler');

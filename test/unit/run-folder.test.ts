@@ -83,7 +83,10 @@ describe('run folder', () => {
     );
     await rm(path.join(output, 'pictures'), { recursive: true });
     await mkdir(path.join(output, 'data'));
+    // What the writer of the first config leaves when it is killed.
+    await writeFile(path.join(output, `.config.yaml.${randomUUID()}.tmp`), '');
     await opened(config());
+    assert.deepEqual((await readdir(output)).sort(), ['config.yaml', 'data', 'events.jsonl', 'lock']);
   });
 
   it('tells whether a folder holds a run of the same config', async () => {

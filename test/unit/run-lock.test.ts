@@ -68,6 +68,14 @@ describe('the lock of a run folder', () => {
     assert.deepEqual(await readdir(folder), []);
   });
 
+  it('takes away what a process left that was killed while it asked', async () => {
+    const dead = { pid: 2 ** 22 + 1, host: hostname(), started: null };
+    await writeFile(path.join(folder, 'claim.tmp'), JSON.stringify(dead));
+    const lock = await Lock.take(folder);
+    assert.equal((await readdir(folder)).length, 1);
+    await lock.release();
+  });
+
   it('is given to one of several that find a dead owner at the same moment', async () => {
     const dead = { pid: 2 ** 22 + 1, host: hostname(), started: null };
     await writeFile(path.join(folder, 'claim'), JSON.stringify(dead));

@@ -22,7 +22,7 @@ class ImagePool {
   /// The kept images, `0`, `1`, …, and `draws`: how many numbers were drawn, from which the engine's state follows.
   NamedTensors state() const;
 
-  /// A pool of this size and seed that goes on from a state(), its images on `device`; InvalidArgument for what is none.
+  /// A pool of this size and seed that goes on from a state(), images on `device`; InvalidArgument for what is none.
   ImagePool resumed(const NamedTensors& state, at::Device device) const;
 
  private:
