@@ -48,15 +48,17 @@ export async function saveCheckpoint(folder: string, state: StageState, keep: nu
   }
 }
 
-/** The newest state that is whole, and why newer ones are not taken. */
+/**
+ * The newest state that is whole, and what is wrong with newer ones.
+ *
+ * @throws DataError when the newest that is whole was written by a bidiseg that this one does not understand
+ */
 export async function newestCheckpoint(folder: string): Promise<StageBeginning> {
   const warnings: string[] = [];
   for (const checkpoint of await checkpointsIn(folder)) {
-    try {
-      return { state: await load(checkpoint), warnings };
-    } catch (error) {
-      warnings.push(`${checkpoint.file} is passed over: ${(error as Error).message}`);
-    }
+    const damage = await damageOf(checkpoint);
+    if (damage === undefined) return { state: await load(checkpoint.file), warnings };
+    warnings.push(`${checkpoint.file} is passed over: ${damage}`);
   }
   if (warnings.length > 0) warnings.push('no checkpoint is left; the stage begins with its first step');
   return { state: null, warnings };
@@ -74,6 +76,9 @@ export async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r');
   try {
     await handle.sync();
+  } catch (error) {
+    // Some network file systems have no such thing for folders.
+    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
   } finally {
     await handle.close();
   }
@@ -88,14 +93,21 @@ async function checkpointsIn(folder: string): Promise<Checkpoint[]> {
   return checkpoints.sort((one, other) => other.step - one.step);
 }
 
-async function load({ file, checksum }: Checkpoint): Promise<StageState> {
-  const found = await checksumOf(file);
-  if (found !== checksum) throw new Error(`its checksum is ${found}, it was written with ${checksum}`);
+async function damageOf({ file, checksum }: Checkpoint): Promise<string | undefined> {
+  try {
+    const found = await checksumOf(file);
+    return found === checksum ? undefined : `its checksum is ${found}, it was written with ${checksum}`;
+  } catch (error) {
+    return `it cannot be read: ${(error as Error).message}`;
+  }
+}
+
+async function load(file: string): Promise<StageState> {
   const { tensors, metadata } = await loadTensors(file);
   const { version, ...values } = JSON.parse(metadata.checkpoint ?? '{}');
   if (version === VERSION) return { ...values, tensors };
   for (const tensor of tensors.values()) tensor.dispose();
-  throw new Error(`it is of version ${version}, this bidiseg reads version ${VERSION}`);
+  throw new DataError(`${file}: holds a checkpoint of version ${version}, expected version ${VERSION}`);
 }
 
 async function checksumOf(file: string): Promise<string> {

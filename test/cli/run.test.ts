@@ -227,6 +227,7 @@ describe('command line: a run and the use of its networks', () => {
   });
 
   it('one clear line for what cannot be', async () => {
+    await fails(['resume', 'run', '--set', 'seed=7'], /seed is 1 in the run to resume but 7 now/);
     writeFileSync(at('text.png'), 'no image');
     writeFileSync(at('bad.json'), JSON.stringify({ preset: 'demo', segmentation: { stepz: 3 } }));
     const weights = 'run/stages/source-only/weights.safetensors';

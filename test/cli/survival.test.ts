@@ -9,8 +9,8 @@ const TRIES: Record<string, number> = {
   'a second process on the run folder': 1,
   'disk full (limit on the size of files)': 1,
   'image unreadable from the middle of a stage on': 1,
-  'newest checkpoint damaged (a bit, the end, all)': 1,
-  'loss NaN, policy skip': 1,
+  'newest checkpoint damaged (a bit, the end, all of it)': 1,
+  'loss NaN, policy `skip`': 1,
 };
 
 describe('a run survives', () => {

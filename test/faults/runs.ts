@@ -19,7 +19,8 @@ import type { Ended, RunningProcess } from './bidiseg-process.js';
 import { each, type Fault } from './faults.js';
 import { errorOf, type Setting } from './setting.js';
 
-const COMPLETES = 'resumed, all as without it';
+/** The run went on to its end and holds, bit for bit, what it would have held: see `Setting.check`. */
+const RESUMED = 'resumed';
 
 /** Everything that can happen to a run from outside. */
 export function runFaults(setting: Setting): Fault[] {
@@ -27,19 +28,19 @@ export function runFaults(setting: Setting): Fault[] {
     {
       fault: 'SIGKILL at a random moment of any stage',
       tries: 30,
-      outcome: COMPLETES,
+      outcome: RESUMED,
       attempt: (tries, random, note) => killAgainAndAgain(setting, tries, random, note),
     },
     {
       fault: 'SIGINT or SIGTERM while training',
       tries: 10,
-      outcome: `saved, exit code 130 or 143; ${COMPLETES}`,
+      outcome: `state saved, exit code 130 or 143; ${RESUMED}`,
       attempt: each((random, note) => interrupt(setting, random, note)),
     },
     {
       fault: 'a second SIGINT',
       tries: 5,
-      outcome: `exit at once; ${COMPLETES}`,
+      outcome: `exit at once; ${RESUMED}`,
       attempt: each((random, note) => interruptTwice(setting, random, note)),
     },
     {
@@ -51,59 +52,59 @@ export function runFaults(setting: Setting): Fault[] {
     {
       fault: 'disk full (a small tmpfs)',
       tries: 5,
-      outcome: `one error, checkpoint intact; ${COMPLETES}`,
+      outcome: `one error, checkpoint intact; ${RESUMED}`,
       attempt: (tries, random, note) => fillDisk(setting, tries, random, note),
     },
     {
       fault: 'disk full (limit on the size of files)',
       tries: 3,
-      outcome: `one error, checkpoint intact; ${COMPLETES}`,
+      outcome: `one error, checkpoint intact; ${RESUMED}`,
       attempt: each(() => limitFileSize(setting)),
     },
     {
       fault: 'run folder on a read-only disk',
       tries: 2,
-      outcome: `one error, nothing changed; ${COMPLETES}`,
+      outcome: `one error, nothing changed; ${RESUMED}`,
       attempt: (tries, random, note) => makeReadOnly(setting, tries, random, note),
     },
     {
       fault: 'data set deleted while training',
       tries: 3,
-      outcome: `one error, state saved; ${COMPLETES}`,
+      outcome: `one error, state saved; ${RESUMED}`,
       attempt: each((random) => deleteData(setting, random)),
     },
     {
       fault: 'image unreadable from the middle of a stage on',
       tries: 4,
-      outcome: `one error that names it, state saved; ${COMPLETES}`,
+      outcome: `one error that names it, state saved; ${RESUMED}`,
       attempt: each((random, note) => breakImage(setting, random, note)),
     },
     {
       fault: 'folder of the running stage deleted',
       tries: 3,
-      outcome: `one error; ${COMPLETES}`,
+      outcome: `one error; ${RESUMED}`,
       attempt: each((random) => deleteStage(setting, random)),
     },
     {
-      fault: 'newest checkpoint damaged (a bit, the end, all)',
+      fault: 'newest checkpoint damaged (a bit, the end, all of it)',
       tries: 9,
-      outcome: `the one before is taken, with a warning; ${COMPLETES}`,
+      outcome: `the one before is taken, with a warning; ${RESUMED}`,
       attempt: each((random, note) => damageNewest(setting, random, note)),
     },
     {
       fault: 'every checkpoint damaged',
       tries: 3,
-      outcome: `the stage begins again, with a warning; ${COMPLETES}`,
+      outcome: `the stage begins again, with a warning; ${RESUMED}`,
       attempt: each((random) => damageAll(setting, random)),
     },
     {
-      fault: 'loss NaN, policy stop',
+      fault: 'loss NaN, policy `stop`',
       tries: 2,
       outcome: 'one error that names stage, step and images',
       attempt: each((_, note) => trainOnNaN(setting, note)),
     },
     {
-      fault: 'loss NaN, policy skip',
+      fault: 'loss NaN, policy `skip`',
       tries: 2,
       outcome: 'a warning for each skipped step, one error at the limit',
       attempt: each((random, note) => skipNaN(setting, random, note)),
@@ -117,7 +118,7 @@ export function runFaults(setting: Setting): Fault[] {
     {
       fault: 'run folder from before configs had a version',
       tries: 1,
-      outcome: COMPLETES,
+      outcome: RESUMED,
       attempt: each((random) => olderConfig(setting, random)),
     },
   ];
@@ -217,7 +218,7 @@ function stageFolder(run: string, stage: string): string {
 /** The checkpoints of a stage, newest first. */
 function checkpoints(run: string, stage: string): string[] {
   const folder = stageFolder(run, stage);
-  const names = readdirSync(folder).filter((name) => name.startsWith('checkpoint-'));
+  const names = readdirSync(folder).filter((name) => /^checkpoint-.*\.safetensors$/.test(name));
   return names
     .sort()
     .reverse()

@@ -325,7 +325,7 @@ describe('run folder', () => {
       assert.match(third.warnings[2]!, /no checkpoint is left; the stage begins with its first step/);
     });
 
-    it('one of another version is passed over, saying so', async () => {
+    it('one of another version is refused, and stays', async () => {
       const { stage } = await savedAt([1]);
       const [name] = await files();
       const file = path.join(output, 'stages', 'source-only', name!);
@@ -335,10 +335,14 @@ describe('run folder', () => {
       );
       const digest = createHash('sha256').update(bytes).digest('hex').slice(0, 16);
       await rm(file);
-      await writeFile(file.replace(/[0-9a-f]{16}(?=\.)/, digest), bytes);
-      const { state, warnings } = await resumed(stage);
-      assert.equal(state, null);
-      assert.match(warnings[0]!, /it is of version 7, this bidiseg reads version 1/);
+      const other = file.replace(/[0-9a-f]{16}(?=\.)/, digest);
+      await writeFile(other, bytes);
+      await assert.rejects(resumed(stage), (error: Error) => {
+        assert(error instanceof DataError);
+        assert.equal(error.message, `${other}: holds a checkpoint of version 7, expected version 1`);
+        return true;
+      });
+      assert.deepEqual(await files(), [path.basename(other)]);
     });
 
     it('are gone when the stage is complete, begins anew, or is another than it was', async () => {
