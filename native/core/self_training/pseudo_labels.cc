@@ -45,10 +45,13 @@ void ThresholdHistogram::add(const at::Tensor& labels, const at::Tensor& confide
   const at::Tensor flat_labels = labels.contiguous(), flat_confidence = confidence.contiguous();
   const auto* label = flat_labels.const_data_ptr<uint8_t>();
   const auto* value = flat_confidence.const_data_ptr<float>();
-  for (int64_t i = 0; i < flat_labels.numel(); ++i) {
-    if (label[i] >= class_count()) throw_class_outside("labels", label[i], class_count());
-    const auto bin = static_cast<int64_t>(static_cast<double>(value[i]) * static_cast<double>(bins_));
-    ++counts_[label[i]][static_cast<size_t>(std::clamp<int64_t>(bin, 0, bins_ - 1))];
+  const auto classes = class_count(), bins = bins_;
+  std::array<int64_t*, 256> counts{};
+  for (size_t c = 0; c < counts_.size(); ++c) counts[c] = counts_[c].data();
+  for (int64_t i = 0, pixels = flat_labels.numel(); i < pixels; ++i) {
+    if (label[i] >= classes) throw_class_outside("labels", label[i], classes);
+    const auto bin = static_cast<int64_t>(static_cast<double>(value[i]) * static_cast<double>(bins));
+    ++counts[label[i]][std::clamp<int64_t>(bin, 0, bins - 1)];
   }
 }
 
@@ -89,12 +92,14 @@ PseudoLabels apply_thresholds(const at::Tensor& labels, const at::Tensor& confid
   const auto* label = flat_labels.const_data_ptr<uint8_t>();
   const auto* value = flat_confidence.const_data_ptr<float>();
   auto* out = result.labels.mutable_data_ptr<uint8_t>();
-  for (int64_t i = 0; i < flat_labels.numel(); ++i) {
+  auto* kept = result.kept_per_class.data();
+  // Without a branch on what is kept: which pixels are is next to random.
+  for (int64_t i = 0, pixels = flat_labels.numel(); i < pixels; ++i) {
     if (label[i] >= class_count) throw_class_outside("labels", label[i], class_count);
     const double threshold = thresholds[label[i]];
-    const bool keep = inclusive ? value[i] >= threshold : value[i] > threshold;
+    const bool keep = (value[i] > threshold) | (inclusive & (value[i] == threshold));
     out[i] = keep ? label[i] : static_cast<uint8_t>(ignore_index);
-    if (keep) ++result.kept_per_class[label[i]];
+    kept[label[i]] += keep;
   }
   return result;
 }
