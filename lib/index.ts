@@ -11,6 +11,7 @@ export type {
   SizePair,
   TranslationOptions,
 } from './config/schema.js';
+export type { Augmentation, ColourJitter } from './data/augmentation.js';
 export * from './data/dataset.js';
 export * from './data/embedded-dataset.js';
 export * from './data/image-files.js';

@@ -75,6 +75,8 @@ const labelMapSchema = z.union(
   LABEL_MAP,
 );
 
+const SCALES = 'two numbers [min, max] from 0.1 to 10';
+
 const IMAGES_OR_LIST = "exactly one of 'images' (a folder) and 'list' (a file)";
 
 const labelledImages = () =>
@@ -206,6 +208,30 @@ const translatorSchema = section({
   discriminatorWidth: integer(1, 512).default(64),
 });
 
+/** Random changes to the images of one domain while a segmenter trains on them, beside `flip`. Off by default. */
+const augmentationSchema = section({
+  /** Images are resized to the training size times a factor drawn from [min, max]. null: to the training size. */
+  scale: z
+    .tuple([number(0.1, 10), number(0.1, 10)], SCALES)
+    .refine(([min, max]) => min <= max, SCALES)
+    .nullable()
+    .default(null),
+  /**
+   * Then an area of this size is cut out at random; where images are scaled to less, they lie at random on the mean colour,
+   * with labels to ignore around them. null: the training size.
+   */
+  crop: size().nullable().default(null),
+  /** Colours are changed by factors from 1 − x to 1 + x, hue by up to that share of a circle either way. */
+  colourJitter: section({
+    brightness: number(0, 1).default(0),
+    contrast: number(0, 1).default(0),
+    saturation: number(0, 1).default(0),
+    hue: number(0, 0.5).default(0),
+  }).prefault({}),
+  /** Gaussian blur with a σ drawn from 0 to this, in pixels; a σ below 0.3 changes nothing. */
+  blur: number(0, 20).default(0),
+});
+
 /** Training of the segmenter M and its output-space discriminator (Eq. 1 and 3). */
 export const segmentationSchema = section({
   /** Steps of M₀⁽ᵏ⁾. */
@@ -218,6 +244,10 @@ export const segmentationSchema = section({
   batchSize: integer(1, 1024).default(1),
   /** Mirror half of the images, at random. */
   flip: boolean().default(false),
+  augmentation: section({
+    source: augmentationSchema.prefault({}),
+    target: augmentationSchema.prefault({}),
+  }).prefault({}),
   optimizer: choice('sgd', 'adam').default('sgd'),
   learningRate: learningRate().default(2.5e-4),
   /** The head's learning rate as a multiple of `learningRate`. */
@@ -353,6 +383,17 @@ export const configSchema = section({
   } else {
     const isSame = width === targetWidth && height === targetHeight;
     expect(isSame, key, `the size of sizes.translation.target (${targetWidth}×${targetHeight}), or a crop`);
+  }
+  for (const domain of ['source', 'target'] as const) {
+    const [fullWidth, fullHeight] = config.sizes[domain];
+    const { scale, crop } = config.segmentation.augmentation[domain];
+    const fits = crop === null || scale !== null || (crop[0] <= fullWidth && crop[1] <= fullHeight);
+    const place = ['segmentation', 'augmentation', domain, 'crop'];
+    expect(
+      fits,
+      place,
+      `a crop within sizes.${domain} (${fullWidth}×${fullHeight}), null, or a scale with it`,
+    );
   }
   const { constantSteps, steps } = config.translation;
   const flat = constantSteps === null || constantSteps <= steps;

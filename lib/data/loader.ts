@@ -1,7 +1,16 @@
 import { InvalidArgumentError } from '../errors.js';
 import { checkInteger, checkString } from '../validate.js';
+import {
+  type Augmentation,
+  coveredPart,
+  jittered,
+  NO_AUGMENTATION,
+  padded,
+  randomScale,
+  randomWindow,
+} from './augmentation.js';
 import type { ImageDataset, Sample } from './dataset.js';
-import type { ImageArea, ImageSize } from './image-files.js';
+import type { ImageSize } from './image-files.js';
 import { Random } from './random.js';
 
 /** The images of one training step, all of one size. */
@@ -25,11 +34,18 @@ export interface BatchLoaderOptions {
   batchSize: number;
   /** Images are resized to this (bicubic; labels nearest). */
   size: ImageSize;
-  /** Then a random area of this size is cut out; default: none, the whole image. At most `size`. */
+  /**
+   * Then a random area of this size is cut out; default `size`, the whole image. At most `size`, but where images are scaled
+   * at random: one that is smaller is placed at random within the area, on the mean colour and labels to ignore.
+   */
   crop?: ImageSize | undefined;
   /** Then every other image, by chance, is mirrored left and right; default false. */
   flip?: boolean;
-  /** With `stage` it decides order, crops and flips. */
+  /** Further random changes; default none. */
+  augmentation?: Augmentation | undefined;
+  /** The label around an image that is smaller than its area, 0–255; default 255. */
+  ignoreIndex?: number;
+  /** With `stage` it decides order and augmentation. */
   seed: number;
   /** Name of the training stage. */
   stage: string;
@@ -55,8 +71,9 @@ export interface BatchLoaderOptions {
  */
 export class BatchLoader implements AsyncIterable<Batch> {
   readonly #dataset: ImageDataset;
-  readonly #options: Required<Omit<BatchLoaderOptions, 'crop' | 'signal'>>;
+  readonly #options: Required<Omit<BatchLoaderOptions, 'crop' | 'augmentation' | 'signal'>>;
   readonly #crop: ImageSize | undefined;
+  readonly #augmentation: Augmentation;
   readonly #signal: AbortSignal | undefined;
   readonly #epochs = new Map<number, Uint32Array>();
   #waitMs = 0;
@@ -65,11 +82,12 @@ export class BatchLoader implements AsyncIterable<Batch> {
    * @throws {InvalidArgumentError} for an option out of range, a crop larger than `size` or an empty data set
    */
   constructor(dataset: ImageDataset, options: BatchLoaderOptions) {
-    const { size, crop } = options;
+    const { size, crop, augmentation = NO_AUGMENTATION } = options;
     this.#dataset = dataset;
     this.#options = {
       batchSize: checkInteger('batchSize', options.batchSize, 1),
       size: checkSize('size', size),
+      ignoreIndex: checkInteger('ignoreIndex', options.ignoreIndex ?? 255, 0, 255),
       flip: options.flip ?? false,
       seed: checkInteger('seed', options.seed),
       stage: checkString('stage', options.stage),
@@ -78,8 +96,9 @@ export class BatchLoader implements AsyncIterable<Batch> {
       prefetch: checkInteger('prefetch', options.prefetch ?? 4, 1),
     };
     this.#crop = crop && checkSize('crop', crop);
+    this.#augmentation = augmentation;
     this.#signal = options.signal;
-    if (crop && (crop.width > size.width || crop.height > size.height)) {
+    if (crop && !augmentation.scale && (crop.width > size.width || crop.height > size.height)) {
       throw new InvalidArgumentError(
         `Expected a crop of at most ${size.width}×${size.height} (the size) but received ${crop.width}×${crop.height}`,
       );
@@ -138,21 +157,22 @@ export class BatchLoader implements AsyncIterable<Batch> {
     return { images, ...(labels && { labels }), count: batchSize, width, height, names, step };
   }
 
-  #read(step: number, slot: number): Promise<Sample> {
-    const { batchSize, size, flip, seed, stage } = this.#options;
-    const crop = this.#crop;
+  async #read(step: number, slot: number): Promise<Sample> {
+    const { batchSize, flip, seed, stage, ignoreIndex } = this.#options;
+    const { scale } = this.#augmentation;
     const random = new Random(seed, stage, 'augment', step, slot);
-    let area: ImageArea | undefined;
-    if (crop) {
-      const x = random.integer(size.width - crop.width + 1);
-      const y = random.integer(size.height - crop.height + 1);
-      area = { x, y, width: crop.width, height: crop.height };
-    }
-    return this.#dataset.read(this.#indexAt(step * batchSize + slot), {
+    const size = scale ? randomScale(this.#options.size, scale, random) : this.#options.size;
+    const area = this.#crop ?? this.#options.size;
+    const window = this.#crop || scale ? randomWindow(size, area, random) : { x: 0, y: 0, ...area };
+    const crop = coveredPart(size, window);
+    const sample = await this.#dataset.read(this.#indexAt(step * batchSize + slot), {
       size,
-      ...(area && { crop: area }),
+      crop,
       flip: flip && random.next() < 0.5,
     });
+    const image = await jittered(sample.image, this.#augmentation, random);
+    const place = { x: crop.x - window.x, y: crop.y - window.y };
+    return padded({ ...sample, image }, place, area, ignoreIndex);
   }
 
   /** The data set's index at a position of the endless sequence of epochs. */

@@ -14,6 +14,7 @@ import type { OutputDiscriminator } from '../models/output-discriminator.js';
 import type { Segmenter } from '../models/segmenter.js';
 import { type SegmentationLosses, SegmentationStep } from '../steps.js';
 import { checkInteger } from '../validate.js';
+import { toSize } from './datasets.js';
 import type { StepEvent } from './events.js';
 import { drain } from './generators.js';
 import { scheduleFactor } from './schedules.js';
@@ -94,22 +95,27 @@ export class SegmentationTrainer {
   ): AsyncGenerator<TrainingEvent<SegmentationLosses>, TrainingResult> {
     const { segmenter, discriminator } = this.#models;
     const { stage, steps, seed, nonFinite, sourceSize, targetSize, ignoreIndex } = this.#options;
-    const { batchSize, flip, learningRate, discriminatorLearningRate, schedule, ...training } =
-      this.#training;
+    const { batchSize, flip, augmentation, ...optimization } = this.#training;
+    const { learningRate, discriminatorLearningRate, schedule, ...training } = optimization;
     const signal = options.signal && { signal: options.signal };
     const factor = scheduleFactor(schedule, steps);
     // The domains draw from separate streams, so that adding a target changes nothing about the source.
-    const load = (dataset: ImageDataset, domain: string, size: ImageSize, firstStep: number) =>
-      new BatchLoader(dataset, {
+    const load = (dataset: ImageDataset, domain: 'source' | 'target', size: ImageSize, firstStep: number) => {
+      const { crop, ...changes } = augmentation[domain];
+      return new BatchLoader(dataset, {
         batchSize,
         flip,
         size,
+        crop: crop ? toSize(crop) : undefined,
+        augmentation: changes,
+        ignoreIndex,
         seed,
         steps,
         firstStep,
         stage: `${stage}/${domain}`,
         ...signal,
       });
+    };
     const { source, target } = this.#data;
     using step = await SegmentationStep.create(segmenter, discriminator, { ...training, ignoreIndex });
     return yield* trainingLoop({

@@ -10,6 +10,13 @@ import { type Ended, type RunningProcess, startBidiseg } from './bidiseg-process
 const CONFIGS = {
   'deeplab-v2, Adam, per-class': {
     segmenter: { backbone: 'resnet18', width: 1 / 32 },
+    segmentation: {
+      flip: true,
+      augmentation: {
+        source: { scale: [0.5, 2], colourJitter: { brightness: 0.4, hue: 0.1 }, blur: 1 },
+        target: { scale: [1, 1.5] },
+      },
+    },
     selfTraining: { method: 'per-class', portion: 0.3 },
   },
   'fcn-8s, SGD, mpt': {

@@ -248,6 +248,16 @@ describe('config files', () => {
         /sizes\.translation\.crop: expected a crop within 1024×512, or null/,
       ],
       [
+        'scales in the wrong order',
+        { ...minimal, segmentation: { augmentation: { source: { scale: [2, 0.5] } } } },
+        /segmentation\.augmentation\.source\.scale: expected two numbers \[min, max\] from 0\.1 to 10/,
+      ],
+      [
+        'a crop of what is smaller',
+        { ...minimal, segmentation: { augmentation: { target: { crop: [1028, 512] } } } },
+        /augmentation\.target\.crop: expected a crop within sizes\.target \(1024×512\), null, or a scale/,
+      ],
+      [
         'a crop that the generators would not give back',
         { ...minimal, sizes: { translation: { crop: [450, 452] } } },
         /sizes\.translation\.crop: expected a width and height divisible by 4/,

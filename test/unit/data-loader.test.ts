@@ -3,6 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { type ColourJitter, NO_AUGMENTATION } from '../../lib/data/augmentation.js';
 import { ImageDataset } from '../../lib/data/dataset.js';
 import { writeImage, writeLabels } from '../../lib/data/image-files.js';
 import { type Batch, BatchLoader, type BatchLoaderOptions } from '../../lib/data/loader.js';
@@ -102,6 +103,79 @@ describe('BatchLoader', () => {
     for (const firstStep of [1, 4, 9, 10]) {
       assert.deepEqual(await collect({ ...changes, firstStep, prefetch: 2 }), whole.slice(firstStep));
     }
+  });
+
+  it('scales at random, then cuts or pads, images and labels alike', async () => {
+    const augmentation = { ...NO_AUGMENTATION, scale: [0.25, 2] as const };
+    const crop = { width: 14, height: 9 };
+    const changes = { augmentation, crop, flip: true, steps: 40, ignoreIndex: 99 };
+    const batches = await collect(changes);
+    const covered: number[] = [];
+    for (const { images, labels, width, height, names } of batches) {
+      assert.deepEqual([width, height, labels!.length], [14, 9, 3 * 14 * 9]);
+      for (let slot = 0; slot < 3; slot++) {
+        let inside = 0;
+        for (let pixel = slot * 126; pixel < (slot + 1) * 126; pixel++) {
+          const [image, x, y] = images.subarray(3 * pixel, 3 * pixel + 3);
+          if (labels![pixel] === 99) {
+            assert.deepEqual([image, x, y], [123, 117, 104]);
+            continue;
+          }
+          inside++;
+          assert.equal(String(image), names[slot]);
+          // Red is the number of the image; the nearest label lies within the pixels that the bicubic one is made of.
+          const near = [-1, 0, 1].flatMap((dx) =>
+            [-1, 0, 1].map((dy) => (x! + dx + y! + dy + image! + 8) % 8),
+          );
+          assert(near.includes(labels![pixel]!), `${x} ${y} has label ${labels![pixel]}`);
+        }
+        covered.push(inside / 126);
+      }
+    }
+    assert(covered.some((share) => share < 0.1) && covered.some((share) => share === 1));
+    assert.deepEqual(await collect({ ...changes, firstStep: 17, prefetch: 1 }), batches.slice(17));
+  });
+
+  it('places what is smaller than the area anywhere within it', async () => {
+    const augmentation = { ...NO_AUGMENTATION, scale: [0.5, 0.5] as const };
+    const corners = (await collect({ augmentation, steps: 200 })).flatMap(({ labels }) =>
+      [0, 1, 2].map((slot) => labels!.subarray(slot * 192, (slot + 1) * 192).findIndex((id) => id !== 255)),
+    );
+    const columns = corners.map((corner) => corner % SIZE.width);
+    const rows = corners.map((corner) => Math.floor(corner / SIZE.width));
+    assert.deepEqual([Math.min(...columns), Math.max(...columns)], [0, 8]);
+    assert.deepEqual([Math.min(...rows), Math.max(...rows)], [0, 6]);
+  });
+
+  it('moves colours as asked and nothing else, the same for the same step', async () => {
+    const plain = await collect({ steps: 20 });
+    const jitter = async (colourJitter: Partial<ColourJitter>) => {
+      const none = NO_AUGMENTATION.colourJitter;
+      const changes = { augmentation: { ...NO_AUGMENTATION, colourJitter: { ...none, ...colourJitter } } };
+      const batches = await collect({ ...changes, steps: 20 });
+      assert.deepEqual(await collect({ ...changes, steps: 20, firstStep: 7 }), batches.slice(7));
+      assert.deepEqual(
+        batches.map(({ labels, names }) => [labels, names]),
+        plain.map(({ labels, names }) => [labels, names]),
+      );
+      return batches;
+    };
+    const factors = new Set<string>();
+    for (const [step, { images }] of (await jitter({ brightness: 0.5 })).entries()) {
+      for (let slot = 0; slot < 3; slot++) {
+        // Pixel (15, 11) has the most in green and blue; all pixels of an image have one factor.
+        const at = 3 * ((slot + 1) * 192 - 1);
+        const factor = images[at + 1]! / plain[step]!.images[at + 1]!;
+        assert(factor >= 7 / 15 && factor <= 23 / 15, `${factor}`);
+        factors.add(factor.toFixed(2));
+      }
+    }
+    assert(factors.size > 8);
+    const changed = (batches: Batch[]) =>
+      batches.some(({ images }, step) => Buffer.compare(images, plain[step]!.images) !== 0);
+    for (const key of ['contrast', 'saturation', 'hue'] as const)
+      assert(changed(await jitter({ [key]: 0.5 })));
+    assert(!changed(await jitter({})));
   });
 
   it('depends on seed and stage', async () => {
@@ -221,6 +295,7 @@ describe('BatchLoader', () => {
       { seed: 0.5 },
       { stage: '' },
       { crop: { width: 17, height: 4 } },
+      { ignoreIndex: 256 },
       { size: { width: 0, height: 4 } },
     ]) {
       assert.throws(() => new BatchLoader(dataset, options(changes)), code, JSON.stringify(changes));

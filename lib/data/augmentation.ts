@@ -1,0 +1,150 @@
+import sharp from 'sharp';
+import type { Sample } from './dataset.js';
+import type { ImageArea, ImageSize, RgbImage } from './image-files.js';
+import type { Random } from './random.js';
+
+/** How far colours may be moved at random; 0 leaves them. */
+export interface ColourJitter {
+  /** Colours times a factor from 1 − brightness to 1 + brightness. */
+  brightness: number;
+  /** Distances from the mean colour times a factor from 1 − contrast to 1 + contrast. */
+  contrast: number;
+  /** Distances from the grey of the same luma times a factor from 1 − saturation to 1 + saturation. */
+  saturation: number;
+  /** Turned about the grey axis by up to this share of a circle, 0–0.5, either way. */
+  hue: number;
+}
+
+/** Random changes to training images beside cropping and mirroring. All factors are uniform in their range. */
+export interface Augmentation {
+  /** Images are resized to the training size times a factor from this range; null: to the training size. */
+  scale: readonly [min: number, max: number] | null;
+  colourJitter: ColourJitter;
+  /** Largest σ of a Gaussian blur in pixels, the least being 0. */
+  blur: number;
+}
+
+export const NO_AUGMENTATION: Augmentation = {
+  scale: null,
+  colourJitter: { brightness: 0, contrast: 0, saturation: 0, hue: 0 },
+  blur: 0,
+};
+
+/** 3 × 3 for R, G, B, row by row. */
+type Row = [number, number, number];
+type Matrix = [Row, Row, Row];
+
+/** sharp's least σ; a blur of less changes hardly a pixel. */
+const MIN_SIGMA = 0.3;
+
+/** R, G, B: what a segmenter subtracts from its input, rounded. */
+const MEAN_COLOUR = [123, 117, 104];
+
+/** `size` times a random factor, at least 1 × 1. */
+export function randomScale(
+  { width, height }: ImageSize,
+  [min, max]: readonly [number, number],
+  random: Random,
+) {
+  const factor = random.range(min, max);
+  return { width: Math.max(1, Math.round(width * factor)), height: Math.max(1, Math.round(height * factor)) };
+}
+
+/**
+ * A window at a random place: where it is smaller than an image of `size`, within it, otherwise around it. Each axis by
+ * itself; x and y are negative where the window begins before the image.
+ */
+export function randomWindow(size: ImageSize, window: ImageSize, random: Random): ImageArea {
+  const start = (room: number) => (room >= 0 ? random.integer(room + 1) : -random.integer(1 - room));
+  return { x: start(size.width - window.width), y: start(size.height - window.height), ...window };
+}
+
+/** The part of a window that an image of `size` covers. */
+export function coveredPart(size: ImageSize, { x, y, width, height }: ImageArea): ImageArea {
+  const [left, top] = [Math.max(x, 0), Math.max(y, 0)];
+  const [right, bottom] = [Math.min(x + width, size.width), Math.min(y + height, size.height)];
+  return { x: left, y: top, width: right - left, height: bottom - top };
+}
+
+/**
+ * `sample` in a window that is at least as large, its top left corner at (`x`, `y`): around it are the mean colour and the
+ * label `ignoreIndex`.
+ */
+export function padded(
+  { name, image, labels }: Sample,
+  { x, y }: { x: number; y: number },
+  { width, height }: ImageSize,
+  ignoreIndex: number,
+): Sample {
+  if (image.width === width && image.height === height) return { name, image, ...(labels && { labels }) };
+  const around = Uint8Array.from({ length: 3 * width * height }, (_, i) => MEAN_COLOUR[i % 3]!);
+  const paste = (from: RgbImage, onto: Uint8Array, channels: number) => {
+    for (let row = 0; row < from.height; row++) {
+      const line = from.data.subarray(row * from.width * channels, (row + 1) * from.width * channels);
+      onto.set(line, ((y + row) * width + x) * channels);
+    }
+    return { data: onto, width, height };
+  };
+  return {
+    name,
+    image: paste(image, around, 3),
+    ...(labels && { labels: paste(labels, new Uint8Array(width * height).fill(ignoreIndex), 1) }),
+  };
+}
+
+/** The image in random colours and sharpness. It draws the same numbers whatever is 0. */
+export async function jittered(
+  image: RgbImage,
+  { colourJitter, blur }: Pick<Augmentation, 'colourJitter' | 'blur'>,
+  random: Random,
+): Promise<RgbImage> {
+  const { brightness, contrast, saturation, hue } = colourJitter;
+  const factor = (spread: number) => random.range(1 - spread, 1 + spread);
+  const [light, distance, colourfulness] = [factor(brightness), factor(contrast), factor(saturation)];
+  const turn = random.range(-hue, hue);
+  const sigma = random.range(0, blur);
+  const changesColours = Object.values(colourJitter).some((spread) => spread > 0);
+  if (!changesColours && sigma < MIN_SIGMA) return image;
+  const { width, height, data } = image;
+  let pipeline = sharp(data, { raw: { width, height, channels: 3 } });
+  if (sigma >= MIN_SIGMA) pipeline = pipeline.blur(sigma);
+  if (changesColours) {
+    // Brightness and contrast are x ↦ distance · light · x + (1 − distance) · mean; with the rest it is one affine map.
+    const change = product(turnedHue(turn), saturated(colourfulness));
+    const matrix = change.map((row) => row.map((value) => distance * light * value)) as Matrix;
+    // libvips rounds down.
+    const offsets = change.map((row) => (1 - distance) * dot(row, MEAN_COLOUR) + 0.5);
+    pipeline = pipeline.recomb(matrix).linear([1, 1, 1], offsets);
+  }
+  return { width, height, data: new Uint8Array(await pipeline.raw().toBuffer()) };
+}
+
+/** Rec. 601 luma plus `factor` times the rest. */
+function saturated(factor: number): Matrix {
+  const luma = [0.299, 0.587, 0.114];
+  const row = (channel: number) =>
+    luma.map((share, other) => (1 - factor) * share + (other === channel ? factor : 0)) as Row;
+  return [row(0), row(1), row(2)];
+}
+
+/** Rotation about (1, 1, 1), which keeps R + G + B (Rodrigues). */
+function turnedHue(circle: number): Matrix {
+  const [cos, sin] = [Math.cos(2 * Math.PI * circle), Math.sin(2 * Math.PI * circle)];
+  const a = cos + (1 - cos) / 3;
+  const b = (1 - cos) / 3 - sin / Math.sqrt(3);
+  const c = (1 - cos) / 3 + sin / Math.sqrt(3);
+  return [
+    [a, b, c],
+    [c, a, b],
+    [b, c, a],
+  ];
+}
+
+function product(one: Matrix, other: Matrix): Matrix {
+  const column = (index: number) => other.map((row) => row[index]!);
+  return one.map((row) => [0, 1, 2].map((index) => dot(row, column(index)))) as Matrix;
+}
+
+function dot(one: readonly number[], other: readonly number[]): number {
+  return one.reduce((sum, value, index) => sum + value * other[index]!, 0);
+}
