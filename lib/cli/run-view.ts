@@ -11,6 +11,7 @@ const EVENT_INTERVAL_MS = 1000;
 
 const TASKS: Record<ProgressEvent['task'], string> = {
   'embedded-data': 'making data',
+  'class-counts': 'counting classes',
   translate: 'translating',
   confidences: 'confidences',
   'pseudo-label': 'pseudo-labels',

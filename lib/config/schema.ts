@@ -79,6 +79,16 @@ const SCALES = 'two numbers [min, max] from 0.1 to 10';
 
 const IMAGES_OR_LIST = "exactly one of 'images' (a folder) and 'list' (a file)";
 
+const PART = 'two numbers [from, to] from 0 to 1, the first below the second';
+
+/** Which part of the images is used, by their place in the order of names or of the list: [0.5, 1] is the second half. */
+const part = () =>
+  z
+    .tuple([number(0, 1), number(0, 1)], PART)
+    .refine(([from, to]) => from < to, PART)
+    .nullable()
+    .default(null);
+
 const labelledImages = () =>
   section({
     /** Folder of images. */
@@ -89,6 +99,8 @@ const labelledImages = () =>
     list: text('a list file').nullable().default(null),
     /** From the ids stored in the label files to class indices. */
     labelMap: labelMapSchema.default('identity'),
+    /** null: all of them. */
+    part: part(),
   })
     .refine((value) => (value.images === null) !== (value.list === null), IMAGES_OR_LIST)
     .refine((value) => value.list !== null || value.labels !== null, {
@@ -102,6 +114,8 @@ const unlabelledImages = () =>
     images: text('a folder of images').nullable().default(null),
     /** In place of the folder: a text file with one image a line, relative to `data.root`. */
     list: text('a list file').nullable().default(null),
+    /** null: all of them. */
+    part: part(),
   }).refine((value) => (value.images === null) !== (value.list === null), IMAGES_OR_LIST);
 
 const colour = z.tuple([integer(0, 255), integer(0, 255), integer(0, 255)], 'a colour [red, green, blue]');
@@ -248,6 +262,18 @@ export const segmentationSchema = section({
     source: augmentationSchema.prefault({}),
     target: augmentationSchema.prefault({}),
   }).prefault({}),
+  /**
+   * Draws source images by class, rare classes more often (DAFormer, Hoyer et al. 2022): P(c) ∝ exp((1 − f_c) / T) with the
+   * share f_c of the source's labelled pixels. null: all images in turn. `{}` has DAFormer's numbers.
+   */
+  rareClassSampling: section({
+    /** T */
+    temperature: number(1e-4, 1e4).default(0.01),
+    /** The share of an image's pixels that a class must have for the image to be drawn for it. */
+    minimumShare: number(0, 1).default(0.0015),
+  })
+    .nullable()
+    .default(null),
   optimizer: choice('sgd', 'adam').default('sgd'),
   learningRate: learningRate().default(2.5e-4),
   /** The head's learning rate as a multiple of `learningRate`. */
@@ -330,10 +356,15 @@ export const checkpointSchema = section({
   keep: integer(1, 1000).default(2),
 });
 
-/** Algorithm 1's K and N. */
+/** Algorithm 1's K and N, and what takes the place of F. */
 export const loopSchema = section({
   /** K; 0 trains M⁽⁰⁾ alone. */
   rounds: integer(0, 20).default(2),
+  /**
+   * How source images become S′: by F⁽ᵏ⁾; by matching the histogram of each channel to that of a target image drawn by the
+   * seed; or not at all, S′ = S. Only with F do later rounds differ from the first, so the others take `rounds` ≤ 1.
+   */
+  translation: choice('learned', 'histogram-matching', 'none').default('learned'),
   /** N */
   selfTrainingRounds: integer(0, 20).default(2),
   /** N of the last round, when it differs. */
@@ -384,6 +415,9 @@ export const configSchema = section({
     const isSame = width === targetWidth && height === targetHeight;
     expect(isSame, key, `the size of sizes.translation.target (${targetWidth}×${targetHeight}), or a crop`);
   }
+  const { rounds, translation: translationKind } = config.loop;
+  const canRepeat = translationKind === 'learned' || rounds <= 1;
+  expect(canRepeat, ['loop', 'translation'], `learned, or loop.rounds 0 or 1 instead of ${rounds},`);
   for (const domain of ['source', 'target'] as const) {
     const [fullWidth, fullHeight] = config.sizes[domain];
     const { scale, crop } = config.segmentation.augmentation[domain];

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { DataError } from '../errors.js';
+import { DataError, InvalidArgumentError } from '../errors.js';
 import { checkInteger, checkString, invalidArgument } from '../validate.js';
 import { duplicateName, filesByName, labelsByName, nameOf, requireAll } from './file-names.js';
 import {
@@ -195,6 +195,20 @@ export class ImageDataset {
     const size = labelSize === 'file' ? labels : (labelSize ?? view.size ?? image);
     // One after the other: who reads several images at once can then count on one thread for each.
     return { name, image: await image.decode(view), labels: await labels.decode({ ...view, size }) };
+  }
+
+  /**
+   * Reads the labels of image `index` alone, as large as their file.
+   *
+   * @throws {DataError} when the file is missing or broken, or holds an id outside the map
+   * @throws {InvalidArgumentError} when the data set has no labels
+   */
+  async readLabels(index: number): Promise<LabelImage> {
+    const { name, label } = this.entry(index);
+    if (label === undefined || this.#labels === undefined) {
+      throw new InvalidArgumentError(`Expected a data set with labels but ${name} has none`);
+    }
+    return (await openLabels(label, this.#labels)).decode();
   }
 
   /** The images at `indices`, in that order. */

@@ -43,6 +43,8 @@ export interface BatchLoaderOptions {
   flip?: boolean;
   /** Further random changes; default none. */
   augmentation?: Augmentation | undefined;
+  /** Which image fills a place of a batch, by a stream of random numbers of that place; default: all in turn, see below. */
+  choose?: ((random: Random) => number) | undefined;
   /** The label around an image that is smaller than its area, 0–255; default 255. */
   ignoreIndex?: number;
   /** With `stage` it decides order and augmentation. */
@@ -71,9 +73,10 @@ export interface BatchLoaderOptions {
  */
 export class BatchLoader implements AsyncIterable<Batch> {
   readonly #dataset: ImageDataset;
-  readonly #options: Required<Omit<BatchLoaderOptions, 'crop' | 'augmentation' | 'signal'>>;
+  readonly #options: Required<Omit<BatchLoaderOptions, 'crop' | 'augmentation' | 'choose' | 'signal'>>;
   readonly #crop: ImageSize | undefined;
   readonly #augmentation: Augmentation;
+  readonly #choose: BatchLoaderOptions['choose'];
   readonly #signal: AbortSignal | undefined;
   readonly #epochs = new Map<number, Uint32Array>();
   #waitMs = 0;
@@ -97,6 +100,7 @@ export class BatchLoader implements AsyncIterable<Batch> {
     };
     this.#crop = crop && checkSize('crop', crop);
     this.#augmentation = augmentation;
+    this.#choose = options.choose;
     this.#signal = options.signal;
     if (crop && !augmentation.scale && (crop.width > size.width || crop.height > size.height)) {
       throw new InvalidArgumentError(
@@ -165,7 +169,10 @@ export class BatchLoader implements AsyncIterable<Batch> {
     const area = this.#crop ?? this.#options.size;
     const window = this.#crop || scale ? randomWindow(size, area, random) : { x: 0, y: 0, ...area };
     const crop = coveredPart(size, window);
-    const sample = await this.#dataset.read(this.#indexAt(step * batchSize + slot), {
+    const index = this.#choose
+      ? this.#choose(new Random(seed, stage, 'choice', step, slot))
+      : this.#indexAt(step * batchSize + slot);
+    const sample = await this.#dataset.read(index, {
       size,
       crop,
       flip: flip && random.next() < 0.5,

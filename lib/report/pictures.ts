@@ -52,9 +52,19 @@ export async function predictionSection(run: RunData): Promise<Section | null> {
 /** S, S′, F⁻¹(S′) and T, T′, F(T′) of each round's translator. */
 export async function translationSection(run: RunData): Promise<Section | null> {
   const parts: Html[] = [];
-  for (const data of run.stages.filter(({ stage }) => stage.kind === 'translator')) {
-    const source = await translations(data, 'source', ['S', 'S′ = F(S)', 'F⁻¹(S′)']);
-    const target = await translations(data, 'target', ['T', 'T′ = F⁻¹(T)', 'F(T′)']);
+  const matches = run.stages.some(({ stage }) => stage.kind === 'translate' && stage.translatorFrom === null);
+  for (const data of run.stages.filter(({ stage }) => ['translator', 'translate'].includes(stage.kind))) {
+    const source = await translations(data, 'source', {
+      image: 'S',
+      translated: matches ? 'S′' : 'S′ = F(S)',
+      reconstructed: 'F⁻¹(S′)',
+      reference: 'T',
+    });
+    const target = await translations(data, 'target', {
+      image: 'T',
+      translated: 'T′ = F⁻¹(T)',
+      reconstructed: 'F(T′)',
+    });
     if (source || target)
       parts.push(html`<h3>${data.stage.label}</h3><div class="pair">${source}${target}</div>`);
   }
@@ -62,7 +72,9 @@ export async function translationSection(run: RunData): Promise<Section | null> 
   return {
     id: 'translation',
     title: 'Translation',
-    note: 'F makes source images look like the target domain, F⁻¹ the other way round. An image translated there and back should be what it was.',
+    note: matches
+      ? 'Source images, what they become when the histograms of their channels are matched, and the target images drawn for that.'
+      : 'F makes source images look like the target domain, F⁻¹ the other way round. An image translated there and back should be what it was.',
     body: html`${parts}`,
   };
 }
@@ -70,12 +82,11 @@ export async function translationSection(run: RunData): Promise<Section | null> 
 async function translations(
   data: StageData,
   domain: 'source' | 'target',
-  titles: [string, string, string],
+  titles: Partial<Record<PictureColumn, string>>,
 ): Promise<Html | null> {
-  const kinds: PictureColumn[] = ['image', 'translated', 'reconstructed'];
   const columns = [];
-  for (const [index, kind] of kinds.entries()) {
-    columns.push(await column(data, kind, titles[index]!, '', domain));
+  for (const [kind, title] of Object.entries(titles)) {
+    columns.push(await column(data, kind as PictureColumn, title, '', domain));
   }
   const found = columns.filter((one) => one !== null);
   return found.length > 0 ? grid(found, 'translations') : null;

@@ -75,7 +75,8 @@ export function resultsSection(run: RunData): Section | null {
 function trainedOn({ stages }: RunData, stage: Stage): string {
   if (stage.kind !== 'segmenter') return 'source images';
   const label = (name: string) => stages.find((other) => other.stage.name === name)?.stage.label ?? name;
-  const translated = `source images as ${label(stage.translatedFrom)}, target images`;
+  const source = stage.translatedFrom ? `source images as ${label(stage.translatedFrom)}` : 'source images';
+  const translated = `${source}, target images`;
   return stage.pseudoLabelsFrom ? `${translated} with ${label(stage.pseudoLabelsFrom)}` : translated;
 }
 

@@ -40,6 +40,7 @@ const ENTRIES = [
   'pictures',
   'tensorboard',
   'report.html',
+  'class-counts.json',
 ];
 
 /**
@@ -80,6 +81,7 @@ export type RunFolderMode = 'create' | 'overwrite' | 'resume' | 'continue';
  *     translated/round-K/NAME.png                 pseudo-labels/round-K-pseudo-labels-I/{NAME.png, manifest.json}
  *     pictures/STAGE.png                          tensorboard/STAGE/events.out.tfevents.*, see TensorBoardLog
  *     report.html                                 data/ (generated data sets only)
+ *     class-counts.json                           pixels of each class in the source (rare class sampling only)
  */
 export class RunFolder implements StageStore {
   readonly folder: string;
@@ -137,6 +139,10 @@ export class RunFolder implements StageStore {
   pictureFile(stage: Stage, part?: string): string {
     const suffix = part === undefined ? '' : `-${part}`;
     return path.join(this.folder, 'pictures', `${flat(stage.name)}${suffix}.png`);
+  }
+
+  get classCountsFile(): string {
+    return path.join(this.folder, 'class-counts.json');
   }
 
   async record(stage: Stage): Promise<StageRecord | undefined> {

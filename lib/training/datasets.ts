@@ -39,7 +39,11 @@ export async function openDatasets(
     await createEmbeddedDataset(root, { ...counts, size: toSize(size), ...options });
   }
   const labels = { classCount: classNames(config).length, ignoreIndex: data.ignoreIndex };
-  const open = ({ images, list, ...labelled }: ImageSource): Promise<ImageDataset> => {
+  const open = async (source: ImageSource, key: string): Promise<ImageDataset> => {
+    const dataset = await openWhole(source);
+    return source.part ? partOf(dataset, source.part, key) : dataset;
+  };
+  const openWhole = ({ images, list, ...labelled }: ImageSource): Promise<ImageDataset> => {
     const encoding: LabelOptions = { ...labels, labelMap: labelled.labelMap ?? 'identity' };
     if (list !== null) return ImageDataset.fromList({ list: path.resolve(root, list), root, ...encoding });
     const folders = {
@@ -49,9 +53,9 @@ export async function openDatasets(
     return ImageDataset.fromFolder({ ...folders, ...encoding });
   };
   const [source, target, validation] = await Promise.all([
-    open(data.source),
-    open(data.target.train),
-    data.target.val && open(data.target.val),
+    open(data.source, 'source'),
+    open(data.target.train, 'target.train'),
+    data.target.val && open(data.target.val, 'target.val'),
   ]);
   requireLabels(source, 'source');
   if (validation) requireLabels(validation, 'target.val');
@@ -66,9 +70,20 @@ function dataRoot({ data, output }: Config): string {
 type ImageSource = {
   images: string | null;
   list: string | null;
+  part: [number, number] | null;
   labels?: string | null;
   labelMap?: Config['data']['source']['labelMap'];
 };
+
+function partOf(dataset: ImageDataset, [from, to]: [number, number], key: string): ImageDataset {
+  const [first, end] = [Math.round(from * dataset.length), Math.round(to * dataset.length)];
+  if (first === end) {
+    throw new ConfigError(
+      `data.${key}.part: expected a part with an image in it but found [${from}, ${to}] of ${dataset.length}`,
+    );
+  }
+  return dataset.subset(Array.from({ length: end - first }, (_, index) => first + index));
+}
 
 function requireLabels(dataset: ImageDataset, key: string): void {
   if (!dataset.hasLabels) {

@@ -22,7 +22,7 @@ export interface ProgressEvent {
   type: 'progress';
   /** The stage it belongs to; 'data' for data made before the first stage. */
   stage: string;
-  task: 'embedded-data' | 'translate' | 'confidences' | 'pseudo-label' | 'evaluate';
+  task: 'embedded-data' | 'class-counts' | 'translate' | 'confidences' | 'pseudo-label' | 'evaluate';
   done: number;
   total: number;
 }
@@ -65,6 +65,7 @@ export type PictureColumn =
   | 'image'
   | 'translated'
   | 'reconstructed'
+  | 'reference'
   | 'prediction'
   | 'pseudo-label'
   | 'truth';

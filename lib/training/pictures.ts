@@ -1,11 +1,13 @@
 import type { SelfTrainingOptions } from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
+import { matchHistograms } from '../data/histogram-matching.js';
 import { type ImageSize, type RgbImage, readImage } from '../data/image-files.js';
 import type { Predictor } from '../evaluate.js';
 import type { TranslateOptions, Translator } from '../models/translator.js';
 import { applyThresholds } from '../thresholds.js';
 import type { PictureColumn } from './events.js';
 import { colourLabels, composeGrid, labelsOverGrey } from './picture-grid.js';
+import { drawReference } from './translate-dataset.js';
 
 /** Larger than this, a picture's parts are reduced (predictions) or cut (translations, which would lose their texture). */
 const MAX_SIDE: ImageSize = { width: 512, height: 384 };
@@ -44,6 +46,20 @@ export async function translationPicture(
     const there = await translator.translate(image.data, { ...job, direction });
     const back = await translator.translate(there, { ...job, direction: opposite });
     return [image, { data: there, ...part }, { data: back, ...part }];
+  });
+}
+
+/** Rows of S, S′ by matching histograms, and the target images they were matched to. */
+export async function matchedPicture(
+  { source, target }: { source: ImageDataset; target: ImageDataset },
+  options: PictureOptions & { targetSize: ImageSize; seed: number; stage: string },
+): Promise<Picture> {
+  const part = reduced(options.size);
+  return pictureOf(source, options.count, ['image', 'translated', 'reference'], async (index) => {
+    const { name, image: file } = source.entry(index);
+    const image = await readImage(file, part);
+    const reference = await drawReference(target, name, { ...options, targetSize: part });
+    return [image, matchHistograms(image, reference), reference];
   });
 }
 

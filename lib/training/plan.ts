@@ -25,7 +25,8 @@ export interface TranslatorStage extends StageIdentity {
 /** S′ ← F⁽ᵏ⁾(S), written to disk. */
 export interface TranslateStage extends StageIdentity {
   kind: 'translate';
-  translatorFrom: string;
+  /** null: by matching histograms. */
+  translatorFrom: string | null;
 }
 
 /** T_ssl, Ŷ_T ← pseudo-labels of T. */
@@ -37,8 +38,8 @@ export interface PseudoLabelStage extends StageIdentity {
 /** Mᵢ⁽ᵏ⁾: the segmenter trained on S′ and T; for i ≥ 1 with pseudo-labels. */
 export interface SegmenterStage extends StageIdentity {
   kind: 'segmenter';
-  /** The stage that wrote S′. */
-  translatedFrom: string;
+  /** The stage that wrote S′; null: S itself. */
+  translatedFrom: string | null;
   /** The stage that wrote the pseudo-labels; null for i = 0. */
   pseudoLabelsFrom: string | null;
 }
@@ -54,16 +55,26 @@ export function planStages(loop: LoopOptions): Stage[] {
   let newest = 'source-only';
   for (let round = 1; round <= loop.rounds; round++) {
     const name = (part: string) => `round-${round}/${part}`;
-    stages.push(
-      { kind: 'translator', name: name('translator'), label: `F(${round})`, round, segmenterFrom: newest },
-      {
+    const translator = loop.translation === 'learned' ? name('translator') : null;
+    const translated = loop.translation === 'none' ? null : name('translate');
+    if (translator) {
+      stages.push({
+        kind: 'translator',
+        name: translator,
+        label: `F(${round})`,
+        round,
+        segmenterFrom: newest,
+      });
+    }
+    if (translated) {
+      stages.push({
         kind: 'translate',
-        name: name('translate'),
+        name: translated,
         label: `S′(${round})`,
         round,
-        translatorFrom: name('translator'),
-      },
-    );
+        translatorFrom: translator,
+      });
+    }
     const last = round === loop.rounds ? loop.selfTrainingRoundsLast : null;
     for (let i = 0; i <= (last ?? loop.selfTrainingRounds); i++) {
       const pseudoLabels = i > 0 ? name(`pseudo-labels-${i}`) : null;
@@ -82,7 +93,7 @@ export function planStages(loop: LoopOptions): Stage[] {
         name: newest,
         label: `M${i}(${round})`,
         round,
-        translatedFrom: name('translate'),
+        translatedFrom: translated,
         pseudoLabelsFrom: pseudoLabels,
       });
     }
@@ -99,9 +110,9 @@ export function stageInputs(stage: Stage): string[] {
     case 'pseudo-labels':
       return [stage.segmenterFrom];
     case 'translate':
-      return [stage.translatorFrom];
+      return stage.translatorFrom ? [stage.translatorFrom] : [];
     case 'segmenter':
-      return stage.pseudoLabelsFrom ? [stage.translatedFrom, stage.pseudoLabelsFrom] : [stage.translatedFrom];
+      return [stage.translatedFrom, stage.pseudoLabelsFrom].filter((name) => name !== null);
   }
 }
 

@@ -9,6 +9,7 @@ import {
 import type { ImageDataset } from '../data/dataset.js';
 import type { ImageSize } from '../data/image-files.js';
 import { BatchLoader } from '../data/loader.js';
+import { type ClassCounts, RareClassSampling } from '../data/rare-class-sampling.js';
 import { InvalidArgumentError } from '../errors.js';
 import type { OutputDiscriminator } from '../models/output-discriminator.js';
 import type { Segmenter } from '../models/segmenter.js';
@@ -40,6 +41,8 @@ export interface SegmentationTrainerOptions {
   ignoreIndex?: number;
   /** As the config's section `nonFinite`; by default such a loss ends the training. */
   nonFinite?: z.input<typeof nonFiniteSchema>;
+  /** Those of the source, see `countClasses`; needed for rare class sampling. */
+  classCounts?: ClassCounts;
   /** As the config's section `segmentation`, with its defaults; its numbers of steps are not looked at. */
   training?: z.input<typeof segmentationSchema>;
 }
@@ -51,16 +54,18 @@ export interface SegmentationTrainerOptions {
 export class SegmentationTrainer {
   readonly #models: { segmenter: Segmenter; discriminator: OutputDiscriminator | null };
   readonly #data: { source: ImageDataset; target: ImageDataset | null };
-  readonly #options: Required<Omit<SegmentationTrainerOptions, 'nonFinite' | 'training'>> & {
+  readonly #options: Required<Omit<SegmentationTrainerOptions, 'nonFinite' | 'classCounts' | 'training'>> & {
     nonFinite: NonFiniteOptions;
   };
   readonly #training: SegmentationOptions;
+  readonly #sampling: RareClassSampling | null;
 
   /**
    * @param models.discriminator null or absent: no adversarial loss
    * @param data.source images with labels
    * @param data.target null or absent: training on the source alone; labels, where it has them, are pseudo-labels
-   * @throws InvalidArgumentError when an option is out of range or the source has no labels
+   * @throws InvalidArgumentError when an option is out of range, the source has no labels, or its classes, which are to be
+   *   sampled, are not counted
    */
   constructor(
     models: { segmenter: Segmenter; discriminator?: OutputDiscriminator | null },
@@ -73,6 +78,7 @@ export class SegmentationTrainer {
     this.#models = { segmenter: models.segmenter, discriminator: models.discriminator ?? null };
     this.#data = { source: data.source, target: data.target ?? null };
     this.#training = parseOptions(segmentationSchema, options.training ?? {}, 'training');
+    this.#sampling = rareClassSampling(data.source, options.classCounts, this.#training);
     this.#options = {
       steps: checkInteger('steps', options.steps, 1),
       sourceSize: options.sourceSize,
@@ -95,8 +101,9 @@ export class SegmentationTrainer {
   ): AsyncGenerator<TrainingEvent<SegmentationLosses>, TrainingResult> {
     const { segmenter, discriminator } = this.#models;
     const { stage, steps, seed, nonFinite, sourceSize, targetSize, ignoreIndex } = this.#options;
-    const { batchSize, flip, augmentation, ...optimization } = this.#training;
+    const { batchSize, flip, augmentation, rareClassSampling: _, ...optimization } = this.#training;
     const { learningRate, discriminatorLearningRate, schedule, ...training } = optimization;
+    const sampling = this.#sampling;
     const signal = options.signal && { signal: options.signal };
     const factor = scheduleFactor(schedule, steps);
     // The domains draw from separate streams, so that adding a target changes nothing about the source.
@@ -108,6 +115,7 @@ export class SegmentationTrainer {
         size,
         crop: crop ? toSize(crop) : undefined,
         augmentation: changes,
+        choose: domain === 'source' && sampling ? (random) => sampling.draw(random) : undefined,
         ignoreIndex,
         seed,
         steps,
@@ -148,4 +156,17 @@ export class SegmentationTrainer {
       if (event.type === 'step') options.onStep?.(event);
     });
   }
+}
+
+function rareClassSampling(
+  source: ImageDataset,
+  counts: ClassCounts | undefined,
+  { rareClassSampling: options }: SegmentationOptions,
+): RareClassSampling | null {
+  if (!options) return null;
+  if (counts?.counts.length === source.length) return new RareClassSampling(counts, options);
+  const found = counts ? `those of ${counts.counts.length}` : 'none';
+  throw new InvalidArgumentError(
+    `Expected classCounts of the ${source.length} source images for training.rareClassSampling but received ${found}`,
+  );
 }

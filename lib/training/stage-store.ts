@@ -28,6 +28,8 @@ export interface StageStore {
   imagesFolder(stage: Stage): string;
   /** @param part tells pictures of one stage apart */
   pictureFile(stage: Stage, part?: string): string;
+  /** Where the numbers of pixels of each class in the source images are kept. */
+  readonly classCountsFile: string;
   /** The record of a stage whose outputs are complete. */
   record(stage: Stage): Promise<StageRecord | undefined>;
   /**

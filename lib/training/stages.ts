@@ -3,6 +3,7 @@ import { writeImage } from '../data/image-files.js';
 import { type Evaluation, evaluateImages } from '../evaluate.js';
 import type { Segmenter } from '../models/segmenter.js';
 import type { Checkpoints, Resumable } from './checkpoints.js';
+import { keptClassCounts } from './class-counts.js';
 import { classNames, classPalette, type Datasets, meanClassIndices, toSize } from './datasets.js';
 import type {
   CheckpointEvent,
@@ -15,7 +16,13 @@ import type {
 } from './events.js';
 import { mapEvents } from './generators.js';
 import { createDiscriminator, createSegmenter, createTranslator } from './models.js';
-import { type Picture, predictionPicture, pseudoLabelPicture, translationPicture } from './pictures.js';
+import {
+  matchedPicture,
+  type Picture,
+  predictionPicture,
+  pseudoLabelPicture,
+  translationPicture,
+} from './pictures.js';
 import type {
   PseudoLabelStage,
   SegmenterStage,
@@ -28,7 +35,7 @@ import { SegmentationTrainer } from './segmentation-trainer.js';
 import { SelfTraining } from './self-training.js';
 import type { StageStore } from './stage-store.js';
 import type { TrainingResult } from './training-loop.js';
-import { translateDataset } from './translate-dataset.js';
+import { matchDatasetHistograms, translateDataset } from './translate-dataset.js';
 import { TranslationTrainer } from './translation-trainer.js';
 
 /** What stages need to run. Each loads what it uses of earlier ones from the store, and leaves its own outputs there. */
@@ -85,6 +92,7 @@ async function* runSegmenter(
   const { config, store, signal } = context;
   using segmenter = await createSegmenter(config);
   using discriminator = stage.kind === 'segmenter' ? await createDiscriminator(config) : null;
+  const classCounts = yield* sourceClassCounts(stage, context);
   const trainer = new SegmentationTrainer(
     { segmenter, discriminator },
     yield* segmenterData(stage, context),
@@ -96,6 +104,7 @@ async function* runSegmenter(
       targetSize: toSize(config.sizes.target),
       ignoreIndex: config.data.ignoreIndex,
       nonFinite: config.nonFinite,
+      ...(classCounts && { classCounts }),
       training: config.segmentation,
     },
   );
@@ -114,10 +123,19 @@ async function* runSegmenter(
   return { ...NO_OUTCOME, ...trainingOutcome(training), ...evaluationOutcome(evaluation, config) };
 }
 
+async function* sourceClassCounts(stage: Stage, { config, datasets, store, signal }: StageContext) {
+  if (!config.segmentation.rareClassSampling) return undefined;
+  const classCount = classNames(config).length;
+  const counting = keptClassCounts(datasets.source, classCount, store.classCountsFile, { signal });
+  return yield* mapEvents(counting, progress(stage, 'class-counts'));
+}
+
 async function* segmenterData(stage: SourceOnlyStage | SegmenterStage, context: StageContext) {
   const { datasets, store } = context;
   if (stage.kind === 'source-only') return { source: datasets.source };
-  const source = await datasets.source.withImages(store.imagesFolder(context.stage(stage.translatedFrom)));
+  const source = stage.translatedFrom
+    ? await datasets.source.withImages(store.imagesFolder(context.stage(stage.translatedFrom)))
+    : datasets.source;
   if (!stage.pseudoLabelsFrom) return { source, target: datasets.target };
   const labelled = await pseudoLabelled(context.stage(stage.pseudoLabelsFrom), context);
   if (labelled.length > 0) return { source, target: labelled };
@@ -165,7 +183,12 @@ async function* runTranslator(
   const { config, datasets, store, signal } = context;
   const { source, target, crop } = config.sizes.translation;
   using translator = await createTranslator(config);
-  using segmenter = await createSegmenter(config, store.weightsFile(context.stage(stage.segmenterFrom)));
+  const { perceptualWeight, perceptualReconstructionWeight } = config.translation;
+  // Without perceptual terms F is trained on its own: nothing is asked of M.
+  using segmenter =
+    perceptualWeight > 0 || perceptualReconstructionWeight > 0
+      ? await createSegmenter(config, store.weightsFile(context.stage(stage.segmenterFrom)))
+      : null;
   const trainer = new TranslationTrainer({ translator, segmenter }, datasets, {
     stage: stage.name,
     seed: config.seed,
@@ -196,14 +219,25 @@ async function* runTranslate(
   context: StageContext,
 ): AsyncGenerator<StageEvent, StageOutcome> {
   const { config, datasets, store, signal } = context;
-  using translator = await createTranslator(config, store.weightsFile(context.stage(stage.translatorFrom)));
-  const images = translateDataset(translator, datasets.source, store.imagesFolder(stage), {
-    size: toSize(config.sizes.translation.source),
-    // What is in the folder was translated by the same translator: the store sees to that.
-    resume: true,
-    signal,
-  });
+  const folder = store.imagesFolder(stage);
+  const size = toSize(config.sizes.translation.source);
+  // What is in the folder was translated in the same way: the store sees to that.
+  const options = { size, resume: true, signal };
+  if (stage.translatorFrom) {
+    const weights = store.weightsFile(context.stage(stage.translatorFrom));
+    using translator = await createTranslator(config, weights);
+    const images = translateDataset(translator, datasets.source, folder, options);
+    yield* mapEvents(images, progress(stage, 'translate'));
+    return NO_OUTCOME;
+  }
+  const targetSize = toSize(config.sizes.translation.target);
+  const drawing = { targetSize, seed: config.seed, stage: stage.name };
+  const images = matchDatasetHistograms(datasets.target, datasets.source, folder, { ...options, ...drawing });
   yield* mapEvents(images, progress(stage, 'translate'));
+  if (config.sampleCount > 0) {
+    const picture = await matchedPicture(datasets, { count: config.sampleCount, size, signal, ...drawing });
+    yield await savePicture(stage, 'source', picture, context);
+  }
   return NO_OUTCOME;
 }
 

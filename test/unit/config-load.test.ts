@@ -47,7 +47,8 @@ describe('config files', () => {
       assert.equal(config.segmentation.normalise, 'all');
       assert.equal(config.translation.identityWeight, 0);
       assert.equal(config.selfTraining.method, 'mpt');
-      assert.deepEqual(config.loop, { rounds: 2, selfTrainingRounds: 2, selfTrainingRoundsLast: null });
+      const loop = { rounds: 2, translation: 'learned', selfTrainingRounds: 2, selfTrainingRoundsLast: null };
+      assert.deepEqual(config.loop, loop);
       assert.equal(config.data.target.val, null);
     });
 
@@ -139,7 +140,7 @@ describe('config files', () => {
       [
         'a key unlike any, with those there are',
         { ...minimal, loop: { bananas: 1 } },
-        /loop\.bananas: unknown key; expected one of rounds, selfTrainingRounds, selfTrainingRoundsLast$/,
+        /loop\.bananas: unknown key; expected one of rounds, translation, selfTrainingRounds, selfTrainingRoundsLast$/,
       ],
       [
         'an unknown key at the top',
@@ -246,6 +247,16 @@ describe('config files', () => {
         'a crop that does not fit',
         { ...minimal, sizes: { translation: { crop: [1028, 512] } } },
         /sizes\.translation\.crop: expected a crop within 1024×512, or null/,
+      ],
+      [
+        'a part from its end to its beginning',
+        { ...minimal, data: { ...minimal.data, target: { train: { images: 'a', part: [1, 0.5] } } } },
+        /data\.target\.train\.part: expected two numbers \[from, to\] from 0 to 1, the first below the second/,
+      ],
+      [
+        'rounds that would all be the same',
+        { ...minimal, loop: { translation: 'none' } },
+        /loop\.translation: expected learned, or loop\.rounds 0 or 1 instead of 2, but found "none"/,
       ],
       [
         'scales in the wrong order',

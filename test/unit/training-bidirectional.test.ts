@@ -17,19 +17,7 @@ import type { RunEvent } from '../../lib/training/events.js';
 import { drain } from '../../lib/training/generators.js';
 import { createDiscriminator, createSegmenter, createTranslator } from '../../lib/training/models.js';
 import { gridPart } from '../../lib/training/picture-grid.js';
-
-const TINY = [
-  'segmenter.width=0.0625',
-  'discriminator.baseWidth=2',
-  'translator={blocks: 6, baseWidth: 2, discriminatorWidth: 2}',
-  'sizes={source: [64, 32], target: [64, 32], evaluation: [64, 32], translation: {source: [64, 32], target: [64, 32], crop: [32, 32]}}',
-  'segmentation={steps: 3, pseudoLabelSteps: 3, sourceOnlySteps: 3, batchSize: 2}',
-  'translation={steps: 2, batchSize: 1}',
-  'loop={rounds: 1, selfTrainingRounds: 1}',
-  'data.embedded={size: [64, 32], sourceCount: 4, targetCount: 3, validationCount: 2}',
-  'logEvery=1',
-  'sampleCount=2',
-];
+import { TINY_RUN } from '../helpers/tiny-run.js';
 
 const STAGES = [
   'source-only',
@@ -64,7 +52,7 @@ describe('bidirectional learning', () => {
 
   function configOf(output: string, set: string[] = []): Config {
     const own = { data: { root: data, embedded: { size: [64, 32] as [number, number], sourceCount: 4 } } };
-    return createConfig({ preset: 'demo', output, ...own }, { set: [...TINY, ...set] });
+    return createConfig({ preset: 'demo', output, ...own }, { set: [...TINY_RUN, ...set] });
   }
 
   async function collect(

@@ -1,9 +1,16 @@
 import assert from 'node:assert/strict';
+import type { LoopOptions } from '../../lib/config/schema.js';
 import { InvalidArgumentError } from '../../lib/errors.js';
 import { planStages, selectStage, stageInputs } from '../../lib/training/plan.js';
 
-const loop = (rounds: number, selfTrainingRounds: number, selfTrainingRoundsLast: number | null = null) => ({
+const loop = (
+  rounds: number,
+  selfTrainingRounds: number,
+  selfTrainingRoundsLast: number | null = null,
+  translation: LoopOptions['translation'] = 'learned',
+) => ({
   rounds,
+  translation,
   selfTrainingRounds,
   selfTrainingRoundsLast,
 });
@@ -70,6 +77,25 @@ describe('the plan of Algorithm 1', () => {
     assert.deepEqual(
       planStages(loop(1, 0)).map(({ label }) => label),
       ['M(0)', 'F(1)', 'S′(1)', 'M0(1)'],
+    );
+  });
+
+  it('can match histograms in place of F, or leave source images as they are', () => {
+    const matching = planStages(loop(1, 1, null, 'histogram-matching'));
+    assert.deepEqual(
+      matching.map((stage) => [stage.label, ...stageInputs(stage)]),
+      [
+        ['M(0)'],
+        ['S′(1)'],
+        ['M0(1)', 'round-1/translate'],
+        ['Ŷ1(1)', 'round-1/segmenter-0'],
+        ['M1(1)', 'round-1/translate', 'round-1/pseudo-labels-1'],
+      ],
+    );
+    const none = planStages(loop(1, 1, null, 'none'));
+    assert.deepEqual(
+      none.map((stage) => [stage.label, ...stageInputs(stage)]),
+      [['M(0)'], ['M0(1)'], ['Ŷ1(1)', 'round-1/segmenter-0'], ['M1(1)', 'round-1/pseudo-labels-1']],
     );
   });
 

@@ -1,0 +1,178 @@
+import assert from 'node:assert/strict';
+import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createConfig } from '../../lib/config/load.js';
+import { createEmbeddedDataset } from '../../lib/data/embedded-dataset.js';
+import { matchHistograms } from '../../lib/data/histogram-matching.js';
+import { readImage } from '../../lib/data/image-files.js';
+import { readSummary, stageWeights } from '../../lib/run/run-files.js';
+import { train } from '../../lib/run/train.js';
+import { countClasses } from '../../lib/training/class-counts.js';
+import { openDatasets } from '../../lib/training/datasets.js';
+import type { RunEvent } from '../../lib/training/events.js';
+import { drain } from '../../lib/training/generators.js';
+import { drawReference } from '../../lib/training/translate-dataset.js';
+import { TINY_RUN } from '../helpers/tiny-run.js';
+
+describe('switches of the loop', () => {
+  let parent: string;
+  let data: string;
+
+  before(async () => {
+    parent = await mkdtemp(path.join(tmpdir(), 'bidiseg-switches-'));
+    data = path.join(parent, 'data');
+    const counts = { sourceCount: 4, targetCount: 3, validationCount: 2 };
+    await createEmbeddedDataset(data, { seed: 1, size: { width: 64, height: 32 }, ...counts });
+  });
+
+  after(() => rm(parent, { recursive: true }));
+
+  const configOf = (name: string, set: string[]) =>
+    createConfig(
+      { preset: 'demo', output: path.join(parent, name), data: { root: data } },
+      { set: [...TINY_RUN, ...set] },
+    );
+
+  /** Runs it; with `stopIn`, after stopping it once at the first step or image of that stage. */
+  async function run(name: string, set: string[], stopIn?: string): Promise<RunEvent[]> {
+    const config = configOf(name, set);
+    const events: RunEvent[] = [];
+    if (stopIn !== undefined) {
+      for await (const event of train(config)) {
+        const counts = event.type === 'step' || (event.type === 'progress' && event.task === 'translate');
+        if (counts && event.stage === stopIn) break;
+      }
+    }
+    await drain(train(config, { resume: stopIn !== undefined }), (event) => events.push(event));
+    return events;
+  }
+
+  const labels = async (name: string) =>
+    (await readSummary(path.join(parent, name))).stages.map(({ label }) => label);
+  const weights = (name: string, stage: string) =>
+    readFile(stageWeights(path.join(parent, name), { name: stage }));
+  const report = (name: string) => readFile(path.join(parent, name, 'report.html'), 'utf8');
+
+  async function sameResults(one: string, other: string, stages: readonly string[]): Promise<void> {
+    for (const stage of stages) {
+      assert((await weights(one, stage)).equals(await weights(other, stage)), `weights of ${stage}`);
+    }
+  }
+
+  it('translation none: segmenters train on the source images themselves', async () => {
+    const events = await run('none', ['loop.translation=none']);
+    assert.deepEqual(await labels('none'), ['M(0)', 'M0(1)', 'Ŷ1(1)', 'M1(1)']);
+    assert(
+      events.some(
+        (event) => event.type === 'step' && 'adversarial' in event.losses && event.losses.adversarial > 0,
+      ),
+    );
+    assert.match(
+      await report('none'),
+      /M0\(1\)<\/th>\s*<td class="wide muted">source images, target images</,
+    );
+    await assert.rejects(readdir(path.join(parent, 'none', 'translated')), /ENOENT/);
+  });
+
+  it('histogram matching: each source image to a target image drawn by the seed', async () => {
+    const set = ['loop.translation=histogram-matching'];
+    await run('matching', set, 'round-1/translate');
+    assert.deepEqual(await labels('matching'), ['M(0)', 'S′(1)', 'M0(1)', 'Ŷ1(1)', 'M1(1)']);
+    const config = configOf('matching', set);
+    const { source, target } = await openDatasets(config);
+    const size = { width: 64, height: 32 };
+    for (let index = 0; index < source.length; index++) {
+      const { name, image } = source.entry(index);
+      const drawing = { seed: config.seed, stage: 'round-1/translate', targetSize: size };
+      const expected = matchHistograms(
+        await readImage(image, size),
+        await drawReference(target, name, drawing),
+      );
+      const file = path.join(parent, 'matching', 'translated', 'round-1', `${name}.png`);
+      assert.deepEqual((await readImage(file)).data, expected.data);
+    }
+    const html = await report('matching');
+    assert.match(html, /the histograms of their channels are matched/);
+    assert.match(html, /source images as S′\(1\), target images/);
+    await run('matching-whole', set);
+    await sameResults('matching', 'matching-whole', ['round-1/segmenter-0', 'round-1/segmenter-1']);
+  });
+
+  it('without perceptual terms F does not look at M', async () => {
+    const set = [
+      'loop={selfTrainingRounds: 0}',
+      'translation={perceptualWeight: 0, perceptualReconstructionWeight: 0}',
+    ];
+    await run('sequential', set);
+    await run('sequential-other', [...set, 'segmentation.learningRate=0.1']);
+    const one = await weights('sequential', 'source-only');
+    assert(!one.equals(await weights('sequential-other', 'source-only')));
+    await sameResults('sequential', 'sequential-other', ['round-1/translator']);
+  });
+
+  it('rare class sampling counts once a run, resumes, and draws other images', async () => {
+    const set = ['segmentation.rareClassSampling={temperature: 0.1}', 'loop.translation=none'];
+    const events = await run('rare', set, 'round-1/segmenter-0');
+    const counted = (all: readonly RunEvent[]) =>
+      all.filter((event) => event.type === 'progress' && event.task === 'class-counts').length;
+    assert.equal(counted(events), 0);
+    assert.equal(counted(await run('rare-whole', set)), 4);
+    await sameResults('rare', 'rare-whole', ['source-only', 'round-1/segmenter-0', 'round-1/segmenter-1']);
+    assert(!(await weights('rare', 'source-only')).equals(await weights('none', 'source-only')));
+
+    const { source } = await openDatasets(configOf('rare', set));
+    const kept = JSON.parse(await readFile(path.join(parent, 'rare', 'class-counts.json'), 'utf8'));
+    assert.deepEqual(await drain(countClasses(source, 10)), { counts: kept.counts, pixels: kept.pixels });
+    assert.deepEqual(kept.pixels, [2048, 2048, 2048, 2048]);
+    for (const counts of kept.counts)
+      assert.equal(
+        counts.reduce((sum: number, count: number) => sum + count, 0),
+        2048,
+      );
+  });
+
+  it('what was counted is counted again where it is missing or of other images', async () => {
+    const set = ['segmentation.rareClassSampling={}', 'loop.rounds=0'];
+    await run('counts', set);
+    const file = path.join(parent, 'counts', 'class-counts.json');
+    const before = await readFile(file);
+    for (const spoil of [() => rm(file), () => cp(path.join(parent, 'counts', 'config.yaml'), file)]) {
+      await spoil();
+      await drain(train(configOf('counts', set), { only: 'M(0)', overwrite: true }));
+      assert((await readFile(file)).equals(before));
+    }
+  });
+
+  it('augmentation resumes bit for bit', async () => {
+    const set = [
+      'segmentation.augmentation.source={scale: [0.5, 2], crop: [48, 32], colourJitter: {brightness: 0.4, hue: 0.2}, blur: 1}',
+      'segmentation.augmentation.target={scale: [1, 2]}',
+      'loop.translation=none',
+    ];
+    await run('augmented', set, 'round-1/segmenter-1');
+    await run('augmented-whole', set);
+    await sameResults('augmented', 'augmented-whole', ['source-only', 'round-1/segmenter-1']);
+    assert(!(await weights('augmented', 'source-only')).equals(await weights('none', 'source-only')));
+  });
+
+  it('a part of the labelled target images trains the upper bound, and the rest measures it', async () => {
+    const target = 'images: target/val/images, labels: target/val/labels';
+    const set = [
+      'loop.rounds=0',
+      `data.source={${target}, part: [0, 0.5]}`,
+      `data.target.val={${target}, part: [0.5, 1]}`,
+    ];
+    const events = await run('ceiling', set);
+    const config = configOf('ceiling', set);
+    const { source, validation } = await openDatasets(config);
+    assert.deepEqual([source.length, validation!.length], [1, 1]);
+    assert.notEqual(source.entry(0).name, validation!.entry(0).name);
+    const [evaluation] = events.filter((event) => event.type === 'evaluation');
+    assert.equal(evaluation!.images, 1);
+    const nothing = configOf('nothing', ['data.target.train.part=[0, 0.1]']);
+    await assert.rejects(openDatasets(nothing), {
+      message: 'data.target.train.part: expected a part with an image in it but found [0, 0.1] of 3',
+    });
+  });
+});
