@@ -1,7 +1,13 @@
 import type { ImageDataset } from './data/dataset.js';
 import { filesByName, labelsByName, requireAll } from './data/file-names.js';
-import { type ImageSize, openLabels, readImage } from './data/image-files.js';
-import { type LabelMap, type LabelMapName, labelMap as labelMapOf } from './data/label-maps.js';
+import { type ImageSize, openLabels } from './data/image-files.js';
+import type { ImageLimits } from './data/image-limits.js';
+import {
+  type LabelMap,
+  type LabelMapName,
+  type LabelTable,
+  labelMap as labelMapOf,
+} from './data/label-maps.js';
 import { DataError, InvalidArgumentError } from './errors.js';
 import { ConfusionMatrix } from './metrics.js';
 import type { Segmenter } from './models/segmenter.js';
@@ -84,7 +90,7 @@ export async function* evaluateImages(
   const labelSize = outputSize === 'label' ? 'file' : outputSize;
   const read = async (index: number) => {
     const { image, labels } = await dataset.read(index, { size: inputSize!, labelSize });
-    const others = otherSizes.map((other) => readImage(dataset.entry(index).image, other));
+    const others = otherSizes.map((other) => dataset.readImage(index, other));
     return { image, truth: labels!, others: await Promise.all(others) };
   };
   const score = new Score(options);
@@ -108,13 +114,13 @@ export async function* evaluateImages(
 }
 
 /** Where predictions and the truth lie that {@link evaluatePredictions} compares. */
-export interface PredictionFolders {
+export interface PredictionFolders extends ImageLimits {
   /** Class indices as PNGs, as `bidiseg segment` writes them, of the names and sizes of the labels. */
   predictions: string;
   /** Label PNGs. */
   labels: string;
-  /** From the ids in the label files to classes; default 'identity'. */
-  labelMap?: LabelMapName | Readonly<Record<number, number>> | LabelMap;
+  /** From the ids or colours in the label files to classes; default 'identity'. */
+  labelMap?: LabelMapName | LabelTable | LabelMap;
 }
 
 /**
@@ -132,19 +138,20 @@ export function evaluatePredictions(
 }
 
 async function* comparePredictions(
-  { predictions, labels, labelMap = 'identity' }: PredictionFolders,
+  { predictions, labels, labelMap = 'identity', ...limits }: PredictionFolders,
   options: ScoreOptions,
 ): AsyncGenerator<Progress, Evaluation> {
   const { classCount, ignoreIndex = 255, signal } = options;
-  const truths = await labelsByName(labels);
+  const map = labelMapOf(labelMap);
+  const truths = await labelsByName(labels, { colors: map.idsFrom === 'color' });
   const found = await filesByName(predictions, ['.png']);
   const names = [...truths.keys()];
   if (names.length === 0) throw new DataError(`${labels}: holds no label PNG`);
   requireAll(names, found, (missing) => `${predictions}: holds no prediction for ${missing} of ${labels}`);
-  const encoding = { classCount, ignoreIndex };
+  const encoding = { classCount, ignoreIndex, ...limits };
   const read = async (index: number) => {
     const name = names[index]!;
-    const truth = await openLabels(truths.get(name)!, { labelMap: labelMapOf(labelMap), ...encoding });
+    const truth = await openLabels(truths.get(name)!, { labelMap: map, ...encoding });
     const prediction = await openLabels(found.get(name)!, { labelMap: labelMapOf('identity'), ...encoding });
     if (truth.width !== prediction.width || truth.height !== prediction.height) {
       throw new DataError(

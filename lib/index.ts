@@ -15,6 +15,7 @@ export type { Augmentation, ColourJitter } from './data/augmentation.js';
 export * from './data/dataset.js';
 export * from './data/embedded-dataset.js';
 export * from './data/image-files.js';
+export * from './data/image-limits.js';
 export * from './data/label-maps.js';
 export * from './data/layouts.js';
 export * from './data/loader.js';

@@ -1,7 +1,7 @@
 import {
+  type ImageFile,
   type ImageSize,
   type LabelImage,
-  openImage,
   type RgbImage,
   sampleNearest,
 } from '../data/image-files.js';
@@ -23,8 +23,7 @@ export class ContactSheet {
     this.#palette = palette;
   }
 
-  async add(file: string, labels: LabelImage | undefined): Promise<void> {
-    const image = await openImage(file);
+  async add(image: ImageFile<RgbImage>, labels: LabelImage | undefined): Promise<void> {
     this.#tile ??= fitted(image, { width: SIDE, height: SIDE });
     const size = fitted(image, this.#tile);
     const row = this.#rows.at(-1)!;

@@ -136,7 +136,7 @@ async function checkPart(
       info.problems.push(sample.message);
     } else {
       count(sample, info);
-      if (shown.has(done)) await sheet?.add(dataset.entry(indices[done]!).image, sample.labels);
+      if (shown.has(done)) await sheet?.add(await dataset.openImage(indices[done]!), sample.labels);
     }
     progress.update(++done);
   }

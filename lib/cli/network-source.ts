@@ -94,8 +94,7 @@ async function configAround(weights: string): Promise<Config | null> {
 
 /** The size that a data set's images most likely all have. */
 export async function firstSize(dataset: ImageDataset): Promise<ImageSize> {
-  const { openImage } = await import('../data/image-files.js');
-  const { width, height } = await openImage(dataset.entry(0).image);
+  const { width, height } = await dataset.openImage(0);
   return { width, height };
 }
 

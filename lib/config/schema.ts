@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { type ClassSubset, LABEL_MAP_NAMES } from '../data/label-maps.js';
+import { MAX_PIXELS } from '../data/image-limits.js';
+import { type ClassSubset, LABEL_MAP_NAMES, parseLabelKeys } from '../data/label-maps.js';
 
 /*
  * The one source of every option's type, range and default. A message given to zod here is the *expected* half of an
@@ -62,15 +63,14 @@ export const scheduleSchema = z.discriminatedUnion(
   'one of poly, step, constant',
 );
 
-const LABEL_MAP = `one of ${LABEL_MAP_NAMES.join(', ')}, or a table of label id (0 to 65535): class index`;
+const LABEL_MAP = `one of ${LABEL_MAP_NAMES.join(', ')}, or a table of label id (0 to 65535) or colour (R G B): class index`;
 
 const labelMapSchema = z.union(
   [
     choice(...LABEL_MAP_NAMES),
-    z.record(z.string().regex(/^\d{1,5}$/), integer(0, 255), LABEL_MAP).refine((map) => {
-      const ids = Object.keys(map).map(Number);
-      return ids.length > 0 && ids.every((id) => id <= 0xffff);
-    }, LABEL_MAP),
+    z
+      .record(z.string(), integer(0, 255), LABEL_MAP)
+      .refine((map) => parseLabelKeys(Object.keys(map)) !== undefined, LABEL_MAP),
   ],
   LABEL_MAP,
 );
@@ -97,7 +97,7 @@ const labelledImages = () =>
     labels: text('a folder of label maps').nullable().default(null),
     /** In place of the two folders: a text file with a line "image label" for each pair, relative to `data.root`. */
     list: text('a list file').nullable().default(null),
-    /** From the ids stored in the label files to class indices. */
+    /** From the ids or colours stored in the label files to class indices. */
     labelMap: labelMapSchema.default('identity'),
     /** null: all of them. */
     part: part(),
@@ -144,6 +144,8 @@ const dataSchema = section({
   palette: z.array(colour, 'a list of colours [red, green, blue]').nullable().default(null),
   /** The class index that means "no label". */
   ignoreIndex: integer(0, 255).default(255),
+  /** An image or label map of more pixels is an error, before any of them is decoded. */
+  maxPixels: integer(1, 2 ** 32).default(MAX_PIXELS),
   /** The classes that means of evaluation are taken over: names, or a part of Cityscapes' classes. null: all. */
   meanClasses: z
     .union([choice(...CLASS_SUBSET_NAMES), z.array(text('a class name')).min(1)], MEAN_CLASSES)

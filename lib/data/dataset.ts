@@ -1,19 +1,23 @@
-import { readFile } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { stat } from 'node:fs/promises';
+import { dirname, relative, resolve, sep } from 'node:path';
 import { DataError, InvalidArgumentError } from '../errors.js';
+import { readRegularFile } from '../io/regular-file.js';
 import { checkInteger, checkString, invalidArgument } from '../validate.js';
 import { duplicateName, filesByName, labelsByName, nameOf, requireAll } from './file-names.js';
 import {
   IMAGE_EXTENSIONS,
+  type ImageFile,
   type ImageSize,
   type LabelEncoding,
   type LabelImage,
   openImage,
   openLabels,
   type RgbImage,
+  readImage,
   type View,
 } from './image-files.js';
-import { type LabelMap, type LabelMapName, labelMap } from './label-maps.js';
+import type { ImageLimits } from './image-limits.js';
+import { type LabelMap, type LabelMapName, type LabelTable, labelMap } from './label-maps.js';
 
 /** One image of a data set and, where it has one, its label map. */
 export interface DatasetEntry {
@@ -29,8 +33,8 @@ export interface DatasetEntry {
 
 /** How label files are to be understood. */
 export interface LabelOptions {
-  /** Ids in the files to classes; default 'identity', the files hold class indices. */
-  labelMap?: LabelMapName | Readonly<Record<number, number>> | LabelMap;
+  /** Ids or colours in the files to classes; default 'identity', the files hold class indices. */
+  labelMap?: LabelMapName | LabelTable | LabelMap;
   /** Number of classes, 1–256; default: as many as the label map can give, 256 for 'identity'. */
   classCount?: number;
   /** Value of pixels that belong to no class, 0–255; default 255. */
@@ -65,23 +69,30 @@ type Labels = LabelEncoding & { sameSize: boolean };
 export class ImageDataset {
   readonly #entries: readonly DatasetEntry[];
   readonly #labels: Labels | undefined;
+  readonly #limits: ImageLimits;
 
-  private constructor(entries: readonly DatasetEntry[], labels: Labels | undefined) {
+  private constructor(
+    entries: readonly DatasetEntry[],
+    labels: Labels | undefined,
+    { maxPixels }: ImageLimits,
+  ) {
     this.#entries = entries;
     this.#labels = labels;
+    this.#limits = maxPixels === undefined ? {} : { maxPixels };
   }
 
   /**
    * All images (PNG, JPEG, WebP, TIFF) of a folder and its subfolders, in the order of their names. With
    * `labels`, each image needs the PNG of the same base name somewhere in that folder, or as Cityscapes has it,
-   * FRAME_gtFine_labelIds.png for FRAME_leftImg8bit.png; label files that belong to no image are left alone.
+   * FRAME_gtFine_labelIds.png (with a label map of colours FRAME_gtFine_color.png) for FRAME_leftImg8bit.png; label
+   * files that belong to no image are left alone.
    *
    * @throws {DataError} when a folder is missing or holds no image, a label file is missing, or a base name
    *   stands twice
    * @throws {InvalidArgumentError} when the label map does not fit the class count
    */
   static async fromFolder(
-    options: { images: string; labels?: string } & LabelOptions,
+    options: { images: string; labels?: string } & LabelOptions & ImageLimits,
   ): Promise<ImageDataset> {
     const folder = checkString('images', options.images);
     const images = await filesByName(folder, IMAGE_EXTENSIONS);
@@ -91,10 +102,11 @@ export class ImageDataset {
       );
     }
     const entries = [...images].map(([name, image]): DatasetEntry => ({ name, image }));
-    if (options.labels === undefined) return new ImageDataset(entries, undefined);
+    if (options.labels === undefined) return new ImageDataset(entries, undefined, options);
 
     const labelFolder = checkString('labels', options.labels);
-    const labels = await labelsByName(labelFolder);
+    const encoding = resolveLabels(options);
+    const labels = await labelsByName(labelFolder, { colors: encoding.labelMap.idsFrom === 'color' });
     requireAll(
       [...images.keys()],
       labels,
@@ -102,38 +114,50 @@ export class ImageDataset {
     );
     return new ImageDataset(
       entries.map((entry): DatasetEntry => ({ ...entry, label: labels.get(entry.name)! })),
-      resolveLabels(options),
+      encoding,
+      options,
     );
   }
 
   /**
-   * The images of a text file with one line per image: `image` or `image label`, relative to `root`. Empty lines
-   * and lines that start with `#` do not count. Either every line has a label or none has. The order is kept.
+   * The images of a text file with one line per image: `image` or `image label`, relative to `root`. A path with spaces
+   * stands in double quotes. Empty lines and lines that start with `#` do not count. Either every line has a label or
+   * none has. The order is kept.
    *
-   * @param options.list the text file, UTF-8
-   * @param options.root folder the paths start from; default: the list's own folder
-   * @throws {DataError} when the list is unreadable, empty or malformed, or a base name stands twice; files that
-   *   are missing are found out when read
+   * @param options.list the text file, UTF-8, at most 256 MiB
+   * @param options.root folder the paths start from, and which none may lead out of; default: the list's own folder.
+   *   Symbolic links below it are followed
+   * @throws {DataError} when the list is unreadable, empty or malformed, a base name stands twice, or a file is missing
    * @throws {InvalidArgumentError} when the label map does not fit the class count
    */
-  static async fromList(options: { list: string; root?: string } & LabelOptions): Promise<ImageDataset> {
+  static async fromList(
+    options: { list: string; root?: string } & LabelOptions & ImageLimits,
+  ): Promise<ImageDataset> {
     const list = checkString('list', options.list);
-    const root = options.root ?? dirname(list);
+    const root = resolve(options.root ?? dirname(list));
     const entries = new Map<string, DatasetEntry>();
-    const lines = (await readText(list)).split(/\r?\n/);
-    for (const [index, line] of lines.entries()) {
+    const files: { file: string; place: string }[] = [];
+    for (const [index, line] of (await readList(list)).entries()) {
       const place = `${list}, line ${index + 1}`;
       const text = line.trim();
       if (text === '' || text.startsWith('#')) continue;
-      const [image, label, ...rest] = text.split(/\s+/);
-      if (rest.length > 0) {
-        throw new DataError(`${place}: found ${rest.length + 2} fields, expected 'image' or 'image label'`);
+      const paths = fieldsOf(text);
+      if (!paths || paths.length > 2) {
+        throw new DataError(
+          `${place}: found ${paths ? `${paths.length} fields` : 'no fields'}, expected 'image' or 'image label' (a path with spaces in double quotes)`,
+        );
       }
+      const [image, label] = paths.map((path) => below(root, path, place));
       const entry: DatasetEntry = {
         name: nameOf(image!),
-        image: resolve(root, image!),
-        ...(label !== undefined && { label: resolve(root, label) }),
+        image: image!,
+        ...(label !== undefined && { label }),
       };
+      if (entry.name.startsWith('.')) {
+        throw new DataError(
+          `${place}: found the hidden file ${image}, expected a name that starts without a dot`,
+        );
+      }
       const twin = entries.get(entry.name);
       if (twin) throw duplicateName(place, entry.name, twin.image, entry.image);
       const [first] = entries.values();
@@ -144,12 +168,15 @@ export class ImageDataset {
         );
       }
       entries.set(entry.name, entry);
+      for (const file of [entry.image, entry.label]) if (file !== undefined) files.push({ file, place });
     }
     const [first] = entries.values();
     if (!first) throw new DataError(`${list}: lists no image, expected lines 'image' or 'image label'`);
+    await requireFiles(files);
     return new ImageDataset(
       [...entries.values()],
       first.label === undefined ? undefined : resolveLabels(options),
+      options,
     );
   }
 
@@ -179,14 +206,14 @@ export class ImageDataset {
   async read(index: number, options: ReadOptions = {}): Promise<Sample> {
     const { name, image: imageFile, label } = this.entry(index);
     const { labelSize, ...view } = options;
-    const image = await openImage(imageFile);
+    const image = await openImage(imageFile, this.#limits);
     checkCrop(view, image, imageFile);
     if (label === undefined || this.#labels === undefined) return { name, image: await image.decode(view) };
 
     if (labelSize !== undefined && view.crop) {
       throw invalidArgument('labelSize', 'undefined where a crop is given', labelSize);
     }
-    const labels = await openLabels(label, this.#labels);
+    const labels = await openLabels(label, { ...this.#labels, ...this.#limits });
     if (this.#labels.sameSize && (labels.width !== image.width || labels.height !== image.height)) {
       throw new DataError(
         `${label}: found labels of ${sizeText(labels)}, expected ${sizeText(image)} as ${imageFile}`,
@@ -208,7 +235,17 @@ export class ImageDataset {
     if (label === undefined || this.#labels === undefined) {
       throw new InvalidArgumentError(`Expected a data set with labels but ${name} has none`);
     }
-    return (await openLabels(label, this.#labels)).decode();
+    return (await openLabels(label, { ...this.#labels, ...this.#limits })).decode();
+  }
+
+  /** Reads the header of image `index` alone, as {@link openImage} does. */
+  openImage(index: number): Promise<ImageFile<RgbImage>> {
+    return openImage(this.entry(index).image, this.#limits);
+  }
+
+  /** Reads image `index` without its labels, as {@link readImage} does. */
+  readImage(index: number, size?: ImageSize): Promise<RgbImage> {
+    return readImage(this.entry(index).image, size, this.#limits);
   }
 
   /** The images at `indices`, in that order. */
@@ -216,6 +253,7 @@ export class ImageDataset {
     return new ImageDataset(
       indices.map((index) => this.entry(index)),
       this.#labels,
+      this.#limits,
     );
   }
 
@@ -231,7 +269,7 @@ export class ImageDataset {
       const label = labels.get(name);
       return label === undefined ? [] : [{ name, image, label }];
     });
-    return new ImageDataset(entries, resolveLabels({ sameSize: false, ...options }));
+    return new ImageDataset(entries, resolveLabels({ sameSize: false, ...options }), this.#limits);
   }
 
   /**
@@ -247,6 +285,7 @@ export class ImageDataset {
     return new ImageDataset(
       this.#entries.map((entry): DatasetEntry => ({ ...entry, image: images.get(entry.name)! })),
       this.#labels && { ...this.#labels, sameSize: false },
+      this.#limits,
     );
   }
 }
@@ -277,10 +316,49 @@ function sizeText({ width, height }: ImageSize): string {
   return `${width}×${height}`;
 }
 
-async function readText(file: string): Promise<string> {
+/** Room for a few million images. */
+const MAX_LIST_BYTES = 2 ** 28;
+
+/** The lines of a list. */
+async function readList(file: string): Promise<string[]> {
+  const bytes = await readRegularFile(file, MAX_LIST_BYTES);
   try {
-    return await readFile(file, 'utf8');
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes).split(/\r?\n/);
   } catch (error) {
-    throw new DataError(`${file}: cannot be read: ${(error as Error).message}`, { cause: error });
+    throw new DataError(`${file}: is not UTF-8, expected lines of text`, { cause: error });
   }
+}
+
+/** Twice the longest path of Linux, and more. */
+const MAX_LINE_LENGTH = 2 ** 14;
+
+/** The paths on a line; undefined where a quote is left open or stands within a path, or no path can be as long. */
+function fieldsOf(line: string): string[] | undefined {
+  if (line.length > MAX_LINE_LENGTH) return undefined;
+  if (!/^(("[^"]+"|[^\s"]+)(\s+|$))+$/.test(line)) return undefined;
+  return line.match(/"[^"]+"|[^\s"]+/g)!.map((field) => field.replaceAll('"', ''));
+}
+
+/** The path, absolute. A list is data: it must not reach files beyond the folder that it is for. */
+function below(root: string, path: string, place: string): string {
+  const file = resolve(root, path);
+  const [first] = relative(root, file).split(sep);
+  if (first !== '..' && first !== '') return file;
+  throw new DataError(
+    `${place}: found ${path}, which leads out of ${root}; expected a path below it (set the root to a folder that holds all of them)`,
+  );
+}
+
+/** What is missing is better found out now than hours into a training. */
+async function requireFiles(files: readonly { file: string; place: string }[]): Promise<void> {
+  const areThere = await Promise.all(
+    files.map(({ file }) =>
+      stat(file).then(
+        (info) => info.isFile(),
+        () => false,
+      ),
+    ),
+  );
+  const missing = files[areThere.indexOf(false)];
+  if (missing) throw new DataError(`${missing.place}: there is no file ${missing.file}`);
 }

@@ -4,6 +4,9 @@ import { DataError } from '../errors.js';
 
 /** Cityscapes: FRAME_leftImg8bit.png is the image of a frame, FRAME_gtFine_labelIds.png its labels. */
 const CITYSCAPES_ENDING = /_(leftImg8bit|gt(Fine|Coarse)_labelIds)$/;
+const CITYSCAPES_LABELS = /_labelIds$/i;
+/** FRAME_gtFine_color.png holds the same in colours. */
+const CITYSCAPES_COLORS = /_gt(Fine|Coarse)_color$/;
 
 /** What an image and the files that belong to it have in common: the base name, without Cityscapes' endings. */
 export function nameOf(file: string): string {
@@ -34,10 +37,21 @@ export async function filesByName(
   return byName;
 }
 
-/** The label maps of a folder and its subfolders by name; of Cityscapes' PNGs those with label ids. */
-export async function labelsByName(folder: string): Promise<Map<string, string>> {
+/** The label maps of a folder and its subfolders by name; of Cityscapes' PNGs those with label ids, or with colours. */
+export async function labelsByName(
+  folder: string,
+  { colors = false }: { colors?: boolean } = {},
+): Promise<Map<string, string>> {
   const files = await filesByName(folder, ['.png']);
-  const withEnding = new Map([...files].filter(([, file]) => /_labelIds\.png$/i.test(file)));
+  const ending = colors ? CITYSCAPES_COLORS : CITYSCAPES_LABELS;
+  const withEnding = new Map<string, string>();
+  for (const [longName, file] of files) {
+    if (!ending.test(basename(file, extname(file)))) continue;
+    const name = longName.replace(CITYSCAPES_COLORS, '');
+    const twin = withEnding.get(name);
+    if (twin !== undefined) throw duplicateName(folder, name, twin, file);
+    withEnding.set(name, file);
+  }
   return withEnding.size > 0 ? withEnding : files;
 }
 

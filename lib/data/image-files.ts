@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto';
-import { type FileHandle, open, readFile, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import sharp, { type Sharp } from 'sharp';
 import { DataError } from '../errors.js';
+import { readRegularFile } from '../io/regular-file.js';
 import { checkInteger, invalidArgument } from '../validate.js';
-import { type LabelMap, UNKNOWN_ID } from './label-maps.js';
+import { type ImageLimits, MAX_PIXELS } from './image-limits.js';
+import { colorText, type LabelMap, UNKNOWN_ID } from './label-maps.js';
 
 /** Width and height in pixels. */
 export interface ImageSize {
@@ -56,51 +58,80 @@ export interface ImageFile<Pixels> extends ImageSize {
   decode(view?: View): Promise<Pixels>;
 }
 
-/** Larger images are refused: decoded, they would take more than 384 MB each. */
-const MAX_PIXELS = 2 ** 27;
+/** A PNG of 16-bit RGBA, not compressed at all, takes 8 bytes a pixel; the rest is for what else files carry. */
+const MAX_BYTES_PER_PIXEL = 8;
+const MAX_OTHER_BYTES = 2 ** 26;
 
 /** About a millisecond's work. */
 const LOOKUPS_AT_ONCE = 2 ** 19;
 
-/** File name endings of the images that can be read, lower case. */
+/** File name endings of the images that are looked for, lower case. */
 export const IMAGE_EXTENSIONS: readonly string[] = ['.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff'];
 
+/** How PNG, JPEG and TIFF files begin; a WebP does with these four letters, a length and another four. */
+const SIGNATURES = ['\x89PNG\r\n\x1a\n', '\xff\xd8\xff', 'II*\0', 'MM\0*', 'II+\0', 'MM\0+'];
+const WEBP_SIGNATURE = ['RIFF', 'WEBP'] as const;
+const SIGNATURE_BYTES = 12;
+
 /**
- * Reads an image as 8-bit sRGB; greyscale, alpha, 16-bit and CMYK are converted. Resizing is bicubic (Catmull-Rom,
- * a = −½), with the kernel widened where it shrinks, as Pillow's BICUBIC. An orientation tag (EXIF) is ignored,
- * since label maps are drawn on the pixels as they are stored.
+ * Reads an image as 8-bit RGB: what Pillow's `convert('RGB')` gives, which is what published models saw. Which of PNG,
+ * JPEG, WebP and TIFF it is, its content decides, not its name.
+ *
+ * - greyscale is repeated, a palette replaced by its colours; of 16 bits the higher 8 are kept, of greyscale too
+ * - alpha is dropped, not composited: the colours are as they are stored
+ * - CMYK is (1 − C)(1 − K), (1 − M)(1 − K), (1 − Y)(1 − K)
+ * - colour profiles and gamma are ignored, and so is an orientation tag (EXIF): label maps are drawn on the pixels as
+ *   they are stored, and have no such tag that could turn them along
+ * - of several frames or pages the first is read
+ *
+ * Resizing is bicubic (Catmull-Rom, a = −½), with the kernel widened where it shrinks, as Pillow's BICUBIC.
  *
  * @param size default: the image's own
- * @throws {DataError} when the file is missing, unreadable, corrupt, truncated or too large
+ * @throws {DataError} when the file is missing, unreadable, corrupt, truncated, too large or of another kind
  */
-export async function readImage(file: string, size?: ImageSize): Promise<RgbImage> {
-  return (await openImage(file)).decode(size && { size });
+export async function readImage(file: string, size?: ImageSize, limits?: ImageLimits): Promise<RgbImage> {
+  return (await openImage(file, limits)).decode(size && { size });
 }
 
 /**
- * Reads a label map from a PNG: greyscale of any depth up to 16 bits, a palette image (its indices, not its
- * colours), or for 'synthia' the first channel of 16-bit RGB. Resizing takes the nearest pixel.
+ * Reads a label map from a PNG: greyscale of any depth up to 16 bits, a palette image (its indices, not its colours,
+ * which are for looks), for 'synthia' the first channel of 16-bit RGB, or for a label map of colours 8-bit RGB, RGBA
+ * or a palette image. Resizing takes the nearest pixel.
  *
- * @throws {DataError} when the file is missing, broken, of another kind, or holds an id that the map does not
- *   know; the message names the file, the id, its place and what was expected
+ * @throws {DataError} when the file is missing, broken, too large, of another kind, or holds an id or a colour that the
+ *   map does not know; the message names the file, the id, its place and what was expected
  */
 export async function readLabels(
   file: string,
-  options: LabelEncoding & { size?: ImageSize },
+  options: LabelEncoding & ImageLimits & { size?: ImageSize },
 ): Promise<LabelImage> {
   return (await openLabels(file, options)).decode(options.size && { size: options.size });
 }
 
 /** Reads an image's header; see {@link readImage} for conversions and errors. */
-export async function openImage(file: string): Promise<ImageFile<RgbImage>> {
-  const bytes = await readBytes(file);
-  const { width, height } = await readHeader(file, bytes);
+export async function openImage(file: string, limits: ImageLimits = {}): Promise<ImageFile<RgbImage>> {
+  const bytes = await readBytes(file, limits);
+  const { width, height, space, depth, hasAlpha } = await readHeader(file, bytes, limits);
+  if (!SAMPLES[space]?.includes(depth)) {
+    throw new DataError(
+      `${file}: found samples of type ${depth} in the colour space '${space}', expected 8 or 16 bits of grey or RGB, or 8 of CMYK`,
+    );
+  }
+
+  /** Only what can go straight from the decoder to a resizer: that of images with alpha weighs colours by it. */
+  async function decodeRgb(): Promise<Sharp> {
+    const source = decoder(bytes, limits);
+    if (space === 'cmyk') return explainFailure(file, cmykToRgb(source));
+    const rgb = source.toColourspace('srgb');
+    return hasAlpha ? explainFailure(file, rawBuffer(rgb.removeAlpha())) : rgb;
+  }
+
   return {
     file,
     width,
     height,
     async decode({ size = { width, height }, crop, flip = false } = {}) {
-      let pipeline = decoder(bytes).removeAlpha().toColourspace('srgb');
+      let pipeline = await decodeRgb();
       if (size.width > width || size.height > height) {
         pipeline = await explainFailure(file, enlarge(pipeline, { width, height }, size));
       }
@@ -120,31 +151,38 @@ export async function openImage(file: string): Promise<ImageFile<RgbImage>> {
 }
 
 /** Reads a label map's header; see {@link readLabels} for conversions and errors. */
-export async function openLabels(file: string, encoding: LabelEncoding): Promise<ImageFile<LabelImage>> {
-  const { labelMap, classCount, ignoreIndex } = encoding;
+export async function openLabels(
+  file: string,
+  options: LabelEncoding & ImageLimits,
+): Promise<ImageFile<LabelImage>> {
+  const { labelMap, classCount, ignoreIndex } = options;
+  const { idsFrom } = labelMap;
   const table = labelMap.table(classCount, ignoreIndex);
-  const { png, kind, bitDepth, indexScale } = asSamples(file, await readBytes(file));
-  const expected = labelMap.firstOfThreeChannels
-    ? 'a 16-bit RGB PNG with the label id in its first channel'
-    : 'a PNG with one channel (greyscale or palette) that holds the label id';
-  const fits = labelMap.firstOfThreeChannels ? kind === 'RGB' && bitDepth === 16 : kind === 'greyscale';
-  if (!fits) {
+  const bytes = await readBytes(file, options);
+  const { png, kind, bitDepth, indexScale } = asSamples(file, bytes, { keepColors: idsFrom === 'color' });
+  const { fits, expected } = LABEL_PNGS[idsFrom];
+  if (!fits(kind, bitDepth)) {
     throw new DataError(
       `${file}: found a ${bitDepth}-bit ${kind} PNG, but the label map '${labelMap.name}' expects ${expected}`,
     );
   }
-  const { width, height } = await readHeader(file, png);
+  const { width, height } = await readHeader(file, png, options);
 
-  async function decodeIds(): Promise<Uint8Array | Uint16Array> {
-    const pipeline = decoder(png);
+  async function decodeIds(): Promise<ArrayLike<number>> {
+    const pipeline = decoder(png, options);
+    if (idsFrom === 'color') {
+      const rgb = await explainFailure(file, pipeline.removeAlpha().toColourspace('srgb').raw().toBuffer());
+      return packColors(rgb);
+    }
     if (bitDepth < 16) {
       const data = await explainFailure(file, pipeline.toColourspace('b-w').raw().toBuffer());
       // The decoder stretches samples of 1, 2 and 4 bits over 0–255: grey levels should be, indices not.
       return indexScale === 1 ? data : data.map((sample) => sample / indexScale);
     }
-    const deep = labelMap.firstOfThreeChannels
-      ? pipeline.toColourspace('rgb16').extractChannel(0)
-      : pipeline.toColourspace('grey16');
+    const deep =
+      idsFrom === 'first-channel'
+        ? pipeline.toColourspace('rgb16').extractChannel(0)
+        : pipeline.toColourspace('grey16');
     const data = plainBytes(await explainFailure(file, deep.raw({ depth: 'ushort' }).toBuffer()));
     return new Uint16Array(data.buffer, data.byteOffset, data.byteLength / 2);
   }
@@ -162,7 +200,7 @@ export async function openLabels(file: string, encoding: LabelEncoding): Promise
         const end = Math.min(start + LOOKUPS_AT_ONCE, ids.length);
         for (let index = start; index < end; index++) {
           const classIndex = table[ids[index]!]!;
-          if (classIndex === UNKNOWN_ID) throw unknownId(file, ids[index]!, index, width, encoding);
+          if (classIndex === UNKNOWN_ID) throw unknownId(file, ids[index]!, index, width, options);
           classes[index] = classIndex;
         }
         await nextTurn();
@@ -286,24 +324,71 @@ function nearest(position: number, from: number, to: number): number {
   return Math.floor(((position + 0.5) * from) / to);
 }
 
-function decoder(bytes: Uint8Array): Sharp {
-  return sharp(bytes, { failOn: 'error', limitInputPixels: MAX_PIXELS });
+function decoder(bytes: Uint8Array, { maxPixels = MAX_PIXELS }: ImageLimits): Sharp {
+  return sharp(bytes, { failOn: 'error', limitInputPixels: maxPixels, ignoreIcc: true });
 }
 
-async function readBytes(file: string): Promise<Buffer> {
-  const bytes = await readFile(file).catch((error: Error) => {
-    throw new DataError(`${file}: cannot be read: ${error.message}`, { cause: error });
-  });
+/** The types of samples that are read in each colour space. */
+const SAMPLES: Record<string, readonly string[]> = {
+  'b-w': ['uchar'],
+  grey16: ['ushort'],
+  srgb: ['uchar'],
+  rgb16: ['ushort'],
+  cmyk: ['uchar'],
+};
+
+/** The formula of Pillow: what would be more exact takes a profile, and the ones of files are ignored. */
+async function cmykToRgb(pipeline: Sharp): Promise<Sharp> {
+  const cmyk = pipeline.pipelineColourspace('cmyk').toColourspace('cmyk').raw();
+  const { data, info } = await cmyk.toBuffer({ resolveWithObject: true });
+  const { width, height } = info;
+  const rgb = new Uint8Array(3 * width * height);
+  for (let start = 0; start < width * height; start += LOOKUPS_AT_ONCE) {
+    const end = Math.min(start + LOOKUPS_AT_ONCE, width * height);
+    for (let pixel = start; pixel < end; pixel++) {
+      const white = 255 - data[4 * pixel + 3]!;
+      for (let channel = 0; channel < 3; channel++) {
+        rgb[3 * pixel + channel] = Math.round(((255 - data[4 * pixel + channel]!) * white) / 255);
+      }
+    }
+    await nextTurn();
+  }
+  return sharp(rgb, { raw: { width, height, channels: 3 } });
+}
+
+/** R · 2¹⁶ + G · 2⁸ + B of each pixel, as tables of label maps of colours have it. */
+function packColors(rgb: Uint8Array): Uint32Array {
+  const colors = new Uint32Array(rgb.length / 3);
+  for (let pixel = 0, at = 0; pixel < colors.length; pixel++, at += 3) {
+    colors[pixel] = (rgb[at]! << 16) | (rgb[at + 1]! << 8) | rgb[at + 2]!;
+  }
+  return colors;
+}
+
+async function readBytes(file: string, { maxPixels = MAX_PIXELS }: ImageLimits): Promise<Buffer> {
+  checkInteger('maxPixels', maxPixels, 1, 2 ** 32);
+  const bytes = await readRegularFile(file, MAX_BYTES_PER_PIXEL * maxPixels + MAX_OTHER_BYTES);
   if (bytes.length === 0) throw new DataError(`${file}: the file is empty; expected an image`);
+  const start = bytes.toString('latin1', 0, SIGNATURE_BYTES);
+  const isWebp = start.startsWith(WEBP_SIGNATURE[0]) && start.endsWith(WEBP_SIGNATURE[1]);
+  // Whatever else the decoders know, SVG among it, does not get as far as them.
+  if (!isWebp && !SIGNATURES.some((signature) => start.startsWith(signature))) {
+    throw new DataError(`${file}: begins like no PNG, JPEG, WebP or TIFF; expected one of these`);
+  }
   return bytes;
 }
 
-async function readHeader(file: string, bytes: Uint8Array): Promise<ImageSize> {
-  const { width, height } = await explainFailure(file, decoder(bytes).metadata());
-  if (width * height > MAX_PIXELS) {
-    throw new DataError(`${file}: found ${width}×${height} pixels, expected at most ${MAX_PIXELS}`);
+type Header = ImageSize & { space: string; depth: string; hasAlpha: boolean };
+
+async function readHeader(file: string, bytes: Uint8Array, limits: ImageLimits): Promise<Header> {
+  const { maxPixels = MAX_PIXELS } = limits;
+  // Without the limit, which would keep the size from the message; nothing is decoded here.
+  const header = decoder(bytes, { maxPixels: Number.MAX_SAFE_INTEGER }).metadata();
+  const { width, height, space, depth, hasAlpha } = await explainFailure(file, header);
+  if (width * height > maxPixels) {
+    throw new DataError(`${file}: found ${width}×${height} pixels, expected at most ${maxPixels}`);
   }
-  return { width, height };
+  return { width, height, space, depth, hasAlpha };
 }
 
 async function explainFailure<T>(file: string, decoding: Promise<T>): Promise<T> {
@@ -326,11 +411,16 @@ function unknownId(
   encoding: LabelEncoding,
 ): DataError {
   const { labelMap, classCount, ignoreIndex } = encoding;
+  const place = `column ${index % width}, row ${Math.floor(index / width)}`;
+  if (labelMap.idsFrom === 'color') {
+    return new DataError(
+      `${file}: found the colour ${colorText(id)} at ${place}, expected a colour of the label map '${labelMap.name}'`,
+    );
+  }
   const expected =
     labelMap.name === 'identity'
       ? `a class index 0–${classCount - 1}`
       : `an id of the label map '${labelMap.name}'`;
-  const place = `column ${index % width}, row ${Math.floor(index / width)}`;
   return new DataError(
     `${file}: found label id ${id} at ${place}, expected ${expected} or ${ignoreIndex} (ignore)`,
   );
@@ -384,6 +474,25 @@ function pngChunk(type: string, data: Uint8Array): Buffer {
   return chunk;
 }
 
+/** The kinds of PNG that labels can be read from, and what to say of others. */
+const LABEL_PNGS: Record<
+  LabelMap['idsFrom'],
+  { fits: (kind: string, bitDepth: number) => boolean; expected: string }
+> = {
+  'one-channel': {
+    fits: (kind) => kind === 'greyscale',
+    expected: 'a PNG with one channel (greyscale or palette) that holds the label id',
+  },
+  'first-channel': {
+    fits: (kind, bitDepth) => kind === 'RGB' && bitDepth === 16,
+    expected: 'a 16-bit RGB PNG with the label id in its first channel',
+  },
+  color: {
+    fits: (kind, bitDepth) => ['RGB', 'RGB with alpha', 'palette'].includes(kind) && bitDepth <= 8,
+    expected: 'an 8-bit RGB, RGBA or palette PNG that holds colours',
+  },
+};
+
 interface PngSamples {
   png: Buffer;
   kind: string;
@@ -394,12 +503,13 @@ interface PngSamples {
 
 /**
  * A PNG reduced to its samples: header, compressed data and end, nothing that could make a decoder convert
- * colours. A palette image becomes a greyscale one, since decoders replace indices by colours.
+ * colours. A palette image becomes a greyscale one, since decoders replace indices by colours; unless these are kept.
  */
-function asSamples(file: string, bytes: Buffer): PngSamples {
+function asSamples(file: string, bytes: Buffer, { keepColors }: { keepColors: boolean }): PngSamples {
   if (!bytes.subarray(0, 8).equals(PNG_SIGNATURE)) {
     throw new DataError(`${file}: not a PNG; expected label maps as PNG`);
   }
+  const kept = ['IHDR', 'IDAT', 'IEND', ...(keepColors ? ['PLTE'] : [])];
   const chunks: Buffer[] = [PNG_SIGNATURE];
   let kind = '';
   let bitDepth = 0;
@@ -416,7 +526,7 @@ function asSamples(file: string, bytes: Buffer): PngSamples {
     if (type === 'IHDR') {
       bitDepth = chunk[16]!;
       kind = COLOR_KINDS[chunk[17]!] ?? 'unknown';
-      if (kind === 'palette') {
+      if (kind === 'palette' && !keepColors) {
         kind = 'greyscale';
         indexScale = 255 / (2 ** bitDepth - 1);
         const header = Buffer.from(chunk.subarray(8, -4));
@@ -424,7 +534,7 @@ function asSamples(file: string, bytes: Buffer): PngSamples {
         chunk = pngChunk('IHDR', header);
       }
     }
-    if (type === 'IHDR' || type === 'IDAT' || type === 'IEND') chunks.push(chunk);
+    if (kept.includes(type)) chunks.push(chunk);
     start = end;
   }
   return { png: Buffer.concat(chunks), kind, bitDepth, indexScale };

@@ -99,15 +99,21 @@ const SYNTHIA_TRAIN_IDS = [
 export const LABEL_MAP_NAMES = ['identity', 'cityscapes', 'gta5', 'synthia', 'camvid'] as const;
 export type LabelMapName = (typeof LABEL_MAP_NAMES)[number];
 
-/** In a table of {@link LabelMap.table}: an id that the map does not know. */
+/** In a table of {@link LabelMap.table}: an id or colour that the map does not know. */
 export const UNKNOWN_ID = 0xffff;
 
-/** How the ids that stand in label files become class indices. Make one with {@link labelMap}. */
+/** Class of each label id 0–65535, such as `{ 7: 0 }`, or of each colour, such as `{ '128 64 128': 0 }`. */
+export type LabelTable = Readonly<Record<number, number>> | Readonly<Record<string, number>>;
+
+/** How the ids or colours that stand in label files become class indices. Make one with {@link labelMap}. */
 export class LabelMap {
   /** What error messages call it. */
   readonly name: string;
-  /** Whether files are 16-bit RGB with the id in the first channel (SYNTHIA) instead of one channel. */
-  readonly firstOfThreeChannels: boolean;
+  /**
+   * Where files have the id: in their only channel, in the first channel of 16-bit RGB (SYNTHIA), or the colour is the
+   * id, as R · 2¹⁶ + G · 2⁸ + B.
+   */
+  readonly idsFrom: 'one-channel' | 'first-channel' | 'color';
   /** The smallest class count that holds every class this map can give; 256 for the identity. */
   readonly classCount: number;
   readonly #classes: ReadonlyMap<number, number> | 'identity';
@@ -117,23 +123,24 @@ export class LabelMap {
   /**
    * @param options.classes class index of each known id; 'identity': every id is its own class
    * @param options.othersIgnored whether ids without a class mean "ignore"; otherwise they are unknown
+   * @param options.idsFrom default 'one-channel'
    */
   constructor(options: {
     name: string;
     classes: ReadonlyMap<number, number> | 'identity';
     othersIgnored: boolean;
-    firstOfThreeChannels?: boolean;
+    idsFrom?: LabelMap['idsFrom'];
   }) {
     this.name = options.name;
-    this.firstOfThreeChannels = options.firstOfThreeChannels ?? false;
+    this.idsFrom = options.idsFrom ?? 'one-channel';
     this.#classes = options.classes;
     this.#othersIgnored = options.othersIgnored;
     this.classCount = options.classes === 'identity' ? 256 : Math.max(...options.classes.values()) + 1;
   }
 
   /**
-   * The lookup table for every 16-bit id: a class below `classCount`, or `ignoreIndex`, or {@link UNKNOWN_ID}.
-   * The ignore index itself always stays what it is, unless the map gives that id a class.
+   * The lookup table for every 16-bit id, or every colour: a class below `classCount`, or `ignoreIndex`, or
+   * {@link UNKNOWN_ID}. As an id, the ignore index always stays what it is, unless the map gives that id a class.
    *
    * @throws {InvalidArgumentError} when the map gives classes beyond `classCount`, other than the ignore index
    */
@@ -151,8 +158,10 @@ export class LabelMap {
     const key = classCount * 256 + ignoreIndex;
     let table = this.#tables.get(key);
     if (!table) {
-      table = new Uint16Array(65536).fill(this.#othersIgnored ? ignoreIndex : UNKNOWN_ID);
-      table[ignoreIndex] = ignoreIndex;
+      const isOfColors = this.idsFrom === 'color';
+      const size = isOfColors ? 2 ** 24 : 2 ** 16;
+      table = new Uint16Array(size).fill(this.#othersIgnored ? ignoreIndex : UNKNOWN_ID);
+      if (!isOfColors) table[ignoreIndex] = ignoreIndex;
       if (this.#classes === 'identity') {
         for (let id = 0; id < classCount; id++) table[id] = id;
       } else {
@@ -180,7 +189,7 @@ const named: Record<LabelMapName, LabelMap> = {
     name: 'synthia',
     classes: new Map(SYNTHIA_TRAIN_IDS),
     othersIgnored: true,
-    firstOfThreeChannels: true,
+    idsFrom: 'first-channel',
   }),
   camvid: new LabelMap({
     name: 'camvid',
@@ -190,30 +199,66 @@ const named: Record<LabelMapName, LabelMap> = {
 };
 
 /**
- * A label map by name, or from an object `{ id: class }`.
+ * A label map by name, or from a table of ids or of colours.
  *
  * - `'identity'`: the file holds class indices; an id ≥ the class count that is not the ignore index is an error.
  * - `'cityscapes'`, `'gta5'`: label ids to the 19 train ids; every other id is ignored.
  * - `'synthia'`: the same from the first channel of 16-bit RGB files.
  * - `'camvid'`: the class indices of its 11-class version; every other id (11, void) is ignored.
- * - an object: ids 0–65535 to classes 0–255, or to the ignore index; an id that is neither a key nor the ignore
+ * - `{ id: class }`: ids 0–65535 to classes 0–255, or to the ignore index; an id that is neither a key nor the ignore
  *   index is an error.
+ * - `{ 'R G B': class }`: colours 0–255 each, with spaces or commas between, to the same; a colour that is no key is an
+ *   error.
  *
- * @throws {InvalidArgumentError} for an unknown name, an empty object, or an id or class out of range
+ * @throws {InvalidArgumentError} for an unknown name, an empty table, one of ids and colours, or an id, colour or class
+ *   out of range
  */
-export function labelMap(map: LabelMapName | Readonly<Record<number, number>> | LabelMap): LabelMap {
+export function labelMap(map: LabelMapName | LabelTable | LabelMap): LabelMap {
   if (map instanceof LabelMap) return map;
   if (typeof map === 'string' && Object.hasOwn(named, map)) return named[map];
-  if (typeof map !== 'object' || map === null || Object.keys(map).length === 0) {
+  const keys = typeof map === 'object' && map !== null ? parseLabelKeys(Object.keys(map)) : undefined;
+  if (!keys) {
     const names = LABEL_MAP_NAMES.map((name) => `'${name}'`).join(', ');
-    throw invalidArgument('labelMap', `one of ${names} or an object { id: class }`, map);
+    throw invalidArgument(
+      'labelMap',
+      `one of ${names}, or a table of ids 0–65535 or of colours 'R G B' with their classes`,
+      map,
+    );
   }
-  const classes = new Map<number, number>();
-  for (const [key, classIndex] of Object.entries(map)) {
-    const id = checkInteger('an id of labelMap', Number(key), 0, 65535);
-    classes.set(id, checkInteger(`labelMap[${key}]`, classIndex, 0, 255));
-  }
-  return new LabelMap({ name: 'custom', classes, othersIgnored: false });
+  const classes = Object.entries(map).map(([key, value]) => checkInteger(`labelMap[${key}]`, value, 0, 255));
+  return new LabelMap({
+    name: 'custom',
+    classes: new Map(keys.ids.map((id, index) => [id, classes[index]!])),
+    othersIgnored: false,
+    idsFrom: keys.idsFrom,
+  });
+}
+
+/** The keys of a label table as ids; undefined where there are none, or not different ids or colours throughout. */
+export function parseLabelKeys(
+  keys: readonly string[],
+): { idsFrom: 'one-channel' | 'color'; ids: number[] } | undefined {
+  if (keys.length === 0) return undefined;
+  const ids = keys.map((key) => (/^\d{1,5}$/.test(key) ? Number(key) : Number.NaN));
+  if (ids.every((id) => id <= 0xffff)) return areDifferent(ids) ? { idsFrom: 'one-channel', ids } : undefined;
+  const colors = keys.map((key) => {
+    const [, ...channels] = /^(\d{1,3})[ ,]+(\d{1,3})[ ,]+(\d{1,3})$/.exec(key) ?? [];
+    const [red, green, blue] = channels.map(Number);
+    return channels.length === 3 && Math.max(red!, green!, blue!) <= 255
+      ? red! * 2 ** 16 + green! * 2 ** 8 + blue!
+      : Number.NaN;
+  });
+  const areColors = colors.every((color) => color >= 0) && areDifferent(colors);
+  return areColors ? { idsFrom: 'color', ids: colors } : undefined;
+}
+
+function areDifferent(ids: readonly number[]): boolean {
+  return new Set(ids).size === ids.length;
+}
+
+/** 'R G B', as keys of label tables are written. */
+export function colorText(color: number): string {
+  return `${color >> 16} ${(color >> 8) & 0xff} ${color & 0xff}`;
 }
 
 /** Builds a {@link ClassList} from names and colours 0xRRGGBB. */

@@ -56,6 +56,7 @@ const FREE_KEYS = [
   'nonFinite',
   'loop',
   'data.root',
+  'data.maxPixels',
 ];
 
 /** What `stage.json` holds from a stage's beginning on: the stage as planned, which tells whose outputs it rests on. */

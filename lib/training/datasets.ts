@@ -38,19 +38,22 @@ export async function openDatasets(
     const { size, ...counts } = data.embedded;
     await createEmbeddedDataset(root, { ...counts, size: toSize(size), ...options });
   }
-  const labels = { classCount: classNames(config).length, ignoreIndex: data.ignoreIndex };
+  const { ignoreIndex, maxPixels } = data;
+  const labels = { classCount: classNames(config).length, ignoreIndex };
   const open = async (source: ImageSource, key: string): Promise<ImageDataset> => {
     const dataset = await openWhole(source);
     return source.part ? partOf(dataset, source.part, key) : dataset;
   };
   const openWhole = ({ images, list, ...labelled }: ImageSource): Promise<ImageDataset> => {
     const encoding: LabelOptions = { ...labels, labelMap: labelled.labelMap ?? 'identity' };
-    if (list !== null) return ImageDataset.fromList({ list: path.resolve(root, list), root, ...encoding });
+    if (list !== null) {
+      return ImageDataset.fromList({ list: path.resolve(root, list), root, maxPixels, ...encoding });
+    }
     const folders = {
       images: path.resolve(root, images!),
       ...(labelled.labels && { labels: path.resolve(root, labelled.labels) }),
     };
-    return ImageDataset.fromFolder({ ...folders, ...encoding });
+    return ImageDataset.fromFolder({ ...folders, maxPixels, ...encoding });
   };
   const [source, target, validation] = await Promise.all([
     open(data.source, 'source'),

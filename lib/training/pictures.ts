@@ -1,7 +1,7 @@
 import type { SelfTrainingOptions } from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
 import { matchHistograms } from '../data/histogram-matching.js';
-import { type ImageSize, type RgbImage, readImage } from '../data/image-files.js';
+import type { ImageSize, RgbImage } from '../data/image-files.js';
 import type { Predictor } from '../evaluate.js';
 import type { TranslateOptions, Translator } from '../models/translator.js';
 import { applyThresholds } from '../thresholds.js';
@@ -56,8 +56,8 @@ export async function matchedPicture(
 ): Promise<Picture> {
   const part = reduced(options.size);
   return pictureOf(source, options.count, ['image', 'translated', 'reference'], async (index) => {
-    const { name, image: file } = source.entry(index);
-    const image = await readImage(file, part);
+    const image = await source.readImage(index, part);
+    const { name } = source.entry(index);
     const reference = await drawReference(target, name, { ...options, targetSize: part });
     return [image, matchHistograms(image, reference), reference];
   });
@@ -84,7 +84,7 @@ export async function predictionPicture(
       ...(signal && { signal }),
     });
     return [
-      await readImage(dataset.entry(index).image, part),
+      await dataset.readImage(index, part),
       colourLabels({ data, ...part }, palette),
       ...(labels ? [colourLabels(labels, palette)] : []),
     ];
@@ -105,8 +105,8 @@ export async function pseudoLabelPicture(
   const { count, size, palette, thresholds, choice, signal } = options;
   const part = reduced(size);
   return pictureOf(dataset, count, ['image', 'pseudo-label'], async (index) => {
-    const file = dataset.entry(index).image;
-    const { labels, confidence } = await segmenter.predict((await readImage(file, size)).data, {
+    const { data } = await dataset.readImage(index, size);
+    const { labels, confidence } = await segmenter.predict(data, {
       count: 1,
       ...size,
       outputWidth: part.width,
@@ -116,7 +116,7 @@ export async function pseudoLabelPicture(
       ...(signal && { signal }),
     });
     const kept = await applyThresholds(labels, confidence!, { thresholds, inclusive: choice.inclusive });
-    const image = await readImage(file, part);
+    const image = await dataset.readImage(index, part);
     return [image, labelsOverGrey({ data: kept.labels, ...part }, palette, image)];
   });
 }

@@ -4,7 +4,7 @@ import type { z } from 'zod';
 import { parseOptions } from '../config/parse.js';
 import { type SelfTrainingOptions as Method, selfTrainingSchema } from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
-import { type ImageSize, readImage, writeFileAtomically, writeLabels } from '../data/image-files.js';
+import { type ImageSize, writeFileAtomically, writeLabels } from '../data/image-files.js';
 import type { Predictor } from '../evaluate.js';
 import { applyThresholds, ThresholdHistogram } from '../thresholds.js';
 import { checkInteger } from '../validate.js';
@@ -205,7 +205,7 @@ export class SelfTraining {
     first: number,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<{ labels: Uint8Array; confidence: Float32Array }> {
-    const read = (index: number) => readImage(dataset.entry(first + index).image, this.#size);
+    const read = (index: number) => dataset.readImage(first + index, this.#size);
     for await (const image of readAhead(dataset.length - first, read, { signal })) {
       const { labels, confidence } = await this.#segmenter.predict(image.data, {
         count: 1,

@@ -2,7 +2,7 @@ import { mkdir, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { ImageDataset } from '../data/dataset.js';
 import { matchHistograms } from '../data/histogram-matching.js';
-import { type ImageSize, type RgbImage, readImage, writeImage } from '../data/image-files.js';
+import { type ImageSize, type RgbImage, writeImage } from '../data/image-files.js';
 import { Random } from '../data/random.js';
 import type { Translator } from '../models/translator.js';
 import { readAhead } from './generators.js';
@@ -56,7 +56,7 @@ export function drawReference(
   { seed, stage, targetSize }: { seed: number; stage: string; targetSize: ImageSize },
 ): Promise<RgbImage> {
   const index = new Random(seed, stage, 'reference', name).integer(target.length);
-  return readImage(target.entry(index).image, targetSize);
+  return target.readImage(index, targetSize);
 }
 
 /** Writes what `make` makes of each image, as large as that, to `folder`. */
@@ -68,20 +68,20 @@ async function* writeEach(
 ): AsyncGenerator<{ done: number; total: number }, void> {
   await mkdir(folder, { recursive: true });
   const present = new Set(resume ? await readdir(folder) : []);
-  const entries = Array.from({ length: dataset.length }, (_, index) => dataset.entry(index));
-  const missing = entries.filter(({ name }) => !present.has(`${name}.png`));
-  const images = readAhead(missing.length, (index) => readImage(missing[index]!.image, size), { signal });
+  const indices = Array.from({ length: dataset.length }, (_, index) => index);
+  const missing = dataset.subset(indices.filter((index) => !present.has(`${dataset.entry(index).name}.png`)));
+  const images = readAhead(missing.length, (index) => missing.readImage(index, size), { signal });
   // One image is compressed and written while the next is made.
   let writing = Promise.resolve();
   let written = 0;
   try {
     for await (const image of images) {
-      const { name } = missing[written]!;
+      const { name } = missing.entry(written);
       const [data] = await Promise.all([make(image, name), writing]);
       writing = writeImage(path.join(folder, `${name}.png`), { data, ...size });
       writing.catch(() => {});
       written++;
-      yield { done: entries.length - missing.length + written, total: entries.length };
+      yield { done: dataset.length - missing.length + written, total: dataset.length };
     }
     await writing;
   } finally {

@@ -247,7 +247,7 @@ describe('command line: a run and the use of its networks', () => {
       /No image matches target\/\*\*\/\*\.webp/,
     );
     await fails(['report', 'target'], /target is no run folder/);
-    await fails(['segment', 'text.png', '-r', 'run', '-o', 'x'], /text\.png: cannot be decoded/);
+    await fails(['segment', 'text.png', '-r', 'run', '-o', 'x'], /text\.png: begins like no PNG/);
     await fails(['segment', 'target', 'target', '-r', 'run', '-o', 'x'], /would both be written as/);
     await fails(
       ['segment', 'target', '-r', 'run', '-o', 'text.png'],

@@ -6,6 +6,11 @@ import { encodePng } from './png.js';
 export const CITYSCAPES_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
 export const SYNTHIA_IDS = [3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11];
 
+/** Some colour of a label id, a different one each. */
+export function colorOf(id: number): [red: number, green: number, blue: number] {
+  return [3 * id, 255 - id, (7 * id) % 256];
+}
+
 /** An image and the label ids that stand in its data set's files. */
 export interface Frame {
   width: number;
@@ -70,7 +75,7 @@ export function writeCityscapes(root: string, splits: Record<string, Record<stri
         const { width, height, ids } = frame;
         const truth = join(root, 'gtFine', split, city, `${name}_gtFine`);
         const instances = Uint16Array.from(ids, (id) => (id >= 24 ? 1000 * id : id));
-        const colors = new Uint8Array(4 * ids.length).fill(255);
+        const colors = Uint8Array.from(Array.from(ids, (id) => [...colorOf(id), 255]).flat());
         write(join(root, 'leftImg8bit', split, city, `${name}_leftImg8bit.png`), rgb(frame));
         write(`${truth}_labelIds.png`, greyscale(frame));
         write(

@@ -96,6 +96,15 @@ describe('config files', () => {
       const source = { images: 'a', labels: 'b', labelMap: { 7: 0, 33: 2 } };
       const config = await loadConfig(await write({ ...minimal, data: { ...data, source } }));
       assert.deepEqual(config.data.source.labelMap, { 7: 0, 33: 2 });
+      const colors = await write(`
+output: runs/test
+data:
+  classes: [road, car]
+  source: { images: a, labels: b, labelMap: { 128 64 128: 0, '0,0,142': 1, 0 0 0: 255 } }
+  target: { train: { images: t } }
+`);
+      const other = await loadConfig(colors);
+      assert.deepEqual(other.data.source.labelMap, { '128 64 128': 0, '0,0,142': 1, '0 0 0': 255 });
     });
 
     it('reads what it wrote as the same config', async () => {
@@ -237,6 +246,14 @@ describe('config files', () => {
         'an id that no label file can hold',
         { ...minimal, data: { ...data, source: { images: 'a', labels: 'b', labelMap: { 70000: 1 } } } },
         /data\.source\.labelMap: expected one of identity, .* but found an instance of Object/,
+      ],
+      [
+        'a table of ids and colours',
+        {
+          ...minimal,
+          data: { ...data, source: { images: 'a', labels: 'b', labelMap: { 7: 1, '1 2 3': 0 } } },
+        },
+        /data\.source\.labelMap: expected one of identity, .* or colour \(R G B\): class index but found/,
       ],
       [
         'a class that no label image can hold',

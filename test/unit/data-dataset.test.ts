@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -85,27 +86,55 @@ describe('ImageDataset', () => {
   });
 
   describe('fromList', () => {
-    it('reads lines of one or two paths, with comments, blank lines and CRLF, and keeps their order', async () => {
-      await writeFile(path('list.txt'), '# images\r\n\r\nx/b.png  y/b_ids.png\r\n x/a.png\ty/a_ids.png\r\n');
+    it('reads lines of one or two paths, with comments, blank lines, BOM and CRLF, and keeps their order', async () => {
+      for (const name of ['x/b.png', 'y/b_ids.png', 'x/a.png', 'y/a_ids.png', 'my images/c d.png']) {
+        await addImage(name);
+      }
+      const text = '\uFEFF# images\r\n\r\nx/b.png  y/b_ids.png\r\n ./x/../x/a.png\ty/a_ids.png\r\n';
+      await writeFile(path('list.txt'), text);
       const dataset = await ImageDataset.fromList({ list: path('list.txt') });
       assert.equal(dataset.length, 2);
       assert.deepEqual(dataset.entry(0), { name: 'b', image: path('x/b.png'), label: path('y/b_ids.png') });
-      assert.equal(dataset.entry(1).name, 'a');
-      await writeFile(path('list.txt'), 'x/b.png');
-      const plain = await ImageDataset.fromList({ list: path('list.txt'), root: '/elsewhere' });
-      assert.deepEqual(plain.entry(0), { name: 'b', image: '/elsewhere/x/b.png' });
+      assert.deepEqual(dataset.entry(1).image, path('x/a.png'));
+      await writeFile(path('list.txt'), '\uFEFFb.png');
+      const plain = await ImageDataset.fromList({ list: path('list.txt'), root: path('x') });
+      assert.deepEqual(plain.entry(0), { name: 'b', image: path('x/b.png') });
       assert.equal(plain.hasLabels, false);
+      await writeFile(path('list.txt'), `"my images/c d.png"\n${path('x/a.png')}\n`);
+      const spaces = await ImageDataset.fromList({ list: path('list.txt') });
+      assert.deepEqual(
+        [spaces.entry(0), spaces.entry(1).name],
+        [{ name: 'c d', image: path('my images/c d.png') }, 'a'],
+      );
     });
 
     it('says what is wrong with the list, and in which line', async () => {
       const fails = async (text: string, message: RegExp): Promise<void> => {
-        await writeFile(path('list.txt'), text);
+        await writeFile(path('list.txt'), text, 'latin1');
         await assert.rejects(ImageDataset.fromList({ list: path('list.txt') }), {
           code: 'ERR_DATA',
           message,
         });
       };
+      await fails('', /list\.txt: lists no image/);
       await fails('# nothing\n', /list\.txt: lists no image/);
+      await fails('a.png\n./a.png\n', /list\.txt, line 2: found the name 'a' twice/);
+      await fails(
+        'my image.png my label.png\n',
+        /line 1: found 4 fields, .* \(a path with spaces in double quotes\)/,
+      );
+      await fails('"a.png\n', /line 1: found no fields, expected 'image' or 'image label'/);
+      await fails('x/.a.png\n', /line 1: found the hidden file .*x\/\.a\.png/);
+      await fails('caf\xe9.png\n', /list\.txt: is not UTF-8/);
+      await fails('a\0.png\n', /line 1: there is no file/);
+      await fails(`${'a'.repeat(20_000)}.png\n`, /line 1: found no fields/);
+      const out = /line 1: found (.*), which leads out of .*; expected a path below it/;
+      for (const file of ['../a.png', 'x/../../a.png', '/etc/passwd', '.', `${path('')}s/a.png`]) {
+        await fails(`${file}\n`, out);
+      }
+      await fails('a.png ../labels/a.png\n', out);
+      await addImage('there.png');
+      await fails('there.png\n\ngone.png\n', /line 3: there is no file .*gone\.png/);
       await fails('a b c\n', /list\.txt, line 1: found 3 fields/);
       await fails('a.png a_l.png\n\nb.png\n', /list\.txt, line 3: found no label, unlike the lines before/);
       await fails('x/a.png\ny/a.jpg\n', /list\.txt, line 2: found the name 'a' twice/);
@@ -113,6 +142,8 @@ describe('ImageDataset', () => {
         ImageDataset.fromList({ list: path('none.txt') }),
         /none\.txt: cannot be read: ENOENT/,
       );
+      execFileSync('mkfifo', [path('pipe.txt')]);
+      await assert.rejects(ImageDataset.fromList({ list: path('pipe.txt') }), /pipe\.txt: is a pipe, socket/);
     });
   });
 
@@ -130,6 +161,22 @@ describe('ImageDataset', () => {
       const free = await ImageDataset.fromFolder({ ...folders, sameSize: false });
       const { labels } = await free.read(0);
       assert.deepEqual([labels?.width, labels?.height], [12, 8]);
+    });
+
+    it('keeps to the limit of pixels, for labels and for what is derived too', async () => {
+      await addImage('images/a.png', 12, 8);
+      await addLabels('labels/a.png', 12, 9);
+      const folders = { images: path('images'), labels: path('labels'), sameSize: false };
+      const dataset = await ImageDataset.fromFolder({ ...folders, maxPixels: 96 });
+      await assert.rejects(dataset.read(0), /labels\/a\.png: found 12×9 pixels, expected at most 96/);
+      assert.equal((await dataset.readImage(0)).height, 8);
+      const small = await ImageDataset.fromFolder({ ...folders, maxPixels: 95 });
+      const refusal = { code: 'ERR_DATA', message: /a\.png: found 12×8 pixels, expected at most 95/ };
+      await assert.rejects(small.readImage(0), refusal);
+      await assert.rejects(small.openImage(0), refusal);
+      await assert.rejects(small.subset([0]).readImage(0), refusal);
+      await assert.rejects((await small.withImages(path('images'))).read(0), refusal);
+      await assert.rejects((await small.withLabels(path('labels'))).read(0), refusal);
     });
 
     it('gives labels at a size of their own when asked', async () => {

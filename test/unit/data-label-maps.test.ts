@@ -36,8 +36,8 @@ describe('label maps', () => {
       for (const row of published) expected[row[column]] = CITYSCAPES.names.indexOf(row[0]);
       assert.deepEqual(table, expected, name);
     }
-    assert.equal(labelMap('synthia').firstOfThreeChannels, true);
-    assert.equal(labelMap('gta5').firstOfThreeChannels, false);
+    assert.equal(labelMap('synthia').idsFrom, 'first-channel');
+    assert.equal(labelMap('gta5').idsFrom, 'one-channel');
   });
 
   it('keeps class indices under the identity and knows nothing else', () => {
@@ -69,6 +69,24 @@ describe('label maps', () => {
     assert.throws(() => map.table(2, 255), /gives classes up to 200, but there are 2 classes/);
     const table = labelMap({ 0: 0, 1: 1, 7: 255 }).table(2, 255);
     assert.deepEqual([...table.subarray(0, 8)], [0, 1, ...new Array(5).fill(UNKNOWN_ID), 255]);
+  });
+
+  it('takes a table of colours, in which other colours are unknown and the ignore index is none', () => {
+    const map = labelMap({ '64 128 64': 1, '0, 0, 0': 255, '255,255,255': 0 });
+    assert.deepEqual([map.idsFrom, map.classCount], ['color', 256]);
+    const table = map.table(2, 255);
+    assert.equal(table.length, 2 ** 24);
+    assert.deepEqual([table[0x408040], table[0], table[0xffffff], table[255]], [1, 255, 0, UNKNOWN_ID]);
+    const code = { code: 'ERR_INVALID_ARGUMENT', message: /colours 'R G B'/ };
+    for (const wrong of [
+      { '1 2': 0 },
+      { '1 2 256': 0 },
+      { '#010203': 0 },
+      { 7: 0, '1 2 3': 1 },
+      { '1 2 3': 0, '1,2,3': 1 },
+    ]) {
+      assert.throws(() => labelMap(wrong as Record<string, number>), code);
+    }
   });
 
   it('finds classes by name, and SYNTHIA’s parts of them by theirs', () => {

@@ -8,6 +8,7 @@ import { meanClassIndices, openDatasets } from '../../lib/training/datasets.js';
 import { temporaryFolder } from '../helpers/folder.js';
 import {
   CITYSCAPES_IDS,
+  colorOf,
   type Frame,
   SYNTHIA_IDS,
   writeCamvid,
@@ -125,6 +126,26 @@ describe('data set layouts', () => {
     }
   });
 
+  it('Cityscapes by its colours, where the label map is one of colours', async () => {
+    const frames = [frame(5, 35), frame(6, 35)];
+    writeCityscapes(root, { val: { aachen: [frames[0]!], zurich: [frames[1]!] } });
+    const ids = Array.from({ length: 35 }, (_, id) => id);
+    const classes = ids.map((id) => [
+      colorOf(id).join(' '),
+      CITYSCAPES_IDS.includes(id) ? CITYSCAPES_IDS.indexOf(id) : 255,
+    ]);
+    const dataset = await ImageDataset.fromFolder({
+      images: folder.path('root/leftImg8bit'),
+      labels: folder.path('root/gtFine'),
+      labelMap: Object.fromEntries(classes),
+      classCount: 19,
+    });
+    for (const [index, expected] of frames.entries()) {
+      const { labels } = await dataset.read(index);
+      assert.deepEqual([...labels!.data], classesOf(expected, CITYSCAPES_IDS));
+    }
+  });
+
   it('Cityscapes without labels', async () => {
     writeCityscapes(root, { train: { aachen: [frame(5, 35)] } });
     rmSync(folder.path('root/gtFine'), { recursive: true });
@@ -216,6 +237,9 @@ describe('data set layouts', () => {
     assert.deepEqual([source.length, target.length, validation!.length], [1, 2, 1]);
     assert.deepEqual([source.hasLabels, target.hasLabels, validation!.hasLabels], [true, false, true]);
     assert.deepEqual(meanClassIndices(config), [0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18]);
+    const tight = createConfig({ output: folder.path('run'), data: { ...data, maxPixels: 24 * 16 - 1 } });
+    const { target: large } = await openDatasets(tight);
+    await assert.rejects(large.read(0), { code: 'ERR_DATA', message: /24×16 pixels, expected at most 383$/ });
     const wrong = createConfig({
       output: folder.path('run'),
       data: { ...data, meanClasses: ['road', 'sea'] },
