@@ -220,6 +220,8 @@ const translatorSchema = section({
   blocks: z.union([z.literal(6), z.literal(9)], '6 or 9').default(9),
   /** Channels after a generator's first layer. */
   baseWidth: integer(1, 512).default(64),
+  /** Generators that learn what to change, and so start as the identity; see TranslatorOptions. Not in the paper. */
+  residual: boolean().default(false),
   /** Channels after an image discriminator's first layer. */
   discriminatorWidth: integer(1, 512).default(64),
 });

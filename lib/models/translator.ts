@@ -1,7 +1,7 @@
 import { native } from '../binding.js';
 import { DataError } from '../errors.js';
 import { call } from '../native-object.js';
-import { checkChoice, checkInteger, checkString } from '../validate.js';
+import { checkBoolean, checkChoice, checkInteger, checkString } from '../validate.js';
 import {
   checkDtype,
   type LoadOptions,
@@ -19,6 +19,11 @@ export interface TranslatorOptions {
   blocks?: 6 | 9;
   /** Channels behind each generator's first convolution; default 64. */
   baseWidth?: number;
+  /**
+   * Generators that learn what to change: y = tanh(f(x) + atanh(x)), the identity at first, in place of y = tanh(f(x)).
+   * Not in the paper. Default false.
+   */
+  residual?: boolean;
   /** Channels behind each discriminator's first convolution; default 64. */
   discriminatorWidth?: number;
   /** Of the initial weights; default 1. */
@@ -67,15 +72,23 @@ export class Translator implements Disposable {
     const checked: Required<TranslatorOptions> = {
       blocks: checkInteger('blocks', options.blocks ?? 9, 1, 64) as 6 | 9,
       baseWidth: checkInteger('baseWidth', options.baseWidth ?? 64, 1, 512),
+      residual: checkBoolean('residual', options.residual ?? false),
       discriminatorWidth: checkInteger('discriminatorWidth', options.discriminatorWidth ?? 64, 1, 512),
       seed: checkInteger('seed', options.seed ?? 1, 0),
       device: checkString('device', options.device ?? 'cpu'),
       dtype: checkDtype(options.dtype),
     };
-    const { blocks, baseWidth, discriminatorWidth, seed, device, dtype } = checked;
+    const { blocks, baseWidth, residual, discriminatorWidth, seed, device, dtype } = checked;
     // Seeds apart, so that F and F⁻¹ do not start as the same function.
     const generator = (offset: number) =>
-      createNetwork('resnet-generator', { blocks, baseWidth, seed: seed * 4 + offset, device, dtype });
+      createNetwork('resnet-generator', {
+        blocks,
+        baseWidth,
+        residual,
+        seed: seed * 4 + offset,
+        device,
+        dtype,
+      });
     const critic = (offset: number) =>
       createNetwork('patch-discriminator', {
         baseWidth: discriminatorWidth,
@@ -132,8 +145,8 @@ export class Translator implements Disposable {
 
   /** Writes all four networks into one safetensors file, to a temporary name that is then renamed. */
   async save(file: string, options: SaveOptions = {}): Promise<void> {
-    const { blocks, baseWidth, discriminatorWidth } = this.options;
-    const shape = { blocks, baseWidth, discriminatorWidth };
+    const { blocks, baseWidth, residual, discriminatorWidth } = this.options;
+    const shape = { blocks, baseWidth, residual, discriminatorWidth };
     await saveNetworks(file, { architecture: 'translator', options: shape }, this.#named(), options);
   }
 

@@ -46,7 +46,8 @@ std::function<std::shared_ptr<Network>()> network_factory(const std::string& kin
     return [discriminator] { return std::make_shared<OutputDiscriminator>(discriminator); };
   }
   if (kind == "resnet-generator") {
-    const ResnetGeneratorOptions generator{options.integer("blocks"), options.integer("baseWidth"), seed};
+    const ResnetGeneratorOptions generator{options.integer("blocks"), options.integer("baseWidth"),
+                                           options.boolean("residual"), seed};
     return [generator] { return std::make_shared<ResnetGenerator>(generator); };
   }
   if (kind == "patch-discriminator") {

@@ -12,13 +12,17 @@ using torch::nn::Conv2dOptions;
 using torch::nn::ConvTranspose2d;
 using torch::nn::ConvTranspose2dOptions;
 
+// tanh of the largest value that a residual generator starts from.
+constexpr double kWhite = 0.996;
+
 at::Tensor pad(const at::Tensor& x, int64_t margin) {
   return at::reflection_pad2d(x, {margin, margin, margin, margin});
 }
 
 }  // namespace
 
-ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options) : Network("ResnetGenerator") {
+ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options)
+    : Network("ResnetGenerator"), residual_(options.residual) {
   // Weights are named by their place in the usual Sequential, which counts paddings, norms and activations too:
   // 0 pad, 1 conv, 2 norm, 3 relu, 4 conv, ..., 10 first block, ...
   auto model = std::make_shared<torch::nn::Module>("Model");
@@ -46,6 +50,10 @@ ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options) : Networ
   output_ = model->register_module(std::to_string(kFirstBlock + options.blocks + 7), Conv2d(Conv2dOptions(width, 3, 7)));
   register_module("model", model);
   initialise_normal(*this, 0.02, make_cpu_generator(options.seed));
+  if (residual_) {
+    at::NoGradGuard no_grad;
+    output_->weight.zero_();
+  }
 }
 
 at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
@@ -62,7 +70,10 @@ at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
   }
   x = at::relu(instance_norm(up1_(x)));
   x = cancellation_point(at::relu(instance_norm(up2_(x))));
-  return output_(pad(x, 3)).tanh_();
+  x = output_(pad(x, 3));
+  // Black and white are short of where atanh is infinite, by less than one grey level.
+  if (residual_) x = x + input.clamp(-kWhite, kWhite).atanh();
+  return x.tanh();
 }
 
 at::Tensor generate_same_size(ResnetGenerator& generator, const at::Tensor& input) {

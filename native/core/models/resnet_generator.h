@@ -8,6 +8,7 @@ namespace bidiseg {
 struct ResnetGeneratorOptions {
   int64_t blocks = 9;
   int64_t base_width = 64;
+  bool residual = false;  ///< y = tanh(f(x) + atanh(x)), which starts as the identity, in place of y = tanh(f(x))
   uint64_t seed = 1;
 };
 
@@ -24,6 +25,7 @@ class ResnetGenerator : public Network {
   torch::nn::Conv2d stem_{nullptr}, down1_{nullptr}, down2_{nullptr}, output_{nullptr};
   std::vector<Block> blocks_;
   torch::nn::ConvTranspose2d up1_{nullptr}, up2_{nullptr};
+  bool residual_;
 };
 
 /// Generator output of any size: pads by reflection to multiples of 4 and crops back, so that an image keeps its size
