@@ -27,6 +27,9 @@ export interface SegmentationStepHandle extends NativeHandle {
 export interface TranslationStepHandle extends NativeHandle {
   readonly [kind]: 'TranslationStep';
 }
+export interface PairedTranslationStepHandle extends NativeHandle {
+  readonly [kind]: 'PairedTranslationStep';
+}
 export interface ThresholdHistogramHandle extends NativeHandle {
   readonly [kind]: 'ThresholdHistogram';
 }
@@ -56,10 +59,14 @@ export interface StateEntry extends NamedTensor {
   kind: 'parameter' | 'buffer';
 }
 
-/** Images [count, height, width, 3] and labels [count, height, width] as bytes. */
+/**
+ * Images [count, height, width, 3] and labels [count, height, width] as bytes, and how much each labelled pixel counts, 0 to 255
+ * for 0 to 1; all alike where there are no weights.
+ */
 export interface NativeBatch {
   images: Uint8Array;
   labels?: Uint8Array | undefined;
+  weights?: Uint8Array | undefined;
   count: number;
   height: number;
   width: number;
@@ -96,6 +103,16 @@ export interface TranslationLosses {
   /** Loss of the discriminator that judges source images, with its factor ½. */
   discriminatorSource: number;
   /** Loss of the discriminator that judges target images, with its factor ½. */
+  discriminatorTarget: number;
+}
+
+export interface PairedTranslationLosses {
+  /** What the generator was moved against: the weighted sum of the next two. */
+  total: number;
+  ganSourceToTarget: number;
+  /** E|F(S) − T|. */
+  l1: number;
+  /** Loss of the conditional discriminator, with its factor ½. */
   discriminatorTarget: number;
 }
 
@@ -142,6 +159,12 @@ export interface NativeBinding {
     input: TensorHandle,
     cancellation?: CancellationToken,
   ): Promise<TensorHandle>;
+  networkForwardWithFeatures(
+    segmenter: NetworkHandle,
+    input: TensorHandle,
+    cancellation?: CancellationToken,
+  ): Promise<{ features: TensorHandle; logits: TensorHandle }>;
+  networkFeatureCount(segmenter: NetworkHandle): number;
   networkSetTraining(network: NetworkHandle, training: boolean): Promise<void>;
   networkSetFrozen(network: NetworkHandle, frozen: boolean): Promise<void>;
   networkState(network: NetworkHandle): Promise<StateEntry[]>;
@@ -174,6 +197,10 @@ export interface NativeBinding {
   domainLoss(logits: TensorHandle, options: { domain: 'source' | 'target' }): Promise<TensorHandle>;
   ganLoss(scores: TensorHandle, options: { real: boolean; ganMode: string }): Promise<TensorHandle>;
   l1Loss(input: TensorHandle, other: TensorHandle): Promise<TensorHandle>;
+  meanDistance(source: TensorHandle, target: TensorHandle): Promise<TensorHandle>;
+  correlationDistance(source: TensorHandle, target: TensorHandle): Promise<TensorHandle>;
+  selfInformation(probabilities: TensorHandle): Promise<TensorHandle>;
+  entropyLoss(logits: TensorHandle, options: { height: number; width: number }): Promise<TensorHandle>;
   perceptualLoss(
     logits: TensorHandle,
     other: TensorHandle,
@@ -218,6 +245,23 @@ export interface NativeBinding {
   translationStepState(step: TranslationStepHandle): Promise<NamedTensor[]>;
   translationStepLoadState(
     step: TranslationStepHandle,
+    names: string[],
+    tensors: TensorHandle[],
+  ): Promise<void>;
+  createPairedTranslationStep(
+    networks: { toTarget: NetworkHandle; targetCritic: NetworkHandle },
+    options: object,
+  ): Promise<PairedTranslationStepHandle>;
+  runPairedTranslationStep(
+    step: PairedTranslationStepHandle,
+    source: NativeBatch,
+    target: NativeBatch,
+    options: { learningRate: number },
+    cancellation?: CancellationToken,
+  ): Promise<PairedTranslationLosses>;
+  pairedTranslationStepState(step: PairedTranslationStepHandle): Promise<NamedTensor[]>;
+  pairedTranslationStepLoadState(
+    step: PairedTranslationStepHandle,
     names: string[],
     tensors: TensorHandle[],
   ): Promise<void>;

@@ -29,6 +29,7 @@ export type { ExportOptions } from './export/segmenter.js';
 export type { WeightsDtype } from './io/weights-dtype.js';
 export * from './losses.js';
 export * from './metrics.js';
+export * from './models/feature-discriminator.js';
 export {
   type LoadOptions,
   type LoadReport,

@@ -153,6 +153,48 @@ export async function classProbabilities(logits: Tensor, height: number, width: 
   return new Tensor(await call(() => native.classProbabilities(handleOf('logits', logits, Tensor), size)));
 }
 
+/**
+ * ‖μ_S − μ_T‖², the squared distance of two domains' mean features: MMD with a linear kernel (Tzeng et al. 2014, "Deep
+ * Domain Confusion"). Features are [N, C, h, w] of equal C, as `Segmenter.forwardWithFeatures` gives them.
+ */
+export async function meanDistance(source: Tensor, target: Tensor): Promise<Tensor> {
+  return new Tensor(await call(() => native.meanDistance(...domains(source, target))));
+}
+
+/**
+ * ‖K_S − K_T‖²_F / 4C², the distance of two domains' feature covariances over images and positions (Sun & Saenko 2016,
+ * "Deep CORAL"). Features are [N, C, h, w] of equal C, with at least two positions.
+ */
+export async function correlationDistance(source: Tensor, target: Tensor): Promise<Tensor> {
+  return new Tensor(await call(() => native.correlationDistance(...domains(source, target))));
+}
+
+function domains(source: Tensor, target: Tensor) {
+  return [handleOf('source', source, Tensor), handleOf('target', target, Tensor)] as const;
+}
+
+/**
+ * −p log p / log C of class probabilities [N, C, H, W], in the same shape: what the discriminator of ADVENT (Vu et al. 2019)
+ * sees in place of the probabilities.
+ */
+export async function selfInformation(probabilities: Tensor): Promise<Tensor> {
+  return new Tensor(
+    await call(() => native.selfInformation(handleOf('probabilities', probabilities, Tensor))),
+  );
+}
+
+/**
+ * The mean over pixels of the entropy of softmax(up(logits)), divided by its largest value log C: 0 where every pixel is
+ * sure, 1 where no class is more probable than another ("MinEnt", Vu et al. 2019).
+ */
+export async function entropyLoss(logits: Tensor, height: number, width: number): Promise<Tensor> {
+  const size = {
+    height: checkInteger('height', height, 1, MAX_EXTENT),
+    width: checkInteger('width', width, 1, MAX_EXTENT),
+  };
+  return new Tensor(await call(() => native.entropyLoss(handleOf('logits', logits, Tensor), size)));
+}
+
 const MAX_EXTENT = 2 ** 20;
 
 function confidentPixels(options: Partial<ConfidentPixels>) {

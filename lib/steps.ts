@@ -2,6 +2,8 @@ import { native } from './binding.js';
 import type {
   NamedTensor,
   NativeBatch,
+  PairedTranslationLosses,
+  PairedTranslationStepHandle,
   SegmentationLosses,
   SegmentationStepHandle,
   TensorHandle,
@@ -17,7 +19,7 @@ import { call, handleOf, NativeObject } from './native-object.js';
 import { Tensor, type TensorMap } from './tensor.js';
 import { checkNumber, invalidArgument } from './validate.js';
 
-export type { SegmentationLosses, TranslationLosses } from './binding-types.js';
+export type { PairedTranslationLosses, SegmentationLosses, TranslationLosses } from './binding-types.js';
 
 /** Images [count, height, width, 3] in RGB and, where there are any, label maps [count, height, width], as bytes. */
 export type StepBatch = NativeBatch;
@@ -210,6 +212,78 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
    */
   async loadState(state: TensorMap): Promise<void> {
     await call(() => native.translationStepLoadState(this.handle, ...namesAndHandles(state)));
+  }
+}
+
+export interface PairedTranslationStepOptions {
+  ganMode: 'least-squares' | 'bce';
+  ganWeight: number;
+  /** Of E|F(S) − T|. */
+  l1Weight: number;
+  /** Adam's, for generator and discriminator. */
+  betas: [number, number];
+}
+
+/**
+ * One iteration of a paired translator's training in one native call: pix2pix (Isola et al. 2017). F is moved against
+ * ganWeight·ℓ_GAN(D(S, F(S)), real) + l1Weight·E|F(S) − T|, the conditional discriminator against half of
+ * ℓ_GAN(D(S, T), real) + ℓ_GAN(D(S, F(S)), fake).
+ */
+export class PairedTranslationStep extends NativeObject<PairedTranslationStepHandle> {
+  static async create(
+    translator: Translator,
+    options: PairedTranslationStepOptions,
+  ): Promise<PairedTranslationStep> {
+    if (!(translator instanceof Translator) || translator.options.pairing !== 'paired') {
+      throw invalidArgument('translator', 'a paired Translator', translator);
+    }
+    const { toTarget, targetCritic } = translator;
+    return new PairedTranslationStep(
+      await call(() =>
+        native.createPairedTranslationStep(
+          { toTarget: toTarget.handle, targetCritic: targetCritic.handle },
+          options,
+        ),
+      ),
+    );
+  }
+
+  /** @internal */
+  constructor(handle: PairedTranslationStepHandle) {
+    super(handle);
+  }
+
+  /**
+   * Losses and both updates; all or nothing. Image i of `target` is what image i of `source` should look like. Height and
+   * width must be multiples of the translator's `sizeMultiple` and at least 32.
+   *
+   * @throws NonFiniteLossError before any weight has moved, where a loss or a gradient is NaN or infinite.
+   */
+  async run(batch: {
+    source: StepBatch;
+    target: StepBatch;
+    learningRate: number;
+    signal?: AbortSignal | undefined;
+  }): Promise<PairedTranslationLosses> {
+    const rates = { learningRate: checkNumber('learningRate', batch.learningRate, 0) };
+    return call(
+      (token) => native.runPairedTranslationStep(this.handle, batch.source, batch.target, rates, token),
+      batch.signal,
+    );
+  }
+
+  /** Networks and optimizers. The tensors share memory with them: they show what training does. */
+  async state(): Promise<TensorMap> {
+    return toMap(await call(() => native.pairedTranslationStepState(this.handle)));
+  }
+
+  /**
+   * Goes on from what state() gave of a step made in the same way.
+   *
+   * @throws InvalidArgumentError naming the first differences of names and shapes; nothing is changed then
+   */
+  async loadState(state: TensorMap): Promise<void> {
+    await call(() => native.pairedTranslationStepLoadState(this.handle, ...namesAndHandles(state)));
   }
 }
 

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { MAX_PIXELS } from '../data/image-limits.js';
 import { type ClassSubset, LABEL_MAP_NAMES, parseLabelKeys } from '../data/label-maps.js';
+import { sizeMultiple } from '../models/size-multiple.js';
 
 /*
  * The one source of every option's type, range and default. A message given to zod here is the *expected* half of an
@@ -216,8 +217,10 @@ const discriminatorSchema = section({
 });
 
 const translatorSchema = section({
-  /** Residual blocks of each generator. */
+  /** Unpaired: residual blocks of each generator. */
   blocks: z.union([z.literal(6), z.literal(9)], '6 or 9').default(9),
+  /** Paired: how often the U-Net halves the image, the sides of which have to be divisible by 2 to this power. */
+  depth: integer(2, 10).default(8),
   /** Channels after a generator's first layer. */
   baseWidth: integer(1, 512).default(64),
   /** Generators that learn what to change, and so start as the identity; see TranslatorOptions. Not in the paper. */
@@ -302,6 +305,11 @@ export const segmentationSchema = section({
 
 /** Training of the translators F and F⁻¹ and their discriminators (Eq. 2). */
 export const translationSchema = section({
+  /**
+   * unpaired: F and F⁻¹ by Eq. 2. paired: F alone by pix2pix (Isola et al. 2017) on source and target images of the same
+   * base name, with ganMode, ganWeight and l1Weight and none of the other terms.
+   */
+  pairing: choice('unpaired', 'paired').default('unpaired'),
   /** 20 epochs of GTA5's 24,966 images in batches of 4. */
   steps: steps().default(124_840),
   /** Steps at the full learning rate; it then falls linearly, to reach 0 after the last step. null: half of `steps`. */
@@ -316,6 +324,8 @@ export const translationSchema = section({
   ganMode: choice('least-squares', 'bce').default('least-squares'),
   /** λ_GAN */
   ganWeight: weight().default(1),
+  /** Paired: of E|F(S) − T|. */
+  l1Weight: weight().default(100),
   /** λ_recon */
   cycleWeight: weight().default(10),
   /** Weight of F(T) ≈ T and F⁻¹(S) ≈ S, which Eq. 2 does not have. */
@@ -332,12 +342,18 @@ export const translationSchema = section({
 
 /** How the pseudo-labels Ŷ_T are chosen. */
 export const selfTrainingSchema = section({
-  /** One threshold for all pixels ("max probability threshold"), or one per class from the whole target set. */
-  method: choice('mpt', 'per-class').default('mpt'),
-  /** The threshold; with `per-class`, the highest that a class may get. */
+  /**
+   * mpt: one threshold for all pixels ("max probability threshold"). per-class: a threshold t_c for each class from the
+   * whole target set. class-balanced (CBST, Zou et al. 2018): the same without an upper bound, and a pixel's class is
+   * argmax_c p_c / t_c, so that a rare class wins where it is surer than usual.
+   */
+  method: choice('mpt', 'per-class', 'class-balanced').default('mpt'),
+  /** The threshold; with `per-class`, the highest that a class may get; not for `class-balanced`. */
   threshold: number(0, 1).default(0.9),
-  /** `per-class`: the threshold is the probability below which this share of the class's pixels lies. */
+  /** Not for `mpt`: t_c is the probability below which this share of the pixels predicted as c lies (CBST's 1 − p). */
   portion: number(0, 1).default(0.5),
+  /** Whether kept pixels all weigh 1 in the loss, or as much as their confidence. */
+  weighting: choice('hard', 'soft').default('hard'),
   /** What is upsampled from the network's resolution: its logits, or their softmax. */
   order: choice('logits', 'probabilities').default('logits'),
   /** Whether a pixel exactly at the threshold is kept. */
@@ -409,8 +425,19 @@ export const configSchema = section({
   const [targetWidth, targetHeight] = translation.target;
   const [width, height] = translation.crop ?? translation.source;
   const key = ['sizes', 'translation', translation.crop ? 'crop' : 'source'];
-  // Two stride-2 layers and their inverse give back the size that went in only for multiples of 4.
-  expect(width % 4 === 0 && height % 4 === 0, key, 'a width and height divisible by 4');
+  const { pairing } = config.translation;
+  const multiple = sizeMultiple({ pairing, depth: config.translator.depth });
+  // Stride-2 layers and their inverse give back the size that went in only for multiples of it.
+  expect(
+    width % multiple === 0 && height % multiple === 0,
+    key,
+    `a width and height divisible by ${multiple}${pairing === 'paired' ? ' (2 to the power of translator.depth)' : ''}`,
+  );
+  expect(
+    pairing === 'unpaired' || (sourceWidth === targetWidth && sourceHeight === targetHeight),
+    ['sizes', 'translation', 'target'],
+    `the size of sizes.translation.source (${sourceWidth}×${sourceHeight}), as pairs of images are,`,
+  );
   if (translation.crop) {
     const widest = Math.min(sourceWidth, targetWidth);
     const highest = Math.min(sourceHeight, targetHeight);

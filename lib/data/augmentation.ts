@@ -71,12 +71,14 @@ export function coveredPart(size: ImageSize, { x, y, width, height }: ImageArea)
  * label `ignoreIndex`.
  */
 export function padded(
-  { name, image, labels }: Sample,
+  { name, image, labels, weights }: Sample,
   { x, y }: { x: number; y: number },
   { width, height }: ImageSize,
   ignoreIndex: number,
 ): Sample {
-  if (image.width === width && image.height === height) return { name, image, ...(labels && { labels }) };
+  if (image.width === width && image.height === height) {
+    return { name, image, ...(labels && { labels }), ...(weights && { weights }) };
+  }
   const around = Uint8Array.from({ length: 3 * width * height }, (_, i) => MEAN_COLOUR[i % 3]!);
   const paste = (from: RgbImage, onto: Uint8Array, channels: number) => {
     for (let row = 0; row < from.height; row++) {
@@ -89,6 +91,7 @@ export function padded(
     name,
     image: paste(image, around, 3),
     ...(labels && { labels: paste(labels, new Uint8Array(width * height).fill(ignoreIndex), 1) }),
+    ...(weights && { weights: paste(weights, new Uint8Array(width * height), 1) }),
   };
 }
 

@@ -3,7 +3,7 @@ import { dirname, relative, resolve, sep } from 'node:path';
 import { DataError, InvalidArgumentError } from '../errors.js';
 import { readRegularFile } from '../io/regular-file.js';
 import { checkInteger, checkString, invalidArgument } from '../validate.js';
-import { duplicateName, filesByName, labelsByName, nameOf, requireAll } from './file-names.js';
+import { duplicateName, filesByName, labelsByName, nameOf, requireAll, weightsFile } from './file-names.js';
 import {
   IMAGE_EXTENSIONS,
   type ImageFile,
@@ -29,6 +29,8 @@ export interface DatasetEntry {
   readonly image: string;
   /** The label file (PNG). */
   readonly label?: string;
+  /** The file with the weights of its pixels (8-bit greyscale PNG), where labels have weights. */
+  readonly weights?: string;
 }
 
 /** How label files are to be understood. */
@@ -58,6 +60,8 @@ export interface Sample {
   name: string;
   image: RgbImage;
   labels?: LabelImage;
+  /** How much each labelled pixel counts, 0 for nothing to 255 for 1; absent where all count alike. */
+  weights?: LabelImage;
 }
 
 type Labels = LabelEncoding & { sameSize: boolean };
@@ -190,6 +194,11 @@ export class ImageDataset {
     return this.#labels !== undefined;
   }
 
+  /** Whether the pixels of the label maps have weights: in all of them, or in none. */
+  get hasWeights(): boolean {
+    return this.#entries[0]?.weights !== undefined;
+  }
+
   /** The files of image `index`, 0 … length − 1. */
   entry(index: number): DatasetEntry {
     return this.#entries[checkInteger('index', index, 0, this.length - 1)]!;
@@ -204,7 +213,7 @@ export class ImageDataset {
    * @throws {InvalidArgumentError} when the crop does not lie within the (resized) image
    */
   async read(index: number, options: ReadOptions = {}): Promise<Sample> {
-    const { name, image: imageFile, label } = this.entry(index);
+    const { name, image: imageFile, label, weights } = this.entry(index);
     const { labelSize, ...view } = options;
     const image = await openImage(imageFile, this.#limits);
     checkCrop(view, image, imageFile);
@@ -220,8 +229,16 @@ export class ImageDataset {
       );
     }
     const size = labelSize === 'file' ? labels : (labelSize ?? view.size ?? image);
+    const labelView = { ...view, size };
     // One after the other: who reads several images at once can then count on one thread for each.
-    return { name, image: await image.decode(view), labels: await labels.decode({ ...view, size }) };
+    return {
+      name,
+      image: await image.decode(view),
+      labels: await labels.decode(labelView),
+      ...(weights !== undefined && {
+        weights: await (await openLabels(weights, { ...WEIGHTS, ...this.#limits })).decode(labelView),
+      }),
+    };
   }
 
   /**
@@ -248,6 +265,14 @@ export class ImageDataset {
     return readImage(this.entry(index).image, size, this.#limits);
   }
 
+  /** The images whose names `other` has too, and those of `other`, in this set's order; possibly none. */
+  pairsWith(other: ImageDataset): [own: ImageDataset, others: ImageDataset] {
+    const places = new Map(other.#entries.map(({ name }, index) => [name, index]));
+    const indices = this.#entries.flatMap(({ name }, index) => (places.has(name) ? [index] : []));
+    const others = indices.map((index) => places.get(this.#entries[index]!.name)!);
+    return [this.subset(indices), other.subset(others)];
+  }
+
   /** The images at `indices`, in that order. */
   subset(indices: readonly number[]): ImageDataset {
     return new ImageDataset(
@@ -261,13 +286,19 @@ export class ImageDataset {
    * The images that have a PNG of their name in `folder`, with those as labels; possibly none. Meant for
    * pseudo-labels, so `sameSize` is false by default here.
    *
-   * @throws {DataError} when the folder cannot be read or a base name stands twice
+   * @param options.weights whether NAME.confidence.png beside each NAME.png has the weights of its pixels; default false
+   * @throws {DataError} when the folder cannot be read or a base name stands twice; a file of weights that is missing is
+   *   found out when read
    */
-  async withLabels(folder: string, options: LabelOptions = {}): Promise<ImageDataset> {
+  async withLabels(
+    folder: string,
+    { weights = false, ...options }: LabelOptions & { weights?: boolean } = {},
+  ): Promise<ImageDataset> {
     const labels = await labelsByName(folder);
     const entries = this.#entries.flatMap(({ name, image }): DatasetEntry[] => {
       const label = labels.get(name);
-      return label === undefined ? [] : [{ name, image, label }];
+      if (label === undefined) return [];
+      return [{ name, image, label, ...(weights && { weights: weightsFile(label) }) }];
     });
     return new ImageDataset(entries, resolveLabels({ sameSize: false, ...options }), this.#limits);
   }
@@ -289,6 +320,9 @@ export class ImageDataset {
     );
   }
 }
+
+/** Files of weights are read as label maps are, every byte as it is. */
+const WEIGHTS: LabelEncoding = { labelMap: labelMap('identity'), classCount: 256, ignoreIndex: 255 };
 
 function resolveLabels(options: LabelOptions): Labels {
   const map = labelMap(options.labelMap ?? 'identity');

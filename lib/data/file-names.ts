@@ -37,6 +37,11 @@ export async function filesByName(
   return byName;
 }
 
+/** Where the weights of a file of pseudo-labels are: NAME.confidence.png beside NAME.png. */
+export function weightsFile(labels: string): string {
+  return labels.replace(/\.png$/i, '.confidence.png');
+}
+
 /** The label maps of a folder and its subfolders by name; of Cityscapes' PNGs those with label ids, or with colours. */
 export async function labelsByName(
   folder: string,

@@ -19,6 +19,8 @@ export interface Batch {
   images: Uint8Array;
   /** [count, height, width], class indices; present when the data set has labels. */
   labels?: Uint8Array;
+  /** [count, height, width], how much each labelled pixel counts, 0–255 for 0 to 1; present when labels have weights. */
+  weights?: Uint8Array;
   count: number;
   width: number;
   height: number;
@@ -147,18 +149,21 @@ export class BatchLoader implements AsyncIterable<Batch> {
     const { width, height } = this.#crop ?? size;
     const images = new Uint8Array(batchSize * height * width * 3);
     const labels = this.#dataset.hasLabels ? new Uint8Array(batchSize * height * width) : undefined;
+    const weights = this.#dataset.hasWeights ? new Uint8Array(batchSize * height * width) : undefined;
     const names = new Array<string>(batchSize);
     const readSlot = async (slot: number): Promise<void> => {
       const sample = await decoding.run(() => this.#read(step, slot), signal);
       images.set(sample.image.data, slot * height * width * 3);
       if (sample.labels) labels?.set(sample.labels.data, slot * height * width);
+      if (sample.weights) weights?.set(sample.weights.data, slot * height * width);
       names[slot] = sample.name;
     };
     // All slots settle before the first failure is reported, so that none outlives the batch.
     const slots = await Promise.allSettled(Array.from({ length: batchSize }, (_, slot) => readSlot(slot)));
     const failure = slots.find((slot) => slot.status === 'rejected');
     if (failure) throw failure.reason;
-    return { images, ...(labels && { labels }), count: batchSize, width, height, names, step };
+    const content = { images, ...(labels && { labels }), ...(weights && { weights }) };
+    return { ...content, count: batchSize, width, height, names, step };
   }
 
   async #read(step: number, slot: number): Promise<Sample> {

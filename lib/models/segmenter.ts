@@ -2,8 +2,16 @@ import { native } from '../binding.js';
 import { DataError, InvalidArgumentError } from '../errors.js';
 import type { ExportOptions } from '../export/segmenter.js';
 import type { WeightsDescription } from '../io/weights-metadata.js';
-import { call } from '../native-object.js';
-import { checkChoice, checkInteger, checkNumber, checkString, invalidArgument } from '../validate.js';
+import { call, callSync, handleOf } from '../native-object.js';
+import { Tensor } from '../tensor.js';
+import {
+  checkChoice,
+  checkInteger,
+  checkNumber,
+  checkNumbers,
+  checkString,
+  invalidArgument,
+} from '../validate.js';
 import { checkDtype, Network, type NetworkDtype, readDescription } from './network.js';
 
 export interface SegmenterOptions {
@@ -45,6 +53,12 @@ export interface PredictOptions {
   confidence?: boolean;
   /** Upsample logits and then take the softmax (default), or the softmax and then upsample probabilities. */
   order?: 'logits' | 'probabilities';
+  /**
+   * A threshold t_c above 0 for each class: a pixel's class is then argmax_c p_c / t_c, the one whose probability exceeds
+   * its threshold by the largest factor (class-balanced self-training, Zou et al. 2018). Not with several views. Default:
+   * argmax_c p_c.
+   */
+  classThresholds?: readonly number[];
   /** Average the probabilities with those of the mirrored images. Default false. */
   flip?: boolean;
   /** The same images at other sizes, over which probabilities are averaged too. Default none. */
@@ -130,6 +144,25 @@ export class Segmenter extends Network {
     return segmenter;
   }
 
+  /** Channels of `features` in what forwardWithFeatures() gives. */
+  get featureCount(): number {
+    return callSync(() => native.networkFeatureCount(this.handle));
+  }
+
+  /**
+   * forward(), and what the classifier looks at: DeepLab-v2's layer4 or FCN-8s's fc7, [N, featureCount, h, w], in one pass.
+   */
+  async forwardWithFeatures(
+    input: Tensor,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<{ features: Tensor; logits: Tensor }> {
+    const output = await call(
+      (token) => native.networkForwardWithFeatures(this.handle, handleOf('input', input, Tensor), token),
+      options.signal,
+    );
+    return { features: new Tensor(output.features), logits: new Tensor(output.logits) };
+  }
+
   /**
    * Segments RGB images, [count, height, width, 3]. With `flip` or `otherSizes` several predictions of each image are
    * averaged: slower, and usually better.
@@ -152,9 +185,13 @@ export class Segmenter extends Network {
       outputHeight: checkInteger('outputHeight', options.outputHeight ?? height, 1),
       confidence: options.confidence ?? false,
       order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
+      classThresholds: checkNumbers('classThresholds', options.classThresholds ?? [], 0),
     };
     if (!flip && otherSizes.length === 0) {
       return call((token) => native.predict(this.handle, images, job, token), options.signal);
+    }
+    if (job.classThresholds.length > 0) {
+      throw new InvalidArgumentError('Expected no classThresholds with flip or otherSizes');
     }
     const others = otherSizes.map((other, i) => ({
       images: other.images,

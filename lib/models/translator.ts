@@ -1,5 +1,5 @@
 import { native } from '../binding.js';
-import { DataError } from '../errors.js';
+import { DataError, InvalidArgumentError } from '../errors.js';
 import { call } from '../native-object.js';
 import { checkBoolean, checkChoice, checkInteger, checkString } from '../validate.js';
 import {
@@ -13,14 +13,22 @@ import {
   type SaveOptions,
   saveNetworks,
 } from './network.js';
+import { sizeMultiple } from './size-multiple.js';
 
 export interface TranslatorOptions {
-  /** Residual blocks of each generator; default 9. */
+  /**
+   * `unpaired` (default): F and F⁻¹, ResNet generators as in CycleGAN. `paired`: F alone, the U-Net generator of pix2pix,
+   * for training on pairs of images.
+   */
+  pairing?: 'unpaired' | 'paired';
+  /** Unpaired: residual blocks of each generator; default 9. */
   blocks?: 6 | 9;
+  /** Paired: how often the U-Net halves the image, 2 to 10; default 8. */
+  depth?: number;
   /** Channels behind each generator's first convolution; default 64. */
   baseWidth?: number;
   /**
-   * Generators that learn what to change: y = tanh(f(x) + atanh(x)), the identity at first, in place of y = tanh(f(x)).
+   * Unpaired: generators that learn what to change: y = tanh(f(x) + atanh(x)), the identity at first, in place of y = tanh(f(x)).
    * Not in the paper. Default false.
    */
   residual?: boolean;
@@ -40,37 +48,57 @@ export interface TranslateOptions {
   /** Of each image, in pixels; at least 5. */
   width: number;
   height: number;
-  /** Default `source-to-target`. */
+  /** Default `source-to-target`, the only one of a paired translator. */
   direction?: 'source-to-target' | 'target-to-source';
   signal?: AbortSignal;
 }
 
 /**
- * F and F⁻¹ with the discriminators that train them.
+ * F and F⁻¹ with the discriminators that train them; or, paired, F with its discriminator.
  *
- * The four networks can be used one by one: generators map RGB in [-1, 1], [N, 3, H, W] with H and W multiples of 4, to
- * the same; discriminators ("critics") give one score per 70×70 patch.
+ * The networks can be used one by one: generators map RGB in [-1, 1], [N, 3, H, W] with H and W multiples of
+ * `sizeMultiple`, to the same; discriminators ("critics") give one score per 70×70 patch.
  */
 export class Translator implements Disposable {
   readonly options: Readonly<Required<TranslatorOptions>>;
   /** F: source → target. */
   readonly toTarget: Network;
-  /** F⁻¹: target → source. */
-  readonly toSource: Network;
-  /** Judges target images against F(S). */
+  /** Judges target images against F(S); paired: given S, which stands before them, [N, 6, H, W]. */
   readonly targetCritic: Network;
-  /** Judges source images against F⁻¹(T). */
-  readonly sourceCritic: Network;
+  readonly #backward: { toSource: Network; sourceCritic: Network } | null;
 
-  private constructor(options: Required<TranslatorOptions>, networks: [Network, Network, Network, Network]) {
+  private constructor(
+    options: Required<TranslatorOptions>,
+    [toTarget, targetCritic]: readonly [Network, Network],
+    backward: readonly [Network, Network] | null,
+  ) {
     this.options = options;
-    [this.toTarget, this.toSource, this.targetCritic, this.sourceCritic] = networks;
+    this.toTarget = toTarget;
+    this.targetCritic = targetCritic;
+    this.#backward = backward && { toSource: backward[0], sourceCritic: backward[1] };
   }
 
-  /** Four networks with seeded initial weights. @throws InvalidArgumentError naming a bad option. */
+  /** F⁻¹: target → source. @throws InvalidArgumentError where the translator is paired and has none. */
+  get toSource(): Network {
+    return this.#unpaired().toSource;
+  }
+
+  /** Judges source images against F⁻¹(T). @throws InvalidArgumentError where the translator is paired and has none. */
+  get sourceCritic(): Network {
+    return this.#unpaired().sourceCritic;
+  }
+
+  /** What the sides of a training image have to be divisible by. */
+  get sizeMultiple(): number {
+    return sizeMultiple(this.options);
+  }
+
+  /** The networks with seeded initial weights. @throws InvalidArgumentError naming a bad option. */
   static async create(options: TranslatorOptions = {}): Promise<Translator> {
     const checked: Required<TranslatorOptions> = {
+      pairing: checkChoice('pairing', options.pairing ?? 'unpaired', ['unpaired', 'paired']),
       blocks: checkInteger('blocks', options.blocks ?? 9, 1, 64) as 6 | 9,
+      depth: checkInteger('depth', options.depth ?? 8, 2, 10),
       baseWidth: checkInteger('baseWidth', options.baseWidth ?? 64, 1, 512),
       residual: checkBoolean('residual', options.residual ?? false),
       discriminatorWidth: checkInteger('discriminatorWidth', options.discriminatorWidth ?? 64, 1, 512),
@@ -78,25 +106,25 @@ export class Translator implements Disposable {
       device: checkString('device', options.device ?? 'cpu'),
       dtype: checkDtype(options.dtype),
     };
-    const { blocks, baseWidth, residual, discriminatorWidth, seed, device, dtype } = checked;
+    const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth } = checked;
+    const { seed, device, dtype } = checked;
     // Seeds apart, so that F and F⁻¹ do not start as the same function.
-    const generator = (offset: number) =>
-      createNetwork('resnet-generator', {
-        blocks,
-        baseWidth,
-        residual,
-        seed: seed * 4 + offset,
-        device,
-        dtype,
-      });
-    const critic = (offset: number) =>
-      createNetwork('patch-discriminator', {
-        baseWidth: discriminatorWidth,
-        seed: seed * 4 + offset,
-        device,
-        dtype,
-      });
-    return new Translator(checked, await Promise.all([generator(0), generator(1), critic(2), critic(3)]));
+    const create = (kind: string, shape: Record<string, unknown>, offset: number) =>
+      createNetwork(kind, { ...shape, seed: seed * 4 + offset, device, dtype });
+    const critic = (inputChannels: number, offset: number) =>
+      create('patch-discriminator', { inputChannels, baseWidth: discriminatorWidth }, offset);
+    if (pairing === 'paired') {
+      const generator = create('unet-generator', { depth, baseWidth }, 0);
+      return new Translator(checked, await Promise.all([generator, critic(6, 2)]), null);
+    }
+    const generator = (offset: number) => create('resnet-generator', { blocks, baseWidth, residual }, offset);
+    const [toTarget, toSource, targetCritic, sourceCritic] = await Promise.all([
+      generator(0),
+      generator(1),
+      critic(3, 2),
+      critic(3, 3),
+    ]);
+    return new Translator(checked, [toTarget, targetCritic], [toSource, sourceCritic]);
   }
 
   /** The translator that a file written by save() belongs to, with the file's weights. */
@@ -143,10 +171,11 @@ export class Translator implements Disposable {
     return call((token) => native.translate(handle, images, job, token), options.signal);
   }
 
-  /** Writes all four networks into one safetensors file, to a temporary name that is then renamed. */
+  /** Writes all networks into one safetensors file, to a temporary name that is then renamed. */
   async save(file: string, options: SaveOptions = {}): Promise<void> {
-    const { blocks, baseWidth, residual, discriminatorWidth } = this.options;
-    const shape = { blocks, baseWidth, residual, discriminatorWidth };
+    const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth } = this.options;
+    const generator = pairing === 'paired' ? { pairing, depth } : { blocks, residual };
+    const shape = { ...generator, baseWidth, discriminatorWidth };
     await saveNetworks(file, { architecture: 'translator', options: shape }, this.#named(), options);
   }
 
@@ -163,12 +192,18 @@ export class Translator implements Disposable {
     this.dispose();
   }
 
+  #unpaired() {
+    if (this.#backward) return this.#backward;
+    throw new InvalidArgumentError('Expected an unpaired translator but this one only leads to the target');
+  }
+
   #named(): { prefix: string; network: Network }[] {
+    const backward = this.#backward;
     return [
       { prefix: 'to_target.', network: this.toTarget },
-      { prefix: 'to_source.', network: this.toSource },
+      ...(backward ? [{ prefix: 'to_source.', network: backward.toSource }] : []),
       { prefix: 'target_critic.', network: this.targetCritic },
-      { prefix: 'source_critic.', network: this.sourceCritic },
+      ...(backward ? [{ prefix: 'source_critic.', network: backward.sourceCritic }] : []),
     ];
   }
 }

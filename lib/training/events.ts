@@ -1,8 +1,8 @@
-import type { SegmentationLosses, TranslationLosses } from '../steps.js';
+import type { PairedTranslationLosses, SegmentationLosses, TranslationLosses } from '../steps.js';
 import type { Stage, StageKind } from './plan.js';
 
 /** A training step is done. */
-export interface StepEvent<Losses = SegmentationLosses | TranslationLosses> {
+export interface StepEvent<Losses = SegmentationLosses | TranslationLosses | PairedTranslationLosses> {
   type: 'step';
   stage: string;
   /** Steps done so far, 1 … `steps`. */

@@ -45,13 +45,14 @@ export function createDiscriminator(config: Config): Promise<OutputDiscriminator
 }
 
 /**
- * The config's translators F and F⁻¹ with their initial weights, the same each time.
+ * The config's translators F and F⁻¹, or the paired F, with their initial weights, the same each time.
  *
  * @param weights a safetensors file to load in place of the initial weights
  */
 export function createTranslator(config: Config, weights?: string): Promise<Translator> {
   const { seed, device } = config;
-  return prepared(Translator.create({ ...config.translator, seed, device }), async (translator) => {
+  const { pairing } = config.translation;
+  return prepared(Translator.create({ ...config.translator, pairing, seed, device }), async (translator) => {
     if (weights !== undefined) await translator.load(weights);
   });
 }

@@ -7,6 +7,7 @@ import type { TranslateOptions, Translator } from '../models/translator.js';
 import { applyThresholds } from '../thresholds.js';
 import type { PictureColumn } from './events.js';
 import { colourLabels, composeGrid, labelsOverGrey } from './picture-grid.js';
+import { predictionOptions } from './self-training.js';
 import { drawReference } from './translate-dataset.js';
 
 /** Larger than this, a picture's parts are reduced (predictions) or cut (translations, which would lose their texture). */
@@ -28,9 +29,12 @@ interface PictureOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** Rows of S, S′ = F(S), F⁻¹(S′), or with the direction 'target-to-source' of T, T′ = F⁻¹(T), F(T′); cut from the middle. */
+/**
+ * Rows of S, S′ = F(S), F⁻¹(S′), or with the direction 'target-to-source' of T, T′ = F⁻¹(T), F(T′); cut from the middle. A
+ * paired translator has no way back: S, S′.
+ */
 export async function translationPicture(
-  translator: Pick<Translator, 'translate'>,
+  translator: Pick<Translator, 'translate' | 'options'>,
   dataset: ImageDataset,
   options: PictureOptions & { direction: NonNullable<TranslateOptions['direction']> },
 ): Promise<Picture> {
@@ -41,9 +45,12 @@ export async function translationPicture(
   const crop = { ...part, x: (size.width - part.width) >> 1, y: (size.height - part.height) >> 1 };
   const job = { count: 1, ...part, ...(signal && { signal }) };
   const opposite = direction === 'source-to-target' ? 'target-to-source' : 'source-to-target';
-  return pictureOf(dataset, count, ['image', 'translated', 'reconstructed'], async (index) => {
+  const isPaired = translator.options.pairing === 'paired';
+  const columns: PictureColumn[] = ['image', 'translated', ...(isPaired ? [] : ['reconstructed' as const])];
+  return pictureOf(dataset, count, columns, async (index) => {
     const { image } = await dataset.read(index, { size, crop });
     const there = await translator.translate(image.data, { ...job, direction });
+    if (isPaired) return [image, { data: there, ...part }];
     const back = await translator.translate(there, { ...job, direction: opposite });
     return [image, { data: there, ...part }, { data: back, ...part }];
   });
@@ -99,7 +106,7 @@ export async function pseudoLabelPicture(
     palette: Uint8Array;
     /** Per class, as the whole target set gave them. */
     thresholds: number[];
-    choice: Pick<SelfTrainingOptions, 'order' | 'inclusive'>;
+    choice: Pick<SelfTrainingOptions, 'method' | 'order' | 'inclusive'>;
   },
 ): Promise<Picture> {
   const { count, size, palette, thresholds, choice, signal } = options;
@@ -112,7 +119,7 @@ export async function pseudoLabelPicture(
       outputWidth: part.width,
       outputHeight: part.height,
       confidence: true,
-      order: choice.order,
+      ...predictionOptions(choice, thresholds),
       ...(signal && { signal }),
     });
     const kept = await applyThresholds(labels, confidence!, { thresholds, inclusive: choice.inclusive });

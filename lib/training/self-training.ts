@@ -4,6 +4,7 @@ import type { z } from 'zod';
 import { parseOptions } from '../config/parse.js';
 import { type SelfTrainingOptions as Method, selfTrainingSchema } from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
+import { weightsFile } from '../data/file-names.js';
 import { type ImageSize, writeFileAtomically, writeLabels } from '../data/image-files.js';
 import type { Predictor } from '../evaluate.js';
 import { applyThresholds, ThresholdHistogram } from '../thresholds.js';
@@ -25,10 +26,15 @@ export interface SelfTrainingOptions {
   choice?: z.input<typeof selfTrainingSchema>;
 }
 
+/** How a segmenter is to predict, for its predictions to be pseudo-labels with these thresholds. */
+export function predictionOptions({ method, order }: Pick<Method, 'method' | 'order'>, thresholds: number[]) {
+  return { order, ...(method === 'class-balanced' && { classThresholds: thresholds }) };
+}
+
 /** What was kept of a class. */
 export interface KeptClass {
   class: string;
-  /** Pixels predicted as this class, and those of them that were kept. */
+  /** Pixels predicted as this class (with `class-balanced`, by p_c / t_c), and those of them that were kept. */
   predicted: number;
   kept: number;
   /** kept / predicted; 0 for a class that is never predicted. */
@@ -74,7 +80,9 @@ export interface PseudoLabelProgress {
  * Chooses the pseudo-labels Ŷ_T of a target set: the segmenter's own predictions where it is confident. With `mpt` a pixel
  * is kept above one threshold. With `per-class` the threshold of class c is
  * t_c = min(threshold, the `portion` quantile of the probabilities of all pixels predicted as c), found in a first pass
- * through a histogram, so that memory does not grow with the set.
+ * through a histogram, so that memory does not grow with the set. With `class-balanced` (CBST, Zou et al. 2018) t_c is that
+ * quantile itself, or 1 for a class that is never predicted; a pixel's class is then argmax_c p_c / t_c, kept where that
+ * exceeds 1.
  */
 export class SelfTraining {
   readonly #segmenter: Predictor;
@@ -97,7 +105,8 @@ export class SelfTraining {
   /**
    * Writes the pseudo-labels of `dataset` to `folder` as NAME.png (class index, or the ignore index where not kept), each
    * whole or not at all, and `manifest.json` last. An image of which nothing is kept gets no file, so that
-   * `dataset.withLabels(folder)` is T_ssl. Yields after each image.
+   * `dataset.withLabels(folder)` is T_ssl. With soft weights NAME.confidence.png, of 8 bits, has the confidence from 0 to
+   * 255. Yields after each image.
    *
    * @param options.checkpoints default none. A state to go on from belongs to what `folder` holds; there is none before
    *   the thresholds are found
@@ -148,9 +157,7 @@ export class SelfTraining {
   ): AsyncGenerator<PseudoLabelProgress, LabellingState> {
     const { method, threshold } = this.#choice;
     const thresholds =
-      method === 'per-class'
-        ? yield* this.#findThresholds(dataset, signal)
-        : this.#classes.map(() => threshold);
+      method === 'mpt' ? this.#classes.map(() => threshold) : yield* this.#findThresholds(dataset, signal);
     const confidences = this.#classes.map(() => new Array<number>(CONFIDENCE_BINS).fill(0));
     const kept = this.#classes.map(() => 0);
     return { step: 0, tensors: new Map(), thresholds, kept, keptImages: 0, confidences };
@@ -164,16 +171,23 @@ export class SelfTraining {
     signal: AbortSignal | undefined,
   ): AsyncGenerator<PseudoLabelProgress> {
     const { thresholds, confidences, kept } = state;
-    const options = { thresholds, inclusive: this.#choice.inclusive, ignoreIndex: this.#ignoreIndex };
-    for await (const { labels, confidence } of this.#predictions(dataset, state.step, signal)) {
+    const { inclusive, weighting } = this.#choice;
+    const options = { thresholds, inclusive, ignoreIndex: this.#ignoreIndex };
+    const prediction = predictionOptions(this.#choice, thresholds);
+    for await (const { labels, confidence } of this.#predictions(dataset, state.step, prediction, signal)) {
       const chosen = await applyThresholds(labels, confidence, options);
       const file = path.join(folder, `${dataset.entry(state.step).name}.png`);
       if (sum(chosen.keptPerClass) > 0) {
+        // Before the labels: where those are, their weights are.
+        if (weighting === 'soft') {
+          const weights = Uint8Array.from(confidence, (value) => Math.round(255 * value));
+          await writeLabels(weightsFile(file), { data: weights, ...this.#size });
+        }
         await writeLabels(file, { data: chosen.labels, ...this.#size });
         state.keptImages++;
       } else {
         // A file from an earlier labelling would make the image part of T_ssl.
-        await rm(file, { force: true });
+        for (const stale of [file, weightsFile(file)]) await rm(stale, { force: true });
       }
       for (const [i, label] of labels.entries()) {
         const bin = Math.floor(confidence[i]! * CONFIDENCE_BINS);
@@ -191,18 +205,23 @@ export class SelfTraining {
   ): AsyncGenerator<PseudoLabelProgress, number[]> {
     using histogram = new ThresholdHistogram(this.#classes.length);
     let done = 0;
-    for await (const { labels, confidence } of this.#predictions(dataset, 0, signal)) {
+    const { method, portion, order, threshold } = this.#choice;
+    for await (const { labels, confidence } of this.#predictions(dataset, 0, { order }, signal)) {
       await histogram.add(labels, confidence);
       yield { type: 'progress', task: 'confidences', done: ++done, total: dataset.length };
     }
-    const { portion, threshold: cap } = this.#choice;
-    return (await histogram.thresholds({ portion, cap })).thresholds;
+    if (method === 'per-class') {
+      return (await histogram.thresholds({ portion, cap: threshold })).thresholds;
+    }
+    const { thresholds, counts } = await histogram.thresholds({ portion, cap: 1 });
+    return thresholds.map((quantile, index) => (counts[index]! > 0 ? quantile : 1));
   }
 
   /** Predictions for the images from `first` on. */
   async *#predictions(
     dataset: ImageDataset,
     first: number,
+    options: ReturnType<typeof predictionOptions>,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<{ labels: Uint8Array; confidence: Float32Array }> {
     const read = (index: number) => dataset.readImage(first + index, this.#size);
@@ -211,7 +230,7 @@ export class SelfTraining {
         count: 1,
         ...this.#size,
         confidence: true,
-        order: this.#choice.order,
+        ...options,
         ...(signal && { signal }),
       });
       yield { labels, confidence: confidence! };

@@ -149,6 +149,7 @@ function pseudoLabelled(stage: Stage, { config, datasets, store }: StageContext)
   return datasets.target.withLabels(store.imagesFolder(stage), {
     classCount: classNames(config).length,
     ignoreIndex: config.data.ignoreIndex,
+    weights: config.selfTraining.weighting === 'soft',
   });
 }
 
@@ -183,10 +184,10 @@ async function* runTranslator(
   const { config, datasets, store, signal } = context;
   const { source, target, crop } = config.sizes.translation;
   using translator = await createTranslator(config);
-  const { perceptualWeight, perceptualReconstructionWeight } = config.translation;
+  const { pairing, perceptualWeight, perceptualReconstructionWeight } = config.translation;
   // Without perceptual terms F is trained on its own: nothing is asked of M.
   using segmenter =
-    perceptualWeight > 0 || perceptualReconstructionWeight > 0
+    pairing === 'unpaired' && (perceptualWeight > 0 || perceptualReconstructionWeight > 0)
       ? await createSegmenter(config, store.weightsFile(context.stage(stage.segmenterFrom)))
       : null;
   const trainer = new TranslationTrainer({ translator, segmenter }, datasets, {
@@ -201,7 +202,7 @@ async function* runTranslator(
   const training = yield* trainer.steps({ signal, checkpoints: ownCheckpoints(context) });
   await translator.save(store.weightsFile(stage));
   if (config.sampleCount > 0) {
-    for (const domain of ['source', 'target'] as const) {
+    for (const domain of pairing === 'paired' ? (['source'] as const) : (['source', 'target'] as const)) {
       const picture = await translationPicture(translator, datasets[domain], {
         count: config.sampleCount,
         size: toSize(config.sizes.translation[domain]),

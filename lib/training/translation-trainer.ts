@@ -10,9 +10,15 @@ import type { ImageDataset } from '../data/dataset.js';
 import type { ImageSize } from '../data/image-files.js';
 import { BatchLoader } from '../data/loader.js';
 import { Random } from '../data/random.js';
+import { InvalidArgumentError } from '../errors.js';
 import type { Segmenter } from '../models/segmenter.js';
 import type { Translator } from '../models/translator.js';
-import { type TranslationLosses, TranslationStep } from '../steps.js';
+import {
+  type PairedTranslationLosses,
+  PairedTranslationStep,
+  type TranslationLosses,
+  TranslationStep,
+} from '../steps.js';
 import { checkInteger } from '../validate.js';
 import type { StepEvent } from './events.js';
 import { drain } from './generators.js';
@@ -42,8 +48,9 @@ export interface TranslationTrainerOptions {
 }
 
 /**
- * Trains the translators F and F⁻¹ and their discriminators (Eq. 2). The models are trained in place and stay the
- * caller's; the segmenter of the perceptual terms is only read.
+ * Trains the translators F and F⁻¹ and their discriminators (Eq. 2), or a paired translator's F (pix2pix) on the images
+ * whose names both data sets have. The models are trained in place and stay the caller's; the segmenter of the perceptual
+ * terms is only read.
  */
 export class TranslationTrainer {
   readonly #models: { translator: Translator; segmenter: Segmenter | null };
@@ -54,9 +61,9 @@ export class TranslationTrainer {
   readonly #training: TranslationOptions;
 
   /**
-   * @param models.segmenter null or absent: no perceptual terms
+   * @param models.segmenter null or absent: no perceptual terms; a paired translator has none
    * @param data labels are not looked at
-   * @throws InvalidArgumentError when an option is out of range
+   * @throws InvalidArgumentError when an option is out of range, or a paired translator gets no pairs of images
    */
   constructor(
     models: { translator: Translator; segmenter?: Segmenter | null },
@@ -64,8 +71,15 @@ export class TranslationTrainer {
     options: TranslationTrainerOptions,
   ) {
     this.#models = { translator: models.translator, segmenter: models.segmenter ?? null };
-    this.#data = { source: data.source, target: data.target };
-    this.#training = parseOptions(translationSchema, options.training ?? {}, 'training');
+    const { pairing } = models.translator.options;
+    const isPaired = pairing === 'paired';
+    const [source, target] = isPaired ? data.source.pairsWith(data.target) : [data.source, data.target];
+    if (source.length === 0) {
+      throw new InvalidArgumentError('Expected source and target images of the same names but found none');
+    }
+    this.#data = { source, target };
+    // What it trains is the translator's to say; the config's key decides which one is created.
+    this.#training = { ...parseOptions(translationSchema, options.training ?? {}, 'training'), pairing };
     this.#options = {
       sourceSize: options.sourceSize,
       targetSize: options.targetSize ?? options.sourceSize,
@@ -84,13 +98,15 @@ export class TranslationTrainer {
    */
   async *steps(
     options: TrainingOptions = {},
-  ): AsyncGenerator<TrainingEvent<TranslationLosses>, TrainingResult> {
+  ): AsyncGenerator<TrainingEvent<TranslationLosses | PairedTranslationLosses>, TrainingResult> {
     const { translator, segmenter } = this.#models;
     const { stage, seed, nonFinite, sourceSize, targetSize, crop } = this.#options;
-    const { steps, constantSteps, batchSize, flip, learningRate, ...training } = this.#training;
+    const { pairing, steps, constantSteps, batchSize, flip, learningRate, ...training } = this.#training;
     const signal = options.signal && { signal: options.signal };
     const factor = linearDecayFactor(constantSteps ?? Math.floor(steps / 2), steps);
-    const load = (dataset: ImageDataset, domain: string, size: ImageSize, firstStep: number) =>
+    // The two images of a pair are drawn, cut and mirrored alike.
+    const stream = (domain: 'source' | 'target') => `${stage}/${pairing === 'paired' ? 'pair' : domain}`;
+    const load = (dataset: ImageDataset, domain: 'source' | 'target', size: ImageSize, firstStep: number) =>
       new BatchLoader(dataset, {
         batchSize,
         flip,
@@ -99,12 +115,15 @@ export class TranslationTrainer {
         seed,
         steps,
         firstStep,
-        stage: `${stage}/${domain}`,
+        stage: stream(domain),
         ...signal,
       });
     const poolSeed = new Random(seed, stage, 'image-pool').integer(2 ** 31);
-    using step = await TranslationStep.create(translator, segmenter, { ...training, seed: poolSeed });
-    return yield* trainingLoop({
+    using step =
+      pairing === 'paired'
+        ? await PairedTranslationStep.create(translator, training)
+        : await TranslationStep.create(translator, segmenter, { ...training, seed: poolSeed });
+    return yield* trainingLoop<TranslationLosses | PairedTranslationLosses>({
       stage,
       steps,
       step,
@@ -127,7 +146,9 @@ export class TranslationTrainer {
 
   /** Trains to the end; `onStep` sees each step's event. */
   run(
-    options: TrainingOptions & { onStep?: (event: StepEvent<TranslationLosses>) => void } = {},
+    options: TrainingOptions & {
+      onStep?: (event: StepEvent<TranslationLosses | PairedTranslationLosses>) => void;
+    } = {},
   ): Promise<TrainingResult> {
     return drain(this.steps(options), (event) => {
       if (event.type === 'step') options.onStep?.(event);

@@ -5,6 +5,7 @@
 #include "core/cancellation.h"
 #include "core/models/network.h"
 #include "core/self_training/pseudo_labels.h"
+#include "core/training/paired_translation_step.h"
 #include "core/training/segmentation_step.h"
 #include "core/training/translation_step.h"
 
@@ -17,6 +18,7 @@ BIDISEG_HANDLE(SegmentationStep, "SegmentationStep", 4);
 BIDISEG_HANDLE(TranslationStep, "TranslationStep", 5);
 BIDISEG_HANDLE(ThresholdHistogram, "ThresholdHistogram", 6);
 BIDISEG_HANDLE(std::atomic<bool>, "CancellationToken", 7);
+BIDISEG_HANDLE(PairedTranslationStep, "PairedTranslationStep", 8);
 
 /// A plain object of options. lib/ has validated it with messages for people; these checks are the last line, so that
 /// no value whatever is undefined behaviour.

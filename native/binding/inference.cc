@@ -4,6 +4,7 @@
 #include "binding/exports.h"
 #include "core/data/pixels.h"
 #include "core/inference/averaged_prediction.h"
+#include "core/models/image_generator.h"
 
 namespace bidiseg::binding {
 namespace {
@@ -33,8 +34,9 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
        images = images_argument(info[1], options), height = options.integer("outputHeight"),
        width = options.integer("outputWidth"), with_confidence = options.boolean("confidence"),
-       order = softmax_order_option(options)] {
-        return on_the_cpu(predict(*segmenter, images.to(segmenter->device()), height, width, order, with_confidence));
+       order = softmax_order_option(options), thresholds = options.numbers("classThresholds")] {
+        return on_the_cpu(
+            predict(*segmenter, images.to(segmenter->device()), height, width, order, with_confidence, thresholds));
       },
       prediction_to_js);
 }
@@ -86,7 +88,7 @@ Napi::Value translate_images(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
   return run_async(
       info.Env(), cancellation_argument(info[3]),
-      [generator = network_argument<ResnetGenerator>(info[0], "generator"), images = images_argument(info[1], options)] {
+      [generator = network_argument<ImageGenerator>(info[0], "generator"), images = images_argument(info[1], options)] {
         at::NoGradGuard no_grad;
         generator->eval();
         const at::Tensor input = translator_input(images.to(generator->device()), generator->dtype());

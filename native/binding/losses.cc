@@ -3,6 +3,7 @@
 #include "binding/async.h"
 #include "binding/exports.h"
 #include "binding/training_options.h"
+#include "core/losses/alignment.h"
 
 namespace bidiseg::binding {
 namespace {
@@ -92,6 +93,33 @@ Napi::Value segmentation_perceptual_loss(const Napi::CallbackInfo& info) {
       tensor_to_js);
 }
 
+// A function of two tensors.
+template <at::Tensor (*Loss)(const at::Tensor&, const at::Tensor&)>
+Napi::Value feature_distance(const Napi::CallbackInfo& info) {
+  return run_async(
+      info.Env(), nullptr,
+      [source = tensor_argument(info[0], "source"), target = tensor_argument(info[1], "target")] {
+        return Loss(source, target);
+      },
+      tensor_to_js);
+}
+
+Napi::Value weighted_self_information(const Napi::CallbackInfo& info) {
+  return run_async(
+      info.Env(), nullptr,
+      [probabilities = tensor_argument(info[0], "probabilities")] { return self_information(probabilities); },
+      tensor_to_js);
+}
+
+Napi::Value mean_entropy_loss(const Napi::CallbackInfo& info) {
+  const Options options(info[1]);
+  return run_async(
+      info.Env(), nullptr,
+      [logits = tensor_argument(info[0], "logits"), height = options.integer("height"),
+       width = options.integer("width")] { return entropy_loss(logits, height, width); },
+      tensor_to_js);
+}
+
 }  // namespace
 
 void export_losses(Napi::Env env, Napi::Object exports) {
@@ -101,6 +129,10 @@ void export_losses(Napi::Env env, Napi::Object exports) {
   exports.Set("domainLoss", Napi::Function::New<guarded<output_domain_loss>>(env));
   exports.Set("ganLoss", Napi::Function::New<guarded<image_gan_loss>>(env));
   exports.Set("l1Loss", Napi::Function::New<guarded<mean_absolute_loss>>(env));
+  exports.Set("meanDistance", Napi::Function::New<guarded<feature_distance<mean_distance>>>(env));
+  exports.Set("correlationDistance", Napi::Function::New<guarded<feature_distance<correlation_distance>>>(env));
+  exports.Set("selfInformation", Napi::Function::New<guarded<weighted_self_information>>(env));
+  exports.Set("entropyLoss", Napi::Function::New<guarded<mean_entropy_loss>>(env));
   exports.Set("perceptualLoss", Napi::Function::New<guarded<segmentation_perceptual_loss>>(env));
 }
 

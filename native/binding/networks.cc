@@ -7,6 +7,8 @@
 #include "core/export/torchscript.h"
 #include "core/models/deeplab_v2.h"
 #include "core/models/fcn8s.h"
+#include "core/models/resnet_generator.h"
+#include "core/models/unet_generator.h"
 
 namespace bidiseg::binding {
 namespace {
@@ -50,8 +52,17 @@ std::function<std::shared_ptr<Network>()> network_factory(const std::string& kin
                                            options.boolean("residual"), seed};
     return [generator] { return std::make_shared<ResnetGenerator>(generator); };
   }
+  if (kind == "unet-generator") {
+    const UNetGeneratorOptions generator{options.integer("depth"), options.integer("baseWidth"), seed};
+    if (generator.depth < 2 || generator.depth > 16) throw InvalidArgument("Expected an integer from 2 to 16 for depth");
+    return [generator] { return std::make_shared<UNetGenerator>(generator); };
+  }
+  if (kind == "feature-discriminator") {
+    const FeatureDiscriminatorOptions discriminator{options.integer("featureCount"), options.integer("baseWidth"), seed};
+    return [discriminator] { return std::make_shared<FeatureDiscriminator>(discriminator); };
+  }
   if (kind == "patch-discriminator") {
-    const PatchDiscriminatorOptions discriminator{options.integer("baseWidth"), seed};
+    const PatchDiscriminatorOptions discriminator{options.integer("inputChannels"), options.integer("baseWidth"), seed};
     return [discriminator] { return std::make_shared<PatchDiscriminator>(discriminator); };
   }
   throw InvalidArgument("Unknown kind of network '" + kind + "'");
@@ -77,17 +88,42 @@ Napi::Value create_network(const Napi::CallbackInfo& info) {
       });
 }
 
+void check_dtype(const Network& network, const at::Tensor& input) {
+  if (input.scalar_type() == network.dtype()) return;
+  throw InvalidArgument(std::string("Expected an input of dtype ") + dtype_name(network.dtype()) +
+                        ", the network's, but received " + dtype_name(input.scalar_type()));
+}
+
 Napi::Value network_forward(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), cancellation_argument(info[2]),
       [network = Handle<Network>::get(info[0], "network"), input = tensor_argument(info[1], "input")] {
-        if (input.scalar_type() != network->dtype()) {
-          throw InvalidArgument(std::string("Expected an input of dtype ") + dtype_name(network->dtype()) +
-                                ", the network's, but received " + dtype_name(input.scalar_type()));
-        }
+        check_dtype(*network, input);
         return network->forward(input);
       },
       tensor_to_js);
+}
+
+// { features, logits }
+Napi::Value network_forward_with_features(const Napi::CallbackInfo& info) {
+  return run_async(
+      info.Env(), cancellation_argument(info[2]),
+      [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
+       input = tensor_argument(info[1], "input")] {
+        check_dtype(*segmenter, input);
+        return segmenter->forward_with_features(input);
+      },
+      [](Napi::Env env, const SegmentationOutput& output) {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("features", tensor_to_js(env, output.features));
+        result.Set("logits", tensor_to_js(env, output.logits));
+        return result;
+      });
+}
+
+Napi::Value network_feature_count(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(),
+                           static_cast<double>(network_argument<SegmentationNetwork>(info[0], "segmenter")->feature_count()));
 }
 
 Napi::Value network_dtype(const Napi::CallbackInfo& info) {
@@ -195,6 +231,8 @@ void export_networks(Napi::Env env, Napi::Object exports) {
   Handle<Optimizer>::define(env, exports);
   exports.Set("createNetwork", Napi::Function::New<guarded<create_network>>(env));
   exports.Set("networkForward", Napi::Function::New<guarded<network_forward>>(env));
+  exports.Set("networkForwardWithFeatures", Napi::Function::New<guarded<network_forward_with_features>>(env));
+  exports.Set("networkFeatureCount", Napi::Function::New<guarded<network_feature_count>>(env));
   exports.Set("networkSetTraining", Napi::Function::New<guarded<network_set_training>>(env));
   exports.Set("networkSetFrozen", Napi::Function::New<guarded<network_set_frozen>>(env));
   exports.Set("networkState", Napi::Function::New<guarded<network_state>>(env));

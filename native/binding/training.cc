@@ -7,7 +7,7 @@
 namespace bidiseg::binding {
 namespace {
 
-// { images: Uint8Array, labels?: Uint8Array, count, height, width }
+// { images: Uint8Array, labels?: Uint8Array, weights?: Uint8Array, count, height, width }
 SegmentationBatch batch_argument(const Napi::Value& value, const char* name) {
   const Options options(value);
   const std::vector<int64_t> shape = {options.integer("count"), options.integer("height"), options.integer("width")};
@@ -16,6 +16,8 @@ SegmentationBatch batch_argument(const Napi::Value& value, const char* name) {
   batch.images = typed_array_copy(object.Get("images"), {shape[0], shape[1], shape[2], 3}, name);
   const Napi::Value labels = object.Get("labels");
   if (!labels.IsUndefined()) batch.labels = typed_array_copy(labels, shape, name);
+  const Napi::Value weights = object.Get("weights");
+  if (!weights.IsUndefined()) batch.weights = typed_array_copy(weights, shape, name);
   return batch;
 }
 
@@ -119,6 +121,38 @@ Napi::Value run_translation_step(const Napi::CallbackInfo& info) {
       });
 }
 
+// createPairedTranslationStep({ toTarget, targetCritic }, options)
+Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
+  if (!info[0].IsObject()) throw InvalidArgument("Expected an object of networks");
+  const auto given = info[0].As<Napi::Object>();
+  PairedTranslationNetworks networks{network_argument<ImageGenerator>(given.Get("toTarget"), "toTarget"),
+                                     network_argument<PatchDiscriminator>(given.Get("targetCritic"), "targetCritic")};
+  const Options options(info[1]);
+  const PairedTranslationStepOptions step{gan_mode_option(options), options.number("ganWeight"),
+                                          options.number("l1Weight"), adam_options(options, "betas")};
+  return run_async(
+      info.Env(), nullptr, [networks, step] { return std::make_shared<PairedTranslationStep>(networks, step); },
+      [](Napi::Env env, const std::shared_ptr<PairedTranslationStep>& step) {
+        return Handle<PairedTranslationStep>::create(env, step, 0);
+      });
+}
+
+Napi::Value run_paired_translation_step(const Napi::CallbackInfo& info) {
+  const SegmentationBatch source = batch_argument(info[1], "source"), target = batch_argument(info[2], "target");
+  return run_async(
+      info.Env(), cancellation_argument(info[4]),
+      [step = Handle<PairedTranslationStep>::get(info[0], "step"), source, target,
+       rate = Options(info[3]).number("learningRate")] { return step->run(source.images, target.images, rate); },
+      [](Napi::Env env, const PairedTranslationLosses& losses) {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("total", losses.total);
+        result.Set("ganSourceToTarget", losses.gan);
+        result.Set("l1", losses.l1);
+        result.Set("discriminatorTarget", losses.discriminator);
+        return result;
+      });
+}
+
 // [{ name, tensor }]; tensors share storage with the step and its networks.
 template <typename Step>
 Napi::Value step_state(const Napi::CallbackInfo& info) {
@@ -140,6 +174,7 @@ Napi::Value step_load_state(const Napi::CallbackInfo& info) {
 void export_training(Napi::Env env, Napi::Object exports) {
   Handle<SegmentationStep>::define(env, exports);
   Handle<TranslationStep>::define(env, exports);
+  Handle<PairedTranslationStep>::define(env, exports);
   exports.Set("createSegmentationStep", Napi::Function::New<guarded<create_segmentation_step>>(env));
   exports.Set("runSegmentationStep", Napi::Function::New<guarded<run_segmentation_step>>(env));
   exports.Set("segmentationStepState", Napi::Function::New<guarded<step_state<SegmentationStep>>>(env));
@@ -148,6 +183,11 @@ void export_training(Napi::Env env, Napi::Object exports) {
   exports.Set("runTranslationStep", Napi::Function::New<guarded<run_translation_step>>(env));
   exports.Set("translationStepState", Napi::Function::New<guarded<step_state<TranslationStep>>>(env));
   exports.Set("translationStepLoadState", Napi::Function::New<guarded<step_load_state<TranslationStep>>>(env));
+  exports.Set("createPairedTranslationStep", Napi::Function::New<guarded<create_paired_translation_step>>(env));
+  exports.Set("runPairedTranslationStep", Napi::Function::New<guarded<run_paired_translation_step>>(env));
+  exports.Set("pairedTranslationStepState", Napi::Function::New<guarded<step_state<PairedTranslationStep>>>(env));
+  exports.Set("pairedTranslationStepLoadState",
+              Napi::Function::New<guarded<step_load_state<PairedTranslationStep>>>(env));
 }
 
 }  // namespace bidiseg::binding

@@ -6,7 +6,7 @@ import { readSummary } from '../../lib/run/run-files.js';
 import { temporaryFiles, writeTinyConfig, writeTinyData } from '../cli/command-line.js';
 import { type Ended, type RunningProcess, startBidiseg } from './bidiseg-process.js';
 
-/** Both kinds of segmenter, of optimizer and of choice of pseudo-labels, with dropout and image pools. */
+/** Both kinds of segmenter and of optimizer, two choices of pseudo-labels, with dropout and image pools. */
 const CONFIGS = {
   'deeplab-v2, Adam, per-class': {
     segmenter: { backbone: 'resnet18', width: 1 / 32 },
@@ -19,10 +19,10 @@ const CONFIGS = {
     },
     selfTraining: { method: 'per-class', portion: 0.3 },
   },
-  'fcn-8s, SGD, mpt': {
+  'fcn-8s, SGD, class-balanced': {
     segmenter: { network: 'fcn-8s', width: 1 / 64 },
     segmentation: { optimizer: 'sgd', momentum: 0.9, learningRate: 1e-2 },
-    selfTraining: { method: 'mpt', threshold: 0.4 },
+    selfTraining: { method: 'class-balanced', weighting: 'soft' },
   },
 };
 

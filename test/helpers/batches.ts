@@ -1,4 +1,9 @@
-import type { SegmentationStepOptions, StepBatch, TranslationStepOptions } from 'bidiseg';
+import type {
+  PairedTranslationStepOptions,
+  SegmentationStepOptions,
+  StepBatch,
+  TranslationStepOptions,
+} from 'bidiseg';
 import { randomBytes } from './random.js';
 
 export interface BatchShape {
@@ -28,6 +33,14 @@ export const SEGMENTATION: SegmentationStepOptions = {
   repeatedStep: false,
   adamBetas: [0.9, 0.99],
   discriminatorBetas: [0.9, 0.99],
+};
+
+/** The options of pix2pix. */
+export const PAIRED_TRANSLATION: PairedTranslationStepOptions = {
+  ganMode: 'bce',
+  ganWeight: 1,
+  l1Weight: 100,
+  betas: [0.5, 0.999],
 };
 
 /** The options of a translation step as the reference has them, but without an image pool. */

@@ -31,18 +31,35 @@ def predictions(request):
 
 def pseudo_labels(request):
     """How ours differ from the pseudo-labels that come of holding all predictions and sorting them."""
-    best, confidence, tied = [], [], []
+    best, confidence, tied, everything = [], [], [], []
     for scores in predictions(request):
         top = numpy.sort(scores, axis=0)[-2:]
+        everything.append(scores.astype(numpy.float64))
         best.append(scores.argmax(0))
         confidence.append(scores.max(0).astype(numpy.float64))
         tied.append(top[1] - top[0] <= request["noise"])
     best, confidence, tied = numpy.stack(best), numpy.stack(confidence), numpy.stack(tied)
 
-    classes = scores.shape[0]
+    classes, resolution = scores.shape[0], request["resolution"]
     if request["method"] == "mpt":
         thresholds = numpy.full(classes, request["threshold"])
+        decisive = thresholds
         kept = confidence > thresholds[best]
+    elif request["method"] == "class-balanced":
+        thresholds = numpy.ones(classes)
+        for index in range(classes):
+            ascending = numpy.sort(confidence[best == index])
+            if len(ascending) > 0:
+                rank = min(int(numpy.round(request["portion"] * len(ascending))), len(ascending) - 1)
+                thresholds[index] = ascending[rank]
+        # Classes and what is kept by our thresholds, whose errors are looked at apart.
+        resolution = 0
+        ratios = numpy.stack(everything) / numpy.array(request["thresholds"])[:, None, None]
+        top = numpy.sort(ratios, axis=1)[:, -2:]
+        best, tied = ratios.argmax(1), top[:, 1] - top[:, 0] <= 1e-5 * top[:, 1]
+        confidence = numpy.take_along_axis(numpy.stack(everything), best[:, None], 1)[:, 0]
+        decisive = numpy.array(request["thresholds"])
+        kept = confidence > decisive[best]
     else:
         thresholds = numpy.zeros(classes)
         for index in range(classes):
@@ -50,12 +67,13 @@ def pseudo_labels(request):
             if len(ascending) > 0:
                 rank = min(int(numpy.round(request["portion"] * len(ascending))), len(ascending) - 1)
                 thresholds[index] = min(ascending[rank], request["threshold"])
+        decisive = thresholds
         kept = confidence >= thresholds[best]
     expected = numpy.where(kept, best, 255)
 
     labels = tensors.read(request["labels"])
     ours = numpy.stack([labels[str(i)].numpy() for i in range(len(best))])
-    near = numpy.abs(confidence - thresholds[best]) <= request["resolution"] + request["noise"]
+    near = numpy.abs(confidence - decisive[best]) <= resolution + request["noise"]
     different = ours != expected
     return {
         "pixels": best.size,

@@ -1,5 +1,17 @@
 import assert from 'node:assert/strict';
-import { domainLoss, ganLoss, l1Loss, maskedCrossEntropy, perceptualLoss, Tensor } from 'bidiseg';
+import {
+  classProbabilities,
+  correlationDistance,
+  domainLoss,
+  entropyLoss,
+  ganLoss,
+  l1Loss,
+  maskedCrossEntropy,
+  meanDistance,
+  perceptualLoss,
+  selfInformation,
+  Tensor,
+} from 'bidiseg';
 import { temporaryFolder } from '../helpers/folder.js';
 import { randomBytes, randomNormal } from '../helpers/random.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
@@ -146,6 +158,26 @@ describe('parity with PyTorch: losses', () => {
         perceptualLoss(x, y, form),
       );
     }
+    // Features of the two domains differ in number and size.
+    const targetFeatures = numbers([1, 7, 11, 10], 11);
+    await compare('mean distance', 'meanDistance', {}, logits, targetFeatures, meanDistance);
+    await compare(
+      'correlation distance',
+      'correlationDistance',
+      {},
+      logits,
+      targetFeatures,
+      correlationDistance,
+    );
+    const judged = numbers([2, 7, 20, 30], 12);
+    await compare('self-information', 'selfInformation', {}, logits, judged, async (x, y) => {
+      using probabilities = await classProbabilities(x, 20, 30);
+      using information = await selfInformation(probabilities);
+      return l1Loss(information, y);
+    });
+    await compare('entropy', 'entropyLoss', { size: [20, 30] }, logits, undefined, (x) =>
+      entropyLoss(x, 20, 30),
+    );
   };
 
   for (const each of ['float32', 'float64'] as const) {

@@ -86,9 +86,16 @@ class DeepLabV2(nn.Module):
                 module.weight.requires_grad_(False)
                 module.bias.requires_grad_(False)
 
-    def forward(self, x):
+    def features(self, x):
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1, ceil_mode=True)
-        return self.layer5(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def with_features(self, x):
+        features = self.features(x)
+        return features, self.layer5(features)
+
+    def forward(self, x):
+        return self.with_features(x)[1]
 
 
 class SeededDropout(nn.Module):
@@ -131,6 +138,9 @@ class Fcn8s(nn.Module):
             setattr(self, name, up)
 
     def forward(self, image):
+        return self.with_features(image)[1]
+
+    def with_features(self, image):
         x, pools = image, []
         for stage, (_, depth) in enumerate(self.STAGES, 1):
             for i in range(1, depth + 1):
@@ -138,12 +148,12 @@ class Fcn8s(nn.Module):
             x = F.max_pool2d(x, 2, 2, ceil_mode=True)
             pools.append(x)
         x = self.dropout(F.relu(self.fc6(x)))
-        x = self.dropout(F.relu(self.fc7(x)))
-        x = self.upscore2(self.score_fr(x))
+        features = self.dropout(F.relu(self.fc7(x)))
+        x = self.upscore2(self.score_fr(features))
         x = x + self.crop(self.score_pool4(0.01 * pools[3]), 5, x)
         x = self.upscore_pool4(x)
         x = x + self.crop(self.score_pool3(0.0001 * pools[2]), 9, x)
-        return self.crop(self.upscore8(x), 31, image)
+        return features, self.crop(self.upscore8(x), 31, image)
 
     @staticmethod
     def crop(x, offset, like):
@@ -187,11 +197,56 @@ class Generator(nn.Module):
         return self.model(x)
 
 
+class UNetLevel(nn.Module):
+    """Down, what is within, and up again, beside what came in."""
+
+    def __init__(self, outside, inside, within, outermost):
+        super().__init__()
+        down = nn.Conv2d(outside, inside, 4, 2, 1)
+        up = nn.ConvTranspose2d(inside if within is None else 2 * inside, outside, 4, 2, 1)
+        self.outermost = outermost
+        if outermost:
+            layers = [down, within, nn.ReLU(), up, nn.Tanh()]
+        elif within is None:
+            layers = [nn.LeakyReLU(0.2), down, nn.ReLU(), up, nn.InstanceNorm2d(outside)]
+        else:
+            layers = [nn.LeakyReLU(0.2), down, nn.InstanceNorm2d(inside), within]
+            layers += [nn.ReLU(), up, nn.InstanceNorm2d(outside)]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.model(x) if self.outermost else torch.cat([x, self.model(x)], 1)
+
+
+class UNet(nn.Module):
+    def __init__(self, depth=8, baseWidth=64):
+        super().__init__()
+        channels = [3] + [baseWidth * min(2**i, 8) for i in range(depth)]
+        level = None
+        for i in range(depth - 1, -1, -1):
+            level = UNetLevel(channels[i], channels[i + 1], level, i == 0)
+        self.model = level
+
+    def forward(self, x):
+        return self.model(x)
+
+
+class FeatureDiscriminator(nn.Module):
+    def __init__(self, featureCount=2048, baseWidth=64):
+        super().__init__()
+        self.conv1 = nn.Conv2d(featureCount, 8 * baseWidth, 1)
+        self.conv2 = nn.Conv2d(8 * baseWidth, 8 * baseWidth, 1)
+        self.classifier = nn.Conv2d(8 * baseWidth, 1, 1)
+
+    def forward(self, x):
+        return self.classifier(F.leaky_relu(self.conv2(F.leaky_relu(self.conv1(x), 0.2)), 0.2))
+
+
 class PatchDiscriminator(nn.Module):
-    def __init__(self, baseWidth=64):
+    def __init__(self, baseWidth=64, inputChannels=3):
         super().__init__()
         w = baseWidth
-        layers = [nn.Conv2d(3, w, 4, 2, 1), nn.LeakyReLU(0.2)]
+        layers = [nn.Conv2d(inputChannels, w, 4, 2, 1), nn.LeakyReLU(0.2)]
         for a, b, stride in ((w, 2 * w, 2), (2 * w, 4 * w, 2), (4 * w, 8 * w, 1)):
             layers += [nn.Conv2d(a, b, 4, stride, 1), nn.InstanceNorm2d(b), nn.LeakyReLU(0.2)]
         self.model = nn.Sequential(*layers, nn.Conv2d(8 * w, 1, 4, 1, 1))
@@ -218,6 +273,8 @@ KINDS = {
     "deeplab-v2": DeepLabV2,
     "fcn-8s": Fcn8s,
     "resnet-generator": Generator,
+    "unet-generator": UNet,
+    "feature-discriminator": FeatureDiscriminator,
     "patch-discriminator": PatchDiscriminator,
     "output-discriminator": OutputDiscriminator,
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import {
+  FeatureDiscriminator,
   type Network,
   OutputDiscriminator,
   Segmenter,
@@ -121,6 +122,27 @@ describe('parity with PyTorch: networks', () => {
       ...(await compare('generator', toTarget, generator, { ...RGB, shape: [2, 3, 36, 52] })),
       ...(await compare('PatchGAN', targetCritic, critic, { ...RGB, shape: [2, 3, 45, 71] })),
     );
+    const paired = await Translator.create({
+      pairing: 'paired',
+      depth: 5,
+      baseWidth: 4,
+      discriminatorWidth: 4,
+    });
+    const unet = { kind: 'unet-generator', options: { depth: 5, baseWidth: 4 } };
+    const conditional = { kind: 'patch-discriminator', options: { inputChannels: 6, baseWidth: 4 } };
+    rows.push(
+      ...(await compare('U-Net', paired.toTarget, unet, { ...RGB, shape: [2, 3, 64, 96] })),
+      ...(await compare('conditional PatchGAN', paired.targetCritic, conditional, {
+        ...RGB,
+        shape: [2, 6, 45, 71],
+      })),
+    );
+    const featureOptions = { featureCount: 9, baseWidth: 4 };
+    const featureDiscriminator = await FeatureDiscriminator.create(featureOptions);
+    const featureSpec = { kind: 'feature-discriminator', options: featureOptions };
+    rows.push(
+      ...(await compare('feature discriminator', featureDiscriminator, featureSpec, { shape: [2, 9, 5, 7] })),
+    );
     const options = { classCount: 7, baseWidth: 8 };
     const discriminator = await OutputDiscriminator.create(options);
     const spec = { kind: 'output-discriminator', options };
@@ -151,14 +173,21 @@ describe('parity with PyTorch: networks', () => {
   it('translates images of any size alike', async () => {
     const rows: Measurement[] = [];
     const [weights, kase] = [folder.path('weights'), folder.path('case')];
-    for (const [dtype, height, width] of [
-      ['float32', 64, 96],
-      ['float32', 65, 97],
-      ['float32', 46, 71],
-      ['float32', 5, 7],
-      ['float64', 46, 71],
+    const generators = {
+      unpaired: { kind: 'resnet-generator', options: { blocks: 9, baseWidth: 16 }, multiple: 4 },
+      paired: { kind: 'unet-generator', options: { depth: 5, baseWidth: 8 }, multiple: 32 },
+    } as const;
+    for (const [pairing, dtype, height, width] of [
+      ['unpaired', 'float32', 64, 96],
+      ['unpaired', 'float32', 65, 97],
+      ['unpaired', 'float32', 46, 71],
+      ['unpaired', 'float32', 5, 7],
+      ['unpaired', 'float64', 46, 71],
+      ['paired', 'float32', 64, 97],
+      ['paired', 'float32', 5, 70],
     ] as const) {
-      using translator = await Translator.create({ blocks: 9, baseWidth: 16, dtype });
+      const { multiple, ...generator } = generators[pairing];
+      using translator = await Translator.create({ pairing, ...generator.options, dtype });
       await randomiseNormsAndBiases(translator.toTarget, weights);
       await translator.toTarget.save(weights);
       const shape = [1, height, width, 3];
@@ -167,11 +196,12 @@ describe('parity with PyTorch: networks', () => {
       writeTensors(kase, { image: { data, shape }, translated: { data: translated, shape } });
       const errors = await twin().ask<{ share: number; largest: number }>({
         do: 'translate',
-        network: { kind: 'resnet-generator', options: { blocks: 9, baseWidth: 16 } },
+        network: generator,
+        multiple,
         weights,
         case: kase,
       });
-      const item = `${height}×${width}, ${dtype}`;
+      const item = `${pairing}, ${height}×${width}, ${dtype}`;
       // A byte may be rounded the other way where the number lies in the middle.
       rows.push({ item: `${item}, share of bytes that differ`, error: errors.share, bound: 1e-3 });
       rows.push({ item: `${item}, largest difference`, error: errors.largest, bound: 1 });
@@ -192,6 +222,7 @@ describe('parity with PyTorch: networks', () => {
     segmenter.dispose();
 
     const translator = await Translator.create();
+    using paired = await Translator.create({ pairing: 'paired' });
     // VGG-16 as a fully convolutional network is known for its 134 million.
     const fcn = await twin().ask<Counts>({ do: 'count', network: { kind: 'fcn-8s' } });
     using small = await Segmenter.create({ network: 'fcn-8s', width: 1 / 64, classCount: 19 });
@@ -203,6 +234,7 @@ describe('parity with PyTorch: networks', () => {
       [await OutputDiscriminator.create({ classCount: 19 }), 'output-discriminator', '2.781121'],
       [translator.toTarget, 'resnet-generator', '11.4'],
       [translator.targetCritic, 'patch-discriminator', '2.8'],
+      [paired.toTarget, 'unet-generator', '54.4'],
     ] as const) {
       const { parameters } = await twin().ask<Counts>({ do: 'count', network: { kind: spec } });
       assert.equal(network.parameterCount, parameters, spec);

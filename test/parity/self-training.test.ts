@@ -143,6 +143,8 @@ describe('parity with PyTorch: pseudo-labels', () => {
       ['per class', REFERENCE],
       ['per class, portion 0.3, cap 0.8', { ...REFERENCE, portion: 0.3, threshold: 0.8 }],
       ['per class, portion 0.7, no cap', { ...REFERENCE, portion: 0.7, threshold: 1 }],
+      ['class-balanced', { method: 'class-balanced' }],
+      ['class-balanced, a fifth', { method: 'class-balanced', portion: 0.8, order: 'probabilities' }],
     ] as const) {
       const output = folder.path(item);
       const compared = await compare(item, output, await label(choice, output));

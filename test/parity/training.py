@@ -28,13 +28,17 @@ def upsample(logits, size):
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
 
 
-def cross_entropy(logits, labels, normalise, ignore):
+def cross_entropy(logits, labels, normalise, ignore, weights=None):
+    """Weights are bytes: 255 counts as 1."""
     labels = labels.long()
     log_p = F.log_softmax(upsample(logits, labels.shape[1:]), 1)
     keep = labels != ignore
     picked = log_p.gather(1, labels.where(keep, torch.zeros_like(labels)).unsqueeze(1)).squeeze(1)
-    total = -(picked * keep).sum()
-    return total / (max(int(keep.sum()), 1) if normalise == "valid" else labels.numel())
+    counted = keep.to(picked.dtype) if weights is None else keep * weights.to(picked.dtype) / 255
+    total = -(picked * counted).sum()
+    if normalise == "all":
+        return total / labels.numel()
+    return total / counted.sum() if counted.any() else total
 
 
 def domain_loss(logits, domain):
@@ -58,7 +62,34 @@ def perceptual(a, b, form):
     return ((F.instance_norm(a) - F.instance_norm(b)) ** 2).mean()
 
 
+def positions(features):
+    """A row for each image and position, a column for each channel."""
+    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+
+
+def mean_distance(a, b):
+    return ((positions(a).mean(0) - positions(b).mean(0)) ** 2).sum()
+
+
+def correlation_distance(a, b):
+    """Deep CORAL."""
+    return ((torch.cov(positions(a).T) - torch.cov(positions(b).T)) ** 2).sum() / (4 * a.shape[1] ** 2)
+
+
+def self_information(p):
+    return -torch.xlogy(p, p) / torch.log(torch.tensor(p.shape[1], dtype=p.dtype))
+
+
+def entropy(logits, size):
+    log_p = F.log_softmax(upsample(logits, size), 1)
+    return -(log_p.exp() * log_p).sum(1).mean() / torch.log(torch.tensor(logits.shape[1], dtype=log_p.dtype))
+
+
 LOSSES = {
+    "meanDistance": lambda x, other, o: mean_distance(x, other),
+    "correlationDistance": lambda x, other, o: correlation_distance(x, other),
+    "selfInformation": lambda x, other, o: l1(self_information(F.softmax(upsample(x, other.shape[2:]), 1)), other),
+    "entropyLoss": lambda x, other, o: entropy(x, o["size"]),
     "maskedCrossEntropy": lambda x, other, o: cross_entropy(x, other, o["normalise"], o["ignoreIndex"]),
     "domainLoss": lambda x, other, o: domain_loss(x, o["domain"]),
     "ganLoss": lambda x, other, o: gan_loss(x, o["real"], o["mode"]),
@@ -229,7 +260,9 @@ def train_segmenter(segmenter, discriminator, batches, o, rates):
                 losses["adversarial"] = adversarial.item()
                 total = total + o["adversarialWeight"] * adversarial
             if "target.labels" in batch:
-                pseudo = cross_entropy(target_logits, batch["target.labels"], o["normalise"], o["ignoreIndex"])
+                pseudo = cross_entropy(
+                    target_logits, batch["target.labels"], o["normalise"], o["ignoreIndex"], batch.get("target.weights")
+                )
                 losses["pseudoLabel"] = pseudo.item()
                 total = total + o["pseudoLabelWeight"] * pseudo
             total.backward()
@@ -251,6 +284,35 @@ def train_segmenter(segmenter, discriminator, batches, o, rates):
         for each in schedulers:
             each.step()
         yield losses
+
+
+def train_paired_translator(generator, critic, batches, o, rates):
+    """pix2pix's iteration, generator first. Yields the losses of each."""
+    optimizers = [
+        torch.optim.Adam(module.parameters(), lr=rates["learningRate"], betas=tuple(o["betas"]))
+        for module in (generator, critic)
+    ]
+    schedulers = [scheduler(each, rates["schedule"]) for each in optimizers]
+    for batch in batches:
+        s, t = (translator_input(batch[domain + ".images"], dtype_of(generator)) for domain in ("source", "target"))
+        fake = generator(s)
+        set_trainable(critic, False)
+        gan = gan_loss(critic(torch.cat([s, fake], 1)), True, o["ganMode"])
+        total = o["ganWeight"] * gan + o["l1Weight"] * l1(fake, t)
+        optimizers[0].zero_grad()
+        total.backward()
+        optimizers[0].step()
+
+        set_trainable(critic, True)
+        real = gan_loss(critic(torch.cat([s, t], 1)), True, o["ganMode"])
+        discriminator = (real + gan_loss(critic(torch.cat([s, fake.detach()], 1)), False, o["ganMode"])) / 2
+        optimizers[1].zero_grad()
+        discriminator.backward()
+        optimizers[1].step()
+        for each in schedulers:
+            each.step()
+        losses = {"total": total, "ganSourceToTarget": gan, "l1": l1(fake, t), "discriminatorTarget": discriminator}
+        yield {name: loss.item() for name, loss in losses.items()}
 
 
 def train_translator(networks, segmenter, batches, o, rates, pools):

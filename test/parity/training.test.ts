@@ -7,6 +7,7 @@ import {
   type NetworkDtype,
   Optimizer,
   OutputDiscriminator,
+  PairedTranslationStep,
   type PartialConfig,
   SegmentationStep,
   Segmenter,
@@ -20,6 +21,7 @@ import {
 } from 'bidiseg';
 import { randomBatch, SEGMENTATION } from '../helpers/batches.js';
 import { temporaryFolder } from '../helpers/folder.js';
+import { randomBytes } from '../helpers/random.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
 import { type PlainTensor, writeTensors } from '../helpers/tensor-file.js';
 import { useTwin } from '../helpers/twin.js';
@@ -91,7 +93,7 @@ interface SegmentationCase {
   changes?: NonNullable<PartialConfig['segmentation']>;
   /** What takes part; default all, Eq. 3. */
   target?: boolean;
-  pseudoLabels?: boolean;
+  pseudoLabels?: boolean | 'soft';
   discriminator?: boolean;
 }
 
@@ -118,6 +120,14 @@ const SEGMENTATION_PRESETS: SegmentationCase[] = [
 const SEGMENTATION_VARIATIONS: SegmentationCase[] = [
   { item: 'source alone', preset: 'reference', segmenter: RESNET18, target: false, discriminator: false },
   { item: 'no discriminator', preset: 'reference', segmenter: RESNET18, discriminator: false },
+  { item: 'soft pseudo-labels', preset: 'paper', segmenter: RESNET18, pseudoLabels: 'soft' },
+  {
+    item: 'soft pseudo-labels, valid',
+    preset: 'reference',
+    segmenter: RESNET18,
+    discriminator: false,
+    pseudoLabels: 'soft',
+  },
   { item: 'no momentum', preset: 'paper', segmenter: RESNET18, changes: { momentum: 0 } },
   {
     item: 'Adam with decay, other weights',
@@ -191,6 +201,28 @@ const TRANSLATION_BOUNDS: TrainingBounds = {
   10: { adam: { weightsOverall: 3e-2, movedOverall: 0.9, idle: IDLE[10] } },
 };
 
+function translatorRows(
+  item: string,
+  errors: Record<Check, { losses: number } & Record<string, Errors>>,
+  learningRate: number,
+  bounds: TrainingBounds,
+): Measurement[] {
+  return CHECKS.flatMap((check) => {
+    const name = `${item}, ${check}:`;
+    const { losses: lossError, ...networks } = errors[check];
+    return [
+      ...lossRow(name, lossError, bounds[check].losses),
+      ...Object.entries(networks).flatMap(([prefix, { idle = 0, ...network }]) =>
+        rowsOf(
+          `${name} ${prefix.slice(0, -1)}`,
+          { ...network, idle: idle / learningRate },
+          bounds[check].adam,
+        ),
+      ),
+    ];
+  });
+}
+
 const plain = (batch: StepBatch, data: Uint8Array, channels: number[]): PlainTensor => ({
   data,
   shape: [batch.count, batch.height, batch.width, ...channels],
@@ -201,6 +233,7 @@ function writeBatch(file: string, batch: { source: StepBatch; target?: StepBatch
   for (const [domain, images] of Object.entries(batch)) {
     tensors[`${domain}.images`] = plain(images, images.images, [3]);
     if (images.labels) tensors[`${domain}.labels`] = plain(images, images.labels, []);
+    if (images.weights) tensors[`${domain}.weights`] = plain(images, images.weights, []);
   }
   writeTensors(file, tensors);
   return file;
@@ -260,6 +293,7 @@ describe('parity with PyTorch: training', () => {
         10 * i + 5,
         pseudoLabels ? CLASS_COUNT : undefined,
       );
+      if (pseudoLabels === 'soft') target.weights = randomBytes(2 * 57 * 65, 10 * i + 7);
       const batch = hasTarget ? { source, target } : { source };
       batches.push(writeBatch(folder.path(`batch${i}`), batch));
       const rates = {
@@ -347,20 +381,51 @@ describe('parity with PyTorch: training', () => {
       rates: { schedule: { kind: 'linear', ...LINEAR }, learningRate },
     });
     if (options.poolSize > 0) assert.ok(Math.min(...exchanged) >= 5, 'the pools were hardly used');
-    return CHECKS.flatMap((check) => {
-      const name = `${kase.item}, ${check}:`;
-      const { losses: lossError, ...networks } = errors[check];
-      return [
-        ...lossRow(name, lossError, bounds[check].losses),
-        ...Object.entries(networks).flatMap(([prefix, { idle = 0, ...network }]) =>
-          rowsOf(
-            `${name} ${prefix.slice(0, -1)}`,
-            { ...network, idle: idle / learningRate },
-            bounds[check].adam,
-          ),
-        ),
-      ];
+    return translatorRows(kase.item, errors, learningRate, bounds);
+  }
+
+  async function comparePairedTranslation(
+    item: string,
+    changes: NonNullable<PartialConfig['translation']>,
+    dtype: NetworkDtype,
+    bounds: TrainingBounds,
+  ): Promise<Measurement[]> {
+    const { learningRate, ...options } = presetConfig('paper', { translation: changes }).translation;
+    const translator = await Translator.create({
+      ...{ pairing: 'paired', depth: 5, baseWidth: 4, discriminatorWidth: 4 },
+      dtype,
     });
+    for (const network of [translator.toTarget, translator.targetCritic]) {
+      await randomiseNormsAndBiases(network, folder.path('norms'));
+    }
+    using step = await PairedTranslationStep.create(translator, options);
+    const before = await saved(translator, 't0');
+    const factor = linearDecayFactor(LINEAR.constantSteps, LINEAR.steps);
+    const after: Record<number, string> = {};
+    const batches: string[] = [];
+    const losses: object[] = [];
+    for (let i = 0; i < ITERATIONS; ++i) {
+      const shape = { count: 2, height: 32, width: 64 };
+      const batch = { source: randomBatch(shape, 10 * i), target: randomBatch(shape, 10 * i + 5) };
+      batches.push(writeBatch(folder.path(`batch${i}`), batch));
+      losses.push(await step.run({ ...batch, learningRate: learningRate * factor(i) }));
+      if (isCheck(i + 1)) after[i + 1] = await saved(translator, `t${i + 1}`);
+    }
+    translator.dispose();
+    const errors = await twin().ask<Record<Check, { losses: number } & Record<string, Errors>>>({
+      do: 'pairedTranslation',
+      networks: {
+        'to_target.': { kind: 'unet-generator', options: { depth: 5, baseWidth: 4 } },
+        'target_critic.': { kind: 'patch-discriminator', options: { inputChannels: 6, baseWidth: 4 } },
+      },
+      before,
+      after,
+      options,
+      batches,
+      losses,
+      rates: { schedule: { kind: 'linear', ...LINEAR }, learningRate },
+    });
+    return translatorRows(item, errors, learningRate, bounds);
   }
 
   it('moves the segmenter and D_M as the equations say: float64', async () => {
@@ -393,6 +458,15 @@ describe('parity with PyTorch: training', () => {
       rows.push(...(await compareTranslation(kase, 'float32', TRANSLATION_BOUNDS)));
     }
     printAndCheck('translation in float32, one iteration and ten: relative errors', rows);
+  });
+
+  it('moves a paired translator and its discriminator as the equations say', async () => {
+    const rows = [
+      ...(await comparePairedTranslation('BCE', { ganMode: 'bce' }, 'float64', STRICT)),
+      ...(await comparePairedTranslation('least squares', { l1Weight: 10 }, 'float64', STRICT)),
+      ...(await comparePairedTranslation('float32', {}, 'float32', TRANSLATION_BOUNDS)),
+    ];
+    printAndCheck('paired translation, one iteration and ten: relative errors', rows);
   });
 
   it("draws for the image pools from the C++ standard's generator", async () => {

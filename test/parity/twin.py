@@ -64,9 +64,11 @@ def translate(request):
     module = networks.load(request["network"], tensors.read(request["weights"]))
     case = tensors.read(request["case"])
     height, width = case["image"].shape[1:3]
-    margin = (0, -width % 4, 0, -height % 4)
+    right, bottom = -width % request["multiple"], -height % request["multiple"]
+    mode = "reflect" if right < width and bottom < height else "replicate"
     with torch.no_grad():
-        x = F.pad(training.translator_input(case["image"], training.dtype_of(module)), margin, mode="reflect")
+        x = training.translator_input(case["image"], training.dtype_of(module))
+        x = F.pad(x, (0, right, 0, bottom), mode=mode)
         rgb = (module(x)[:, :, :height, :width] + 1) / 2 * 255
     difference = (rgb.permute(0, 2, 3, 1).round().int() - case["translated"].int()).abs()
     return {"share": (difference > 0).double().mean().item(), "largest": difference.max().item()}
@@ -212,6 +214,24 @@ def translation(request):
     return {"errors": checked(history, request, compare), "exchanged": [pool.exchanged for pool in pools]}
 
 
+def paired_translation(request):
+    """Errors behind iterations of a paired translator's training."""
+    before = tensors.read(request["before"])
+    twins = {
+        prefix: networks.load(network, part_of(tensors.read(request["before"]), prefix))
+        for prefix, network in request["networks"].items()
+    }
+    history = training.train_paired_translator(
+        *twins.values(), batches_of(request), request["options"], request["rates"]
+    )
+
+    def compare(after):
+        state = tensors.read(after)
+        return {p: compare_training(part_of(before, p), part_of(state, p), twin) for p, twin in twins.items()}
+
+    return checked(history, request, compare)
+
+
 def accumulation(request):
     """Errors behind optimizer steps on the same gradient: nobody forgets gradients in between."""
     before = tensors.read(request["before"])
@@ -249,6 +269,7 @@ def pool_draw(request):
 HANDLERS = {"count": count, "shapes": shapes, "forward": forward, "translate": translate, "loss": loss}
 HANDLERS |= {"networkGradients": network_gradients, "accumulation": accumulation, "schedule": schedule}
 HANDLERS |= {"segmentation": segmentation, "translation": translation, "poolDraw": pool_draw}
+HANDLERS |= {"pairedTranslation": paired_translation}
 HANDLERS |= {"saveCase": checkpoints.save_case, "compareCase": checkpoints.compare_case}
 HANDLERS |= {"upsampledSoftmax": kernels.upsampled_softmax}
 HANDLERS |= {"writePackaged": packaged.write, "comparePackaged": packaged.compare, "saveState": packaged.save_state}

@@ -291,6 +291,20 @@ data:
         /sizes\.translation\.crop: expected a width and height divisible by 4/,
       ],
       [
+        'a crop that the U-Net would not give back',
+        { ...minimal, translation: { pairing: 'paired' } },
+        /sizes\.translation\.crop: expected a width and height divisible by 256 \(2 to the power of translator\.depth\)/,
+      ],
+      [
+        'pairs of two sizes',
+        {
+          ...minimal,
+          translation: { pairing: 'paired' },
+          sizes: { translation: { crop: [512, 256], target: [1024, 512] } },
+        },
+        /sizes\.translation\.target: expected the size of sizes\.translation\.source \(1024×562\), as pairs of images are, but found/,
+      ],
+      [
         'whole images of two sizes',
         { ...minimal, sizes: { translation: { source: [1024, 560], crop: null } } },
         /sizes\.translation\.source: expected the size of sizes\.translation\.target \(1024×512\)/,

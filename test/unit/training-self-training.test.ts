@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ImageDataset } from '../../lib/data/dataset.js';
 import { writeImage, writeLabels } from '../../lib/data/image-files.js';
+import { BatchLoader } from '../../lib/data/loader.js';
 import { InvalidArgumentError } from '../../lib/errors.js';
 import { evaluate, type Predictor } from '../../lib/evaluate.js';
 import { drain } from '../../lib/training/generators.js';
@@ -101,6 +102,60 @@ describe('self-training', () => {
     assert.deepEqual(exclusive.labels['image-30'], [255, 255, 255, 255, 255, 255, 255, 1]);
     const inclusive = await label({ threshold: 0.5, inclusive: true });
     assert.deepEqual(inclusive.labels['image-30'], [1, 1, 1, 1, 1, 1, 1, 1]);
+  });
+
+  it('class-balanced: thresholds are the portion’s quantile, without a cap, and decide between classes', async () => {
+    const asked: (readonly number[] | undefined)[] = [];
+    const { predictor } = fakeSegmenter();
+    const spy: Predictor = {
+      predict(images, options) {
+        asked.push(options.classThresholds);
+        return predictor.predict(images, options);
+      },
+    };
+    const choice = { method: 'class-balanced', portion: 1, threshold: 0.1 } as const;
+    const selfTraining = new SelfTraining(spy, { classes, size, choice });
+    const manifest = await drain(selfTraining.label(dataset, output), () => {});
+    const thresholds = manifest.classes.map(({ threshold }) => threshold);
+    // The highest probability of each class; 1 for the one that is never predicted, so that it never wins.
+    for (const [index, expected] of [0.95, 0.99, 1].entries()) {
+      assert(Math.abs(thresholds[index]! - expected) <= 1 / 65536, `${thresholds[index]} is not ${expected}`);
+    }
+    assert.deepEqual(asked, [undefined, undefined, undefined, thresholds, thresholds, thresholds]);
+  });
+
+  const toByte = (confidence: number) => Math.round(255 * Math.fround(confidence));
+
+  it('soft weights: the confidence stands beside the labels and goes with them into batches', async () => {
+    const { manifest } = await label({ threshold: 0.5, weighting: 'soft' });
+    assert.deepEqual((await readdir(output)).sort(), [
+      'image-10.confidence.png',
+      'image-10.png',
+      'image-30.confidence.png',
+      'image-30.png',
+      'manifest.json',
+    ]);
+    assert.equal(manifest.choice.weighting, 'soft');
+    const labelled = await dataset.withLabels(output, { classCount: 3, weights: true });
+    const { weights } = await labelled.read(0);
+    assert.deepEqual([...weights!.data], OPINIONS[10]!.confidence.map(toByte));
+    const loader = new BatchLoader(labelled, { batchSize: 2, size, seed: 1, stage: 'test', steps: 1 });
+    for await (const batch of loader) {
+      for (const [slot, name] of batch.names.entries()) {
+        const { confidence } = OPINIONS[Number(name.slice('image-'.length))]!;
+        assert.deepEqual([...batch.weights!.subarray(slot * 8, slot * 8 + 8)], confidence.map(toByte));
+      }
+    }
+    // A labelling that keeps nothing of an image takes both files away.
+    await label({ threshold: 0.999, weighting: 'soft' });
+    assert.deepEqual(await readdir(output), ['manifest.json']);
+    await rm(path.join(output, 'manifest.json'));
+  });
+
+  it('soft weights: one that is missing is an error that names the file', async () => {
+    await label({ threshold: 0.5 });
+    const labelled = await dataset.withLabels(output, { classCount: 3, weights: true });
+    await assert.rejects(labelled.read(0), /image-10\.confidence\.png/);
   });
 
   it('per-class: thresholds are the portion’s quantile over the whole set, but at most the cap', async () => {

@@ -5,6 +5,7 @@ import {
   type Network,
   NonFiniteLossError,
   OutputDiscriminator,
+  PairedTranslationStep,
   SegmentationStep,
   type SegmentationStepOptions,
   Segmenter,
@@ -16,14 +17,14 @@ import {
 } from 'bidiseg';
 import { loadTensors, saveTensors } from '../../lib/io/tensors.js';
 import { dispose } from '../../lib/training/checkpoints.js';
-import { randomBatch, SEGMENTATION, TRANSLATION } from '../helpers/batches.js';
+import { PAIRED_TRANSLATION, randomBatch, SEGMENTATION, TRANSLATION } from '../helpers/batches.js';
 import { temporaryFolder } from '../helpers/folder.js';
 
 const STEPS = 5;
 
 /** Training of which any number of steps can be done. */
 interface Training extends Disposable {
-  step: SegmentationStep | TranslationStep;
+  step: SegmentationStep | TranslationStep | PairedTranslationStep;
   run(index: number): Promise<unknown>;
 }
 
@@ -72,12 +73,31 @@ async function translation(seed: number): Promise<Training> {
   };
 }
 
+async function pairedTranslation(seed: number): Promise<Training> {
+  const shape = { depth: 5, baseWidth: 4, discriminatorWidth: 4, seed };
+  const translator = await Translator.create({ pairing: 'paired', ...shape });
+  const step = await PairedTranslationStep.create(translator, PAIRED_TRANSLATION);
+  return {
+    step,
+    run: (index) =>
+      step.run({
+        source: randomBatch(SHAPE, 10 + index),
+        target: randomBatch(SHAPE, 20 + index),
+        learningRate: 1e-3,
+      }),
+    [Symbol.dispose]() {
+      for (const object of [step, translator]) object.dispose();
+    },
+  };
+}
+
 const KINDS: Record<string, (seed: number) => Promise<Training>> = {
   'DeepLab-v2 with Adam': (seed) => segmentation(seed, { backbone: 'resnet18' }, { optimizer: 'adam' }),
   'DeepLab-v2 with SGD, moved repeatedly': (seed) =>
     segmentation(seed, { backbone: 'resnet18' }, { repeatedStep: true }),
   'FCN-8s with SGD and dropout': (seed) => segmentation(seed, { network: 'fcn-8s', width: 1 / 64 }),
   'the translators with full image pools': translation,
+  'a paired translator': pairedTranslation,
 };
 
 /** A copy of every tensor of a step's state. */

@@ -6,13 +6,16 @@ import { createConfig } from '../../lib/config/load.js';
 import { createEmbeddedDataset } from '../../lib/data/embedded-dataset.js';
 import { matchHistograms } from '../../lib/data/histogram-matching.js';
 import { readImage } from '../../lib/data/image-files.js';
+import { Translator } from '../../lib/models/translator.js';
 import { readSummary, stageWeights } from '../../lib/run/run-files.js';
 import { train } from '../../lib/run/train.js';
+import { PairedTranslationStep } from '../../lib/steps.js';
 import { countClasses } from '../../lib/training/class-counts.js';
 import { openDatasets } from '../../lib/training/datasets.js';
 import type { RunEvent } from '../../lib/training/events.js';
 import { drain } from '../../lib/training/generators.js';
 import { drawReference } from '../../lib/training/translate-dataset.js';
+import { TranslationTrainer } from '../../lib/training/translation-trainer.js';
 import { TINY_RUN } from '../helpers/tiny-run.js';
 
 describe('switches of the loop', () => {
@@ -109,6 +112,58 @@ describe('switches of the loop', () => {
     const one = await weights('sequential', 'source-only');
     assert(!one.equals(await weights('sequential-other', 'source-only')));
     await sameResults('sequential', 'sequential-other', ['round-1/translator']);
+  });
+
+  it('paired translation: F alone is trained, on images of the same name, and resumes', async () => {
+    const set = [
+      'loop={selfTrainingRounds: 0}',
+      'translation={pairing: paired, steps: 4}',
+      'translator={depth: 5}',
+      'data.target.train.images=source/images',
+    ];
+    const events = await run('paired', set, 'round-1/translator');
+    assert.deepEqual(await labels('paired'), ['M(0)', 'F(1)', 'S′(1)', 'M0(1)', 'Ŷ1(1)', 'M1(1)']);
+    const [step] = events.filter((event) => event.type === 'step' && event.stage === 'round-1/translator');
+    assert(step?.type === 'step' && 'l1' in step.losses && step.losses.l1 > 0);
+    const pictures = events.flatMap((event) => (event.type === 'picture' ? [event] : []));
+    const shown = pictures.filter(({ stage }) => stage === 'round-1/translator');
+    assert.deepEqual(
+      shown.map(({ domain, columns }) => [domain, columns]),
+      [['source', ['image', 'translated']]],
+    );
+    await run('paired-whole', set);
+    await sameResults('paired', 'paired-whole', ['round-1/translator', 'round-1/segmenter-0']);
+    await assert.rejects(
+      run('unpaired', [...set, 'data.target.train.images=target/train/images']),
+      /source and target images of the same names/,
+    );
+  });
+
+  it('paired translation: the two images of a pair are drawn and cut alike', async () => {
+    const { source } = await openDatasets(configOf('pairs', []));
+    using translator = await Translator.create({ pairing: 'paired', depth: 5, baseWidth: 2 });
+    const trainer = new TranslationTrainer(
+      { translator },
+      { source, target: source.subset([2, 0, 1]) },
+      {
+        sourceSize: { width: 64, height: 32 },
+        crop: { width: 32, height: 32 },
+        training: { steps: 4, batchSize: 2, flip: true },
+      },
+    );
+    const { run: original } = PairedTranslationStep.prototype;
+    const seen: Uint8Array[] = [];
+    PairedTranslationStep.prototype.run = function (batch) {
+      assert.deepEqual(batch.target, batch.source);
+      seen.push(batch.source.images);
+      return original.call(this, batch);
+    };
+    try {
+      await trainer.run();
+    } finally {
+      PairedTranslationStep.prototype.run = original;
+    }
+    assert.equal(new Set(seen.map((images) => Buffer.from(images).toString('hex'))).size, 4);
   });
 
   it('rare class sampling counts once a run, resumes, and draws other images', async () => {

@@ -25,6 +25,7 @@ interface PseudoLabelOptions extends CommonOptions, NetworkOptions {
   threshold?: number;
   portion?: number;
   order?: SelfTrainingOptions['order'];
+  weighting?: SelfTrainingOptions['weighting'];
   inclusive?: boolean;
   size?: ImageSize;
 }
@@ -45,8 +46,8 @@ export function addPseudoLabelCommand(program: Command): void {
     .addOption(
       new Option(
         '--method <name>',
-        "one threshold for all pixels (mpt), or one per class from the whole set (default: the run's, or mpt)",
-      ).choices(['mpt', 'per-class']),
+        "one threshold for all pixels (mpt), or one per class from the whole set; class-balanced: also to weigh classes (default: the run's, or mpt)",
+      ).choices(['mpt', 'per-class', 'class-balanced']),
     )
     .option(
       '--threshold <p>',
@@ -55,7 +56,7 @@ export function addPseudoLabelCommand(program: Command): void {
     )
     .option(
       '--portion <share>',
-      "per-class: drop this share of a class's pixels, the least confident (default: 0.5)",
+      "not mpt: drop this share of a class's pixels, the least confident (default: 0.5)",
       parseRatio,
     )
     .addOption(
@@ -63,6 +64,12 @@ export function addPseudoLabelCommand(program: Command): void {
         '--order <name>',
         "what is upsampled from the network's resolution: its logits, or their softmax (default: the run's, or logits)",
       ).choices(['logits', 'probabilities']),
+    )
+    .addOption(
+      new Option(
+        '--weighting <name>',
+        "soft: write NAME.confidence.png too, by which training weighs pixels (default: the run's, or hard)",
+      ).choices(['hard', 'soft']),
     )
     .option('--inclusive', 'keep pixels exactly at the threshold too')
     .option(
@@ -104,7 +111,7 @@ async function pseudoLabel(
   prepareOutputFolder(output);
   context.outputs.push(output);
   const { names } = await classesOf(config, segmenter.options.classCount);
-  const { method, threshold, portion, order, inclusive } = options;
+  const { method, threshold, portion, order, weighting, inclusive } = options;
   const selfTraining = new SelfTraining(segmenter, {
     classes: names,
     size: options.size ?? (config ? toSize(config.sizes.target) : await firstSize(dataset)),
@@ -115,6 +122,7 @@ async function pseudoLabel(
       ...(threshold !== undefined && { threshold }),
       ...(portion !== undefined && { portion }),
       ...(order !== undefined && { order }),
+      ...(weighting !== undefined && { weighting }),
       ...(inclusive !== undefined && { inclusive }),
     },
   });

@@ -10,9 +10,7 @@ Prediction predict_averaged(SegmentationNetwork& segmenter, const std::vector<at
   at::NoGradGuard no_grad;
   const ModeScope evaluation(segmenter, /*training=*/false);
   const auto probabilities = [&](const at::Tensor& rgb_bytes) {
-    const at::Tensor logits = segmenter.forward(segmenter_input(rgb_bytes));
-    if (order == kernels::SoftmaxOrder::kAfterUpsampling) return class_probabilities(logits, height, width);
-    return resize_bilinear(at::softmax(logits, 1), height, width);
+    return upsampled_probabilities(segmenter.forward(segmenter_input(rgb_bytes)), height, width, order);
   };
   at::Tensor sum;
   const auto add = [&sum](const at::Tensor& part) { sum = sum.defined() ? sum.add_(part) : part; };

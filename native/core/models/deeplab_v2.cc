@@ -144,6 +144,7 @@ DeepLabV2::DeepLabV2(const DeepLabV2Options& options)
     layers_[layer] = register_module("layer" + std::to_string(layer + 1), blocks);
   }
 
+  feature_count_ = in;
   torch::nn::ModuleList branches;
   for (const int64_t dilation : kHeadDilation) {
     branches->push_back(Conv2d(Conv2dOptions(in, options.class_count, 3).padding(dilation).dilation(dilation)));
@@ -162,7 +163,7 @@ DeepLabV2::DeepLabV2(const DeepLabV2Options& options)
   }
 }
 
-at::Tensor DeepLabV2::forward(const at::Tensor& input) {
+SegmentationOutput DeepLabV2::forward_with_features(const at::Tensor& input) {
   at::Tensor x = bn1_(conv1_(input)).relu_();
   x = at::max_pool2d(x, {3, 3}, {2, 2}, {1, 1}, {1, 1}, /*ceil_mode=*/true);
   x = cancellation_point(x);
@@ -172,7 +173,7 @@ at::Tensor DeepLabV2::forward(const at::Tensor& input) {
     at::Tensor branch = head_[static_cast<size_t>(i)]->as<Conv2d>()->forward(x);
     logits = logits.defined() ? logits.add_(branch) : branch;
   }
-  return logits;
+  return {x, logits};
 }
 
 std::vector<TrainedParameter> DeepLabV2::trained_parameters(double head_factor) const {

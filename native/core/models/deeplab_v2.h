@@ -23,12 +23,16 @@ struct DeepLabV2Options {
 class DeepLabV2 : public SegmentationNetwork {
  public:
   explicit DeepLabV2(const DeepLabV2Options& options);
-  at::Tensor forward(const at::Tensor& input) override;
+  SegmentationOutput forward_with_features(const at::Tensor& input) override;
   std::vector<TrainedParameter> trained_parameters(double head_factor) const override;
   int64_t class_count() const override { return class_count_; }
 
+  /// Channels of layer4.
+  int64_t feature_count() const override { return feature_count_; }
+
  private:
   int64_t class_count_;
+  int64_t feature_count_ = 0;
   int64_t branches_;
   torch::nn::Conv2d conv1_{nullptr};
   torch::nn::BatchNorm2d bn1_{nullptr};

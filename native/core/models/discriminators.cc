@@ -34,11 +34,26 @@ at::Tensor OutputDiscriminator::forward(const at::Tensor& input) {
   return classifier_(x);
 }
 
+FeatureDiscriminator::FeatureDiscriminator(const FeatureDiscriminatorOptions& options)
+    : Network("FeatureDiscriminator") {
+  const int64_t hidden = 8 * options.base_width;
+  conv1_ = register_module("conv1", Conv2d(Conv2dOptions(options.feature_count, hidden, 1)));
+  conv2_ = register_module("conv2", Conv2d(Conv2dOptions(hidden, hidden, 1)));
+  classifier_ = register_module("classifier", Conv2d(Conv2dOptions(hidden, 1, 1)));
+  initialise_uniform(*this, make_cpu_generator(options.seed));
+}
+
+at::Tensor FeatureDiscriminator::forward(const at::Tensor& input) {
+  at::Tensor x = conv1_(input);
+  x = conv2_(at::leaky_relu_(x, kLeak));
+  return classifier_(cancellation_point(at::leaky_relu_(x, kLeak)));
+}
+
 PatchDiscriminator::PatchDiscriminator(const PatchDiscriminatorOptions& options) : Network("PatchDiscriminator") {
   // The positions of the convolutions among the norms and activations of the usual Sequential, which name the weights.
   constexpr std::array<const char*, 5> kNames = {"0", "2", "5", "8", "11"};
   auto model = std::make_shared<torch::nn::Module>("Model");
-  int64_t in = 3;
+  int64_t in = options.input_channels;
   for (size_t i = 0; i < convs_.size(); ++i) {
     const bool last = i + 1 == convs_.size();
     const int64_t out = last ? 1 : options.base_width << std::min<size_t>(i, 3);

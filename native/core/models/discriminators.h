@@ -1,4 +1,4 @@
-// The two discriminators: on label space (D_M) and on images (D_F).
+// The discriminators: on label space (D_M), on features in its place, and on images (D_F).
 #pragma once
 
 #include "core/models/network.h"
@@ -23,13 +23,33 @@ class OutputDiscriminator : public Network {
   torch::nn::Conv2d classifier_{nullptr};
 };
 
+struct FeatureDiscriminatorOptions {
+  int64_t feature_count = 2048;
+  int64_t base_width = 64;
+  uint64_t seed = 1;
+};
+
+/// Judges each position of a segmenter's features by itself (after Hoffman et al. 2016, "FCNs in the Wild"): 1x1
+/// convolutions to 8 base_width, 8 base_width and 1 channels, LeakyReLU(0.2) between, so that a map of any size will do.
+/// [N, feature_count, h, w] -> one logit per position, [N, 1, h, w].
+class FeatureDiscriminator : public Network {
+ public:
+  explicit FeatureDiscriminator(const FeatureDiscriminatorOptions& options);
+  at::Tensor forward(const at::Tensor& input) override;
+
+ private:
+  torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr}, classifier_{nullptr};
+};
+
 struct PatchDiscriminatorOptions {
+  int64_t input_channels = 3;
   int64_t base_width = 64;
   uint64_t seed = 1;
 };
 
 /// D_F: the 70x70 PatchGAN (Isola et al. 2017), InstanceNorm without affine on the middle three convolutions.
-/// RGB in [-1, 1], [N, 3, H, W] -> one score per patch, [N, 1, H/8 - 2, W/8 - 2]. Weights start N(0, 0.02).
+/// RGB in [-1, 1], [N, input_channels, H, W] -> one score per patch, [N, 1, H/8 - 2, W/8 - 2]. Weights start N(0, 0.02).
+/// With 6 input channels it is conditional: it sees the image that a translation was made from as well.
 class PatchDiscriminator : public Network {
  public:
   explicit PatchDiscriminator(const PatchDiscriminatorOptions& options);

@@ -16,11 +16,14 @@ struct Fcn8sOptions {
 class Fcn8s : public SegmentationNetwork {
  public:
   explicit Fcn8s(const Fcn8sOptions& options);
-  at::Tensor forward(const at::Tensor& input) override;
+  SegmentationOutput forward_with_features(const at::Tensor& input) override;
 
   /// Biases learn at twice the rate (Long et al. 2015); there is no separate head.
   std::vector<TrainedParameter> trained_parameters(double head_factor) const override;
   int64_t class_count() const override { return class_count_; }
+
+  /// Channels of fc7.
+  int64_t feature_count() const override { return fc7_->options.out_channels(); }
   at::Generator generator() const override { return dropout_generator_; }
 
  private:

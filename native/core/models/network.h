@@ -58,11 +58,20 @@ class Network : public torch::nn::Module {
   std::vector<at::Tensor> frozen_;
 };
 
+/// What a segmentation network makes of images in one pass.
+struct SegmentationOutput {
+  at::Tensor features;  ///< [N, feature_count(), h, w]: what the classifier looks at
+  at::Tensor logits;    ///< [N, class_count(), h', w']
+};
+
 /// A network that maps images to class logits.
 class SegmentationNetwork : public Network {
  public:
   using Network::Network;
+  virtual SegmentationOutput forward_with_features(const at::Tensor& input) = 0;
+  at::Tensor forward(const at::Tensor& input) final { return forward_with_features(input).logits; }
   virtual int64_t class_count() const = 0;
+  virtual int64_t feature_count() const = 0;
 };
 
 /// Fills every convolution and transposed convolution below `module` with values drawn from `generator`:

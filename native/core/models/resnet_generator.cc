@@ -1,7 +1,6 @@
 #include "core/models/resnet_generator.h"
 
 #include "core/cancellation.h"
-#include "core/errors.h"
 #include "core/models/instance_norm.h"
 
 namespace bidiseg {
@@ -22,7 +21,7 @@ at::Tensor pad(const at::Tensor& x, int64_t margin) {
 }  // namespace
 
 ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options)
-    : Network("ResnetGenerator"), residual_(options.residual) {
+    : ImageGenerator("ResnetGenerator"), residual_(options.residual) {
   // Weights are named by their place in the usual Sequential, which counts paddings, norms and activations too:
   // 0 pad, 1 conv, 2 norm, 3 relu, 4 conv, ..., 10 first block, ...
   auto model = std::make_shared<torch::nn::Module>("Model");
@@ -57,10 +56,7 @@ ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options)
 }
 
 at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
-  if (input.size(2) % 4 != 0 || input.size(3) % 4 != 0) {
-    throw InvalidArgument("Expected an image height and width that are multiples of 4 for the generator but received " +
-                          std::to_string(input.size(2)) + " x " + std::to_string(input.size(3)));
-  }
+  check_size(input);
   at::Tensor x = at::relu(instance_norm(stem_(pad(input, 3))));
   x = at::relu(instance_norm(down1_(x)));
   x = cancellation_point(at::relu(instance_norm(down2_(x))));
@@ -74,13 +70,6 @@ at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
   // Black and white are short of where atanh is infinite, by less than one grey level.
   if (residual_) x = x + input.clamp(-kWhite, kWhite).atanh();
   return x.tanh();
-}
-
-at::Tensor generate_same_size(ResnetGenerator& generator, const at::Tensor& input) {
-  const int64_t height = input.size(2), width = input.size(3);
-  const int64_t bottom = (4 - height % 4) % 4, right = (4 - width % 4) % 4;
-  if (bottom == 0 && right == 0) return generator.forward(input);
-  return generator.forward(at::reflection_pad2d(input, {0, right, 0, bottom})).narrow(2, 0, height).narrow(3, 0, width);
 }
 
 }  // namespace bidiseg

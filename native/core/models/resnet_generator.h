@@ -1,7 +1,7 @@
 // F and F⁻¹: the ResNet generator of CycleGAN (Zhu et al. 2017, after Johnson et al. 2016).
 #pragma once
 
-#include "core/models/network.h"
+#include "core/models/image_generator.h"
 
 namespace bidiseg {
 
@@ -13,10 +13,11 @@ struct ResnetGeneratorOptions {
 };
 
 /// RGB in [-1, 1] -> RGB in [-1, 1], [N, 3, H, W]; H and W must be multiples of 4. Weights start N(0, 0.02).
-class ResnetGenerator : public Network {
+class ResnetGenerator : public ImageGenerator {
  public:
   explicit ResnetGenerator(const ResnetGeneratorOptions& options);
   at::Tensor forward(const at::Tensor& input) override;
+  int64_t size_multiple() const override { return 4; }
 
  private:
   struct Block {
@@ -27,9 +28,5 @@ class ResnetGenerator : public Network {
   torch::nn::ConvTranspose2d up1_{nullptr}, up2_{nullptr};
   bool residual_;
 };
-
-/// Generator output of any size: pads by reflection to multiples of 4 and crops back, so that an image keeps its size
-/// (the reference turns 562 rows into 564).
-at::Tensor generate_same_size(ResnetGenerator& generator, const at::Tensor& input);
 
 }  // namespace bidiseg

@@ -22,10 +22,12 @@ void check_pair(const at::Tensor& labels, const at::Tensor& confidence) {
 }  // namespace
 
 Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
-                   kernels::SoftmaxOrder order, bool with_confidence) {
+                   kernels::SoftmaxOrder order, bool with_confidence, const std::vector<double>& thresholds) {
   at::NoGradGuard no_grad;
   const ModeScope evaluation(segmenter, /*training=*/false);
-  return predict(segmenter.forward(segmenter_input(rgb_bytes)), {height, width}, order, with_confidence);
+  const at::Tensor logits = segmenter.forward(segmenter_input(rgb_bytes));
+  return thresholds.empty() ? predict(logits, {height, width}, order, with_confidence)
+                            : predict_balanced(logits, height, width, order, thresholds);
 }
 
 Prediction predict(const at::Tensor& logits, const kernels::Upsampling& size, kernels::SoftmaxOrder order,
@@ -35,6 +37,26 @@ Prediction predict(const at::Tensor& logits, const kernels::Upsampling& size, ke
   kernels::upsampled_argmax(logits.detach().to(at::kFloat).contiguous(), size, order, prediction.labels,
                             with_confidence ? &prediction.confidence : nullptr);
   return prediction;
+}
+
+Prediction predict_balanced(const at::Tensor& logits, int64_t height, int64_t width, kernels::SoftmaxOrder order,
+                            const std::vector<double>& thresholds) {
+  check_logits(logits);
+  const auto class_count = static_cast<size_t>(logits.size(1));
+  const auto positive = [](double threshold) { return threshold > 0; };
+  if (thresholds.size() != class_count || !std::all_of(thresholds.begin(), thresholds.end(), positive)) {
+    throw InvalidArgument("Expected " + std::to_string(class_count) + " thresholds above 0, one per class");
+  }
+  const at::Tensor probabilities = upsampled_probabilities(logits.detach().to(at::kFloat), height, width, order);
+  const at::Tensor by_class = at::tensor(thresholds, probabilities.options()).view({1, -1, 1, 1});
+  const at::Tensor labels = (probabilities / by_class).argmax(1, /*keepdim=*/true);
+  return {labels.squeeze(1).to(at::kByte), probabilities.gather(1, labels).squeeze(1)};
+}
+
+at::Tensor upsampled_probabilities(const at::Tensor& logits, int64_t height, int64_t width,
+                                   kernels::SoftmaxOrder order) {
+  if (order == kernels::SoftmaxOrder::kAfterUpsampling) return class_probabilities(logits, height, width);
+  return resize_bilinear(at::softmax(logits, 1), height, width);
 }
 
 ThresholdHistogram::ThresholdHistogram(int64_t class_count, int64_t bins)

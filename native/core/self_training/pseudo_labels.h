@@ -11,13 +11,23 @@ struct Prediction {
   at::Tensor confidence;  ///< float [N, H, W]: the probability of that class; undefined where not asked for
 };
 
-/// Segments RGB bytes [N, h, w, 3] in eval mode, at any output size. Each class index fits a byte.
+/// Segments RGB bytes [N, h, w, 3] in eval mode, at any output size. Each class index fits a byte. With `thresholds`, one
+/// per class, as predict_balanced().
 Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
-                   kernels::SoftmaxOrder order, bool with_confidence);
+                   kernels::SoftmaxOrder order, bool with_confidence, const std::vector<double>& thresholds = {});
 
 /// The same from logits [N, C, h, w] of any floating-point dtype.
 Prediction predict(const at::Tensor& logits, const kernels::Upsampling& size, kernels::SoftmaxOrder order,
                    bool with_confidence);
+
+/// The class whose probability exceeds its own threshold by the largest factor, argmax_c p_c / t_c, and its probability
+/// p_c: class-balanced self-training (CBST, Zou et al. 2018), where t_c = exp(-k_c). Takes the memory of all classes'
+/// probabilities.
+Prediction predict_balanced(const at::Tensor& logits, int64_t height, int64_t width, kernels::SoftmaxOrder order,
+                            const std::vector<double>& thresholds);
+
+/// Probabilities [N, C, height, width] in either order.
+at::Tensor upsampled_probabilities(const at::Tensor& logits, int64_t height, int64_t width, kernels::SoftmaxOrder order);
 
 /// Confidence histograms, one per predicted class, over a whole data set: memory does not depend on the set's size.
 class ThresholdHistogram {

@@ -82,8 +82,9 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
     }
     if (target.labels.defined()) {
       at::Tensor stray;
-      const at::Tensor pseudo =
-          masked_cross_entropy(target_logits, target.labels.to(device), options_.cross_entropy, &stray);
+      CrossEntropyOptions weighted = options_.cross_entropy;
+      if (target.weights.defined()) weighted.pixel_weights = target.weights.to(device).to(dtype) / 255;
+      const at::Tensor pseudo = masked_cross_entropy(target_logits, target.labels.to(device), weighted, &stray);
       losses.pseudo_label = finite_value("pseudo-label", pseudo);
       throw_if_stray(stray, target_logits.size(1), options_.cross_entropy.ignore_index);
       losses.total += options_.pseudo_label_weight * losses.pseudo_label;

@@ -13,10 +13,12 @@ struct SegmentationStepOptions {
   double pseudo_label_weight = 1.0;
 };
 
-/// Bytes of images [N, H, W, 3] and, where there are any, of labels [N, H, W].
+/// Bytes of images [N, H, W, 3] and, where there are any, of labels [N, H, W] and of how much each labelled pixel counts, from 0
+/// to 255 for 1.
 struct SegmentationBatch {
   at::Tensor images;
   at::Tensor labels;
+  at::Tensor weights;
 };
 
 /// Terms before their weights; those that did not take part are 0.

@@ -1,0 +1,55 @@
+// One iteration of a translator's training on pairs of images: pix2pix (Isola et al. 2017).
+#pragma once
+
+#include "core/losses/translation.h"
+#include "core/models/discriminators.h"
+#include "core/models/image_generator.h"
+#include "core/training/optimizers.h"
+
+namespace bidiseg {
+
+struct PairedTranslationNetworks {
+  std::shared_ptr<ImageGenerator> to_target;          ///< F
+  std::shared_ptr<PatchDiscriminator> target_critic;  ///< of 6 input channels: judges T or F(S), given S
+};
+
+struct PairedTranslationStepOptions {
+  GanMode gan_mode = GanMode::kBinaryCrossEntropy;
+  double gan_weight = 1.0;
+  double l1_weight = 100.0;
+  AdamOptions adam = {.beta1 = 0.5, .beta2 = 0.999};
+};
+
+/// Terms before their weights.
+struct PairedTranslationLosses {
+  double gan = 0;
+  double l1 = 0;
+  double discriminator = 0;  ///< with its factor 1/2
+  double total = 0;          ///< weighted sum that the generator was moved against
+};
+
+class PairedTranslationStep {
+ public:
+  PairedTranslationStep(PairedTranslationNetworks networks, const PairedTranslationStepOptions& options);
+
+  /// The generator is moved against gan_weight l_GAN(D(S, F(S)), real) + l1_weight E|F(S) - T|, the discriminator against
+  /// half of l_GAN(D(S, T), real) + l_GAN(D(S, F(S)), fake); both see the other's weights from before the step. Images are
+  /// RGB bytes [N, H, W, 3] of one shape, H and W multiples of the generator's size_multiple(). Where it throws, weights
+  /// are as before.
+  PairedTranslationLosses run(const at::Tensor& source_images, const at::Tensor& target_images, double learning_rate);
+
+  /// Networks and optimizers. The tensors share storage with the step.
+  NamedTensors state() const;
+
+  /// Takes over what state() gave of a step made in the same way; see copy_tensors().
+  void load_state(const NamedTensors& state);
+
+ private:
+  PairedTranslationNetworks networks_;
+  PairedTranslationStepOptions options_;
+  Adam generator_optimizer_, discriminator_optimizer_;
+  /// As in SegmentationStep.
+  bool half_applied_ = false;
+};
+
+}  // namespace bidiseg

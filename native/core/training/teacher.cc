@@ -1,0 +1,64 @@
+#include "core/training/teacher.h"
+
+#include "core/data/pixels.h"
+#include "core/errors.h"
+#include "core/self_training/pseudo_labels.h"
+#include "core/training/class_mix.h"
+
+namespace bidiseg {
+
+Teacher::Teacher(std::shared_ptr<SegmentationNetwork> network, const SegmentationNetwork& student,
+                 const TeacherOptions& options)
+    : network_(std::move(network)), options_(options), steps_(at::zeros({}, at::kLong)) {
+  load_state(*network_, state_of(student));
+}
+
+Teacher::Lesson Teacher::prepare(const at::Tensor& source_images, const at::Tensor& source_labels,
+                                 const at::Tensor& target_images) const {
+  at::NoGradGuard no_grad;
+  const ModeScope evaluation(*network_, /*training=*/false);
+  const at::Device device = network_->device();
+  const at::Tensor images = target_images.to(device);
+  const at::Tensor logits = network_->forward(segmenter_input(images, network_->dtype()));
+  const Prediction found = predict(logits, {images.size(1), images.size(2)}, kernels::SoftmaxOrder::kAfterUpsampling,
+                                   /*with_confidence=*/true);
+  const at::Tensor share = (found.confidence > options_.threshold).to(at::kFloat).mean();
+  if (!options_.class_mix) return {images, found.labels, share.expand_as(found.confidence), share};
+
+  if (!source_images.sizes().equals(target_images.sizes())) {
+    std::ostringstream text;
+    text << "Expected source and target images of one shape for ClassMix but received " << source_images.sizes()
+         << " and " << target_images.sizes();
+    throw InvalidArgument(text.str());
+  }
+  std::mt19937_64 random(options_.seed + static_cast<uint64_t>(steps_.item<int64_t>()));
+  const at::Tensor mask = class_mix_mask(source_labels, options_.ignore_index, random).to(device);
+  return {at::where(mask.unsqueeze(3), source_images.to(device), images),
+          at::where(mask, source_labels.to(device), found.labels), at::where(mask, at::ones_like(share), share), share};
+}
+
+void Teacher::follow(const SegmentationNetwork& student) {
+  at::NoGradGuard no_grad;
+  const double steps = static_cast<double>(steps_.add_(1).item<int64_t>());
+  const double decay = std::min(options_.decay, 1 - 1 / (steps + 1));
+  std::vector<at::Tensor> averages, newest;
+  const NamedTensors own = state_of(*network_), of_student = state_of(student);
+  for (size_t i = 0; i < own.size(); ++i) {
+    const auto& [tensor, value] = std::tie(own[i].second, of_student[i].second);
+    if (tensor.is_floating_point()) {
+      averages.push_back(tensor);
+      newest.push_back(value);
+    } else {
+      at::Tensor(tensor).copy_(value);  // how many batches the statistics are of
+    }
+  }
+  at::_foreach_lerp_(averages, newest, 1 - decay);
+}
+
+NamedTensors Teacher::state() const {
+  NamedTensors state = state_of(*network_);
+  state.emplace_back("steps", steps_);
+  return state;
+}
+
+}  // namespace bidiseg
