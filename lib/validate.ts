@@ -2,11 +2,16 @@ import { InvalidArgumentError } from './errors.js';
 
 /** How a value looks in an error message: short, and unmistakable about its type. */
 export function describe(value: unknown): string {
-  if (typeof value === 'string') return `${JSON.stringify(value)} of type string`;
+  if (typeof value === 'string') return `${JSON.stringify(shortened(value))} of type string`;
   if (value === null || value === undefined) return String(value);
   if (Array.isArray(value)) return `an array of ${value.length}`;
   if (typeof value === 'object') return `an instance of ${value.constructor?.name ?? 'Object'}`;
   return `${String(value)} of type ${typeof value}`;
+}
+
+/** Text from outside as it may stand in a message: one that is long without end helps nobody. */
+export function shortened(text: string, maxLength = 256): string {
+  return text.length > maxLength ? `${text.slice(0, maxLength)}…` : text;
 }
 
 /** The one message shape for a bad argument: "Expected WHAT for NAME but received VALUE of type TYPE". */

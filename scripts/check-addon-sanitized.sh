@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the addon with AddressSanitizer and UndefinedBehaviorSanitizer in build/sanitized/ (build/Release/ stays as it is)
-# and runs tests with it: by default the hostile and the mutated weights files, 100,000 of these. Needs `npm run setup`
-# before, and GCC or Clang with their sanitizers.
-#   scripts/check-addon-sanitized.sh [TEST FILE OR MOCHA OPTION ...]      BIDISEG_MUTATIONS=100000 by default
+# and runs tests with it: by default the hostile weights files, then a minute of fuzzing for each parser of them. Needs
+# `npm run setup` before, and GCC or Clang with their sanitizers.
+#   scripts/check-addon-sanitized.sh [TEST FILE OR MOCHA OPTION ...]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,6 +22,13 @@ done
 export ASAN_OPTIONS=detect_leaks=0:max_allocation_size_mb=256:quarantine_size_mb=64:${ASAN_OPTIONS:-}
 export UBSAN_OPTIONS=print_stacktrace=1:${UBSAN_OPTIONS:-}
 export BIDISEG_ADDON=build/sanitized/bidiseg.node
-export BIDISEG_MUTATIONS=${BIDISEG_MUTATIONS:-100000}
-(( $# )) || set -- dist/test/unit/mutations.test.js dist/test/unit/pth.test.js dist/test/boundary/safetensors.test.js
-LD_PRELOAD="${runtimes[*]}" exec node node_modules/mocha/bin/mocha.js --no-config --timeout 600000 "$@"
+sanitized() { LD_PRELOAD="${runtimes[*]}" node "$@"; }
+mocha=(node_modules/mocha/bin/mocha.js --no-config --timeout 600000)
+if (( $# )); then
+  sanitized "${mocha[@]}" "$@"
+  exit
+fi
+sanitized "${mocha[@]}" dist/test/unit/pth.test.js dist/test/boundary/safetensors.test.js
+for parser in safetensors pth 'places in weights files'; do
+  sanitized dist/test/fuzz/main.js 60 1 "$parser"
+done

@@ -1,12 +1,16 @@
-import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import YAML from 'yaml';
-import { ConfigError } from '../errors.js';
-import { describe } from '../validate.js';
-import { isTable, type Layer, nearest, parseLayers } from './parse.js';
+import { ConfigError, type DataError } from '../errors.js';
+import { oneLine } from '../format.js';
+import { readRegularFile } from '../io/regular-file.js';
+import { describe, shortened } from '../validate.js';
+import { isTable, type Layer, MAX_DEPTH, nearest, parseLayers } from './parse.js';
 import { PRESETS, type PresetName } from './presets.js';
 import { type Config, configSchema, type PartialConfig } from './schema.js';
 import { toCurrentVersion } from './version.js';
+
+/** Some 5000 lines. Time to parse YAML made for the purpose grows with the square of its length: this much takes seconds. */
+export const MAX_CONFIG_BYTES = 2 ** 16;
 
 /**
  * Reads a config file (YAML, or JSON when its name ends in `.json`). A key's value comes from the last of these that
@@ -72,13 +76,12 @@ function resolvePaths(config: Config, folder: string): Config {
 }
 
 async function readText(file: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8');
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const reason = code === 'ENOENT' ? 'no such file' : `cannot be read (${code})`;
-    throw new ConfigError(`${file}: ${reason}; expected a config in YAML or JSON`, { cause: error });
-  }
+  const bytes = await readRegularFile(file, MAX_CONFIG_BYTES).catch((error: DataError) => {
+    const isMissing = (error.cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT';
+    const message = isMissing ? `${file}: no such file; expected a config in YAML or JSON` : error.message;
+    throw new ConfigError(message, { cause: error });
+  });
+  return bytes.toString('utf8');
 }
 
 function parseText(file: string, content: string): Record<string, unknown> {
@@ -94,7 +97,7 @@ function parseText(file: string, content: string): Record<string, unknown> {
 }
 
 function parseAssignment(assignment: string): Layer {
-  const name = `--set ${assignment}`;
+  const name = `--set ${shortened(oneLine(assignment))}`;
   const equals = assignment.indexOf('=');
   const keys = assignment.slice(0, Math.max(equals, 0)).split('.');
   if (keys.some((key) => key.trim() === '')) {
@@ -108,10 +111,44 @@ function parseAssignment(assignment: string): Layer {
 
 function parseAs(format: 'JSON' | 'YAML', content: string, name: string): unknown {
   try {
-    return format === 'JSON' ? JSON.parse(content) : YAML.parse(content, { logLevel: 'error' });
+    return format === 'JSON' ? JSON.parse(content) : parseYaml(content);
   } catch (error) {
     // YAML's message goes on with a picture of the place.
     const [reason] = (error as Error).message.split('\n');
     throw new ConfigError(`${name}: is not valid ${format}: ${reason}`, { cause: error });
   }
+}
+
+/** Tags that name no type of YAML's own are errors: nothing in a config names code, or gets the look of it. */
+function parseYaml(content: string): unknown {
+  requireShallow(content);
+  const document = YAML.parseDocument(content);
+  const [fault] = [...document.errors, ...document.warnings];
+  if (fault) throw fault;
+  return document.toJS();
+}
+
+/**
+ * What composes a document of the syntax tree calls itself for each level: a few thousand would end the process, and some
+ * hundred keys within keys would take minutes. The tree itself is made without.
+ */
+function requireShallow(content: string): void {
+  for (const document of new YAML.Parser().parse(content)) {
+    const waiting: { token: SyntaxNode; depth: number }[] = [{ token: document as SyntaxNode, depth: 0 }];
+    for (let next = waiting.pop(); next; next = waiting.pop()) {
+      const { token, depth } = next;
+      if (depth > MAX_DEPTH) throw new Error(`Nested more than ${MAX_DEPTH} levels deep`);
+      if (typeof token.value === 'object') waiting.push({ token: token.value, depth: depth + 1 });
+      for (const { key, value } of token.items ?? []) {
+        if (key?.items) throw new Error('A key that is a list or a table');
+        if (value) waiting.push({ token: value, depth: depth + 1 });
+      }
+    }
+  }
+}
+
+/** What there is to a token of YAML's syntax tree that others may be within. */
+interface SyntaxNode {
+  value?: SyntaxNode | string;
+  items?: { key?: SyntaxNode | null; value?: SyntaxNode }[];
 }

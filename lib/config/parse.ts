@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { ConfigError, InvalidArgumentError } from '../errors.js';
-import { describe } from '../validate.js';
+import { oneLine } from '../format.js';
+import { describe, shortened } from '../validate.js';
 
 /** Where values came from, for error messages, and the values. Later layers override earlier ones. */
 export interface Layer {
@@ -9,6 +10,8 @@ export interface Layer {
 }
 
 const MAX_REPORTED = 3;
+/** The schema's own tables are four deep. */
+export const MAX_DEPTH = 32;
 
 /**
  * Merges `layers` (tables key by key, everything else whole) and checks the result.
@@ -24,7 +27,7 @@ export function parseLayers<S extends z.ZodType>(schema: S, layers: readonly Lay
   if (result.success) return result.data;
   const faults = listFaults(schema, result.error, merged).map(({ path, text }) => {
     const origin = layers.findLast((layer) => has(layer.values, path)) ?? layers.at(-1);
-    return `${origin?.name ?? 'config'}: ${path.join('.') || 'the top level'}: ${text}`;
+    return `${origin?.name ?? 'config'}: ${shortened(oneLine(path.join('.'))) || 'the top level'}: ${text}`;
   });
   throw new ConfigError(joinFaults(faults));
 }
@@ -62,7 +65,11 @@ function merge(
   base: Record<string, unknown>,
   over: Record<string, unknown>,
   layerName: string,
+  depth = 0,
 ): Record<string, unknown> {
+  if (depth > MAX_DEPTH) {
+    throw new ConfigError(`${layerName}: found tables nested more than ${MAX_DEPTH} deep, or in a circle`);
+  }
   const merged = { ...base };
   for (const [key, value] of Object.entries(over)) {
     // Assigning to it would change the object's prototype and hide the key from the schema.
@@ -72,8 +79,8 @@ function merge(
     // Tables of another kind have other keys: a constant schedule must not inherit the poly schedule's power.
     const isSameKind =
       isTable(below) && isTable(value) && (value.kind === undefined || value.kind === below.kind);
-    if (isSameKind) merged[key] = merge(below, value, layerName);
-    else merged[key] = isTable(value) ? merge({}, value, layerName) : value;
+    if (isSameKind) merged[key] = merge(below, value, layerName, depth + 1);
+    else merged[key] = isTable(value) ? merge({}, value, layerName, depth + 1) : value;
   }
   return merged;
 }

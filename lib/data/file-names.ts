@@ -1,4 +1,4 @@
-import { readdir } from 'node:fs/promises';
+import { readdir, realpath, stat } from 'node:fs/promises';
 import { basename, extname, join } from 'node:path';
 import { DataError } from '../errors.js';
 
@@ -79,10 +79,36 @@ export function duplicateName(place: string, name: string, one: string, other: s
   );
 }
 
-async function listFolder(folder: string): Promise<string[]> {
+/**
+ * The files of a folder and its subfolders, relative to it. Links are followed, data sets being often made of them, but every
+ * folder is listed once: links may lead in circles.
+ */
+async function listFolder(root: string): Promise<string[]> {
+  const files: string[] = [];
+  const listed = new Set<string>();
+  const list = async (subfolder: string): Promise<void> => {
+    const folder = join(root, subfolder);
+    const place = await realpath(folder);
+    if (listed.has(place)) return;
+    listed.add(place);
+    const entries = await readdir(folder, { withFileTypes: true });
+    entries.sort((one, other) => (one.name < other.name ? -1 : 1));
+    for (const entry of entries) {
+      const name = join(subfolder, entry.name);
+      if (entry.isDirectory() || (entry.isSymbolicLink() && (await isFolder(join(root, name))))) {
+        await list(name);
+      } else files.push(name);
+    }
+  };
   try {
-    return await readdir(folder, { recursive: true });
+    await list('');
+    return files;
   } catch (error) {
-    throw new DataError(`${folder}: cannot be listed: ${(error as Error).message}`, { cause: error });
+    throw new DataError(`${root}: cannot be listed: ${(error as Error).message}`, { cause: error });
   }
+}
+
+/** Whether a link leads to a folder; one that leads nowhere does not. */
+async function isFolder(link: string): Promise<boolean> {
+  return (await stat(link).catch(() => undefined))?.isDirectory() ?? false;
 }

@@ -3,6 +3,7 @@ import { native } from '../binding.js';
 import type { Dtype, StateEntry } from '../binding-types.js';
 import { DataError } from '../errors.js';
 import { call, callSync } from '../native-object.js';
+import { shortened } from '../validate.js';
 import { writeWhole } from './whole-file.js';
 
 /**
@@ -49,7 +50,7 @@ type Complaint = (what: string, cause?: unknown) => DataError;
 /** Reads and checks a file's header. @throws DataError naming the file and what is wrong with it. */
 export async function readSafetensorsHeader(file: string): Promise<SafetensorsHeader> {
   const bad: Complaint = (what, cause) =>
-    new DataError(`${file} is not a usable safetensors file: ${what}`, { cause });
+    new DataError(`${file} is not a usable safetensors file: ${shortened(what, 1000)}`, { cause });
   try {
     const handle = await open(file, 'r');
     try {

@@ -3,8 +3,10 @@ import { native } from '../binding.js';
 import type { TensorHandle } from '../binding-types.js';
 import { DataError } from '../errors.js';
 import { call } from '../native-object.js';
+import { shortened } from '../validate.js';
 import { PickleEnd } from './pickle.js';
 import { type PthFormat, readLegacyPth, readZipPth, type StridedTensorHeader } from './pth.js';
+import { requireRegularFile } from './regular-file.js';
 import { readSafetensorsHeader } from './safetensors.js';
 import { decodeDescription, type WeightsDescription } from './weights-metadata.js';
 
@@ -57,9 +59,9 @@ type Contents = Omit<WeightsFile, 'file' | 'prefix' | 'description'>;
 
 async function readContents(file: string): Promise<Contents> {
   try {
+    const size = await requireRegularFile(file);
     const handle = await open(file, 'r');
     try {
-      const { size } = await handle.stat();
       const start = Buffer.alloc(9);
       await handle.read(start, 0, start.length, 0);
       // A safetensors file begins with the length of a JSON object, and that with a brace.
@@ -87,7 +89,8 @@ async function readContents(file: string): Promise<Contents> {
 }
 
 function complaint(file: string, kind: string): (what: string, cause?: unknown) => DataError {
-  return (what, cause) => new DataError(`${file} is not a usable ${kind}: ${what}`, { cause });
+  return (what, cause) =>
+    new DataError(`${file} is not a usable ${kind}: ${shortened(what, 1000)}`, { cause });
 }
 
 /** What all names begin with: nothing, or one or several of the usual prefixes. */

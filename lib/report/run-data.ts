@@ -5,7 +5,7 @@ import YAML from 'yaml';
 import type { Config } from '../config/schema.js';
 import { DataError } from '../errors.js';
 import { readHistory, type StageHistory } from '../run/history.js';
-import { readSummary, resumeConfig, stageImages } from '../run/run-files.js';
+import { readSummary, requireOwnFiles, resumeConfig, stageImages } from '../run/run-files.js';
 import { classPalette } from '../training/datasets.js';
 import type { RunSummary, StageRecord } from '../training/events.js';
 import { planStages, type Stage } from '../training/plan.js';
@@ -38,11 +38,12 @@ export interface StageData {
 }
 
 /**
- * @throws ConfigError when the folder holds no run
+ * @throws ConfigError when the folder holds no run, or a link
  * @throws DataError when a file of it cannot be read
  */
 export async function readRun(folder: string): Promise<RunData> {
   const config = await resumeConfig(folder);
+  await requireOwnFiles(folder);
   const [summary, history] = await Promise.all([readSummary(folder), readHistory(folder)]);
   const records = new Map(summary.stages.map((record) => [record.name, record]));
   const plan = planStages(config.loop);

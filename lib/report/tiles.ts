@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import sharp from 'sharp';
+import { readImage } from '../data/image-files.js';
 import { DataError } from '../errors.js';
 import type { StageHistory } from '../run/history.js';
 import type { PictureColumn } from '../training/events.js';
@@ -34,12 +35,13 @@ export async function cutTiles(
   const isLabels = LABELS.includes(kind);
   const column = columns.indexOf(kind);
   try {
-    const { data, info } = await sharp(file).raw().toBuffer({ resolveWithObject: true });
+    const { data, width, height } = await readImage(file);
+    const raw = { width, height, channels: 3 } as const;
     const grid = { rows: rows.length, columns: columns.length };
     return await Promise.all(
       rows.map(async (name, row): Promise<Tile> => {
-        const { x, y, width, height } = gridPart(info, grid, { row, column });
-        const part = sharp(data, { raw: info })
+        const { x, y, width, height } = gridPart(raw, grid, { row, column });
+        const part = sharp(data, { raw })
           .extract({ left: x, top: y, width, height })
           .resize({ width: Math.min(width, MAX_WIDTH), kernel: isLabels ? 'nearest' : 'lanczos3' })
           .webp(isLabels ? { lossless: true, effort: 6 } : { quality: 80, smartSubsample: true, effort: 6 });
@@ -49,6 +51,7 @@ export async function cutTiles(
       }),
     );
   } catch (error) {
+    if (error instanceof DataError) throw error;
     throw new DataError(`${file}: cannot be read: ${(error as Error).message}`, { cause: error });
   }
 }

@@ -104,10 +104,20 @@ async function damageOf({ file, checksum }: Checkpoint): Promise<string | undefi
 
 async function load(file: string): Promise<StageState> {
   const { tensors, metadata } = await loadTensors(file);
-  const { version, ...values } = JSON.parse(metadata.checkpoint ?? '{}');
-  if (version === VERSION) return { ...values, tensors };
-  for (const tensor of tensors.values()) tensor.dispose();
-  throw new DataError(`${file}: holds a checkpoint of version ${version}, expected version ${VERSION}`);
+  try {
+    const { version, ...values } = JSON.parse(metadata.checkpoint ?? '{}');
+    if (version !== VERSION) {
+      throw new DataError(`${file}: holds a checkpoint of version ${version}, expected version ${VERSION}`);
+    }
+    if (!(Number.isSafeInteger(values.step) && values.step >= 0)) {
+      throw new DataError(`${file}: holds a checkpoint without a step, expected a whole number`);
+    }
+    return { ...values, tensors };
+  } catch (error) {
+    for (const tensor of tensors.values()) tensor.dispose();
+    if (error instanceof DataError) throw error;
+    throw new DataError(`${file}: holds a checkpoint whose metadata are no JSON`, { cause: error });
+  }
 }
 
 async function checksumOf(file: string): Promise<string> {

@@ -1,9 +1,10 @@
 // Where things are in a run folder, and reading them: enough for the report, and without the addon.
-import { readFile } from 'node:fs/promises';
+import type { Dirent } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
-import { DataError } from '../errors.js';
+import { ConfigError, DataError } from '../errors.js';
 import type { RunSummary } from '../training/events.js';
 import type { Stage } from '../training/plan.js';
 
@@ -18,6 +19,39 @@ export async function resumeConfig(
   options: { set?: readonly string[] } = {},
 ): Promise<Config> {
   return { ...(await loadConfig(configFile(folder), options)), output: path.resolve(folder) };
+}
+
+/**
+ * Refuses a run folder that holds a link, a pipe or a device: it may come from anywhere, and what is written in it must stay
+ * there. Only its `data` may be anything, as what `data.root` names.
+ *
+ * @throws ConfigError naming what is there
+ */
+export async function requireOwnFiles(folder: string): Promise<void> {
+  const visit = async (place: string): Promise<void> => {
+    for (const entry of await entriesOf(place)) {
+      const file = path.join(place, entry.name);
+      if (file === path.join(folder, 'data')) continue;
+      if (entry.isDirectory()) await visit(file);
+      else if (!entry.isFile()) {
+        const what = entry.isSymbolicLink() ? 'a symbolic link' : 'a pipe, socket or device';
+        throw new ConfigError(
+          `${file}: is ${what}, expected a run folder of files and folders alone; put what it stands for in its place`,
+        );
+      }
+    }
+  };
+  await visit(folder);
+}
+
+/** None for a folder that is gone: the run may be going on. */
+async function entriesOf(folder: string): Promise<Dirent[]> {
+  try {
+    return await readdir(folder, { withFileTypes: true });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw new DataError(`${folder}: cannot be listed: ${(error as Error).message}`, { cause: error });
+  }
 }
 
 /**

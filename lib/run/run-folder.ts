@@ -4,6 +4,7 @@ import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import YAML from 'yaml';
+import { MAX_CONFIG_BYTES } from '../config/load.js';
 import { isTable } from '../config/parse.js';
 import type { Config } from '../config/schema.js';
 import { CONFIG_VERSION } from '../config/version.js';
@@ -21,6 +22,7 @@ import {
   configFile,
   flat,
   readJson,
+  requireOwnFiles,
   resumeConfig,
   stageFolder,
   stageImages,
@@ -105,7 +107,8 @@ export class RunFolder implements StageStore {
    * Opens `config.output`, which is made if it does not exist.
    *
    * @param mode default `create`
-   * @throws ConfigError when `mode` refuses what the folder holds, and when another process has the folder open
+   * @throws ConfigError when `mode` refuses what the folder holds, when that leads out of the folder (links), and when
+   *   another process has the folder open
    * @throws DataError when the folder cannot be written
    */
   static async open(config: Config, mode: RunFolderMode = 'create'): Promise<RunFolder> {
@@ -115,6 +118,7 @@ export class RunFolder implements StageStore {
     } catch (error) {
       throw new DataError(`${folder}: cannot be made: ${(error as Error).message}`, { cause: error });
     }
+    await requireOwnFiles(folder);
     const lock = await Lock.take(path.join(folder, 'lock'));
     try {
       await prepare(config, mode);
@@ -301,8 +305,13 @@ async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
     for (const entry of ENTRIES) await rm(path.join(folder, entry), { recursive: true, force: true });
   }
   const header = '# The complete configuration of this run. Paths in data are relative to data.root.\n';
-  const content = YAML.stringify({ version: CONFIG_VERSION, ...config });
-  await writeFileAtomically(configFile(folder), header + content);
+  const content = header + YAML.stringify({ version: CONFIG_VERSION, ...config });
+  if (Buffer.byteLength(content) > MAX_CONFIG_BYTES) {
+    throw new ConfigError(
+      `${configFile(folder)}: would have ${Buffer.byteLength(content)} bytes, expected at most ${MAX_CONFIG_BYTES}`,
+    );
+  }
+  await writeFileAtomically(configFile(folder), content);
 }
 
 /** A new run clears what an earlier one left, `pictures/` among it, so it must not be let loose on somebody's own folder. */

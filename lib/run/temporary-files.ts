@@ -1,4 +1,4 @@
-import { readdirSync, rmSync } from 'node:fs';
+import { type Dirent, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 
 /** How temporary names end: with a UUID that nobody else uses. */
@@ -8,17 +8,19 @@ export function isTemporary(name: string): boolean {
   return new RegExp(`${ENDING}$`).test(name);
 }
 
-/** Removes what writers had under a temporary name in `folder` when they were cut off. Whole files are never touched. */
+/**
+ * Removes what writers had under a temporary name in `folder` when they were cut off. Whole files are never touched, and links
+ * not followed.
+ */
 export function removeTemporaryFiles(folder: string): void {
-  let names: string[];
+  let entries: Dirent[];
   try {
-    names = readdirSync(folder, { recursive: true, encoding: 'utf8' });
+    entries = readdirSync(folder, { recursive: true, withFileTypes: true });
   } catch {
     return;
   }
-  for (const name of names) {
-    if (new RegExp(`${ENDING}$`).test(name))
-      rmSync(path.join(folder, name), { force: true, recursive: true });
+  for (const { parentPath, name } of entries) {
+    if (isTemporary(name)) rmSync(path.join(parentPath, name), { force: true, recursive: true });
   }
 }
 

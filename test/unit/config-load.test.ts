@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -355,7 +356,7 @@ data:
 
     it('are told: a folder in place of a file', async () => {
       await rm(path.join(folder, 'd.yaml'), { recursive: true, force: true });
-      await fails(path.dirname(await write('', 'x.yaml')), /cannot be read \(EISDIR\)/);
+      await fails(path.dirname(await write('', 'x.yaml')), /: is a folder, expected a file$/);
     });
 
     it('are told: an unknown kind of file', async () => {
@@ -381,6 +382,53 @@ data:
         await write({ ...minimal, preset: 'cpu-small', segmentation: { flip: 1 } }),
         /config\.yaml: segmentation\.flip/,
       );
+    });
+  });
+
+  describe('what is made to do harm', () => {
+    it('names no code', async () => {
+      for (const tag of ['!!js/function', '!!python/object/apply:os.system', '!mine']) {
+        await fails(await write(`output: ${tag} x\n`), /config\.yaml: is not valid YAML: Unresolved tag/);
+        await fails(await write(minimal), /--set output=.*: is not valid YAML: Unresolved tag/, [
+          `output=${tag} x`,
+        ]);
+      }
+    });
+
+    it('takes no endless nesting, length, sharing or waiting', async () => {
+      const deep = `${'{"output":'.repeat(5000)}1${'}'.repeat(5000)}`;
+      await fails(await write(deep, 'deep.json'), /deep\.json: found tables nested more than 32 deep/);
+      for (const opening of ['? ', '- ', '[', '{a: ', '- ? ', '{? [']) {
+        await fails(
+          await write(opening.repeat(65_536 / opening.length)),
+          /config\.yaml: is not valid YAML: (Nested more than 32 levels deep|A key that is a list or a table)/,
+        );
+      }
+      const circle: Record<string, unknown> = { ...minimal };
+      circle.loop = circle;
+      assert.throws(() => createConfig(circle), {
+        code: 'ERR_CONFIG',
+        message: /more than 32 deep, or in a circle/,
+      });
+      await fails(
+        await write(`#${'x'.repeat(70_000)}`),
+        /config\.yaml: found 70001 bytes, expected at most 65536/,
+      );
+      const letters = [...'abcdefghi'];
+      const laughs = letters.map((name, i) => {
+        const items = Array.from({ length: 9 }, () => (i === 0 ? 'ha' : `*${letters[i - 1]}`));
+        return `${name}: &${name} [${items.join(', ')}]`;
+      });
+      await fails(await write(laughs.join('\n')), /is not valid YAML: Excessive alias count/);
+      execFileSync('mkfifo', [path.join(folder, 'pipe.yaml')]);
+      await fails(path.join(folder, 'pipe.yaml'), /pipe\.yaml: is a pipe, socket or device, expected a file/);
+    });
+
+    it('makes no long message', async () => {
+      await fails(await write({ ...minimal, device: 'x'.repeat(10_000) }), /^.{1,700}$/);
+      await fails(await write(`${'k'.repeat(10_000)}: 1\n`), /^.{1,900}$/);
+      await fails(await write('"a\\nb": 1\n'), /a b: unknown key/);
+      await fails(await write(minimal), /^.{1,900}$/, [`device=${'x'.repeat(10_000)}`]);
     });
   });
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { ImageDataset } from '../../lib/data/dataset.js';
@@ -57,6 +57,22 @@ describe('ImageDataset', () => {
       const { image, labels } = await dataset.read(0);
       assert.deepEqual([image.width, image.height, labels?.width, labels?.height], [6, 4, 6, 4]);
       assert.throws(() => dataset.entry(3), { code: 'ERR_INVALID_ARGUMENT' });
+    });
+
+    it('follows links, each folder once, so that circles end', async () => {
+      await addImage('elsewhere/b.png');
+      await addImage('images/a.png');
+      await symlink(path('elsewhere'), path('images/more'));
+      await symlink(path('elsewhere/b.png'), path('images/c.png'));
+      for (const name of ['circle', 'another', 'more/third'])
+        await symlink(path('images'), path(`images/${name}`));
+      await symlink(path('nowhere'), path('images/d'));
+      const dataset = await ImageDataset.fromFolder({ images: path('images') });
+      const entries = [0, 1, 2].map((index) => dataset.entry(index));
+      assert.deepEqual(
+        [dataset.length, entries.map(({ name }) => name), entries[1]!.image],
+        [3, ['a', 'b', 'c'], path('images/more/b.png')],
+      );
     });
 
     it('says what is wrong with the folders', async () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -490,6 +490,15 @@ describe('image files', () => {
       await assert.rejects(writeFileAtomically(path('b.txt'), 'x'), { code: 'ERR_DATA' });
       assert.deepEqual((await readdir(folder)).sort(), ['a.txt', 'b.txt']);
       assert.ok((await stat(path('b.txt'))).isDirectory());
+    });
+
+    it('replaces a link, and leaves what it leads to', async () => {
+      await writeFile(path('precious.png'), 'mine');
+      await symlink(path('precious.png'), path('a.png'));
+      const labels = { data: Uint8Array.of(1, 2), width: 2, height: 1 };
+      await writeLabels(path('a.png'), labels);
+      assert.equal(await readFile(path('precious.png'), 'utf8'), 'mine');
+      assert.deepEqual(await readLabels(path('a.png'), identity), labels);
     });
 
     it('refuses data of the wrong length', async () => {

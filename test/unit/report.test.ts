@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { appendFile, mkdtemp, readFile, rename, rm } from 'node:fs/promises';
+import { appendFile, mkdtemp, readFile, rename, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -348,7 +348,15 @@ describe('report', () => {
     await appendFile(file, 'no picture');
     await assert.rejects(
       writeReport(folder),
-      (error: Error) => error instanceof DataError && error.message.startsWith(`${file}: cannot be read: `),
+      (error: Error) => error instanceof DataError && error.message.startsWith(`${file}: begins like no PNG`),
+    );
+    // A run folder from elsewhere must not show what lies outside.
+    await rm(file);
+    await symlink(path.join(folder, 'pictures', 'round-1-segmenter-1.png'), file);
+    await assert.rejects(
+      writeReport(folder),
+      (error: Error) =>
+        error instanceof ConfigError && error.message.startsWith(`${file}: is a symbolic link`),
     );
   });
 

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Tensor } from 'bidiseg';
@@ -87,6 +88,58 @@ describe('run folder', () => {
     await writeFile(path.join(output, `.config.yaml.${randomUUID()}.tmp`), '');
     await opened(config());
     assert.deepEqual((await readdir(output)).sort(), ['config.yaml', 'data', 'events.jsonl', 'lock']);
+  });
+
+  it('is opened only if nothing in it leads out of it, and nothing outside changes', async () => {
+    const outside = path.join(parent, 'outside');
+    await mkdir(path.join(outside, 'round-1'), { recursive: true });
+    const precious = path.join(outside, 'round-1', `a.png.${randomUUID()}.tmp`);
+    await writeFile(precious, 'mine');
+    await runOf(4);
+    for (const place of [
+      ['translated', 'round-1'],
+      ['translated'],
+      ['stages'],
+      ['stages', 'source-only', 'stage.json'],
+      ['pseudo-labels'],
+      ['pictures'],
+      ['tensorboard'],
+      ['events.jsonl'],
+      ['config.yaml'],
+      ['lock'],
+      ['report.html'],
+    ]) {
+      const link = path.join(output, ...place);
+      const kept = `${link}.kept`;
+      const isThere = existsSync(link);
+      if (isThere) await rename(link, kept);
+      else await mkdir(path.dirname(link), { recursive: true });
+      await symlink(outside, link);
+      for (const mode of ['create', 'overwrite', 'resume', 'continue'] as const) {
+        await assert.rejects(opened(config(), mode), (error: Error) => {
+          assert(error instanceof ConfigError, error.stack);
+          assert.equal(error.message.split(',')[0], `${link}: is a symbolic link`);
+          return true;
+        });
+      }
+      await rm(link);
+      if (isThere) await rename(kept, link);
+    }
+    assert.deepEqual(await readdir(outside, { recursive: true }), [
+      'round-1',
+      path.relative(outside, precious),
+    ]);
+    assert.equal(await readFile(precious, 'utf8'), 'mine');
+    execFileSync('mkfifo', [path.join(output, 'pipe')]);
+    await assert.rejects(
+      opened(config(), 'resume'),
+      /pipe: is a pipe, socket or device, expected a run folder/,
+    );
+    await rm(path.join(output, 'pipe'));
+    // Data may lie anywhere.
+    await symlink(outside, path.join(output, 'data'));
+    await opened(config(), 'resume');
+    assert.equal(await readFile(precious, 'utf8'), 'mine');
   });
 
   it('tells whether a folder holds a run of the same config', async () => {

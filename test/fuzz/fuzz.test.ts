@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict';
+import { temporaryFolder } from '../helpers/folder.js';
+import { BOUNDS, type FuzzTarget, fuzz } from './target.js';
+import { fuzzTargets } from './targets.js';
+
+/** A few seconds of cases; `npm run test:fuzz` tries more. */
+const CASES = 250;
+const SEED = 11;
+
+describe('parsers, given what they do not expect', function () {
+  this.timeout(0);
+  const folder = temporaryFolder();
+  let targets: FuzzTarget[] = [];
+  before(async () => {
+    targets = await fuzzTargets(folder.path(''), (line) => console.log(`    ${line}`));
+  });
+  after(folder.remove);
+
+  it('read it or refuse it in words, quickly and in little memory', async () => {
+    for (const target of targets) {
+      const { read, refused, slowestMs, excessBytes, growthBytes } = await fuzz(target, {
+        seed: SEED,
+        cases: CASES,
+      });
+      console.log(
+        `    ${target.parser.padEnd(24)} ${String(read).padStart(4)} read ${String(refused).padStart(4)} refused; ` +
+          `at most ${slowestMs.toFixed(0)} ms, ${(growthBytes / 2 ** 20).toFixed(0)} MiB more, ${excessBytes} bytes at once`,
+      );
+      assert.ok(slowestMs <= BOUNDS.slowestMs);
+      // Cases that are all refused, or all read, would say nothing of what comes after the first check.
+      assert.ok(read > 0.005 * CASES && refused > 0.05 * CASES, target.parser);
+    }
+  });
+});
