@@ -14,6 +14,7 @@ const SEGMENTATION = {
   weightDecay: 5e-4,
   headLearningRateFactor: 10,
   repeatedStep: false,
+  precision: 'fp32',
   adamBetas: [0.9, 0.99],
   discriminatorBetas: [0.9, 0.99],
 };
@@ -73,6 +74,7 @@ async function translationStep({ Segmenter, Translator, TranslationStep }) {
     perceptualWeight: 0.1,
     perceptualReconstructionWeight: 10,
     poolSize: 50,
+    precision: 'fp32',
     seed: 1,
     betas: [0.5, 0.999],
   });

@@ -29,6 +29,7 @@ const SEGMENTATION = {
   repeatedStep: false,
   adamBetas: [0.9, 0.99],
   discriminatorBetas: [0.9, 0.99],
+  precision: 'fp32',
 };
 
 const TRANSLATION = {
@@ -42,6 +43,7 @@ const TRANSLATION = {
   poolSize: 0,
   seed: 1,
   betas: [0.5, 0.999],
+  precision: 'fp32',
 };
 
 /** What the two training steps have in common. */

@@ -120,7 +120,8 @@ export interface NativeBuildInfo {
   libtorchVersion: string;
   libtorchOrigin: string;
   cuda: boolean;
-  cudaDeviceCount: number;
+  /** By device, `cpu` first: what it has instructions for. */
+  precisions: Record<string, ('fp32' | 'tf32' | 'bf16')[]>;
   threads: number;
   cpuCapability: string;
 }

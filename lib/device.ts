@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { native, packageRoot } from './binding.js';
 import { call } from './native-object.js';
+import type { Precision } from './steps.js';
 import { checkInteger } from './validate.js';
 
 export interface BuildInfo {
@@ -18,13 +19,15 @@ export interface BuildInfo {
   threads: number;
   /** Such as `AVX512`. */
   cpuCapability: string;
+  /** By device: the precisions that it has instructions for. */
+  precisions: Record<string, Precision[]>;
 }
 
 /** What this build of bidiseg is and what it finds on this machine. */
 export async function buildInfo(): Promise<BuildInfo> {
   const manifest = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };
-  const { cudaDeviceCount, ...info } = await call(() => native.buildInfo());
-  const cudaDevices = Array.from({ length: cudaDeviceCount }, (_, i) => `cuda:${i}`);
+  const info = await call(() => native.buildInfo());
+  const cudaDevices = Object.keys(info.precisions).filter((device) => device !== 'cpu');
   return { version: manifest.version, ...info, cudaDevices };
 }
 

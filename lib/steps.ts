@@ -24,6 +24,13 @@ export type { PairedTranslationLosses, SegmentationLosses, TranslationLosses } f
 /** Images [count, height, width, 3] in RGB and, where there are any, label maps [count, height, width], as bytes. */
 export type StepBatch = NativeBatch;
 
+/**
+ * What the convolutions of a step compute in. `bf16`: bfloat16 by autocasting; weights, their gradients, running statistics
+ * and losses stay float32. `tf32` (CUDA): float32 with shorter products. `fp32`: neither; the networks' own dtype.
+ * `buildInfo()` tells what a device has instructions for.
+ */
+export type Precision = 'fp32' | 'tf32' | 'bf16';
+
 export interface SegmentationStepOptions {
   /** What cross-entropies are divided by: the pixels that count, or all. */
   normalise: 'valid' | 'all';
@@ -40,6 +47,7 @@ export interface SegmentationStepOptions {
   repeatedStep: boolean;
   adamBetas: [number, number];
   discriminatorBetas: [number, number];
+  precision: Precision;
 }
 
 /** @throws InvalidArgumentError where two networks that are to work together compute in different dtypes. */
@@ -58,6 +66,8 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
   /**
    * The networks stay the caller's; they must have one dtype, and must not be trained by two steps at once.
    * `discriminator` null: Eq. 1 without ℓ_adv.
+   *
+   * @throws InvalidArgumentError where the networks' device lacks the precision
    */
   static async create(
     segmenter: Segmenter,
@@ -145,11 +155,16 @@ export interface TranslationStepOptions {
   seed: number;
   /** Adam's, for generators and discriminators. */
   betas: [number, number];
+  precision: Precision;
 }
 
 /** One iteration of the translators' training (Eq. 2) in one native call. */
 export class TranslationStep extends NativeObject<TranslationStepHandle> {
-  /** `segmenter` gives the perceptual terms, has the translator's dtype and is not changed; null: none. */
+  /**
+   * `segmenter` gives the perceptual terms, has the translator's dtype and is not changed; null: none.
+   *
+   * @throws InvalidArgumentError where the networks' device lacks the precision
+   */
   static async create(
     translator: Translator,
     segmenter: Segmenter | null,

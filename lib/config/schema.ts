@@ -41,6 +41,7 @@ const betas = () => {
 const learningRate = () => number(0, 10);
 const weight = () => number(0, 1e6);
 const steps = () => integer(1, 1_000_000_000);
+const precision = () => choice('fp32', 'tf32', 'bf16').default('fp32');
 
 /** How the learning rate falls over a segmentation stage; closed forms in `training/schedules.ts`. */
 export const scheduleSchema = z.discriminatedUnion(
@@ -301,6 +302,8 @@ export const segmentationSchema = section({
   pseudoLabelWeight: weight().default(1),
   /** The reference's optimizer step that moves most backbone weights several times. */
   repeatedStep: boolean().default(false),
+  /** What convolutions compute in: fp32; tf32 (CUDA); or bf16, weights and losses staying float32. */
+  precision: precision(),
 });
 
 /** Training of the translators F and F⁻¹ and their discriminators (Eq. 2). */
@@ -338,6 +341,8 @@ export const translationSchema = section({
   perceptualReconstructionWeight: weight().default(10),
   /** Earlier translations that the discriminators are shown, per domain; 0 shows only the newest. */
   poolSize: integer(0, 100_000).default(50),
+  /** As `segmentation.precision`. */
+  precision: precision(),
 });
 
 /** How the pseudo-labels Ŷ_T are chosen. */

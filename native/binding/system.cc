@@ -10,14 +10,28 @@
 namespace bidiseg::binding {
 namespace {
 
+struct Found {
+  int threads = at::get_num_threads();
+  std::string cpu_capability = at::get_cpu_capability();
+  int64_t cuda_devices = at::hasCUDA() ? static_cast<int64_t>(at::detail::getCUDAHooks().deviceCount()) : 0;
+};
+
+Napi::Array precision_names(Napi::Env env, at::Device device) {
+  Napi::Array result = Napi::Array::New(env);
+  for (const Precision precision : precisions_of(device)) result.Set(result.Length(), precision_name(precision));
+  return result;
+}
+
 Napi::Value build_info(const Napi::CallbackInfo& info) {
   return run_async(
-      info.Env(), nullptr,
-      [] {
-        return std::make_tuple(at::get_num_threads(), at::get_cpu_capability(),
-                               at::hasCUDA() ? static_cast<int64_t>(at::detail::getCUDAHooks().deviceCount()) : 0);
-      },
-      [](Napi::Env env, const std::tuple<int, std::string, int64_t>& found) {
+      info.Env(), nullptr, [] { return Found(); },
+      [](Napi::Env env, const Found& found) {
+        Napi::Object precisions = Napi::Object::New(env);
+        precisions.Set("cpu", precision_names(env, at::kCPU));
+        for (int64_t i = 0; i < found.cuda_devices; ++i) {
+          const at::Device device(at::kCUDA, static_cast<at::DeviceIndex>(i));
+          precisions.Set(device.str(), precision_names(env, device));
+        }
         Napi::Object result = Napi::Object::New(env);
         result.Set("libtorchVersion", TORCH_VERSION);
         result.Set("libtorchOrigin", BIDISEG_LIBTORCH_ORIGIN);
@@ -26,9 +40,9 @@ Napi::Value build_info(const Napi::CallbackInfo& info) {
 #else
         result.Set("cuda", false);
 #endif
-        result.Set("threads", std::get<0>(found));
-        result.Set("cpuCapability", std::get<1>(found));
-        result.Set("cudaDeviceCount", static_cast<double>(std::get<2>(found)));
+        result.Set("threads", found.threads);
+        result.Set("cpuCapability", found.cpu_capability);
+        result.Set("precisions", precisions);
         return result;
       });
 }

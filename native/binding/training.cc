@@ -27,6 +27,7 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
   step.cross_entropy = cross_entropy_options(options);
   step.adversarial_weight = options.number("adversarialWeight");
   step.pseudo_label_weight = options.number("pseudoLabelWeight");
+  step.precision = precision_option(options);
   return run_async(
       info.Env(), nullptr,
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
@@ -86,6 +87,7 @@ Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
   step.pool_size = options.integer("poolSize");
   step.seed = static_cast<uint64_t>(options.integer("seed"));
   step.adam = adam_options(options, "betas");
+  step.precision = precision_option(options);
   return run_async(
       info.Env(), nullptr,
       [networks, segmenter = optional_network_argument<SegmentationNetwork>(info[1], "segmenter"), step] {

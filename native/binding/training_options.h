@@ -23,6 +23,11 @@ inline PerceptualForm perceptual_form_option(const Options& options) {
       "perceptualForm", {{"l1", PerceptualForm::kL1}, {"normalised-mse", PerceptualForm::kNormalisedMse}});
 }
 
+inline Precision precision_option(const Options& options) {
+  return options.choice<Precision>(
+      "precision", {{"fp32", Precision::kFloat32}, {"tf32", Precision::kTf32}, {"bf16", Precision::kBfloat16}});
+}
+
 inline AdamOptions adam_options(const Options& options, const char* betas_key) {
   const auto betas = options.numbers(betas_key);
   const auto fits = [](double beta) { return beta >= 0 && beta < 1; };  // 1 would divide by 0

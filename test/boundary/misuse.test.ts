@@ -137,6 +137,8 @@ describe('misuse', () => {
       ['discriminatorBetas', [0.9, 1]],
       ['discriminatorBetas', [Number.NaN, 0.9]],
       ['ignoreIndex', 0.5],
+      ['precision', 'fp8'],
+      ['precision', 'tf32'],
     ] as const) {
       await rejects(
         () => SegmentationStep.create(segmenter, discriminator, { ...SEGMENTATION, [key]: value } as never),

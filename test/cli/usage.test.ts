@@ -87,15 +87,19 @@ describe('command line: usage', () => {
     assert.equal(stderr, '');
     assert.match(stdout, /^LibTorch +\d+\.\d+\.\d+ from /m);
     assert.match(stdout, /^devices +cpu/m);
+    assert.match(stdout, /^on cpu +trains in fp32/m);
   });
 
   it('info --json is one object', async () => {
     const { code, stdout } = await bidiseg(['info', '--json']);
     assert.equal(code, 0);
-    const [info, ...others] = jsonLines(stdout) as [{ event: string; native: { threads: number } }];
+    const [info, ...others] = jsonLines(stdout) as [
+      { event: string; native: { threads: number; precisions: Record<string, string[]> } },
+    ];
     assert.deepEqual(others, []);
     assert.equal(info.event, 'result');
     assert.ok(info.native.threads >= 1);
+    assert.equal(info.native.precisions.cpu?.[0], 'fp32');
   });
 
   it('info works without the addon, and says so', async () => {

@@ -33,6 +33,7 @@ export const SEGMENTATION: SegmentationStepOptions = {
   repeatedStep: false,
   adamBetas: [0.9, 0.99],
   discriminatorBetas: [0.9, 0.99],
+  precision: 'fp32',
 };
 
 /** The options of pix2pix. */
@@ -55,4 +56,5 @@ export const TRANSLATION: TranslationStepOptions = {
   poolSize: 0,
   seed: 1,
   betas: [0.5, 0.999],
+  precision: 'fp32',
 };

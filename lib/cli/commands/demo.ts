@@ -9,7 +9,7 @@ import {
   parseCount,
 } from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';
-import { requireDevice } from '../require-device.js';
+import { requireTrainingDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { followRun, shortPath } from '../run-view.js';
 
@@ -50,7 +50,7 @@ async function demo(options: DemoOptions, context: CommandContext): Promise<void
     { preset: 'demo', output: options.output },
     { set: assignments(options, ['seed', 'device']) },
   );
-  await requireDevice(config.device);
+  await requireTrainingDevice(config);
   prepareOutputFolder(config.output);
   context.outputs.push(config.output);
   // The demo's own earlier run of the same config is gone on with; that of another config is replaced.

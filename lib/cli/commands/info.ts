@@ -124,6 +124,9 @@ function describeBuild(build: BuildInfo): [string, string][] {
     ['LibTorch', `${build.libtorchVersion} from ${build.libtorchOrigin}`],
     ['CUDA', describeCuda(build)],
     ['devices', ['cpu', ...build.cudaDevices].join(', ')],
+    ...Object.entries(build.precisions).map(
+      ([device, names]) => [`on ${device}`, `trains in ${names.join(', ')}`] as [string, string],
+    ),
     ['threads', String(build.threads)],
     ['CPU', build.cpuCapability],
   ];

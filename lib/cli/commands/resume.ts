@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { openRunConfig } from '../network-source.js';
 import { addExamples, addJsonOption, type CommonOptions, collectAssignment } from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';
-import { requireDevice } from '../require-device.js';
+import { requireTrainingDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { followRun, shortPath } from '../run-view.js';
 
@@ -36,7 +36,7 @@ export function addResumeCommand(program: Command): void {
 async function resume(folder: string, { set }: ResumeOptions, context: CommandContext): Promise<void> {
   const { train } = await import('../../run/train.js');
   const config = await openRunConfig(folder, set);
-  await requireDevice(config.device);
+  await requireTrainingDevice(config);
   prepareOutputFolder(folder);
   context.outputs.push(folder);
   await followRun(context, train(config, { resume: true, signal: context.signal }), {

@@ -10,7 +10,7 @@ import {
   parseCount,
 } from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';
-import { requireDevice } from '../require-device.js';
+import { requireTrainingDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { followRun, shortPath } from '../run-view.js';
 
@@ -56,7 +56,7 @@ async function train(file: string, options: TrainOptions, context: CommandContex
     import('../../run/train.js'),
   ]);
   const config = await loadConfig(file, { set: assignments(options, ['output', 'seed', 'device']) });
-  await requireDevice(config.device);
+  await requireTrainingDevice(config);
   prepareOutputFolder(config.output);
   context.outputs.push(config.output);
   const events = run.train(config, {

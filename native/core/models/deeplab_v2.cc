@@ -170,7 +170,7 @@ SegmentationOutput DeepLabV2::forward_with_features(const at::Tensor& input) {
   for (auto& layer : layers_) x = layer->forward(x);
   at::Tensor logits;
   for (int64_t i = 0; i < branches_; ++i) {
-    at::Tensor branch = head_[static_cast<size_t>(i)]->as<Conv2d>()->forward(x);
+    at::Tensor branch = head_[static_cast<size_t>(i)]->as<Conv2d>()->forward(x).to(input.scalar_type());
     logits = logits.defined() ? logits.add_(branch) : branch;
   }
   return {x, logits};

@@ -31,7 +31,7 @@ at::Tensor OutputDiscriminator::forward(const at::Tensor& input) {
     x = conv(x);
     x = cancellation_point(at::leaky_relu_(x, kLeak));
   }
-  return classifier_(x);
+  return classifier_(x).to(input.scalar_type());
 }
 
 FeatureDiscriminator::FeatureDiscriminator(const FeatureDiscriminatorOptions& options)
@@ -71,7 +71,7 @@ at::Tensor PatchDiscriminator::forward(const at::Tensor& input) {
   for (size_t i = 1; i + 1 < convs_.size(); ++i) {
     x = cancellation_point(at::leaky_relu(instance_norm(convs_[i](x)), kLeak));
   }
-  return convs_.back()(x);
+  return convs_.back()(x).to(input.scalar_type());
 }
 
 }  // namespace bidiseg

@@ -28,6 +28,7 @@ class Network : public torch::nn::Module {
  public:
   using torch::nn::Module::Module;
 
+  /// The output has the input's dtype, whatever autocasting makes of what lies between.
   virtual at::Tensor forward(const at::Tensor& input) = 0;
 
   /// Parameters that require a gradient. `head_factor` multiplies the learning rate of the classifier head, where the

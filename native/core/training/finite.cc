@@ -1,27 +1,58 @@
 #include "core/training/finite.h"
 
+#include "core/losses/segmentation.h"
+#include "kernels/upsampled_softmax.h"
+
 namespace bidiseg {
 
-void check_gradients(std::initializer_list<std::pair<const char*, const Optimizer*>> optimizers) {
-  std::vector<at::Tensor> gradients;
-  std::vector<std::string> names;
-  for (const auto& [name, optimizer] : optimizers) {
-    if (optimizer == nullptr) continue;
-    for (const auto& parameter : optimizer->parameters()) {
-      if (!parameter.value.grad().defined()) continue;
-      gradients.push_back(parameter.value.grad());
-      names.push_back(std::string(name) + "'s " + parameter.name);
-    }
+void StepChecks::loss(const char* name, const at::Tensor& loss, double& value) {
+  losses_.push_back({name, loss.detach(), &value});
+}
+
+void StepChecks::labels(const at::Tensor& stray_label, int64_t class_count, int64_t ignore_index) {
+  if (stray_label.defined()) labels_.push_back({stray_label, class_count, ignore_index});
+}
+
+void StepChecks::gradients(const char* name, const Optimizer* optimizer) {
+  if (optimizer == nullptr) return;
+  for (const auto& parameter : optimizer->parameters()) {
+    if (!parameter.value.grad().defined()) continue;
+    gradients_.push_back(parameter.value.grad());
+    gradient_names_.push_back(std::string(name) + "'s " + parameter.name);
   }
-  if (gradients.empty()) return;
-  // The kernel of gradient scalers, with a scale of 1: one pass, on the CPU ten times as quick as norms.
-  const auto options = gradients.front().options().dtype(at::kFloat);
-  at::Tensor found = at::zeros({}, options);
-  at::_amp_foreach_non_finite_check_and_unscale_(gradients, found, at::ones({}, options));
-  if (found.item<float>() == 0) return;
+}
+
+void StepChecks::read() {
+  std::vector<at::Tensor> scalars;
+  for (const auto& loss : losses_) scalars.push_back(loss.tensor);
+  for (const auto& labels : labels_) scalars.push_back(labels.stray);
+  if (!gradients_.empty()) {
+    // The kernel of gradient scalers, with a scale of 1: one pass, on the CPU ten times as quick as norms.
+    const auto options = gradients_.front().options().dtype(at::kFloat);
+    at::Tensor found = at::zeros({}, options);
+    at::_amp_foreach_non_finite_check_and_unscale_(gradients_, found, at::ones({}, options));
+    scalars.push_back(found);
+  }
+  if (scalars.empty()) return;
+  const at::Tensor values = at::stack(scalars).to(at::kCPU, at::kDouble);
+  const double* value = values.const_data_ptr<double>();
+  for (const auto& loss : losses_) *loss.value = *value++;
+  for (const auto& [stray, class_count, ignore_index] : labels_) {
+    // Its own read, for all digits; that of no stray label is a power of two, which every dtype holds.
+    if (*value++ != static_cast<double>(kernels::kNoStrayLabel)) throw_if_stray(stray, class_count, ignore_index);
+  }
+  for (const auto& loss : losses_) {
+    if (std::isfinite(*loss.value)) continue;
+    throw NonFiniteLoss(std::string("The ") + loss.name + " loss is " + std::to_string(*loss.value) +
+                        "; the step was not applied");
+  }
+  if (!gradients_.empty() && *value != 0) throw_non_finite_gradient();
+}
+
+void StepChecks::throw_non_finite_gradient() const {
   size_t first = 0;
-  while (first + 1 < gradients.size() && gradients[first].isfinite().all().item<bool>()) ++first;
-  throw NonFiniteLoss("The gradient of the " + names[first] +
+  while (first + 1 < gradients_.size() && gradients_[first].isfinite().all().item<bool>()) ++first;
+  throw NonFiniteLoss("The gradient of the " + gradient_names_[first] +
                       " has values that are NaN or infinite; the step was not applied");
 }
 

@@ -5,18 +5,39 @@
 
 namespace bidiseg {
 
-/// The value of a scalar loss; throws NonFiniteLoss naming it where it is NaN or infinite.
-inline double finite_value(const char* name, const at::Tensor& loss) {
-  const double value = loss.item<double>();
-  if (!std::isfinite(value)) {
-    throw NonFiniteLoss(std::string("The ") + name + " loss is " + std::to_string(value) +
-                        "; the step was not applied");
-  }
-  return value;
-}
+/// What decides whether a step may be applied. It is gathered on the device and read back in one transfer, the only
+/// time that a step waits for its device.
+class StepChecks {
+ public:
+  /// A scalar loss; read() writes it to `value`.
+  void loss(const char* name, const at::Tensor& loss, double& value);
 
-/// Throws NonFiniteLoss naming a parameter whose gradient has a value that is NaN or infinite. Optimizers may be null;
-/// their names are for the message. Waits for the device once.
-void check_gradients(std::initializer_list<std::pair<const char*, const Optimizer*>> optimizers);
+  /// What masked_cross_entropy() left in `stray_label`, which may be undefined.
+  void labels(const at::Tensor& stray_label, int64_t class_count, int64_t ignore_index);
+
+  /// The gradients of an optimizer's parameters, as they are now; null: none. `name` is for the message.
+  void gradients(const char* name, const Optimizer* optimizer);
+
+  /// Throws InvalidArgument for a stray label, NonFiniteLoss naming the first loss, or else a parameter whose gradient,
+  /// is NaN or infinite. To be called once, after all else.
+  void read();
+
+ private:
+  struct Loss {
+    const char* name;
+    at::Tensor tensor;
+    double* value;
+  };
+  struct Labels {
+    at::Tensor stray;
+    int64_t class_count, ignore_index;
+  };
+  [[noreturn]] void throw_non_finite_gradient() const;
+
+  std::vector<Loss> losses_;
+  std::vector<Labels> labels_;
+  std::vector<std::string> gradient_names_;
+  std::vector<at::Tensor> gradients_;
+};
 
 }  // namespace bidiseg

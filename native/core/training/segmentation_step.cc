@@ -1,8 +1,9 @@
 #include "core/training/segmentation_step.h"
 
+#include <torch/csrc/autograd/autograd.h>
+
 #include "core/cancellation.h"
 #include "core/data/pixels.h"
-#include "core/training/finite.h"
 
 namespace bidiseg {
 namespace {
@@ -11,14 +12,15 @@ namespace {
 // applied.
 class ForwardTraces {
  public:
-  explicit ForwardTraces(const Network& network) : buffers_(network.buffers()), generator_(network.generator()) {
-    for (const auto& buffer : buffers_) before_.push_back(buffer.clone());
+  explicit ForwardTraces(const Network& network) : generator_(network.generator()) {
+    // Apart, because one call copies tensors of one dtype in one go.
+    for (const auto& buffer : network.buffers()) (buffer.is_floating_point() ? statistics_ : counters_).add(buffer);
+    for (auto* buffers : {&statistics_, &counters_}) buffers->copy(buffers->now, buffers->before);
     if (generator_.defined()) random_before_ = generator_.get_state();
   }
   ~ForwardTraces() {
     if (kept_) return;
-    at::NoGradGuard no_grad;
-    for (size_t i = 0; i < buffers_.size(); ++i) buffers_[i].copy_(before_[i]);
+    for (auto* buffers : {&statistics_, &counters_}) buffers->copy(buffers->before, buffers->now);
     if (generator_.defined()) generator_.set_state(random_before_);
   }
   ForwardTraces(const ForwardTraces&) = delete;
@@ -27,7 +29,20 @@ class ForwardTraces {
   void keep() { kept_ = true; }
 
  private:
-  std::vector<at::Tensor> buffers_, before_;
+  struct Buffers {
+    std::vector<at::Tensor> now, before;
+
+    void add(const at::Tensor& buffer) {
+      now.push_back(buffer);
+      before.push_back(at::empty_like(buffer));
+    }
+    static void copy(const std::vector<at::Tensor>& from, std::vector<at::Tensor>& to) {
+      at::NoGradGuard no_grad;
+      if (!from.empty()) at::_foreach_copy_(to, from);
+    }
+  };
+
+  Buffers statistics_, counters_;
   at::Generator generator_;
   at::Tensor random_before_;
   bool kept_ = false;
@@ -43,69 +58,18 @@ SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmente
       segmenter_optimizer_(std::move(segmenter_optimizer)),
       discriminator_(std::move(discriminator)),
       discriminator_optimizer_(std::move(discriminator_optimizer)),
-      options_(options) {}
+      options_(options) {
+  require_precision(options_.precision, *segmenter_);
+}
 
 SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const SegmentationBatch& target,
                                          double learning_rate, double discriminator_learning_rate) {
-  SegmentationLosses losses;
-  const at::Device device = segmenter_->device();
-  const at::ScalarType dtype = segmenter_->dtype();
   const ModeScope training(*segmenter_, /*training=*/true);
   ForwardTraces traces(*segmenter_);
   segmenter_optimizer_->zero_grad();
   if (discriminator_) discriminator_optimizer_->zero_grad();
+  const SegmentationLosses losses = compute_gradients(source, target);
 
-  const at::Tensor source_logits = segmenter_->forward(segmenter_input(source.images.to(device), dtype));
-  {
-    at::Tensor stray;
-    const at::Tensor loss =
-        masked_cross_entropy(source_logits, source.labels.to(device), options_.cross_entropy, &stray);
-    losses.segmentation = finite_value("segmentation", loss);
-    throw_if_stray(stray, source_logits.size(1), options_.cross_entropy.ignore_index);
-    losses.total = losses.segmentation;
-    loss.backward();
-  }
-
-  if (target.images.defined()) {
-    const int64_t height = target.images.size(1), width = target.images.size(2);
-    const at::Tensor target_logits = segmenter_->forward(segmenter_input(target.images.to(device), dtype));
-    at::Tensor loss;
-    const auto add = [&loss](const at::Tensor& term) { loss = loss.defined() ? loss + term : term; };
-    at::Tensor target_probabilities;
-    if (discriminator_) {
-      FrozenScope frozen(*discriminator_);
-      target_probabilities = class_probabilities(target_logits, height, width);
-      const at::Tensor adversarial = domain_loss(discriminator_->forward(target_probabilities), Domain::kSource);
-      losses.adversarial = finite_value("adversarial", adversarial);
-      losses.total += options_.adversarial_weight * losses.adversarial;
-      add(options_.adversarial_weight * adversarial);
-    }
-    if (target.labels.defined()) {
-      at::Tensor stray;
-      CrossEntropyOptions weighted = options_.cross_entropy;
-      if (target.weights.defined()) weighted.pixel_weights = target.weights.to(device).to(dtype) / 255;
-      const at::Tensor pseudo = masked_cross_entropy(target_logits, target.labels.to(device), weighted, &stray);
-      losses.pseudo_label = finite_value("pseudo-label", pseudo);
-      throw_if_stray(stray, target_logits.size(1), options_.cross_entropy.ignore_index);
-      losses.total += options_.pseudo_label_weight * losses.pseudo_label;
-      add(options_.pseudo_label_weight * pseudo);
-    }
-    if (loss.defined()) loss.backward();
-
-    if (discriminator_) {
-      const at::Tensor source_probabilities =
-          class_probabilities(source_logits.detach(), source.images.size(1), source.images.size(2));
-      const at::Tensor on_source = domain_loss(discriminator_->forward(source_probabilities), Domain::kSource);
-      losses.discriminator_source = finite_value("discriminator (source)", on_source);
-      (0.5 * on_source).backward();
-      const at::Tensor on_target =
-          domain_loss(discriminator_->forward(target_probabilities.detach()), Domain::kTarget);
-      losses.discriminator_target = finite_value("discriminator (target)", on_target);
-      (0.5 * on_target).backward();
-    }
-  }
-
-  check_gradients({{"segmenter", segmenter_optimizer_.get()}, {"discriminator", discriminator_optimizer_.get()}});
   throw_if_cancelled();  // the last point: from here on the step is applied whole
   traces.keep();
   half_applied_ = true;
@@ -117,6 +81,76 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
   }
   half_applied_ = false;
   return losses;
+}
+
+SegmentationLosses SegmentationStep::compute_gradients(const SegmentationBatch& source,
+                                                       const SegmentationBatch& target) {
+  const at::Device device = segmenter_->device();
+  const at::ScalarType dtype = segmenter_->dtype();
+  const PrecisionScope precision(options_.precision, device);
+  SegmentationLosses losses;
+  StepChecks checks;
+  const auto logits_of = [&](const at::Tensor& images) {
+    return segmenter_->forward(segmenter_input(images.to(device), dtype));
+  };
+  const auto cross_entropy = [&](const char* name, const at::Tensor& logits, const at::Tensor& labels, double& value) {
+    at::Tensor stray;
+    const at::Tensor loss = masked_cross_entropy(logits, labels.to(device), options_.cross_entropy, &stray);
+    checks.loss(name, loss, value);
+    checks.labels(stray, logits.size(1), options_.cross_entropy.ignore_index);
+    return loss;
+  };
+
+  const at::Tensor source_logits = logits_of(source.images);
+  cross_entropy("segmentation", source_logits, source.labels, losses.segmentation).backward();
+
+  if (target.images.defined()) {
+    const at::Tensor target_logits = logits_of(target.images);
+    // Where M's backward pass on the target begins, and with which gradients (none: that of a loss, 1).
+    std::vector<at::Tensor> roots, gradients;
+    if (discriminator_) {
+      roots.push_back(class_probabilities(target_logits, target.images.size(1), target.images.size(2)));
+      gradients.push_back(judge_target(roots.back().detach(), losses, checks));
+      judge_source(class_probabilities(source_logits.detach(), source.images.size(1), source.images.size(2)), losses,
+                   checks);
+    }
+    if (target.labels.defined()) {
+      const at::Tensor loss = cross_entropy("pseudo-label", target_logits, target.labels, losses.pseudo_label);
+      roots.push_back(options_.pseudo_label_weight * loss);
+      gradients.emplace_back();
+    }
+    if (!roots.empty()) torch::autograd::backward(roots, gradients);
+  }
+
+  checks.gradients("segmenter", segmenter_optimizer_.get());
+  checks.gradients("discriminator", discriminator_optimizer_.get());
+  checks.read();
+  losses.total = losses.segmentation + options_.adversarial_weight * losses.adversarial +
+                 options_.pseudo_label_weight * losses.pseudo_label;
+  return losses;
+}
+
+// D_M looks at the target once. Of one forward pass the adversarial loss wants the gradient for the input alone, D_M's
+// own loss those for the weights alone, so neither meets what the other leaves.
+at::Tensor SegmentationStep::judge_target(const at::Tensor& probabilities, SegmentationLosses& losses,
+                                          StepChecks& checks) {
+  probabilities.requires_grad_();
+  const at::Tensor judged = discriminator_->forward(probabilities);
+  const at::Tensor adversarial = domain_loss(judged, Domain::kSource), own = domain_loss(judged, Domain::kTarget);
+  checks.loss("adversarial", adversarial, losses.adversarial);
+  checks.loss("discriminator (target)", own, losses.discriminator_target);
+  const auto gradient = torch::autograd::grad({options_.adversarial_weight * adversarial}, {probabilities},
+                                              /*grad_outputs=*/{}, /*retain_graph=*/true);
+  std::vector<at::Tensor> weights;
+  for (const auto& parameter : discriminator_optimizer_->parameters()) weights.push_back(parameter.value);
+  torch::autograd::backward({0.5 * own}, /*grad_tensors=*/{}, /*retain_graph=*/false, /*create_graph=*/false, weights);
+  return gradient.front();
+}
+
+void SegmentationStep::judge_source(const at::Tensor& probabilities, SegmentationLosses& losses, StepChecks& checks) {
+  const at::Tensor own = domain_loss(discriminator_->forward(probabilities), Domain::kSource);
+  checks.loss("discriminator (source)", own, losses.discriminator_source);
+  (0.5 * own).backward();
 }
 
 NamedTensors SegmentationStep::state() const {

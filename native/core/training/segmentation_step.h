@@ -3,7 +3,9 @@
 
 #include "core/losses/segmentation.h"
 #include "core/models/discriminators.h"
+#include "core/training/finite.h"
 #include "core/training/optimizers.h"
+#include "core/training/precision.h"
 
 namespace bidiseg {
 
@@ -11,6 +13,7 @@ struct SegmentationStepOptions {
   CrossEntropyOptions cross_entropy;
   double adversarial_weight = 1e-3;
   double pseudo_label_weight = 1.0;
+  Precision precision = Precision::kFloat32;
 };
 
 /// Bytes of images [N, H, W, 3] and, where there are any, of labels [N, H, W] and of how much each labelled pixel counts, from 0
@@ -33,14 +36,14 @@ struct SegmentationLosses {
 
 class SegmentationStep {
  public:
-  /// Without a discriminator there is no adversarial term. The networks are shared with the caller.
+  /// Without a discriminator there is no adversarial term. The networks are shared with the caller. Throws
+  /// InvalidArgument where they cannot be computed in the precision.
   SegmentationStep(std::shared_ptr<SegmentationNetwork> segmenter, std::unique_ptr<Optimizer> segmenter_optimizer,
                    std::shared_ptr<OutputDiscriminator> discriminator,
                    std::unique_ptr<Optimizer> discriminator_optimizer, SegmentationStepOptions options);
 
-  /// In the reference's order: source forward and backward; target forward, adversarial (D_M frozen) and pseudo-label
-  /// loss backward; D_M on detached probabilities of both domains; both updates. `target` may be empty (training on the
-  /// source alone). Where it throws (NonFiniteLoss, Cancelled, ...), weights, running statistics, the
+  /// Source forward and backward; target forward, adversarial and pseudo-label loss backward; D_M's own loss on both
+  /// domains' probabilities; both updates. `target` may be empty (training on the source alone). Where it throws (NonFiniteLoss, Cancelled, ...), weights, running statistics, the
   /// generator of dropout and the mode are as before.
   SegmentationLosses run(const SegmentationBatch& source, const SegmentationBatch& target, double learning_rate,
                          double discriminator_learning_rate);
@@ -52,6 +55,14 @@ class SegmentationStep {
   void load_state(const NamedTensors& state);
 
  private:
+  /// Everything but the updates; throws where they must not follow.
+  SegmentationLosses compute_gradients(const SegmentationBatch& source, const SegmentationBatch& target);
+
+  /// Backward pass of D_M's own loss on the target, and the weighted adversarial loss's gradient for `probabilities`,
+  /// which are detached.
+  at::Tensor judge_target(const at::Tensor& probabilities, SegmentationLosses& losses, StepChecks& checks);
+  void judge_source(const at::Tensor& probabilities, SegmentationLosses& losses, StepChecks& checks);
+
   std::shared_ptr<SegmentationNetwork> segmenter_;
   std::unique_ptr<Optimizer> segmenter_optimizer_;
   std::shared_ptr<OutputDiscriminator> discriminator_;

@@ -1,8 +1,9 @@
 #include "core/training/translation_step.h"
 
+#include <torch/csrc/autograd/autograd.h>
+
 #include "core/cancellation.h"
 #include "core/data/pixels.h"
-#include "core/training/finite.h"
 
 namespace bidiseg {
 namespace {
@@ -19,6 +20,28 @@ std::vector<TrainedParameter> parameters_of(std::initializer_list<std::pair<cons
   return parameters;
 }
 
+// Two batches through a network as one: no network of this step lets images of a batch know of each other.
+std::pair<at::Tensor, at::Tensor> forward_both(Network& network, const at::Tensor& first, const at::Tensor& second) {
+  const auto outputs = network.forward(at::cat({first, second})).split_with_sizes({first.size(0), second.size(0)});
+  return {outputs[0], outputs[1]};
+}
+
+// Terms of the generators' loss. Those that look at the outputs of one network go backward together.
+class GeneratorTerms {
+ public:
+  explicit GeneratorTerms(StepChecks& checks) : checks_(checks) {}
+
+  void add(const char* name, double weight, const at::Tensor& term, double& value) {
+    checks_.loss(name, term, value);
+    sum_ = sum_.defined() ? sum_ + weight * term : weight * term;
+  }
+  void backward() { std::exchange(sum_, {}).backward(); }
+
+ private:
+  StepChecks& checks_;
+  at::Tensor sum_;
+};
+
 }  // namespace
 
 TranslationStep::TranslationStep(TranslationNetworks networks, std::shared_ptr<SegmentationNetwork> segmenter,
@@ -33,83 +56,48 @@ TranslationStep::TranslationStep(TranslationNetworks networks, std::shared_ptr<S
                                               {"source_critic", networks_.source_critic.get()}}),
                                options.adam),
       fake_target_pool_(options.pool_size, options.seed),
-      fake_source_pool_(options.pool_size, options.seed + 1) {}
+      fake_source_pool_(options.pool_size, options.seed + 1) {
+  require_precision(options_.precision, *networks_.to_target);
+}
 
 TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at::Tensor& target_images,
                                        double learning_rate) {
-  TranslationLosses losses;
-  auto& to_target = *networks_.to_target;
-  auto& to_source = *networks_.to_source;
-  const at::Tensor source = translator_input(source_images.to(to_target.device()), to_target.dtype());
-  const at::Tensor target = translator_input(target_images.to(to_target.device()), to_target.dtype());
-
+  if (!source_images.sizes().slice(1).equals(target_images.sizes().slice(1))) {
+    std::ostringstream message;
+    message << "Expected source and target images of one size but received " << source_images.sizes() << " and "
+            << target_images.sizes();
+    throw InvalidArgument(message.str());
+  }
+  const at::Device device = networks_.to_target->device();
+  const at::ScalarType dtype = networks_.to_target->dtype();
+  const at::Tensor source = translator_input(source_images.to(device), dtype);
+  const at::Tensor target = translator_input(target_images.to(device), dtype);
   generator_optimizer_.zero_grad();
   discriminator_optimizer_.zero_grad();
 
-  at::Tensor total;
-  const auto add = [&](const char* name, double weight, const at::Tensor& term, double& value) {
-    value = finite_value(name, term);
-    losses.total += weight * value;
-    total = total.defined() ? total + weight * term : weight * term;
-  };
-
-  const at::Tensor fake_target = to_target.forward(source);
-  const at::Tensor fake_source = to_source.forward(target);
-  {
-    FrozenScope frozen_target_critic(*networks_.target_critic), frozen_source_critic(*networks_.source_critic);
-    const auto mode = options_.gan_mode;
-    add("GAN source-to-target", options_.gan_weight,
-        gan_loss(networks_.target_critic->forward(fake_target), true, mode), losses.gan_source_to_target);
-    add("GAN target-to-source", options_.gan_weight,
-        gan_loss(networks_.source_critic->forward(fake_source), true, mode), losses.gan_target_to_source);
-
-    const at::Tensor cycled_source = to_source.forward(fake_target);
-    const at::Tensor cycled_target = to_target.forward(fake_source);
-    add("cycle (source)", options_.cycle_weight, at::l1_loss(cycled_source, source), losses.cycle_source);
-    add("cycle (target)", options_.cycle_weight, at::l1_loss(cycled_target, target), losses.cycle_target);
-
-    if (options_.identity_weight != 0) {
-      add("identity (source)", options_.identity_weight, at::l1_loss(to_source.forward(source), source),
-          losses.identity_source);
-      add("identity (target)", options_.identity_weight, at::l1_loss(to_target.forward(target), target),
-          losses.identity_target);
-    }
-
-    if (segmenter_ && (options_.perceptual_weight != 0 || options_.perceptual_reconstruction_weight != 0)) {
-      const ModeScope evaluation(*segmenter_, /*training=*/false);
-      FrozenScope frozen_segmenter(*segmenter_);
-      const auto logits = [&](const at::Tensor& rgb) {
-        return segmenter_->forward(segmenter_input_from_translator(rgb));
-      };
-      at::Tensor source_logits, target_logits;
-      {
-        at::NoGradGuard no_grad;  // what the translations are compared with is a constant
-        source_logits = logits(source);
-        target_logits = logits(target);
-      }
-      const auto form = options_.perceptual_form;
-      if (const double weight = options_.perceptual_weight; weight != 0) {
-        add("perceptual (source)", weight, perceptual_loss(logits(fake_target), source_logits, form),
-            losses.perceptual_source);
-        add("perceptual (target)", weight, perceptual_loss(logits(fake_source), target_logits, form),
-            losses.perceptual_target);
-      }
-      if (const double weight = options_.perceptual_reconstruction_weight; weight != 0) {
-        add("perceptual reconstruction (source)", weight, perceptual_loss(logits(cycled_source), source_logits, form),
-            losses.perceptual_reconstruction_source);
-        add("perceptual reconstruction (target)", weight, perceptual_loss(logits(cycled_target), target_logits, form),
-            losses.perceptual_reconstruction_target);
-      }
-    }
-    total.backward();
-  }
-
+  TranslationLosses losses;
   // The pools as they will be: the images are shared, so that a copy is cheap.
   ImagePool fake_target_pool = fake_target_pool_, fake_source_pool = fake_source_pool_;
-  compute_discriminator_gradients(source, target, fake_source_pool.exchange(fake_source.detach()),
-                                  fake_target_pool.exchange(fake_target.detach()), losses);
+  {
+    const PrecisionScope precision(options_.precision, device);
+    StepChecks checks;
+    const Fakes fakes = compute_generator_gradients(source, target, losses, checks);
+    compute_discriminator_gradients(
+        source, target, {fake_source_pool.exchange(fakes.source), fake_target_pool.exchange(fakes.target)}, losses,
+        checks);
+    checks.gradients("generators", &generator_optimizer_);
+    checks.gradients("discriminators", &discriminator_optimizer_);
+    checks.read();
+  }
+  const auto& o = options_;
+  losses.total =
+      o.gan_weight * (losses.gan_source_to_target + losses.gan_target_to_source) +
+      o.cycle_weight * (losses.cycle_source + losses.cycle_target) +
+      o.identity_weight * (losses.identity_source + losses.identity_target) +
+      o.perceptual_weight * (losses.perceptual_source + losses.perceptual_target) +
+      o.perceptual_reconstruction_weight *
+          (losses.perceptual_reconstruction_source + losses.perceptual_reconstruction_target);
 
-  check_gradients({{"generators", &generator_optimizer_}, {"discriminators", &discriminator_optimizer_}});
   throw_if_cancelled();  // the last point: from here on the step is applied whole
   half_applied_ = true;
   fake_target_pool_ = std::move(fake_target_pool);
@@ -120,6 +108,84 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
   discriminator_optimizer_.zero_grad();
   half_applied_ = false;
   return losses;
+}
+
+TranslationStep::Fakes TranslationStep::compute_generator_gradients(const at::Tensor& source, const at::Tensor& target,
+                                                                    TranslationLosses& losses, StepChecks& checks) {
+  auto& to_target = *networks_.to_target;
+  auto& to_source = *networks_.to_source;
+  const auto& o = options_;
+  GeneratorTerms terms(checks);
+  std::vector<Generated> made;
+  made.reserve(6);
+  const auto keep = [&made](const at::Tensor& image) -> const Generated& { return made.emplace_back(image); };
+
+  const bool with_identity = o.identity_weight != 0;
+  const auto [image_in_target, target_again] =
+      with_identity ? forward_both(to_target, source, target) : std::pair(to_target.forward(source), at::Tensor());
+  const auto [image_in_source, source_again] =
+      with_identity ? forward_both(to_source, target, source) : std::pair(to_source.forward(target), at::Tensor());
+  const Generated& fake_target = keep(image_in_target);
+  const Generated& fake_source = keep(image_in_source);
+  const Generated& cycled_source = keep(to_source.forward(fake_target.image));
+  const Generated& cycled_target = keep(to_target.forward(fake_source.image));
+
+  terms.add("cycle (source)", o.cycle_weight, at::l1_loss(cycled_source.leaf, source), losses.cycle_source);
+  terms.add("cycle (target)", o.cycle_weight, at::l1_loss(cycled_target.leaf, target), losses.cycle_target);
+  if (with_identity) {
+    terms.add("identity (source)", o.identity_weight, at::l1_loss(keep(source_again).leaf, source),
+              losses.identity_source);
+    terms.add("identity (target)", o.identity_weight, at::l1_loss(keep(target_again).leaf, target),
+              losses.identity_target);
+  }
+  terms.backward();
+
+  FrozenScope frozen_target_critic(*networks_.target_critic), frozen_source_critic(*networks_.source_critic);
+  terms.add("GAN source-to-target", o.gan_weight,
+            gan_loss(networks_.target_critic->forward(fake_target.leaf), true, o.gan_mode),
+            losses.gan_source_to_target);
+  terms.backward();
+  terms.add("GAN target-to-source", o.gan_weight,
+            gan_loss(networks_.source_critic->forward(fake_source.leaf), true, o.gan_mode),
+            losses.gan_target_to_source);
+  terms.backward();
+
+  if (segmenter_ && (o.perceptual_weight != 0 || o.perceptual_reconstruction_weight != 0)) {
+    const ModeScope evaluation(*segmenter_, /*training=*/false);
+    FrozenScope frozen_segmenter(*segmenter_);
+    const auto logits = [&](const at::Tensor& first, const at::Tensor& second) {
+      return forward_both(*segmenter_, segmenter_input_from_translator(first), segmenter_input_from_translator(second));
+    };
+    std::pair<at::Tensor, at::Tensor> truth;
+    {
+      at::NoGradGuard no_grad;  // what the translations are compared with is a constant
+      truth = logits(source, target);
+    }
+    if (const double weight = o.perceptual_weight; weight != 0) {
+      const auto [of_source, of_target] = logits(fake_target.leaf, fake_source.leaf);
+      terms.add("perceptual (source)", weight, perceptual_loss(of_source, truth.first, o.perceptual_form),
+                losses.perceptual_source);
+      terms.add("perceptual (target)", weight, perceptual_loss(of_target, truth.second, o.perceptual_form),
+                losses.perceptual_target);
+      terms.backward();
+    }
+    if (const double weight = o.perceptual_reconstruction_weight; weight != 0) {
+      const auto [of_source, of_target] = logits(cycled_source.leaf, cycled_target.leaf);
+      terms.add("perceptual reconstruction (source)", weight,
+                perceptual_loss(of_source, truth.first, o.perceptual_form), losses.perceptual_reconstruction_source);
+      terms.add("perceptual reconstruction (target)", weight,
+                perceptual_loss(of_target, truth.second, o.perceptual_form), losses.perceptual_reconstruction_target);
+      terms.backward();
+    }
+  }
+
+  std::vector<at::Tensor> roots, gradients;
+  for (const auto& [image, leaf] : made) {
+    roots.push_back(image);
+    gradients.push_back(leaf.grad());
+  }
+  torch::autograd::backward(roots, gradients);
+  return {fake_source.image.detach(), fake_target.image.detach()};
 }
 
 NamedTensors TranslationStep::state() const {
@@ -153,17 +219,18 @@ void TranslationStep::load_state(NamedTensors state) {
 // The fakes were made before the generators moved, and D_F's gradients do not depend on the generators' weights, so
 // computing them first and moving everything at the end changes nothing but makes the step all or nothing.
 void TranslationStep::compute_discriminator_gradients(const at::Tensor& source, const at::Tensor& target,
-                                                      const at::Tensor& fake_source, const at::Tensor& fake_target,
-                                                      TranslationLosses& losses) {
-  const auto judge = [&](PatchDiscriminator& critic, const at::Tensor& real, const at::Tensor& fake, const char* name) {
-    const at::Tensor loss = 0.5 * (gan_loss(critic.forward(real), true, options_.gan_mode) +
-                                   gan_loss(critic.forward(fake), false, options_.gan_mode));
-    const double value = finite_value(name, loss);
+                                                      const Fakes& fakes, TranslationLosses& losses,
+                                                      StepChecks& checks) {
+  const auto judge = [&](PatchDiscriminator& critic, const at::Tensor& real, const at::Tensor& fake, const char* name,
+                         double& value) {
+    const auto [of_real, of_fake] = forward_both(critic, real, fake);
+    const at::Tensor loss =
+        0.5 * (gan_loss(of_real, true, options_.gan_mode) + gan_loss(of_fake, false, options_.gan_mode));
+    checks.loss(name, loss, value);
     loss.backward();
-    return value;
   };
-  losses.discriminator_target = judge(*networks_.target_critic, target, fake_target, "discriminator (target)");
-  losses.discriminator_source = judge(*networks_.source_critic, source, fake_source, "discriminator (source)");
+  judge(*networks_.target_critic, target, fakes.target, "discriminator (target)", losses.discriminator_target);
+  judge(*networks_.source_critic, source, fakes.source, "discriminator (source)", losses.discriminator_source);
 }
 
 }  // namespace bidiseg

@@ -5,7 +5,9 @@
 #include "core/models/discriminators.h"
 #include "core/models/resnet_generator.h"
 #include "core/training/image_pool.h"
+#include "core/training/finite.h"
 #include "core/training/optimizers.h"
+#include "core/training/precision.h"
 
 namespace bidiseg {
 
@@ -28,6 +30,7 @@ struct TranslationStepOptions {
   int64_t pool_size = 50;
   uint64_t seed = 1;
   AdamOptions adam = {.beta1 = 0.5, .beta2 = 0.999};
+  Precision precision = Precision::kFloat32;
 };
 
 /// Terms before their weights; those whose weight is 0 are not computed and read 0. "source" and "target" say which
@@ -44,7 +47,8 @@ struct TranslationLosses {
 
 class TranslationStep {
  public:
-  /// `segmenter` gives the perceptual terms; without it there are none.
+  /// `segmenter` gives the perceptual terms; without it there are none. Throws InvalidArgument where the networks cannot
+  /// be computed in the precision.
   TranslationStep(TranslationNetworks networks, std::shared_ptr<SegmentationNetwork> segmenter,
                   const TranslationStepOptions& options);
 
@@ -62,9 +66,22 @@ class TranslationStep {
  private:
   /// state() but for the image pools, which grow.
   NamedTensors fixed_state() const;
-  void compute_discriminator_gradients(const at::Tensor& source, const at::Tensor& target,
-                                       const at::Tensor& fake_source, const at::Tensor& fake_target,
-                                       TranslationLosses& losses);
+
+  /// F's or F⁻¹'s output and, in its place for the losses that look at it, a leaf that takes their gradients. So the graph
+  /// of one loss's network is let go before the next is made, and the generators go backward once.
+  struct Generated {
+    at::Tensor image;
+    at::Tensor leaf = image.detach().requires_grad_();
+  };
+  struct Fakes {
+    at::Tensor source, target;  ///< detached
+  };
+
+  /// The generators' gradients, and what they made of the images.
+  Fakes compute_generator_gradients(const at::Tensor& source, const at::Tensor& target, TranslationLosses& losses,
+                                    StepChecks& checks);
+  void compute_discriminator_gradients(const at::Tensor& source, const at::Tensor& target, const Fakes& fakes,
+                                       TranslationLosses& losses, StepChecks& checks);
 
   TranslationNetworks networks_;
   std::shared_ptr<SegmentationNetwork> segmenter_;
