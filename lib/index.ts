@@ -1,4 +1,4 @@
-export * from './config/load.js';
+export { createConfig, loadConfig } from './config/load.js';
 export { PRESETS, type PresetName } from './config/presets.js';
 export type {
   Config,

@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { packageVersion } from '../run/package-version.js';
+import { addAblationCommand } from './commands/ablation.js';
 import { addConvertCommand } from './commands/convert.js';
 import { addDemoCommand } from './commands/demo.js';
 import { addEvaluateCommand } from './commands/evaluate.js';
@@ -31,6 +32,7 @@ export function createProgram(): Command {
   addDemoCommand(program);
   addTrainCommand(program);
   addResumeCommand(program);
+  addAblationCommand(program);
   addReportCommand(program);
   addTranslateCommand(program);
   addPseudoLabelCommand(program);

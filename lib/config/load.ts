@@ -19,12 +19,17 @@ export const MAX_CONFIG_BYTES = 2 ** 16;
  * Relative paths under `data` are relative to `data.root`, which is relative to the file's folder, as is
  * `segmenter.initialWeights`; `output` is relative to the working directory.
  *
- * @param options.set assignments such as `segmentation.steps=200`; the value is read as YAML
+ * @param options.layers tables of keys that override those of the file
+ * @param options.set assignments such as `segmentation.steps=200`, which override both; the value is read as YAML
  * @throws ConfigError that names the file or assignment, the key path, what was found and what was expected
  */
-export async function loadConfig(file: string, options: { set?: readonly string[] } = {}): Promise<Config> {
-  const layer = { name: file, values: toCurrentVersion(file, parseText(file, await readText(file))) };
-  return resolve([layer, ...(options.set ?? []).map(parseAssignment)], path.dirname(path.resolve(file)));
+export async function loadConfig(
+  file: string,
+  options: { layers?: readonly Layer[]; set?: readonly string[] } = {},
+): Promise<Config> {
+  const { layers = [], set = [] } = options;
+  const own = { name: file, values: toCurrentVersion(file, await readTable(file)) };
+  return resolve([own, ...layers, ...set.map(parseAssignment)], path.dirname(path.resolve(file)));
 }
 
 /**
@@ -73,6 +78,15 @@ function resolvePaths(config: Config, folder: string): Config {
     data: { ...data, root: from(data.root ?? (data.embedded ? null : '.')) },
     segmenter: { ...segmenter, initialWeights: from(segmenter.initialWeights) },
   };
+}
+
+/**
+ * The keys of a YAML or JSON file.
+ *
+ * @throws ConfigError when the file cannot be read or is no table
+ */
+export async function readTable(file: string): Promise<Record<string, unknown>> {
+  return parseText(file, await readText(file));
 }
 
 async function readText(file: string): Promise<string> {

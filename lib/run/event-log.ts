@@ -1,4 +1,4 @@
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, readFile } from 'node:fs/promises';
 import { DataError } from '../errors.js';
 import type { RunEvent, StepEvent } from '../training/events.js';
 
@@ -47,6 +47,13 @@ export class EventLog {
     const steps = this.#steps;
     this.#steps = [];
     return this.#append(meanOf(steps));
+  }
+
+  /** Appends what another log says of one stage, as it stands there. */
+  async copy(other: string, stage: string): Promise<void> {
+    const lines = (await readFile(other, 'utf8')).split('\n');
+    const own = lines.filter((line) => line.includes(`"stage":${JSON.stringify(stage)}`));
+    if (own.length > 0) await this.#handle.appendFile(`${own.join('\n')}\n`);
   }
 
   async close(): Promise<void> {

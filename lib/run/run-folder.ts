@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { copyFile, link, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import YAML from 'yaml';
@@ -179,6 +179,32 @@ export class RunFolder implements StageStore {
     });
   }
 
+  /**
+   * Takes a stage over from the run in another folder, where it is complete, instead of running it: to be called only where it
+   * would come out the same, see `stageFingerprints`. Files that are never written again are shared with that run (hard links)
+   * where the file system can; either run may be removed.
+   */
+  async adopt(stage: Stage, other: string): Promise<StageRecord> {
+    await this.begin(stage, { resume: false });
+    return this.#onDisk(async () => {
+      const saved = await readJson<StageFile>(path.join(stageFolder(other, stage), 'stage.json'));
+      if (!saved?.record) throw new DataError(`${other}: expected stage ${stage.name} to be complete`);
+      for (const folder of [...this.#outputFolders(stage), tensorBoardFolder(this.folder, stage)]) {
+        const place = path.relative(this.folder, folder);
+        await linkFiles(path.join(other, place), folder, (name) => name !== 'stage.json');
+      }
+      const pictures = [undefined, 'source', 'target'].map((part) =>
+        path.basename(this.pictureFile(stage, part)),
+      );
+      await linkFiles(path.join(other, 'pictures'), path.join(this.folder, 'pictures'), (name) =>
+        pictures.includes(name),
+      );
+      await this.#log.copy(path.join(other, 'events.jsonl'), stage.name);
+      await this.complete(stage, saved.record);
+      return saved.record;
+    });
+  }
+
   async summary(): Promise<RunSummary> {
     const records = await Promise.all(this.#plan.map((stage) => this.record(stage)));
     const stages = records.filter((record) => record !== undefined);
@@ -274,6 +300,18 @@ export class RunFolder implements StageStore {
 
   #stageFile(stage: Stage): string {
     return path.join(this.#stageFolder(stage), 'stage.json');
+  }
+}
+
+/** Links the files directly in a folder into another, which is made; what cannot be linked is copied. No folder: no files. */
+async function linkFiles(from: string, to: string, isWanted: (name: string) => boolean): Promise<void> {
+  if (!existsSync(from)) return;
+  await mkdir(to, { recursive: true });
+  for (const entry of await readdir(from, { withFileTypes: true })) {
+    if (!entry.isFile() || isTemporary(entry.name) || !isWanted(entry.name)) continue;
+    const [source, target] = [path.join(from, entry.name), path.join(to, entry.name)];
+    await rm(target, { force: true });
+    await link(source, target).catch(() => copyFile(source, target));
   }
 }
 

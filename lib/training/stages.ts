@@ -5,6 +5,7 @@ import type { Segmenter } from '../models/segmenter.js';
 import type { Checkpoints, Resumable } from './checkpoints.js';
 import { keptClassCounts } from './class-counts.js';
 import { classNames, classPalette, type Datasets, meanClassIndices, toSize } from './datasets.js';
+import { hasPerceptualTerms } from './dependencies.js';
 import type {
   CheckpointEvent,
   EvaluationEvent,
@@ -184,12 +185,10 @@ async function* runTranslator(
   const { config, datasets, store, signal } = context;
   const { source, target, crop } = config.sizes.translation;
   using translator = await createTranslator(config);
-  const { pairing, perceptualWeight, perceptualReconstructionWeight } = config.translation;
-  // Without perceptual terms F is trained on its own: nothing is asked of M.
-  using segmenter =
-    pairing === 'unpaired' && (perceptualWeight > 0 || perceptualReconstructionWeight > 0)
-      ? await createSegmenter(config, store.weightsFile(context.stage(stage.segmenterFrom)))
-      : null;
+  const { pairing } = config.translation;
+  using segmenter = hasPerceptualTerms(config)
+    ? await createSegmenter(config, store.weightsFile(context.stage(stage.segmenterFrom)))
+    : null;
   const trainer = new TranslationTrainer({ translator, segmenter }, datasets, {
     stage: stage.name,
     seed: config.seed,

@@ -1,0 +1,224 @@
+import path from 'node:path';
+import { type Command, InvalidArgumentError } from 'commander';
+import type { AblationEvent } from '../../ablation/ablation.js';
+import type { Ablation } from '../../ablation/ablation-config.js';
+import type { AblationResults } from '../../ablation/results.js';
+import { counted, duration, percent } from '../../format.js';
+import { EXIT_FAILURE } from '../exit.js';
+import { addExamples, addJsonOption, type CommonOptions, collectAssignment, parseCount } from '../options.js';
+import { prepareOutputFolder } from '../output-folder.js';
+import type { Progress } from '../progress.js';
+import { requireDevice } from '../require-device.js';
+import { type CommandContext, runCommand } from '../run-command.js';
+import { shortPath } from '../run-view.js';
+import { table } from '../table.js';
+
+interface AblationCommandOptions extends CommonOptions {
+  set?: string[];
+  output?: string;
+  seeds?: number[];
+  jobs: number;
+}
+
+export function addAblationCommand(program: Command): void {
+  const command = program
+    .command('ablation')
+    .description('runs variants of a config with several seeds, and makes one table of their results')
+    .argument('<config>', 'ablation file, YAML or JSON: base, seeds, variants, rows')
+    .option('--set <key=value>', 'overrides a key in every variant; may be repeated', collectAssignment)
+    .option('-o, --output <folder>', "folder of all runs, in place of the file's")
+    .option('--seeds <list>', "seeds, such as 1,2,3, in place of the file's", parseSeeds)
+    .option('--jobs <number>', 'stages that run at the same time; they share the threads', parseJobs, 1);
+  addJsonOption(command);
+  addExamples(command, [
+    [
+      'bidiseg ablation configs/camvid-ablation.yaml',
+      'every variant with every seed; stages in common are run once',
+    ],
+    ['bidiseg ablation configs/camvid-ablation.yaml', 'a second time: goes on, or shows the table again'],
+    ['bidiseg ablation street.yaml --seeds 1 --set segmentation.steps=50 -o /tmp/try', 'a quick look'],
+  ]);
+  command.action((file: string, options: AblationCommandOptions) =>
+    runCommand(options, (context) => ablation(file, options, context)),
+  );
+}
+
+async function ablation(
+  file: string,
+  options: AblationCommandOptions,
+  context: CommandContext,
+): Promise<void> {
+  const [{ loadAblation }, { runAblation }, { runStageProcess }] = await Promise.all([
+    import('../../ablation/ablation-config.js'),
+    import('../../ablation/ablation.js'),
+    import('../stage-process.js'),
+  ]);
+  const { jobs, set, output, seeds } = options;
+  const wanted = await loadAblation(file, { output, seeds, ...(set && { set }) });
+  const devices = new Set(wanted.variants.map(({ configs }) => configs[0]!.device));
+  for (const device of devices) await requireDevice(device);
+  prepareOutputFolder(wanted.output);
+  context.outputs.push(wanted.output);
+  // A stage saves its state before it ends.
+  context.graceMs = Number.POSITIVE_INFINITY;
+  context.kept = () => `what is finished is kept in ${shortPath(wanted.output)}; the same command goes on`;
+  const view = new AblationView(context);
+  const events = runAblation(wanted, {
+    jobs,
+    signal: context.signal,
+    runStage: (stage, signal) =>
+      runStageProcess(stage, {
+        jobs,
+        signal,
+        onProgress: ({ done, total }) => view.showStage(stageText(stage), done, total),
+      }),
+  });
+  let failed = 0;
+  for await (const event of events) {
+    view.show(event);
+    if (event.type === 'failure') failed++;
+    if (event.type === 'run-end') await writeResults(wanted);
+  }
+  const results = await writeResults(wanted);
+  await showResults(wanted, results, context);
+  if (failed > 0) {
+    process.exitCode = EXIT_FAILURE;
+    context.console.error('ERR_ABLATION', `${counted(failed, 'run')} failed; the same command tries again`);
+  }
+}
+
+/** Writes `table.md` and `results.json` of what there is. */
+async function writeResults(wanted: Ablation): Promise<AblationResults> {
+  const [
+    { ablationResults },
+    { ablationMarkdown },
+    { writeFileAtomically },
+    { readJson, toJson },
+    { packageVersion },
+  ] = await Promise.all([
+    import('../../ablation/results.js'),
+    import('../../ablation/table.js'),
+    import('../../data/image-files.js'),
+    import('../../run/run-files.js'),
+    import('../../run/package-version.js'),
+  ]);
+  const results = await ablationResults(wanted, packageVersion(), (folder) =>
+    readJson(path.join(folder, 'summary.json')),
+  );
+  await writeFileAtomically(path.join(wanted.output, 'results.json'), toJson(results));
+  await writeFileAtomically(path.join(wanted.output, 'table.md'), ablationMarkdown(results));
+  return results;
+}
+
+async function showResults(
+  wanted: Ablation,
+  results: AblationResults,
+  { console }: CommandContext,
+): Promise<void> {
+  const { ablationTable, tableNotes } = await import('../../ablation/table.js');
+  const { titles, lines } = ablationTable(results);
+  const columns = titles.map((title, index) => ({
+    title,
+    align: index < 2 ? ('left' as const) : ('right' as const),
+  }));
+  const place = (name: string) => path.join(shortPath(wanted.output), name);
+  console.result(
+    { folder: wanted.output, ...results },
+    [
+      '',
+      table(columns, lines),
+      '',
+      ...tableNotes(results),
+      '',
+      `table    ${place('table.md')}`,
+      `results  ${place('results.json')}`,
+    ].join('\n'),
+  );
+}
+
+class AblationView {
+  readonly #context: CommandContext;
+  #progress: Progress | undefined;
+  #done = 0;
+  #total = 0;
+  /** How far each running stage is. */
+  readonly #running = new Map<string, string>();
+
+  constructor(context: CommandContext) {
+    this.#context = context;
+  }
+
+  show(event: AblationEvent): void {
+    const { console } = this.#context;
+    const { type, ...data } = event;
+    console.event(type, data);
+    switch (event.type) {
+      case 'ablation-start':
+        this.#done = event.done;
+        this.#total = event.different;
+        console.note(
+          `${counted(event.runs, 'run')} of ${counted(event.stages, 'stage')}: ` +
+            `${event.different} different, ${event.done} of these done`,
+        );
+        this.#draw();
+        break;
+      case 'stage-end': {
+        this.#running.delete(stageText(event));
+        if (event.from !== null) break;
+        this.#done++;
+        const { miou, seconds } = event.record;
+        const result = miou === null ? '' : `mIoU ${percent(miou)} %  `;
+        this.#note(`[${this.#done}/${this.#total}] ${stageText(event)}  ${result}${duration(seconds)}`);
+        break;
+      }
+      case 'failure':
+        this.#running.delete(stageText(event));
+        this.#note(`${stageText(event)}  failed: ${event.message}`);
+        break;
+      case 'run-end':
+        this.#note(`${event.variant}, seed ${event.seed}  complete: ${shortPath(event.folder)}/report.html`);
+    }
+  }
+
+  /** Tells how far a running stage is. */
+  showStage(stage: string, done: number, total: number): void {
+    this.#running.set(stage, `${stage} ${done}/${total}`);
+    this.#progress?.update(this.#done, [...this.#running.values()].join(', '));
+  }
+
+  #note(line: string): void {
+    this.#context.console.note(line);
+    this.#draw();
+  }
+
+  /** A line for people takes the display away. */
+  #draw(): void {
+    this.#progress = this.#context.console.progress('stages', this.#total);
+    this.#progress.update(this.#done, [...this.#running.values()].join(', '));
+  }
+}
+
+function stageText({
+  variant,
+  seed,
+  stage,
+}: {
+  variant: string;
+  seed: number;
+  stage: { label: string };
+}): string {
+  return `${variant}, seed ${seed}: ${stage.label}`;
+}
+
+function parseSeeds(text: string): number[] {
+  const seeds = text.split(',').map((part) => parseCount(part.trim()));
+  if (new Set(seeds).size < seeds.length)
+    throw new InvalidArgumentError('Expected different seeds, such as 1,2,3.');
+  return seeds;
+}
+
+function parseJobs(text: string): number {
+  const jobs = parseCount(text);
+  if (jobs < 1) throw new InvalidArgumentError('Expected a whole number of at least 1.');
+  return jobs;
+}

@@ -1,0 +1,58 @@
+import { spawn } from 'node:child_process';
+import { availableParallelism } from 'node:os';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import type { StageOfRun } from '../ablation/ablation.js';
+import { configFile } from '../run/run-files.js';
+import type { StageRecord } from '../training/events.js';
+
+const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
+
+/** What a stage in another process tells of its way: words for what it does, how far it is. */
+export interface StageProgress {
+  done: number;
+  total: number;
+}
+
+/**
+ * Runs one stage as `bidiseg train` in a process of its own, so that several run side by side and what one needs of memory is
+ * given back. An abort stops it as Ctrl-C would: it saves its state first.
+ *
+ * @param options.jobs the number of such processes that share the machine; each gets its part of the threads
+ * @throws Error with the message of the process where it fails
+ */
+export async function runStageProcess(
+  { folder, stage }: StageOfRun,
+  options: { jobs: number; signal: AbortSignal; onProgress: (progress: StageProgress) => void },
+): Promise<StageRecord> {
+  const { jobs, signal, onProgress } = options;
+  const threads = Math.max(1, Math.floor(availableParallelism() / jobs));
+  const env = { ...(jobs > 1 && { OMP_NUM_THREADS: String(threads) }), ...process.env };
+  const args = [MAIN, 'train', configFile(folder), '--stage', stage.name, '--json'];
+  // In a process group of its own, or Ctrl-C would reach it twice: a second signal stops without saving.
+  const child = spawn(process.execPath, args, { env, detached: true, stdio: ['ignore', 'pipe', 'ignore'] });
+  const stop = () => child.kill('SIGTERM');
+  if (signal.aborted) stop();
+  signal.addEventListener('abort', stop, { once: true });
+  const ended = new Promise<number | null>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', resolve);
+  });
+  let record: StageRecord | undefined;
+  let message = '';
+  try {
+    for await (const line of createInterface({ input: child.stdout })) {
+      const event = JSON.parse(line) as { event: string } & Record<string, unknown>;
+      if (event.event === 'step') onProgress({ done: event.step as number, total: event.steps as number });
+      if (event.event === 'progress') onProgress(event as unknown as StageProgress);
+      if (event.event === 'stage-end') record = event.record as StageRecord;
+      if (event.event === 'error') message = event.message as string;
+    }
+    const code = await ended;
+    signal.throwIfAborted();
+    if (code === 0 && record) return record;
+    throw new Error(message || `the process ended with code ${code}`);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}

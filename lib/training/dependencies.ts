@@ -1,0 +1,98 @@
+import { createHash } from 'node:crypto';
+import type { Config } from '../config/schema.js';
+import { type Stage, stageInputs } from './plan.js';
+
+/** Keys that change no output of any stage. What the loop has to do with a stage is in the stage itself. */
+const FREE = ['output', 'logEvery', 'checkpoint', 'loop'];
+
+/** Keys about training the discriminator D_M and about the target, which M⁽⁰⁾ does not see. */
+const TARGET_ONLY = [
+  'discriminator',
+  'sizes.target',
+  'segmentation.adversarialWeight',
+  'segmentation.discriminatorLearningRate',
+  'segmentation.discriminatorBetas',
+  'segmentation.augmentation.target',
+];
+
+const PSEUDO_LABELS = ['method', 'threshold', 'portion', 'weighting', 'order', 'inclusive'].map(
+  (key) => `selfTraining.${key}`,
+);
+
+const TRANSLATION = ['translator', 'translation', 'sizes.translation'];
+
+const SEGMENTATION = ['segmentation', 'discriminator', 'sizes.source'];
+
+/**
+ * The keys that a stage does not look at, beside those whose effect is in its inputs. A key that is not listed counts as one
+ * that it does look at, so that a new one can only make stages be taken for different.
+ */
+function unusedKeys(stage: Stage): string[] {
+  switch (stage.kind) {
+    case 'source-only':
+      return [
+        ...TRANSLATION,
+        ...TARGET_ONLY,
+        ...PSEUDO_LABELS,
+        ...['steps', 'pseudoLabelSteps', 'pseudoLabelWeight'].map((key) => `segmentation.${key}`),
+      ];
+    case 'segmenter':
+      return [
+        ...TRANSLATION,
+        ...PSEUDO_LABELS,
+        'segmentation.sourceOnlySteps',
+        ...(stage.pseudoLabelsFrom
+          ? ['segmentation.steps']
+          : ['segmentation.pseudoLabelSteps', 'segmentation.pseudoLabelWeight']),
+      ];
+    case 'translator':
+      return [
+        ...SEGMENTATION,
+        ...PSEUDO_LABELS,
+        'sizes.target',
+        'sizes.evaluation',
+        'sizes.evaluationOutput',
+      ];
+    case 'translate':
+      return [
+        ...[...SEGMENTATION, ...PSEUDO_LABELS, 'sizes.target', 'sizes.evaluation', 'sizes.evaluationOutput'],
+        ...['segmenter', 'translation'],
+        ...(stage.translatorFrom ? [] : ['translator']),
+      ];
+    case 'pseudo-labels':
+      return [...SEGMENTATION, ...TRANSLATION, 'sizes.evaluation', 'sizes.evaluationOutput'];
+  }
+}
+
+/** Whether F is trained with terms of M; otherwise it is trained on its own. */
+export function hasPerceptualTerms({ translation }: Config): boolean {
+  const { pairing, perceptualWeight, perceptualReconstructionWeight } = translation;
+  return pairing === 'unpaired' && (perceptualWeight > 0 || perceptualReconstructionWeight > 0);
+}
+
+/**
+ * For each stage of `plan`, by name: a hash of all that its outputs follow from, which are the stage itself, the keys of the
+ * config that it looks at, and the same of its inputs. Stages of equal fingerprints have equal outputs, in whatever runs.
+ */
+export function stageFingerprints(config: Config, plan: readonly Stage[]): Map<string, string> {
+  const fingerprints = new Map<string, string>();
+  for (const stage of plan) {
+    const isAlone = stage.kind === 'translator' && !hasPerceptualTerms(config);
+    const inputs = isAlone ? [] : stageInputs(stage).map((name) => fingerprints.get(name));
+    const used = without(config, [...FREE, ...unusedKeys(stage), ...(isAlone ? ['segmenter'] : [])]);
+    const text = JSON.stringify([stage, used, inputs]);
+    fingerprints.set(stage.name, createHash('sha256').update(text).digest('hex'));
+  }
+  return fingerprints;
+}
+
+function without(config: Config, keys: readonly string[]): unknown {
+  const rest = structuredClone(config) as unknown as Record<string, unknown>;
+  for (const key of keys) {
+    const path = key.split('.');
+    const last = path.pop()!;
+    const table = path.reduce((inner, name) => inner[name] as Record<string, unknown>, rest);
+    delete table[last];
+  }
+  return rest;
+}

@@ -1,0 +1,180 @@
+import assert from 'node:assert/strict';
+import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { loadAblation } from '../../lib/ablation/ablation-config.js';
+import type { AblationResults } from '../../lib/ablation/results.js';
+import { ConfigError } from '../../lib/errors.js';
+import { bidiseg, jsonLines, temporaryFolder, writeTinyConfig, writeTinyData } from './command-line.js';
+
+const SPEC = {
+  base: 'config.json',
+  output: 'ablation',
+  seeds: [1, 2],
+  variants: {
+    full: null,
+    unaligned: { segmentation: { adversarialWeight: 0 } },
+    ceiling: {
+      loop: { rounds: 0 },
+      data: {
+        source: { images: 'target/images', labels: 'target/labels', part: [0, 0.5] },
+        target: { val: { part: [0.5, 1] } },
+      },
+    },
+  },
+  rows: {
+    'source only': { variant: 'full', stage: 'M(0)' },
+    'M0(1)': { variant: 'full' },
+    'translation alone': { variant: 'unaligned' },
+    'target labels': { variant: 'ceiling' },
+  },
+  ceiling: 'target labels',
+};
+
+describe('command line: an ablation', () => {
+  const folder = temporaryFolder();
+  const at = (...parts: string[]) => path.join(folder.path, ...parts);
+  const run = (args: string[], signal?: Parameters<typeof bidiseg>[1]) =>
+    bidiseg(['ablation', ...args], { cwd: folder.path, ...signal });
+  const results = () => JSON.parse(readFileSync(at('ablation/results.json'), 'utf8')) as AblationResults;
+  const weights = (variant: string, seed: number, stage: string) =>
+    at('ablation/runs', variant, `seed-${seed}`, 'stages', stage, 'weights.safetensors');
+
+  before(async () => {
+    await writeTinyData(folder.path);
+    writeTinyConfig(folder.path, { loop: { selfTrainingRounds: 0 } });
+    writeFileSync(at('ablation.json'), JSON.stringify(SPEC));
+  });
+
+  it('stopped, goes on where it stood', async () => {
+    const stopped = await run(['ablation.json', '--json'], {
+      signal: { name: 'SIGINT', onceStdoutHas: '"event":"stage-end"' },
+    });
+    assert.equal(stopped.code, 130, stopped.stderr);
+    assert.match(stopped.stderr, /what is finished is kept in ablation; the same command goes on\n$/);
+    const { code, stdout, stderr } = await run(['ablation.json', '--jobs', '2', '--json']);
+    assert.equal(code, 0, stderr);
+    const lines = jsonLines(stdout);
+    const start = lines.find(({ event }) => event === 'ablation-start')!;
+    // full has M(0), F, S′, M0; unaligned its own M0; the upper bound its own M(0).
+    assert.deepEqual([start.runs, start.stages, start.different], [6, 2 * (4 + 4 + 1), 2 * (4 + 1 + 1)]);
+    assert((start.done as number) >= 1);
+    const ended = lines.filter(({ event }) => event === 'stage-end');
+    const trained = ended.filter(({ from }) => from === null);
+    assert.equal(trained.length, (start.different as number) - (start.done as number));
+    assert.equal(lines.filter(({ event }) => event === 'run-end').length, 6);
+    assert.equal(lines.at(-1)!.complete, true);
+  });
+
+  it('makes a table of means and deviations over the seeds', () => {
+    const { rows, complete, seeds } = results();
+    assert.deepEqual([complete, seeds], [true, [1, 2]]);
+    assert.deepEqual(
+      rows.map(({ title, stage }) => [title, stage]),
+      [
+        ['source only', 'M(0)'],
+        ['M0(1)', 'M0(1)'],
+        ['translation alone', 'M0(1)'],
+        ['target labels', 'M(0)'],
+      ],
+    );
+    const base = rows[0]!;
+    for (const row of rows) {
+      const [one, two] = row.seeds.map(({ miou, run: place, seed }) => {
+        const { stages } = JSON.parse(readFileSync(at('ablation', place, 'summary.json'), 'utf8'));
+        assert.match(place, new RegExp(`runs/${row.variant}/seed-${seed}$`));
+        assert.equal(stages.find(({ label }: { label: string }) => label === row.stage).miou, miou);
+        return miou;
+      });
+      assert.equal(row.miou.mean, (one! + two!) / 2);
+      assert(Math.abs(row.miou.deviation! - Math.abs(one! - two!) / Math.SQRT2) < 1e-12);
+      assert(Math.abs(row.gain.mean! - (row.miou.mean! - base.miou.mean!)) < 1e-12);
+      assert.equal(row.otherImages !== null, row.title === 'target labels');
+    }
+    assert.equal(rows.at(-1)!.closed, 1);
+    const markdown = readFileSync(at('ablation/table.md'), 'utf8');
+    assert.match(markdown, /^\| M0\(1\) \| M0\(1\) \| 2 \| \d+\.\d ± \d+\.\d \| [+-]\d+\.\d ± \d+\.\d \| /m);
+    assert.match(markdown, /\[full 1\]\(<runs\/full\/seed-1\/report\.html>\)/);
+    assert.match(markdown, /measured on other images: target\/images, part \[0\.5, 1\]/);
+  });
+
+  it('leaves ordinary runs, whose stages in common are the same files', async () => {
+    for (const seed of [1, 2]) {
+      const inode = (variant: string, stage: string) => statSync(weights(variant, seed, stage)).ino;
+      for (const stage of ['source-only', 'round-1-translator']) {
+        assert.equal(inode('full', stage), inode('unaligned', stage), stage);
+      }
+      assert.notEqual(inode('full', 'round-1-segmenter-0'), inode('unaligned', 'round-1-segmenter-0'));
+      assert.notEqual(inode('full', 'source-only'), inode('ceiling', 'source-only'));
+    }
+    const alone = ['train', 'config.json', '--output', 'alone', '--seed', '2'];
+    const { code, stderr } = await bidiseg([...alone, '--set', 'segmentation.adversarialWeight=0'], {
+      cwd: folder.path,
+    });
+    assert.equal(code, 0, stderr);
+    for (const stage of ['source-only', 'round-1-translator', 'round-1-segmenter-0']) {
+      const file = at('alone/stages', stage, 'weights.safetensors');
+      assert(readFileSync(file).equals(readFileSync(weights('unaligned', 2, stage))), stage);
+    }
+  });
+
+  it('a second time shows the table, plain when piped', async () => {
+    const { code, stdout, stderr } = await run(['ablation.json']);
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^6 runs of 18 stages: 12 different, 12 of these done$/m);
+    assert.match(stdout, /^source only +M\(0\) +2 +\d+\.\d ± \d+\.\d +– +–$/m);
+    assert.match(stdout, /^table {4}ablation\/table\.md$/m);
+  });
+
+  it('a run that fails leaves the others, and is tried again', async () => {
+    for (const run of ['ceiling/seed-1', 'unaligned/seed-1'])
+      rmSync(at('ablation/runs', run), { recursive: true });
+    const image = at('target/images/target-1.png');
+    const content = readFileSync(image);
+    writeFileSync(image, 'no image');
+    const failed = await run(['ablation.json', '--json']);
+    assert.equal(failed.code, 1);
+    const failures = jsonLines(failed.stdout).filter(({ event }) => event === 'failure');
+    const failedRuns = failures.map(({ variant, seed }) => `${variant} ${seed}`);
+    assert.deepEqual(failedRuns, ['unaligned 1', 'ceiling 1']);
+    for (const { message } of failures) assert.match(message as string, /target-1\.png: cannot be decoded/);
+    assert.match(failed.stderr, /^bidiseg: 2 runs failed; the same command tries again\n$/m);
+    assert.equal(results().complete, false);
+    writeFileSync(image, content);
+    const { code, stderr } = await run(['ablation.json']);
+    assert.equal(code, 0, stderr);
+    assert.equal(results().complete, true);
+  });
+
+  it('one clear line for what cannot be', async () => {
+    const cases: [Record<string, unknown>, RegExp][] = [
+      [{ base: 'none.json' }, /none\.json: no such file/],
+      [{ variants: {} }, /wrong\.json: variants: expected a table with a variant at least/],
+      [{ variants: { 'a/b': null } }, /variants: expected names of letters, .* but found "a\/b"/],
+      [
+        { variants: { full: { loop: { round: 1 } } }, rows: null, ceiling: null },
+        /variants\.full: loop\.round: unknown key; did you mean rounds\?/,
+      ],
+      [
+        { rows: { x: { variant: 'ful' } }, ceiling: null },
+        /rows\.x\.variant: expected one of full, .* but found "ful"; did you mean full\?/,
+      ],
+      [
+        { rows: { x: { variant: 'full', stage: 'F(1)' } }, ceiling: null },
+        /rows\.x\.stage: expected one of M\(0\), M0\(1\) but found "F\(1\)"/,
+      ],
+      [{ ceiling: 'none' }, /ceiling: expected one of source only, .* but found "none"/],
+      [{ seeds: [1, 1] }, /seeds: expected a list of different seeds/],
+      [{ segmentation: { steps: 7 } }, /segmentation: unknown key/],
+    ];
+    for (const [changes, message] of cases) {
+      writeFileSync(at('wrong.json'), JSON.stringify({ ...SPEC, ...changes }));
+      await assert.rejects(loadAblation(at('wrong.json')), (error: Error) => {
+        assert(error instanceof ConfigError, error.stack);
+        assert.match(error.message, message);
+        return true;
+      });
+    }
+    const other = await run(['ablation.json', '--set', 'segmentation.steps=4']);
+    assert.match(other.stderr, /segmentation\.steps is 3 in the run to resume but 4 now/);
+  });
+});
