@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { loadAblation } from '../../lib/ablation/ablation-config.js';
 import { createConfig, loadConfig } from '../../lib/config/load.js';
 import { PRESETS, type PresetName } from '../../lib/config/presets.js';
 import type { Config, PartialConfig } from '../../lib/config/schema.js';
@@ -62,5 +63,10 @@ describe('presets', () => {
         [classes, labelMap, meanClasses],
       );
     }
+  });
+
+  it('the ablation of CamVid is valid', async () => {
+    const { variants, rows, ceiling } = await loadAblation('configs/camvid-ablation.yaml');
+    assert.deepEqual([variants.length, rows.length, ceiling], [13, 20, 'target labels']);
   });
 });

@@ -47,7 +47,9 @@ const CHANGES: [set: string[], first: string | null][] = [
     'round-1/segmenter-0',
   ],
   [
-    ['selfTraining={method: mpt, threshold: 0.2, portion: 0.1, weighting: soft, order: logits, inclusive: false}'],
+    [
+      'selfTraining={method: mpt, threshold: 0.2, portion: 0.1, weighting: soft, order: logits, inclusive: false}',
+    ],
     'round-1/pseudo-labels-1',
   ],
   [['segmentation={pseudoLabelSteps: 2, pseudoLabelWeight: 3}'], 'round-1/segmenter-1'],
