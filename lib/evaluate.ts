@@ -12,7 +12,7 @@ import { DataError, InvalidArgumentError } from './errors.js';
 import { ConfusionMatrix } from './metrics.js';
 import type { Segmenter } from './models/segmenter.js';
 import { drain, readAhead } from './training/generators.js';
-import { checkNumber, invalidArgument } from './validate.js';
+import { averagedOver, scaledSizes } from './views.js';
 
 /** All that is needed of a segmenter to use it. */
 export type Predictor = Pick<Segmenter, 'predict'>;
@@ -82,11 +82,11 @@ export async function* evaluateImages(
   dataset: ImageDataset,
   options: EvaluationOptions,
 ): AsyncGenerator<Progress, Evaluation> {
-  const { size, outputSize = 'label', order = 'probabilities', flip = false, signal } = options;
+  const { size, outputSize = 'label', order = 'probabilities', flip, signal } = options;
   if (dataset.length === 0 || !dataset.hasLabels) {
     throw new InvalidArgumentError('Expected a data set of labelled images to evaluate on');
   }
-  const [inputSize, ...otherSizes] = scaledSizes(size, options.scales ?? [1]);
+  const [inputSize, ...otherSizes] = scaledSizes(size, options.scales);
   const labelSize = outputSize === 'label' ? 'file' : outputSize;
   const read = async (index: number) => {
     const { image, labels } = await dataset.read(index, { size: inputSize!, labelSize });
@@ -101,10 +101,7 @@ export async function* evaluateImages(
       outputWidth: truth.width,
       outputHeight: truth.height,
       order,
-      ...(flip && { flip }),
-      ...(others.length > 0 && {
-        otherSizes: others.map(({ data, width, height }) => ({ images: data, width, height })),
-      }),
+      ...averagedOver({ flip, others }),
       ...(signal && { signal }),
     });
     await score.add(truth.data, prediction.labels);
@@ -212,12 +209,4 @@ class Score {
       seconds: (performance.now() - this.#start) / 1000,
     };
   }
-}
-
-function scaledSizes({ width, height }: ImageSize, scales: readonly number[]): ImageSize[] {
-  if (scales.length === 0) throw invalidArgument('scales', 'at least one number', scales);
-  return scales.map((scale, i) => {
-    checkNumber(`scales[${i}]`, scale, 1 / 8, 8);
-    return { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
-  });
 }

@@ -22,6 +22,7 @@ export interface DatasetInfoOptions {
   /** How many images of each part are read. */
   sample: number;
   contactSheet?: string;
+  maxPixels?: number;
 }
 
 /** What was found in one part of a data set. */
@@ -57,7 +58,14 @@ export async function datasetInfo(
   const sheet = options.contactSheet === undefined ? undefined : new ContactSheet(palette);
   const infos: PartInfo[] = [];
   for (const part of parts) {
-    infos.push(await checkPart(part, { labelMap, classes, sample: options.sample }, sheet, context));
+    infos.push(
+      await checkPart(
+        part,
+        { labelMap, classes, sample: options.sample, maxPixels: options.maxPixels },
+        sheet,
+        context,
+      ),
+    );
   }
   const picture = sheet?.compose();
   const contactSheet = picture ? options.contactSheet! : undefined;
@@ -86,7 +94,12 @@ async function layoutOf(folder: string, { labels }: DatasetInfoOptions): Promise
 
 async function checkPart(
   part: DatasetPart,
-  options: { labelMap: LabelMapName; classes: Classes | undefined; sample: number },
+  options: {
+    labelMap: LabelMapName;
+    classes: Classes | undefined;
+    sample: number;
+    maxPixels: number | undefined;
+  },
   sheet: ContactSheet | undefined,
   { console, signal }: CommandContext,
 ): Promise<PartInfo> {
@@ -119,7 +132,9 @@ async function checkPart(
     return images.withLabels(labels, { labelMap: options.labelMap, classCount, sameSize: true });
   };
 
-  const images = await attempt(() => ImageDataset.fromFolder({ images: part.images }));
+  const images = await attempt(() =>
+    ImageDataset.fromFolder({ images: part.images, maxPixels: options.maxPixels }),
+  );
   if (!images) return info;
   info.imageCount = images.length;
   const { labels } = part;

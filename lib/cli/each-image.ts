@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { type ImageFile, openImage, type RgbImage } from '../data/image-files.js';
+import type { ImageLimits } from '../data/image-limits.js';
 import { counted, duration } from '../format.js';
 import { readAhead } from '../training/generators.js';
 import type { InputImage } from './inputs.js';
@@ -16,6 +17,7 @@ export interface ImageTask<Pixels, Result> {
   /** For the progress display. */
   label: string;
   images: InputImage[];
+  limits: ImageLimits;
   /** The folder that `write` writes into. */
   output: string;
   read: (input: OpenInput) => Promise<Pixels>;
@@ -32,7 +34,7 @@ export async function forEachImage<Pixels, Result>(
   context: CommandContext,
   task: ImageTask<Pixels, Result>,
 ): Promise<number> {
-  const { label, images, output, read, compute, write } = task;
+  const { label, images, limits, output, read, compute, write } = task;
   const started = performance.now();
   const progress = context.console.progress(label, images.length);
   let done = 0;
@@ -40,7 +42,7 @@ export async function forEachImage<Pixels, Result>(
 
   const open = async (index: number) => {
     const input = images[index]!;
-    const opened = { ...input, image: await openImage(input.file) };
+    const opened = { ...input, image: await openImage(input.file, limits) };
     return { opened, pixels: await read(opened) };
   };
   const { signal } = context;

@@ -75,7 +75,8 @@ function imagesLike(pattern: string, leaveOut: string): InputImage[] {
   return globSync(pattern, { expandDirectories: false })
     .filter((file) => isImage(file) && !path.resolve(file).startsWith(leaveOut + path.sep))
     .sort()
-    .map((file) => imageBelow(root, file));
+    .map((file) => imageBelow(root, file))
+    .map(refuseAbove);
 }
 
 function isImage(file: string): boolean {
@@ -86,6 +87,12 @@ function isImage(file: string): boolean {
 function imageBelow(root: string, file: string): InputImage {
   const { dir, name } = path.parse(path.relative(root, file));
   return { file, name: path.posix.join(dir.split(path.sep).join('/'), name) };
+}
+
+/** A pattern may have `..` behind its wildcards; results under such names would lie outside the output folder. */
+function refuseAbove(image: InputImage): InputImage {
+  if (image.name.split('/')[0] !== '..') return image;
+  throw new DataError(`${image.file} does not lie below the pattern's folder; leave '..' out of the pattern`);
 }
 
 function refuseEqualNames(images: InputImage[]): void {

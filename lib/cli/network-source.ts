@@ -4,11 +4,12 @@ import type { Command } from 'commander';
 import type { Config } from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
 import type { ImageSize } from '../data/image-files.js';
+import { type ImageLimits, MAX_PIXELS } from '../data/image-limits.js';
 import { CAMVID, CITYSCAPES } from '../data/label-maps.js';
 import { DataError } from '../errors.js';
 import type { RunSummary, StageRecord } from '../training/events.js';
 import { UsageError } from './exit.js';
-import { deviceOption } from './options.js';
+import { deviceOption, maxPixelsOption } from './options.js';
 import { requireDevice } from './require-device.js';
 
 /** Where a command takes its network from: a weights file, or a stage of a run. */
@@ -17,6 +18,7 @@ export interface NetworkOptions {
   run?: string;
   stage?: string;
   device?: string;
+  maxPixels?: number;
 }
 
 export interface NetworkFile {
@@ -25,6 +27,8 @@ export interface NetworkFile {
   config: Config | null;
   /** Where to compute; it is there. */
   device: string;
+  /** For the images it is used on: what the user said, or the config says. */
+  limits: ImageLimits;
 }
 
 type NetworkKind = 'segmenter' | 'translator';
@@ -34,11 +38,23 @@ export function addNetworkOptions(command: Command, kind: NetworkKind): Command 
     .option('-w, --weights <file>', `weights of the ${kind} (safetensors written by bidiseg)`)
     .option('-r, --run <folder>', `in place of --weights: the newest ${kind} of this run`)
     .option('--stage <name>', `with --run: the ${kind} of this stage, by name or label`)
-    .addOption(deviceOption());
+    .addOption(deviceOption())
+    .addOption(maxPixelsOption());
 }
 
 /** Finds the weights that the options mean, and with them the config of their run. */
 export async function findNetwork(kind: NetworkKind, options: NetworkOptions): Promise<NetworkFile> {
+  const found = await findFile(kind, options);
+  const { config } = found;
+  const maxPixels = options.maxPixels ?? config?.data.maxPixels ?? MAX_PIXELS;
+  return {
+    ...found,
+    config: config && { ...config, data: { ...config.data, maxPixels } },
+    limits: { maxPixels },
+  };
+}
+
+async function findFile(kind: NetworkKind, options: NetworkOptions): Promise<Omit<NetworkFile, 'limits'>> {
   const { weights, run, stage, device = 'cpu' } = options;
   if ((weights === undefined) === (run === undefined)) {
     throw new UsageError(`Give either --weights FILE or --run FOLDER, so that there is a ${kind} to use`);

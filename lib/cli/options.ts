@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ImageSize } from '../data/image-files.js';
+import { MAX_PIXELS } from '../data/image-limits.js';
 
 /** The options every command has. */
 export interface CommonOptions {
@@ -51,7 +52,7 @@ export function parseRatio(text: string): number {
 }
 
 /** '0.5,1,1.5' as factors from ⅛ to 8. */
-export function parseScales(text: string): number[] {
+function parseScales(text: string): number[] {
   const scales = text.split(',').map((part) => (part.trim() === '' ? Number.NaN : Number(part)));
   if (!scales.every((scale) => scale >= 1 / 8 && scale <= 8)) {
     throw new InvalidArgumentError(
@@ -59,6 +60,38 @@ export function parseScales(text: string): number[] {
     );
   }
   return scales;
+}
+
+/** Where images from outside are read. */
+export function maxPixelsOption(): Option {
+  return new Option(
+    '--max-pixels <count>',
+    `refuse images of more pixels than this (default: the run's limit, or ${MAX_PIXELS})`,
+  ).argParser(parsePixels);
+}
+
+/** What is averaged where a segmenter predicts. */
+export interface ViewOptions {
+  flip?: boolean;
+  scales?: number[];
+}
+
+export function addViewOptions(command: Command): Command {
+  return command
+    .option('--flip', 'average the probabilities with those of the mirrored image')
+    .option(
+      '--scales <factors>',
+      'average the probabilities over these multiples of the input size, such as 0.75,1,1.25',
+      parseScales,
+    );
+}
+
+function parsePixels(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value < 1 || value > 2 ** 32) {
+    throw new InvalidArgumentError('Expected a whole number from 1 to 4294967296.');
+  }
+  return value;
 }
 
 /** A whole number of at least 0. */

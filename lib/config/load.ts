@@ -136,7 +136,7 @@ function parseAs(format: 'JSON' | 'YAML', content: string, name: string): unknow
 /** Tags that name no type of YAML's own are errors: nothing in a config names code, or gets the look of it. */
 function parseYaml(content: string): unknown {
   requireShallow(content);
-  const document = YAML.parseDocument(content);
+  const document = YAML.parseDocument(content, { logLevel: 'error' });
   const [fault] = [...document.errors, ...document.warnings];
   if (fault) throw fault;
   return document.toJS();

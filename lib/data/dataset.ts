@@ -82,7 +82,7 @@ export class ImageDataset {
   ) {
     this.#entries = entries;
     this.#labels = labels;
-    this.#limits = maxPixels === undefined ? {} : { maxPixels };
+    this.#limits = { maxPixels };
   }
 
   /**

@@ -151,6 +151,61 @@ describe('command line: a run and the use of its networks', () => {
     );
   });
 
+  it('segment averages over the same views as evaluate', async () => {
+    const views = ['--size', '40x32', '--flip', '--scales', '0.75,1,1.5'];
+    const segmented = await run([
+      ...['segment', 'target/images', '--run', 'run', '-o', 'views', '--write', 'labels'],
+      ...views,
+    ]);
+    assert.equal(segmented.code, 0, segmented.stderr);
+    const evaluated = await run(['evaluate', '--run', 'run', '--json', ...views]);
+    const plain = await run(['evaluate', '--run', 'run', '--json', '--size', '40x32']);
+    const scored = await run([
+      ...['evaluate', '--predictions', 'views/labels', '--labels', 'target/labels'],
+      ...['--classes', CLASSES.join(','), '--json'],
+    ]);
+    const confusion = ({ stdout }: { stdout: string }) => jsonLines(stdout).at(-1)!.confusion;
+    assert.deepEqual(confusion(scored), confusion(evaluated));
+    assert.notDeepEqual(confusion(evaluated), confusion(plain));
+  });
+
+  it('every command that reads images refuses those of more pixels than it is told', async () => {
+    const pixels = 48 * 32;
+    const network = ['--run', 'run', '--max-pixels'];
+    const commands = [
+      ['segment', 'target/images', '-o', 'x', ...network],
+      ['translate', 'source/images', '-o', 'x', ...network],
+      ['pseudo-label', 'target/images', '-o', 'x', ...network],
+      ['pseudo-label', '-o', 'x', ...network],
+      ['evaluate', ...network],
+      ['evaluate', '--images', 'target/images', '--labels', 'target/labels', ...network],
+    ];
+    for (const command of commands) {
+      await fails([...command, `${pixels - 1}`], /-0\.png: found 48×32 pixels, expected at most 1535$/m);
+    }
+    const { code, stdout } = await run(['info', 'target', '--max-pixels', `${pixels - 1}`, '--json']);
+    assert.equal(code, 1);
+    assert.match(stdout, /found 48×32 pixels, expected at most 1535/);
+    const enough = await run([...commands[0]!, `${pixels}`]);
+    assert.equal(enough.code, 0, enough.stderr);
+  });
+
+  it('pseudo-label takes a list, and paths below its root alone', async () => {
+    mkdirSync(at('lists'));
+    writeFileSync(at('lists', 'some.txt'), 'target/images/target-1.png\r\n');
+    const command = ['pseudo-label', 'lists/some.txt', '-r', 'run', '-o', 'listed', '--threshold', '0'];
+    await fails(command, /some\.txt, line 1: there is no file .*lists\/target\/images\/target-1\.png/);
+    const { code, stderr } = await run([...command, '--method', 'mpt', '--root', '.']);
+    assert.equal(code, 0, stderr);
+    assert.deepEqual(readdirSync(at('listed')).sort(), ['manifest.json', 'target-1.png']);
+    await fails([...command, '--root', 'source'], /line 1: there is no file/);
+    writeFileSync(at('lists', 'some.txt'), at('target/images/target-1.png'));
+    await fails(
+      [...command, '--root', 'source'],
+      /line 1: found .*, which leads out of .*source; expected a path/,
+    );
+  });
+
   it('translate works both ways and at sizes that are no multiple of 4', async () => {
     const there = await run(['translate', 'source/images', '--run', 'run', '-o', 'there']);
     assert.equal(there.code, 0, there.stderr);
@@ -245,6 +300,10 @@ describe('command line: a run and the use of its networks', () => {
     await fails(
       ['segment', 'target/**/*.webp', '-r', 'run', '-o', 'x'],
       /No image matches target\/\*\*\/\*\.webp/,
+    );
+    await fails(
+      ['segment', 'target/*/../../source/images/*.png', '-r', 'run', '-o', 'x'],
+      /source-0\.png does not lie below the pattern's folder; leave '\.\.' out of the pattern/,
     );
     await fails(['report', 'target'], /target is no run folder/);
     await fails(['segment', 'text.png', '-r', 'run', '-o', 'x'], /text\.png: begins like no PNG/);

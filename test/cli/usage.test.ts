@@ -65,6 +65,11 @@ describe('command line: usage', () => {
       /^bidiseg: m\.bin ends neither in \.onnx nor in \.pt: .* --format/,
     ],
     [['export', 'm.onnx', 'm.onnx'], /^bidiseg: WEIGHTS and OUT are the same file: m\.onnx/],
+    [
+      ['segment', 'a.png', '-o', 'x', '--max-pixels', '1e8'],
+      /'1e8' is invalid\. Expected a whole number from 1/,
+    ],
+    [['segment', 'a.png', '-o', 'x', '--scales', '1,9'], /Expected numbers from 0\.125 to 8/],
     [['evaluate'], /^bidiseg: Give either --weights FILE or --run FOLDER/],
     [
       ['train', 'x.yaml', '--resume', '--overwrite'],

@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander';
 import type { Config } from '../../config/schema.js';
 import type { ImageDataset } from '../../data/dataset.js';
 import type { ImageSize } from '../../data/image-files.js';
+import type { ImageLimits } from '../../data/image-limits.js';
 import { type ClassSubset, classIndices, LABEL_MAP_NAMES, type LabelMapName } from '../../data/label-maps.js';
 import { DataError } from '../../errors.js';
 import type { Evaluation } from '../../evaluate.js';
@@ -22,11 +23,18 @@ import {
   firstSize,
   type NetworkOptions,
 } from '../network-source.js';
-import { addExamples, addJsonOption, type CommonOptions, parseScales, parseSize } from '../options.js';
+import {
+  addExamples,
+  addJsonOption,
+  addViewOptions,
+  type CommonOptions,
+  parseSize,
+  type ViewOptions,
+} from '../options.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { table } from '../table.js';
 
-interface EvaluateOptions extends CommonOptions, NetworkOptions {
+interface EvaluateOptions extends CommonOptions, NetworkOptions, ViewOptions {
   predictions?: string;
   images?: string;
   labels?: string;
@@ -34,8 +42,6 @@ interface EvaluateOptions extends CommonOptions, NetworkOptions {
   classes?: Classes;
   meanClasses?: ClassSubset | string[];
   size?: ImageSize;
-  flip?: boolean;
-  scales?: number[];
 }
 
 export function addEvaluateCommand(program: Command): void {
@@ -60,13 +66,12 @@ export function addEvaluateCommand(program: Command): void {
       `what means are taken over: ${MEAN_CLASSES_HELP} (default: the run's, or all)`,
       parseMeanClasses,
     )
-    .option('--size <WxH>', "input size of the network (default: the run's, or the first image's)", parseSize)
-    .option('--flip', 'average the probabilities with those of the mirrored image')
     .option(
-      '--scales <factors>',
-      'average the probabilities over these multiples of the input size, such as 0.75,1,1.25',
-      parseScales,
+      '--size <WxH>',
+      "input size of the network (default: the run's, or the first image's)",
+      parseSize,
     );
+  addViewOptions(command);
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg evaluate --run runs/demo', "the run's last segmenter on its validation images"],
@@ -120,7 +125,7 @@ async function evaluateCommand(options: EvaluateOptions, { console, signal }: Co
 type Context = Pick<CommandContext, 'console' | 'signal'>;
 
 async function scoreNetwork(options: EvaluateOptions, { console, signal }: Context): Promise<Scored> {
-  const { file, config, device } = await findNetwork('segmenter', options);
+  const { file, config, device, limits } = await findNetwork('segmenter', options);
   const { Segmenter } = await import('../../models/segmenter.js');
   const { toSize } = await import('../../training/datasets.js');
   const { evaluate } = await import('../../evaluate.js');
@@ -132,7 +137,7 @@ async function scoreNetwork(options: EvaluateOptions, { console, signal }: Conte
   }
   const meanClasses = options.meanClasses ?? config?.data.meanClasses ?? undefined;
   const ignoreIndex = config?.data.ignoreIndex ?? 255;
-  const dataset = await openLabelled(options, config, { classCount, ignoreIndex });
+  const dataset = await openLabelled(options, config, { classCount, ignoreIndex, ...limits });
   const progress = console.progress('evaluating', dataset.length);
   const size = options.size ?? (config ? toSize(config.sizes.evaluation) : await firstSize(dataset));
   const outputSize = config?.sizes.evaluationOutput ?? 'label';
@@ -156,7 +161,7 @@ async function scorePredictions(
   options: EvaluateOptions,
   { console, signal }: Context,
 ): Promise<Scored> {
-  const { labels, labelMap = 'identity', meanClasses } = options;
+  const { labels, labelMap = 'identity', meanClasses, maxPixels } = options;
   for (const name of ['weights', 'run', 'stage', 'images', 'size', 'flip', 'scales'] as const) {
     if (options[name] !== undefined) throw new UsageError(`--${name} does not go with --predictions`);
   }
@@ -167,7 +172,7 @@ async function scorePredictions(
   const { evaluatePredictions } = await import('../../evaluate.js');
   let progress: ReturnType<typeof console.progress> | undefined;
   const result = await evaluatePredictions(
-    { predictions, labels, labelMap },
+    { predictions, labels, labelMap, maxPixels },
     {
       classCount: names.length,
       meanClasses: meanClasses && classIndices(meanClasses, names),
@@ -185,7 +190,7 @@ async function scorePredictions(
 async function openLabelled(
   { images, labels, labelMap }: EvaluateOptions,
   config: Config | null,
-  encoding: { classCount: number; ignoreIndex: number },
+  encoding: { classCount: number; ignoreIndex: number } & ImageLimits,
 ): Promise<ImageDataset> {
   const { ImageDataset } = await import('../../data/dataset.js');
   if (images !== undefined && labels !== undefined) {

@@ -8,7 +8,7 @@ import { CLASSES_HELP, parseClasses } from '../classes.js';
 import type { DatasetInfoOptions } from '../dataset-info.js';
 import { QuietFailure, UsageError } from '../exit.js';
 
-import { addExamples, addJsonOption, type CommonOptions, parseCount } from '../options.js';
+import { addExamples, addJsonOption, type CommonOptions, maxPixelsOption, parseCount } from '../options.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { weightsInfo } from '../weights-info.js';
 
@@ -44,7 +44,8 @@ export function addInfoCommand(program: Command): void {
       `for a data set: images of each part to read (default: ${SAMPLE})`,
       parseCount,
     )
-    .option('--contact-sheet <file>', 'for a data set: write a PNG of some images and their labels');
+    .option('--contact-sheet <file>', 'for a data set: write a PNG of some images and their labels')
+    .addOption(maxPixelsOption());
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg info', 'what to put into a bug report'],
@@ -76,7 +77,7 @@ async function infoAbout(
   const { json: _, ...forFolders } = options;
   if (Object.keys(forFolders).length > 0) {
     throw new UsageError(
-      '--labels, --label-map, --classes, --sample and --contact-sheet are for the folder of a data set',
+      '--labels, --label-map, --classes, --sample, --contact-sheet and --max-pixels are for the folder of a data set',
     );
   }
   return path === undefined ? info(context) : fileInfo(path, context);

@@ -3,6 +3,7 @@ import { type Command, Option } from 'commander';
 import type { Config, SelfTrainingOptions } from '../../config/schema.js';
 import type { ImageDataset } from '../../data/dataset.js';
 import type { ImageSize } from '../../data/image-files.js';
+import type { ImageLimits } from '../../data/image-limits.js';
 import { DataError } from '../../errors.js';
 import { counted, percent } from '../../format.js';
 import type { PseudoLabelManifest } from '../../training/self-training.js';
@@ -28,6 +29,7 @@ interface PseudoLabelOptions extends CommonOptions, NetworkOptions {
   weighting?: SelfTrainingOptions['weighting'];
   inclusive?: boolean;
   size?: ImageSize;
+  root?: string;
 }
 
 export function addPseudoLabelCommand(program: Command): void {
@@ -76,6 +78,10 @@ export function addPseudoLabelCommand(program: Command): void {
       '--size <WxH>',
       "size of the network's input and of the labels (default: the run's, or the first image's)",
       parseSize,
+    )
+    .option(
+      '--root <folder>',
+      "with a list: what its paths start from, and stay below (default: the list's folder)",
     );
   addJsonOption(command);
   addExamples(command, [
@@ -101,8 +107,8 @@ async function pseudoLabel(
 ): Promise<void> {
   const { output } = options;
   const { signal } = context;
-  const { file, config, device } = await findNetwork('segmenter', options);
-  const dataset = await openImages(images, config);
+  const { file, config, device, limits } = await findNetwork('segmenter', options);
+  const dataset = await openImages(images, options.root, config, limits);
 
   const { Segmenter } = await import('../../models/segmenter.js');
   const { SelfTraining } = await import('../../training/self-training.js');
@@ -130,16 +136,25 @@ async function pseudoLabel(
   context.console.result({ output, weights: file, ...manifest }, resultText(manifest, output));
 }
 
-async function openImages(images: string | undefined, config: Config | null): Promise<ImageDataset> {
+async function openImages(
+  images: string | undefined,
+  root: string | undefined,
+  config: Config | null,
+  limits: ImageLimits,
+): Promise<ImageDataset> {
+  const found = images === undefined ? undefined : statSync(images, { throwIfNoEntry: false });
+  if (root !== undefined && (found === undefined || found.isDirectory())) {
+    throw new UsageError('--root is for a list of images');
+  }
   if (images === undefined) {
     if (!config) throw new UsageError('Name the images: these weights belong to no run');
     const { openDatasets } = await import('../../training/datasets.js');
     return (await openDatasets(config)).target;
   }
   const { ImageDataset } = await import('../../data/dataset.js');
-  const found = statSync(images, { throwIfNoEntry: false });
   if (!found) throw new DataError(`No such file or folder: ${images}`);
-  return found.isDirectory() ? ImageDataset.fromFolder({ images }) : ImageDataset.fromList({ list: images });
+  if (found.isDirectory()) return ImageDataset.fromFolder({ images, ...limits });
+  return ImageDataset.fromList({ list: images, ...(root !== undefined && { root }), ...limits });
 }
 
 /** Shows the passes over the images; returns what the generator returns. */

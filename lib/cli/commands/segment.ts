@@ -1,10 +1,18 @@
 import path from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ImageSize, LabelImage, RgbImage } from '../../data/image-files.js';
+import { averagedOver, scaledSizes } from '../../views.js';
 import { forEachImage, type OpenInput, resultFile, summary } from '../each-image.js';
 import { collectImages } from '../inputs.js';
 import { addNetworkOptions, classesOf, findNetwork, type NetworkOptions } from '../network-source.js';
-import { addExamples, addJsonOption, type CommonOptions, parseSize } from '../options.js';
+import {
+  addExamples,
+  addJsonOption,
+  addViewOptions,
+  type CommonOptions,
+  parseSize,
+  type ViewOptions,
+} from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';
 import { overlay } from '../overlay.js';
 import { type CommandContext, runCommand } from '../run-command.js';
@@ -12,7 +20,7 @@ import { type CommandContext, runCommand } from '../run-command.js';
 const KINDS = ['labels', 'color', 'overlay'] as const;
 type Kind = (typeof KINDS)[number];
 
-interface SegmentOptions extends CommonOptions, NetworkOptions {
+interface SegmentOptions extends CommonOptions, NetworkOptions, ViewOptions {
   output: string;
   size?: ImageSize;
   write: Kind[];
@@ -26,23 +34,23 @@ export function addSegmentCommand(program: Command): void {
     )
     .argument('<inputs...>', 'images, folders of images, or patterns such as "photos/**/*.jpg"')
     .requiredOption('-o, --output <folder>', 'gets labels/, color/ and overlay/');
-  addNetworkOptions(command, 'segmenter')
-    .option(
-      '--size <WxH>',
-      "scale to this for the network (default: the run's evaluation size, or the image's own)",
-      parseSize,
-    )
-    .addOption(
-      new Option('--write <kinds>', 'which of these to write')
-        .argParser(parseKinds)
-        .default([...KINDS], KINDS.join(',')),
-    );
+  addNetworkOptions(command, 'segmenter').option(
+    '--size <WxH>',
+    "scale to this for the network (default: the run's evaluation size, or the image's own)",
+    parseSize,
+  );
+  addViewOptions(command).addOption(
+    new Option('--write <kinds>', 'which of these to write')
+      .argParser(parseKinds)
+      .default([...KINDS], KINDS.join(',')),
+  );
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg segment photos --run runs/demo --output segmented', 'with the last segmenter of a run'],
     ['bidiseg segment a.png b.jpg --weights m.safetensors --size 1024x512 -o out', 'with a weights file'],
     ['bidiseg segment "photos/**/*_left.png" --run runs/street -o out', 'those that match, quoted or not'],
     ['bidiseg segment photos --run runs/street --stage source-only -o before', 'with an earlier stage'],
+    ['bidiseg segment photos --run runs/street --flip --scales 0.75,1,1.25 -o out', 'slower, and better'],
   ]);
   command.action((inputs: string[], options: SegmentOptions) =>
     runCommand(options, (context) => segment(inputs, options, context)),
@@ -60,14 +68,16 @@ function parseKinds(text: string): Kind[] {
 interface Pixels {
   /** What the network sees. */
   input: RgbImage;
+  /** The same at other sizes, for averaging. */
+  others: RgbImage[];
   /** What the overlay is laid over. */
   full: RgbImage;
 }
 
 async function segment(inputs: string[], options: SegmentOptions, context: CommandContext): Promise<void> {
-  const { output, write } = options;
+  const { output, write, flip, scales } = options;
   const images = collectImages(inputs, output);
-  const { file, config, device } = await findNetwork('segmenter', options);
+  const { file, config, device, limits } = await findNetwork('segmenter', options);
 
   const { toSize } = await import('../../training/datasets.js');
   const { Segmenter } = await import('../../models/segmenter.js');
@@ -81,9 +91,10 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
   const seconds = await forEachImage(context, {
     label: 'segmenting',
     images,
+    limits,
     output,
-    read: (image) => readPixels(image, size, write.includes('overlay')),
-    compute: async ({ input }, { image }): Promise<LabelImage> => {
+    read: (image) => readPixels(image, scaledSizes(size ?? image.image, scales), write.includes('overlay')),
+    compute: async ({ input, others }, { image }): Promise<LabelImage> => {
       const { labels: data } = await segmenter.predict(input.data, {
         count: 1,
         width: input.width,
@@ -92,6 +103,7 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
         outputHeight: image.height,
         // As in evaluation, so that the pictures show what the numbers measure.
         order: 'probabilities',
+        ...averagedOver({ flip, others }),
         signal: context.signal,
       });
       return { data, width: image.width, height: image.height };
@@ -112,12 +124,16 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
   );
 }
 
-async function readPixels({ image }: OpenInput, size: ImageSize | null, wantsFull: boolean): Promise<Pixels> {
-  const isOwnSize = !size || (size.width === image.width && size.height === image.height);
-  if (isOwnSize) {
-    const input = await image.decode();
-    return { input, full: input };
-  }
-  const input = await image.decode({ size });
-  return { input, full: wantsFull ? await image.decode() : input };
+async function readPixels(
+  { image }: OpenInput,
+  [size, ...otherSizes]: ImageSize[],
+  wantsFull: boolean,
+): Promise<Pixels> {
+  const { width, height } = size!;
+  const isOwnSize = width === image.width && height === image.height;
+  const input = await image.decode({ size: size! });
+  const full = isOwnSize || !wantsFull ? input : await image.decode();
+  const others: RgbImage[] = [];
+  for (const other of otherSizes) others.push(await image.decode({ size: other }));
+  return { input, others, full };
 }

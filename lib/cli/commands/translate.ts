@@ -45,7 +45,7 @@ async function translate(
 ): Promise<void> {
   const { output, direction } = options;
   const images = collectImages(inputs, output);
-  const { file, config, device } = await findNetwork('translator', options);
+  const { file, config, device, limits } = await findNetwork('translator', options);
 
   const { toSize } = await import('../../training/datasets.js');
   const { Translator } = await import('../../models/translator.js');
@@ -59,6 +59,7 @@ async function translate(
   const seconds = await forEachImage(context, {
     label: 'translating',
     images,
+    limits,
     output,
     read: ({ image }) => image.decode(size && { size }),
     compute: ({ data, width, height }) =>
