@@ -122,7 +122,7 @@ describe('command line: data sets', () => {
     mkdirSync(at('empty'));
     for (const [args, code, message] of [
       [['info', 'empty'], 1, /empty: holds no data set; expected images,/],
-      [['info', '--sample', '3'], 2, /--contact-sheet are for the folder of a data set/],
+      [['info', '--sample', '3'], 2, /--max-pixels are for the folder of a data set/],
       [['info', 'pair', '--contact-sheet', 'sheet.jpg'], 2, /a file that ends in \.png/],
     ] as const) {
       const result = await run([...args]);

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { readImage, readLabels } from '../../lib/data/image-files.js';
+import { readImage, readLabels, writeImage, writeLabels } from '../../lib/data/image-files.js';
 import { labelMap } from '../../lib/data/label-maps.js';
+import { renderScene } from '../../lib/data/street-scenes.js';
 import type { RunSummary, StageRecord } from '../../lib/training/events.js';
+import { writeTrainedSegmenter } from '../helpers/trained-segmenter.js';
 import {
   bidiseg,
   CLASSES,
@@ -152,17 +154,32 @@ describe('command line: a run and the use of its networks', () => {
   });
 
   it('segment averages over the same views as evaluate', async () => {
-    const views = ['--size', '40x32', '--flip', '--scales', '0.75,1,1.5'];
+    const weights = await writeTrainedSegmenter(at('unsure.safetensors'));
+    mkdirSync(at('scenes/images'), { recursive: true });
+    mkdirSync(at('scenes/labels'));
+    const size = { width: 96, height: 64 };
+    for (const index of [0, 1]) {
+      const scene = renderScene({ seed: 5, index, look: 'dusk', ...size });
+      await writeImage(at(`scenes/images/${index}.png`), { data: scene.image, ...size });
+      await writeLabels(at(`scenes/labels/${index}.png`), { data: scene.labels, ...size });
+    }
+    const views = ['--size', '80x56', '--flip', '--scales', '0.75,1,1.5'];
     const segmented = await run([
-      ...['segment', 'target/images', '--run', 'run', '-o', 'views', '--write', 'labels'],
+      ...['segment', 'scenes/images', '-w', weights, '-o', 'views', '--write', 'labels'],
       ...views,
     ]);
     assert.equal(segmented.code, 0, segmented.stderr);
-    const evaluated = await run(['evaluate', '--run', 'run', '--json', ...views]);
-    const plain = await run(['evaluate', '--run', 'run', '--json', '--size', '40x32']);
+    const labels = ['--labels', 'scenes/labels', '--json'];
+    const network = ['evaluate', '-w', weights, '--images', 'scenes/images', ...labels];
+    const evaluated = await run([...network, ...views]);
+    const plain = await run([...network, '--size', '80x56']);
     const scored = await run([
-      ...['evaluate', '--predictions', 'views/labels', '--labels', 'target/labels'],
-      ...['--classes', CLASSES.join(','), '--json'],
+      'evaluate',
+      '--predictions',
+      'views/labels',
+      '--classes',
+      'cityscapes',
+      ...labels,
     ]);
     const confusion = ({ stdout }: { stdout: string }) => jsonLines(stdout).at(-1)!.confusion;
     assert.deepEqual(confusion(scored), confusion(evaluated));
@@ -176,9 +193,7 @@ describe('command line: a run and the use of its networks', () => {
       ['segment', 'target/images', '-o', 'x', ...network],
       ['translate', 'source/images', '-o', 'x', ...network],
       ['pseudo-label', 'target/images', '-o', 'x', ...network],
-      ['pseudo-label', '-o', 'x', ...network],
       ['evaluate', ...network],
-      ['evaluate', '--images', 'target/images', '--labels', 'target/labels', ...network],
     ];
     for (const command of commands) {
       await fails([...command, `${pixels - 1}`], /-0\.png: found 48×32 pixels, expected at most 1535$/m);
@@ -186,8 +201,6 @@ describe('command line: a run and the use of its networks', () => {
     const { code, stdout } = await run(['info', 'target', '--max-pixels', `${pixels - 1}`, '--json']);
     assert.equal(code, 1);
     assert.match(stdout, /found 48×32 pixels, expected at most 1535/);
-    const enough = await run([...commands[0]!, `${pixels}`]);
-    assert.equal(enough.code, 0, enough.stderr);
   });
 
   it('pseudo-label takes a list, and paths below its root alone', async () => {
