@@ -37,11 +37,8 @@ async function measure(name, trainer) {
 try {
   const config = createConfig({ preset: 'demo', output: folder }, { set: ['data.embedded.sourceCount=64'] });
   const datasets = await openDatasets(config);
-  const [segmenter, discriminator, translator] = await Promise.all([
-    createSegmenter(config),
-    createDiscriminator(config),
-    createTranslator(config),
-  ]);
+  const [segmenter, translator] = await Promise.all([createSegmenter(config), createTranslator(config)]);
+  const discriminator = await createDiscriminator(config, segmenter);
   const [width, height] = config.sizes.source;
   const size = { width, height };
   console.log(`${os.cpus()[0].model}, ${os.availableParallelism()} cores, Node ${process.version}`);

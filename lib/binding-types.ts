@@ -73,14 +73,22 @@ export interface NativeBatch {
 }
 
 export interface SegmentationLosses {
-  /** What the segmenter was moved against: the weighted sum of the next three. */
+  /** What the segmenter was moved against: the weighted sum of the next six. Those that do not take part are 0. */
   total: number;
   /** Cross-entropy on the source, ℓ_seg(M(S′), Y_S). */
   segmentation: number;
   /** ℓ_adv(M(S′), M(T)), before its weight. */
   adversarial: number;
+  /** Distance of the domains' means or covariances of features, before its weight. */
+  moments: number;
+  /** Mean entropy of target predictions as a share of log C, before its weight. */
+  entropy: number;
   /** Masked cross-entropy on pseudo-labels, ℓ_seg(M(T_ssl), Ŷ_T), before its weight. */
   pseudoLabel: number;
+  /** Cross-entropy on the teacher's labels (with ClassMix, on the mixed images), before its weight. */
+  teacher: number;
+  /** Share of the target's pixels that the teacher is confident of, 0 … 1. */
+  confidentShare: number;
   /** D_M's loss on the source, before the factor ½. */
   discriminatorSource: number;
   /** D_M's loss on the target, before the factor ½. */
@@ -212,6 +220,7 @@ export interface NativeBinding {
     segmenter: NetworkHandle,
     discriminator: NetworkHandle | null,
     options: object,
+    teacher: NetworkHandle | null,
   ): Promise<SegmentationStepHandle>;
   runSegmentationStep(
     step: SegmentationStepHandle,

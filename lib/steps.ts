@@ -2,6 +2,7 @@ import { native } from './binding.js';
 import type {
   NamedTensor,
   NativeBatch,
+  NetworkHandle,
   PairedTranslationLosses,
   PairedTranslationStepHandle,
   SegmentationLosses,
@@ -11,13 +12,14 @@ import type {
   TranslationStepHandle,
 } from './binding-types.js';
 import { InvalidArgumentError } from './errors.js';
+import { FeatureDiscriminator } from './models/feature-discriminator.js';
 import type { Network } from './models/network.js';
 import { OutputDiscriminator } from './models/output-discriminator.js';
 import { Segmenter } from './models/segmenter.js';
 import { Translator } from './models/translator.js';
-import { call, handleOf, NativeObject } from './native-object.js';
+import { call, callSync, handleOf, NativeObject } from './native-object.js';
 import { Tensor, type TensorMap } from './tensor.js';
-import { checkNumber, invalidArgument } from './validate.js';
+import { checkBoolean, checkChoice, checkInteger, checkNumber, invalidArgument } from './validate.js';
 
 export type { PairedTranslationLosses, SegmentationLosses, TranslationLosses } from './binding-types.js';
 
@@ -31,14 +33,43 @@ export type StepBatch = NativeBatch;
  */
 export type Precision = 'fp32' | 'tf32' | 'bf16';
 
+const ALIGNMENTS = [
+  'output-discriminator',
+  'entropy-discriminator',
+  'feature-discriminator',
+  'mean',
+  'correlation',
+  'none',
+] as const;
+
+/** How a segmenter is made to see both domains alike; see the config's `segmentation.alignment`. */
+export type Alignment = (typeof ALIGNMENTS)[number];
+
+export interface TeacherOptions {
+  decay: number;
+  threshold: number;
+  weight: number;
+  classMix: boolean;
+  /** Of the draws of ClassMix; default 1. */
+  seed?: number;
+}
+
 export interface SegmentationStepOptions {
   /** What cross-entropies are divided by: the pixels that count, or all. */
   normalise: 'valid' | 'all';
   ignoreIndex: number;
+  /** What draws the domains together; see the config. Default `output-discriminator`. */
+  alignment?: Alignment;
   /** λ_adv. */
   adversarialWeight: number;
+  /** Of the distance of means or covariances; default 1. */
+  momentWeight?: number;
+  /** Of the mean entropy of target predictions; default 0. */
+  entropyWeight?: number;
   /** Of the masked cross-entropy on pseudo-labels. */
   pseudoLabelWeight: number;
+  /** Labels target images while M trains; see the config. Default null. */
+  teacher?: TeacherOptions | null;
   /** Of the segmenter; D_M always uses Adam without decay. */
   optimizer: 'sgd' | 'adam';
   momentum: number;
@@ -61,28 +92,52 @@ function checkSameDtype(networks: Record<string, Network | null>): void {
   }
 }
 
+function checkTeacher({ decay, threshold, weight, classMix, seed = 1 }: TeacherOptions) {
+  return {
+    decay: checkNumber('teacher.decay', decay, 0, 1),
+    threshold: checkNumber('teacher.threshold', threshold, 0, 1),
+    weight: checkNumber('teacher.weight', weight, 0),
+    classMix: checkBoolean('teacher.classMix', classMix),
+    seed: checkInteger('teacher.seed', seed, 0),
+  };
+}
+
 /** One iteration of M's training (Eq. 1, and Eq. 3 with pseudo-labels) in one native call. */
 export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
   /**
-   * The networks stay the caller's; they must have one dtype, and must not be trained by two steps at once.
-   * `discriminator` null: Eq. 1 without ℓ_adv.
+   * The networks stay the caller's; they must have one dtype, and must not be trained by two steps at once. The
+   * discriminator is the alignment's, a FeatureDiscriminator where that asks for one; null: Eq. 1 without ℓ_adv.
    *
    * @throws InvalidArgumentError where the networks' device lacks the precision
    */
   static async create(
     segmenter: Segmenter,
-    discriminator: OutputDiscriminator | null,
+    discriminator: OutputDiscriminator | FeatureDiscriminator | null,
     options: SegmentationStepOptions,
   ): Promise<SegmentationStep> {
+    const alignment = checkChoice('alignment', options.alignment ?? 'output-discriminator', ALIGNMENTS);
+    const complete = {
+      ...{ momentWeight: 1, entropyWeight: 0 },
+      ...options,
+      alignment,
+      teacher: options.teacher ? checkTeacher(options.teacher) : null,
+    };
+    const handles = callSync(() => {
+      const kind = alignment === 'feature-discriminator' ? FeatureDiscriminator : OutputDiscriminator;
+      const found = [
+        handleOf('segmenter', segmenter, Segmenter),
+        discriminator === null ? null : handleOf<NetworkHandle>('discriminator', discriminator, kind),
+      ] as const;
+      if (discriminator !== null && !alignment.endsWith('-discriminator')) {
+        throw invalidArgument('discriminator', `null with the alignment '${alignment}'`, discriminator);
+      }
+      checkSameDtype({ segmenter, discriminator });
+      return found;
+    });
+    // The step gives it M's weights and holds it.
+    using teacher = complete.teacher && (await Segmenter.create(segmenter.options));
     return new SegmentationStep(
-      await call(() => {
-        const handles = [
-          handleOf('segmenter', segmenter, Segmenter),
-          discriminator === null ? null : handleOf('discriminator', discriminator, OutputDiscriminator),
-        ] as const;
-        checkSameDtype({ segmenter, discriminator });
-        return native.createSegmentationStep(...handles, options);
-      }),
+      await call(() => native.createSegmentationStep(...handles, complete, teacher?.handle ?? null)),
     );
   }
 
@@ -120,8 +175,8 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
   }
 
   /**
-   * All that later steps depend on: networks with their running statistics, optimizers, and the random generator of
-   * dropout. The tensors share memory with them: they show what training does.
+   * All that later steps depend on: networks with their running statistics, the teacher, optimizers, and the random generator
+   * of dropout. The tensors share memory with them: they show what training does.
    */
   async state(): Promise<TensorMap> {
     return toMap(await call(() => native.segmentationStepState(this.handle)));
@@ -235,6 +290,7 @@ export interface PairedTranslationStepOptions {
   ganWeight: number;
   /** Of E|F(S) − T|. */
   l1Weight: number;
+  precision: Precision;
   /** Adam's, for generator and discriminator. */
   betas: [number, number];
 }
@@ -245,6 +301,7 @@ export interface PairedTranslationStepOptions {
  * ℓ_GAN(D(S, T), real) + ℓ_GAN(D(S, F(S)), fake).
  */
 export class PairedTranslationStep extends NativeObject<PairedTranslationStepHandle> {
+  /** @throws InvalidArgumentError where the translator is not paired, or its device lacks the precision. */
   static async create(
     translator: Translator,
     options: PairedTranslationStepOptions,

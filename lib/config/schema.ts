@@ -297,9 +297,45 @@ export const segmentationSchema = section({
   discriminatorBetas: betas().default([0.9, 0.99]),
   /** Cross-entropy is summed over pixels and divided by all of them (Eq. 1) or by those that have a label. */
   normalise: choice('all', 'valid').default('all'),
-  /** λ_adv */
+  /**
+   * What M is moved against so that it sees both domains alike: a discriminator on class probabilities (BDL, after
+   * AdaptSegNet), on their self-information −p log p / log C (ADVENT, Vu et al. 2019) or on features (Hoffman et al. 2016); the
+   * distance of mean features (linear MMD, Tzeng et al. 2014) or of their covariances (Deep CORAL, Sun & Saenko 2016); or
+   * nothing. Features are what the classifier looks at.
+   */
+  alignment: choice(
+    'output-discriminator',
+    'entropy-discriminator',
+    'feature-discriminator',
+    'mean',
+    'correlation',
+    'none',
+  ).default('output-discriminator'),
+  /** λ_adv, of a discriminator's adversarial loss. */
   adversarialWeight: weight().default(1e-3),
+  /** Of the distance of means or covariances. */
+  momentWeight: weight().default(1),
+  /** Of the mean entropy of target predictions, as a share of log C (MinEnt, Vu et al. 2019). */
+  entropyWeight: weight().default(0),
   pseudoLabelWeight: weight().default(1),
+  /**
+   * A teacher that labels target images while M trains, as in DACS (Tranheden et al. 2021): the average of M's earlier weights,
+   * θ′ ← decay·θ′ + (1 − decay)·θ. Beside pseudo-labels, where there are any. null: none. `{}` has DACS's numbers.
+   */
+  teacher: section({
+    /** After step t it is min(decay, 1 − 1/(t + 1)), so that the first weights do not linger. */
+    decay: number(0, 1).default(0.99),
+    /** The loss on a batch weighs as much as the share of its pixels with a higher probability than this. */
+    threshold: number(0, 1).default(0.968),
+    weight: weight().default(1),
+    /**
+     * Paste half of the classes of each source image, with their labels, onto a target image, and train on that (ClassMix,
+     * Olsson et al. 2021). Source and target images must then be of one size in training.
+     */
+    classMix: boolean().default(true),
+  })
+    .nullable()
+    .default(null),
   /** The reference's optimizer step that moves most backbone weights several times. */
   repeatedStep: boolean().default(false),
   /** What convolutions compute in: fp32; tf32 (CUDA); or bf16, weights and losses staying float32. */
@@ -465,6 +501,16 @@ export const configSchema = section({
       `a crop within sizes.${domain} (${fullWidth}×${fullHeight}), null, or a scale with it`,
     );
   }
+  const trained = (['source', 'target'] as const).map((domain) => {
+    const [trainedWidth, trainedHeight] =
+      config.segmentation.augmentation[domain].crop ?? config.sizes[domain];
+    return `${trainedWidth}×${trainedHeight}`;
+  });
+  expect(
+    !config.segmentation.teacher?.classMix || trained[0] === trained[1],
+    ['segmentation', 'teacher', 'classMix'],
+    `false, or crops of one size for source (${trained[0]}) and target (${trained[1]}),`,
+  );
   const { constantSteps, steps } = config.translation;
   const flat = constantSteps === null || constantSteps <= steps;
   expect(flat, ['translation', 'constantSteps'], `a whole number up to translation.steps (${steps})`);

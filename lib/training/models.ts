@@ -1,5 +1,6 @@
 import type { Config } from '../config/schema.js';
 import { DataError } from '../errors.js';
+import { FeatureDiscriminator } from '../models/feature-discriminator.js';
 import { OutputDiscriminator } from '../models/output-discriminator.js';
 import { Segmenter } from '../models/segmenter.js';
 import { Translator } from '../models/translator.js';
@@ -34,14 +35,27 @@ async function loadAllButHead(segmenter: Segmenter, file: string): Promise<void>
   );
 }
 
-/** The config's output-space discriminator D_M with its initial weights, the same each time. */
-export function createDiscriminator(config: Config): Promise<OutputDiscriminator> {
-  return OutputDiscriminator.create({
-    ...config.discriminator,
-    classCount: classNames(config).length,
-    seed: config.seed,
-    device: config.device,
-  });
+/** What tells the domains apart: by M's outputs, or by its features. */
+export type DomainDiscriminator = OutputDiscriminator | FeatureDiscriminator;
+
+/** The discriminator that the config's alignment asks for with its initial weights, the same each time; null: none. */
+export async function createDiscriminator(
+  config: Config,
+  { featureCount }: Pick<Segmenter, 'featureCount'>,
+): Promise<DomainDiscriminator | null> {
+  const { seed, device } = config;
+  const options = { ...config.discriminator, seed, device };
+  switch (config.segmentation.alignment) {
+    case 'output-discriminator':
+    case 'entropy-discriminator':
+      return OutputDiscriminator.create({ ...options, classCount: classNames(config).length });
+    case 'feature-discriminator':
+      return FeatureDiscriminator.create({ ...options, featureCount });
+    case 'mean':
+    case 'correlation':
+    case 'none':
+      return null;
+  }
 }
 
 /**

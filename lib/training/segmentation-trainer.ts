@@ -9,15 +9,16 @@ import {
 import type { ImageDataset } from '../data/dataset.js';
 import type { ImageSize } from '../data/image-files.js';
 import { BatchLoader } from '../data/loader.js';
+import { Random } from '../data/random.js';
 import { type ClassCounts, RareClassSampling } from '../data/rare-class-sampling.js';
 import { InvalidArgumentError } from '../errors.js';
-import type { OutputDiscriminator } from '../models/output-discriminator.js';
 import type { Segmenter } from '../models/segmenter.js';
 import { type SegmentationLosses, SegmentationStep } from '../steps.js';
 import { checkInteger } from '../validate.js';
 import { toSize } from './datasets.js';
 import type { StepEvent } from './events.js';
 import { drain } from './generators.js';
+import type { DomainDiscriminator } from './models.js';
 import { scheduleFactor } from './schedules.js';
 import {
   type TrainingEvent,
@@ -48,11 +49,11 @@ export interface SegmentationTrainerOptions {
 }
 
 /**
- * Trains a segmenter M: on labelled source images alone, or (Eq. 1) with target images and an output-space discriminator,
- * or (Eq. 3) with target images that have pseudo-labels as well. The models are trained in place and stay the caller's.
+ * Trains a segmenter M: on labelled source images alone, or (Eq. 1) with target images and a discriminator or what else
+ * draws the domains together, or (Eq. 3) with target images that have pseudo-labels as well. The models are trained in place and stay the caller's.
  */
 export class SegmentationTrainer {
-  readonly #models: { segmenter: Segmenter; discriminator: OutputDiscriminator | null };
+  readonly #models: { segmenter: Segmenter; discriminator: DomainDiscriminator | null };
   readonly #data: { source: ImageDataset; target: ImageDataset | null };
   readonly #options: Required<Omit<SegmentationTrainerOptions, 'nonFinite' | 'classCounts' | 'training'>> & {
     nonFinite: NonFiniteOptions;
@@ -61,14 +62,14 @@ export class SegmentationTrainer {
   readonly #sampling: RareClassSampling | null;
 
   /**
-   * @param models.discriminator null or absent: no adversarial loss
+   * @param models.discriminator the alignment's; null or absent: no adversarial loss
    * @param data.source images with labels
    * @param data.target null or absent: training on the source alone; labels, where it has them, are pseudo-labels
    * @throws InvalidArgumentError when an option is out of range, the source has no labels, or its classes, which are to be
    *   sampled, are not counted
    */
   constructor(
-    models: { segmenter: Segmenter; discriminator?: OutputDiscriminator | null },
+    models: { segmenter: Segmenter; discriminator?: DomainDiscriminator | null },
     data: { source: ImageDataset; target?: ImageDataset | null },
     options: SegmentationTrainerOptions,
   ) {
@@ -102,7 +103,7 @@ export class SegmentationTrainer {
     const { segmenter, discriminator } = this.#models;
     const { stage, steps, seed, nonFinite, sourceSize, targetSize, ignoreIndex } = this.#options;
     const { batchSize, flip, augmentation, rareClassSampling: _, ...optimization } = this.#training;
-    const { learningRate, discriminatorLearningRate, schedule, ...training } = optimization;
+    const { learningRate, discriminatorLearningRate, schedule, teacher, ...training } = optimization;
     const sampling = this.#sampling;
     const signal = options.signal && { signal: options.signal };
     const factor = scheduleFactor(schedule, steps);
@@ -125,7 +126,12 @@ export class SegmentationTrainer {
       });
     };
     const { source, target } = this.#data;
-    using step = await SegmentationStep.create(segmenter, discriminator, { ...training, ignoreIndex });
+    const mixing = new Random(seed, stage, 'class-mix').integer(2 ** 31);
+    using step = await SegmentationStep.create(segmenter, discriminator, {
+      ...training,
+      ignoreIndex,
+      teacher: target && teacher && { ...teacher, seed: mixing },
+    });
     return yield* trainingLoop({
       stage,
       steps,

@@ -92,7 +92,7 @@ async function* runSegmenter(
 ): AsyncGenerator<StageEvent, StageOutcome> {
   const { config, store, signal } = context;
   using segmenter = await createSegmenter(config);
-  using discriminator = stage.kind === 'segmenter' ? await createDiscriminator(config) : null;
+  using discriminator = stage.kind === 'segmenter' ? await createDiscriminator(config, segmenter) : null;
   const classCounts = yield* sourceClassCounts(stage, context);
   const trainer = new SegmentationTrainer(
     { segmenter, discriminator },

@@ -21,22 +21,51 @@ SegmentationBatch batch_argument(const Napi::Value& value, const char* name) {
   return batch;
 }
 
+// { decay, threshold, weight, classMix, seed }
+TeacherOptions teacher_options(const Napi::Value& value, int64_t ignore_index) {
+  const Options options(value);
+  return {options.number("decay"), options.number("threshold"), options.number("weight"), options.boolean("classMix"),
+          ignore_index, static_cast<uint64_t>(options.integer("seed"))};
+}
+
+// The alignment's discriminator, or null.
+std::shared_ptr<Network> discriminator_argument(const Napi::Value& value, Alignment alignment) {
+  if (value.IsNull() || value.IsUndefined()) return nullptr;
+  if (!has_discriminator(alignment)) throw InvalidArgument("Expected null for discriminator");
+  if (alignment == Alignment::kFeatures) return network_argument<FeatureDiscriminator>(value, "discriminator");
+  return network_argument<OutputDiscriminator>(value, "discriminator");
+}
+
+// createSegmentationStep(segmenter, discriminator | null, options, teacher | null)
 Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
   SegmentationStepOptions step;
   step.cross_entropy = cross_entropy_options(options);
+  step.alignment = options.choice<Alignment>("alignment", {{"output-discriminator", Alignment::kOutputs},
+                                                           {"entropy-discriminator", Alignment::kEntropies},
+                                                           {"feature-discriminator", Alignment::kFeatures},
+                                                           {"mean", Alignment::kMeans},
+                                                           {"correlation", Alignment::kCorrelations},
+                                                           {"none", Alignment::kNone}});
   step.adversarial_weight = options.number("adversarialWeight");
+  step.moment_weight = options.number("momentWeight");
+  step.entropy_weight = options.number("entropyWeight");
   step.pseudo_label_weight = options.number("pseudoLabelWeight");
   step.precision = precision_option(options);
+  const auto average = optional_network_argument<SegmentationNetwork>(info[3], "teacher");
+  TeacherOptions teaching;
+  if (average) teaching = teacher_options(info[2].As<Napi::Object>().Get("teacher"), step.cross_entropy.ignore_index);
   return run_async(
       info.Env(), nullptr,
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
-       discriminator = optional_network_argument<OutputDiscriminator>(info[1], "discriminator"),
+       discriminator = discriminator_argument(info[1], step.alignment), average, teaching,
        make_optimizer = optimizer_factory(options), adam = adam_options(options, "discriminatorBetas"), step] {
         std::unique_ptr<Optimizer> discriminator_optimizer;
         if (discriminator) discriminator_optimizer = std::make_unique<Adam>(discriminator->trained_parameters(1.0), adam);
+        std::unique_ptr<Teacher> teacher;
+        if (average) teacher = std::make_unique<Teacher>(average, *segmenter, teaching);
         return std::make_shared<SegmentationStep>(segmenter, make_optimizer(*segmenter), discriminator,
-                                                  std::move(discriminator_optimizer), step);
+                                                  std::move(discriminator_optimizer), std::move(teacher), step);
       },
       [](Napi::Env env, const std::shared_ptr<SegmentationStep>& step) {
         return Handle<SegmentationStep>::create(env, step, 0);
@@ -60,7 +89,11 @@ Napi::Value run_segmentation_step(const Napi::CallbackInfo& info) {
         result.Set("total", losses.total);
         result.Set("segmentation", losses.segmentation);
         result.Set("adversarial", losses.adversarial);
+        result.Set("moments", losses.moments);
+        result.Set("entropy", losses.entropy);
         result.Set("pseudoLabel", losses.pseudo_label);
+        result.Set("teacher", losses.teacher);
+        result.Set("confidentShare", losses.confident_share);
         result.Set("discriminatorSource", losses.discriminator_source);
         result.Set("discriminatorTarget", losses.discriminator_target);
         return result;
@@ -131,7 +164,8 @@ Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
                                      network_argument<PatchDiscriminator>(given.Get("targetCritic"), "targetCritic")};
   const Options options(info[1]);
   const PairedTranslationStepOptions step{gan_mode_option(options), options.number("ganWeight"),
-                                          options.number("l1Weight"), adam_options(options, "betas")};
+                                          options.number("l1Weight"), adam_options(options, "betas"),
+                                          precision_option(options)};
   return run_async(
       info.Env(), nullptr, [networks, step] { return std::make_shared<PairedTranslationStep>(networks, step); },
       [](Napi::Env env, const std::shared_ptr<PairedTranslationStep>& step) {

@@ -41,6 +41,7 @@ export const PAIRED_TRANSLATION: PairedTranslationStepOptions = {
   ganMode: 'bce',
   ganWeight: 1,
   l1Weight: 100,
+  precision: 'fp32',
   betas: [0.5, 0.999],
 };
 

@@ -225,8 +225,53 @@ def segmenter_optimizer(model, o, lr):
     return torch.optim.Adam(groups, lr=lr, betas=tuple(o["adamBetas"]), weight_decay=o["weightDecay"])
 
 
-def train_segmenter(segmenter, discriminator, batches, o, rates):
-    """One iteration for every batch, in the reference's order. Yields the losses of each."""
+def class_mix_mask(labels, ignore, draw):
+    """Which pixels of each image ClassMix cuts out; see native/core/training/class_mix.h for how it draws."""
+    masks = []
+    for image in labels:
+        classes = [c for c in image.unique().tolist() if c != ignore]
+        for i in range((len(classes) + 1) // 2):
+            j = i + draw() % (len(classes) - i)
+            classes[i], classes[j] = classes[j], classes[i]
+        masks.append(torch.isin(image, torch.tensor(classes[: (len(classes) + 1) // 2], dtype=image.dtype)))
+    return torch.stack(masks)
+
+
+def lesson(teacher, batch, o, step):
+    """The images, labels and weights of DACS, and the share of confident pixels."""
+    images = batch["target.images"]
+    with torch.no_grad():
+        logits = teacher.eval()(segmenter_input(images, dtype_of(teacher)))
+        confidence, labels = F.softmax(upsample(logits, images.shape[1:3]), 1).max(1)
+    share = (confidence > o["threshold"]).double().mean()
+    weights, labels = share.expand(labels.shape), labels.to(torch.uint8)
+    if o["classMix"]:
+        source, source_labels = batch["source.images"], batch["source.labels"]
+        mask = class_mix_mask(source_labels, o["ignoreIndex"], MersenneTwister64(o["seed"] + step))
+        images = torch.where(mask[..., None], source, images)
+        labels, weights = torch.where(mask, source_labels, labels), torch.where(mask, 1.0, weights)
+    return images, labels, weights * 255, share.item()
+
+
+@torch.no_grad()
+def follow(teacher, student, decay):
+    for average, newest in zip(teacher.state_dict().values(), student.state_dict().values(), strict=True):
+        if average.is_floating_point():
+            average.copy_(decay * average + (1 - decay) * newest)
+        else:
+            average.copy_(newest)
+
+
+def discriminator_view(features, logits, images, alignment):
+    """What a discriminator is shown."""
+    if alignment == "feature-discriminator":
+        return features
+    p = F.softmax(upsample(logits, images.shape[1:3]), 1)
+    return self_information(p) if alignment == "entropy-discriminator" else p
+
+
+def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
+    """One iteration for every batch, the source first and then the target. Yields the losses of each."""
     optimizer = segmenter_optimizer(segmenter, o, rates["learningRate"])
     optimizers = [optimizer]
     segmenter.train()
@@ -235,28 +280,40 @@ def train_segmenter(segmenter, discriminator, batches, o, rates):
         lr = rates["discriminatorLearningRate"]
         optimizers.append(torch.optim.Adam(discriminator.parameters(), lr=lr, betas=betas))
     schedulers = [scheduler(optimizer, rates["schedule"]) for optimizer in optimizers]
-    dtype = dtype_of(segmenter)
-    for batch in batches:
+    dtype, alignment = dtype_of(segmenter), o.get("alignment", "output-discriminator")
+    if teacher is not None:
+        teacher.load_state_dict(segmenter.state_dict())
+    for step, batch in enumerate(batches):
         losses = {}
         for each in optimizers:
             each.zero_grad()
         if discriminator is not None:
             set_trainable(discriminator, False)
 
-        def probabilities(logits, images):
-            return F.softmax(upsample(logits, images.shape[1:3]), 1)
+        def view(output, images):
+            return discriminator_view(*output, images, alignment)
 
-        source_logits = segmenter(segmenter_input(batch["source.images"], dtype))
-        loss = cross_entropy(source_logits, batch["source.labels"], o["normalise"], o["ignoreIndex"])
-        loss.backward()
+        source_output = segmenter.with_features(segmenter_input(batch["source.images"], dtype))
+        loss = cross_entropy(source_output[1], batch["source.labels"], o["normalise"], o["ignoreIndex"])
         losses["segmentation"] = losses["total"] = loss.item()
+        moments = {"mean": mean_distance, "correlation": correlation_distance}.get(alignment)
+        loss.backward(retain_graph=moments is not None)
 
         if "target.images" in batch:
-            target_logits = segmenter(segmenter_input(batch["target.images"], dtype))
-            total = 0
+            target_output = segmenter.with_features(segmenter_input(batch["target.images"], dtype))
+            target_logits = target_output[1]
+            total = torch.zeros(1, dtype=dtype, requires_grad=True).sum()
+            if moments is not None:
+                distance = moments(source_output[0], target_output[0])
+                losses["moments"] = distance.item()
+                total = total + o["momentWeight"] * distance
+            if o.get("entropyWeight"):
+                loss = entropy(target_logits, batch["target.images"].shape[1:3])
+                losses["entropy"] = loss.item()
+                total = total + o["entropyWeight"] * loss
             if discriminator is not None:
-                target_p = probabilities(target_logits, batch["target.images"])
-                adversarial = domain_loss(discriminator(target_p), "source")
+                target_view = view(target_output, batch["target.images"])
+                adversarial = domain_loss(discriminator(target_view), "source")
                 losses["adversarial"] = adversarial.item()
                 total = total + o["adversarialWeight"] * adversarial
             if "target.labels" in batch:
@@ -265,15 +322,22 @@ def train_segmenter(segmenter, discriminator, batches, o, rates):
                 )
                 losses["pseudoLabel"] = pseudo.item()
                 total = total + o["pseudoLabelWeight"] * pseudo
+            if teacher is not None:
+                given = o["teacher"] | {"ignoreIndex": o["ignoreIndex"]}
+                images, labels, weights, losses["confidentShare"] = lesson(teacher, batch, given, step)
+                logits = segmenter(segmenter_input(images, dtype)) if given["classMix"] else target_logits
+                loss = cross_entropy(logits, labels, "all", o["ignoreIndex"], weights)
+                losses["teacher"] = loss.item()
+                total = total + given["weight"] * loss
             total.backward()
             losses["total"] += total.item()
 
             if discriminator is not None:
                 set_trainable(discriminator, True)
-                source_p = probabilities(source_logits, batch["source.images"]).detach()
+                source_view = view(source_output, batch["source.images"]).detach()
                 for name, p, domain in (
-                    ("discriminatorSource", source_p, "source"),
-                    ("discriminatorTarget", target_p.detach(), "target"),
+                    ("discriminatorSource", source_view, "source"),
+                    ("discriminatorTarget", target_view.detach(), "target"),
                 ):
                     loss = domain_loss(discriminator(p), domain)
                     (loss / 2).backward()
@@ -281,6 +345,8 @@ def train_segmenter(segmenter, discriminator, batches, o, rates):
         optimizer.step()
         if discriminator is not None and "target.images" in batch:
             optimizers[1].step()
+        if teacher is not None:
+            follow(teacher, segmenter, min(o["teacher"]["decay"], 1 - 1 / (step + 2)))
         for each in schedulers:
             each.step()
         yield losses

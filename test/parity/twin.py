@@ -181,8 +181,14 @@ def segmentation(request):
     roles = [role for role in ("segmenter", "discriminator") if role in request]
     twins = {role: networks.load(request[role]["network"], tensors.read(request[role]["before"])) for role in roles}
     befores = {role: tensors.read(request[role]["before"]) for role in roles}
+    teacher = None
+    if request["options"].get("teacher"):
+        roles.append("teacher")
+        befores["teacher"] = befores["segmenter"]
+        spec = request["segmenter"]
+        teacher = twins["teacher"] = networks.load(spec["network"], tensors.read(spec["before"]))
     history = training.train_segmenter(
-        twins["segmenter"], twins.get("discriminator"), batches_of(request), request["options"], request["rates"]
+        twins["segmenter"], twins.get("discriminator"), batches_of(request), request["options"], request["rates"], teacher
     )
 
     def compare(after):

@@ -292,6 +292,21 @@ data:
         /sizes\.translation\.crop: expected a width and height divisible by 4/,
       ],
       [
+        'ClassMix on images of two sizes',
+        { ...minimal, segmentation: { teacher: {} } },
+        /segmentation\.teacher\.classMix: expected false, or crops of one size for source \(1280×720\) and target \(1024×512\)/,
+      ],
+      [
+        'a teacher’s decay out of range',
+        { ...minimal, segmentation: { teacher: { decay: 1.5 } } },
+        /segmentation\.teacher\.decay: expected a number from 0 to 1 but found 1\.5/,
+      ],
+      [
+        'an alignment there is not',
+        { ...minimal, segmentation: { alignment: 'means' } },
+        /segmentation\.alignment: expected one of output-discriminator, entropy-discriminator, .* but found "means"/,
+      ],
+      [
         'a crop that the U-Net would not give back',
         { ...minimal, translation: { pairing: 'paired' } },
         /sizes\.translation\.crop: expected a width and height divisible by 256 \(2 to the power of translator\.depth\)/,

@@ -489,6 +489,10 @@ describe('run folder', () => {
           pseudoLabel: 0,
           discriminatorSource: 0,
           discriminatorTarget: 0,
+          moments: 0,
+          entropy: 0,
+          teacher: 0,
+          confidentShare: 0,
         },
       };
     }

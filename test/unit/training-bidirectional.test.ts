@@ -206,7 +206,9 @@ describe('bidirectional learning', () => {
 
   it('starts each network from the same weights every time', async () => {
     const config = configOf(whole);
-    for (const create of [createSegmenter, createDiscriminator, createTranslator]) {
+    using segmenter = await createSegmenter(config);
+    const discriminator = async () => (await createDiscriminator(config, segmenter))!;
+    for (const create of [createSegmenter, discriminator, createTranslator]) {
       const saved: Buffer[] = [];
       for (const file of [path.join(parent, 'one.safetensors'), path.join(parent, 'other.safetensors')]) {
         using network = await create(config);

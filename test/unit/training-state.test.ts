@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import {
+  FeatureDiscriminator,
   InvalidArgumentError,
   maskedCrossEntropy,
   type Network,
@@ -37,7 +38,11 @@ async function segmentation(
   options: Partial<SegmentationStepOptions> = {},
 ): Promise<Training> {
   const segmenter = await Segmenter.create({ width: 1 / 16, classCount: 5, ...network, seed });
-  const discriminator = await OutputDiscriminator.create({ classCount: 5, baseWidth: 4, seed });
+  const { featureCount } = segmenter;
+  const discriminator =
+    options.alignment === 'feature-discriminator'
+      ? await FeatureDiscriminator.create({ featureCount, baseWidth: 4, seed })
+      : await OutputDiscriminator.create({ classCount: 5, baseWidth: 4, seed });
   const step = await SegmentationStep.create(segmenter, discriminator, { ...SEGMENTATION, ...options });
   return {
     step,
@@ -96,6 +101,24 @@ const KINDS: Record<string, (seed: number) => Promise<Training>> = {
   'DeepLab-v2 with SGD, moved repeatedly': (seed) =>
     segmentation(seed, { backbone: 'resnet18' }, { repeatedStep: true }),
   'FCN-8s with SGD and dropout': (seed) => segmentation(seed, { network: 'fcn-8s', width: 1 / 64 }),
+  'DeepLab-v2 with a teacher, ClassMix and a discriminator on features': (seed) =>
+    segmentation(
+      seed,
+      { backbone: 'resnet18' },
+      {
+        alignment: 'feature-discriminator',
+        teacher: { decay: 0.9, threshold: 0.3, weight: 1, classMix: true, seed: 3 },
+      },
+    ),
+  'FCN-8s with a teacher and without ClassMix': (seed) =>
+    segmentation(
+      seed,
+      { network: 'fcn-8s', width: 1 / 64 },
+      {
+        alignment: 'entropy-discriminator',
+        teacher: { decay: 0.9, threshold: 0.3, weight: 1, classMix: false },
+      },
+    ),
   'the translators with full image pools': translation,
   'a paired translator': pairedTranslation,
 };

@@ -114,6 +114,51 @@ describe('switches of the loop', () => {
     await sameResults('sequential', 'sequential-other', ['round-1/translator']);
   });
 
+  for (const alignment of [
+    'output-discriminator',
+    'entropy-discriminator',
+    'feature-discriminator',
+    'mean',
+    'correlation',
+    'none',
+  ] as const) {
+    it(`alignment ${alignment}: has its terms and no others`, async () => {
+      const set = [`segmentation.alignment=${alignment}`, 'loop={translation: none, selfTrainingRounds: 0}'];
+      const events = await run(`alignment ${alignment}`, set);
+      const steps = events.flatMap((event) =>
+        event.type === 'step' && event.stage === 'round-1/segmenter-0' ? [event] : [],
+      );
+      assert.equal(steps.length, 3);
+      for (const { losses } of steps) {
+        assert('moments' in losses);
+        const judged = alignment.endsWith('discriminator');
+        assert.equal(losses.adversarial > 0, judged);
+        assert.equal(losses.discriminatorTarget > 0, judged);
+        assert.equal(losses.moments > 0, alignment === 'mean' || alignment === 'correlation');
+        assert.deepEqual([losses.entropy, losses.teacher, losses.confidentShare], [0, 0, 0]);
+      }
+    });
+  }
+
+  it('a teacher with ClassMix, entropies and soft class-balanced pseudo-labels resume bit for bit', async () => {
+    const set = [
+      'segmentation.alignment=feature-discriminator',
+      'segmentation.teacher={threshold: 0.2}',
+      'segmentation.entropyWeight=0.01',
+      'selfTraining={method: class-balanced, weighting: soft}',
+      'loop={translation: none, selfTrainingRounds: 1}',
+    ];
+    const events = await run('teacher', set, 'round-1/segmenter-1');
+    const steps = events.flatMap((event) => (event.type === 'step' ? [event] : []));
+    assert(steps.length > 0);
+    for (const { losses } of steps) {
+      assert('teacher' in losses && losses.teacher > 0 && losses.confidentShare > 0 && losses.entropy > 0);
+      assert(losses.pseudoLabel > 0);
+    }
+    await run('teacher-whole', set);
+    await sameResults('teacher', 'teacher-whole', ['round-1/segmenter-0', 'round-1/segmenter-1']);
+  });
+
   it('paired translation: F alone is trained, on images of the same name, and resumes', async () => {
     const set = [
       'loop={selfTrainingRounds: 0}',

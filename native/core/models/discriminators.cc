@@ -46,7 +46,7 @@ FeatureDiscriminator::FeatureDiscriminator(const FeatureDiscriminatorOptions& op
 at::Tensor FeatureDiscriminator::forward(const at::Tensor& input) {
   at::Tensor x = conv1_(input);
   x = conv2_(at::leaky_relu_(x, kLeak));
-  return classifier_(cancellation_point(at::leaky_relu_(x, kLeak)));
+  return classifier_(cancellation_point(at::leaky_relu_(x, kLeak))).to(input.scalar_type());
 }
 
 PatchDiscriminator::PatchDiscriminator(const PatchDiscriminatorOptions& options) : Network("PatchDiscriminator") {

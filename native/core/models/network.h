@@ -61,7 +61,7 @@ class Network : public torch::nn::Module {
 
 /// What a segmentation network makes of images in one pass.
 struct SegmentationOutput {
-  at::Tensor features;  ///< [N, feature_count(), h, w]: what the classifier looks at
+  at::Tensor features;  ///< [N, feature_count(), h, w]: what the classifier looks at, in whatever dtype that is computed in
   at::Tensor logits;    ///< [N, class_count(), h', w']
 };
 

@@ -11,7 +11,9 @@ PairedTranslationStep::PairedTranslationStep(PairedTranslationNetworks networks,
     : networks_(std::move(networks)),
       options_(options),
       generator_optimizer_(networks_.to_target->trained_parameters(1.0), options.adam),
-      discriminator_optimizer_(networks_.target_critic->trained_parameters(1.0), options.adam) {}
+      discriminator_optimizer_(networks_.target_critic->trained_parameters(1.0), options.adam) {
+  require_precision(options_.precision, *networks_.to_target);
+}
 
 PairedTranslationLosses PairedTranslationStep::run(const at::Tensor& source_images, const at::Tensor& target_images,
                                                    double learning_rate) {
@@ -21,32 +23,13 @@ PairedTranslationLosses PairedTranslationStep::run(const at::Tensor& source_imag
          << target_images.sizes();
     throw InvalidArgument(text.str());
   }
-  auto& generator = *networks_.to_target;
-  auto& critic = *networks_.target_critic;
-  const auto mode = options_.gan_mode;
-  const at::Tensor source = translator_input(source_images.to(generator.device()), generator.dtype());
-  const at::Tensor target = translator_input(target_images.to(generator.device()), generator.dtype());
-  const auto judged = [&](const at::Tensor& image, bool real) {
-    return gan_loss(critic.forward(at::cat({source, image}, 1)), real, mode);
-  };
-  PairedTranslationLosses losses;
+  const at::Device device = networks_.to_target->device();
+  const at::ScalarType dtype = networks_.to_target->dtype();
   generator_optimizer_.zero_grad();
   discriminator_optimizer_.zero_grad();
+  const PairedTranslationLosses losses = compute_gradients(translator_input(source_images.to(device), dtype),
+                                                           translator_input(target_images.to(device), dtype));
 
-  const at::Tensor fake = generator.forward(source);
-  {
-    FrozenScope frozen(critic);
-    const at::Tensor gan = judged(fake, true), l1 = at::l1_loss(fake, target);
-    losses.gan = finite_value("GAN source-to-target", gan);
-    losses.l1 = finite_value("L1", l1);
-    losses.total = options_.gan_weight * losses.gan + options_.l1_weight * losses.l1;
-    (options_.gan_weight * gan + options_.l1_weight * l1).backward();
-  }
-  const at::Tensor discriminator = 0.5 * (judged(target, true) + judged(fake.detach(), false));
-  losses.discriminator = finite_value("discriminator (target)", discriminator);
-  discriminator.backward();
-
-  check_gradients({{"generator", &generator_optimizer_}, {"discriminator", &discriminator_optimizer_}});
   throw_if_cancelled();  // the last point: from here on the step is applied whole
   half_applied_ = true;
   generator_optimizer_.step(learning_rate);
@@ -54,6 +37,34 @@ PairedTranslationLosses PairedTranslationStep::run(const at::Tensor& source_imag
   generator_optimizer_.zero_grad();
   discriminator_optimizer_.zero_grad();
   half_applied_ = false;
+  return losses;
+}
+
+PairedTranslationLosses PairedTranslationStep::compute_gradients(const at::Tensor& source, const at::Tensor& target) {
+  const PrecisionScope precision(options_.precision, source.device());
+  auto& critic = *networks_.target_critic;
+  const auto mode = options_.gan_mode;
+  const auto judged = [&](const at::Tensor& image, bool real) {
+    return gan_loss(critic.forward(at::cat({source, image}, 1)), real, mode);
+  };
+  PairedTranslationLosses losses;
+  StepChecks checks;
+  const at::Tensor fake = networks_.to_target->forward(source);
+  {
+    FrozenScope frozen(critic);
+    const at::Tensor gan = judged(fake, true), l1 = at::l1_loss(fake, target);
+    checks.loss("GAN source-to-target", gan, losses.gan);
+    checks.loss("L1", l1, losses.l1);
+    (options_.gan_weight * gan + options_.l1_weight * l1).backward();
+  }
+  const at::Tensor discriminator = 0.5 * (judged(target, true) + judged(fake.detach(), false));
+  checks.loss("discriminator (target)", discriminator, losses.discriminator);
+  discriminator.backward();
+
+  checks.gradients("generator", &generator_optimizer_);
+  checks.gradients("discriminator", &discriminator_optimizer_);
+  checks.read();
+  losses.total = options_.gan_weight * losses.gan + options_.l1_weight * losses.l1;
   return losses;
 }
 

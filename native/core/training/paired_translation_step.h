@@ -5,6 +5,7 @@
 #include "core/models/discriminators.h"
 #include "core/models/image_generator.h"
 #include "core/training/optimizers.h"
+#include "core/training/precision.h"
 
 namespace bidiseg {
 
@@ -18,6 +19,7 @@ struct PairedTranslationStepOptions {
   double gan_weight = 1.0;
   double l1_weight = 100.0;
   AdamOptions adam = {.beta1 = 0.5, .beta2 = 0.999};
+  Precision precision = Precision::kFloat32;
 };
 
 /// Terms before their weights.
@@ -30,6 +32,7 @@ struct PairedTranslationLosses {
 
 class PairedTranslationStep {
  public:
+  /// Throws InvalidArgument where the networks cannot be computed in the precision.
   PairedTranslationStep(PairedTranslationNetworks networks, const PairedTranslationStepOptions& options);
 
   /// The generator is moved against gan_weight l_GAN(D(S, F(S)), real) + l1_weight E|F(S) - T|, the discriminator against
@@ -45,6 +48,9 @@ class PairedTranslationStep {
   void load_state(const NamedTensors& state);
 
  private:
+  /// Everything but the updates; throws where they must not follow.
+  PairedTranslationLosses compute_gradients(const at::Tensor& source, const at::Tensor& target);
+
   PairedTranslationNetworks networks_;
   PairedTranslationStepOptions options_;
   Adam generator_optimizer_, discriminator_optimizer_;

@@ -4,6 +4,7 @@
 
 #include "core/cancellation.h"
 #include "core/data/pixels.h"
+#include "core/losses/alignment.h"
 
 namespace bidiseg {
 namespace {
@@ -48,16 +49,39 @@ class ForwardTraces {
   bool kept_ = false;
 };
 
+// Where a backward pass begins, and with which gradients (none: that of a loss, 1).
+class BackwardRoots {
+ public:
+  void add(const at::Tensor& root, const at::Tensor& gradient = {}) {
+    roots_.push_back(root);
+    gradients_.push_back(gradient);
+  }
+  void backward() {
+    if (!roots_.empty()) torch::autograd::backward(roots_, gradients_);
+    roots_.clear();
+    gradients_.clear();
+  }
+
+ private:
+  std::vector<at::Tensor> roots_, gradients_;
+};
+
+SegmentationOutput detached(const SegmentationOutput& output) {
+  return {output.features.detach(), output.logits.detach()};
+}
+
 }  // namespace
 
 SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmenter,
                                    std::unique_ptr<Optimizer> segmenter_optimizer,
-                                   std::shared_ptr<OutputDiscriminator> discriminator,
-                                   std::unique_ptr<Optimizer> discriminator_optimizer, SegmentationStepOptions options)
+                                   std::shared_ptr<Network> discriminator,
+                                   std::unique_ptr<Optimizer> discriminator_optimizer,
+                                   std::unique_ptr<Teacher> teacher, SegmentationStepOptions options)
     : segmenter_(std::move(segmenter)),
       segmenter_optimizer_(std::move(segmenter_optimizer)),
       discriminator_(std::move(discriminator)),
       discriminator_optimizer_(std::move(discriminator_optimizer)),
+      teacher_(std::move(teacher)),
       options_(options) {
   require_precision(options_.precision, *segmenter_);
 }
@@ -79,6 +103,7 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
     discriminator_optimizer_->step(discriminator_learning_rate);
     discriminator_optimizer_->zero_grad();
   }
+  if (teacher_) teacher_->follow(*segmenter_);
   half_applied_ = false;
   return losses;
 }
@@ -90,56 +115,93 @@ SegmentationLosses SegmentationStep::compute_gradients(const SegmentationBatch& 
   const PrecisionScope precision(options_.precision, device);
   SegmentationLosses losses;
   StepChecks checks;
-  const auto logits_of = [&](const at::Tensor& images) {
-    return segmenter_->forward(segmenter_input(images.to(device), dtype));
+  const auto output_of = [&](const at::Tensor& images) {
+    return segmenter_->forward_with_features(segmenter_input(images.to(device), dtype));
   };
-  const auto cross_entropy = [&](const char* name, const at::Tensor& logits, const at::Tensor& labels, double& value) {
+  const auto cross_entropy = [&](const char* name, const at::Tensor& logits, const at::Tensor& labels,
+                                 const CrossEntropyOptions& cross_entropy_options, double& value) {
     at::Tensor stray;
-    const at::Tensor loss = masked_cross_entropy(logits, labels.to(device), options_.cross_entropy, &stray);
+    const at::Tensor loss = masked_cross_entropy(logits, labels.to(device), cross_entropy_options, &stray);
     checks.loss(name, loss, value);
-    checks.labels(stray, logits.size(1), options_.cross_entropy.ignore_index);
+    checks.labels(stray, logits.size(1), cross_entropy_options.ignore_index);
     return loss;
   };
 
-  const at::Tensor source_logits = logits_of(source.images);
-  cross_entropy("segmentation", source_logits, source.labels, losses.segmentation).backward();
+  BackwardRoots from_source, from_target;
+  const SegmentationOutput on_source = output_of(source.images);
+  from_source.add(
+      cross_entropy("segmentation", on_source.logits, source.labels, options_.cross_entropy, losses.segmentation));
+  // Moments lead back to both domains; otherwise the graph of the one is let go before that of the other is made.
+  const bool with_moments = compares_moments(options_.alignment) && target.images.defined();
+  if (!with_moments) from_source.backward();
 
   if (target.images.defined()) {
-    const at::Tensor target_logits = logits_of(target.images);
-    // Where M's backward pass on the target begins, and with which gradients (none: that of a loss, 1).
-    std::vector<at::Tensor> roots, gradients;
+    const int64_t height = target.images.size(1), width = target.images.size(2);
+    const SegmentationOutput on_target = output_of(target.images);
     if (discriminator_) {
-      roots.push_back(class_probabilities(target_logits, target.images.size(1), target.images.size(2)));
-      gradients.push_back(judge_target(roots.back().detach(), losses, checks));
-      judge_source(class_probabilities(source_logits.detach(), source.images.size(1), source.images.size(2)), losses,
-                   checks);
+      const at::Tensor view = discriminator_input(options_.alignment, on_target, height, width);
+      from_target.add(view, judge_target(view.detach(), losses, checks));
+      judge_source(discriminator_input(options_.alignment, detached(on_source), source.images.size(1),
+                                       source.images.size(2)),
+                   losses, checks);
+    }
+    if (with_moments) {
+      const auto [of_source, of_target] = moment_gradients(on_source.features, on_target.features, losses, checks);
+      from_source.add(on_source.features, of_source);
+      from_target.add(on_target.features, of_target);
+      from_source.backward();
+    }
+    if (options_.entropy_weight != 0) {
+      const at::Tensor loss = entropy_loss(on_target.logits, height, width);
+      checks.loss("entropy", loss, losses.entropy);
+      from_target.add(options_.entropy_weight * loss);
     }
     if (target.labels.defined()) {
-      const at::Tensor loss = cross_entropy("pseudo-label", target_logits, target.labels, losses.pseudo_label);
-      roots.push_back(options_.pseudo_label_weight * loss);
-      gradients.emplace_back();
+      CrossEntropyOptions weighted = options_.cross_entropy;
+      if (target.weights.defined()) weighted.pixel_weights = target.weights.to(device).to(dtype) / 255;
+      from_target.add(options_.pseudo_label_weight *
+                      cross_entropy("pseudo-label", on_target.logits, target.labels, weighted, losses.pseudo_label));
     }
-    if (!roots.empty()) torch::autograd::backward(roots, gradients);
+    if (teacher_) {
+      const Teacher::Lesson lesson = teacher_->prepare(source.images, source.labels, target.images);
+      checks.loss("confident share", lesson.confident_share, losses.confident_share);
+      const auto learn = [&](const at::Tensor& logits) {
+        CrossEntropyOptions weighted = options_.cross_entropy;
+        weighted.normalise = Normalise::kAll;
+        weighted.pixel_weights = lesson.weights;
+        from_target.add(teacher_->options().weight *
+                        cross_entropy("teacher", logits, lesson.labels, weighted, losses.teacher));
+      };
+      if (teacher_->options().class_mix) {
+        from_target.backward();
+        learn(output_of(lesson.images).logits);
+      } else {
+        learn(on_target.logits);
+      }
+    }
+    from_target.backward();
   }
 
   checks.gradients("segmenter", segmenter_optimizer_.get());
   checks.gradients("discriminator", discriminator_optimizer_.get());
   checks.read();
   losses.total = losses.segmentation + options_.adversarial_weight * losses.adversarial +
-                 options_.pseudo_label_weight * losses.pseudo_label;
+                 options_.moment_weight * losses.moments + options_.entropy_weight * losses.entropy +
+                 options_.pseudo_label_weight * losses.pseudo_label +
+                 (teacher_ ? teacher_->options().weight * losses.teacher : 0);
   return losses;
 }
 
 // D_M looks at the target once. Of one forward pass the adversarial loss wants the gradient for the input alone, D_M's
 // own loss those for the weights alone, so neither meets what the other leaves.
-at::Tensor SegmentationStep::judge_target(const at::Tensor& probabilities, SegmentationLosses& losses,
+at::Tensor SegmentationStep::judge_target(const at::Tensor& view, SegmentationLosses& losses,
                                           StepChecks& checks) {
-  probabilities.requires_grad_();
-  const at::Tensor judged = discriminator_->forward(probabilities);
+  view.requires_grad_();
+  const at::Tensor judged = discriminator_->forward(view);
   const at::Tensor adversarial = domain_loss(judged, Domain::kSource), own = domain_loss(judged, Domain::kTarget);
   checks.loss("adversarial", adversarial, losses.adversarial);
   checks.loss("discriminator (target)", own, losses.discriminator_target);
-  const auto gradient = torch::autograd::grad({options_.adversarial_weight * adversarial}, {probabilities},
+  const auto gradient = torch::autograd::grad({options_.adversarial_weight * adversarial}, {view},
                                               /*grad_outputs=*/{}, /*retain_graph=*/true);
   std::vector<at::Tensor> weights;
   for (const auto& parameter : discriminator_optimizer_->parameters()) weights.push_back(parameter.value);
@@ -147,10 +209,21 @@ at::Tensor SegmentationStep::judge_target(const at::Tensor& probabilities, Segme
   return gradient.front();
 }
 
-void SegmentationStep::judge_source(const at::Tensor& probabilities, SegmentationLosses& losses, StepChecks& checks) {
-  const at::Tensor own = domain_loss(discriminator_->forward(probabilities), Domain::kSource);
+void SegmentationStep::judge_source(const at::Tensor& view, SegmentationLosses& losses, StepChecks& checks) {
+  const at::Tensor own = domain_loss(discriminator_->forward(view), Domain::kSource);
   checks.loss("discriminator (source)", own, losses.discriminator_source);
   (0.5 * own).backward();
+}
+
+std::pair<at::Tensor, at::Tensor> SegmentationStep::moment_gradients(const at::Tensor& source_features,
+                                                                     const at::Tensor& target_features,
+                                                                     SegmentationLosses& losses, StepChecks& checks) {
+  const PrecisionScope full(Precision::kFloat32, segmenter_->device());
+  const at::Tensor source = source_features.detach().requires_grad_(), target = target_features.detach().requires_grad_();
+  const at::Tensor distance = moment_distance(options_.alignment, source, target);
+  checks.loss("moment", distance, losses.moments);
+  const auto gradients = torch::autograd::grad({options_.moment_weight * distance}, {source, target});
+  return {gradients[0], gradients[1]};
 }
 
 NamedTensors SegmentationStep::state() const {
@@ -162,6 +235,7 @@ NamedTensors SegmentationStep::state() const {
     append(state, "discriminator.", state_of(*discriminator_));
     append(state, "discriminator_optimizer.", discriminator_optimizer_->state());
   }
+  if (teacher_) append(state, "teacher.", teacher_->state());
   if (const at::Generator random = segmenter_->generator(); random.defined()) {
     state.emplace_back("random.segmenter", random.get_state());
   }

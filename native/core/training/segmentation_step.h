@@ -2,22 +2,26 @@
 #pragma once
 
 #include "core/losses/segmentation.h"
-#include "core/models/discriminators.h"
+#include "core/training/alignment.h"
 #include "core/training/finite.h"
 #include "core/training/optimizers.h"
 #include "core/training/precision.h"
+#include "core/training/teacher.h"
 
 namespace bidiseg {
 
 struct SegmentationStepOptions {
   CrossEntropyOptions cross_entropy;
-  double adversarial_weight = 1e-3;
+  Alignment alignment = Alignment::kOutputs;
+  double adversarial_weight = 1e-3;  ///< of an alignment by a discriminator
+  double moment_weight = 1.0;        ///< of one by moments
+  double entropy_weight = 0.0;       ///< of entropy_loss() on the target
   double pseudo_label_weight = 1.0;
   Precision precision = Precision::kFloat32;
 };
 
-/// Bytes of images [N, H, W, 3] and, where there are any, of labels [N, H, W] and of how much each labelled pixel counts, from 0
-/// to 255 for 1.
+/// Bytes of images [N, H, W, 3] and, where there are any, of labels [N, H, W] and of how much each labelled pixel counts,
+/// from 0 to 255 for 1.
 struct SegmentationBatch {
   at::Tensor images;
   at::Tensor labels;
@@ -28,23 +32,29 @@ struct SegmentationBatch {
 struct SegmentationLosses {
   double segmentation = 0;
   double adversarial = 0;
+  double moments = 0;
+  double entropy = 0;
   double pseudo_label = 0;
+  double teacher = 0;
+  double confident_share = 0;  ///< of the target's pixels, by the teacher
   double discriminator_source = 0;
   double discriminator_target = 0;
-  double total = 0;  ///< what M was moved against: segmentation + weighted adversarial + weighted pseudo-label
+  double total = 0;  ///< what M was moved against: the weighted sum
 };
 
 class SegmentationStep {
  public:
-  /// Without a discriminator there is no adversarial term. The networks are shared with the caller. Throws
-  /// InvalidArgument where they cannot be computed in the precision.
+  /// The discriminator is the alignment's; without it there is no adversarial term, without a teacher none of its
+  /// labels. The networks are shared with the caller. Throws InvalidArgument where they cannot be computed in the
+  /// precision.
   SegmentationStep(std::shared_ptr<SegmentationNetwork> segmenter, std::unique_ptr<Optimizer> segmenter_optimizer,
-                   std::shared_ptr<OutputDiscriminator> discriminator,
-                   std::unique_ptr<Optimizer> discriminator_optimizer, SegmentationStepOptions options);
+                   std::shared_ptr<Network> discriminator, std::unique_ptr<Optimizer> discriminator_optimizer,
+                   std::unique_ptr<Teacher> teacher, SegmentationStepOptions options);
 
   /// Source forward and backward; target forward, adversarial and pseudo-label loss backward; D_M's own loss on both
-  /// domains' probabilities; both updates. `target` may be empty (training on the source alone). Where it throws (NonFiniteLoss, Cancelled, ...), weights, running statistics, the
-  /// generator of dropout and the mode are as before.
+  /// domains' probabilities; entropy, moments and the teacher's labels where they take part; all updates. `target` may be
+  /// empty (training on the source alone). Where it throws (NonFiniteLoss, Cancelled, ...), weights, running statistics,
+  /// the generator of dropout and the mode are as before.
   SegmentationLosses run(const SegmentationBatch& source, const SegmentationBatch& target, double learning_rate,
                          double discriminator_learning_rate);
 
@@ -58,15 +68,21 @@ class SegmentationStep {
   /// Everything but the updates; throws where they must not follow.
   SegmentationLosses compute_gradients(const SegmentationBatch& source, const SegmentationBatch& target);
 
-  /// Backward pass of D_M's own loss on the target, and the weighted adversarial loss's gradient for `probabilities`,
-  /// which are detached.
-  at::Tensor judge_target(const at::Tensor& probabilities, SegmentationLosses& losses, StepChecks& checks);
-  void judge_source(const at::Tensor& probabilities, SegmentationLosses& losses, StepChecks& checks);
+  /// Backward pass of D_M's own loss on the target, and the weighted adversarial loss's gradient for `view`, what D_M is
+  /// shown, detached.
+  at::Tensor judge_target(const at::Tensor& view, SegmentationLosses& losses, StepChecks& checks);
+  void judge_source(const at::Tensor& view, SegmentationLosses& losses, StepChecks& checks);
+
+  /// The gradients of the weighted distance of moments for the features of both domains.
+  std::pair<at::Tensor, at::Tensor> moment_gradients(const at::Tensor& source_features,
+                                                     const at::Tensor& target_features, SegmentationLosses& losses,
+                                                     StepChecks& checks);
 
   std::shared_ptr<SegmentationNetwork> segmenter_;
   std::unique_ptr<Optimizer> segmenter_optimizer_;
-  std::shared_ptr<OutputDiscriminator> discriminator_;
+  std::shared_ptr<Network> discriminator_;
   std::unique_ptr<Optimizer> discriminator_optimizer_;
+  std::unique_ptr<Teacher> teacher_;
   SegmentationStepOptions options_;
   /// From the first weight that moves to the last: where memory runs out in between, there is no state to go on from.
   bool half_applied_ = false;

@@ -22,7 +22,7 @@ Teacher::Lesson Teacher::prepare(const at::Tensor& source_images, const at::Tens
   const at::Tensor logits = network_->forward(segmenter_input(images, network_->dtype()));
   const Prediction found = predict(logits, {images.size(1), images.size(2)}, kernels::SoftmaxOrder::kAfterUpsampling,
                                    /*with_confidence=*/true);
-  const at::Tensor share = (found.confidence > options_.threshold).to(at::kFloat).mean();
+  const at::Tensor share = (found.confidence > options_.threshold).to(network_->dtype()).mean();
   if (!options_.class_mix) return {images, found.labels, share.expand_as(found.confidence), share};
 
   if (!source_images.sizes().equals(target_images.sizes())) {
