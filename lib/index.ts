@@ -49,6 +49,7 @@ export * from './run/train.js';
 export * from './steps.js';
 export * from './tensor.js';
 export * from './thresholds.js';
+export type { Best } from './training/best-weights.js';
 export * from './training/bidirectional.js';
 export type { Checkpoints, Resumable } from './training/checkpoints.js';
 export { countClasses } from './training/class-counts.js';

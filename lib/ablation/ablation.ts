@@ -1,5 +1,7 @@
+import path from 'node:path';
 import type { Config } from '../config/schema.js';
 import { writeReport } from '../report/write-report.js';
+import { Lock } from '../run/lock.js';
 import { RunFolder } from '../run/run-folder.js';
 import { openDatasets } from '../training/datasets.js';
 import { stageFingerprints } from '../training/dependencies.js';
@@ -54,7 +56,7 @@ interface Run {
  * that fails is left, and the others go on.
  *
  * @returns the failures
- * @throws ConfigError when a run folder holds a run of another config
+ * @throws ConfigError when a run folder holds a run of another config, or another process is at the same ablation
  * @throws DataError when a data set cannot be opened, or a run folder cannot be written
  */
 export function runAblation(
@@ -92,8 +94,16 @@ class Scheduler {
   }
 
   async run() {
-    await this.#checkData();
-    const runs = await this.#openRuns();
+    const lock = await Lock.take(path.join(this.#ablation.output, 'lock'));
+    try {
+      await this.#checkData();
+      return await this.#runAll(await this.#openRuns());
+    } finally {
+      await lock.release();
+    }
+  }
+
+  async #runAll(runs: readonly Run[]) {
     this.#tellStart(runs);
     try {
       for (;;) {

@@ -282,6 +282,18 @@ export const segmentationSchema = section({
   })
     .nullable()
     .default(null),
+  /**
+   * Keeps a part of the source images from training and measures the segmenter on them while it trains; the weights that do
+   * best are kept beside those of the last step, which all that follows goes on using. Target labels have no say in it.
+   */
+  validation: section({
+    /** The share of the source images, from the end of their order. */
+    share: number(0.001, 0.9).default(0.1),
+    /** Steps from one measurement to the next; the last step is measured too. */
+    every: steps().default(1000),
+  })
+    .nullable()
+    .default(null),
   optimizer: choice('sgd', 'adam').default('sgd'),
   learningRate: learningRate().default(2.5e-4),
   /** The head's learning rate as a multiple of `learningRate`. */

@@ -84,6 +84,7 @@ export type RunFolderMode = 'create' | 'overwrite' | 'resume' | 'continue';
  *     translated/round-K/NAME.png                 pseudo-labels/round-K-pseudo-labels-I/{NAME.png, manifest.json}
  *     pictures/STAGE.png                          tensorboard/STAGE/events.out.tfevents.*, see TensorBoardLog
  *     report.html                                 data/ (generated data sets only)
+ *     stages/STAGE/best.{safetensors,json}        with segmentation.validation only
  *     class-counts.json                           pixels of each class in the source (rare class sampling only)
  */
 export class RunFolder implements StageStore {
@@ -135,6 +136,10 @@ export class RunFolder implements StageStore {
 
   weightsFile(stage: Stage): string {
     return stageWeights(this.folder, stage);
+  }
+
+  bestWeightsFile(stage: Stage): string {
+    return path.join(this.#stageFolder(stage), 'best.safetensors');
   }
 
   imagesFolder(stage: Stage): string {

@@ -1,4 +1,5 @@
 import type { PairedTranslationLosses, SegmentationLosses, TranslationLosses } from '../steps.js';
+import type { Best } from './best-weights.js';
 import type { Stage, StageKind } from './plan.js';
 
 /** A training step is done. */
@@ -113,6 +114,8 @@ export interface StageRecord {
   steps: number;
   /** Duration of the whole stage, evaluation included; of an interrupted one, what its checkpoint knows and the rest. */
   seconds: number;
+  /** Where `segmentation.validation` asks for it: when the segmenter did best on held-out source images, and how well. */
+  best: Best | null;
   /** Share of the training time that was spent waiting for data, 0 … 1. */
   waitShare: number | null;
   /** Pseudo-labels: the share of pixels kept, 0 … 1, and the number of images with any. */

@@ -44,7 +44,7 @@ export interface SegmentationTrainerOptions {
   nonFinite?: z.input<typeof nonFiniteSchema>;
   /** Those of the source, see `countClasses`; needed for rare class sampling. */
   classCounts?: ClassCounts;
-  /** As the config's section `segmentation`, with its defaults; its numbers of steps are not looked at. */
+  /** As the config's section `segmentation`, with its defaults; its numbers of steps and `validation` are not looked at. */
   training?: z.input<typeof segmentationSchema>;
 }
 
@@ -102,8 +102,9 @@ export class SegmentationTrainer {
   ): AsyncGenerator<TrainingEvent<SegmentationLosses>, TrainingResult> {
     const { segmenter, discriminator } = this.#models;
     const { stage, steps, seed, nonFinite, sourceSize, targetSize, ignoreIndex } = this.#options;
-    const { batchSize, flip, augmentation, rareClassSampling: _, ...optimization } = this.#training;
-    const { learningRate, discriminatorLearningRate, schedule, teacher, ...training } = optimization;
+    const { batchSize, flip, augmentation, ...optimization } = this.#training;
+    const { rareClassSampling: _, validation: __, ...rates } = optimization;
+    const { learningRate, discriminatorLearningRate, schedule, teacher, ...training } = rates;
     const sampling = this.#sampling;
     const signal = options.signal && { signal: options.signal };
     const factor = scheduleFactor(schedule, steps);
@@ -142,6 +143,7 @@ export class SegmentationTrainer {
       ],
       nonFinite,
       checkpoints: options.checkpoints,
+      beforeStep: options.beforeStep,
       learningRate: (index) => learningRate * factor(index),
       run: ([source, target], index) =>
         step.run({

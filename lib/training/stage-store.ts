@@ -24,6 +24,8 @@ export interface StageStore {
   readonly folder: string;
   /** The weights that a `source-only`, `segmenter` or `translator` stage leaves. */
   weightsFile(stage: Stage): string;
+  /** Those of the segmenters among them that did best on held-out source images. */
+  bestWeightsFile(stage: Stage): string;
   /** The folder of images that a `translate` or `pseudo-labels` stage leaves. */
   imagesFolder(stage: Stage): string;
   /** @param part tells pictures of one stage apart */

@@ -1,7 +1,11 @@
 import type { Config } from '../config/schema.js';
+import type { ImageDataset } from '../data/dataset.js';
 import { writeImage } from '../data/image-files.js';
+import type { ClassCounts } from '../data/rare-class-sampling.js';
+import { ConfigError } from '../errors.js';
 import { type Evaluation, evaluateImages } from '../evaluate.js';
 import type { Segmenter } from '../models/segmenter.js';
+import { BestWeights } from './best-weights.js';
 import type { Checkpoints, Resumable } from './checkpoints.js';
 import { keptClassCounts } from './class-counts.js';
 import { classNames, classPalette, type Datasets, meanClassIndices, toSize } from './datasets.js';
@@ -93,14 +97,19 @@ async function* runSegmenter(
   const { config, store, signal } = context;
   using segmenter = await createSegmenter(config);
   using discriminator = stage.kind === 'segmenter' ? await createDiscriminator(config, segmenter) : null;
-  const classCounts = yield* sourceClassCounts(stage, context);
+  const { source: labelled, target } = yield* segmenterData(stage, context);
+  const { source, heldOut } = holdOut(labelled, config);
+  const classCounts = yield* sourceClassCounts(stage, source.length, context);
+  const bestWeights = heldOut && (await openBestWeights(stage, segmenter, heldOut, context));
+  const every = config.segmentation.validation?.every ?? 0;
+  const steps = stageSteps(stage, config);
   const trainer = new SegmentationTrainer(
     { segmenter, discriminator },
-    yield* segmenterData(stage, context),
+    { source, target },
     {
       stage: stage.name,
       seed: config.seed,
-      steps: stageSteps(stage, config),
+      steps,
       sourceSize: toSize(config.sizes.source),
       targetSize: toSize(config.sizes.target),
       ignoreIndex: config.data.ignoreIndex,
@@ -109,7 +118,15 @@ async function* runSegmenter(
       training: config.segmentation,
     },
   );
-  const training = yield* trainer.steps({ signal, checkpoints: ownCheckpoints(context) });
+  const training = yield* trainer.steps({
+    signal,
+    checkpoints: ownCheckpoints(context),
+    beforeStep: async (done) => {
+      if (done > 0 && done % every === 0) await bestWeights?.measure(done);
+    },
+  });
+  await bestWeights?.measure(steps);
+  const best = bestWeights?.best ?? null;
   await segmenter.save(store.weightsFile(stage));
   const evaluation = yield* evaluateStage(stage, segmenter, context);
   if (config.sampleCount > 0) {
@@ -121,19 +138,60 @@ async function* runSegmenter(
     });
     yield await savePicture(stage, 'target', picture, context);
   }
-  return { ...NO_OUTCOME, ...trainingOutcome(training), ...evaluationOutcome(evaluation, config) };
+  return { ...NO_OUTCOME, best, ...trainingOutcome(training), ...evaluationOutcome(evaluation, config) };
 }
 
-async function* sourceClassCounts(stage: Stage, { config, datasets, store, signal }: StageContext) {
+/** The source images to train on, and those to validate on; null: none. */
+function holdOut(labelled: ImageDataset, { segmentation: { validation } }: Config) {
+  if (!validation) return { source: labelled, heldOut: null };
+  const count = Math.ceil(validation.share * labelled.length);
+  const kept = labelled.length - count;
+  if (kept === 0) {
+    throw new ConfigError(
+      `segmentation.validation.share: ${validation.share} of ${labelled.length} source images leaves none to train on`,
+    );
+  }
+  const indices = Array.from({ length: labelled.length }, (_, index) => index);
+  return { source: labelled.subset(indices.slice(0, kept)), heldOut: labelled.subset(indices.slice(kept)) };
+}
+
+function openBestWeights(
+  stage: Stage,
+  segmenter: Segmenter,
+  heldOut: ImageDataset,
+  { config, store, signal }: StageContext,
+): Promise<BestWeights> {
+  const size = toSize(config.sizes.source);
+  const options = {
+    classCount: classNames(config).length,
+    size,
+    outputSize: size,
+    ignoreIndex: config.data.ignoreIndex,
+    meanClasses: meanClassIndices(config),
+    signal,
+  };
+  return BestWeights.open(segmenter, heldOut, options, store.bestWeightsFile(stage));
+}
+
+/** Of the first `count` source images, which are those that are trained on. */
+async function* sourceClassCounts(
+  stage: Stage,
+  count: number,
+  { config, datasets, store, signal }: StageContext,
+): AsyncGenerator<StageEvent, ClassCounts | undefined> {
   if (!config.segmentation.rareClassSampling) return undefined;
   const classCount = classNames(config).length;
   const counting = keptClassCounts(datasets.source, classCount, store.classCountsFile, { signal });
-  return yield* mapEvents(counting, progress(stage, 'class-counts'));
+  const { counts, pixels } = yield* mapEvents(counting, progress(stage, 'class-counts'));
+  return { counts: counts.slice(0, count), pixels: pixels.slice(0, count) };
 }
 
-async function* segmenterData(stage: SourceOnlyStage | SegmenterStage, context: StageContext) {
+async function* segmenterData(
+  stage: SourceOnlyStage | SegmenterStage,
+  context: StageContext,
+): AsyncGenerator<StageEvent, { source: ImageDataset; target: ImageDataset | null }> {
   const { datasets, store } = context;
-  if (stage.kind === 'source-only') return { source: datasets.source };
+  if (stage.kind === 'source-only') return { source: datasets.source, target: null };
   const source = stage.translatedFrom
     ? await datasets.source.withImages(store.imagesFolder(context.stage(stage.translatedFrom)))
     : datasets.source;
@@ -307,6 +365,7 @@ async function savePicture(
 
 const NO_OUTCOME: StageOutcome = {
   steps: 0,
+  best: null,
   waitShare: null,
   miou: null,
   iouPerClass: null,

@@ -27,6 +27,8 @@ export interface TrainingOptions {
   signal?: AbortSignal | undefined;
   /** Default none: nothing is saved. */
   checkpoints?: Checkpoints<TrainingState> | undefined;
+  /** Called before each step, the first after going on included, with the number of steps done; no part of the step's time. */
+  beforeStep?: ((done: number) => Promise<void>) | undefined;
 }
 
 /** What a trainer tells on its way. */
@@ -43,6 +45,7 @@ interface Training<Losses> {
   run: (batches: readonly Batch[], step: number) => Promise<Losses>;
   nonFinite: NonFiniteOptions;
   checkpoints: Checkpoints<TrainingState> | undefined;
+  beforeStep?: TrainingOptions['beforeStep'];
 }
 
 /** The loop that both trainers share: a batch from each loader, one native step, one event. */
@@ -69,6 +72,7 @@ export async function* trainingLoop<Losses>(
     const iterators = options.loaders(done).map((loader) => loader[Symbol.asyncIterator]());
     try {
       while (done < steps) {
+        await options.beforeStep?.(done);
         const start = performance.now();
         const results = await Promise.all(iterators.map((iterator) => iterator.next()));
         const batches = results.map((result) => result.value as Batch);

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { loadAblation } from '../../lib/ablation/ablation-config.js';
 import type { AblationResults } from '../../lib/ablation/results.js';
 import { ConfigError } from '../../lib/errors.js';
+import { Lock } from '../../lib/run/lock.js';
 import { bidiseg, jsonLines, temporaryFolder, writeTinyConfig, writeTinyData } from './command-line.js';
 
 const SPEC = {
@@ -174,6 +175,10 @@ describe('command line: an ablation', () => {
         return true;
       });
     }
+    const lock = await Lock.take(at('ablation/lock'));
+    const second = await run(['ablation.json']);
+    await lock.release();
+    assert.match(second.stderr, /^bidiseg: The run folder is in use by process \d+ [^\n]*\n$/);
     const other = await run(['ablation.json', '--set', 'segmentation.steps=4']);
     assert.match(other.stderr, /segmentation\.steps is 3 in the run to resume but 4 now/);
   });

@@ -136,7 +136,7 @@ async function outcome(
   measured: boolean,
 ): Promise<Outcome> {
   const none = { miou: null, iouPerClass: null, pixelAccuracy: null, keptShare: null, keptImages: null };
-  const base = { ...none, steps: 100, seconds: 61, waitShare: 0.01 };
+  const base = { ...none, best: null, steps: 100, seconds: 61, waitShare: 0.01 };
   if (stage.kind === 'pseudo-labels') {
     const manifest = {
       choice: {},

@@ -19,7 +19,7 @@ function recordOf({ name, label, round, kind }: Stage): StageRecord {
   return {
     ...{ name, label, round, kind },
     ...{ steps: 1, seconds: 2, waitShare: null, miou: 0.5, iouPerClass: null, pixelAccuracy: null },
-    ...{ keptShare: null, keptImages: null },
+    ...{ keptShare: null, keptImages: null, best: null },
   };
 }
 

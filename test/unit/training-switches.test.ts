@@ -6,6 +6,7 @@ import { createConfig } from '../../lib/config/load.js';
 import { createEmbeddedDataset } from '../../lib/data/embedded-dataset.js';
 import { matchHistograms } from '../../lib/data/histogram-matching.js';
 import { readImage } from '../../lib/data/image-files.js';
+import { evaluate } from '../../lib/evaluate.js';
 import { Translator } from '../../lib/models/translator.js';
 import { readSummary, stageWeights } from '../../lib/run/run-files.js';
 import { train } from '../../lib/run/train.js';
@@ -14,6 +15,7 @@ import { countClasses } from '../../lib/training/class-counts.js';
 import { openDatasets } from '../../lib/training/datasets.js';
 import type { RunEvent } from '../../lib/training/events.js';
 import { drain } from '../../lib/training/generators.js';
+import { createSegmenter } from '../../lib/training/models.js';
 import { drawReference } from '../../lib/training/translate-dataset.js';
 import { TranslationTrainer } from '../../lib/training/translation-trainer.js';
 import { TINY_RUN } from '../helpers/tiny-run.js';
@@ -273,6 +275,42 @@ describe('switches of the loop', () => {
     const nothing = configOf('nothing', ['data.target.train.part=[0, 0.1]']);
     await assert.rejects(openDatasets(nothing), {
       message: 'data.target.train.part: expected a part with an image in it but found [0, 0.1] of 3',
+    });
+  });
+
+  it('validation on held-out source images keeps the best weights, and changes nothing about the last', async () => {
+    const set = ['loop.translation=none', 'segmentation.rareClassSampling={}'];
+    const validated = [...set, 'segmentation.validation={share: 0.25, every: 1}'];
+    const stages = ['source-only', 'round-1/segmenter-1'];
+    await run('validated', validated, 'round-1/segmenter-1');
+    await run('validated-whole', validated);
+    await run('fewer', [...set, 'data.source.part=[0, 0.75]']);
+    await sameResults('validated', 'validated-whole', stages);
+    await sameResults('validated', 'fewer', stages);
+
+    const config = configOf('validated', validated);
+    const { source } = await openDatasets(config);
+    const heldOut = source.subset([3]);
+    const size = { width: 64, height: 32 };
+    const measure = async (file: string) => {
+      using segmenter = await createSegmenter(config, file);
+      return (await evaluate(segmenter, heldOut, { classCount: 10, size, outputSize: size })).meanIou;
+    };
+    for (const stage of stages) {
+      const file = (name: string) =>
+        path.join(path.dirname(stageWeights(name, { name: stage })), 'best.safetensors');
+      const [one, other] = ['validated', 'validated-whole'].map((name) => file(path.join(parent, name)));
+      assert((await readFile(one!)).equals(await readFile(other!)), `best weights of ${stage}`);
+      const { stages: records } = await readSummary(path.join(parent, 'validated'));
+      const { best } = records.find(({ name }) => name === stage)!;
+      assert(best !== null && best.step >= 1 && best.step <= 3);
+      assert.equal(await measure(one!), best.miou);
+      assert((await measure(stageWeights(path.join(parent, 'validated'), { name: stage }))) <= best.miou);
+    }
+    const none = configOf('none-left', ['segmentation.validation={share: 0.9}', 'loop.rounds=0']);
+    await assert.rejects(drain(train(none)), {
+      code: 'ERR_CONFIG',
+      message: /validation\.share: 0\.9 of 4 source images leaves none to train on/,
     });
   });
 });

@@ -8,7 +8,7 @@ import { EXIT_FAILURE } from '../exit.js';
 import { addExamples, addJsonOption, type CommonOptions, collectAssignment, parseCount } from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';
 import type { Progress } from '../progress.js';
-import { requireDevice } from '../require-device.js';
+import { requireTrainingDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { shortPath } from '../run-view.js';
 import { table } from '../table.js';
@@ -55,8 +55,7 @@ async function ablation(
   ]);
   const { jobs, set, output, seeds } = options;
   const wanted = await loadAblation(file, { output, seeds, ...(set && { set }) });
-  const devices = new Set(wanted.variants.map(({ configs }) => configs[0]!.device));
-  for (const device of devices) await requireDevice(device);
+  for (const { configs } of wanted.variants) await requireTrainingDevice(configs[0]!);
   prepareOutputFolder(wanted.output);
   context.outputs.push(wanted.output);
   // A stage saves its state before it ends.
