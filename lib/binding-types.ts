@@ -323,6 +323,7 @@ export interface NativeBinding {
   buildInfo(): Promise<NativeBuildInfo>;
   setThreadCount(threads: number): Promise<void>;
   liveObjects(): Record<string, number>;
+  computeTime(): number;
   idle(): Promise<void>;
   shutDown(): void;
   createCancellationToken(): CancellationToken;

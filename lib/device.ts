@@ -38,6 +38,14 @@ export async function setThreadCount(threads: number): Promise<void> {
 }
 
 /**
+ * How long everything asked for from this thread has computed so far, in milliseconds. Differences of it beside wall-clock
+ * time tell what was spent on anything else, such as waiting for data.
+ */
+export function computeTimeMs(): number {
+  return native.computeTime();
+}
+
+/**
  * How many native objects are alive (created and neither disposed nor collected), by class, and the native bytes the
  * garbage collector has been told of, under `bytes`. For tests that look for leaks.
  */

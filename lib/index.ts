@@ -29,6 +29,7 @@ export type { ExportOptions } from './export/segmenter.js';
 export type { WeightsDtype } from './io/weights-dtype.js';
 export * from './losses.js';
 export * from './metrics.js';
+export * from './models/batched-predictor.js';
 export * from './models/feature-discriminator.js';
 export {
   type LoadOptions,
@@ -38,6 +39,7 @@ export {
   type SaveOptions,
 } from './models/network.js';
 export * from './models/output-discriminator.js';
+export type { ImagePrediction, PredictStreamOptions } from './models/prediction-stream.js';
 export * from './models/segmenter.js';
 export * from './models/translator.js';
 export * from './optimizers.js';

@@ -46,6 +46,9 @@ class RunView {
   /** What the progress display is about. */
   #task = '';
   #lastEvent = 0;
+  /** Of the running stage: time in steps, and time in which they waited for data. */
+  #computeMs = 0;
+  #waitMs = 0;
 
   constructor(context: CommandContext, run: { folder: string; resumeCommand: string }) {
     this.#context = context;
@@ -74,13 +77,17 @@ class RunView {
         this.#stage = `[${event.index + 1}/${event.count}] ${event.label}`;
         this.#label = event.label;
         this.#task = '';
+        this.#computeMs = 0;
+        this.#waitMs = 0;
         if (event.stepsBefore > 0) console.note(`${this.#stage}  goes on after step ${event.stepsBefore}`);
         break;
       case 'checkpoint':
         this.#saved = `the first ${event.step} steps of ${this.#label}`;
         break;
       case 'step':
-        this.#showProgress('training', event.step, event.steps, `loss ${event.losses.total.toFixed(3)}`);
+        this.#computeMs += event.stepMs;
+        this.#waitMs += event.waitMs;
+        this.#showProgress('training', event.step, event.steps, this.#detailOf(event));
         break;
       case 'progress':
         this.#showProgress(TASKS[event.task], event.done, event.total);
@@ -128,6 +135,12 @@ class RunView {
       this.#progress = this.#context.console.progress(`${this.#stage} ${task}`.trim(), total);
     }
     this.#progress?.update(done, detail);
+  }
+
+  /** `loss 0.482, 0.3 % of the time waiting for data` */
+  #detailOf({ losses }: StepEvent): string {
+    const share = this.#waitMs / (this.#waitMs + this.#computeMs);
+    return `loss ${losses.total.toFixed(3)}, ${percent(share)} % of the time waiting for data`;
   }
 
   #tellMachines(event: RunEvent): void {

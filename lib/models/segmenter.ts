@@ -1,5 +1,6 @@
 import { native } from '../binding.js';
-import { DataError, InvalidArgumentError } from '../errors.js';
+import type { RgbImage } from '../data/image-files.js';
+import { DataError } from '../errors.js';
 import type { ExportOptions } from '../export/segmenter.js';
 import type { WeightsDescription } from '../io/weights-metadata.js';
 import { call, callSync, handleOf } from '../native-object.js';
@@ -13,6 +14,7 @@ import {
   invalidArgument,
 } from '../validate.js';
 import { checkDtype, Network, type NetworkDtype, readDescription } from './network.js';
+import { type ImagePrediction, type PredictStreamOptions, predictStream } from './prediction-stream.js';
 
 export interface SegmenterOptions {
   /** Default `deeplab-v2`. */
@@ -34,8 +36,8 @@ export interface SegmenterOptions {
   /** `cpu`, `cuda` or `cuda:N`; default `cpu`. */
   device?: string;
   /**
-   * Default `float32`. `float64` is for checks to the last digit: training steps and everything composable compute in
-   * it, from the same initial weights, twice as slowly or worse; predict() does not.
+   * Default `float32`. `float64` is for checks to the last digit: everything computes in it, from the same initial weights,
+   * twice as slowly or worse. predict() looks at its logits in float32.
    */
   dtype?: NetworkDtype;
 }
@@ -165,16 +167,9 @@ export class Segmenter extends Network {
 
   /**
    * Segments RGB images, [count, height, width, 3]. With `flip` or `otherSizes` several predictions of each image are
-   * averaged: slower, and usually better.
-   *
-   * @throws InvalidArgumentError where the segmenter is float64.
+   * averaged: slower, and usually better. For calls that come from many places at once there is {@link BatchedPredictor}.
    */
   async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
-    if (this.dtype !== 'float32') {
-      throw new InvalidArgumentError(
-        `Expected a float32 segmenter for predict() but this one is ${this.dtype}`,
-      );
-    }
     const { flip = false, otherSizes = [] } = options;
     const count = checkInteger('count', options.count, 1);
     const width = checkInteger('width', options.width, 1);
@@ -201,6 +196,19 @@ export class Segmenter extends Network {
     }));
     const views = [{ images, count, width, height }, ...others];
     return call((token) => native.predictAveraged(this.handle, views, job, token), options.signal);
+  }
+
+  /**
+   * Segments a stream of images, in its order, each at its own size, for as long as it is iterated. Reading, predicting and
+   * what the caller does with a prediction go on at once, `ahead` images at most. Leaving the loop ends all of it.
+   *
+   * @throws what `images` throws, after the predictions of the images before it
+   */
+  predictStream<Image extends RgbImage>(
+    images: AsyncIterable<Image> | Iterable<Image>,
+    options?: PredictStreamOptions,
+  ): AsyncGenerator<ImagePrediction<Image>, void> {
+    return predictStream(this, images, options);
   }
 
   /**

@@ -54,7 +54,10 @@ void ComputeThread::loop() {
     }
     {
       const CancellationScope scope(stopping_, job->cancellation);
+      const auto start = std::chrono::steady_clock::now();
       job->run();
+      const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - start;
+      busy_ns_.fetch_add(took.count(), std::memory_order_relaxed);
     }
     {
       const std::lock_guard lock(mutex_);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -35,6 +36,9 @@ class ComputeThread {
   /// JavaScript thread. Keeps the event loop alive until the job has settled.
   void post(std::unique_ptr<Job> job);
 
+  /// Time spent in jobs so far. Any thread.
+  std::chrono::nanoseconds busy() const { return std::chrono::nanoseconds(busy_ns_.load(std::memory_order_relaxed)); }
+
   /// JavaScript thread. Cancels what runs at its next cancellation point, waits for the thread and drops what is
   /// queued; those promises never settle. Idempotent.
   void stop();
@@ -49,6 +53,7 @@ class ComputeThread {
   CancellationFlag stopping_ = std::make_shared<std::atomic<bool>>(false);
   size_t unsettled_ = 0;  // JavaScript thread only
   bool stopped_ = false;  // JavaScript thread only
+  std::atomic<int64_t> busy_ns_ = 0;
   napi_env env_;
   napi_threadsafe_function notify_ = nullptr;
   std::thread thread_;

@@ -63,6 +63,12 @@ Napi::Value live_objects(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// Milliseconds that this environment's compute thread has spent in jobs.
+Napi::Value compute_time(const Napi::CallbackInfo& info) {
+  const std::chrono::duration<double, std::milli> busy = Environment::of(info.Env()).compute().busy();
+  return Napi::Number::New(info.Env(), busy.count());
+}
+
 // Resolves when all that was asked for before has been done.
 Napi::Value idle(const Napi::CallbackInfo& info) { return run_async(info.Env(), nullptr, [] {}); }
 
@@ -87,6 +93,7 @@ void export_system(Napi::Env env, Napi::Object exports) {
   exports.Set("buildInfo", Napi::Function::New<guarded<build_info>>(env));
   exports.Set("setThreadCount", Napi::Function::New<guarded<set_thread_count>>(env));
   exports.Set("liveObjects", Napi::Function::New<guarded<live_objects>>(env));
+  exports.Set("computeTime", Napi::Function::New<guarded<compute_time>>(env));
   exports.Set("idle", Napi::Function::New<guarded<idle>>(env));
   exports.Set("shutDown", Napi::Function::New<guarded<shut_down>>(env));
   exports.Set("createCancellationToken", Napi::Function::New<guarded<create_cancellation_token>>(env));

@@ -10,7 +10,8 @@ Prediction predict_averaged(SegmentationNetwork& segmenter, const std::vector<at
   at::NoGradGuard no_grad;
   const ModeScope evaluation(segmenter, /*training=*/false);
   const auto probabilities = [&](const at::Tensor& rgb_bytes) {
-    return upsampled_probabilities(segmenter.forward(segmenter_input(rgb_bytes)), height, width, order);
+    const at::Tensor logits = segmenter.forward(segmenter_input(rgb_bytes, segmenter.dtype())).to(at::kFloat);
+    return upsampled_probabilities(logits, height, width, order);
   };
   at::Tensor sum;
   const auto add = [&sum](const at::Tensor& part) { sum = sum.defined() ? sum.add_(part) : part; };

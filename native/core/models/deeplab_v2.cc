@@ -22,49 +22,42 @@ BatchNorm2d frozen_affine_batch_norm(int64_t channels) {
 class ResidualBlock : public torch::nn::Module {
  public:
   at::Tensor forward(const at::Tensor& x) {
-    at::Tensor shortcut = downsample_ ? downsample_->forward(x) : x;
-    return cancellation_point(body(x).add_(shortcut).relu_());
+    at::Tensor y = x;
+    for (size_t i = 0; i + 1 < body_.size(); ++i) y = body_[i].relu(y);
+    return cancellation_point(body_.back().add_relu(y, downsample_ ? (*downsample_)(x) : x));
   }
 
  protected:
-  virtual at::Tensor body(const at::Tensor& x) = 0;
+  // A convolution of the body and its normalisation: the modules convN and bnN.
+  void add_convolution(const Conv2dOptions& options) {
+    const std::string number = std::to_string(body_.size() + 1);
+    const Conv2d convolution = register_module("conv" + number, Conv2d(options));
+    body_.emplace_back(convolution, register_module("bn" + number, frozen_affine_batch_norm(options.out_channels())));
+  }
 
   // The shortcut is projected where the shape changes, and in layer4 (dilation 4) and layer3 (dilation 2) always, as
   // in the reference; there the shape changes anyway, but for a BasicBlock of equal width.
   void add_shortcut(int64_t in, int64_t out, int64_t stride, int64_t dilation, bool first) {
     if (!first || (stride == 1 && in == out && dilation == 1)) return;
-    downsample_ = register_module(
-        "downsample",
-        torch::nn::Sequential(Conv2d(Conv2dOptions(in, out, 1).stride(stride).bias(false)), frozen_affine_batch_norm(out)));
+    const Conv2d convolution(Conv2dOptions(in, out, 1).stride(stride).bias(false));
+    const BatchNorm2d norm = frozen_affine_batch_norm(out);
+    register_module("downsample", torch::nn::Sequential(convolution, norm));
+    downsample_.emplace(convolution, norm);
   }
 
  private:
-  torch::nn::Sequential downsample_{nullptr};
+  std::vector<FusedConvolution> body_;
+  std::optional<FusedConvolution> downsample_;
 };
 
 // Two 3x3 convolutions (ResNet-18 and -34).
 class BasicBlock : public ResidualBlock {
  public:
-  BasicBlock(int64_t in, int64_t channels, int64_t stride, int64_t dilation, bool first)
-      : conv1_(register_module("conv1", Conv2d(Conv2dOptions(in, channels, 3)
-                                                   .stride(stride).padding(dilation).dilation(dilation).bias(false)))),
-        bn1_(register_module("bn1", frozen_affine_batch_norm(channels))),
-        conv2_(register_module("conv2", Conv2d(Conv2dOptions(channels, channels, 3)
-                                                   .padding(dilation).dilation(dilation).bias(false)))),
-        bn2_(register_module("bn2", frozen_affine_batch_norm(channels))) {
+  BasicBlock(int64_t in, int64_t channels, int64_t stride, int64_t dilation, bool first) {
+    add_convolution(Conv2dOptions(in, channels, 3).stride(stride).padding(dilation).dilation(dilation).bias(false));
+    add_convolution(Conv2dOptions(channels, channels, 3).padding(dilation).dilation(dilation).bias(false));
     add_shortcut(in, channels, stride, dilation, first);
   }
-
- protected:
-  at::Tensor body(const at::Tensor& x) override {
-    return bn2_(conv2_(bn1_(conv1_(x)).relu_()));
-  }
-
- private:
-  Conv2d conv1_;
-  BatchNorm2d bn1_;
-  Conv2d conv2_;
-  BatchNorm2d bn2_;
 };
 
 // 1x1, 3x3, 1x1 with four times the channels; the stride is on the first 1x1 (ResNet-50 and -101).
@@ -72,31 +65,12 @@ class Bottleneck : public ResidualBlock {
  public:
   static constexpr int64_t kExpansion = 4;
 
-  Bottleneck(int64_t in, int64_t channels, int64_t stride, int64_t dilation, bool first)
-      : conv1_(register_module("conv1", Conv2d(Conv2dOptions(in, channels, 1).stride(stride).bias(false)))),
-        bn1_(register_module("bn1", frozen_affine_batch_norm(channels))),
-        conv2_(register_module("conv2", Conv2d(Conv2dOptions(channels, channels, 3)
-                                                   .padding(dilation).dilation(dilation).bias(false)))),
-        bn2_(register_module("bn2", frozen_affine_batch_norm(channels))),
-        conv3_(register_module("conv3", Conv2d(Conv2dOptions(channels, channels * kExpansion, 1).bias(false)))),
-        bn3_(register_module("bn3", frozen_affine_batch_norm(channels * kExpansion))) {
+  Bottleneck(int64_t in, int64_t channels, int64_t stride, int64_t dilation, bool first) {
+    add_convolution(Conv2dOptions(in, channels, 1).stride(stride).bias(false));
+    add_convolution(Conv2dOptions(channels, channels, 3).padding(dilation).dilation(dilation).bias(false));
+    add_convolution(Conv2dOptions(channels, channels * kExpansion, 1).bias(false));
     add_shortcut(in, channels * kExpansion, stride, dilation, first);
   }
-
- protected:
-  at::Tensor body(const at::Tensor& x) override {
-    at::Tensor y = bn1_(conv1_(x)).relu_();
-    y = bn2_(conv2_(y)).relu_();
-    return bn3_(conv3_(y));
-  }
-
- private:
-  Conv2d conv1_;
-  BatchNorm2d bn1_;
-  Conv2d conv2_;
-  BatchNorm2d bn2_;
-  Conv2d conv3_;
-  BatchNorm2d bn3_;
 };
 
 struct BackboneShape {
@@ -121,11 +95,11 @@ constexpr std::array<int64_t, 4> kHeadDilation = {6, 12, 18, 24};
 }  // namespace
 
 DeepLabV2::DeepLabV2(const DeepLabV2Options& options)
-    : SegmentationNetwork("DeepLabV2"), class_count_(options.class_count), branches_(options.branches) {
+    : SegmentationNetwork("DeepLabV2"), class_count_(options.class_count), branches_(static_cast<size_t>(options.branches)) {
   const BackboneShape shape = shape_of(options.backbone);
   const int64_t stem = scaled_channels(64, options.width);
-  conv1_ = register_module("conv1", Conv2d(Conv2dOptions(3, stem, 7).stride(2).padding(3).bias(false)));
-  bn1_ = register_module("bn1", frozen_affine_batch_norm(stem));
+  const Conv2d conv1 = register_module("conv1", Conv2d(Conv2dOptions(3, stem, 7).stride(2).padding(3).bias(false)));
+  stem_.emplace(conv1, register_module("bn1", frozen_affine_batch_norm(stem)));
 
   int64_t in = stem;
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
@@ -147,30 +121,32 @@ DeepLabV2::DeepLabV2(const DeepLabV2Options& options)
   feature_count_ = in;
   torch::nn::ModuleList branches;
   for (const int64_t dilation : kHeadDilation) {
-    branches->push_back(Conv2d(Conv2dOptions(in, options.class_count, 3).padding(dilation).dilation(dilation)));
+    Conv2d branch(Conv2dOptions(in, options.class_count, 3).padding(dilation).dilation(dilation));
+    branches->push_back(branch);
+    head_.emplace_back(branch);
   }
   // The intermediate module exists for its name only: layer5.conv2d_list.N.
   auto classifier = std::make_shared<torch::nn::Module>("Classifier");
-  head_ = classifier->register_module("conv2d_list", branches);
+  classifier->register_module("conv2d_list", branches);
   register_module("layer5", classifier);
 
   const at::Generator generator = make_cpu_generator(options.seed);
   if (options.initialisation == Initialisation::kKaiming) {
     initialise_kaiming(*this, generator);
-    initialise_normal(*head_, 0.01, generator);
+    initialise_normal(*branches, 0.01, generator);
   } else {
     initialise_normal(*this, 0.01, generator);
   }
 }
 
 SegmentationOutput DeepLabV2::forward_with_features(const at::Tensor& input) {
-  at::Tensor x = bn1_(conv1_(input)).relu_();
+  at::Tensor x = stem_->relu(input);
   x = at::max_pool2d(x, {3, 3}, {2, 2}, {1, 1}, {1, 1}, /*ceil_mode=*/true);
   x = cancellation_point(x);
   for (auto& layer : layers_) x = layer->forward(x);
   at::Tensor logits;
-  for (int64_t i = 0; i < branches_; ++i) {
-    at::Tensor branch = head_[static_cast<size_t>(i)]->as<Conv2d>()->forward(x).to(input.scalar_type());
+  for (size_t i = 0; i < branches_; ++i) {
+    const at::Tensor branch = head_[i](x).to(input.scalar_type());
     logits = logits.defined() ? logits.add_(branch) : branch;
   }
   return {x, logits};

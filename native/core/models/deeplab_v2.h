@@ -2,6 +2,7 @@
 // 3x3 convolutions. State-dict names are those of the published checkpoints.
 #pragma once
 
+#include "core/models/fused_convolution.h"
 #include "core/models/network.h"
 
 namespace bidiseg {
@@ -33,11 +34,10 @@ class DeepLabV2 : public SegmentationNetwork {
  private:
   int64_t class_count_;
   int64_t feature_count_ = 0;
-  int64_t branches_;
-  torch::nn::Conv2d conv1_{nullptr};
-  torch::nn::BatchNorm2d bn1_{nullptr};
+  size_t branches_;
+  std::optional<FusedConvolution> stem_;
   std::array<torch::nn::Sequential, 4> layers_{nullptr, nullptr, nullptr, nullptr};
-  torch::nn::ModuleList head_{nullptr};
+  std::vector<FusedConvolution> head_;
 };
 
 }  // namespace bidiseg

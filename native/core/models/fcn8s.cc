@@ -51,17 +51,20 @@ Fcn8s::Fcn8s(const Fcn8sOptions& options)
       // Padding 100 on the very first convolution keeps small images from vanishing below fc6's 7x7 window.
       const int64_t padding = s == 0 && i == 0 ? 100 : 1;
       const std::string name = "conv" + std::to_string(s + 1) + "_" + std::to_string(i + 1);
-      stage.push_back(register_module(name, Conv2d(Conv2dOptions(in, out, 3).padding(padding))));
+      stage.emplace_back(register_module(name, Conv2d(Conv2dOptions(in, out, 3).padding(padding))));
       in = out;
     }
   }
   const int64_t hidden = scaled_channels(4096, options.width);
   const int64_t classes = options.class_count;
-  fc6_ = register_module("fc6", Conv2d(Conv2dOptions(in, hidden, 7)));
-  fc7_ = register_module("fc7", Conv2d(Conv2dOptions(hidden, hidden, 1)));
-  score_fr_ = register_module("score_fr", Conv2d(Conv2dOptions(hidden, classes, 1)));
-  score_pool3_ = register_module("score_pool3", Conv2d(Conv2dOptions(scaled_channels(256, options.width), classes, 1)));
-  score_pool4_ = register_module("score_pool4", Conv2d(Conv2dOptions(scaled_channels(512, options.width), classes, 1)));
+  const auto convolution = [this](const char* name, int64_t from, int64_t to, int64_t kernel) {
+    return FusedConvolution(register_module(name, Conv2d(Conv2dOptions(from, to, kernel))));
+  };
+  fc6_ = convolution("fc6", in, hidden, 7);
+  fc7_ = convolution("fc7", hidden, hidden, 1);
+  score_fr_ = convolution("score_fr", hidden, classes, 1);
+  score_pool3_ = convolution("score_pool3", scaled_channels(256, options.width), classes, 1);
+  score_pool4_ = convolution("score_pool4", scaled_channels(512, options.width), classes, 1);
 
   const at::Generator generator = make_cpu_generator(options.seed);
   if (options.initialisation == Initialisation::kKaiming) {
@@ -87,17 +90,17 @@ SegmentationOutput Fcn8s::forward_with_features(const at::Tensor& input) {
   at::Tensor x = input;
   std::vector<at::Tensor> pools;
   for (auto& stage : stages_) {
-    for (auto& conv : stage) x = cancellation_point(conv(x).relu_());
+    for (auto& conv : stage) x = cancellation_point(conv.relu(x));
     x = at::max_pool2d(x, {2, 2}, {2, 2}, {0, 0}, {1, 1}, /*ceil_mode=*/true);
     pools.push_back(x);
   }
-  x = cancellation_point(dropout(fc6_(x).relu_()));
-  x = dropout(fc7_(x).relu_());
+  x = cancellation_point(dropout(fc6_->relu(x)));
+  x = dropout(fc7_->relu(x));
 
-  const at::Tensor up2 = upscore2_(score_fr_(x));
-  const at::Tensor pool4 = crop_like(score_pool4_(pools[3] * 0.01), up2, 5);
+  const at::Tensor up2 = upscore2_((*score_fr_)(x));
+  const at::Tensor pool4 = crop_like((*score_pool4_)(pools[3] * 0.01), up2, 5);
   const at::Tensor up4 = upscore_pool4_(up2 + pool4);
-  const at::Tensor pool3 = crop_like(score_pool3_(pools[2] * 0.0001), up4, 9);
+  const at::Tensor pool3 = crop_like((*score_pool3_)(pools[2] * 0.0001), up4, 9);
   const at::Tensor up8 = upscore8_(up4 + pool3);
   return {x, crop_like(up8, input, 31).to(input.scalar_type()).contiguous()};
 }

@@ -1,6 +1,7 @@
 // FCN-8s (Long et al. 2015) on VGG-16.
 #pragma once
 
+#include "core/models/fused_convolution.h"
 #include "core/models/network.h"
 
 namespace bidiseg {
@@ -30,8 +31,8 @@ class Fcn8s : public SegmentationNetwork {
   at::Tensor dropout(const at::Tensor& x);
 
   int64_t class_count_;
-  std::vector<std::vector<torch::nn::Conv2d>> stages_;
-  torch::nn::Conv2d fc6_{nullptr}, fc7_{nullptr}, score_fr_{nullptr}, score_pool3_{nullptr}, score_pool4_{nullptr};
+  std::vector<std::vector<FusedConvolution>> stages_;
+  std::optional<FusedConvolution> fc6_, fc7_, score_fr_, score_pool3_, score_pool4_;
   torch::nn::ConvTranspose2d upscore2_{nullptr}, upscore_pool4_{nullptr}, upscore8_{nullptr};
   at::Generator dropout_generator_;
 };

@@ -25,7 +25,7 @@ Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, 
                    kernels::SoftmaxOrder order, bool with_confidence, const std::vector<double>& thresholds) {
   at::NoGradGuard no_grad;
   const ModeScope evaluation(segmenter, /*training=*/false);
-  const at::Tensor logits = segmenter.forward(segmenter_input(rgb_bytes));
+  const at::Tensor logits = segmenter.forward(segmenter_input(rgb_bytes, segmenter.dtype())).to(at::kFloat);
   return thresholds.empty() ? predict(logits, {height, width}, order, with_confidence)
                             : predict_balanced(logits, height, width, order, thresholds);
 }

@@ -20,7 +20,10 @@ void Optimizer::step(double learning_rate) {
     for (const size_t i : group.indices) {
       if (values_[i].grad().defined()) with_gradient.push_back(i);
     }
-    if (!with_gradient.empty()) step_group(with_gradient, group.repeats, learning_rate * group.learning_rate_factor);
+    if (with_gradient.empty()) continue;
+    step_group(with_gradient, group.repeats, learning_rate * group.learning_rate_factor);
+    // LibTorch's fused kernels change values without counting it; what is derived from a parameter goes by its version.
+    for (const size_t i : with_gradient) values_[i].unsafeGetTensorImpl()->bump_version();
   }
 }
 
