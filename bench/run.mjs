@@ -88,7 +88,7 @@ async function main(options) {
     const result = { name, benchmark, machine, ...about, trials: [] };
     for await (const trial of runTrials({ name, benchmark, threads, python, seed, folder })) {
       const seconds = (performance.now() / 1000).toFixed(0);
-      const outcome = trial.failure ? 'failed' : 'measured';
+      const outcome = trial.failure ?? 'measured';
       console.error(
         `bench: ${seconds} s: ${name}, ${trial.case}, ${trial.threads} threads, against ${trial.against}: ${outcome}`,
       );

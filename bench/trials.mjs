@@ -46,6 +46,17 @@ const TRANSLATION = {
   precision: 'fp32',
 };
 
+/** A small segmenter and its discriminator, for steps on the CPU. */
+const SMALL = {
+  segmenter: { backbone: 'resnet18', width: 0.5, classCount: 19 },
+  discriminator: { classCount: 19, baseWidth: 16 },
+};
+const SMALL_OPTIONS = { ...SEGMENTATION, optimizer: 'adam', headLearningRateFactor: 1 };
+const SMALL_RATES = { learningRate: 1e-3, discriminatorLearningRate: 1e-4 };
+
+const RESNET_101 = { backbone: 'resnet101', classCount: 19 };
+const RESNET_18 = { backbone: 'resnet18', classCount: 19 };
+
 /** What the two training steps have in common. */
 const STEPS = {
   conditions: [{}],
@@ -65,8 +76,10 @@ const STEPS = {
  * - cases: sizes by name.
  * - conditions: what the inputs of a case are like; each gets fresh inputs and is measured in turn.
  * - twins: by name. `target` is how many times as fast as this twin we want to be, `memoryTarget` the share of its peak
- *   memory that we want to need at most, `compiles` that its first call compiles, `pairs` a number of pairs of its own.
+ *   memory that we want to need at most, `compiles` that its first call compiles, `pairs` a number of pairs of its own,
+ *   `module` that it is one for Node.js beside the Python twins.
  * - errors: by the name of a result, how far it is from that of the twin `fp64`.
+ * - figures: what else a run says of itself, and what of that is aimed at.
  * - pairs: how often A B is measured; turnSeconds: how long one side's turn is at least (one run at least),
  *   0 for work that takes so long that one run is enough and none is needed to warm up.
  * - threads: the numbers of threads, where --threads does not say otherwise.
@@ -149,13 +162,11 @@ export const BENCHMARKS = {
         options: SEGMENTATION,
       },
       'cpu-small': {
-        segmenter: { backbone: 'resnet18', width: 0.5, classCount: 19 },
-        discriminator: { classCount: 19, baseWidth: 16 },
+        ...SMALL,
+        ...SMALL_RATES,
         source: [4, 120, 160],
         target: [4, 120, 160],
-        learningRate: 1e-3,
-        discriminatorLearningRate: 1e-4,
-        options: { ...SEGMENTATION, optimizer: 'adam', headLearningRateFactor: 1 },
+        options: SMALL_OPTIONS,
       },
     },
     ...STEPS,
@@ -180,5 +191,71 @@ export const BENCHMARKS = {
       },
     },
     ...STEPS,
+  },
+
+  inference: {
+    about: 'from bytes of images to class indices of their size',
+    cases: {
+      'ResNet-18 ×1': { segmenter: RESNET_18, images: [1, 512, 1024] },
+      'ResNet-18 ×4': { segmenter: RESNET_18, images: [4, 512, 1024] },
+      'ResNet-101 ×1': { segmenter: RESNET_101, images: [1, 512, 1024] },
+      'ResNet-101 ×4': { segmenter: RESNET_101, images: [4, 512, 1024] },
+    },
+    conditions: [{}],
+    twins: {
+      eager: {},
+      'ONNX Runtime': { target: 1.2 },
+      'onnxruntime-node': { target: 1.2, module: 'inference-onnxruntime-node' },
+    },
+    errors: { labels: shareDifferent },
+    pairs: 3,
+    turnSeconds: 0,
+    threads: [ALL_CORES],
+    quick: { cases: ['ResNet-18 ×1'] },
+    notes: [
+      'All sides start from the same weights and bytes. ONNX Runtime runs what exportOnnx() wrote, upsampling included.',
+      'Error: the share of pixels whose class is not that of fp64. Weights are random, so margins between classes are small.',
+      '`ONNX Runtime`: in Python. `onnxruntime-node`: the same engine, where it is installed.',
+    ],
+  },
+
+  pipeline: {
+    about: 'from image files to batches and to training steps, fp32',
+    cases: {
+      'large, batches': {
+        files: [1280, 720],
+        format: 'jpg',
+        count: 16,
+        size: [640, 360],
+        batch: 4,
+        steps: 16,
+      },
+      'cpu-small': {
+        ...SMALL,
+        ...SMALL_RATES,
+        options: { ...SMALL_OPTIONS, ...SMALL_RATES },
+        ...{ files: [480, 360], format: 'png', count: 32, size: [160, 120], batch: 4, steps: 40 },
+        ...{ source: [4, 120, 160], target: [4, 120, 160] },
+      },
+    },
+    conditions: [{}],
+    twins: { DataLoader: {}, 'DataLoader, workers': {} },
+    errors: {},
+    figures: {
+      'images/s': '',
+      'ms a step': '',
+      'waiting for data, %': '',
+      'outside LibTorch, %': '≤ 2',
+      'event loop delay p99, ms': '≤ 5',
+    },
+    pairs: 3,
+    turnSeconds: 0,
+    threads: [ALL_CORES],
+    quick: { cases: ['cpu-small'] },
+    notes: [
+      'Twins decode and resize with Pillow, ours with libvips. `workers`: a process for each domain.',
+      "The event loop's delay is measured with a timer of 1 ms, whose period is part of it.",
+      'Outside LibTorch: time in which the compute thread had nothing to do, waiting for data included.',
+    ],
   },
 };

@@ -57,6 +57,12 @@ export function startOurs(benchmark, threads) {
   return new Side(process.execPath, [path.join(BENCH, 'ours/side.mjs'), benchmark], environment(threads));
 }
 
+/** A twin that is a module for Node.js, of the same form as ours. */
+export function startNodeTwin(module, threads) {
+  const args = [path.join(BENCH, 'ours/side.mjs'), `../twins/${module}`];
+  return new Side(process.execPath, args, environment(threads));
+}
+
 /** `cache` is a folder for what torch.compile leaves; a new one makes it compile. */
 export function startTwin(python, benchmark, threads, cache) {
   const args = ['-B', path.join(BENCH, 'twins/side.py'), benchmark.replaceAll('-', '_')];

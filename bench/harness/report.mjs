@@ -47,7 +47,7 @@ function summary(benchmark, trials) {
     const twin = benchmark.twins[trial.against];
     const size = benchmark.cases[trial.case];
     const start = [trial.case, String(trial.threads), trial.against];
-    if (trial.failure) return [...start, 'failed: see below', ...titles.slice(4).map(() => NONE)];
+    if (trial.failure) return [...start, 'none: see below', ...titles.slice(4).map(() => NONE)];
     const ratios = trial.measurements.map(({ ratio }) => ratio.median);
     const range = [Math.min(...ratios), Math.max(...ratios)].map(times);
     const { ours, twin: its } = trial.memory;
@@ -90,6 +90,22 @@ function details(benchmark, trials) {
   return table(titles, rows);
 }
 
+/** One line for each figure that the sides say of their last run. */
+function figures(benchmark, trials) {
+  const rows = trials.flatMap(({ measurements = [], ...trial }) =>
+    measurements.flatMap(({ figures: { ours, twin } }) =>
+      Object.entries(benchmark.figures)
+        .filter(([name]) => name in ours)
+        .map(([name, target]) => {
+          const cell = (value) => (value === undefined ? NONE : three(value));
+          const start = [trial.case, String(trial.threads), trial.against, name];
+          return [...start, cell(ours[name]), cell(twin[name]), target || NONE];
+        }),
+    ),
+  );
+  return table(['case', 'threads', 'against', 'of the last run', 'ours', 'twin', 'target'], rows);
+}
+
 export function markdown({ name, benchmark, machine, command, date, seed, trials }) {
   const failures = trials.filter(({ failure }) => failure);
   const cases = Object.entries(benchmark.cases).map(([key, size]) => `- ${key}: ${describeCase(size)}`);
@@ -106,7 +122,8 @@ export function markdown({ name, benchmark, machine, command, date, seed, trials
     "Speedup: the twin's time by ours, in turns A B A B, median over the pairs; here the lowest and the highest over " +
       'the conditions. Peak: what one run adds to the memory of its process; needed: the same by arithmetic.',
     details(benchmark, trials),
-    'Errors are against the same computed in fp64.',
+    ...(benchmark.figures ? [figures(benchmark, trials)] : []),
+    ...(Object.keys(benchmark.errors).length > 0 ? ['Errors are against the same computed in fp64.'] : []),
     ...(benchmark.notes ? [benchmark.notes.map((note) => `- ${note}`).join('\n')] : []),
     ...failures.map((trial) => `${trial.case}, ${trial.threads} threads, ${trial.against}: ${trial.failure}`),
   ].join('\n\n');

@@ -2,7 +2,7 @@
 import { mkdtempSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout } from 'node:timers/promises';
-import { startOurs, startTwin } from './process.mjs';
+import { startNodeTwin, startOurs, startTwin } from './process.mjs';
 import { median, quantile } from './statistics.mjs';
 import { readValue } from './values.mjs';
 
@@ -57,7 +57,9 @@ async function prepareCase({ name, benchmark, threads, python, seed, folder }, s
 
 async function runTrial({ name, benchmark, python, folder }, { size, threads, against, twin, prepared }) {
   const cache = mkdtempSync(path.join(folder, 'compiled-'));
-  const sides = { ours: startOurs(name, threads), twin: startTwin(python, name, threads, cache) };
+  const startIts = () =>
+    twin.module ? startNodeTwin(twin.module, threads) : startTwin(python, name, threads, cache);
+  const sides = { ours: startOurs(name, threads), twin: startIts() };
   /** One command to both, ours first; never both at once. */
   const both = async (command, request = {}) => ({
     ours: await sides.ours.ask(command, request),
@@ -86,7 +88,8 @@ async function runTrial({ name, benchmark, python, folder }, { size, threads, ag
         const result = await sides[side].ask('result', { prefix: path.join(folder, side) });
         errors[side] = compare(result, truth, benchmark.errors);
       }
-      outcome.measurements.push({ condition, seconds, ratio: ratioOf(seconds), errors });
+      const figures = benchmark.figures && { figures: await both('figures') };
+      outcome.measurements.push({ condition, seconds, ratio: ratioOf(seconds), errors, ...figures });
     }
     return outcome;
   } finally {

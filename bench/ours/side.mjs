@@ -19,7 +19,7 @@ const commands = {
 
   async create(request) {
     await setThreadCount(request.threads);
-    ours = await benchmark.create(request.case);
+    ours = await benchmark.create(request.case, request.threads);
   },
 
   async load({ inputs }) {
@@ -52,6 +52,11 @@ const commands = {
       total += times.at(-1);
     }
     return median(times);
+  },
+
+  /** What the last run says of itself. */
+  figures() {
+    return ours.figures();
   },
 
   async result({ prefix }) {

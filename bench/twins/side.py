@@ -90,6 +90,10 @@ class Side:
             seconds.append(time.perf_counter() - start)
         return statistics.median(seconds)
 
+    def figures(self, request):
+        """What the last run says of itself."""
+        return self.twin.figures()
+
     def result(self, request):
         return write_values(self.twin.result(), request["prefix"])
 

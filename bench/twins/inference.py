@@ -1,0 +1,82 @@
+"""From bytes of images to class indices of their size: PyTorch eager, and ONNX Runtime on what bidiseg exports."""
+
+import sys
+from pathlib import Path
+
+import numpy
+import torch
+import torch.nn.functional as F
+
+from segmentation_step import make_images, save_new
+
+sys.path.append(str(Path(__file__).parents[2] / "test/parity"))
+import networks
+import training
+
+
+def make_inputs(case, condition, random, prefix):
+    return {
+        "images": make_images(case["images"], random),
+        "segmenter": save_new({"kind": "deeplab-v2", "options": case["segmenter"]}, f"{prefix}-segmenter.pth"),
+    }
+
+
+class Eager:
+    dtype = torch.float32
+    memory_format = torch.contiguous_format
+
+    def __init__(self, case):
+        self.case = case
+        torch.set_grad_enabled(False)
+
+    def load(self, inputs):
+        self.images = torch.from_numpy(inputs["images"])
+        network = {"kind": "deeplab-v2", "options": self.case["segmenter"]}
+        self.segmenter = networks.load(network, torch.load(inputs["segmenter"])).eval()
+        self.segmenter.to(dtype=self.dtype, memory_format=self.memory_format)
+
+    def warm_up(self):
+        self.run()
+
+    def prepare(self):
+        pass
+
+    def logits(self, image):
+        return training.upsample(self.segmenter(image.to(memory_format=self.memory_format)), self.images.shape[1:3])
+
+    def run(self):
+        self.labels = self.logits(training.segmenter_input(self.images, self.dtype)).argmax(1)
+
+    def result(self):
+        return {"labels": self.labels.to(torch.uint8)}
+
+
+class ChannelsLast(Eager):
+    memory_format = torch.channels_last
+
+
+class OnnxRuntime(Eager):
+    def load(self, inputs):
+        import onnxruntime
+
+        self.images = torch.from_numpy(inputs["images"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self.session = onnxruntime.InferenceSession(
+            inputs["segmenter"] + ".onnx", options, providers=["CPUExecutionProvider"]
+        )
+
+    def logits(self, image):
+        return torch.from_numpy(self.session.run(["logits"], {"image": image.numpy()})[0])
+
+
+class Fp64(Eager):
+    dtype = torch.float64
+
+
+TWINS = {
+    "eager": Eager,
+    "eager, channels_last": ChannelsLast,
+    "ONNX Runtime": OnnxRuntime,
+    "fp64": Fp64,
+}
