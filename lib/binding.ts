@@ -4,16 +4,12 @@ import { fileURLToPath } from 'node:url';
 import bindings from 'bindings';
 import type { NativeBinding } from './binding-types.js';
 import { BindingError } from './errors.js';
+import { prepareLibTorchThreads } from './threads.js';
 
 /** The package's root: the folder that holds package.json, from lib/ and from dist/lib/ alike. */
 export const packageRoot = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 
-// LibTorch's workers (GNU OpenMP) spin while they wait for each other. By default they do so for milliseconds, and when
-// anything else wants a core - image decoding, the event loop, another process - every wait lasts a scheduler's time
-// slice: training steps were measured to take 10 to 30 times as long. A short spin costs nothing on an idle machine
-// (CONTRIBUTING.md has the figures). It is read when LibTorch is loaded, so it has to be set here; whoever sets either
-// variable knows better. In a worker thread process.env is a copy, and this has an effect only if the worker shares it.
-if (process.env.OMP_WAIT_POLICY === undefined) process.env.GOMP_SPINCOUNT ??= '1000';
+prepareLibTorchThreads();
 
 function load(): NativeBinding {
   try {

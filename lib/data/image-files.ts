@@ -6,9 +6,12 @@ import { crc32 } from 'node:zlib';
 import sharp, { type Sharp } from 'sharp';
 import { DataError } from '../errors.js';
 import { readRegularFile } from '../io/regular-file.js';
+import { threadsPerImage } from '../threads.js';
 import { checkInteger, invalidArgument } from '../validate.js';
 import { type ImageLimits, MAX_PIXELS } from './image-limits.js';
 import { colorText, type LabelMap, UNKNOWN_ID } from './label-maps.js';
+
+sharp.concurrency(threadsPerImage);
 
 /** Width and height in pixels. */
 export interface ImageSize {

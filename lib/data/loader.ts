@@ -1,4 +1,5 @@
 import { InvalidArgumentError } from '../errors.js';
+import { decodingThreads } from '../threads.js';
 import { checkInteger, checkString } from '../validate.js';
 import {
   type Augmentation,
@@ -224,11 +225,7 @@ class Gate {
   }
 }
 
-/**
- * Decoding and all file access share libuv's four threads (training has one of its own). Three are enough to keep ahead,
- * and leave one so that writing a picture or a checkpoint never queues behind images that are wanted later.
- */
-const decoding = new Gate(3);
+const decoding = new Gate(decodingThreads);
 
 function checkSize(name: string, size: ImageSize): ImageSize {
   return {

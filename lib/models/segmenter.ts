@@ -1,6 +1,6 @@
 import { native } from '../binding.js';
 import type { RgbImage } from '../data/image-files.js';
-import { DataError } from '../errors.js';
+import { DataError, InvalidArgumentError } from '../errors.js';
 import type { ExportOptions } from '../export/segmenter.js';
 import type { WeightsDescription } from '../io/weights-metadata.js';
 import { call, callSync, handleOf } from '../native-object.js';

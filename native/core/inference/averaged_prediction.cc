@@ -7,7 +7,7 @@ namespace bidiseg {
 
 Prediction predict_averaged(SegmentationNetwork& segmenter, const std::vector<at::Tensor>& views, bool flip,
                             int64_t height, int64_t width, kernels::SoftmaxOrder order, bool with_confidence) {
-  at::NoGradGuard no_grad;
+  const c10::InferenceMode inference;
   const ModeScope evaluation(segmenter, /*training=*/false);
   const auto probabilities = [&](const at::Tensor& rgb_bytes) {
     const at::Tensor logits = segmenter.forward(segmenter_input(rgb_bytes, segmenter.dtype())).to(at::kFloat);

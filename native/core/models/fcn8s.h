@@ -24,7 +24,7 @@ class Fcn8s : public SegmentationNetwork {
   int64_t class_count() const override { return class_count_; }
 
   /// Channels of fc7.
-  int64_t feature_count() const override { return fc7_->options.out_channels(); }
+  int64_t feature_count() const override { return fc7_->out_channels(); }
   at::Generator generator() const override { return dropout_generator_; }
 
  private:

@@ -16,8 +16,10 @@ c10::TypedOperatorHandle<Signature> mkldnn_operator(const char* name, const char
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, overload).typed<Signature>();
 }
 
-// How a convolution moves over its input; refers to the module's options.
+// How a convolution moves over its input; refers to what it was made of.
 struct Window {
+  Window(at::IntArrayRef padding, at::IntArrayRef stride, at::IntArrayRef dilation, int64_t groups)
+      : padding(padding), stride(stride), dilation(dilation), groups(groups) {}
   explicit Window(const torch::nn::Conv2dImpl& convolution)
       : padding(*std::get<torch::ExpandingArray<2>>(convolution.options.padding())),
         stride(*convolution.options.stride()),
@@ -30,10 +32,46 @@ struct Window {
 
 OptionalTensor optional(const at::Tensor& tensor) { return tensor.defined() ? OptionalTensor(tensor) : std::nullopt; }
 
+at::Tensor channels_last(const at::Tensor& x) { return x.contiguous(at::MemoryFormat::ChannelsLast); }
+
+at::Tensor pack(const at::Tensor& weight, const Window& window, at::IntArrayRef input_size) {
+  static const auto reorder = mkldnn_operator<at::Tensor(const at::Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
+                                                         int64_t, at::OptionalIntArrayRef)>(
+      "mkldnn::_reorder_convolution_weight");
+  return reorder.call(channels_last(weight), window.padding, window.stride, window.dilation, window.groups, input_size);
+}
+
+at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Window& window, bool relu) {
+  static const auto convolution = mkldnn_operator<at::Tensor(
+      const at::Tensor&, const at::Tensor&, const OptionalTensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t,
+      c10::string_view, OptionalScalars, std::optional<c10::string_view>)>("mkldnn::_convolution_pointwise");
+  return convolution.call(x, weight, optional(bias), window.padding, window.stride, window.dilation, window.groups,
+                          relu ? "relu" : "none", OptionalScalars(), std::nullopt);
+}
+
+// Into `sum`.
+at::Tensor convolve_and_add(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Window& window,
+                            at::Tensor sum, bool relu) {
+  static const auto convolution = mkldnn_operator<at::Tensor&(
+      at::Tensor&, const at::Tensor&, const at::Tensor&, const OptionalTensor&, at::IntArrayRef, at::IntArrayRef,
+      at::IntArrayRef, int64_t, c10::string_view, std::optional<at::Scalar>, std::optional<c10::string_view>, OptionalScalars,
+      std::optional<c10::string_view>)>("mkldnn::_convolution_pointwise_", "binary");
+  return convolution.call(sum, x, weight, optional(bias), window.padding, window.stride, window.dilation, window.groups, "add",
+                          1.0, relu ? std::make_optional<c10::string_view>("relu") : std::nullopt, OptionalScalars(),
+                          std::nullopt);
+}
+
 bool has_packed(at::Device device, at::ScalarType dtype) {
   return device.is_cpu() && at::globalContext().userEnabledMkldnn() && at::hasMKLDNN() &&
          (dtype == at::kFloat || dtype == at::kBFloat16);
 }
+
+// Below these Winograd's transforms cost more than they save (CONTRIBUTING.md has the figures).
+constexpr int64_t kLeastChannels = 256, kLeastTiles = 128;
+constexpr double kLargestCost = 0.36;
+
+// Of transformed inputs and products that are alive at once.
+constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
 
 }  // namespace
 
@@ -45,6 +83,14 @@ bool FusedConvolution::is_constant() const {
   // What the tracer records has to be made of the weights themselves.
   if (torch::jit::tracer::isTracing()) return false;
   return !at::GradMode::is_enabled() || !convolution_->weight.requires_grad();
+}
+
+bool FusedConvolution::is_wide_3x3() const {
+  const Window window(*convolution_);
+  const auto is = [](at::IntArrayRef pair, int64_t value) { return pair[0] == value && pair[1] == value; };
+  const at::IntArrayRef shape = convolution_->weight.sizes();
+  return shape[0] >= kLeastChannels && shape[1] >= kLeastChannels && is(shape.slice(2), 3) && is(window.stride, 1) &&
+         window.groups == 1 && is(window.padding, window.dilation[0]) && is(window.dilation, window.dilation[0]);
 }
 
 // Versions only ever grow, so two equal sums are of the same values.
@@ -61,20 +107,29 @@ uint64_t FusedConvolution::version() const {
   return sum;
 }
 
-FusedConvolution::Constants FusedConvolution::folded() const {
+template <typename Arrange>
+const FusedConvolution::Constants& FusedConvolution::current(std::optional<Constants>& kept, at::ScalarType dtype,
+                                                             Arrange arrange) const {
+  if (kept && kept->version == version() && kept->dtype == dtype) return *kept;
+  kept.reset();  // before there is another
+  // What is kept may be used where gradients flow, which a tensor made in inference mode may not.
+  const c10::InferenceMode normal_mode(false);
   at::NoGradGuard no_grad;
-  const at::Tensor weight = convolution_->weight.detach(), bias = convolution_->bias;
-  if (!norm_) return {version(), weight, bias.defined() ? bias.detach() : bias};
-  const at::Tensor scale = norm_->weight / (norm_->running_var + norm_->options.eps()).sqrt();
-  const at::Tensor centred = bias.defined() ? bias - norm_->running_mean : -norm_->running_mean;
-  return {version(), weight * scale.view({-1, 1, 1, 1}), at::addcmul(norm_->bias, centred, scale)};
+  at::Tensor weight = convolution_->weight.detach(), bias = convolution_->bias;
+  if (norm_) {
+    const at::Tensor scale = norm_->weight / (norm_->running_var + norm_->options.eps()).sqrt();
+    const at::Tensor centred = bias.defined() ? bias - norm_->running_mean : -norm_->running_mean;
+    weight = weight * scale.view({-1, 1, 1, 1});
+    bias = at::addcmul(norm_->bias, centred, scale);
+  }
+  kept = {version(), dtype, arrange(weight.to(dtype)), bias.defined() ? bias.detach().to(dtype) : bias};
+  return *kept;
 }
 
 at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum, bool relu) {
   at::Tensor y;
   if (!is_constant()) {
-    folded_.reset();
-    packed_.reset();
+    for (auto* kept : {&folded_, &packed_, &winograd_}) kept->reset();
     y = convolution_->forward(x);
     if (norm_) y = norm_->forward(y);
   } else if (!(at::GradMode::is_enabled() && x.requires_grad())) {
@@ -84,9 +139,11 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
     if (has_packed(x.device(), dtype)) return forward_packed(x.to(dtype), sum, relu);
   }
   if (!y.defined()) {
-    if (!folded_ || folded_->version != version()) folded_ = folded();
+    const auto& constants = current(folded_, convolution_->weight.scalar_type(), [](const at::Tensor& weight) {
+      return std::vector<at::Tensor>{weight};
+    });
     const Window window(*convolution_);
-    y = at::conv2d(x, folded_->weight, optional(folded_->bias), window.stride, window.padding, window.dilation,
+    y = at::conv2d(x, constants.weights[0], optional(constants.bias), window.stride, window.padding, window.dilation,
                    window.groups);
   }
   if (sum.defined()) y.add_(sum);
@@ -96,34 +153,47 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
 at::Tensor FusedConvolution::forward_packed(const at::Tensor& x, const at::Tensor& sum, bool relu) {
   at::NoGradGuard no_grad;
   const Window window(*convolution_);
-  if (!packed_ || packed_->version != version() || packed_->weight.scalar_type() != x.scalar_type()) {
-    static const auto reorder = mkldnn_operator<at::Tensor(const at::Tensor&, at::IntArrayRef, at::IntArrayRef,
-                                                           at::IntArrayRef, int64_t, at::OptionalIntArrayRef)>(
-        "mkldnn::_reorder_convolution_weight");
-    packed_.reset();  // before there is another
-    const Constants constants = folded();
-    const at::Tensor weight = constants.weight.to(x.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
-    packed_ = {constants.version,
-               reorder.call(weight, window.padding, window.stride, window.dilation, window.groups, x.sizes()),
-               constants.bias.defined() ? constants.bias.to(x.scalar_type()) : at::Tensor()};
+  const at::Tensor input = channels_last(x);
+  if (c10::InferenceMode::is_enabled() && x.scalar_type() == at::kFloat && is_wide_3x3()) {
+    const kernels::WinogradTiles tiles(x.sizes(), window.dilation[0]);
+    if (tiles.count() >= kLeastTiles && tiles.cost() <= kLargestCost) return forward_winograd(input, tiles, sum, relu);
   }
-  const at::Tensor input = x.contiguous(at::MemoryFormat::ChannelsLast);
-  const OptionalTensor bias = optional(packed_->bias);
-  if (!sum.defined()) {
-    static const auto convolve = mkldnn_operator<at::Tensor(
-        const at::Tensor&, const at::Tensor&, const OptionalTensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
-        int64_t, c10::string_view, OptionalScalars, std::optional<c10::string_view>)>("mkldnn::_convolution_pointwise");
-    return convolve.call(input, packed_->weight, bias, window.padding, window.stride, window.dilation, window.groups,
-                         relu ? "relu" : "none", OptionalScalars(), std::nullopt);
+  const auto& constants = current(packed_, x.scalar_type(), [&](const at::Tensor& weight) {
+    return std::vector<at::Tensor>{pack(weight, window, x.sizes())};
+  });
+  if (!sum.defined()) return convolve(input, constants.weights[0], constants.bias, window, relu);
+  return convolve_and_add(input, constants.weights[0], constants.bias, window, channels_last(sum.to(x.scalar_type())), relu);
+}
+
+at::Tensor FusedConvolution::forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles, const at::Tensor& sum,
+                                              bool relu) {
+  const int64_t in = x.size(1), out = out_channels();
+  const int64_t most = std::max(kLeastTiles, kWorkspaceBytes / (kernels::WinogradTiles::kPoints * (in + out) * 4));
+  const int64_t parts = (tiles.count() + most - 1) / most, size = (tiles.count() + parts - 1) / parts;
+  // The products are 1x1 convolutions of "images" that are as high as there are tiles.
+  const std::array<int64_t, 2> one{1, 1}, zero{0, 0};
+  const Window product(zero, one, one, 1);
+  const auto& constants = current(winograd_, at::kFloat, [&](const at::Tensor& weight) {
+    std::vector<at::Tensor> points = kernels::WinogradTiles::weights(weight).unbind();
+    for (at::Tensor& point : points) point = pack(point.view({out, in, 1, 1}), product, {1, in, size, 1});
+    return points;
+  });
+  at::Tensor result =
+      sum.defined() ? channels_last(sum.to(at::kFloat))
+                    : at::empty({x.size(0), out, x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
+  for (int64_t first = 0; first < tiles.count(); first += size) {
+    const int64_t count = std::min(size, tiles.count() - first);
+    at::Tensor transformed = at::empty({kernels::WinogradTiles::kPoints, count, in}, x.options());
+    tiles.transform_input(x, first, transformed);
+    std::vector<at::Tensor> products;
+    for (size_t i = 0; i < constants.weights.size(); ++i) {
+      const at::Tensor factor = transformed[static_cast<int64_t>(i)].view({1, count, 1, in}).permute({0, 3, 1, 2});
+      const at::Tensor each = convolve(factor, constants.weights[i], {}, product, /*relu=*/false);
+      products.push_back(each.permute({0, 2, 3, 1}).reshape({count, out}));
+    }
+    tiles.transform_output(products, first, constants.bias, sum.defined(), relu, result);
   }
-  static const auto convolve_and_add = mkldnn_operator<at::Tensor&(
-      at::Tensor&, const at::Tensor&, const at::Tensor&, const OptionalTensor&, at::IntArrayRef, at::IntArrayRef,
-      at::IntArrayRef, int64_t, c10::string_view, std::optional<at::Scalar>, std::optional<c10::string_view>, OptionalScalars,
-      std::optional<c10::string_view>)>("mkldnn::_convolution_pointwise_", "binary");
-  at::Tensor result = sum.to(x.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
-  return convolve_and_add.call(result, input, packed_->weight, bias, window.padding, window.stride, window.dilation,
-                               window.groups, "add", 1.0, relu ? std::make_optional<c10::string_view>("relu") : std::nullopt,
-                               OptionalScalars(), std::nullopt);
+  return result;
 }
 
 }  // namespace bidiseg

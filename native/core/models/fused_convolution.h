@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/torch.h"
+#include "kernels/winograd.h"
 
 namespace bidiseg {
 
@@ -13,8 +14,10 @@ namespace bidiseg {
 ///     w' = w·γ/√(σ² + ε),  b' = (b − μ)·γ/√(σ² + ε) + β.
 ///
 /// Without a gradient for the input either, all of it is one operation of oneDNN's on CPUs that have it, and its weights
-/// are kept in the layout and dtype that this wants. What is kept follows the modules by the versions of their tensors:
-/// whatever changes one behind autograd's back has to bump its version, as Optimizer::step() does.
+/// are kept in the layout and dtype that this wants. In c10::InferenceMode wide 3x3 convolutions in float32 are Winograd's
+/// (kernels/winograd.h): their weights are four times as large, and their rounding errors larger, about 1e-5 of the largest
+/// value. What is kept follows the modules by the versions of their tensors: whatever changes one behind autograd's back
+/// has to bump its version, as Optimizer::step() does.
 ///
 /// The modules stay registered with their owner under the names of the state dict.
 class FusedConvolution {
@@ -28,21 +31,31 @@ class FusedConvolution {
   at::Tensor add(const at::Tensor& x, const at::Tensor& sum) { return forward(x, sum, false); }
   at::Tensor add_relu(const at::Tensor& x, const at::Tensor& sum) { return forward(x, sum, true); }
 
+  int64_t out_channels() const { return convolution_->options.out_channels(); }
+
  private:
+  // What is derived from the modules, in one dtype.
   struct Constants {
     uint64_t version;
-    at::Tensor weight, bias;  // bias may be undefined
+    at::ScalarType dtype;
+    std::vector<at::Tensor> weights;
+    at::Tensor bias;  // may be undefined
   };
 
   at::Tensor forward(const at::Tensor& x, const at::Tensor& sum, bool relu);
   at::Tensor forward_packed(const at::Tensor& x, const at::Tensor& sum, bool relu);
+  at::Tensor forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles, const at::Tensor& sum, bool relu);
   bool is_constant() const;
+  bool is_wide_3x3() const;
   uint64_t version() const;
-  Constants folded() const;
+
+  // `kept`, made anew from the folded weight where the modules have changed. `arrange` gives the weights to keep.
+  template <typename Arrange>
+  const Constants& current(std::optional<Constants>& kept, at::ScalarType dtype, Arrange arrange) const;
 
   torch::nn::Conv2d convolution_;
   torch::nn::BatchNorm2d norm_;
-  std::optional<Constants> folded_, packed_;
+  std::optional<Constants> folded_, packed_, winograd_;
 };
 
 }  // namespace bidiseg

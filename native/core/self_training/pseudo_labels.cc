@@ -23,7 +23,7 @@ void check_pair(const at::Tensor& labels, const at::Tensor& confidence) {
 
 Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
                    kernels::SoftmaxOrder order, bool with_confidence, const std::vector<double>& thresholds) {
-  at::NoGradGuard no_grad;
+  const c10::InferenceMode inference;
   const ModeScope evaluation(segmenter, /*training=*/false);
   const at::Tensor logits = segmenter.forward(segmenter_input(rgb_bytes, segmenter.dtype())).to(at::kFloat);
   return thresholds.empty() ? predict(logits, {height, width}, order, with_confidence)
