@@ -197,8 +197,10 @@ export const BENCHMARKS = {
     about: 'from bytes of images to class indices of their size',
     cases: {
       'ResNet-18 ×1': { segmenter: RESNET_18, images: [1, 512, 1024] },
+      'ResNet-18 ×1, bf16': { segmenter: RESNET_18, images: [1, 512, 1024], precision: 'bf16' },
       'ResNet-18 ×4': { segmenter: RESNET_18, images: [4, 512, 1024] },
       'ResNet-101 ×1': { segmenter: RESNET_101, images: [1, 512, 1024] },
+      'ResNet-101 ×1, bf16': { segmenter: RESNET_101, images: [1, 512, 1024], precision: 'bf16' },
       'ResNet-101 ×4': { segmenter: RESNET_101, images: [4, 512, 1024] },
     },
     conditions: [{}],
@@ -211,9 +213,9 @@ export const BENCHMARKS = {
     pairs: 3,
     turnSeconds: 0,
     threads: [ALL_CORES],
-    quick: { cases: ['ResNet-18 ×1'] },
+    quick: { cases: ['ResNet-18 ×1', 'ResNet-18 ×1, bf16'] },
     notes: [
-      'All sides start from the same weights and bytes. ONNX Runtime runs what exportOnnx() wrote, upsampling included.',
+      'All sides start from the same weights and bytes. The precision is that of our side; twins compute in fp32. ONNX Runtime runs what exportOnnx() wrote, upsampling included.',
       'Error: the share of pixels whose class is not that of fp64. Weights are random, so margins between classes are small.',
       '`ONNX Runtime`: in Python. `onnxruntime-node`: the same engine, where it is installed.',
     ],

@@ -14,9 +14,8 @@ export async function create({ segmenter: shape, images: [count, height, width],
     images = inputs.images.data;
   }
 
-  async function warmUp() {
-    await run();
-  }
+  /** Nothing: memory is that of the first run. */
+  async function warmUp() {}
 
   async function prepare() {}
 

@@ -72,9 +72,8 @@ export async function create(pipeline) {
 
   return {
     load,
-    async warmUp() {
-      await run();
-    },
+    /** Nothing: memory is that of the first run. */
+    async warmUp() {},
     async prepare() {},
     run,
     async result() {

@@ -19,9 +19,8 @@ export async function create({ images: [count, height, width] }, threads) {
     session = await ort.InferenceSession.create(`${inputs.segmenter}.onnx`, options);
   }
 
-  async function warmUp() {
-    await run();
-  }
+  /** Nothing: memory is that of the first run. */
+  async function warmUp() {}
 
   async function prepare() {}
 

@@ -36,7 +36,7 @@ class Eager:
         self.segmenter.to(dtype=self.dtype, memory_format=self.memory_format)
 
     def warm_up(self):
-        self.run()
+        """Nothing: memory is that of the first run."""
 
     def prepare(self):
         pass

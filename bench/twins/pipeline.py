@@ -77,7 +77,7 @@ class Loaded(EagerStep):
             super().load(inputs)
 
     def warm_up(self):
-        self.run()
+        """Nothing: memory is that of the first run."""
 
     def batches(self):
         data = Files(self.folder, self.case["size"])

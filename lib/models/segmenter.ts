@@ -4,6 +4,7 @@ import { DataError, InvalidArgumentError } from '../errors.js';
 import type { ExportOptions } from '../export/segmenter.js';
 import type { WeightsDescription } from '../io/weights-metadata.js';
 import { call, callSync, handleOf } from '../native-object.js';
+import type { Precision } from '../steps.js';
 import { Tensor } from '../tensor.js';
 import {
   checkChoice,
@@ -61,6 +62,11 @@ export interface PredictOptions {
    * argmax_c p_c.
    */
   classThresholds?: readonly number[];
+  /**
+   * What convolutions compute in: the segmenter's own dtype, `tf32` (CUDA) or `bf16`, which have to be among what
+   * `buildInfo().precisions` says of its device. In bf16 a probability is off by about 1e-2. Default `fp32`.
+   */
+  precision?: Precision;
   /** Average the probabilities with those of the mirrored images. Default false. */
   flip?: boolean;
   /** The same images at other sizes, over which probabilities are averaged too. Default none. */
@@ -179,6 +185,7 @@ export class Segmenter extends Network {
       outputWidth: checkInteger('outputWidth', options.outputWidth ?? width, 1),
       outputHeight: checkInteger('outputHeight', options.outputHeight ?? height, 1),
       confidence: options.confidence ?? false,
+      precision: checkChoice('precision', options.precision ?? 'fp32', ['fp32', 'tf32', 'bf16']),
       order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
       classThresholds: checkNumbers('classThresholds', options.classThresholds ?? [], 0),
     };

@@ -2,6 +2,7 @@
 #include "binding/arguments.h"
 #include "binding/async.h"
 #include "binding/exports.h"
+#include "binding/training_options.h"
 #include "core/data/pixels.h"
 #include "core/inference/averaged_prediction.h"
 #include "core/models/image_generator.h"
@@ -34,7 +35,10 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
        images = images_argument(info[1], options), height = options.integer("outputHeight"),
        width = options.integer("outputWidth"), with_confidence = options.boolean("confidence"),
-       order = softmax_order_option(options), thresholds = options.numbers("classThresholds")] {
+       order = softmax_order_option(options), thresholds = options.numbers("classThresholds"),
+       precision = precision_option(options)] {
+        require_precision(precision, *segmenter);
+        const PrecisionScope scope(precision, segmenter->device());
         return on_the_cpu(
             predict(*segmenter, images.to(segmenter->device()), height, width, order, with_confidence, thresholds));
       },
@@ -57,7 +61,10 @@ Napi::Value predict_averaged_labels(const Napi::CallbackInfo& info) {
       info.Env(), cancellation_argument(info[3]),
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"), views = std::move(views),
        flip = options.boolean("flip"), height = options.integer("outputHeight"), width = options.integer("outputWidth"),
-       with_confidence = options.boolean("confidence"), order = softmax_order_option(options)]() mutable {
+       with_confidence = options.boolean("confidence"), order = softmax_order_option(options),
+       precision = precision_option(options)]() mutable {
+        require_precision(precision, *segmenter);
+        const PrecisionScope scope(precision, segmenter->device());
         for (at::Tensor& view : views) view = view.to(segmenter->device());
         return on_the_cpu(predict_averaged(*segmenter, views, flip, height, width, order, with_confidence));
       },

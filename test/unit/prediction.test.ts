@@ -1,5 +1,12 @@
 import assert from 'node:assert/strict';
-import { SegmentationStep, Segmenter, type SegmenterOptions, segmenterInput, Tensor } from 'bidiseg';
+import {
+  buildInfo,
+  SegmentationStep,
+  Segmenter,
+  type SegmenterOptions,
+  segmenterInput,
+  Tensor,
+} from 'bidiseg';
 import { randomBatch, SEGMENTATION } from '../helpers/batches.js';
 import { temporaryFolder } from '../helpers/folder.js';
 import { randomBytes } from '../helpers/random.js';
@@ -23,6 +30,10 @@ function error(result: ArrayLike<number>, truth: ArrayLike<number>): number {
     largest = Math.max(largest, Math.abs(truth[i]!));
   }
   return difference / largest;
+}
+
+function rootMeanSquare(result: Float32Array, truth: Float32Array): number {
+  return Math.sqrt(result.reduce((sum, value, i) => sum + (value - truth[i]!) ** 2, 0) / result.length);
 }
 
 describe('a segmenter in evaluation', () => {
@@ -142,6 +153,55 @@ describe('a segmenter in evaluation', () => {
       });
     }
     printAndCheck('probabilities of images in a batch against those of each alone', rows);
+  });
+
+  it('is as good in bfloat16 as its 8 bits of mantissa are', async function () {
+    if (!(await buildInfo()).precisions.cpu!.includes('bf16')) {
+      console.log('    skipped: this processor has no instructions for bfloat16');
+      this.skip();
+    }
+    const images = randomBytes(SIZE.height * SIZE.width * 3, 3);
+    const rows = [];
+    for (const [item, options] of Object.entries(NETWORKS)) {
+      using segmenter = await create(options);
+      const job = { count: 1, ...SIZE, confidence: true };
+      const truth = await segmenter.predict(images, job);
+      const half = await segmenter.predict(images, { ...job, precision: 'bf16' });
+      assert.notDeepEqual(half, truth);
+      rows.push({ item, error: rootMeanSquare(half.confidence!, truth.confidence!), bound: 5e-2 });
+      assert.deepEqual(await segmenter.predict(images, job), truth, 'and in fp32 as before');
+      await assert.rejects(segmenter.predict(images, { ...job, precision: 'tf32' }), {
+        name: 'InvalidArgumentError',
+        message: /that cpu has instructions for \(fp32, bf16\) but received tf32/,
+      });
+    }
+    printAndCheck('probabilities in bf16 against those in fp32, root mean square', rows);
+  });
+
+  it("is as good with Winograd's minimal filtering", async () => {
+    // Wide and large enough for it.
+    const options: SegmenterOptions = { backbone: 'resnet18', classCount: 5 };
+    using segmenter = await create(options);
+    using precise = await Segmenter.create({ ...options, dtype: 'float64' });
+    await precise.copyFrom(segmenter);
+    const rows = [];
+    for (const [count, height, width] of [
+      [1, 257, 513],
+      [2, 241, 399],
+    ] as const) {
+      const images = randomBytes(count * height * width * 3, 3);
+      const job = { count, height, width, confidence: true };
+      const [ours, truth] = [await segmenter.predict(images, job), await precise.predict(images, job)];
+      const item = `[${[count, height, width]}]`;
+      rows.push({ item, error: error(ours.confidence!, truth.confidence!), bound: 1e-3 });
+      const changed = ours.labels.filter((label, i) => label !== truth.labels[i]).length;
+      rows.push({
+        item: `${item}, share of other classes`,
+        error: changed / ours.labels.length,
+        bound: 1e-4,
+      });
+    }
+    printAndCheck('probabilities and classes against float64', rows);
   });
 
   it('predicts in float64 too', async () => {

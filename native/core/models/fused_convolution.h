@@ -28,7 +28,6 @@ class FusedConvolution {
   at::Tensor relu(const at::Tensor& x) { return forward(x, {}, true); }
 
   /// `sum` is given up: it may hold the result.
-  at::Tensor add(const at::Tensor& x, const at::Tensor& sum) { return forward(x, sum, false); }
   at::Tensor add_relu(const at::Tensor& x, const at::Tensor& sum) { return forward(x, sum, true); }
 
   int64_t out_channels() const { return convolution_->options.out_channels(); }
