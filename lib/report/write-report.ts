@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { writeFileAtomically } from '../data/image-files.js';
+import { BidisegError, DataError } from '../errors.js';
 import { readRun } from './run-data.js';
 
 /**
@@ -14,7 +15,19 @@ import { readRun } from './run-data.js';
 export async function writeReport(folder: string, file = path.join(folder, 'report.html')): Promise<string> {
   // What draws the charts takes a third of a second to load, and only here.
   const { renderPage } = await import('./page.js');
-  const page = await renderPage(await readRun(folder));
+  const page = await render(folder, async () => renderPage(await readRun(folder)));
   await writeFileAtomically(file, page.text);
   return file;
+}
+
+/** A run folder from elsewhere may say anything in its files of JSON. */
+async function render<Page>(folder: string, work: () => Promise<Page>): Promise<Page> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof BidisegError) throw error;
+    throw new DataError(`${folder}: holds no run that can be reported: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
 }

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import fc from 'fast-check';
-import { BidisegError } from '../../lib/errors.js';
+import { BidisegError, NativeError } from '../../lib/errors.js';
 import { ROOT } from '../helpers/folder.js';
 
 /** Something that reads bytes from outside, and the bytes that it is tried with. */
@@ -11,6 +11,8 @@ export interface FuzzTarget {
   /** What every single case must lead to; `attempt` throws where one leads to anything else. */
   outcome: string;
   cases: fc.Arbitrary<Buffer>;
+  /** Whether a case takes a tenth of a second and more; `npm test` then tries few. */
+  slow?: boolean;
   /** Resolves when the bytes were read and what they gave is right; rejects with an error of ours when they are refused. */
   attempt(bytes: Buffer): Promise<void>;
 }
@@ -49,7 +51,7 @@ export async function fuzz(
         await target.attempt(bytes);
         result.read++;
       } catch (error) {
-        if (!(error instanceof BidisegError)) throw error;
+        if (!(error instanceof BidisegError) || error instanceof NativeError) throw error;
         refuseBadMessage(error);
         result.refused++;
       }

@@ -17,6 +17,8 @@ import { writeSafetensors } from '../../lib/io/safetensors.js';
 import { openWeights, readWeights } from '../../lib/io/weights-file.js';
 import { encodeDescription } from '../../lib/io/weights-metadata.js';
 import { call } from '../../lib/native-object.js';
+import { writeReport } from '../../lib/report/write-report.js';
+import { writeFinishedRun } from '../helpers/finished-run.js';
 import { encodePng } from '../helpers/png.js';
 import { extents, legacyPth, pickle, SIX, tensor, zip } from '../helpers/pth-file.js';
 import { randomBytes } from '../helpers/random.js';
@@ -47,6 +49,7 @@ export async function fuzzTargets(folder: string, note: (line: string) => void):
     await listTarget(path.join(folder, 'list')),
     labelTarget(path.join(folder, 'labels.png')),
     await imageTarget(path.join(folder, 'image.png')),
+    await runTarget(path.join(folder, 'run')),
   ];
 }
 
@@ -537,6 +540,47 @@ async function imageTarget(file: string): Promise<FuzzTarget> {
         );
         assert.equal(data.length, 3 * width * height);
       }
+    },
+  };
+}
+
+// --- run folders ---
+
+/** The report reads nearly all of a run folder: here its event log and summary are what they should not be. */
+async function runTarget(folder: string): Promise<FuzzTarget> {
+  await writeFinishedRun({ folder, classes: ['a', 'b'], images: ['x'], steps: 10 });
+  const files = ['events.jsonl', 'summary.json'].map((name) => path.join(folder, name));
+  const originals = files.map((file) => readFileSync(file));
+  const words = [
+    'null',
+    '{}',
+    '[]',
+    '-1',
+    '1e9',
+    '"__proto__"',
+    '"../../x"',
+    '\n',
+    ',"losses":',
+    '"rows":',
+    '"confusion":',
+  ];
+  const either = fc
+    .nat(files.length - 1)
+    .chain((which) =>
+      mutationsOf([originals[which]!], words).map((bytes) => Buffer.concat([Buffer.of(which), bytes])),
+    );
+  return {
+    parser: 'run folders',
+    outcome: "reported, or refused with the folder's name",
+    cases: either,
+    slow: true,
+    /** The first byte tells which of the files the others are. */
+    async attempt(bytes) {
+      const which = (bytes[0] ?? 0) % files.length;
+      for (const [index, file] of files.entries()) {
+        writeFileSync(file, index === which ? bytes.subarray(1) : originals[index]!);
+      }
+      await naming(folder, () => writeReport(folder));
     },
   };
 }

@@ -22,13 +22,15 @@ int64_t checked_bytes(at::ScalarType dtype, const std::vector<int64_t>& shape) {
 int64_t checked_span(const std::vector<int64_t>& shape, const std::vector<int64_t>& stride) {
   if (shape.size() != stride.size()) return -1;
   int64_t span = 1;
+  bool empty = false;
   for (size_t i = 0; i < shape.size(); ++i) {
     int64_t step = 0;
     if (shape[i] < 0 || stride[i] < 0) return -1;
-    if (shape[i] == 0) return 0;
+    empty = empty || shape[i] == 0;
+    if (empty) continue;  // the rest still must not be negative
     if (__builtin_mul_overflow(shape[i] - 1, stride[i], &step) || __builtin_add_overflow(span, step, &span)) return -1;
   }
-  return span;
+  return empty ? 0 : span;
 }
 
 }  // namespace
