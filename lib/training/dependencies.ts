@@ -5,11 +5,15 @@ import { type Stage, stageInputs } from './plan.js';
 /** Keys that change no output of any stage. What the loop has to do with a stage is in the stage itself. */
 const FREE = ['output', 'logEvery', 'checkpoint', 'loop'];
 
-/** Keys about training the discriminator D_M and about the target, which M⁽⁰⁾ does not see. */
+/** Keys about the target and about drawing the domains together: M⁽⁰⁾ sees no target. */
 const TARGET_ONLY = [
   'discriminator',
   'sizes.target',
+  'segmentation.alignment',
   'segmentation.adversarialWeight',
+  'segmentation.momentWeight',
+  'segmentation.entropyWeight',
+  'segmentation.teacher',
   'segmentation.discriminatorLearningRate',
   'segmentation.discriminatorBetas',
   'segmentation.augmentation.target',
