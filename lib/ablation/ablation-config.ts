@@ -100,11 +100,11 @@ export async function loadAblation(
   const variants = await Promise.all(
     Object.entries(parsed.variants).map(async ([name, values]): Promise<AblationVariant> => {
       const layer = { name: `${file}: variants.${name}`, values: values ?? {} };
-      const configs = parsed.seeds.map(async (seed) => {
-        const config = await loadConfig(base, { layers: [layer], ...(options.set && { set: options.set }) });
+      const config = await loadConfig(base, { layers: [layer], ...(options.set && { set: options.set }) });
+      const configs = parsed.seeds.map((seed) => {
         return { ...config, seed, output: path.join(folder, 'runs', name, `seed-${seed}`) };
       });
-      return { name, configs: await Promise.all(configs) };
+      return { name, configs };
     }),
   );
   const rows = Object.entries(

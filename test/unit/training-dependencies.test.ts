@@ -48,6 +48,13 @@ const CHANGES: [set: string[], first: string | null][] = [
   ],
   [
     [
+      'segmentation={alignment: mean, momentWeight: 3, entropyWeight: 0.1}',
+      'segmentation.teacher={decay: 0.5, threshold: 0.1}',
+    ],
+    'round-1/segmenter-0',
+  ],
+  [
+    [
       'selfTraining={method: mpt, threshold: 0.2, portion: 0.1, weighting: soft, order: logits, inclusive: false}',
     ],
     'round-1/pseudo-labels-1',
