@@ -7,7 +7,7 @@ import sharp, { type Sharp } from 'sharp';
 import { DataError } from '../errors.js';
 import { readRegularFile } from '../io/regular-file.js';
 import { threadsPerImage } from '../threads.js';
-import { checkInteger, invalidArgument } from '../validate.js';
+import { checkInteger, invalidArgument, shortened } from '../validate.js';
 import { type ImageLimits, MAX_PIXELS } from './image-limits.js';
 import { colorText, type LabelMap, UNKNOWN_ID } from './label-maps.js';
 
@@ -400,7 +400,7 @@ async function explainFailure<T>(file: string, decoding: Promise<T>): Promise<T>
   } catch (error) {
     const reason = (error as Error).message.trim().replaceAll(/\s*\n\s*/g, '; ');
     throw new DataError(
-      `${file}: cannot be decoded (${reason}); expected a whole PNG, JPEG, WebP or TIFF image`,
+      `${file}: cannot be decoded (${shortened(reason)}); expected a whole PNG, JPEG, WebP or TIFF image`,
       { cause: error },
     );
   }
