@@ -313,7 +313,8 @@ export const segmentationSchema = section({
    * What M is moved against so that it sees both domains alike: a discriminator on class probabilities (BDL, after
    * AdaptSegNet), on their self-information −p log p / log C (ADVENT, Vu et al. 2019) or on features (Hoffman et al. 2016); the
    * distance of mean features (linear MMD, Tzeng et al. 2014) or of their covariances (Deep CORAL, Sun & Saenko 2016); or
-   * nothing. Features are what the classifier looks at.
+   * nothing: where no pseudo-labels, entropy or teacher look at target images either, M then never sees them. Features are
+   * what the classifier looks at.
    */
   alignment: choice(
     'output-discriminator',

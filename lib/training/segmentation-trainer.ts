@@ -64,7 +64,8 @@ export class SegmentationTrainer {
   /**
    * @param models.discriminator the alignment's; null or absent: no adversarial loss
    * @param data.source images with labels
-   * @param data.target null or absent: training on the source alone; labels, where it has them, are pseudo-labels
+   * @param data.target null or absent, or looked at by no loss: training on the source alone; labels, where it has them, are
+   *   pseudo-labels
    * @throws InvalidArgumentError when an option is out of range, the source has no labels, or its classes, which are to be
    *   sampled, are not counted
    */
@@ -77,8 +78,9 @@ export class SegmentationTrainer {
       throw new InvalidArgumentError('Expected labelled images for data.source but they have no labels');
     }
     this.#models = { segmenter: models.segmenter, discriminator: models.discriminator ?? null };
-    this.#data = { source: data.source, target: data.target ?? null };
     this.#training = parseOptions(segmentationSchema, options.training ?? {}, 'training');
+    const target = data.target ?? null;
+    this.#data = { source: data.source, target: target && looksAt(target, this.#training) ? target : null };
     this.#sampling = rareClassSampling(data.source, options.classCounts, this.#training);
     this.#options = {
       steps: checkInteger('steps', options.steps, 1),
@@ -177,4 +179,9 @@ function rareClassSampling(
   throw new InvalidArgumentError(
     `Expected classCounts of the ${source.length} source images for training.rareClassSampling but received ${found}`,
   );
+}
+
+/** Whether any loss does. Passing images through M would move its running statistics even so. */
+function looksAt(target: ImageDataset, { alignment, entropyWeight, teacher }: SegmentationOptions): boolean {
+  return target.hasLabels || alignment !== 'none' || entropyWeight > 0 || teacher !== null;
 }

@@ -142,6 +142,18 @@ describe('switches of the loop', () => {
     });
   }
 
+  it('alignment none: nothing of the target images gets into M', async () => {
+    const set = ['segmentation.alignment=none', 'loop={translation: none, selfTrainingRounds: 0}'];
+    const others = 'data.target.train.images=target/val/images';
+    const first = ['round-1/segmenter-0'];
+    await run('without', set);
+    await run('without, others', [...set, others]);
+    await sameResults('without', 'without, others', first);
+    await run('with entropies', [...set, 'segmentation.entropyWeight=0.1']);
+    await run('with entropies, others', [...set, others, 'segmentation.entropyWeight=0.1']);
+    await assert.rejects(sameResults('with entropies', 'with entropies, others', first), /weights of/);
+  });
+
   it('a teacher with ClassMix, entropies and soft class-balanced pseudo-labels resume bit for bit', async () => {
     const set = [
       'segmentation.alignment=feature-discriminator',
