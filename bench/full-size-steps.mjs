@@ -15,15 +15,23 @@ const SEGMENTATION = {
   headLearningRateFactor: 10,
   repeatedStep: false,
   precision: 'fp32',
+  memoryFormat: 'auto',
+  activationCheckpointing: false,
   adamBetas: [0.9, 0.99],
   discriminatorBetas: [0.9, 0.99],
 };
 
+const RESNET101 = { network: 'deeplab-v2', backbone: 'resnet101' };
+const CITYSCAPES = { width: 1024, height: 512 };
+const GTA5 = { width: 1280, height: 720 };
+
 const trials = {
-  'DeepLab-v2 ResNet-101, 512x1024': (bidiseg) =>
-    segmentationStep(bidiseg, { network: 'deeplab-v2', backbone: 'resnet101' }, { width: 1024, height: 512 }),
+  'DeepLab-v2 ResNet-101, 512x1024': (bidiseg) => segmentationStep(bidiseg, RESNET101, CITYSCAPES),
+  'DeepLab-v2 ResNet-101, 720x1280': (bidiseg) => segmentationStep(bidiseg, RESNET101, GTA5),
+  'DeepLab-v2 ResNet-101, 720x1280, activation checkpointing': (bidiseg) =>
+    segmentationStep(bidiseg, RESNET101, GTA5, { activationCheckpointing: true }),
   'FCN-8s VGG-16, 512x1024': (bidiseg) =>
-    segmentationStep(bidiseg, { network: 'fcn-8s', initialisation: 'kaiming' }, { width: 1024, height: 512 }),
+    segmentationStep(bidiseg, { network: 'fcn-8s', initialisation: 'kaiming' }, CITYSCAPES),
   '9-block generators, 256x256, perceptual terms from DeepLab-v2 ResNet-101': translationStep,
 };
 
@@ -39,11 +47,12 @@ async function segmentationStep(
   { Segmenter, OutputDiscriminator, SegmentationStep },
   network,
   { width, height },
+  changes = {},
 ) {
   const classCount = 19;
   const segmenter = await Segmenter.create({ ...network, classCount });
   const discriminator = await OutputDiscriminator.create({ classCount });
-  const step = await SegmentationStep.create(segmenter, discriminator, SEGMENTATION);
+  const step = await SegmentationStep.create(segmenter, discriminator, { ...SEGMENTATION, ...changes });
   const batch = {
     images: randomBytes(height * width * 3, 256),
     labels: randomBytes(height * width, classCount),
@@ -75,6 +84,8 @@ async function translationStep({ Segmenter, Translator, TranslationStep }) {
     perceptualReconstructionWeight: 10,
     poolSize: 50,
     precision: 'fp32',
+    microBatchSize: null,
+    activationCheckpointing: false,
     seed: 1,
     betas: [0.5, 0.999],
   });

@@ -30,6 +30,8 @@ const SEGMENTATION = {
   adamBetas: [0.9, 0.99],
   discriminatorBetas: [0.9, 0.99],
   precision: 'fp32',
+  memoryFormat: 'auto',
+  activationCheckpointing: false,
 };
 
 const TRANSLATION = {
@@ -44,6 +46,8 @@ const TRANSLATION = {
   seed: 1,
   betas: [0.5, 0.999],
   precision: 'fp32',
+  microBatchSize: null,
+  activationCheckpointing: false,
 };
 
 /** A small segmenter and its discriminator, for steps on the CPU. */
@@ -60,20 +64,40 @@ const RESNET_18 = { backbone: 'resnet18', classCount: 19 };
 /** What the two training steps have in common. */
 const STEPS = {
   conditions: [{}],
-  twins: { eager: { target: 1.05 }, 'eager, channels_last': {} },
+  twins: { eager: { target: 1.05 }, 'eager, channels_last': {}, 'eager, bf16 autocast': {} },
   errors: { losses: largestRelativeError },
   pairs: 5,
   turnSeconds: 0.5,
   threads: [ALL_CORES],
-  quick: { cases: ['cpu-small'], pairs: 3 },
+  quick: { cases: ['cpu-small', 'cpu-small, bf16'], pairs: 3 },
   notes: [
     'Both sides start from the same weights and bytes of images; bytes to floats and both updates are part of the step.',
     'Error: the largest of the losses of the first step. Peak: of the first step, with gradients and optimizer state.',
   ],
 };
 
+/** The cases with us in fp32, and again in bf16. */
+function inBothPrecisions(cases) {
+  return Object.fromEntries(
+    Object.entries(cases).flatMap(([name, size]) => [
+      [name, { ...size, against: ['eager', 'eager, channels_last'] }],
+      [
+        `${name}, bf16`,
+        {
+          ...size,
+          precision: 'bf16',
+          options: { ...size.options, precision: 'bf16' },
+          against: ['eager', 'eager, bf16 autocast'],
+          targets: { eager: 1.5 },
+        },
+      ],
+    ]),
+  );
+}
+
 /**
- * - cases: sizes by name.
+ * - cases: sizes by name; `against` names the twins of a case where that is not all of them, `targets` has targets of
+ *   its own.
  * - conditions: what the inputs of a case are like; each gets fresh inputs and is measured in turn.
  * - twins: by name. `target` is how many times as fast as this twin we want to be, `memoryTarget` the share of its peak
  *   memory that we want to need at most, `compiles` that its first call compiles, `pairs` a number of pairs of its own,
@@ -150,8 +174,8 @@ export const BENCHMARKS = {
   },
 
   'segmentation-step': {
-    about: 'one step of the segmenter and D_M: source with labels, target with pseudo-labels, fp32',
-    cases: {
+    about: 'one step of the segmenter and D_M: source with labels, target with pseudo-labels',
+    cases: inBothPrecisions({
       'ResNet-101': {
         segmenter: { backbone: 'resnet101', classCount: 19 },
         discriminator: { classCount: 19 },
@@ -168,13 +192,13 @@ export const BENCHMARKS = {
         target: [4, 120, 160],
         options: SMALL_OPTIONS,
       },
-    },
+    }),
     ...STEPS,
   },
 
   'translation-step': {
-    about: 'one step of both translators and both D_F, with identity and perceptual terms, fp32',
-    cases: {
+    about: 'one step of both translators and both D_F, with identity and perceptual terms',
+    cases: inBothPrecisions({
       '9 blocks': {
         translator: { blocks: 9, baseWidth: 64, discriminatorWidth: 64 },
         segmenter: { backbone: 'resnet101', classCount: 19 },
@@ -189,7 +213,7 @@ export const BENCHMARKS = {
         learningRate: 1e-3,
         options: TRANSLATION,
       },
-    },
+    }),
     ...STEPS,
   },
 

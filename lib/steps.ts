@@ -79,6 +79,10 @@ export interface SegmentationStepOptions {
   adamBetas: [number, number];
   discriminatorBetas: [number, number];
   precision: Precision;
+  /** Of M's activations; auto: channels-last in bf16, where it is faster. */
+  memoryFormat: 'auto' | 'contiguous' | 'channels-last';
+  /** Whether blocks of M are computed again in the backward pass rather than kept in memory. */
+  activationCheckpointing: boolean;
 }
 
 /** @throws InvalidArgumentError where two networks that are to work together compute in different dtypes. */
@@ -211,6 +215,10 @@ export interface TranslationStepOptions {
   /** Adam's, for generators and discriminators. */
   betas: [number, number];
   precision: Precision;
+  /** Images of each domain that the networks are given at once, with the gradients of the whole batch. null: all. */
+  microBatchSize: number | null;
+  /** Whether blocks of the generators are computed again in the backward pass rather than kept in memory. */
+  activationCheckpointing: boolean;
 }
 
 /** One iteration of the translators' training (Eq. 2) in one native call. */
@@ -238,7 +246,12 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
       await call(() => {
         const handle = segmenter === null ? null : handleOf('segmenter', segmenter, Segmenter);
         checkSameDtype({ translator: translator.toTarget, segmenter });
-        return native.createTranslationStep(networks, handle, options);
+        return native.createTranslationStep(networks, handle, {
+          ...options,
+          // As the addon takes it: 0 for none.
+          microBatchSize:
+            options.microBatchSize === null ? 0 : checkInteger('microBatchSize', options.microBatchSize, 1),
+        });
       }),
     );
   }

@@ -27,7 +27,7 @@ const conditionCell = (value) => (typeof value === 'number' ? `${value * 100} %`
 /** Such as `logits [1, 19, 91, 161], labels [1, 720, 1280]`. */
 export const describeCase = (size) =>
   Object.entries(size)
-    .filter(([name]) => name !== 'options')
+    .filter(([name]) => !['options', 'against', 'targets'].includes(name))
     .map(
       ([name, value]) =>
         `${name} ${JSON.stringify(value)
@@ -46,6 +46,7 @@ function summary(benchmark, trials) {
   const rows = trials.map((trial) => {
     const twin = benchmark.twins[trial.against];
     const size = benchmark.cases[trial.case];
+    const target = size.targets?.[trial.against] ?? twin.target;
     const start = [trial.case, String(trial.threads), trial.against];
     if (trial.failure) return [...start, 'none: see below', ...titles.slice(4).map(() => NONE)];
     const ratios = trial.measurements.map(({ ratio }) => ratio.median);
@@ -55,7 +56,7 @@ function summary(benchmark, trials) {
     return [
       ...start,
       ratios.length > 1 ? range.join(' … ') : range[0],
-      ...(targets ? [twin.target ? `≥ ${twin.target}×` : NONE] : []),
+      ...(targets ? [target ? `≥ ${target}×` : NONE] : []),
       megabytes(ours),
       megabytes(its),
       twin.memoryTarget ? `${share} (≤ ${100 * twin.memoryTarget} %)` : share,

@@ -20,6 +20,7 @@ export async function* runTrials(plan) {
     const prepared = await prepareCase(plan, size, index);
     for (const threads of plan.threads) {
       for (const [against, twin] of Object.entries(plan.benchmark.twins)) {
+        if (size.against && !size.against.includes(against)) continue;
         const outcome = { case: caseName, threads, against };
         try {
           Object.assign(outcome, await runTrial(plan, { size, threads, against, twin, prepared }));

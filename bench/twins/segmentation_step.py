@@ -53,6 +53,7 @@ def make_inputs(case, condition, random, prefix):
 class Eager:
     dtype = torch.float32
     memory_format = torch.contiguous_format
+    autocast = False
 
     def __init__(self, case):
         self.case = case
@@ -86,6 +87,10 @@ class Eager:
         return F.cross_entropy(upsampled, self.batch[f"{domain}_labels"].long(), ignore_index=IGNORE)
 
     def run(self):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            self.step()
+
+    def step(self):
         options = self.case["options"]
         self.optimizer.zero_grad()
         self.discriminator_optimizer.zero_grad()
@@ -120,8 +125,12 @@ class ChannelsLast(Eager):
     memory_format = torch.channels_last
 
 
+class Bf16Autocast(Eager):
+    autocast = True
+
+
 class Fp64(Eager):
     dtype = torch.float64
 
 
-TWINS = {"eager": Eager, "eager, channels_last": ChannelsLast, "fp64": Fp64}
+TWINS = {"eager": Eager, "eager, channels_last": ChannelsLast, "eager, bf16 autocast": Bf16Autocast, "fp64": Fp64}

@@ -38,6 +38,7 @@ def make_inputs(case, condition, random, prefix):
 class Eager:
     dtype = torch.float32
     memory_format = torch.contiguous_format
+    autocast = False
 
     def __init__(self, case):
         self.case = case
@@ -74,6 +75,10 @@ class Eager:
         return self.segmenter((x.flip(1) + 1) / 2 * 255 - mean)
 
     def run(self):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            self.step()
+
+    def step(self):
         o = self.case["options"]
         mode, form = o["ganMode"], o["perceptualForm"]
         to_target, to_source, target_critic, source_critic = (self.networks[name] for name in NETWORKS)
@@ -119,8 +124,12 @@ class ChannelsLast(Eager):
     memory_format = torch.channels_last
 
 
+class Bf16Autocast(Eager):
+    autocast = True
+
+
 class Fp64(Eager):
     dtype = torch.float64
 
 
-TWINS = {"eager": Eager, "eager, channels_last": ChannelsLast, "fp64": Fp64}
+TWINS = {"eager": Eager, "eager, channels_last": ChannelsLast, "eager, bf16 autocast": Bf16Autocast, "fp64": Fp64}

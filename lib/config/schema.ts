@@ -353,6 +353,10 @@ export const segmentationSchema = section({
   repeatedStep: boolean().default(false),
   /** What convolutions compute in: fp32; tf32 (CUDA); or bf16, weights and losses staying float32. */
   precision: precision(),
+  /** In which order M's activations lie in memory; auto: channels-last in bf16, where it is faster. */
+  memoryFormat: choice('auto', 'contiguous', 'channels-last').default('auto'),
+  /** Compute the blocks of M again in the backward pass rather than keep them: a third more time, much less memory. */
+  activationCheckpointing: boolean().default(false),
 });
 
 /** Training of the translators F and F⁻¹ and their discriminators (Eq. 2). */
@@ -392,6 +396,13 @@ export const translationSchema = section({
   poolSize: integer(0, 100_000).default(50),
   /** As `segmentation.precision`. */
   precision: precision(),
+  /**
+   * Images of each domain that the networks are given at once: a batch in parts needs less memory, and its gradients are
+   * those of the whole. null: the whole batch.
+   */
+  microBatchSize: integer(1, 1024).nullable().default(null),
+  /** As `segmentation.activationCheckpointing`, of the generators. */
+  activationCheckpointing: boolean().default(false),
 });
 
 /** How the pseudo-labels Ŷ_T are chosen. */

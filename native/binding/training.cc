@@ -52,6 +52,8 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
   step.entropy_weight = options.number("entropyWeight");
   step.pseudo_label_weight = options.number("pseudoLabelWeight");
   step.precision = precision_option(options);
+  step.memory_format = memory_format_option(options);
+  step.checkpointing = options.boolean("activationCheckpointing");
   const auto average = optional_network_argument<SegmentationNetwork>(info[3], "teacher");
   TeacherOptions teaching;
   if (average) teaching = teacher_options(info[2].As<Napi::Object>().Get("teacher"), step.cross_entropy.ignore_index);
@@ -121,6 +123,8 @@ Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
   step.seed = static_cast<uint64_t>(options.integer("seed"));
   step.adam = adam_options(options, "betas");
   step.precision = precision_option(options);
+  step.micro_batch_size = micro_batch_size_option(options);
+  step.checkpointing = options.boolean("activationCheckpointing");
   return run_async(
       info.Env(), nullptr,
       [networks, segmenter = optional_network_argument<SegmentationNetwork>(info[1], "segmenter"), step] {

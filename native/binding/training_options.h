@@ -28,6 +28,20 @@ inline Precision precision_option(const Options& options) {
       "precision", {{"fp32", Precision::kFloat32}, {"tf32", Precision::kTf32}, {"bf16", Precision::kBfloat16}});
 }
 
+/// None: 'auto'.
+inline std::optional<at::MemoryFormat> memory_format_option(const Options& options) {
+  using Format = std::optional<at::MemoryFormat>;
+  return options.choice<Format>("memoryFormat", {{"auto", Format()},
+                                                 {"contiguous", at::MemoryFormat::Contiguous},
+                                                 {"channels-last", at::MemoryFormat::ChannelsLast}});
+}
+
+inline int64_t micro_batch_size_option(const Options& options) {
+  const int64_t size = options.integer("microBatchSize");
+  if (size < 0) throw InvalidArgument("Expected an integer of at least 0 for microBatchSize");
+  return size;
+}
+
 inline AdamOptions adam_options(const Options& options, const char* betas_key) {
   const auto betas = options.numbers(betas_key);
   const auto fits = [](double beta) { return beta >= 0 && beta < 1; };  // 1 would divide by 0

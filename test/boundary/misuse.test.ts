@@ -139,6 +139,8 @@ describe('misuse', () => {
       ['ignoreIndex', 0.5],
       ['precision', 'fp8'],
       ['precision', 'tf32'],
+      ['memoryFormat', 'nhwc'],
+      ['activationCheckpointing', 'yes'],
     ] as const) {
       await rejects(
         () => SegmentationStep.create(segmenter, discriminator, { ...SEGMENTATION, [key]: value } as never),

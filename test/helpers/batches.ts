@@ -34,6 +34,8 @@ export const SEGMENTATION: SegmentationStepOptions = {
   adamBetas: [0.9, 0.99],
   discriminatorBetas: [0.9, 0.99],
   precision: 'fp32',
+  memoryFormat: 'auto',
+  activationCheckpointing: false,
 };
 
 /** The options of pix2pix. */
@@ -58,4 +60,6 @@ export const TRANSLATION: TranslationStepOptions = {
   seed: 1,
   betas: [0.5, 0.999],
   precision: 'fp32',
+  microBatchSize: null,
+  activationCheckpointing: false,
 };

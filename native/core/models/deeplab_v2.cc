@@ -143,7 +143,13 @@ SegmentationOutput DeepLabV2::forward_with_features(const at::Tensor& input) {
   at::Tensor x = stem_->relu(input);
   x = at::max_pool2d(x, {3, 3}, {2, 2}, {1, 1}, {1, 1}, /*ceil_mode=*/true);
   x = cancellation_point(x);
-  for (auto& layer : layers_) x = layer->forward(x);
+  for (const auto& layer : layers_) {
+    for (const auto& module : layer->children()) {
+      const Segment block = [module](const at::Tensor& x) { return module->as<ResidualBlock>()->forward(x); };
+      // With constant weights a block may write over its input.
+      x = is_training() ? checkpointed(x, block) : block(x);
+    }
+  }
   at::Tensor logits;
   for (size_t i = 0; i < branches_; ++i) {
     const at::Tensor branch = head_[i](x).to(input.scalar_type());

@@ -90,7 +90,11 @@ SegmentationOutput Fcn8s::forward_with_features(const at::Tensor& input) {
   at::Tensor x = input;
   std::vector<at::Tensor> pools;
   for (auto& stage : stages_) {
-    for (auto& conv : stage) x = cancellation_point(conv.relu(x));
+    x = checkpointed(x, [&stage](const at::Tensor& input) {
+      at::Tensor x = input;
+      for (auto& conv : stage) x = cancellation_point(conv.relu(x));
+      return x;
+    });
     x = at::max_pool2d(x, {2, 2}, {2, 2}, {0, 0}, {1, 1}, /*ceil_mode=*/true);
     pools.push_back(x);
   }

@@ -4,6 +4,8 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
+#include "core/models/checkpoint.h"
+
 namespace bidiseg {
 namespace {
 
@@ -82,7 +84,8 @@ bool FusedConvolution::is_constant() const {
   if (norm_ && norm_->is_training()) return false;
   // What the tracer records has to be made of the weights themselves.
   if (torch::jit::tracer::isTracing()) return false;
-  return !at::GradMode::is_enabled() || !convolution_->weight.requires_grad();
+  const bool with_gradients = at::GradMode::is_enabled() || segment_run() == SegmentRun::kFirst;
+  return !with_gradients || !convolution_->weight.requires_grad();
 }
 
 bool FusedConvolution::is_wide_3x3() const {
@@ -131,7 +134,7 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
   if (!is_constant()) {
     for (auto* kept : {&folded_, &packed_, &winograd_}) kept->reset();
     y = convolution_->forward(x);
-    if (norm_) y = norm_->forward(y);
+    if (norm_) y = normalise(y);
   } else if (!(at::GradMode::is_enabled() && x.requires_grad())) {
     const at::DeviceType device = x.device().type();
     const at::ScalarType dtype =
@@ -148,6 +151,13 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
   }
   if (sum.defined()) y.add_(sum);
   return relu ? y.relu_() : y;
+}
+
+at::Tensor FusedConvolution::normalise(const at::Tensor& y) {
+  if (segment_run() != SegmentRun::kAgain || !norm_->is_training()) return norm_->forward(y);
+  // The statistics of this batch, without a second update of the running ones.
+  return at::batch_norm(y, norm_->weight, norm_->bias, {}, {}, /*training=*/true, /*momentum=*/0.0, norm_->options.eps(),
+                        /*cudnn_enabled=*/true);
 }
 
 at::Tensor FusedConvolution::forward_packed(const at::Tensor& x, const at::Tensor& sum, bool relu) {

@@ -3,6 +3,7 @@
 
 #include <torch/nn/module.h>
 
+#include "core/models/checkpoint.h"
 #include "core/named_tensors.h"
 #include "core/torch.h"
 
@@ -39,6 +40,11 @@ class Network : public torch::nn::Module {
   void set_frozen(bool frozen);
   bool is_frozen() const { return !frozen_.empty(); }
 
+  /// Whether forward passes keep only the input of each block for the backward pass, which computes them again: see
+  /// checkpoint().
+  void set_checkpointing(bool checkpointing) { checkpointing_ = checkpointing; }
+  bool is_checkpointing() const { return checkpointing_; }
+
   /// What forward() draws from in training mode; undefined for a network that draws nothing.
   virtual at::Generator generator() const { return {}; }
 
@@ -55,8 +61,15 @@ class Network : public torch::nn::Module {
   /// Bytes of all parameters and buffers.
   int64_t bytes() const;
 
+ protected:
+  /// segment(x), checkpointed where the network is.
+  at::Tensor checkpointed(const at::Tensor& x, const Segment& segment) const {
+    return checkpointing_ ? checkpoint(x, segment) : segment(x);
+  }
+
  private:
   std::vector<at::Tensor> frozen_;
+  bool checkpointing_ = false;
 };
 
 /// What a segmentation network makes of images in one pass.
@@ -105,6 +118,22 @@ class FrozenScope {
  private:
   Network& network_;
   bool was_frozen_;
+};
+
+/// Checkpointing for a scope.
+class CheckpointingScope {
+ public:
+  CheckpointingScope(Network& network, bool checkpointing)
+      : network_(network), was_checkpointing_(network.is_checkpointing()) {
+    network_.set_checkpointing(checkpointing);
+  }
+  ~CheckpointingScope() { network_.set_checkpointing(was_checkpointing_); }
+  CheckpointingScope(const CheckpointingScope&) = delete;
+  CheckpointingScope& operator=(const CheckpointingScope&) = delete;
+
+ private:
+  Network& network_;
+  bool was_checkpointing_;
 };
 
 /// Training or evaluation mode for a scope; then the mode that the network's owner chose.

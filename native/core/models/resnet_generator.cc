@@ -61,8 +61,10 @@ at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
   x = at::relu(instance_norm(down1_(x)));
   x = cancellation_point(at::relu(instance_norm(down2_(x))));
   for (auto& block : blocks_) {
-    at::Tensor y = at::relu(instance_norm(block.first(pad(x, 1))));
-    x = cancellation_point(x + instance_norm(block.second(pad(y, 1))));
+    x = checkpointed(x, [&block](const at::Tensor& x) {
+      const at::Tensor y = at::relu(instance_norm(block.first(pad(x, 1))));
+      return cancellation_point(x + instance_norm(block.second(pad(y, 1))));
+    });
   }
   x = at::relu(instance_norm(up1_(x)));
   x = cancellation_point(at::relu(instance_norm(up2_(x))));

@@ -6,6 +6,11 @@
 namespace bidiseg {
 
 void StepChecks::loss(const char* name, const at::Tensor& loss, double& value) {
+  for (auto& known : losses_) {
+    if (known.value != &value) continue;
+    known.tensor = known.tensor + loss.detach();
+    return;
+  }
   losses_.push_back({name, loss.detach(), &value});
 }
 

@@ -9,7 +9,7 @@ namespace bidiseg {
 /// time that a step waits for its device.
 class StepChecks {
  public:
-  /// A scalar loss; read() writes it to `value`.
+  /// A scalar loss, or a batch's part of one: read() writes to `value` the sum of what was given for it.
   void loss(const char* name, const at::Tensor& loss, double& value);
 
   /// What masked_cross_entropy() left in `stray_label`, which may be undefined.

@@ -21,6 +21,12 @@ std::vector<Precision> precisions_of(at::Device device);
 /// Throws InvalidArgument where the network's device lacks `precision`, or where the network is not of float32.
 void require_precision(Precision precision, const Network& network);
 
+/// The memory format that a segmenter's training is faster in. Measured on the CPU, where bfloat16 gains 3 to 10 % from
+/// channels_last and float32 loses 4 to 30 %; on CUDA, unmeasured, what tensor cores want.
+inline at::MemoryFormat fastest_format(Precision precision) {
+  return precision == Precision::kBfloat16 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+}
+
 /// Autocasting for the lifetime of the scope, forward and backward. Parameters, their gradients, running statistics and
 /// losses stay float32; a parameter is cast once, so none may change before the scope ends. Autocasting belongs to this
 /// thread, whether TensorFloat-32 is allowed to the process.

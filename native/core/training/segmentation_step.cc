@@ -112,11 +112,13 @@ SegmentationLosses SegmentationStep::compute_gradients(const SegmentationBatch& 
                                                        const SegmentationBatch& target) {
   const at::Device device = segmenter_->device();
   const at::ScalarType dtype = segmenter_->dtype();
+  const at::MemoryFormat format = options_.memory_format.value_or(fastest_format(options_.precision));
   const PrecisionScope precision(options_.precision, device);
+  const CheckpointingScope checkpointing(*segmenter_, options_.checkpointing);
   SegmentationLosses losses;
   StepChecks checks;
   const auto output_of = [&](const at::Tensor& images) {
-    return segmenter_->forward_with_features(segmenter_input(images.to(device), dtype));
+    return segmenter_->forward_with_features(segmenter_input(images.to(device), dtype).contiguous(format));
   };
   const auto cross_entropy = [&](const char* name, const at::Tensor& logits, const at::Tensor& labels,
                                  const CrossEntropyOptions& cross_entropy_options, double& value) {

@@ -18,6 +18,10 @@ struct SegmentationStepOptions {
   double entropy_weight = 0.0;       ///< of entropy_loss() on the target
   double pseudo_label_weight = 1.0;
   Precision precision = Precision::kFloat32;
+  /// Of M's activations; none: the faster one, see fastest_format().
+  std::optional<at::MemoryFormat> memory_format;
+  /// Whether M's blocks are computed again in the backward pass rather than kept.
+  bool checkpointing = false;
 };
 
 /// Bytes of images [N, H, W, 3] and, where there are any, of labels [N, H, W] and of how much each labelled pixel counts,

@@ -29,15 +29,18 @@ std::pair<at::Tensor, at::Tensor> forward_both(Network& network, const at::Tenso
 // Terms of the generators' loss. Those that look at the outputs of one network go backward together.
 class GeneratorTerms {
  public:
-  explicit GeneratorTerms(StepChecks& checks) : checks_(checks) {}
+  /// `share` is that of the images in their batch.
+  GeneratorTerms(double share, StepChecks& checks) : share_(share), checks_(checks) {}
 
-  void add(const char* name, double weight, const at::Tensor& term, double& value) {
+  void add(const char* name, double weight, const at::Tensor& mean, double& value) {
+    const at::Tensor term = share_ * mean;
     checks_.loss(name, term, value);
     sum_ = sum_.defined() ? sum_ + weight * term : weight * term;
   }
   void backward() { std::exchange(sum_, {}).backward(); }
 
  private:
+  double share_;
   StepChecks& checks_;
   at::Tensor sum_;
 };
@@ -81,10 +84,11 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
   {
     const PrecisionScope precision(options_.precision, device);
     StepChecks checks;
-    const Fakes fakes = compute_generator_gradients(source, target, losses, checks);
-    compute_discriminator_gradients(
-        source, target, {fake_source_pool.exchange(fakes.source), fake_target_pool.exchange(fakes.target)}, losses,
-        checks);
+    for (const Part& part : parts_of(source, target)) {
+      const Fakes fakes = compute_generator_gradients(part, losses, checks);
+      compute_discriminator_gradients(
+          part, {fake_source_pool.exchange(fakes.source), fake_target_pool.exchange(fakes.target)}, losses, checks);
+    }
     checks.gradients("generators", &generator_optimizer_);
     checks.gradients("discriminators", &discriminator_optimizer_);
     checks.read();
@@ -110,12 +114,31 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
   return losses;
 }
 
-TranslationStep::Fakes TranslationStep::compute_generator_gradients(const at::Tensor& source, const at::Tensor& target,
-                                                                    TranslationLosses& losses, StepChecks& checks) {
+std::vector<TranslationStep::Part> TranslationStep::parts_of(const at::Tensor& source, const at::Tensor& target) const {
+  const int64_t count = source.size(0);
+  if (options_.micro_batch_size == 0) return {{source, target, 1.0}};
+  if (target.size(0) != count) {
+    throw InvalidArgument("Expected as many target images as source images, " + std::to_string(count) +
+                          ", for parts of a batch but received " + std::to_string(target.size(0)));
+  }
+  std::vector<Part> parts;
+  for (int64_t first = 0; first < count; first += options_.micro_batch_size) {
+    const int64_t length = std::min(options_.micro_batch_size, count - first);
+    parts.push_back({source.narrow(0, first, length), target.narrow(0, first, length),
+                     static_cast<double>(length) / static_cast<double>(count)});
+  }
+  return parts;
+}
+
+TranslationStep::Fakes TranslationStep::compute_generator_gradients(const Part& part, TranslationLosses& losses,
+                                                                    StepChecks& checks) {
+  const auto& [source, target, share] = part;
   auto& to_target = *networks_.to_target;
   auto& to_source = *networks_.to_source;
   const auto& o = options_;
-  GeneratorTerms terms(checks);
+  const CheckpointingScope checkpointing_to_target(to_target, o.checkpointing);
+  const CheckpointingScope checkpointing_to_source(to_source, o.checkpointing);
+  GeneratorTerms terms(share, checks);
   std::vector<Generated> made;
   made.reserve(6);
   const auto keep = [&made](const at::Tensor& image) -> const Generated& { return made.emplace_back(image); };
@@ -153,8 +176,11 @@ TranslationStep::Fakes TranslationStep::compute_generator_gradients(const at::Te
   if (segmenter_ && (o.perceptual_weight != 0 || o.perceptual_reconstruction_weight != 0)) {
     const ModeScope evaluation(*segmenter_, /*training=*/false);
     FrozenScope frozen_segmenter(*segmenter_);
+    const auto input = [&](const at::Tensor& rgb) {
+      return segmenter_input_from_translator(rgb).contiguous(fastest_format(o.precision));
+    };
     const auto logits = [&](const at::Tensor& first, const at::Tensor& second) {
-      return forward_both(*segmenter_, segmenter_input_from_translator(first), segmenter_input_from_translator(second));
+      return forward_both(*segmenter_, input(first), input(second));
     };
     std::pair<at::Tensor, at::Tensor> truth;
     {
@@ -218,19 +244,18 @@ void TranslationStep::load_state(NamedTensors state) {
 
 // The fakes were made before the generators moved, and D_F's gradients do not depend on the generators' weights, so
 // computing them first and moving everything at the end changes nothing but makes the step all or nothing.
-void TranslationStep::compute_discriminator_gradients(const at::Tensor& source, const at::Tensor& target,
-                                                      const Fakes& fakes, TranslationLosses& losses,
+void TranslationStep::compute_discriminator_gradients(const Part& part, const Fakes& fakes, TranslationLosses& losses,
                                                       StepChecks& checks) {
   const auto judge = [&](PatchDiscriminator& critic, const at::Tensor& real, const at::Tensor& fake, const char* name,
                          double& value) {
     const auto [of_real, of_fake] = forward_both(critic, real, fake);
-    const at::Tensor loss =
-        0.5 * (gan_loss(of_real, true, options_.gan_mode) + gan_loss(of_fake, false, options_.gan_mode));
+    const at::Tensor loss = part.share * 0.5 * (gan_loss(of_real, true, options_.gan_mode) +
+                                                gan_loss(of_fake, false, options_.gan_mode));
     checks.loss(name, loss, value);
     loss.backward();
   };
-  judge(*networks_.target_critic, target, fakes.target, "discriminator (target)", losses.discriminator_target);
-  judge(*networks_.source_critic, source, fakes.source, "discriminator (source)", losses.discriminator_source);
+  judge(*networks_.target_critic, part.target, fakes.target, "discriminator (target)", losses.discriminator_target);
+  judge(*networks_.source_critic, part.source, fakes.source, "discriminator (source)", losses.discriminator_source);
 }
 
 }  // namespace bidiseg

@@ -31,6 +31,11 @@ struct TranslationStepOptions {
   uint64_t seed = 1;
   AdamOptions adam = {.beta1 = 0.5, .beta2 = 0.999};
   Precision precision = Precision::kFloat32;
+  /// Images of a domain that go through the networks together, 0: all of a batch. The gradients are those of the whole
+  /// batch, as no network of this step lets its images know of each other.
+  int64_t micro_batch_size = 0;
+  /// Whether the generators' blocks are computed again in the backward pass rather than kept.
+  bool checkpointing = false;
 };
 
 /// Terms before their weights; those whose weight is 0 are not computed and read 0. "source" and "target" say which
@@ -77,11 +82,17 @@ class TranslationStep {
     at::Tensor source, target;  ///< detached
   };
 
+  /// What the networks are given of a batch at once.
+  struct Part {
+    at::Tensor source, target;
+    double share;  ///< of a mean over the batch
+  };
+  std::vector<Part> parts_of(const at::Tensor& source, const at::Tensor& target) const;
+
   /// The generators' gradients, and what they made of the images.
-  Fakes compute_generator_gradients(const at::Tensor& source, const at::Tensor& target, TranslationLosses& losses,
-                                    StepChecks& checks);
-  void compute_discriminator_gradients(const at::Tensor& source, const at::Tensor& target, const Fakes& fakes,
-                                       TranslationLosses& losses, StepChecks& checks);
+  Fakes compute_generator_gradients(const Part& part, TranslationLosses& losses, StepChecks& checks);
+  void compute_discriminator_gradients(const Part& part, const Fakes& fakes, TranslationLosses& losses,
+                                       StepChecks& checks);
 
   TranslationNetworks networks_;
   std::shared_ptr<SegmentationNetwork> segmenter_;

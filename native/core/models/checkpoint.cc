@@ -1,0 +1,100 @@
+#include "core/models/checkpoint.h"
+
+#include <ATen/autocast_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "core/cancellation.h"
+
+namespace bidiseg {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+thread_local SegmentRun current_run = SegmentRun::kNone;
+
+// What belongs to the thread that a segment runs on. On CUDA the backward pass has a thread of its own.
+class ThreadState {
+ public:
+  static ThreadState current(at::DeviceType device) {
+    return {device, at::autocast::is_autocast_enabled(device), at::autocast::get_autocast_dtype(device),
+            at::autocast::is_autocast_cache_enabled()};
+  }
+  // Casts are not shared with what runs outside: those of a pass without a graph would have none.
+  ThreadState without_cache() const { return {device_, autocast_, dtype_, false}; }
+  void apply() const {
+    at::autocast::set_autocast_enabled(device_, autocast_);
+    at::autocast::set_autocast_dtype(device_, dtype_);
+    at::autocast::set_autocast_cache_enabled(cache_);
+  }
+
+ private:
+  ThreadState(at::DeviceType device, bool autocast, at::ScalarType dtype, bool cache)
+      : device_(device), autocast_(autocast), dtype_(dtype), cache_(cache) {}
+
+  at::DeviceType device_;
+  bool autocast_;
+  at::ScalarType dtype_;
+  bool cache_;
+};
+
+class ThreadStateScope {
+ public:
+  ThreadStateScope(const ThreadState& state, at::DeviceType device, SegmentRun run)
+      : before_(ThreadState::current(device)), run_before_(std::exchange(current_run, run)) {
+    state.apply();
+  }
+  ~ThreadStateScope() {
+    before_.apply();
+    current_run = run_before_;
+  }
+  ThreadStateScope(const ThreadStateScope&) = delete;
+  ThreadStateScope& operator=(const ThreadStateScope&) = delete;
+
+ private:
+  ThreadState before_;
+  SegmentRun run_before_;
+};
+
+struct Kept : torch::CustomClassHolder {
+  Kept(Segment segment, ThreadState state) : segment(std::move(segment)), state(state) {}
+  Segment segment;
+  ThreadState state;
+};
+
+struct Checkpoint : torch::autograd::Function<Checkpoint> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const Segment& segment) {
+    const at::DeviceType device = x.device().type();
+    const ThreadState state = ThreadState::current(device).without_cache();
+    context->save_for_backward({x});
+    context->saved_data["kept"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(segment, state));
+    const ThreadStateScope scope(state, device, SegmentRun::kFirst);
+    return segment(x);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& upstream) {
+    const auto kept = c10::static_intrusive_pointer_cast<Kept>(context->saved_data["kept"].toCapsule());
+    const at::Tensor x = context->get_saved_variables()[0].detach().requires_grad_();
+    at::AutoGradMode with_graph(true);
+    const at::Tensor y = [&] {
+      const ThreadStateScope scope(kept->state, x.device().type(), SegmentRun::kAgain);
+      return kept->segment(x);
+    }();
+    torch::autograd::backward({y}, {upstream[0]});
+    return {x.grad(), {}};
+  }
+};
+
+}  // namespace
+
+at::Tensor checkpoint(const at::Tensor& x, const Segment& segment) {
+  if (!at::GradMode::is_enabled()) return segment(x);
+  // Autograd passes over an operation without an input that needs a gradient, though its parameters may.
+  const at::Tensor input = x.requires_grad() ? x : x.detach().requires_grad_();
+  return cancellation_point(Checkpoint::apply(input, segment));
+}
+
+SegmentRun segment_run() { return current_run; }
+
+}  // namespace bidiseg

@@ -1,0 +1,165 @@
+import assert from 'node:assert/strict';
+import {
+  type NetworkDtype,
+  OutputDiscriminator,
+  SegmentationStep,
+  type SegmentationStepOptions,
+  Segmenter,
+  type StepBatch,
+  type TensorMap,
+  TranslationStep,
+  type TranslationStepOptions,
+  Translator,
+} from 'bidiseg';
+import { type BatchShape, randomBatch, SEGMENTATION, TRANSLATION } from '../helpers/batches.js';
+import { type Measurement, printAndCheck } from '../helpers/table.js';
+import { relativeDifference, type Snapshot } from '../helpers/tensor-file.js';
+
+const CLASS_COUNT = 5;
+const SHAPE = { count: 2, height: 41, width: 57 };
+const RESNET18 = { backbone: 'resnet18', width: 1 / 8 } as const;
+const RESNET50 = { backbone: 'resnet50', width: 1 / 8 } as const;
+const FCN = { network: 'fcn-8s', width: 1 / 16 } as const;
+type SmallNetwork = typeof RESNET18 | typeof RESNET50 | typeof FCN;
+
+/** What steps computed: the losses of the last, and the state behind it. */
+interface Outcome {
+  losses: Snapshot;
+  state: Snapshot;
+}
+
+async function outcome(losses: object, state: TensorMap): Promise<Outcome> {
+  const copies: Snapshot = new Map();
+  for (const [name, tensor] of state) {
+    copies.set(name, (await tensor.data()) as Float64Array);
+    tensor.dispose();
+  }
+  return { losses: new Map([['losses', Float64Array.from(Object.values(losses))]]), state: copies };
+}
+
+async function segmentation(
+  network: SmallNetwork,
+  dtype: NetworkDtype,
+  options: Partial<SegmentationStepOptions>,
+  batches: { source: StepBatch; target: StepBatch }[],
+): Promise<Outcome> {
+  using segmenter = await Segmenter.create({
+    ...network,
+    classCount: CLASS_COUNT,
+    initialisation: 'kaiming',
+    dtype,
+  });
+  using discriminator = await OutputDiscriminator.create({ classCount: CLASS_COUNT, baseWidth: 8, dtype });
+  using step = await SegmentationStep.create(segmenter, discriminator, { ...SEGMENTATION, ...options });
+  let losses = {};
+  for (const batch of batches) {
+    losses = await step.run({ ...batch, learningRate: 1e-3, discriminatorLearningRate: 1e-3 });
+  }
+  return outcome(losses, await step.state());
+}
+
+async function translation(
+  dtype: NetworkDtype,
+  options: Partial<TranslationStepOptions>,
+  shape: BatchShape,
+): Promise<Outcome> {
+  using segmenter = await Segmenter.create({
+    ...RESNET18,
+    classCount: CLASS_COUNT,
+    initialisation: 'kaiming',
+    dtype,
+  });
+  const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8, dtype });
+  using step = await TranslationStep.create(translator, segmenter, {
+    ...TRANSLATION,
+    poolSize: 3,
+    ...options,
+  });
+  let losses = {};
+  for (const seed of [1, 11, 21]) {
+    const batch = { source: randomBatch(shape, seed), target: randomBatch(shape, seed + 5) };
+    losses = await step.run({ ...batch, learningRate: 2e-4 });
+  }
+  const result = await outcome(losses, await step.state());
+  translator.dispose();
+  return result;
+}
+
+const BATCHES = [1, 11].map((seed) => ({
+  source: randomBatch(SHAPE, seed, CLASS_COUNT),
+  target: randomBatch({ ...SHAPE, height: 49 }, seed + 5, CLASS_COUNT),
+}));
+const RGB = { count: 2, height: 36, width: 44 };
+
+function difference(found: Outcome, expected: Outcome): Record<keyof Outcome, number> {
+  assert.deepEqual([...found.state.keys()], [...expected.state.keys()]);
+  return {
+    losses: relativeDifference(found.losses, expected.losses),
+    state: relativeDifference(found.state, expected.state),
+  };
+}
+
+describe('activation checkpointing', () => {
+  for (const [item, network] of Object.entries({ RESNET18, RESNET50, FCN })) {
+    it(`changes no bit of what a segmentation step does: ${item}`, async () => {
+      const plain = await segmentation(network, 'float32', {}, BATCHES);
+      const checkpointed = await segmentation(network, 'float32', { activationCheckpointing: true }, BATCHES);
+      assert.deepEqual(checkpointed, plain);
+    });
+  }
+
+  it('changes no bit of what a translation step does', async () => {
+    const plain = await translation('float32', {}, RGB);
+    assert.deepEqual(await translation('float32', { activationCheckpointing: true }, RGB), plain);
+  });
+});
+
+describe('a batch in parts', () => {
+  it('moves the translators and the image pools as the whole batch does', async () => {
+    const shape = { ...RGB, count: 3 };
+    const whole = await translation('float64', {}, shape);
+    const rows: Measurement[] = [];
+    for (const microBatchSize of [1, 2, 3]) {
+      const { losses, state } = difference(await translation('float64', { microBatchSize }, shape), whole);
+      rows.push({ item: `losses, parts of ${microBatchSize}`, error: losses, bound: 1e-12 });
+      rows.push({ item: `state, parts of ${microBatchSize}`, error: state, bound: 1e-10 });
+    }
+    printAndCheck('three images in parts against all at once, three steps, float64: relative errors', rows);
+  });
+});
+
+describe('the memory format of activations', () => {
+  it('changes nothing but rounding', async () => {
+    const contiguous = await segmentation(RESNET50, 'float64', { memoryFormat: 'contiguous' }, BATCHES);
+    const last = await segmentation(RESNET50, 'float64', { memoryFormat: 'channels-last' }, BATCHES);
+    const { losses, state } = difference(last, contiguous);
+    printAndCheck('channels-last against contiguous, two steps, float64: relative errors', [
+      { item: 'losses', error: losses, bound: 1e-12 },
+      { item: 'state', error: state, bound: 1e-12 },
+    ]);
+  });
+});
+
+describe('the segmenter of the perceptual terms', () => {
+  it('is folded anew when it has changed', async () => {
+    using segmenter = await Segmenter.create({
+      ...RESNET18,
+      classCount: CLASS_COUNT,
+      initialisation: 'kaiming',
+    });
+    const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8 });
+    const batch = { source: randomBatch(RGB, 1), target: randomBatch(RGB, 6), learningRate: 0 };
+    const create = () => TranslationStep.create(translator, segmenter, TRANSLATION);
+    using step = await create();
+    const { perceptualSource: before } = await step.run(batch);
+    assert.equal((await step.run(batch)).perceptualSource, before, 'a step at rate 0 moved something');
+
+    using training = await SegmentationStep.create(segmenter, null, SEGMENTATION);
+    await training.run({ source: BATCHES[0]!.source, learningRate: 1e-2 });
+    const { perceptualSource: after } = await step.run(batch);
+    assert.notEqual(after, before);
+    using fresh = await create();
+    assert.equal((await fresh.run(batch)).perceptualSource, after);
+    translator.dispose();
+  });
+});
