@@ -20,9 +20,10 @@ trap 'rm -rf "$folder"' EXIT
   -o "$folder/fuzz_tensor_file" -L"$torch/lib" -ltorch -ltorch_cpu -lc10 "-Wl,-rpath,$torch/lib"
 
 mkdir "$folder/corpus"
+seeds=$PWD/test/fuzz/corpus/native # what went wrong once
 cd "$start"
 # Inputs have hundreds of bytes: a piece of memory above 64 MB is a mistake. LibTorch leaks its registries at exit on purpose.
 ASAN_OPTIONS=detect_leaks=0 "$folder/fuzz_tensor_file" -max_total_time="${1:-600}" -max_len=1024 -timeout=10 \
-  -rss_limit_mb=2048 -malloc_limit_mb=64 -print_final_stats=1 -artifact_prefix=fuzz- "$folder/corpus" 2>&1 |
+  -rss_limit_mb=2048 -malloc_limit_mb=64 -print_final_stats=1 -artifact_prefix=fuzz- "$folder/corpus" "$seeds" 2>&1 |
   grep -vE '^#[0-9]+[[:space:]]+(NEW|REDUCE|RELOAD)|NEW_FUNC'
 echo "fuzz-native: nothing found"

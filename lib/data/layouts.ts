@@ -1,7 +1,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
-import sharp from 'sharp';
 import { DataError } from '../errors.js';
+import { readRegularFile } from '../io/regular-file.js';
 import { filesByName, labelsByName } from './file-names.js';
 import { IMAGE_EXTENSIONS } from './image-files.js';
 import type { LabelMapName } from './label-maps.js';
@@ -87,14 +87,16 @@ async function folderPairs(root: string, folder = root, depth = DEPTH): Promise<
   return parts.flat();
 }
 
+/** The colour type of palette PNGs. */
+const PALETTE = 3;
+const MAX_LABEL_BYTES = 2 ** 26;
+
 /** Five digits name a frame, and the label ids are indices of a palette. Only the first file is looked at. */
 async function looksLikeGta5(folder: string): Promise<boolean> {
   const [first] = (await labelsByName(folder)).values();
   if (first === undefined || !/^\d{5}\.png$/.test(basename(first))) return false;
-  const header = await sharp(first)
-    .metadata()
-    .catch(() => null);
-  return header?.isPalette === true;
+  const bytes = await readRegularFile(first, MAX_LABEL_BYTES).catch(() => null);
+  return bytes !== null && bytes.toString('latin1', 12, 16) === 'IHDR' && bytes[25] === PALETTE;
 }
 
 /** The names of a folder's folders, hidden ones left out, in order. */

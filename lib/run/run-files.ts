@@ -1,12 +1,16 @@
 // Where things are in a run folder, and reading them: enough for the report, and without the addon.
 import type { Dirent } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import { ConfigError, DataError } from '../errors.js';
+import { readRegularFile } from '../io/regular-file.js';
 import type { RunSummary } from '../training/events.js';
 import type { Stage } from '../training/plan.js';
+
+/** Hundreds of times what a summary takes. */
+const MAX_JSON_BYTES = 2 ** 26;
 
 /**
  * The config with which a run folder was made, for going on with it wherever the folder is now.
@@ -98,11 +102,13 @@ export function toJson(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`;
 }
 
+/** What a file of JSON in a run folder says; undefined where there is none. */
 export async function readJson<T>(file: string): Promise<T | undefined> {
   try {
-    return JSON.parse(await readFile(file, 'utf8')) as T;
+    return JSON.parse(String(await readRegularFile(file, MAX_JSON_BYTES))) as T;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    if (((error as Error).cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT') return undefined;
+    if (error instanceof DataError) throw error;
     throw new DataError(`${file}: cannot be read: ${(error as Error).message}`, { cause: error });
   }
 }
