@@ -21,7 +21,7 @@ export interface AblationResult {
   miou: Statistics;
   /** Over the baseline with the same seed. */
   gain: Statistics;
-  /** The mean gain as a share of the ceiling's; null without a ceiling. */
+  /** The mean gain as a share of the ceiling's; null without a ceiling, or where that gains nothing. */
   closed: number | null;
   /** Means over the seeds; null for a class that was never measured. */
   iouPerClass: Record<string, number | null>;
@@ -85,7 +85,7 @@ export async function ablationResults(
       seeds: finished,
       miou: statistics(finished.map(({ miou }) => miou)),
       gain,
-      closed: most === null || gain.mean === null || most === 0 ? null : gain.mean / most,
+      closed: most === null || gain.mean === null || most <= 0 ? null : gain.mean / most,
       iouPerClass: meansPerClass(records),
       otherImages:
         images === JSON.stringify(base.configs[0]!.data.target.val) ? null : imagesText(configs[0]!),

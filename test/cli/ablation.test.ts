@@ -91,7 +91,11 @@ describe('command line: an ablation', () => {
       assert(Math.abs(row.gain.mean! - (row.miou.mean! - base.miou.mean!)) < 1e-12);
       assert.equal(row.otherImages !== null, row.title === 'target labels');
     }
-    assert.equal(rows.at(-1)!.closed, 1);
+    // Networks this small may gain nothing from target labels either.
+    for (const { gain, closed } of rows) {
+      const most = rows.at(-1)!.gain.mean!;
+      assert.equal(closed, most > 0 ? gain.mean! / most : null);
+    }
     const markdown = readFileSync(at('ablation/table.md'), 'utf8');
     assert.match(markdown, /^\| M0\(1\) \| M0\(1\) \| 2 \| \d+\.\d ± \d+\.\d \| [+-]\d+\.\d ± \d+\.\d \| /m);
     assert.match(markdown, /\[full 1\]\(<runs\/full\/seed-1\/report\.html>\)/);
