@@ -14,7 +14,7 @@ async function trainSegmenter(): Promise<Snapshot> {
   for (let i = 0; i < STEPS; i++) {
     await step.run({ source: randomBatch(SHAPE, i, 5), learningRate: 1e-3 });
   }
-  return snapshot(segmenter);
+  return await snapshot(segmenter);
 }
 
 async function trainTranslator(): Promise<Snapshot> {
@@ -24,7 +24,7 @@ async function trainTranslator(): Promise<Snapshot> {
     const batch = { source: randomBatch(SHAPE, i), target: randomBatch(SHAPE, 100 + i) };
     await step.run({ ...batch, learningRate: 1e-3 });
   }
-  return snapshot(translator.toTarget);
+  return await snapshot(translator.toTarget);
 }
 
 async function predictMany(): Promise<Uint8Array[]> {
@@ -38,7 +38,7 @@ async function predictMany(): Promise<Uint8Array[]> {
     });
     return labels;
   });
-  return Promise.all(calls);
+  return await Promise.all(calls);
 }
 
 describe('side by side in one process', () => {
