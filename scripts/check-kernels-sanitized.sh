@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The kernels under sanitizers: the CPU kernels on random shapes with AddressSanitizer and UndefinedBehaviorSanitizer, for
-# each instruction set that this machine has; the CUDA kernels' text on the CPU with ThreadSanitizer. About two minutes.
+# each instruction set that this machine has; the CUDA kernels' text on the CPU with ThreadSanitizer, and with it the compute
+# thread. About two minutes.
 # usage: scripts/check-kernels-sanitized.sh [TRIALS]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -42,4 +43,13 @@ done
 g++ "${common[@]}" -fsanitize=thread test/native/cuda_kernels.cc -o "$folder/cuda_kernels" "${link[@]}"
 # Without address space randomisation: ThreadSanitizer of GCC 12 does not know the layout of newer kernels.
 TSAN_OPTIONS=exitcode=66 setarch -R "$folder/cuda_kernels" | tail -1
+node_api=(-DNAPI_VERSION=9 -DNODE_ADDON_API_CPP_EXCEPTIONS_ALL)
+for package in node-api-headers/include node-addon-api; do node_api+=(-isystem "node_modules/$package"); done
+for source in native/binding/compute_thread.cc native/core/cancellation.cc test/native/compute_thread.cc; do
+  g++ "${common[@]}" "${node_api[@]}" -fsanitize=thread -c "$source" -o "$folder/tsan-${source//\//-}.o"
+done
+names() { nm "$1" "$folder"/tsan-*.o | awk '/ napi_/ { print $NF }' | sort -u; }
+mapfile -t missing < <(comm -23 <(names --undefined-only) <(names --defined-only) | sed 's/.*/-Wl,--defsym=&=unexpected_call/')
+g++ -fsanitize=thread "$folder"/tsan-*.o "${missing[@]}" -o "$folder/compute_thread" "${link[@]}"
+TSAN_OPTIONS=exitcode=66 setarch -R "$folder/compute_thread"
 echo "check-kernels-sanitized: nothing found"

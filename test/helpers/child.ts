@@ -20,15 +20,17 @@ export function runFixture(
   options: {
     nodeFlags?: string[];
     env?: Record<string, string>;
+    cwd?: string;
     onOutput?: (child: ChildProcess, stdout: string) => void;
     timeoutMs?: number;
   } = {},
 ): Promise<ChildResult> {
-  const { nodeFlags = [], env, onOutput, timeoutMs = 20_000 } = options;
+  const { nodeFlags = [], env, cwd, onOutput, timeoutMs = 120_000 } = options;
   const file = join(ROOT, 'test/boundary/fixtures', name);
   const start = performance.now();
   const child = spawn(process.execPath, [...nodeFlags, file, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
+    cwd,
     // One thread each: the machine may be busy, and stopping must not depend on how fast it computes.
     env: { ...process.env, OMP_NUM_THREADS: '1', ...env },
   });
