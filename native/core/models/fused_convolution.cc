@@ -84,8 +84,8 @@ bool FusedConvolution::is_constant() const {
   if (norm_ && norm_->is_training()) return false;
   // What the tracer records has to be made of the weights themselves.
   if (torch::jit::tracer::isTracing()) return false;
-  const bool with_gradients = at::GradMode::is_enabled() || segment_run() == SegmentRun::kFirst;
-  return !with_gradients || !convolution_->weight.requires_grad();
+  // Training compares passes with and without gradients (logits by L1, say): all of them round alike, as PyTorch's do.
+  return c10::InferenceMode::is_enabled();
 }
 
 bool FusedConvolution::is_wide_3x3() const {
@@ -115,7 +115,7 @@ const FusedConvolution::Constants& FusedConvolution::current(std::optional<Const
                                                              Arrange arrange) const {
   if (kept && kept->version == version() && kept->dtype == dtype) return *kept;
   kept.reset();  // before there is another
-  // What is kept may be used where gradients flow, which a tensor made in inference mode may not.
+  // What is kept is made of ordinary tensors, as the modules are.
   const c10::InferenceMode normal_mode(false);
   at::NoGradGuard no_grad;
   at::Tensor weight = convolution_->weight.detach(), bias = convolution_->bias;

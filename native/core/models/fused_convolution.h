@@ -8,13 +8,13 @@ namespace bidiseg {
 
 /// A convolution, BatchNorm where there is one, the sum with a shortcut, and ReLU.
 ///
-/// Where weights and statistics are constants (evaluation, and no gradient asked for them) BatchNorm is part of the
+/// In c10::InferenceMode, that is for predictions, weights and statistics are constants, and BatchNorm is part of the
 /// convolution:
 ///
 ///     w' = w·γ/√(σ² + ε),  b' = (b − μ)·γ/√(σ² + ε) + β.
 ///
-/// Without a gradient for the input either, all of it is one operation of oneDNN's on CPUs that have it, and its weights
-/// are kept in the layout and dtype that this wants. In c10::InferenceMode wide 3x3 convolutions in float32 are Winograd's
+/// All of it is then one operation of oneDNN's on CPUs that have it, and its weights are kept in the layout and dtype that
+/// this wants. Wide 3x3 convolutions in float32 are Winograd's
 /// (kernels/winograd.h): their weights are four times as large, and their rounding errors larger, about 1e-5 of the largest
 /// value. What is kept follows the modules by the versions of their tensors: whatever changes one behind autograd's back
 /// has to bump its version, as Optimizer::step() does.
