@@ -324,6 +324,9 @@ export interface NativeBinding {
   setThreadCount(threads: number): Promise<void>;
   liveObjects(): Record<string, number>;
   computeTime(): number;
+  checkDevice(name: string): void;
+  setMemoryLimit(bytes: number | null): void;
+  memoryInUse(): number;
   idle(): Promise<void>;
   shutDown(): void;
   createCancellationToken(): CancellationToken;

@@ -46,6 +46,21 @@ export function computeTimeMs(): number {
 }
 
 /**
+ * Limits what all tensors of this process, also those of other threads, may take of the host's memory; null, the default, for no
+ * limit. Work that would take more fails with OutOfMemoryError, and everything else goes on. A limit below what is in use takes
+ * nothing away.
+ */
+export function setMemoryLimit(bytes: number | null): void {
+  if (bytes !== null) checkInteger('bytes', bytes, 0);
+  native.setMemoryLimit(bytes);
+}
+
+/** Bytes of the host's memory that all tensors of this process hold. */
+export function memoryInUse(): number {
+  return native.memoryInUse();
+}
+
+/**
  * How many native objects are alive (created and neither disposed nor collected), by class, and the native bytes the
  * garbage collector has been told of, under `bytes`. For tests that look for leaks.
  */

@@ -32,6 +32,7 @@ export * from './metrics.js';
 export * from './models/batched-predictor.js';
 export * from './models/feature-discriminator.js';
 export {
+  type FromFileOptions,
   type LoadOptions,
   type LoadReport,
   Network,

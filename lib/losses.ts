@@ -2,7 +2,14 @@ import { native } from './binding.js';
 import { call, handleOf } from './native-object.js';
 import { Tensor } from './tensor.js';
 import { ThresholdHistogram } from './thresholds.js';
-import { checkBoolean, checkChoice, checkInteger, checkNumber, checkNumbers } from './validate.js';
+import {
+  checkBoolean,
+  checkChoice,
+  checkInteger,
+  checkNumber,
+  checkNumbers,
+  checkObject,
+} from './validate.js';
 
 export interface MaskedCrossEntropyOptions {
   /**
@@ -71,6 +78,7 @@ export async function maskedCrossEntropy(
   labels: Tensor | null,
   options: MaskedCrossEntropyOptions & Partial<ConfidentPixels> = {},
 ): Promise<Tensor | OnlineCrossEntropy> {
+  checkObject('options', options);
   const input = handleOf('logits', logits, Tensor);
   const checked = {
     normalise: checkChoice('normalise', options.normalise ?? 'valid', ['valid', 'all']),
@@ -125,6 +133,7 @@ export async function pseudoLabels(
   logits: Tensor,
   options: PseudoLabelOptions,
 ): Promise<{ labels: Tensor; confidence?: Tensor }> {
+  checkObject('options', options);
   const checked = {
     ...confidentPixels({ threshold: 0, ...options }),
     alignCorners: checkBoolean('alignCorners', options.alignCorners ?? true),
@@ -233,6 +242,8 @@ export interface GanLossOptions {
 
 /** ℓ_GAN: how far D_F's scores are from "real" (1) or "fake" (0). */
 export async function ganLoss(scores: Tensor, real: boolean, options: GanLossOptions = {}): Promise<Tensor> {
+  checkObject('options', options);
+  checkBoolean('real', real);
   const ganMode = checkChoice('mode', options.mode ?? 'least-squares', ['least-squares', 'bce']);
   return new Tensor(await call(() => native.ganLoss(handleOf('scores', scores, Tensor), { real, ganMode })));
 }

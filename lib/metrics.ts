@@ -1,6 +1,6 @@
 import { native } from './binding.js';
 import { call } from './native-object.js';
-import { checkInteger } from './validate.js';
+import { checkInteger, checkIntegers } from './validate.js';
 
 /**
  * Counts of (true class, predicted class) over any number of label maps, and what follows from them.
@@ -90,7 +90,7 @@ export class ConfusionMatrix {
 
   #select<T>(values: readonly T[], classes?: readonly number[]): T[] {
     if (classes === undefined) return [...values];
-    return classes.map((c, i) => values[checkInteger(`classes[${i}]`, c, 0, this.classCount - 1)]!);
+    return checkIntegers('classes', classes, 0, this.classCount - 1).map((c) => values[c]!);
   }
 }
 

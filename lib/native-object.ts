@@ -9,7 +9,7 @@ import {
   NonFiniteLossError,
   OutOfMemoryError,
 } from './errors.js';
-import { invalidArgument } from './validate.js';
+import { checkSignal, invalidArgument } from './validate.js';
 
 const ERRORS_BY_CODE: Record<string, new (message: string, options?: ErrorOptions) => BidisegError> = {
   ERR_INVALID_ARGUMENT: InvalidArgumentError,
@@ -50,7 +50,8 @@ export async function call<T>(
 ): Promise<T> {
   const callSite: { stack?: string } = {};
   Error.captureStackTrace(callSite, call);
-  if (!signal) {
+  checkSignal(signal);
+  if (signal === undefined) {
     try {
       return await start();
     } catch (error) {
@@ -92,6 +93,11 @@ export abstract class NativeObject<Handle extends NativeHandle> implements Dispo
     return this.#handle;
   }
 
+  /** @internal Whether `value` is an object of ours, and not just one with such a prototype. */
+  static isNative(value: object): value is NativeObject<NativeHandle> {
+    return #handle in value;
+  }
+
   get disposed(): boolean {
     return this.#handle.disposed;
   }
@@ -119,7 +125,8 @@ export function handleOf<Handle extends NativeHandle>(
   // Not a constructor type: those of the networks are private.
   kind: { readonly name: string; readonly prototype: NativeObject<Handle> },
 ): Handle {
-  if (!Object.prototype.isPrototypeOf.call(kind.prototype, Object(value)))
+  if (!Object.prototype.isPrototypeOf.call(kind.prototype, Object(value)) || !NativeObject.isNative(value)) {
     throw invalidArgument(name, `an instance of ${kind.name}`, value);
+  }
   return value.handle;
 }

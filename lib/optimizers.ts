@@ -2,7 +2,7 @@ import { native } from './binding.js';
 import type { OptimizerHandle } from './binding-types.js';
 import { Network } from './models/network.js';
 import { call, handleOf, NativeObject } from './native-object.js';
-import { checkNumber } from './validate.js';
+import { checkBoolean, checkNumber, checkNumbers, checkObject } from './validate.js';
 
 interface CommonOptimizerOptions {
   /** Added to the gradient, times the weight; default 0. */
@@ -27,20 +27,21 @@ export interface AdamOptions extends CommonOptimizerOptions {
 export class Optimizer extends NativeObject<OptimizerHandle> {
   /** v ← momentum·v + (g + decay·w); w ← w − lr·v. */
   static async sgd(network: Network, options: SgdOptions = {}): Promise<Optimizer> {
+    checkObject('options', options);
     return create(network, {
       optimizer: 'sgd',
       momentum: checkNumber('momentum', options.momentum ?? 0.9, 0, 1),
-      repeatedStep: options.repeatedStep ?? false,
+      repeatedStep: checkBoolean('repeatedStep', options.repeatedStep ?? false),
       ...common(options),
     });
   }
 
   /** Adam with bias correction and L2 decay (torch.optim.Adam). */
   static async adam(network: Network, options: AdamOptions = {}): Promise<Optimizer> {
-    const [beta1, beta2] = options.betas ?? [0.9, 0.999];
+    checkObject('options', options);
     return create(network, {
       optimizer: 'adam',
-      adamBetas: [checkNumber('betas[0]', beta1, 0, 1), checkNumber('betas[1]', beta2, 0, 1)],
+      adamBetas: checkNumbers('betas', options.betas ?? [0.9, 0.999], 0, 1),
       ...common(options),
     });
   }

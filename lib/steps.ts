@@ -13,13 +13,20 @@ import type {
 } from './binding-types.js';
 import { InvalidArgumentError } from './errors.js';
 import { FeatureDiscriminator } from './models/feature-discriminator.js';
-import type { Network } from './models/network.js';
+import { Network } from './models/network.js';
 import { OutputDiscriminator } from './models/output-discriminator.js';
 import { Segmenter } from './models/segmenter.js';
 import { Translator } from './models/translator.js';
 import { call, callSync, handleOf, NativeObject } from './native-object.js';
 import { Tensor, type TensorMap } from './tensor.js';
-import { checkBoolean, checkChoice, checkInteger, checkNumber, invalidArgument } from './validate.js';
+import {
+  checkBoolean,
+  checkChoice,
+  checkInteger,
+  checkNumber,
+  checkObject,
+  invalidArgument,
+} from './validate.js';
 
 export type { PairedTranslationLosses, SegmentationLosses, TranslationLosses } from './binding-types.js';
 
@@ -119,6 +126,7 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
     discriminator: OutputDiscriminator | FeatureDiscriminator | null,
     options: SegmentationStepOptions,
   ): Promise<SegmentationStep> {
+    checkObject('options', options);
     const alignment = checkChoice('alignment', options.alignment ?? 'output-discriminator', ALIGNMENTS);
     const complete = {
       ...{ momentWeight: 1, entropyWeight: 0 },
@@ -164,6 +172,7 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
     discriminatorLearningRate?: number;
     signal?: AbortSignal | undefined;
   }): Promise<SegmentationLosses> {
+    checkObject('batch', batch);
     const rates = {
       learningRate: checkNumber('learningRate', batch.learningRate, 0),
       discriminatorLearningRate: checkNumber(
@@ -233,17 +242,18 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
     segmenter: Segmenter | null,
     options: TranslationStepOptions,
   ): Promise<TranslationStep> {
+    checkObject('options', options);
     if (!(translator instanceof Translator)) {
       throw invalidArgument('translator', 'an instance of Translator', translator);
     }
-    const networks = {
-      toTarget: translator.toTarget.handle,
-      toSource: translator.toSource.handle,
-      targetCritic: translator.targetCritic.handle,
-      sourceCritic: translator.sourceCritic.handle,
-    };
     return new TranslationStep(
       await call(() => {
+        const networks = {
+          toTarget: handleOf('translator.toTarget', translator.toTarget, Network),
+          toSource: handleOf('translator.toSource', translator.toSource, Network),
+          targetCritic: handleOf('translator.targetCritic', translator.targetCritic, Network),
+          sourceCritic: handleOf('translator.sourceCritic', translator.sourceCritic, Network),
+        };
         const handle = segmenter === null ? null : handleOf('segmenter', segmenter, Segmenter);
         checkSameDtype({ translator: translator.toTarget, segmenter });
         return native.createTranslationStep(networks, handle, {
@@ -273,6 +283,7 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
     learningRate: number;
     signal?: AbortSignal | undefined;
   }): Promise<TranslationLosses> {
+    checkObject('batch', batch);
     const rates = { learningRate: checkNumber('learningRate', batch.learningRate, 0) };
     return call(
       (token) => native.runTranslationStep(this.handle, batch.source, batch.target, rates, token),
@@ -319,17 +330,17 @@ export class PairedTranslationStep extends NativeObject<PairedTranslationStepHan
     translator: Translator,
     options: PairedTranslationStepOptions,
   ): Promise<PairedTranslationStep> {
-    if (!(translator instanceof Translator) || translator.options.pairing !== 'paired') {
+    if (!(translator instanceof Translator) || translator.options?.pairing !== 'paired') {
       throw invalidArgument('translator', 'a paired Translator', translator);
     }
-    const { toTarget, targetCritic } = translator;
     return new PairedTranslationStep(
-      await call(() =>
-        native.createPairedTranslationStep(
-          { toTarget: toTarget.handle, targetCritic: targetCritic.handle },
-          options,
-        ),
-      ),
+      await call(() => {
+        const networks = {
+          toTarget: handleOf('translator.toTarget', translator.toTarget, Network),
+          targetCritic: handleOf('translator.targetCritic', translator.targetCritic, Network),
+        };
+        return native.createPairedTranslationStep(networks, options);
+      }),
     );
   }
 
@@ -350,6 +361,7 @@ export class PairedTranslationStep extends NativeObject<PairedTranslationStepHan
     learningRate: number;
     signal?: AbortSignal | undefined;
   }): Promise<PairedTranslationLosses> {
+    checkObject('batch', batch);
     const rates = { learningRate: checkNumber('learningRate', batch.learningRate, 0) };
     return call(
       (token) => native.runPairedTranslationStep(this.handle, batch.source, batch.target, rates, token),

@@ -1,7 +1,7 @@
 import { native } from './binding.js';
 import type { Dtype, TensorHandle, TypedArray } from './binding-types.js';
 import { call, callSync, handleOf, NativeObject } from './native-object.js';
-import { checkChoice, checkInteger, invalidArgument } from './validate.js';
+import { checkChoice, checkIntegers, checkObject, invalidArgument } from './validate.js';
 
 export type { Dtype, TypedArray } from './binding-types.js';
 
@@ -22,13 +22,14 @@ export class Tensor extends NativeObject<TensorHandle> {
 
   /**
    * A tensor on the CPU with a copy of `data` in row-major order. The dtype follows the array: Float32Array → float32,
-   * Float64Array → float64, Uint8Array → uint8, Int32Array → int32, BigInt64Array → int64.
+   * Float64Array → float64, Uint8Array → uint8, Int32Array → int32, BigInt64Array → int64. `shape` is by default that of a vector.
    *
    * @throws InvalidArgumentError where the product of `shape` is not the length of `data`.
    */
-  static from(data: TypedArray, shape: readonly number[] = [data.length]): Tensor {
-    for (const [i, extent] of shape.entries()) checkInteger(`shape[${i}]`, extent, 0);
-    return new Tensor(callSync(() => native.createTensor(data, shape)));
+  static from(data: TypedArray, shape?: readonly number[]): Tensor {
+    if (!ArrayBuffer.isView(data)) throw invalidArgument('data', 'a typed array', data);
+    const checked = checkIntegers('shape', shape ?? [data.length], 0);
+    return new Tensor(callSync(() => native.createTensor(data, checked)));
   }
 
   get shape(): number[] {
@@ -67,6 +68,7 @@ export class Tensor extends NativeObject<TensorHandle> {
    * @throws InvalidArgumentError where it is no scalar or depends on no parameter.
    */
   async backward(options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkObject('options', options);
     await call((cancellation) => native.tensorBackward(this.handle, cancellation), options.signal);
   }
 
@@ -96,6 +98,7 @@ export class Tensor extends NativeObject<TensorHandle> {
     dtype?: Dtype;
     memoryFormat?: 'preserve' | 'contiguous' | 'channels-last';
   }): Promise<Tensor> {
+    checkObject('options', options);
     const { device = this.device, dtype = this.dtype, memoryFormat = 'preserve' } = options;
     checkChoice('memoryFormat', memoryFormat, ['preserve', 'contiguous', 'channels-last']);
     return new Tensor(await call(() => native.tensorTo(this.handle, { device, dtype, memoryFormat })));

@@ -1,7 +1,7 @@
 import { native } from './binding.js';
 import type { ThresholdHistogramHandle } from './binding-types.js';
 import { call, callSync, NativeObject } from './native-object.js';
-import { checkInteger, checkNumber } from './validate.js';
+import { checkBoolean, checkInteger, checkNumber, checkNumbers, checkObject } from './validate.js';
 
 /**
  * Confidences of a whole target set as one histogram per predicted class, for per-class thresholds in memory that does
@@ -27,6 +27,7 @@ export class ThresholdHistogram extends NativeObject<ThresholdHistogramHandle> {
   async thresholds(
     options: { portion?: number; cap?: number } = {},
   ): Promise<{ thresholds: number[]; counts: number[] }> {
+    checkObject('options', options);
     const portion = checkNumber('portion', options.portion ?? 0.5, 0, 1);
     const cap = checkNumber('cap', options.cap ?? 0.9, 0, 1);
     return call(() => native.histogramThresholds(this.handle, { portion, cap }));
@@ -42,7 +43,9 @@ export async function applyThresholds(
   confidence: Float32Array,
   options: { thresholds: number[]; inclusive?: boolean; ignoreIndex?: number },
 ): Promise<{ labels: Uint8Array; keptPerClass: number[] }> {
-  const { thresholds, inclusive = false, ignoreIndex = 255 } = options;
+  const { inclusive = false, ignoreIndex = 255 } = checkObject('options', options);
+  const thresholds = checkNumbers('thresholds', options.thresholds, 0, 1);
+  checkBoolean('inclusive', inclusive);
   checkInteger('ignoreIndex', ignoreIndex, 0, 255);
   return call(() => native.applyThresholds(labels, confidence, { thresholds, inclusive, ignoreIndex }));
 }

@@ -3,6 +3,7 @@ import { InvalidArgumentError } from './errors.js';
 /** How a value looks in an error message: short, and unmistakable about its type. */
 export function describe(value: unknown): string {
   if (typeof value === 'string') return `${JSON.stringify(shortened(value))} of type string`;
+  if (typeof value === 'function') return 'a function';
   if (value === null || value === undefined) return String(value);
   if (Array.isArray(value)) return `an array of ${value.length}`;
   if (typeof value === 'object') return `an instance of ${value.constructor?.name ?? 'Object'}`;
@@ -35,10 +36,22 @@ export function checkInteger(name: string, value: unknown, min = -Infinity, max 
   return value as number;
 }
 
-/** Returns `value` if it is an array of finite numbers in [min, max]. */
+/** Returns a copy of `value` if it is an array of integers in [min, max]. */
+export function checkIntegers(name: string, value: unknown, min = -Infinity, max = Infinity): number[] {
+  if (!Array.isArray(value)) throw invalidArgument(name, 'an array of integers', value);
+  return Array.from(value, (item, i) => checkInteger(`${name}[${i}]`, item, min, max));
+}
+
+/** Returns a copy of `value` if it is an array of finite numbers in [min, max]. */
 export function checkNumbers(name: string, value: unknown, min = -Infinity, max = Infinity): number[] {
   if (!Array.isArray(value)) throw invalidArgument(name, 'an array of numbers', value);
-  return value.map((item, i) => checkNumber(`${name}[${i}]`, item, min, max));
+  return Array.from(value, (item, i) => checkNumber(`${name}[${i}]`, item, min, max));
+}
+
+/** Returns `value` if it is an object that may have options. */
+export function checkObject<T extends object>(name: string, value: T): T {
+  if (typeof value !== 'object' || value === null) throw invalidArgument(name, 'an object', value);
+  return value;
 }
 
 /** Returns `value` if it is a boolean. */
@@ -59,6 +72,21 @@ export function checkChoice<T extends string>(name: string, value: unknown, choi
 export function checkString(name: string, value: unknown): string {
   if (typeof value !== 'string' || value === '') throw invalidArgument(name, 'a non-empty string', value);
   return value;
+}
+
+/** Returns `value` if it can name a file. */
+export function checkPath(name: string, value: unknown): string {
+  // The rest of a path behind a null byte would be lost on the way to the system.
+  if (checkString(name, value).includes('\0'))
+    throw invalidArgument(name, 'a path without null bytes', value);
+  return value as string;
+}
+
+/** Returns `value` if it is an AbortSignal or undefined. */
+export function checkSignal(value: unknown): AbortSignal | undefined {
+  const isSignal = typeof (value as AbortSignal | null)?.throwIfAborted === 'function';
+  if (value !== undefined && !isSignal) throw invalidArgument('signal', 'an AbortSignal', value);
+  return value as AbortSignal | undefined;
 }
 
 function rangeText(min: number, max: number): string {

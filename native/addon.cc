@@ -1,11 +1,13 @@
 // The addon: one Environment for each Node environment that loads it, and the exports.
 #include "binding/environment.h"
 #include "binding/exports.h"
+#include "core/host_memory.h"
 
 namespace {
 
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   using namespace bidiseg::binding;
+  bidiseg::count_host_memory();
   env.SetInstanceData(new Environment(env));
   export_tensors(env, exports);
   export_networks(env, exports);

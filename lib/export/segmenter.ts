@@ -5,6 +5,7 @@ import { writeWhole } from '../io/whole-file.js';
 import type { Segmenter } from '../models/segmenter.js';
 import { call, callSync } from '../native-object.js';
 import { SEGMENTER_MEAN_BGR } from '../pixels.js';
+import { checkBoolean, checkObject, checkPath, checkSignal } from '../validate.js';
 import { writeOnnx } from './onnx-file.js';
 import type { OnnxValue } from './onnx-graph.js';
 import { deepLabV2Graph, fcn8sGraph, IMAGE, LOGITS } from './onnx-segmenter.js';
@@ -23,8 +24,9 @@ export async function exportOnnx(
   segmenter: Segmenter,
   description: WeightsDescription,
   file: string,
-  { upsample = true, signal }: ExportOptions,
+  options: ExportOptions,
 ): Promise<void> {
+  const { upsample, signal } = checkOptions(file, options);
   const { network, branches, classCount } = segmenter.options;
   const state: StateEntry[] = await segmenter.state();
   try {
@@ -56,12 +58,19 @@ export async function exportTorchScript(
   segmenter: Segmenter,
   description: WeightsDescription,
   file: string,
-  { upsample = true, signal }: ExportOptions,
+  options: ExportOptions,
 ): Promise<void> {
-  const options = { upsample, metadata: metadataOf(description, upsample) };
+  const { upsample, signal } = checkOptions(file, options);
+  const contents = { upsample, metadata: metadataOf(description, upsample) };
   await writeWhole(file, (temporary) =>
-    call((token) => native.writeTorchScript(segmenter.handle, temporary, options, token), signal),
+    call((token) => native.writeTorchScript(segmenter.handle, temporary, contents, token), signal),
   );
+}
+
+function checkOptions(file: string, options: ExportOptions) {
+  checkPath('file', file);
+  const { upsample = true, signal } = checkObject('options', options);
+  return { upsample: checkBoolean('upsample', upsample), signal: checkSignal(signal) };
 }
 
 /** What an exported model says about itself: what weights files say, and what goes in and out. */

@@ -1,7 +1,7 @@
 import { native } from '../binding.js';
 import { call } from '../native-object.js';
-import { checkInteger, checkString } from '../validate.js';
-import { checkDtype, Network, type NetworkDtype } from './network.js';
+import { checkInteger, checkObject } from '../validate.js';
+import { checkDevice, checkDtype, Network, type NetworkDtype } from './network.js';
 
 export interface FeatureDiscriminatorOptions {
   /** The segmenter's `featureCount`. */
@@ -37,11 +37,12 @@ export class FeatureDiscriminator extends Network {
 
   /** @throws InvalidArgumentError naming a bad option. */
   static async create(options: FeatureDiscriminatorOptions): Promise<FeatureDiscriminator> {
+    checkObject('options', options);
     const checked: Required<FeatureDiscriminatorOptions> = {
       featureCount: checkInteger('featureCount', options.featureCount, 1, 65_536),
       baseWidth: checkInteger('baseWidth', options.baseWidth ?? 64, 1, 1024),
       seed: checkInteger('seed', options.seed ?? 1, 0),
-      device: checkString('device', options.device ?? 'cpu'),
+      device: checkDevice(options.device),
       dtype: checkDtype(options.dtype),
     };
     return new FeatureDiscriminator(

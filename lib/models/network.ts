@@ -1,19 +1,35 @@
 import { native } from '../binding.js';
 import type { NetworkDtype, NetworkHandle, StateEntry, TensorHandle } from '../binding-types.js';
-import { DataError } from '../errors.js';
+import { DataError, InvalidArgumentError } from '../errors.js';
 import { writeSafetensors } from '../io/safetensors.js';
 import { castWeights, WEIGHTS_DTYPES, type WeightsDtype } from '../io/weights-dtype.js';
 import { openWeights, readWeights, type WeightsFile } from '../io/weights-file.js';
 import { encodeDescription, type WeightsDescription } from '../io/weights-metadata.js';
 import { call, callSync, handleOf, NativeObject } from '../native-object.js';
 import { Tensor } from '../tensor.js';
-import { checkChoice, checkInteger } from '../validate.js';
+import {
+  checkBoolean,
+  checkChoice,
+  checkInteger,
+  checkObject,
+  checkPath,
+  checkSignal,
+  checkString,
+  invalidArgument,
+} from '../validate.js';
 
 export type { NetworkDtype } from '../binding-types.js';
 
 /** @internal The option `dtype`, checked; default float32. */
 export function checkDtype(dtype: NetworkDtype | undefined): NetworkDtype {
   return checkChoice('dtype', dtype ?? 'float32', ['float32', 'float64']);
+}
+
+/** @internal The option `device`, checked; default `cpu`. @throws InvalidArgumentError where there is none of that name. */
+export function checkDevice(device: string | undefined): string {
+  const name = checkString('device', device ?? 'cpu');
+  callSync(() => native.checkDevice(name));
+  return name;
 }
 
 export interface SaveOptions {
@@ -83,6 +99,7 @@ export class Network extends NativeObject<NetworkHandle> {
 
   /** The network's output for `input`, which has its dtype; shapes are those of the subclass. */
   async forward(input: Tensor, options: { signal?: AbortSignal } = {}): Promise<Tensor> {
+    checkObject('options', options);
     const output = await call(
       (token) => native.networkForward(this.handle, handleOf('input', input, Tensor), token),
       options.signal,
@@ -136,13 +153,15 @@ export class Network extends NativeObject<NetworkHandle> {
 
   /** @internal Copies tensors into parameters and buffers; every name must occur on both sides, with equal shapes. */
   async loadState(entries: Pick<StateEntry, 'name' | 'tensor'>[]): Promise<void> {
-    const names = entries.map(({ name }) => name);
+    if (!Array.isArray(entries)) throw invalidArgument('entries', 'an array of names with tensors', entries);
+    const names = entries.map((entry, i) => checkObject(`entries[${i}]`, entry).name);
     const tensors = entries.map(({ tensor }) => tensor);
     await call(() => native.networkLoadState(this.handle, names, tensors));
   }
 
   /** Gives this network the weights and running statistics of `other`, a network of the same shape, in its own dtype. */
   async copyFrom(other: Network): Promise<void> {
+    handleOf('other', other, Network);
     const state = await other.state();
     try {
       await this.loadState(state);
@@ -180,8 +199,11 @@ export async function saveNetworks(
   file: string,
   description: WeightsDescription,
   networks: NamedNetwork[],
-  { dtype, step, signal }: SaveOptions,
+  options: SaveOptions,
 ): Promise<void> {
+  const { dtype, step, signal } = checkObject('options', options);
+  checkPath('file', file);
+  checkSignal(signal);
   if (dtype !== undefined) checkChoice('dtype', dtype, WEIGHTS_DTYPES);
   if (step !== undefined) checkInteger('step', step, 0);
   const entries: StateEntry[] = [];
@@ -203,7 +225,10 @@ export async function loadNetworks(
   networks: NamedNetwork[],
   options: LoadOptions = {},
 ): Promise<LoadReport> {
-  const { strict = true, strip, signal } = options;
+  const { strict = true, strip, signal } = checkObject('options', options);
+  checkPath('file', file);
+  checkBoolean('strict', strict);
+  if (strip !== undefined && strip !== '') checkString('strip', strip);
   const weights = await openWeights(file, strip);
   const states: (NamedNetwork & { own: StateEntry[] })[] = [];
   let read: { name: string; tensor: TensorHandle }[] = [];
@@ -303,14 +328,61 @@ function problemsOf({ tensors }: WeightsFile, report: LoadReport): string[] {
   ];
 }
 
+/** Where a network of a file is to be made. */
+export interface FromFileOptions {
+  /** Default `cpu`. */
+  device?: string;
+  /** Default `float32`; see SegmenterOptions. */
+  dtype?: NetworkDtype;
+  signal?: AbortSignal;
+}
+
+/** @internal The same, checked, and a bound on what an untrusted file may ask for. */
+export interface FilePlace {
+  device: string;
+  dtype: NetworkDtype;
+  /** How many numbers the file has. */
+  maxParameters: number;
+}
+
 /**
- * @internal Which network a weights file belongs to.
- * @throws DataError where the file does not say, or a newer bidiseg wrote it.
+ * @internal What `create` makes of the description in a weights file, with the file's weights.
+ *
+ * @param kind what it has to be, and the architectures that are of that kind
+ * @throws DataError where the file does not say what it holds, or a newer bidiseg wrote it, or it is nothing of that kind.
  */
-export async function readDescription(file: string): Promise<WeightsDescription> {
-  const { description } = await openWeights(file);
-  if (description) return description;
-  throw new DataError(
-    `${file} does not say which network it belongs to; expected weights that bidiseg saved or converted`,
-  );
+export async function createFromFile<T extends Disposable & Pick<Network, 'load'>>(
+  file: string,
+  options: FromFileOptions,
+  kind: { name: string; architectures: readonly string[] },
+  create: (description: WeightsDescription, place: FilePlace) => Promise<T>,
+): Promise<T> {
+  const { device, dtype, signal } = checkObject('options', options);
+  const place = { device: checkDevice(device), dtype: checkDtype(dtype) };
+  checkPath('file', file);
+  const { description, tensors } = await openWeights(file);
+  if (!description) {
+    throw new DataError(
+      `${file} does not say which network it belongs to; expected weights that bidiseg saved or converted`,
+    );
+  }
+  if (!kind.architectures.includes(description.architecture)) {
+    throw new DataError(`${file} holds the weights of a ${description.architecture}, not of a ${kind.name}`);
+  }
+  const sizes = tensors.map(({ shape }) => shape.reduce((product, extent) => product * extent, 1));
+  const maxParameters = sizes.reduce((total, size) => total + size, 0);
+  let created: T;
+  try {
+    created = await create(description, { ...place, maxParameters });
+  } catch (cause) {
+    if (!(cause instanceof InvalidArgumentError)) throw cause;
+    throw new DataError(`${file} describes no valid ${kind.name}: ${cause.message}`, { cause });
+  }
+  try {
+    await created.load(file, signal && { signal });
+  } catch (error) {
+    created[Symbol.dispose]();
+    throw error;
+  }
+  return created;
 }

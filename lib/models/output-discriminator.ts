@@ -1,7 +1,7 @@
 import { native } from '../binding.js';
 import { call } from '../native-object.js';
-import { checkInteger, checkString } from '../validate.js';
-import { checkDtype, Network, type NetworkDtype } from './network.js';
+import { checkInteger, checkObject } from '../validate.js';
+import { checkDevice, checkDtype, Network, type NetworkDtype } from './network.js';
 
 export interface OutputDiscriminatorOptions {
   /** 2 to 256: the segmenter's. */
@@ -36,11 +36,12 @@ export class OutputDiscriminator extends Network {
 
   /** @throws InvalidArgumentError naming a bad option. */
   static async create(options: OutputDiscriminatorOptions): Promise<OutputDiscriminator> {
+    checkObject('options', options);
     const checked: Required<OutputDiscriminatorOptions> = {
       classCount: checkInteger('classCount', options.classCount, 2, 256),
       baseWidth: checkInteger('baseWidth', options.baseWidth ?? 64, 1, 1024),
       seed: checkInteger('seed', options.seed ?? 1, 0),
-      device: checkString('device', options.device ?? 'cpu'),
+      device: checkDevice(options.device),
       dtype: checkDtype(options.dtype),
     };
     return new OutputDiscriminator(

@@ -1,5 +1,5 @@
 import type { RgbImage } from '../data/image-files.js';
-import { checkInteger, invalidArgument } from '../validate.js';
+import { checkInteger, checkObject, checkSignal, invalidArgument } from '../validate.js';
 import type { PredictOptions, Segmenter, SegmenterPrediction } from './segmenter.js';
 
 export interface PredictStreamOptions
@@ -23,8 +23,9 @@ export async function* predictStream<Image extends RgbImage>(
   images: AsyncIterable<Image> | Iterable<Image>,
   options: PredictStreamOptions = {},
 ): AsyncGenerator<ImagePrediction<Image>, void> {
-  const { ahead: given = 2, signal: outer, ...job } = options;
+  const { ahead: given = 2, signal: outer, ...job } = checkObject('options', options);
   const ahead = checkInteger('ahead', given, 1, 1024);
+  checkSignal(outer);
   const left = new AbortController();
   const signal = outer ? AbortSignal.any([outer, left.signal]) : left.signal;
   const predict = async (image: Image): Promise<ImagePrediction<Image>> => {
@@ -35,7 +36,7 @@ export async function* predictStream<Image extends RgbImage>(
     return { ...prediction, image, width: outputWidth, height: outputHeight };
   };
 
-  const source = Symbol.asyncIterator in images ? images[Symbol.asyncIterator]() : images[Symbol.iterator]();
+  const source = iteratorOf(images);
   const running: { prediction: Promise<ImagePrediction<Image>>; settled: boolean }[] = [];
   let wake = () => {};
   let reading = false;
@@ -90,4 +91,13 @@ export async function* predictStream<Image extends RgbImage>(
     }
     await Promise.allSettled(running.map(({ prediction }) => prediction));
   }
+}
+
+function iteratorOf<Image>(images: AsyncIterable<Image> | Iterable<Image>) {
+  const given = Object(images);
+  if (typeof given[Symbol.asyncIterator] === 'function') {
+    return (images as AsyncIterable<Image>)[Symbol.asyncIterator]();
+  }
+  if (typeof given[Symbol.iterator] === 'function') return (images as Iterable<Image>)[Symbol.iterator]();
+  throw invalidArgument('images', 'an iterable of images', images);
 }

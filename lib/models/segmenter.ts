@@ -1,20 +1,28 @@
 import { native } from '../binding.js';
 import type { RgbImage } from '../data/image-files.js';
-import { DataError, InvalidArgumentError } from '../errors.js';
+import { InvalidArgumentError } from '../errors.js';
 import type { ExportOptions } from '../export/segmenter.js';
 import type { WeightsDescription } from '../io/weights-metadata.js';
 import { call, callSync, handleOf } from '../native-object.js';
 import type { Precision } from '../steps.js';
 import { Tensor } from '../tensor.js';
 import {
+  checkBoolean,
   checkChoice,
   checkInteger,
   checkNumber,
   checkNumbers,
-  checkString,
+  checkObject,
   invalidArgument,
 } from '../validate.js';
-import { checkDtype, Network, type NetworkDtype, readDescription } from './network.js';
+import {
+  checkDevice,
+  checkDtype,
+  createFromFile,
+  type FromFileOptions,
+  Network,
+  type NetworkDtype,
+} from './network.js';
 import { type ImagePrediction, type PredictStreamOptions, predictStream } from './prediction-stream.js';
 
 export interface SegmenterOptions {
@@ -98,6 +106,11 @@ export class Segmenter extends Network {
 
   /** A segmenter with seeded initial weights. @throws InvalidArgumentError naming a bad option. */
   static async create(options: SegmenterOptions): Promise<Segmenter> {
+    return Segmenter.#create(options);
+  }
+
+  static async #create(options: SegmenterOptions, maxParameters?: number): Promise<Segmenter> {
+    checkObject('options', options);
     const checked: Required<SegmenterOptions> = {
       network: checkChoice('network', options.network ?? 'deeplab-v2', ['deeplab-v2', 'fcn-8s']),
       backbone: checkChoice('backbone', options.backbone ?? 'resnet101', [
@@ -115,41 +128,21 @@ export class Segmenter extends Network {
         'kaiming',
       ]),
       seed: checkInteger('seed', options.seed ?? 1, 0),
-      device: checkString('device', options.device ?? 'cpu'),
+      device: checkDevice(options.device),
       dtype: checkDtype(options.dtype),
     };
-    return new Segmenter(await call(() => native.createNetwork(checked.network, checked)), checked);
+    const handle = await call(() => native.createNetwork(checked.network, { ...checked, maxParameters }));
+    return new Segmenter(handle, checked);
   }
 
   /** The segmenter that a file written by save() belongs to, with the file's weights. */
-  static async fromFile(
-    file: string,
-    options: { device?: string; dtype?: NetworkDtype; signal?: AbortSignal } = {},
-  ): Promise<Segmenter> {
-    const dtype = checkDtype(options.dtype);
-    const { architecture, options: shape, classes = [] } = await readDescription(file);
-    if (architecture !== 'deeplab-v2' && architecture !== 'fcn-8s') {
-      throw new DataError(`${file} holds the weights of a ${architecture}, not of a segmenter`);
-    }
-    let segmenter: Segmenter;
-    try {
-      segmenter = await Segmenter.create({
-        ...(shape as unknown as SegmenterOptions),
-        network: architecture,
-        classNames: classes,
-        device: options.device ?? 'cpu',
-        dtype,
-      });
-    } catch (cause) {
-      throw new DataError(`${file} describes no valid segmenter: ${(cause as Error).message}`, { cause });
-    }
-    try {
-      await segmenter.load(file, options.signal && { signal: options.signal });
-    } catch (error) {
-      segmenter.dispose();
-      throw error;
-    }
-    return segmenter;
+  static async fromFile(file: string, options: FromFileOptions = {}): Promise<Segmenter> {
+    const kind = { name: 'segmenter', architectures: ['deeplab-v2', 'fcn-8s'] };
+    return createFromFile(file, options, kind, ({ architecture, options: shape, classes = [] }, place) => {
+      const { maxParameters, ...where } = place;
+      const described = { ...shape, network: architecture, classNames: classes, ...where };
+      return Segmenter.#create(described as unknown as SegmenterOptions, maxParameters);
+    });
   }
 
   /** Channels of `features` in what forwardWithFeatures() gives. */
@@ -164,6 +157,7 @@ export class Segmenter extends Network {
     input: Tensor,
     options: { signal?: AbortSignal } = {},
   ): Promise<{ features: Tensor; logits: Tensor }> {
+    checkObject('options', options);
     const output = await call(
       (token) => native.networkForwardWithFeatures(this.handle, handleOf('input', input, Tensor), token),
       options.signal,
@@ -176,7 +170,11 @@ export class Segmenter extends Network {
    * averaged: slower, and usually better. For calls that come from many places at once there is {@link BatchedPredictor}.
    */
   async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
-    const { flip = false, otherSizes = [] } = options;
+    const { flip = false, otherSizes = [] } = checkObject('options', options);
+    checkBoolean('flip', flip);
+    if (!Array.isArray(otherSizes)) {
+      throw invalidArgument('otherSizes', 'an array of images and sizes', otherSizes);
+    }
     const count = checkInteger('count', options.count, 1);
     const width = checkInteger('width', options.width, 1);
     const height = checkInteger('height', options.height, 1);
@@ -184,7 +182,7 @@ export class Segmenter extends Network {
       ...{ count, width, height, flip },
       outputWidth: checkInteger('outputWidth', options.outputWidth ?? width, 1),
       outputHeight: checkInteger('outputHeight', options.outputHeight ?? height, 1),
-      confidence: options.confidence ?? false,
+      confidence: checkBoolean('confidence', options.confidence ?? false),
       precision: checkChoice('precision', options.precision ?? 'fp32', ['fp32', 'tf32', 'bf16']),
       order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
       classThresholds: checkNumbers('classThresholds', options.classThresholds ?? [], 0),
@@ -196,7 +194,7 @@ export class Segmenter extends Network {
       throw new InvalidArgumentError('Expected no classThresholds with flip or otherSizes');
     }
     const others = otherSizes.map((other, i) => ({
-      images: other.images,
+      images: checkObject(`otherSizes[${i}]`, other).images,
       count,
       width: checkInteger(`otherSizes[${i}].width`, other.width, 1),
       height: checkInteger(`otherSizes[${i}].height`, other.height, 1),

@@ -1,15 +1,17 @@
 import { native } from '../binding.js';
-import { DataError, InvalidArgumentError } from '../errors.js';
+import { InvalidArgumentError } from '../errors.js';
 import { call } from '../native-object.js';
-import { checkBoolean, checkChoice, checkInteger, checkString } from '../validate.js';
+import { checkBoolean, checkChoice, checkInteger, checkObject } from '../validate.js';
 import {
+  checkDevice,
   checkDtype,
+  createFromFile,
+  type FromFileOptions,
   type LoadOptions,
   type LoadReport,
   loadNetworks,
   Network,
   type NetworkDtype,
-  readDescription,
   type SaveOptions,
   saveNetworks,
 } from './network.js';
@@ -95,6 +97,11 @@ export class Translator implements Disposable {
 
   /** The networks with seeded initial weights. @throws InvalidArgumentError naming a bad option. */
   static async create(options: TranslatorOptions = {}): Promise<Translator> {
+    return Translator.#create(options);
+  }
+
+  static async #create(options: TranslatorOptions, maxParameters?: number): Promise<Translator> {
+    checkObject('options', options);
     const checked: Required<TranslatorOptions> = {
       pairing: checkChoice('pairing', options.pairing ?? 'unpaired', ['unpaired', 'paired']),
       blocks: checkInteger('blocks', options.blocks ?? 9, 1, 64) as 6 | 9,
@@ -103,14 +110,14 @@ export class Translator implements Disposable {
       residual: checkBoolean('residual', options.residual ?? false),
       discriminatorWidth: checkInteger('discriminatorWidth', options.discriminatorWidth ?? 64, 1, 512),
       seed: checkInteger('seed', options.seed ?? 1, 0),
-      device: checkString('device', options.device ?? 'cpu'),
+      device: checkDevice(options.device),
       dtype: checkDtype(options.dtype),
     };
     const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth } = checked;
     const { seed, device, dtype } = checked;
     // Seeds apart, so that F and F⁻¹ do not start as the same function.
     const create = (kind: string, shape: Record<string, unknown>, offset: number) =>
-      createNetwork(kind, { ...shape, seed: seed * 4 + offset, device, dtype });
+      createNetwork(kind, { ...shape, seed: seed * 4 + offset, device, dtype, maxParameters });
     const critic = (inputChannels: number, offset: number) =>
       create('patch-discriminator', { inputChannels, baseWidth: discriminatorWidth }, offset);
     if (pairing === 'paired') {
@@ -128,36 +135,16 @@ export class Translator implements Disposable {
   }
 
   /** The translator that a file written by save() belongs to, with the file's weights. */
-  static async fromFile(
-    file: string,
-    options: { device?: string; dtype?: NetworkDtype; signal?: AbortSignal } = {},
-  ): Promise<Translator> {
-    const dtype = checkDtype(options.dtype);
-    const { architecture, options: shape } = await readDescription(file);
-    if (architecture !== 'translator') {
-      throw new DataError(`${file} holds the weights of a ${architecture}, not of a translator`);
-    }
-    let translator: Translator;
-    try {
-      translator = await Translator.create({
-        ...(shape as TranslatorOptions),
-        device: options.device ?? 'cpu',
-        dtype,
-      });
-    } catch (cause) {
-      throw new DataError(`${file} describes no valid translator: ${(cause as Error).message}`, { cause });
-    }
-    try {
-      await translator.load(file, options.signal && { signal: options.signal });
-    } catch (error) {
-      translator.dispose();
-      throw error;
-    }
-    return translator;
+  static async fromFile(file: string, options: FromFileOptions = {}): Promise<Translator> {
+    const kind = { name: 'translator', architectures: ['translator'] };
+    return createFromFile(file, options, kind, ({ options: shape }, { maxParameters, ...where }) =>
+      Translator.#create({ ...(shape as TranslatorOptions), ...where }, maxParameters),
+    );
   }
 
   /** Translates RGB images, [count, height, width, 3], into images of the same size. */
   async translate(images: Uint8Array, options: TranslateOptions): Promise<Uint8Array> {
+    checkObject('options', options);
     const direction = checkChoice('direction', options.direction ?? 'source-to-target', [
       'source-to-target',
       'target-to-source',
@@ -210,6 +197,6 @@ export class Translator implements Disposable {
 
 async function createNetwork(kind: string, options: Record<string, unknown>): Promise<Network> {
   const handle = await call(() => native.createNetwork(kind, options));
-  const { seed: _seed, device: _device, dtype: _dtype, ...shape } = options;
+  const { seed: _seed, device: _device, dtype: _dtype, maxParameters: _max, ...shape } = options;
   return new Network(handle, { architecture: kind, options: shape });
 }

@@ -27,6 +27,13 @@ const Dtype& dtype_of(at::ScalarType type) {
   throw InvalidArgument(std::string("The dtype ") + at::toString(type) + " has no JavaScript counterpart");
 }
 
+template <typename T>
+InvalidArgument outside(const char* key, T min, T max) {
+  std::ostringstream message;
+  message << "Expected " << key << " from " << min << " to " << max;
+  return InvalidArgument(message.str());
+}
+
 }  // namespace
 
 const char* dtype_name(at::ScalarType type) { return dtype_of(type).name; }
@@ -60,6 +67,22 @@ int64_t Options::integer(const char* key) const {
     throw InvalidArgument(std::string("Expected an integer for ") + key);
   }
   return static_cast<int64_t>(value);
+}
+
+double Options::number(const char* key, double min, double max) const {
+  const double value = number(key);
+  if (value < min || value > max) throw outside(key, min, max);
+  return value;
+}
+
+int64_t Options::integer(const char* key, int64_t min, int64_t max) const {
+  const int64_t value = integer(key);
+  if (value < min || value > max) throw outside(key, min, max);
+  return value;
+}
+
+std::optional<int64_t> Options::optional_integer(const char* key, int64_t min, int64_t max) const {
+  return get(key).IsUndefined() ? std::nullopt : std::optional(integer(key, min, max));
 }
 
 bool Options::boolean(const char* key) const {
@@ -98,9 +121,18 @@ NamedTensors named_tensors_argument(const Napi::Value& given_names, const Napi::
   if (names.Length() != tensors.Length()) throw InvalidArgument("Expected as many tensors as names");
   NamedTensors result;
   for (uint32_t i = 0; i < names.Length(); ++i) {
-    result.emplace_back(names.Get(i).ToString().Utf8Value(), tensor_argument(tensors.Get(i), "tensors"));
+    const Napi::Value name = names.Get(i);
+    if (!name.IsString()) throw InvalidArgument("Expected strings for names");
+    result.emplace_back(name.As<Napi::String>().Utf8Value(), tensor_argument(tensors.Get(i), "tensors"));
   }
   return result;
+}
+
+std::string path_argument(const Napi::Value& value) {
+  if (!value.IsString()) throw InvalidArgument("Expected a string for file");
+  std::string path = value.As<Napi::String>().Utf8Value();
+  if (path.find('\0') != std::string::npos) throw InvalidArgument("Expected a path without null bytes for file");
+  return path;
 }
 
 std::vector<int64_t> shape_argument(const Napi::Value& value, const char* name) {
@@ -150,15 +182,22 @@ CancellationFlag cancellation_argument(const Napi::Value& value) {
 }
 
 at::Device device_argument(const std::string& name) {
+  std::optional<at::Device> device;
   try {
-    return at::Device(name);
+    device.emplace(name);
   } catch (const c10::Error&) {
+  }
+  // LibTorch knows others, such as 'meta', whose tensors have no elements.
+  if (!device || !(device->is_cpu() || device->is_cuda())) {
     throw InvalidArgument("Expected a device such as 'cpu', 'cuda' or 'cuda:1' but received '" + name + "'");
   }
+  const int64_t count = device->is_cpu() ? 1 : at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
+  if (std::max<int64_t>(device->index(), 0) >= count) throw InvalidArgument("There is no device '" + name + "' here");
+  return *device;
 }
 
 Napi::Value tensor_to_js(Napi::Env env, const at::Tensor& tensor) {
-  return Handle<at::Tensor>::create(env, std::make_shared<at::Tensor>(tensor), 0);
+  return Handle<at::Tensor>::create(env, std::make_shared<at::Tensor>(tensor), {tensor});
 }
 
 Napi::Array named_tensors_to_js(Napi::Env env, const NamedTensors& tensors) {

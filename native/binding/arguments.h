@@ -27,7 +27,10 @@ class Options {
   explicit Options(const Napi::Value& value);
 
   double number(const char* key) const;
+  double number(const char* key, double min, double max) const;
   int64_t integer(const char* key) const;
+  int64_t integer(const char* key, int64_t min, int64_t max) const;
+  std::optional<int64_t> optional_integer(const char* key, int64_t min, int64_t max) const;
   bool boolean(const char* key) const;
   std::string string(const char* key) const;
   std::vector<double> numbers(const char* key) const;
@@ -46,6 +49,17 @@ class Options {
   Napi::Value get(const char* key) const;
   Napi::Object object_;
 };
+
+/// `height` and `width` of what logits are upsampled to, or other names for them. Far more than anybody has, and little enough
+/// for tables of this length.
+inline kernels::Upsampling upsampling_option(const Options& options, const char* height = "height",
+                                             const char* width = "width") {
+  constexpr int64_t kMaxExtent = int64_t{1} << 20;
+  return {options.integer(height, 1, kMaxExtent), options.integer(width, 1, kMaxExtent)};
+}
+
+/// The label of pixels that do not count, where labels are bytes.
+inline int64_t ignore_index_option(const Options& options) { return options.integer("ignoreIndex", 0, 255); }
 
 /// What is upsampled: the logits, before the softmax, or the probabilities, after it.
 inline kernels::SoftmaxOrder softmax_order_option(const Options& options) {
@@ -82,12 +96,32 @@ at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>
 /// From an array of names and one of as many tensors.
 NamedTensors named_tensors_argument(const Napi::Value& names, const Napi::Value& tensors);
 
+/// The name of a file. One with a null byte would name another file.
+std::string path_argument(const Napi::Value& value);
+
 std::vector<int64_t> shape_argument(const Napi::Value& value, const char* name);
 
 /// Undefined gives null: a job that only the end of the environment cancels.
 CancellationFlag cancellation_argument(const Napi::Value& value);
 
+/// 'cpu', 'cuda' or 'cuda:N', and there is one.
 at::Device device_argument(const std::string& name);
+
+/// A new object and the tensors that it keeps alive, from the job that makes it.
+template <typename T>
+struct Created {
+  std::shared_ptr<T> value;
+  std::vector<at::Tensor> tensors;
+
+  Created(std::shared_ptr<T> value, const NamedTensors& state) : value(std::move(value)) {
+    for (const auto& [name, tensor] : state) tensors.push_back(tensor);
+  }
+};
+
+template <typename T>
+Napi::Value created_to_js(Napi::Env env, const Created<T>& created) {
+  return Handle<T>::create(env, created.value, created.tensors);
+}
 
 /// A tensor's handle.
 Napi::Value tensor_to_js(Napi::Env env, const at::Tensor& tensor);

@@ -15,23 +15,34 @@ Environment::Environment(Napi::Env env) : env_(env), compute_(env) {
 Environment::~Environment() { napi_remove_env_cleanup_hook(env_, stop_compute_thread, this); }
 
 void Environment::adjust_bytes(int64_t bytes) {
+  if (bytes == 0) return;
   bytes_ += bytes;
   Napi::MemoryManagement::AdjustExternalMemory(env_, bytes);
 }
 
-void Environment::add_storage(const at::Tensor& tensor) {
-  auto& use = storages_[tensor.storage().unsafeGetStorageImpl()];
-  if (use.handles++ == 0) {
+std::vector<const void*> Environment::add_storages(const std::vector<at::Tensor>& tensors) {
+  std::vector<const void*> storages;
+  int64_t added = 0;
+  for (const auto& tensor : tensors) {
+    storages.push_back(tensor.storage().unsafeGetStorageImpl());
+    auto& use = storages_[storages.back()];
+    if (use.handles++ > 0) continue;
     use.bytes = static_cast<int64_t>(tensor.storage().nbytes());
-    adjust_bytes(use.bytes);
+    added += use.bytes;
   }
+  adjust_bytes(added);
+  return storages;
 }
 
-void Environment::remove_storage(const at::Tensor& tensor) {
-  const auto found = storages_.find(tensor.storage().unsafeGetStorageImpl());
-  if (found == storages_.end() || --found->second.handles > 0) return;
-  adjust_bytes(-found->second.bytes);
-  storages_.erase(found);
+void Environment::remove_storages(const std::vector<const void*>& storages) {
+  int64_t removed = 0;
+  for (const void* storage : storages) {
+    const auto found = storages_.find(storage);
+    if (--found->second.handles > 0) continue;
+    removed += found->second.bytes;
+    storages_.erase(found);
+  }
+  adjust_bytes(-removed);
 }
 
 }  // namespace bidiseg::binding

@@ -24,9 +24,10 @@ class Environment {
   /// Tells V8's garbage collector that a handle keeps `bytes` of native memory alive (or, negative, no longer does).
   void adjust_bytes(int64_t bytes);
 
-  /// The same for a tensor, whose storage may be shared with other handles and is counted once.
-  void add_storage(const at::Tensor& tensor);
-  void remove_storage(const at::Tensor& tensor);
+  /// The same for the storages of tensors, each of which is counted once however many handles share it. The result is for
+  /// remove_storages(), which takes away what was added, whatever the tensors have become.
+  std::vector<const void*> add_storages(const std::vector<at::Tensor>& tensors);
+  void remove_storages(const std::vector<const void*>& storages);
 
   int64_t bytes() const { return bytes_; }
 

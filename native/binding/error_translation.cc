@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include "core/errors.h"
+#include "core/host_memory.h"
 
 namespace bidiseg::binding {
 
@@ -28,12 +29,11 @@ Napi::Error translate(Napi::Env env, const std::exception_ptr& exception) {
   } catch (const c10::OutOfMemoryError& error) {
     return make_error(env, "ERR_OUT_OF_MEMORY", error.what_without_backtrace());
   } catch (const c10::Error& error) {
-    // The CPU allocator reports exhaustion as a plain c10::Error.
-    const std::string message = error.what_without_backtrace();
-    const bool exhausted = message.find("can't allocate memory") != std::string::npos;
-    return make_error(env, exhausted ? "ERR_OUT_OF_MEMORY" : "ERR_NATIVE", message);
+    return make_error(env, "ERR_NATIVE", error.what_without_backtrace());
   } catch (const std::bad_alloc&) {
-    return make_error(env, "ERR_OUT_OF_MEMORY", "out of memory");
+    // Not from a tensor, whose size the message would say (core/host_memory.h).
+    return make_error(env, "ERR_OUT_OF_MEMORY",
+                      "out of memory while tensors hold " + std::to_string(host_memory_in_use()) + " bytes");
   } catch (const std::exception& error) {
     return make_error(env, "ERR_NATIVE", error.what());
   } catch (...) {

@@ -36,10 +36,17 @@ class Handle : public Napi::ObjectWrap<Handle<T>> {
     Environment::of(env).live[HandleClass<T>::kName] = 0;
   }
 
-  /// A new handle. `bytes` is the native memory it keeps alive.
-  static Napi::Value create(Napi::Env env, std::shared_ptr<T> value, int64_t bytes) {
-    Napi::Object object = Environment::of(env).constructors.at(HandleClass<T>::kName).New({});
-    Base::Unwrap(object)->hold(env, std::move(value), bytes);
+  /// A new handle. What it keeps alive of native memory: `tensors`, and `bytes` besides.
+  static Napi::Value create(Napi::Env env, std::shared_ptr<T> value, const std::vector<at::Tensor>& tensors,
+                            int64_t bytes = 0) {
+    auto& environment = Environment::of(env);
+    Napi::Object object = environment.constructors.at(HandleClass<T>::kName).New({});
+    auto* handle = Base::Unwrap(object);
+    handle->value_ = std::move(value);
+    handle->storages_ = environment.add_storages(tensors);
+    handle->bytes_ = bytes;
+    environment.adjust_bytes(bytes);
+    ++environment.live[HandleClass<T>::kName];
     return object;
   }
 
@@ -63,27 +70,13 @@ class Handle : public Napi::ObjectWrap<Handle<T>> {
   void Finalize(Napi::Env env) override { release(env); }
 
  private:
-  void hold(Napi::Env env, std::shared_ptr<T> value, int64_t bytes) {
-    value_ = std::move(value);
-    bytes_ = bytes;
-    ++Environment::of(env).live[HandleClass<T>::kName];
-    if constexpr (std::is_same_v<T, at::Tensor>) {
-      Environment::of(env).add_storage(*value_);
-    } else {
-      Environment::of(env).adjust_bytes(bytes_);
-    }
-  }
-
   void release(Napi::Env env) {
     if (!value_) return;
     auto* environment = env.GetInstanceData<Environment>();
     if (environment != nullptr) {
       --environment->live[HandleClass<T>::kName];
-      if constexpr (std::is_same_v<T, at::Tensor>) {
-        environment->remove_storage(*value_);
-      } else {
-        environment->adjust_bytes(-bytes_);
-      }
+      environment->remove_storages(storages_);
+      environment->adjust_bytes(-bytes_);
     }
     value_.reset();
   }
@@ -96,6 +89,7 @@ class Handle : public Napi::ObjectWrap<Handle<T>> {
   Napi::Value disposed(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), !value_); }
 
   std::shared_ptr<T> value_;
+  std::vector<const void*> storages_;
   int64_t bytes_ = 0;
 };
 

@@ -33,14 +33,13 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), cancellation_argument(info[3]),
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
-       images = images_argument(info[1], options), height = options.integer("outputHeight"),
-       width = options.integer("outputWidth"), with_confidence = options.boolean("confidence"),
-       order = softmax_order_option(options), thresholds = options.numbers("classThresholds"),
-       precision = precision_option(options)] {
+       images = images_argument(info[1], options), size = upsampling_option(options, "outputHeight", "outputWidth"),
+       with_confidence = options.boolean("confidence"), order = softmax_order_option(options),
+       thresholds = options.numbers("classThresholds"), precision = precision_option(options)] {
         require_precision(precision, *segmenter);
         const PrecisionScope scope(precision, segmenter->device());
-        return on_the_cpu(
-            predict(*segmenter, images.to(segmenter->device()), height, width, order, with_confidence, thresholds));
+        return on_the_cpu(predict(*segmenter, images.to(segmenter->device()), size.height, size.width, order,
+                                  with_confidence, thresholds));
       },
       prediction_to_js);
 }
@@ -60,13 +59,13 @@ Napi::Value predict_averaged_labels(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), cancellation_argument(info[3]),
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"), views = std::move(views),
-       flip = options.boolean("flip"), height = options.integer("outputHeight"), width = options.integer("outputWidth"),
+       flip = options.boolean("flip"), size = upsampling_option(options, "outputHeight", "outputWidth"),
        with_confidence = options.boolean("confidence"), order = softmax_order_option(options),
        precision = precision_option(options)]() mutable {
         require_precision(precision, *segmenter);
         const PrecisionScope scope(precision, segmenter->device());
         for (at::Tensor& view : views) view = view.to(segmenter->device());
-        return on_the_cpu(predict_averaged(*segmenter, views, flip, height, width, order, with_confidence));
+        return on_the_cpu(predict_averaged(*segmenter, views, flip, size.height, size.width, order, with_confidence));
       },
       prediction_to_js);
 }
@@ -74,12 +73,13 @@ Napi::Value predict_averaged_labels(const Napi::CallbackInfo& info) {
 Napi::Value choose_pseudo_labels(const Napi::CallbackInfo& info) {
   const Options options(info[1]);
   const bool with_confidence = options.boolean("confidence");
+  kernels::Upsampling size = upsampling_option(options);
+  size.align_corners = options.boolean("alignCorners");
   return run_async(
       info.Env(), nullptr,
-      [logits = tensor_argument(info[0], "logits"),
-       size = kernels::Upsampling{options.integer("height"), options.integer("width"), options.boolean("alignCorners")},
+      [logits = tensor_argument(info[0], "logits"), size,
        order = softmax_order_option(options), thresholds = options.numbers("thresholds"),
-       inclusive = options.boolean("inclusive"), ignore_index = options.integer("ignoreIndex"),
+       inclusive = options.boolean("inclusive"), ignore_index = ignore_index_option(options),
        histogram = optional_histogram_argument(info[2])] {
         return pseudo_labels(logits, size, order, thresholds, inclusive, ignore_index, histogram.get());
       },
@@ -106,12 +106,9 @@ Napi::Value translate_images(const Napi::CallbackInfo& info) {
 
 Napi::Value create_threshold_histogram(const Napi::CallbackInfo& info) {
   const Options options(info[0]);
-  const int64_t classes = options.integer("classCount"), bins = options.integer("bins");
-  if (classes < 1 || classes > 256 || bins < 2 || bins > (int64_t{1} << 24)) {
-    throw InvalidArgument("Expected classCount from 1 to 256 and bins from 2 to 2^24");
-  }
-  auto histogram = std::make_shared<ThresholdHistogram>(classes, bins);
-  return Handle<ThresholdHistogram>::create(info.Env(), histogram, histogram->bytes());
+  auto histogram = std::make_shared<ThresholdHistogram>(options.integer("classCount", 1, 256),
+                                                        options.integer("bins", 2, int64_t{1} << 24));
+  return Handle<ThresholdHistogram>::create(info.Env(), histogram, {}, histogram->bytes());
 }
 
 // Labels and confidences of equal length.
@@ -136,8 +133,8 @@ Napi::Value histogram_thresholds(const Napi::CallbackInfo& info) {
   const Options options(info[1]);
   return run_async(
       info.Env(), nullptr,
-      [histogram = Handle<ThresholdHistogram>::get(info[0], "histogram"), portion = options.number("portion"),
-       cap = options.number("cap")] {
+      [histogram = Handle<ThresholdHistogram>::get(info[0], "histogram"), portion = options.number("portion", 0, 1),
+       cap = options.number("cap", 0, 1)] {
         return std::make_pair(histogram->thresholds(portion, cap), histogram->class_pixels());
       },
       [](Napi::Env env, const std::pair<std::vector<double>, std::vector<int64_t>>& found) {
@@ -154,7 +151,7 @@ Napi::Value apply_confidence_thresholds(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), nullptr,
       [labels = std::move(labels), confidence = std::move(confidence), thresholds = options.numbers("thresholds"),
-       inclusive = options.boolean("inclusive"), ignore_index = options.integer("ignoreIndex")] {
+       inclusive = options.boolean("inclusive"), ignore_index = ignore_index_option(options)] {
         return apply_thresholds(labels, confidence, thresholds, inclusive, ignore_index);
       },
       [](Napi::Env env, const PseudoLabels& pseudo) {
@@ -176,7 +173,7 @@ Napi::Value count_confusion(const Napi::CallbackInfo& info) {
   }
   return run_async(
       info.Env(), nullptr,
-      [truth, prediction, classes = options.integer("classCount"), ignore_index = options.integer("ignoreIndex")] {
+      [truth, prediction, classes = options.integer("classCount", 1, 256), ignore_index = ignore_index_option(options)] {
         return confusion_counts(truth, prediction, classes, ignore_index).to(at::kDouble);
       },
       typed_array_to_js);

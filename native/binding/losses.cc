@@ -32,11 +32,10 @@ Napi::Value masked_cross_entropy_online(const Napi::CallbackInfo& info) {
   const bool with_prediction = options.boolean("prediction") || histogram != nullptr;
   return run_async(
       info.Env(), nullptr,
-      [logits = tensor_argument(info[0], "logits"), height = options.integer("height"),
-       width = options.integer("width"),
+      [logits = tensor_argument(info[0], "logits"), size = upsampling_option(options),
        thresholds = ConfidenceThresholds{options.numbers("thresholds"), options.boolean("inclusive")},
        loss = loss_options(info[1]), with_prediction, histogram] {
-        SelfTrainingLoss result = self_training_loss(logits, height, width, thresholds, loss, with_prediction);
+        SelfTrainingLoss result = self_training_loss(logits, size.height, size.width, thresholds, loss, with_prediction);
         if (histogram) histogram->add(result.predicted.cpu(), result.confidence.to(at::kCPU, at::kFloat));
         return result;
       },
@@ -55,8 +54,9 @@ Napi::Value upsampled_class_probabilities(const Napi::CallbackInfo& info) {
   const Options options(info[1]);
   return run_async(
       info.Env(), nullptr,
-      [logits = tensor_argument(info[0], "logits"), height = options.integer("height"),
-       width = options.integer("width")] { return class_probabilities(logits, height, width); },
+      [logits = tensor_argument(info[0], "logits"), size = upsampling_option(options)] {
+        return class_probabilities(logits, size.height, size.width);
+      },
       tensor_to_js);
 }
 
@@ -115,8 +115,9 @@ Napi::Value mean_entropy_loss(const Napi::CallbackInfo& info) {
   const Options options(info[1]);
   return run_async(
       info.Env(), nullptr,
-      [logits = tensor_argument(info[0], "logits"), height = options.integer("height"),
-       width = options.integer("width")] { return entropy_loss(logits, height, width); },
+      [logits = tensor_argument(info[0], "logits"), size = upsampling_option(options)] {
+        return entropy_loss(logits, size.height, size.width);
+      },
       tensor_to_js);
 }
 

@@ -5,8 +5,10 @@
 #include "binding/training_options.h"
 #include "core/data/pixels.h"
 #include "core/export/torchscript.h"
+#include "core/host_memory.h"
 #include "core/models/deeplab_v2.h"
 #include "core/models/fcn8s.h"
+#include "core/models/forward_traces.h"
 #include "core/models/resnet_generator.h"
 #include "core/models/unet_generator.h"
 
@@ -18,6 +20,11 @@ Initialisation initialisation_of(const Options& options) {
                                         {{"normal", Initialisation::kNormal}, {"kaiming", Initialisation::kKaiming}});
 }
 
+constexpr double kMaxWidth = 2;
+
+int64_t class_count_option(const Options& options) { return options.integer("classCount", 2, 256); }
+int64_t base_width_option(const Options& options) { return options.integer("baseWidth", 1, 1024); }
+
 // A function that makes the network, to be called off the event loop.
 std::function<std::shared_ptr<Network>()> network_factory(const std::string& kind, const Options& options) {
   const auto seed = static_cast<uint64_t>(options.integer("seed"));
@@ -27,8 +34,8 @@ std::function<std::shared_ptr<Network>()> network_factory(const std::string& kin
                                                              {"resnet34", Backbone::kResNet34},
                                                              {"resnet50", Backbone::kResNet50},
                                                              {"resnet101", Backbone::kResNet101}});
-    deeplab.width = options.number("width");
-    deeplab.class_count = options.integer("classCount");
+    deeplab.width = options.number("width", 0, kMaxWidth);
+    deeplab.class_count = class_count_option(options);
     deeplab.branches = options.integer("branches");
     deeplab.initialisation = initialisation_of(options);
     deeplab.seed = seed;
@@ -37,32 +44,32 @@ std::function<std::shared_ptr<Network>()> network_factory(const std::string& kin
   }
   if (kind == "fcn-8s") {
     Fcn8sOptions fcn;
-    fcn.width = options.number("width");
-    fcn.class_count = options.integer("classCount");
+    fcn.width = options.number("width", 0, kMaxWidth);
+    fcn.class_count = class_count_option(options);
     fcn.initialisation = initialisation_of(options);
     fcn.seed = seed;
     return [fcn] { return std::make_shared<Fcn8s>(fcn); };
   }
   if (kind == "output-discriminator") {
-    const OutputDiscriminatorOptions discriminator{options.integer("classCount"), options.integer("baseWidth"), seed};
+    const OutputDiscriminatorOptions discriminator{class_count_option(options), base_width_option(options), seed};
     return [discriminator] { return std::make_shared<OutputDiscriminator>(discriminator); };
   }
   if (kind == "resnet-generator") {
-    const ResnetGeneratorOptions generator{options.integer("blocks"), options.integer("baseWidth"),
+    const ResnetGeneratorOptions generator{options.integer("blocks", 1, 64), base_width_option(options),
                                            options.boolean("residual"), seed};
     return [generator] { return std::make_shared<ResnetGenerator>(generator); };
   }
   if (kind == "unet-generator") {
-    const UNetGeneratorOptions generator{options.integer("depth"), options.integer("baseWidth"), seed};
-    if (generator.depth < 2 || generator.depth > 16) throw InvalidArgument("Expected an integer from 2 to 16 for depth");
+    const UNetGeneratorOptions generator{options.integer("depth", 2, 16), base_width_option(options), seed};
     return [generator] { return std::make_shared<UNetGenerator>(generator); };
   }
   if (kind == "feature-discriminator") {
-    const FeatureDiscriminatorOptions discriminator{options.integer("featureCount"), options.integer("baseWidth"), seed};
+    const FeatureDiscriminatorOptions discriminator{options.integer("featureCount", 1, 1 << 16), base_width_option(options),
+                                                    seed};
     return [discriminator] { return std::make_shared<FeatureDiscriminator>(discriminator); };
   }
   if (kind == "patch-discriminator") {
-    const PatchDiscriminatorOptions discriminator{options.integer("inputChannels"), options.integer("baseWidth"), seed};
+    const PatchDiscriminatorOptions discriminator{options.integer("inputChannels", 1, 64), base_width_option(options), seed};
     return [discriminator] { return std::make_shared<PatchDiscriminator>(discriminator); };
   }
   throw InvalidArgument("Unknown kind of network '" + kind + "'");
@@ -72,20 +79,30 @@ at::ScalarType network_dtype_option(const Options& options) {
   return options.choice<at::ScalarType>("dtype", {{"float32", at::kFloat}, {"float64", at::kDouble}});
 }
 
+// Of memory, while a network is made: float32, then the same in another dtype, and what drawing initial weights takes.
+constexpr int64_t kBytesPerParameter = 16;
+constexpr int64_t kBytesBesides = int64_t{1} << 22;
+
+// createNetwork(kind, options, cancellation?). The option `maxParameters` is for networks that an untrusted file describes: one
+// that has considerably more is refused before it takes their memory.
 Napi::Value create_network(const Napi::CallbackInfo& info) {
   if (!info[0].IsString()) throw InvalidArgument("Expected a string for kind");
   const Options options(info[1]);
   return run_async(
       info.Env(), cancellation_argument(info[2]),
       [make = network_factory(info[0].As<Napi::String>().Utf8Value(), options),
-       device = device_argument(options.string("device")), dtype = network_dtype_option(options)] {
+       device = device_argument(options.string("device")), dtype = network_dtype_option(options),
+       parameters = options.optional_integer("maxParameters", 0, int64_t{1} << 40)] {
+        std::optional<AllocationBudget> budget;
+        if (parameters) {
+          budget.emplace(*parameters * kBytesPerParameter + kBytesBesides,
+                         "the network has far more parameters than the " + std::to_string(*parameters) + " that there are");
+        }
         auto network = make();
         network->convert(device, dtype);
-        return network;
+        return Created(network, state_of(*network));
       },
-      [](Napi::Env env, const std::shared_ptr<Network>& network) {
-        return Handle<Network>::create(env, network, network->bytes());
-      });
+      created_to_js<Network>);
 }
 
 void check_dtype(const Network& network, const at::Tensor& input) {
@@ -99,7 +116,10 @@ Napi::Value network_forward(const Napi::CallbackInfo& info) {
       info.Env(), cancellation_argument(info[2]),
       [network = Handle<Network>::get(info[0], "network"), input = tensor_argument(info[1], "input")] {
         check_dtype(*network, input);
-        return network->forward(input);
+        ForwardTraces traces(*network);
+        at::Tensor output = network->forward(input);
+        traces.keep();
+        return output;
       },
       tensor_to_js);
 }
@@ -111,7 +131,10 @@ Napi::Value network_forward_with_features(const Napi::CallbackInfo& info) {
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
        input = tensor_argument(info[1], "input")] {
         check_dtype(*segmenter, input);
-        return segmenter->forward_with_features(input);
+        ForwardTraces traces(*segmenter);
+        SegmentationOutput output = segmenter->forward_with_features(input);
+        traces.keep();
+        return output;
       },
       [](Napi::Env env, const SegmentationOutput& output) {
         Napi::Object result = Napi::Object::New(env);
@@ -175,12 +198,11 @@ Napi::Value network_parameter_count(const Napi::CallbackInfo& info) {
 
 // writeTorchScript(network, file, { upsample, metadata }, cancellation?)
 Napi::Value write_torch_script(const Napi::CallbackInfo& info) {
-  if (!info[1].IsString()) throw InvalidArgument("Expected a string for file");
   const Options options(info[2]);
   return run_async(
       info.Env(), cancellation_argument(info[3]),
       [network = network_argument<SegmentationNetwork>(info[0], "network"),
-       file = info[1].As<Napi::String>().Utf8Value(), upsample = options.boolean("upsample"),
+       file = path_argument(info[1]), upsample = options.boolean("upsample"),
        metadata = options.string("metadata")] { write_torchscript(*network, file, upsample, metadata); });
 }
 
@@ -188,10 +210,12 @@ Napi::Value create_optimizer(const Napi::CallbackInfo& info) {
   auto network = Handle<Network>::get(info[0], "network");
   const auto make = optimizer_factory(Options(info[1]));
   return run_async(
-      info.Env(), nullptr, [network, make] { return std::shared_ptr<Optimizer>(make(*network)); },
-      [](Napi::Env env, const std::shared_ptr<Optimizer>& optimizer) {
-        return Handle<Optimizer>::create(env, optimizer, 0);
-      });
+      info.Env(), nullptr,
+      [network, make] {
+        const std::shared_ptr<Optimizer> optimizer = make(*network);
+        return Created(optimizer, optimizer->state());
+      },
+      created_to_js<Optimizer>);
 }
 
 Napi::Value optimizer_step(const Napi::CallbackInfo& info) {

@@ -6,6 +6,7 @@
 #include "binding/arguments.h"
 #include "binding/async.h"
 #include "binding/exports.h"
+#include "core/host_memory.h"
 
 namespace bidiseg::binding {
 namespace {
@@ -69,6 +70,29 @@ Napi::Value compute_time(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), busy.count());
 }
 
+// checkDevice(name) throws what every function throws that takes a device.
+Napi::Value check_device(const Napi::CallbackInfo& info) {
+  if (!info[0].IsString()) throw InvalidArgument("Expected a string for device");
+  device_argument(info[0].As<Napi::String>().Utf8Value());
+  return info.Env().Undefined();
+}
+
+// setMemoryLimit(bytes | null)
+Napi::Value set_memory_limit(const Napi::CallbackInfo& info) {
+  if (info[0].IsNull()) {
+    set_host_memory_limit(kNoMemoryLimit);
+    return info.Env().Undefined();
+  }
+  const double bytes = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
+  if (!(bytes >= 0 && bytes <= 9007199254740991.0)) throw InvalidArgument("Expected a number of bytes or null for limit");
+  set_host_memory_limit(static_cast<int64_t>(bytes));
+  return info.Env().Undefined();
+}
+
+Napi::Value memory_in_use(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(host_memory_in_use()));
+}
+
 // Resolves when all that was asked for before has been done.
 Napi::Value idle(const Napi::CallbackInfo& info) { return run_async(info.Env(), nullptr, [] {}); }
 
@@ -78,7 +102,7 @@ Napi::Value shut_down(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value create_cancellation_token(const Napi::CallbackInfo& info) {
-  return Handle<std::atomic<bool>>::create(info.Env(), std::make_shared<std::atomic<bool>>(false), 0);
+  return Handle<std::atomic<bool>>::create(info.Env(), std::make_shared<std::atomic<bool>>(false), {});
 }
 
 Napi::Value cancel(const Napi::CallbackInfo& info) {
@@ -94,6 +118,9 @@ void export_system(Napi::Env env, Napi::Object exports) {
   exports.Set("setThreadCount", Napi::Function::New<guarded<set_thread_count>>(env));
   exports.Set("liveObjects", Napi::Function::New<guarded<live_objects>>(env));
   exports.Set("computeTime", Napi::Function::New<guarded<compute_time>>(env));
+  exports.Set("checkDevice", Napi::Function::New<guarded<check_device>>(env));
+  exports.Set("setMemoryLimit", Napi::Function::New<guarded<set_memory_limit>>(env));
+  exports.Set("memoryInUse", Napi::Function::New<guarded<memory_in_use>>(env));
   exports.Set("idle", Napi::Function::New<guarded<idle>>(env));
   exports.Set("shutDown", Napi::Function::New<guarded<shut_down>>(env));
   exports.Set("createCancellationToken", Napi::Function::New<guarded<create_cancellation_token>>(env));

@@ -108,7 +108,7 @@ Napi::Value tensor_resize(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value read_tensor_file(const Napi::CallbackInfo& info) {
-  if (!info[0].IsString() || !info[1].IsArray()) throw InvalidArgument("Expected a file and an array of entries");
+  if (!info[1].IsArray()) throw InvalidArgument("Expected an array of entries");
   const auto array = info[1].As<Napi::Array>();
   std::vector<TensorEntry> entries;
   for (uint32_t i = 0; i < array.Length(); ++i) {
@@ -121,7 +121,7 @@ Napi::Value read_tensor_file(const Napi::CallbackInfo& info) {
   }
   return run_async(
       info.Env(), cancellation_argument(info[2]),
-      [file = info[0].As<Napi::String>().Utf8Value(), entries = std::move(entries)] { return read_tensors(file, entries); },
+      [file = path_argument(info[0]), entries = std::move(entries)] { return read_tensors(file, entries); },
       [](Napi::Env env, const std::vector<at::Tensor>& tensors) {
         Napi::Array result = Napi::Array::New(env, tensors.size());
         for (size_t i = 0; i < tensors.size(); ++i) result.Set(i, tensor_to_js(env, tensors[i]));
@@ -130,15 +130,15 @@ Napi::Value read_tensor_file(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value write_tensor_file(const Napi::CallbackInfo& info) {
-  if (!info[0].IsString() || !info[1].IsTypedArray() || !info[2].IsArray()) {
-    throw InvalidArgument("Expected a file, a header of bytes and an array of tensors");
+  if (!info[1].IsTypedArray() || !info[2].IsArray()) {
+    throw InvalidArgument("Expected a header of bytes and an array of tensors");
   }
   const auto length = static_cast<int64_t>(info[1].As<Napi::TypedArray>().ElementLength());
   const auto array = info[2].As<Napi::Array>();
   std::vector<at::Tensor> tensors;
   for (uint32_t i = 0; i < array.Length(); ++i) tensors.push_back(tensor_argument(array.Get(i), "tensor"));
   return run_async(info.Env(), cancellation_argument(info[3]),
-                   [file = info[0].As<Napi::String>().Utf8Value(), header = typed_array_copy(info[1], {length}, "header"),
+                   [file = path_argument(info[0]), header = typed_array_copy(info[1], {length}, "header"),
                     tensors = std::move(tensors)] { write_tensors(file, header, tensors); });
 }
 

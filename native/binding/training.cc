@@ -36,6 +36,14 @@ std::shared_ptr<Network> discriminator_argument(const Napi::Value& value, Alignm
   return network_argument<OutputDiscriminator>(value, "discriminator");
 }
 
+// A step keeps its networks and optimizers alive. The state of a random generator is a copy that it does not keep.
+template <typename Step>
+Created<Step> created_step(std::shared_ptr<Step> step) {
+  NamedTensors state = step->state();
+  extract(state, "random.");
+  return {std::move(step), state};
+}
+
 // createSegmentationStep(segmenter, discriminator | null, options, teacher | null)
 Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
@@ -66,12 +74,11 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
         if (discriminator) discriminator_optimizer = std::make_unique<Adam>(discriminator->trained_parameters(1.0), adam);
         std::unique_ptr<Teacher> teacher;
         if (average) teacher = std::make_unique<Teacher>(average, *segmenter, teaching);
-        return std::make_shared<SegmentationStep>(segmenter, make_optimizer(*segmenter), discriminator,
-                                                  std::move(discriminator_optimizer), std::move(teacher), step);
+        return created_step(std::make_shared<SegmentationStep>(segmenter, make_optimizer(*segmenter), discriminator,
+                                                               std::move(discriminator_optimizer), std::move(teacher),
+                                                               step));
       },
-      [](Napi::Env env, const std::shared_ptr<SegmentationStep>& step) {
-        return Handle<SegmentationStep>::create(env, step, 0);
-      });
+      created_to_js<SegmentationStep>);
 }
 
 Napi::Value run_segmentation_step(const Napi::CallbackInfo& info) {
@@ -119,7 +126,7 @@ Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
   step.perceptual_form = perceptual_form_option(options);
   step.perceptual_weight = options.number("perceptualWeight");
   step.perceptual_reconstruction_weight = options.number("perceptualReconstructionWeight");
-  step.pool_size = options.integer("poolSize");
+  step.pool_size = options.integer("poolSize", 0, int64_t{1} << 20);
   step.seed = static_cast<uint64_t>(options.integer("seed"));
   step.adam = adam_options(options, "betas");
   step.precision = precision_option(options);
@@ -128,11 +135,9 @@ Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), nullptr,
       [networks, segmenter = optional_network_argument<SegmentationNetwork>(info[1], "segmenter"), step] {
-        return std::make_shared<TranslationStep>(networks, segmenter, step);
+        return created_step(std::make_shared<TranslationStep>(networks, segmenter, step));
       },
-      [](Napi::Env env, const std::shared_ptr<TranslationStep>& step) {
-        return Handle<TranslationStep>::create(env, step, 0);
-      });
+      created_to_js<TranslationStep>);
 }
 
 Napi::Value run_translation_step(const Napi::CallbackInfo& info) {
@@ -171,10 +176,9 @@ Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
                                           options.number("l1Weight"), adam_options(options, "betas"),
                                           precision_option(options)};
   return run_async(
-      info.Env(), nullptr, [networks, step] { return std::make_shared<PairedTranslationStep>(networks, step); },
-      [](Napi::Env env, const std::shared_ptr<PairedTranslationStep>& step) {
-        return Handle<PairedTranslationStep>::create(env, step, 0);
-      });
+      info.Env(), nullptr,
+      [networks, step] { return created_step(std::make_shared<PairedTranslationStep>(networks, step)); },
+      created_to_js<PairedTranslationStep>);
 }
 
 Napi::Value run_paired_translation_step(const Napi::CallbackInfo& info) {

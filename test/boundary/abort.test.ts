@@ -63,6 +63,15 @@ describe('AbortSignal', () => {
     );
   });
 
+  it('stops a forward pass in training mode without a trace', async () => {
+    using segmenter = await Segmenter.create({ backbone: 'resnet18', width: 1 / 4, classCount: 5 });
+    using input = Tensor.from(new Float32Array(2 * 3 * 256 * 256).fill(9), [2, 3, 256, 256]);
+    await abortInTheMiddle(
+      async (signal) => (await segmenter.forward(input, { signal })).dispose(),
+      () => snapshot(segmenter),
+    );
+  });
+
   it('stops a translation step without a trace, in the image pools neither', async () => {
     const create = async () => {
       const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 24 });

@@ -37,6 +37,28 @@ describe('lifetime of native objects', () => {
     assert.match(stdout, /^equal$/m, stdout);
   });
 
+  // `npm run test:faults` takes 2,000 steps, and scripts/soak.mjs an hour.
+  it('steps whose handles are dropped leave nothing behind', async () => {
+    const { code, stdout, stderr } = await runFixture('../../../scripts/soak.mjs', ['--steps', '40'], {
+      timeoutMs: 100_000,
+    });
+    assert.deepEqual({ code, stderr }, { code: 0, stderr: '' }, stdout);
+    console.log(`    ${stdout.trimEnd().split('\n').at(-1)}`);
+  });
+
+  it('bytes are counted once, however many objects share them', async () => {
+    // In a process of its own: other tests' dropped handles may be collected at any time.
+    const { code, stdout, stderr } = await runFixture('shared-bytes.mjs', []);
+    assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });
+    const { network, trained, parameters, optimizer, step, disposed, gone } = JSON.parse(stdout);
+    assert.ok(network > 4 * trained && trained > 0);
+    assert.equal(parameters, network, 'parameters() and buffers() are the same memory as the network');
+    assert.equal(optimizer, network + 4 * trained, 'one float of momentum for each parameter');
+    assert.equal(step, optimizer + 4 * trained, 'a step has an optimizer of its own');
+    assert.equal(disposed, step, 'the step still holds it');
+    assert.equal(gone, 0);
+  });
+
   it('dispose() is idempotent everywhere, and running work finishes with its own share', async () => {
     const segmenter = await Segmenter.create(TINY);
     const discriminator = await OutputDiscriminator.create({ classCount: 5, baseWidth: 4 });

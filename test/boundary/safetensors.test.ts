@@ -4,9 +4,11 @@ import { dirname } from 'node:path';
 import {
   DataError,
   InvalidArgumentError,
+  memoryInUse,
   Network,
   OutputDiscriminator,
   Segmenter,
+  setMemoryLimit,
   Tensor,
   Translator,
 } from 'bidiseg';
@@ -298,6 +300,63 @@ describe('safetensors', () => {
     using loadedWide = await Segmenter.fromFile(file, { dtype: 'float64' });
     assert.deepEqual([loaded.dtype, loadedWide.dtype], ['float32', 'float64']);
     assert.deepEqual(await snapshot(loadedWide), await snapshot(segmenter));
+  });
+
+  it('refuses a small file that describes a huge network before it takes that much memory', async () => {
+    using small = await Segmenter.create({ backbone: 'resnet18', width: 1 / 64, classCount: 5 });
+    using translator = await Translator.create({ blocks: 6, baseWidth: 1, discriminatorWidth: 1 });
+    for (const [kind, network, key, described] of [
+      [Segmenter, small, '"width":0.015625', '"width":2'],
+      [Translator, translator, '"baseWidth":1', '"baseWidth":512'],
+    ] as const) {
+      const file = folder.path('small');
+      await network.save(file);
+      const bytes = readFileSync(file);
+      const length = Number(bytes.readBigUInt64LE());
+      const header = bytes
+        .subarray(8, 8 + length)
+        .toString()
+        .trimEnd();
+      const escaped = (text: string) => JSON.stringify(text).slice(1, -1);
+      assert.ok(header.includes(escaped(key)));
+      const changed = encodeHeader(header.replace(escaped(key), escaped(described)));
+      writeFileSync(file, Buffer.concat([changed, bytes.subarray(8 + length)]));
+      // It is the file that is refused, and not the memory that runs out.
+      setMemoryLimit(memoryInUse() + 64 * 2 ** 20);
+      try {
+        await assert.rejects(
+          () => kind.fromFile(file),
+          (error: Error) => {
+            assert.ok(error instanceof DataError, error.stack);
+            assert.match(
+              error.message,
+              /small describes no valid (segmenter|translator): the network has far more param/,
+            );
+            return true;
+          },
+        );
+      } finally {
+        setMemoryLimit(null);
+      }
+    }
+  });
+
+  it('blames the options and not the file where the options are wrong', async () => {
+    const file = folder.path('options');
+    using segmenter = await Segmenter.create({ backbone: 'resnet18', width: 1 / 64, classCount: 5 });
+    await segmenter.save(file);
+    for (const { fromFile } of [Segmenter, Translator]) {
+      await assert.rejects(
+        () => fromFile(file, { device: 'abacus' }),
+        (error: Error) => {
+          assert.ok(error instanceof InvalidArgumentError, error.stack);
+          assert.match(error.message, /a device such as .* but received 'abacus'/);
+          return true;
+        },
+      );
+      await assert.rejects(() => fromFile(file, { device: 'cuda:99' }), /There is no device 'cuda:99' here/);
+      await assert.rejects(() => fromFile(file, { device: 'meta' }), InvalidArgumentError);
+    }
   });
 
   it('gives back exactly what was saved, of any network', async () => {

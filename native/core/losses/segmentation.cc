@@ -199,6 +199,7 @@ at::Tensor resize_bilinear(const at::Tensor& x, int64_t height, int64_t width) {
 }
 
 at::Tensor class_probabilities(const at::Tensor& logits, int64_t height, int64_t width) {
+  check_logits(logits);
   return UpsampledSoftmax::apply(kernel_logits(logits), height, width);
 }
 

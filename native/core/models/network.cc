@@ -50,12 +50,6 @@ void Network::convert(at::Device device, at::ScalarType dtype) {
   for (auto& buffer : buffers()) move(buffer);
 }
 
-int64_t Network::bytes() const {
-  int64_t total = 0;
-  for (const auto& [name, tensor] : state_of(*this)) total += static_cast<int64_t>(tensor.nbytes());
-  return total;
-}
-
 void initialise_normal(torch::nn::Module& module, double std, at::Generator generator) {
   for_each_convolution(module, [&](at::Tensor weight, at::Tensor bias, bool) {
     weight.normal_(0.0, std, generator);

@@ -58,9 +58,6 @@ class Network : public torch::nn::Module {
   /// too). For new networks: what an optimizer or a handle already holds does not follow.
   void convert(at::Device device, at::ScalarType dtype);
 
-  /// Bytes of all parameters and buffers.
-  int64_t bytes() const;
-
  protected:
   /// segment(x), checkpointed where the network is.
   at::Tensor checkpointed(const at::Tensor& x, const Segment& segment) const {

@@ -70,10 +70,20 @@ void ThresholdHistogram::add(const at::Tensor& labels, const at::Tensor& confide
   const auto classes = class_count(), bins = bins_;
   std::array<int64_t*, 256> counts{};
   for (size_t c = 0; c < counts_.size(); ++c) counts[c] = counts_[c].data();
-  for (int64_t i = 0, pixels = flat_labels.numel(); i < pixels; ++i) {
+  const int64_t pixels = flat_labels.numel();
+  // First, so that it is all or nothing. A mean of probabilities may be rounded to somewhat more than 1.
+  const auto fits = [](float confidence) { return (confidence >= 0.0f) & (confidence <= 1.001f); };
+  bool all_fit = true;
+  for (int64_t i = 0; i < pixels; ++i) all_fit &= (label[i] < classes) & fits(value[i]);
+  for (int64_t i = 0; !all_fit && i < pixels; ++i) {
     if (label[i] >= classes) throw_class_outside("labels", label[i], classes);
+    if (!fits(value[i])) {
+      throw InvalidArgument("Expected confidences from 0 to 1 but found " + std::to_string(value[i]));
+    }
+  }
+  for (int64_t i = 0; i < pixels; ++i) {
     const auto bin = static_cast<int64_t>(static_cast<double>(value[i]) * static_cast<double>(bins));
-    ++counts[label[i]][std::clamp<int64_t>(bin, 0, bins - 1)];
+    ++counts[label[i]][std::min(bin, bins - 1)];
   }
 }
 

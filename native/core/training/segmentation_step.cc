@@ -5,49 +5,10 @@
 #include "core/cancellation.h"
 #include "core/data/pixels.h"
 #include "core/losses/alignment.h"
+#include "core/models/forward_traces.h"
 
 namespace bidiseg {
 namespace {
-
-// The forward passes move a network's running statistics and random generator; this puts them back unless the step is
-// applied.
-class ForwardTraces {
- public:
-  explicit ForwardTraces(const Network& network) : generator_(network.generator()) {
-    // Apart, because one call copies tensors of one dtype in one go.
-    for (const auto& buffer : network.buffers()) (buffer.is_floating_point() ? statistics_ : counters_).add(buffer);
-    for (auto* buffers : {&statistics_, &counters_}) buffers->copy(buffers->now, buffers->before);
-    if (generator_.defined()) random_before_ = generator_.get_state();
-  }
-  ~ForwardTraces() {
-    if (kept_) return;
-    for (auto* buffers : {&statistics_, &counters_}) buffers->copy(buffers->before, buffers->now);
-    if (generator_.defined()) generator_.set_state(random_before_);
-  }
-  ForwardTraces(const ForwardTraces&) = delete;
-  ForwardTraces& operator=(const ForwardTraces&) = delete;
-
-  void keep() { kept_ = true; }
-
- private:
-  struct Buffers {
-    std::vector<at::Tensor> now, before;
-
-    void add(const at::Tensor& buffer) {
-      now.push_back(buffer);
-      before.push_back(at::empty_like(buffer));
-    }
-    static void copy(const std::vector<at::Tensor>& from, std::vector<at::Tensor>& to) {
-      at::NoGradGuard no_grad;
-      if (!from.empty()) at::_foreach_copy_(to, from);
-    }
-  };
-
-  Buffers statistics_, counters_;
-  at::Generator generator_;
-  at::Tensor random_before_;
-  bool kept_ = false;
-};
 
 // Where a backward pass begins, and with which gradients (none: that of a loss, 1).
 class BackwardRoots {

@@ -1,0 +1,89 @@
+#include "core/host_memory.h"
+
+#include <c10/core/CPUAllocator.h>
+#include <malloc.h>
+
+#include <atomic>
+
+#include "core/errors.h"
+
+namespace bidiseg {
+namespace {
+
+std::atomic<int64_t> in_use{0};
+std::atomic<int64_t> limit{kNoMemoryLimit};
+thread_local AllocationBudget* budget = nullptr;
+
+// What malloc gave: the one size that is known both when a block comes and when it goes.
+int64_t size_of(void* block) { return static_cast<int64_t>(malloc_usable_size(block)); }
+
+[[noreturn]] void throw_out_of_memory(size_t bytes, const std::string& reason) {
+  TORCH_CHECK_WITH(OutOfMemoryError, false, "out of memory: a tensor of ", bytes, " bytes was asked for while tensors hold ",
+                   host_memory_in_use(), " bytes; ", reason);
+}
+
+class CountingAllocator final : public at::Allocator {
+ public:
+  at::DataPtr allocate(size_t bytes) override {
+    // More than a signed size: LibTorch's own allocator knows what to say.
+    const auto wanted = static_cast<int64_t>(std::min(bytes, static_cast<size_t>(INT64_MAX)));
+    AllocationBudget::spend(wanted);
+    // First taken, then looked at: several threads may allocate at once.
+    const int64_t allowed = limit.load(std::memory_order_relaxed);
+    const int64_t before = in_use.fetch_add(wanted, std::memory_order_relaxed);
+    if (wanted > allowed - std::min(before, allowed)) {
+      in_use.fetch_sub(wanted, std::memory_order_relaxed);
+      throw_out_of_memory(bytes, "the limit is " + std::to_string(allowed) + " bytes");
+    }
+    try {
+      at::DataPtr data = base_.allocate(bytes);
+      in_use.fetch_add(size_of(data.get()) - wanted, std::memory_order_relaxed);
+      TORCH_INTERNAL_ASSERT(data.get() == nullptr || data.compare_exchange_deleter(base_.raw_deleter(), &release));
+      return data;
+    } catch (const c10::Error&) {
+      in_use.fetch_sub(wanted, std::memory_order_relaxed);
+      throw_out_of_memory(bytes, "the system has no more");
+    }
+  }
+
+  at::DeleterFnPtr raw_deleter() const override { return &release; }
+
+  void copy_data(void* to, const void* from, std::size_t bytes) const override { default_copy_data(to, from, bytes); }
+
+ private:
+  static void release(void* block) {
+    in_use.fetch_sub(size_of(block), std::memory_order_relaxed);
+    c10::GetDefaultCPUAllocator()->raw_deleter()(block);
+  }
+
+  at::Allocator& base_ = *c10::GetDefaultCPUAllocator();
+};
+
+}  // namespace
+
+void count_host_memory() {
+  // Never destroyed: tensors outlive static destructors, and the library stays loaded as long as the process (-z nodelete).
+  static auto* const allocator = [] {
+    auto* result = new CountingAllocator;
+    c10::SetCPUAllocator(result);
+    return result;
+  }();
+  (void)allocator;
+}
+
+int64_t host_memory_in_use() { return in_use.load(std::memory_order_relaxed); }
+
+void set_host_memory_limit(int64_t bytes) { limit.store(bytes, std::memory_order_relaxed); }
+
+AllocationBudget::AllocationBudget(int64_t bytes, std::string complaint)
+    : left_(bytes), complaint_(std::move(complaint)), outer_(std::exchange(budget, this)) {}
+
+AllocationBudget::~AllocationBudget() { budget = outer_; }
+
+void AllocationBudget::spend(int64_t bytes) {
+  if (budget == nullptr) return;
+  if (bytes > budget->left_) throw InvalidArgument(budget->complaint_);
+  budget->left_ -= bytes;
+}
+
+}  // namespace bidiseg
