@@ -251,7 +251,7 @@ describe('parity with PyTorch: checkpoints', () => {
     assert.match(await failure(input, folder.path('no/such/folder')), /^1 bidiseg: .*no\/such\/folder/);
     assert.match(
       await failure(folder.path('nowhere.pth'), newFile('st')),
-      /^1 bidiseg: .*nowhere\.pth cannot be read/,
+      /^1 bidiseg: .*nowhere\.pth: cannot be read/,
     );
     assert.match(await failure(input, newFile('st'), '--strip', 'x.'), /^1 bidiseg: .*begins with 'x\.'/);
     const large = newFile('pth');

@@ -152,7 +152,7 @@ SegmentationOutput DeepLabV2::forward_with_features(const at::Tensor& input) {
   }
   at::Tensor logits;
   for (size_t i = 0; i < branches_; ++i) {
-    const at::Tensor branch = head_[i](x).to(input.scalar_type());
+    const at::Tensor branch = head_[i](x).type_as(input);
     logits = logits.defined() ? logits.add_(branch) : branch;
   }
   return {x, logits};

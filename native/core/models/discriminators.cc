@@ -31,7 +31,7 @@ at::Tensor OutputDiscriminator::forward(const at::Tensor& input) {
     x = conv(x);
     x = cancellation_point(at::leaky_relu_(x, kLeak));
   }
-  return classifier_(x).to(input.scalar_type());
+  return classifier_(x).type_as(input);
 }
 
 FeatureDiscriminator::FeatureDiscriminator(const FeatureDiscriminatorOptions& options)
@@ -46,7 +46,7 @@ FeatureDiscriminator::FeatureDiscriminator(const FeatureDiscriminatorOptions& op
 at::Tensor FeatureDiscriminator::forward(const at::Tensor& input) {
   at::Tensor x = conv1_(input);
   x = conv2_(at::leaky_relu_(x, kLeak));
-  return classifier_(cancellation_point(at::leaky_relu_(x, kLeak))).to(input.scalar_type());
+  return classifier_(cancellation_point(at::leaky_relu_(x, kLeak))).type_as(input);
 }
 
 PatchDiscriminator::PatchDiscriminator(const PatchDiscriminatorOptions& options) : Network("PatchDiscriminator") {
@@ -71,7 +71,7 @@ at::Tensor PatchDiscriminator::forward(const at::Tensor& input) {
   for (size_t i = 1; i + 1 < convs_.size(); ++i) {
     x = cancellation_point(at::leaky_relu(instance_norm(convs_[i](x)), kLeak));
   }
-  return convs_.back()(x).to(input.scalar_type());
+  return convs_.back()(x).type_as(input);
 }
 
 }  // namespace bidiseg

@@ -106,7 +106,7 @@ SegmentationOutput Fcn8s::forward_with_features(const at::Tensor& input) {
   const at::Tensor up4 = upscore_pool4_(up2 + pool4);
   const at::Tensor pool3 = crop_like((*score_pool3_)(pools[2] * 0.0001), up4, 9);
   const at::Tensor up8 = upscore8_(up4 + pool3);
-  return {x, crop_like(up8, input, 31).to(input.scalar_type()).contiguous()};
+  return {x, crop_like(up8, input, 31).type_as(input).contiguous()};
 }
 
 std::vector<TrainedParameter> Fcn8s::trained_parameters(double head_factor) const {

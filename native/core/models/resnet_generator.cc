@@ -68,7 +68,7 @@ at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
   }
   x = at::relu(instance_norm(up1_(x)));
   x = cancellation_point(at::relu(instance_norm(up2_(x))));
-  x = output_(pad(x, 3)).to(input.scalar_type());
+  x = output_(pad(x, 3)).type_as(input);
   // Black and white are short of where atanh is infinite, by less than one grey level.
   if (residual_) x = x + input.clamp(-kWhite, kWhite).atanh();
   return x.tanh();

@@ -54,7 +54,7 @@ at::Tensor UNetGenerator::forward(const at::Tensor& input) {
     x = instance_norm(up_[i](at::relu(x)));
     x = cancellation_point(at::cat({encoded[i - 1], x}, 1));
   }
-  return up_.front()(at::relu(x)).to(input.scalar_type()).tanh_();
+  return up_.front()(at::relu(x)).type_as(input).tanh_();
 }
 
 }  // namespace bidiseg
