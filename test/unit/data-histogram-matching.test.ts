@@ -52,8 +52,13 @@ describe('histogram matching', () => {
       width: levels.length,
       height: 1,
     });
-    // Shares ¼, ½, ¾, 1 of the image; ½ of the reference is at 100, all of it at 200.
-    assert.deepEqual(matchHistograms(grey(1, 2, 3, 4), grey(100, 200)), grey(100, 100, 150, 200));
+    // Ranks ⅛, ⅜, ⅝, ⅞ of the image; ¼ of the reference is at 100, ¾ at 200.
+    assert.deepEqual(matchHistograms(grey(1, 2, 3, 4), grey(100, 200)), grey(100, 125, 175, 200));
     assert.deepEqual(matchHistograms(grey(1, 2, 3, 4), grey(9)), grey(9, 9, 9, 9));
+    // Four of five pixels are overexposed: they take the middle of what is bright, not the brightest of all.
+    assert.deepEqual(
+      matchHistograms(grey(10, 255, 255, 255, 255), grey(10, 90, 100, 110, 240)),
+      grey(10, 105, 105, 105, 105),
+    );
   });
 });
