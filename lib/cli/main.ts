@@ -5,6 +5,10 @@ import { EXIT_USAGE } from './exit.js';
 import { createProgram } from './program.js';
 
 const program = createProgram();
+// Whoever reads the help may stop early, as `head` does; commands that run have their own answer to it.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
 try {
   await program.parseAsync();
 } catch (error) {
