@@ -11,6 +11,7 @@ import {
 import { DataError, InvalidArgumentError } from './errors.js';
 import { ConfusionMatrix } from './metrics.js';
 import type { Segmenter } from './models/segmenter.js';
+import type { Precision } from './steps.js';
 import { drain, readAhead } from './training/generators.js';
 import { averagedOver, scaledSizes } from './views.js';
 
@@ -38,6 +39,8 @@ export interface EvaluationOptions extends ScoreOptions {
   flip?: boolean;
   /** Average the probabilities over inputs of these multiples of `size`, each ⅛–8, from the image file itself. Default [1]. */
   scales?: readonly number[];
+  /** What convolutions compute in, as `Segmenter.predict` has it; default `fp32`. */
+  precision?: Precision;
 }
 
 /** How well predictions agree with the truth. */
@@ -82,7 +85,7 @@ export async function* evaluateImages(
   dataset: ImageDataset,
   options: EvaluationOptions,
 ): AsyncGenerator<Progress, Evaluation> {
-  const { size, outputSize = 'label', order = 'probabilities', flip, signal } = options;
+  const { size, outputSize = 'label', order = 'probabilities', flip, precision, signal } = options;
   if (dataset.length === 0 || !dataset.hasLabels) {
     throw new InvalidArgumentError('Expected a data set of labelled images to evaluate on');
   }
@@ -102,6 +105,7 @@ export async function* evaluateImages(
       outputHeight: truth.height,
       order,
       ...averagedOver({ flip, others }),
+      ...(precision && { precision }),
       ...(signal && { signal }),
     });
     await score.add(truth.data, prediction.labels);

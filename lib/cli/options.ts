@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ImageSize } from '../data/image-files.js';
 import { MAX_PIXELS } from '../data/image-limits.js';
+import type { Precision } from '../steps.js';
 
 /** The options every command has. */
 export interface CommonOptions {
@@ -70,19 +71,26 @@ export function maxPixelsOption(): Option {
   ).argParser(parsePixels);
 }
 
-/** What is averaged where a segmenter predicts. */
-export interface ViewOptions {
+/** How a segmenter predicts: what is averaged, and in which precision. */
+export interface PredictionOptions {
   flip?: boolean;
   scales?: number[];
+  precision?: Precision;
 }
 
-export function addViewOptions(command: Command): Command {
+export function addPredictionOptions(command: Command): Command {
   return command
     .option('--flip', 'average the probabilities with those of the mirrored image')
     .option(
       '--scales <factors>',
       'average the probabilities over these multiples of the input size, such as 0.75,1,1.25',
       parseScales,
+    )
+    .addOption(
+      new Option(
+        '--precision <name>',
+        "what convolutions compute in, where the device can (see 'bidiseg info'): bf16 is quicker and less exact (default: fp32)",
+      ).choices(['fp32', 'tf32', 'bf16']),
     );
 }
 

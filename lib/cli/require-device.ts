@@ -1,5 +1,6 @@
 import type { Config } from '../config/schema.js';
 import { InvalidArgumentError } from '../errors.js';
+import type { Precision } from '../steps.js';
 
 /** Makes sure that there is a device of this name ('cpu', 'cuda' or 'cuda:N'), before any work is spent on it. */
 export async function requireDevice(device: string): Promise<void> {
@@ -17,15 +18,19 @@ export async function requireDevice(device: string): Promise<void> {
 /** Makes sure of the config's device, and that it computes in the precisions in which the config trains. */
 export async function requireTrainingDevice(config: Config): Promise<void> {
   await requireDevice(config.device);
+  for (const section of ['segmentation', 'translation'] as const) {
+    await requirePrecision(config.device, config[section].precision, `${section}.precision`);
+  }
+}
+
+/** Makes sure that a device, which is there, has instructions for a precision; `name` is what asked for it. */
+export async function requirePrecision(device: string, precision: Precision, name: string): Promise<void> {
+  if (precision === 'fp32') return;
   const { buildInfo } = await import('../device.js');
   const { precisions } = await buildInfo();
-  const found = precisions[config.device === 'cuda' ? 'cuda:0' : config.device] ?? [];
-  for (const section of ['segmentation', 'translation'] as const) {
-    const { precision } = config[section];
-    if (found.includes(precision)) continue;
-    throw new InvalidArgumentError(
-      `${section}.precision: ${config.device} has no instructions for ${precision} here, only for ${found.join(', ')}; ` +
-        `see 'bidiseg info'`,
-    );
-  }
+  const found = precisions[device === 'cuda' ? 'cuda:0' : device] ?? [];
+  if (found.includes(precision)) return;
+  throw new InvalidArgumentError(
+    `${name}: ${device} has no instructions for ${precision} here, only for ${found.join(', ')}; see 'bidiseg info'`,
+  );
 }

@@ -183,6 +183,7 @@ describe('command line: data sets', () => {
     it('is told what does not go together', async () => {
       for (const [args, code, message] of [
         [['--flip', ...labels], 2, /--flip does not go with --predictions/],
+        [['--precision', 'bf16', ...labels], 2, /--precision does not go with --predictions/],
         [['--labels', 'pair/labels'], 2, /Name the classes, or the label map/],
         [[...labels, '--mean-classes', 'a,d'], 1, /There is no class 'd'; expected some of a, b, c/],
       ] as const) {

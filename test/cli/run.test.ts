@@ -4,6 +4,7 @@ import path from 'node:path';
 import { readImage, readLabels, writeImage, writeLabels } from '../../lib/data/image-files.js';
 import { labelMap } from '../../lib/data/label-maps.js';
 import { renderScene } from '../../lib/data/street-scenes.js';
+import { buildInfo } from '../../lib/device.js';
 import type { RunSummary, StageRecord } from '../../lib/training/events.js';
 import { writeTrainedSegmenter } from '../helpers/trained-segmenter.js';
 import {
@@ -153,7 +154,7 @@ describe('command line: a run and the use of its networks', () => {
     );
   });
 
-  it('segment averages over the same views as evaluate', async () => {
+  it('segment averages over the same views as evaluate, in the same precision', async () => {
     const weights = await writeTrainedSegmenter(at('unsure.safetensors'));
     mkdirSync(at('scenes/images'), { recursive: true });
     mkdirSync(at('scenes/labels'));
@@ -163,7 +164,8 @@ describe('command line: a run and the use of its networks', () => {
       await writeImage(at(`scenes/images/${index}.png`), { data: scene.image, ...size });
       await writeLabels(at(`scenes/labels/${index}.png`), { data: scene.labels, ...size });
     }
-    const views = ['--size', '80x56', '--flip', '--scales', '0.75,1,1.5'];
+    const precision = (await buildInfo()).precisions.cpu!.at(-1)!;
+    const views = ['--size', '80x56', '--flip', '--scales', '0.75,1,1.5', '--precision', precision];
     const segmented = await run([
       ...['segment', 'scenes/images', '-w', weights, '-o', 'views', '--write', 'labels'],
       ...views,
@@ -184,6 +186,16 @@ describe('command line: a run and the use of its networks', () => {
     const confusion = ({ stdout }: { stdout: string }) => jsonLines(stdout).at(-1)!.confusion;
     assert.deepEqual(confusion(scored), confusion(evaluated));
     assert.notDeepEqual(confusion(evaluated), confusion(plain));
+  });
+
+  it('segment and evaluate refuse a precision that the device lacks, before any image is read', async () => {
+    for (const command of [['segment', 'target/images', '-o', 'precise'], ['evaluate']]) {
+      await fails(
+        [...command, '--run', 'run', '--precision', 'tf32'],
+        /^bidiseg: --precision: cpu has no instructions for tf32 here, only for fp32(, bf16)?; see 'bidiseg info'$/m,
+      );
+    }
+    assert(!existsSync(at('precise')));
   });
 
   it('every command that reads images refuses those of more pixels than it is told', async () => {

@@ -83,12 +83,12 @@ describe('evaluation', () => {
       evaluate(predictor, dataset, { classCount: 3, size: { width: 10, height: 7 }, ...options });
     const output = { count: 1, outputWidth: 16, outputHeight: 12, order: 'probabilities' };
     await ask({});
-    await ask({ flip: true, scales: [0.5, 1.25] });
+    await ask({ flip: true, scales: [0.5, 1.25], precision: 'bf16' });
     assert.deepEqual(asked, [
       { ...output, width: 10, height: 7, length: 210 },
       {
         ...output,
-        ...{ width: 5, height: 4, length: 60, flip: true },
+        ...{ width: 5, height: 4, length: 60, flip: true, precision: 'bf16' },
         sizes: [{ width: 13, height: 9, length: 351 }],
       },
     ]);

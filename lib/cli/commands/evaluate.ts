@@ -26,15 +26,16 @@ import {
 import {
   addExamples,
   addJsonOption,
-  addViewOptions,
+  addPredictionOptions,
   type CommonOptions,
+  type PredictionOptions,
   parseSize,
-  type ViewOptions,
 } from '../options.js';
+import { requirePrecision } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { table } from '../table.js';
 
-interface EvaluateOptions extends CommonOptions, NetworkOptions, ViewOptions {
+interface EvaluateOptions extends CommonOptions, NetworkOptions, PredictionOptions {
   predictions?: string;
   images?: string;
   labels?: string;
@@ -71,7 +72,7 @@ export function addEvaluateCommand(program: Command): void {
       "input size of the network (default: the run's, or the first image's)",
       parseSize,
     );
-  addViewOptions(command);
+  addPredictionOptions(command);
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg evaluate --run runs/demo', "the run's last segmenter on its validation images"],
@@ -125,7 +126,9 @@ async function evaluateCommand(options: EvaluateOptions, { console, signal }: Co
 type Context = Pick<CommandContext, 'console' | 'signal'>;
 
 async function scoreNetwork(options: EvaluateOptions, { console, signal }: Context): Promise<Scored> {
+  const { flip, scales, precision = 'fp32' } = options;
   const { file, config, device, limits } = await findNetwork('segmenter', options);
+  await requirePrecision(device, precision, '--precision');
   const { Segmenter } = await import('../../models/segmenter.js');
   const { toSize } = await import('../../training/datasets.js');
   const { evaluate } = await import('../../evaluate.js');
@@ -141,7 +144,6 @@ async function scoreNetwork(options: EvaluateOptions, { console, signal }: Conte
   const progress = console.progress('evaluating', dataset.length);
   const size = options.size ?? (config ? toSize(config.sizes.evaluation) : await firstSize(dataset));
   const outputSize = config?.sizes.evaluationOutput ?? 'label';
-  const { flip, scales } = options;
   const result = await evaluate(segmenter, dataset, {
     size,
     outputSize: outputSize === 'label' ? outputSize : toSize(outputSize),
@@ -150,6 +152,7 @@ async function scoreNetwork(options: EvaluateOptions, { console, signal }: Conte
     meanClasses: meanClasses && classIndices(meanClasses, names),
     ...(flip !== undefined && { flip }),
     ...(scales !== undefined && { scales }),
+    precision,
     signal,
     onProgress: ({ done }) => progress.update(done),
   });
@@ -162,7 +165,7 @@ async function scorePredictions(
   { console, signal }: Context,
 ): Promise<Scored> {
   const { labels, labelMap = 'identity', meanClasses, maxPixels } = options;
-  for (const name of ['weights', 'run', 'stage', 'images', 'size', 'flip', 'scales'] as const) {
+  for (const name of ['weights', 'run', 'stage', 'images', 'size', 'flip', 'scales', 'precision'] as const) {
     if (options[name] !== undefined) throw new UsageError(`--${name} does not go with --predictions`);
   }
   if (labels === undefined) throw new UsageError('Give the folder of labels too: --labels');

@@ -8,19 +8,20 @@ import { addNetworkOptions, classesOf, findNetwork, type NetworkOptions } from '
 import {
   addExamples,
   addJsonOption,
-  addViewOptions,
+  addPredictionOptions,
   type CommonOptions,
+  type PredictionOptions,
   parseSize,
-  type ViewOptions,
 } from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';
 import { overlay } from '../overlay.js';
+import { requirePrecision } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 
 const KINDS = ['labels', 'color', 'overlay'] as const;
 type Kind = (typeof KINDS)[number];
 
-interface SegmentOptions extends CommonOptions, NetworkOptions, ViewOptions {
+interface SegmentOptions extends CommonOptions, NetworkOptions, PredictionOptions {
   output: string;
   size?: ImageSize;
   write: Kind[];
@@ -39,7 +40,7 @@ export function addSegmentCommand(program: Command): void {
     "scale to this for the network (default: the run's evaluation size, or the image's own)",
     parseSize,
   );
-  addViewOptions(command).addOption(
+  addPredictionOptions(command).addOption(
     new Option('--write <kinds>', 'which of these to write')
       .argParser(parseKinds)
       .default([...KINDS], KINDS.join(',')),
@@ -75,9 +76,10 @@ interface Pixels {
 }
 
 async function segment(inputs: string[], options: SegmentOptions, context: CommandContext): Promise<void> {
-  const { output, write, flip, scales } = options;
+  const { output, write, flip, scales, precision = 'fp32' } = options;
   const images = collectImages(inputs, output);
   const { file, config, device, limits } = await findNetwork('segmenter', options);
+  await requirePrecision(device, precision, '--precision');
 
   const { toSize } = await import('../../training/datasets.js');
   const { Segmenter } = await import('../../models/segmenter.js');
@@ -103,6 +105,7 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
         outputHeight: image.height,
         // As in evaluation, so that the pictures show what the numbers measure.
         order: 'probabilities',
+        precision,
         ...averagedOver({ flip, others }),
         signal: context.signal,
       });
