@@ -3,7 +3,7 @@ import { Tensor, Translator } from 'bidiseg';
 import { temporaryFolder } from '../helpers/folder.js';
 
 const SHAPE = [1, 3, 16, 24];
-const WHITE = 0.996;
+const WHITE = 0.9;
 
 describe('a residual translator', () => {
   const folder = temporaryFolder();
@@ -14,13 +14,12 @@ describe('a residual translator', () => {
   const image = Float64Array.from({ length: 3 * 16 * 24 }, (_, index) => Math.cos(index * index));
   image[0] = 1;
   image[1] = -1;
-  const clamped = image.map((value) => Math.min(Math.max(value, -WHITE), WHITE));
 
   it('starts as the identity', async () => {
     using translator = await create(true);
     for (const generator of [translator.toTarget, translator.toSource]) {
       const output = (await (await generator.forward(Tensor.from(image, SHAPE))).data()) as Float64Array;
-      for (const [index, value] of output.entries()) assert.ok(Math.abs(value - clamped[index]!) < 1e-12);
+      for (const [index, value] of output.entries()) assert.ok(Math.abs(value - image[index]!) < 1e-12);
     }
   });
 
@@ -34,7 +33,7 @@ describe('a residual translator', () => {
     const change = (await (await plain.toTarget.forward(input)).data()) as Float64Array;
     const output = (await (await residual.toTarget.forward(input)).data()) as Float64Array;
     for (const [index, value] of output.entries()) {
-      const expected = Math.tanh(Math.atanh(change[index]!) + Math.atanh(clamped[index]!));
+      const expected = Math.tanh(Math.atanh(change[index]!) + Math.atanh(WHITE * image[index]!)) / WHITE;
       assert.ok(Math.abs(value - expected) < 1e-12, `${value} is not ${expected}`);
     }
   });

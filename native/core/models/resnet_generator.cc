@@ -11,8 +11,9 @@ using torch::nn::Conv2dOptions;
 using torch::nn::ConvTranspose2d;
 using torch::nn::ConvTranspose2dOptions;
 
-// tanh of the largest value that a residual generator starts from.
-constexpr double kWhite = 0.996;
+// Where on tanh's curve the white of a residual generator lies: high enough to bend little, low enough that the slope there,
+// 1 - kWhite^2, lets an overexposed sky be changed. Much of a daylight image is exactly white.
+constexpr double kWhite = 0.9;
 
 at::Tensor pad(const at::Tensor& x, int64_t margin) {
   return at::reflection_pad2d(x, {margin, margin, margin, margin});
@@ -69,8 +70,7 @@ at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
   x = at::relu(instance_norm(up1_(x)));
   x = cancellation_point(at::relu(instance_norm(up2_(x))));
   x = output_(pad(x, 3)).type_as(input);
-  // Black and white are short of where atanh is infinite, by less than one grey level.
-  if (residual_) x = x + input.clamp(-kWhite, kWhite).atanh();
+  if (residual_) return (x + (kWhite * input.clamp(-1, 1)).atanh()).tanh() / kWhite;
   return x.tanh();
 }
 

@@ -8,7 +8,9 @@ namespace bidiseg {
 struct ResnetGeneratorOptions {
   int64_t blocks = 9;
   int64_t base_width = 64;
-  bool residual = false;  ///< y = tanh(f(x) + atanh(x)), which starts as the identity, in place of y = tanh(f(x))
+  /// y = tanh(f(x) + atanh(a x)) / a with a = 0.9, which starts as the identity, in place of y = tanh(f(x)). It may go beyond
+  /// white and black, to +-1/a.
+  bool residual = false;
   uint64_t seed = 1;
 };
 
