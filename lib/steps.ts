@@ -85,6 +85,12 @@ export interface SegmentationStepOptions {
   repeatedStep: boolean;
   adamBetas: [number, number];
   discriminatorBetas: [number, number];
+  /**
+   * How many batches a step takes at once, 1–1024; default 1. Their images are given one after the other as a single batch,
+   * which is cut into as many parts: each goes through the networks alone, which BatchNorm sees, and the gradients are
+   * averaged before the one update.
+   */
+  accumulation?: number;
   precision: Precision;
   /** Of M's activations; auto: channels-last in bf16, where it is faster. */
   memoryFormat: 'auto' | 'contiguous' | 'channels-last';
@@ -132,6 +138,7 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
       ...{ momentWeight: 1, entropyWeight: 0 },
       ...options,
       alignment,
+      accumulation: checkInteger('accumulation', options.accumulation ?? 1, 1, 1024),
       teacher: options.teacher ? checkTeacher(options.teacher) : null,
     };
     const handles = callSync(() => {
@@ -159,7 +166,8 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
   }
 
   /**
-   * Source forward and backward, target forward and backward, discriminator, both updates; all or nothing.
+   * Source forward and backward, target forward and backward, discriminator, both updates; all or nothing. Losses are means
+   * over the parts that `accumulation` makes of the batch, whose number of images it must divide.
    *
    * @throws NonFiniteLossError before any weight has moved, where a loss or a gradient is NaN or infinite.
    */

@@ -262,8 +262,14 @@ export const segmentationSchema = section({
   pseudoLabelSteps: steps().default(120_000),
   /** Steps of M⁽⁰⁾. */
   sourceOnlySteps: steps().default(80_000),
-  /** Images of each domain in a step. */
+  /** Images of each domain that go through M together. */
   batchSize: integer(1, 1024).default(1),
+  /**
+   * Batches whose gradients are averaged, for M and its discriminator, before one step is taken: a step draws accumulation ·
+   * batchSize images of each domain in the memory of batchSize. BatchNorm sees, and its running statistics follow, each batch
+   * alone, and so do moments and the teacher's confident share; losses are means over the batches.
+   */
+  accumulation: integer(1, 1024).default(1),
   /** Mirror half of the images, at random. */
   flip: boolean().default(false),
   augmentation: section({

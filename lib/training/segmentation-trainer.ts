@@ -114,7 +114,7 @@ export class SegmentationTrainer {
     const load = (dataset: ImageDataset, domain: 'source' | 'target', size: ImageSize, firstStep: number) => {
       const { crop, ...changes } = augmentation[domain];
       return new BatchLoader(dataset, {
-        batchSize,
+        batchSize: batchSize * training.accumulation,
         flip,
         size,
         crop: crop ? toSize(crop) : undefined,

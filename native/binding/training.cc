@@ -59,6 +59,7 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
   step.moment_weight = options.number("momentWeight");
   step.entropy_weight = options.number("entropyWeight");
   step.pseudo_label_weight = options.number("pseudoLabelWeight");
+  step.accumulation = options.integer("accumulation", 1, int64_t{1} << 20);
   step.precision = precision_option(options);
   step.memory_format = memory_format_option(options);
   step.checkpointing = options.boolean("activationCheckpointing");

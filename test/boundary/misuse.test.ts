@@ -141,6 +141,8 @@ describe('misuse', () => {
       ['precision', 'tf32'],
       ['memoryFormat', 'nhwc'],
       ['activationCheckpointing', 'yes'],
+      ['accumulation', 0],
+      ['accumulation', 1.5],
     ] as const) {
       await rejects(
         () => SegmentationStep.create(segmenter, discriminator, { ...SEGMENTATION, [key]: value } as never),

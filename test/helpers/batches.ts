@@ -33,6 +33,7 @@ export const SEGMENTATION: SegmentationStepOptions = {
   repeatedStep: false,
   adamBetas: [0.9, 0.99],
   discriminatorBetas: [0.9, 0.99],
+  accumulation: 1,
   precision: 'fp32',
   memoryFormat: 'auto',
   activationCheckpointing: false,

@@ -237,7 +237,7 @@ def class_mix_mask(labels, ignore, draw):
     return torch.stack(masks)
 
 
-def lesson(teacher, batch, o, step):
+def lesson(teacher, batch, o, draw):
     """The images, labels and weights of DACS, and the share of confident pixels."""
     images = batch["target.images"]
     with torch.no_grad():
@@ -247,7 +247,7 @@ def lesson(teacher, batch, o, step):
     weights, labels = share.expand(labels.shape), labels.to(torch.uint8)
     if o["classMix"]:
         source, source_labels = batch["source.images"], batch["source.labels"]
-        mask = class_mix_mask(source_labels, o["ignoreIndex"], MersenneTwister64(o["seed"] + step))
+        mask = class_mix_mask(source_labels, o["ignoreIndex"], draw)
         images = torch.where(mask[..., None], source, images)
         labels, weights = torch.where(mask, source_labels, labels), torch.where(mask, 1.0, weights)
     return images, labels, weights * 255, share.item()
@@ -271,7 +271,7 @@ def discriminator_view(features, logits, images, alignment):
 
 
 def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
-    """One iteration for every batch, the source first and then the target. Yields the losses of each."""
+    """One iteration for every batch, the source first and then the target, over its parts. Yields the losses of each."""
     optimizer = segmenter_optimizer(segmenter, o, rates["learningRate"])
     optimizers = [optimizer]
     segmenter.train()
@@ -283,10 +283,10 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
     dtype, alignment = dtype_of(segmenter), o.get("alignment", "output-discriminator")
     if teacher is not None:
         teacher.load_state_dict(segmenter.state_dict())
-    for step, batch in enumerate(batches):
+
+    def learn(batch, share, draw):
+        """Adds the gradients of one batch that counts for a share of a step. Returns its losses."""
         losses = {}
-        for each in optimizers:
-            each.zero_grad()
         if discriminator is not None:
             set_trainable(discriminator, False)
 
@@ -297,7 +297,7 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
         loss = cross_entropy(source_output[1], batch["source.labels"], o["normalise"], o["ignoreIndex"])
         losses["segmentation"] = losses["total"] = loss.item()
         moments = {"mean": mean_distance, "correlation": correlation_distance}.get(alignment)
-        loss.backward(retain_graph=moments is not None)
+        (share * loss).backward(retain_graph=moments is not None)
 
         if "target.images" in batch:
             target_output = segmenter.with_features(segmenter_input(batch["target.images"], dtype))
@@ -324,12 +324,12 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
                 total = total + o["pseudoLabelWeight"] * pseudo
             if teacher is not None:
                 given = o["teacher"] | {"ignoreIndex": o["ignoreIndex"]}
-                images, labels, weights, losses["confidentShare"] = lesson(teacher, batch, given, step)
+                images, labels, weights, losses["confidentShare"] = lesson(teacher, batch, given, draw)
                 logits = segmenter(segmenter_input(images, dtype)) if given["classMix"] else target_logits
                 loss = cross_entropy(logits, labels, "all", o["ignoreIndex"], weights)
                 losses["teacher"] = loss.item()
                 total = total + given["weight"] * loss
-            total.backward()
+            (share * total).backward()
             losses["total"] += total.item()
 
             if discriminator is not None:
@@ -340,8 +340,18 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
                     ("discriminatorTarget", target_view.detach(), "target"),
                 ):
                     loss = domain_loss(discriminator(p), domain)
-                    (loss / 2).backward()
+                    (share * loss / 2).backward()
                     losses[name] = loss.item()
+        return losses
+
+    accumulation = o.get("accumulation", 1)
+    for step, batch in enumerate(batches):
+        for each in optimizers:
+            each.zero_grad()
+        draw = MersenneTwister64(o["teacher"]["seed"] + step) if teacher is not None else None
+        parts = [{name: tensor.chunk(accumulation)[i] for name, tensor in batch.items()} for i in range(accumulation)]
+        found = [learn(part, 1 / accumulation, draw) for part in parts]
+        losses = {name: sum(part[name] for part in found) / accumulation for name in found[0]}
         optimizer.step()
         if discriminator is not None and "target.images" in batch:
             optimizers[1].step()

@@ -137,6 +137,21 @@ const SEGMENTATION_VARIATIONS: SegmentationCase[] = [
   },
   { item: 'no momentum', preset: 'paper', segmenter: RESNET18, changes: { momentum: 0 } },
   {
+    item: 'three batches a step',
+    preset: 'reference',
+    segmenter: RESNET18,
+    pseudoLabels: 'soft',
+    changes: { accumulation: 3 },
+  },
+  {
+    item: 'source alone, two batches a step',
+    preset: 'paper',
+    segmenter: FCN,
+    target: false,
+    discriminator: false,
+    changes: { accumulation: 2, learningRate: 1e-5 },
+  },
+  {
     item: 'Adam with decay, other weights',
     preset: 'paper',
     segmenter: RESNET18,
@@ -171,6 +186,13 @@ const SEGMENTATION_NEIGHBOURS: SegmentationCase[] = [
     discriminator: false,
   },
   {
+    item: 'means, two batches a step',
+    preset: 'paper',
+    segmenter: RESNET18,
+    changes: { alignment: 'mean', momentWeight: 0.3, entropyWeight: 0.5, accumulation: 2 },
+    discriminator: false,
+  },
+  {
     item: 'covariances',
     preset: 'paper',
     segmenter: RESNET50,
@@ -189,6 +211,15 @@ const SEGMENTATION_NEIGHBOURS: SegmentationCase[] = [
     preset: 'reference',
     segmenter: RESNET18,
     changes: { alignment: 'none', teacher: TEACHER },
+    discriminator: false,
+    pseudoLabels: false,
+    targetHeight: 49,
+  },
+  {
+    item: 'teacher, ClassMix, two batches a step',
+    preset: 'reference',
+    segmenter: RESNET18,
+    changes: { alignment: 'none', teacher: { ...TEACHER, threshold: 0.2 }, accumulation: 2 },
     discriminator: false,
     pseudoLabels: false,
     targetHeight: 49,
@@ -371,14 +402,14 @@ describe('parity with PyTorch: training', () => {
     const losses: object[] = [];
     const shares: number[] = [];
     for (let i = 0; i < ITERATIONS; ++i) {
-      const shape = { count: 2, height: 49, width: 65 };
+      const shape = { count: 2 * training.accumulation, height: 49, width: 65 };
       const source = randomBatch(shape, 10 * i, CLASS_COUNT);
       const target = randomBatch(
         { ...shape, height: targetHeight },
         10 * i + 5,
         pseudoLabels ? CLASS_COUNT : undefined,
       );
-      if (pseudoLabels === 'soft') target.weights = randomBytes(2 * targetHeight * 65, 10 * i + 7);
+      if (pseudoLabels === 'soft') target.weights = randomBytes(target.count * targetHeight * 65, 10 * i + 7);
       const batch = hasTarget ? { source, target } : { source };
       batches.push(writeBatch(folder.path(`batch${i}`), batch));
       const rates = {

@@ -128,6 +128,24 @@ describe('a batch in parts', () => {
   });
 });
 
+describe('gradient accumulation', () => {
+  it('takes batches that can be cut into as many parts', async () => {
+    const batches = [1, 11].map((seed) => ({
+      source: randomBatch({ ...SHAPE, count: 4 }, seed, CLASS_COUNT),
+      target: randomBatch({ ...SHAPE, count: seed === 1 ? 4 : 2 }, seed + 5),
+    }));
+    await segmentation(RESNET18, 'float32', { accumulation: 2 }, batches);
+    await assert.rejects(segmentation(RESNET18, 'float32', { accumulation: 4 }, batches), {
+      code: 'ERR_INVALID_ARGUMENT',
+      message: 'Expected a number of target images that is divisible by accumulation, 4, but received 2',
+    });
+    await assert.rejects(segmentation(RESNET18, 'float32', { accumulation: 0 }, batches), {
+      code: 'ERR_INVALID_ARGUMENT',
+      message: /^Expected an integer from 1 to 1024 for accumulation but received 0/,
+    });
+  });
+});
+
 describe('the memory format of activations', () => {
   it('changes nothing but rounding', async () => {
     const contiguous = await segmentation(RESNET50, 'float64', { memoryFormat: 'contiguous' }, BATCHES);

@@ -80,6 +80,18 @@ describe('switches of the loop', () => {
     await assert.rejects(readdir(path.join(parent, 'none', 'translated')), /ENOENT/);
   });
 
+  it('accumulation: a step takes the images of several batches, and goes on with the same ones', async () => {
+    const set = ['loop={rounds: 1, translation: none, selfTrainingRounds: 0}', 'segmentation.accumulation=2'];
+    const stages = ['source-only', 'round-1/segmenter-0'];
+    await run('accumulated', set, 'round-1/segmenter-0');
+    await run('accumulated-whole', set);
+    await sameResults('accumulated', 'accumulated-whole', stages);
+    await run('single', [set[0]!]);
+    for (const stage of stages) {
+      assert(!(await weights('single', stage)).equals(await weights('accumulated', stage)), stage);
+    }
+  });
+
   it('histogram matching: each source image to a target image drawn by the seed', async () => {
     const set = ['loop.translation=histogram-matching'];
     await run('matching', set, 'round-1/translate');

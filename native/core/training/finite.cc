@@ -41,7 +41,7 @@ void StepChecks::read() {
   if (scalars.empty()) return;
   const at::Tensor values = at::stack(scalars).to(at::kCPU, at::kDouble);
   const double* value = values.const_data_ptr<double>();
-  for (const auto& loss : losses_) *loss.value = *value++;
+  for (const auto& loss : losses_) *loss.value = share_ * *value++;
   for (const auto& [stray, class_count, ignore_index] : labels_) {
     // Its own read, for all digits; that of no stray label is a power of two, which every dtype holds.
     if (*value++ != static_cast<double>(kernels::kNoStrayLabel)) throw_if_stray(stray, class_count, ignore_index);

@@ -9,7 +9,10 @@ namespace bidiseg {
 /// time that a step waits for its device.
 class StepChecks {
  public:
-  /// A scalar loss, or a batch's part of one: read() writes to `value` the sum of what was given for it.
+  /// `share`: of each given loss in what read() says of it.
+  explicit StepChecks(double share = 1.0) : share_(share) {}
+
+  /// A scalar loss, or a batch's part of one: read() writes to `value` the sum of what was given for it, times the share.
   void loss(const char* name, const at::Tensor& loss, double& value);
 
   /// What masked_cross_entropy() left in `stray_label`, which may be undefined.
@@ -34,6 +37,7 @@ class StepChecks {
   };
   [[noreturn]] void throw_non_finite_gradient() const;
 
+  double share_;
   std::vector<Loss> losses_;
   std::vector<Labels> labels_;
   std::vector<std::string> gradient_names_;

@@ -10,10 +10,10 @@
 namespace bidiseg {
 namespace {
 
-// Where a backward pass begins, and with which gradients (none: that of a loss, 1).
+// Where a backward pass begins, and with which gradients.
 class BackwardRoots {
  public:
-  void add(const at::Tensor& root, const at::Tensor& gradient = {}) {
+  void add(const at::Tensor& root, const at::Tensor& gradient) {
     roots_.push_back(root);
     gradients_.push_back(gradient);
   }
@@ -29,6 +29,17 @@ class BackwardRoots {
 
 SegmentationOutput detached(const SegmentationOutput& output) {
   return {output.features.detach(), output.logits.detach()};
+}
+
+template <typename Change>
+SegmentationBatch changed(const SegmentationBatch& batch, const Change& change) {
+  return {change(batch.images), change(batch.labels), change(batch.weights)};
+}
+
+void require_divisible(const char* domain, const at::Tensor& images, int64_t parts) {
+  if (!images.defined() || images.size(0) % parts == 0) return;
+  throw InvalidArgument(std::string("Expected a number of ") + domain + " images that is divisible by accumulation, " +
+                        std::to_string(parts) + ", but received " + std::to_string(images.size(0)));
 }
 
 }  // namespace
@@ -49,11 +60,12 @@ SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmente
 
 SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const SegmentationBatch& target,
                                          double learning_rate, double discriminator_learning_rate) {
+  const Inputs inputs = inputs_of(source, target);
   const ModeScope training(*segmenter_, /*training=*/true);
   ForwardTraces traces(*segmenter_);
   segmenter_optimizer_->zero_grad();
   if (discriminator_) discriminator_optimizer_->zero_grad();
-  const SegmentationLosses losses = compute_gradients(source, target);
+  const SegmentationLosses losses = compute_gradients(inputs);
 
   throw_if_cancelled();  // the last point: from here on the step is applied whole
   traces.keep();
@@ -69,22 +81,66 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
   return losses;
 }
 
-SegmentationLosses SegmentationStep::compute_gradients(const SegmentationBatch& source,
-                                                       const SegmentationBatch& target) {
-  const at::Device device = segmenter_->device();
-  const at::ScalarType dtype = segmenter_->dtype();
-  const at::MemoryFormat format = options_.memory_format.value_or(fastest_format(options_.precision));
-  const PrecisionScope precision(options_.precision, device);
+SegmentationStep::Inputs SegmentationStep::inputs_of(const SegmentationBatch& source,
+                                                     const SegmentationBatch& target) const {
+  require_divisible("source", source.images, options_.accumulation);
+  require_divisible("target", target.images, options_.accumulation);
+  const auto to_device = [device = segmenter_->device()](const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.to(device) : tensor;
+  };
+  at::Tensor mask;
+  if (teacher_ && target.images.defined()) mask = teacher_->draw_mask(source.labels);
+  return {changed(source, to_device), changed(target, to_device), to_device(mask)};
+}
+
+std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& inputs) const {
+  std::vector<Inputs> parts;
+  for (int64_t i = 0; i < options_.accumulation; ++i) {
+    const auto part = [&](const at::Tensor& tensor) {
+      if (!tensor.defined()) return tensor;
+      const int64_t count = tensor.size(0) / options_.accumulation;
+      return tensor.narrow(0, i * count, count);
+    };
+    parts.push_back({changed(inputs.source, part), changed(inputs.target, part), part(inputs.mask)});
+  }
+  return parts;
+}
+
+at::Tensor SegmentationStep::loss_gradient() const {
+  if (options_.accumulation == 1) return {};
+  return at::full({}, 1.0 / static_cast<double>(options_.accumulation),
+                  at::dtype(segmenter_->dtype()).device(segmenter_->device()));
+}
+
+SegmentationLosses SegmentationStep::compute_gradients(const Inputs& inputs) {
+  const PrecisionScope precision(options_.precision, segmenter_->device());
   const CheckpointingScope checkpointing(*segmenter_, options_.checkpointing);
   SegmentationLosses losses;
-  StepChecks checks;
+  StepChecks checks(1.0 / static_cast<double>(options_.accumulation));
+  for (const Inputs& part : parts_of(inputs)) add_gradients(part, losses, checks);
+
+  checks.gradients("segmenter", segmenter_optimizer_.get());
+  checks.gradients("discriminator", discriminator_optimizer_.get());
+  checks.read();
+  losses.total = losses.segmentation + options_.adversarial_weight * losses.adversarial +
+                 options_.moment_weight * losses.moments + options_.entropy_weight * losses.entropy +
+                 options_.pseudo_label_weight * losses.pseudo_label +
+                 (teacher_ ? teacher_->options().weight * losses.teacher : 0);
+  return losses;
+}
+
+void SegmentationStep::add_gradients(const Inputs& part, SegmentationLosses& losses, StepChecks& checks) {
+  const auto& [source, target, mask] = part;
+  const at::ScalarType dtype = segmenter_->dtype();
+  const at::MemoryFormat format = options_.memory_format.value_or(fastest_format(options_.precision));
+  const at::Tensor unit = loss_gradient();
   const auto output_of = [&](const at::Tensor& images) {
-    return segmenter_->forward_with_features(segmenter_input(images.to(device), dtype).contiguous(format));
+    return segmenter_->forward_with_features(segmenter_input(images, dtype).contiguous(format));
   };
   const auto cross_entropy = [&](const char* name, const at::Tensor& logits, const at::Tensor& labels,
                                  const CrossEntropyOptions& cross_entropy_options, double& value) {
     at::Tensor stray;
-    const at::Tensor loss = masked_cross_entropy(logits, labels.to(device), cross_entropy_options, &stray);
+    const at::Tensor loss = masked_cross_entropy(logits, labels, cross_entropy_options, &stray);
     checks.loss(name, loss, value);
     checks.labels(stray, logits.size(1), cross_entropy_options.ignore_index);
     return loss;
@@ -93,7 +149,8 @@ SegmentationLosses SegmentationStep::compute_gradients(const SegmentationBatch& 
   BackwardRoots from_source, from_target;
   const SegmentationOutput on_source = output_of(source.images);
   from_source.add(
-      cross_entropy("segmentation", on_source.logits, source.labels, options_.cross_entropy, losses.segmentation));
+      cross_entropy("segmentation", on_source.logits, source.labels, options_.cross_entropy, losses.segmentation),
+      unit);
   // Moments lead back to both domains; otherwise the graph of the one is let go before that of the other is made.
   const bool with_moments = compares_moments(options_.alignment) && target.images.defined();
   if (!with_moments) from_source.backward();
@@ -117,23 +174,25 @@ SegmentationLosses SegmentationStep::compute_gradients(const SegmentationBatch& 
     if (options_.entropy_weight != 0) {
       const at::Tensor loss = entropy_loss(on_target.logits, height, width);
       checks.loss("entropy", loss, losses.entropy);
-      from_target.add(options_.entropy_weight * loss);
+      from_target.add(options_.entropy_weight * loss, unit);
     }
     if (target.labels.defined()) {
       CrossEntropyOptions weighted = options_.cross_entropy;
-      if (target.weights.defined()) weighted.pixel_weights = target.weights.to(device).to(dtype) / 255;
+      if (target.weights.defined()) weighted.pixel_weights = target.weights.to(dtype) / 255;
       from_target.add(options_.pseudo_label_weight *
-                      cross_entropy("pseudo-label", on_target.logits, target.labels, weighted, losses.pseudo_label));
+                      cross_entropy("pseudo-label", on_target.logits, target.labels, weighted, losses.pseudo_label),
+                      unit);
     }
     if (teacher_) {
-      const Teacher::Lesson lesson = teacher_->prepare(source.images, source.labels, target.images);
+      const Teacher::Lesson lesson = teacher_->prepare(source.images, source.labels, target.images, mask);
       checks.loss("confident share", lesson.confident_share, losses.confident_share);
       const auto learn = [&](const at::Tensor& logits) {
         CrossEntropyOptions weighted = options_.cross_entropy;
         weighted.normalise = Normalise::kAll;
         weighted.pixel_weights = lesson.weights;
         from_target.add(teacher_->options().weight *
-                        cross_entropy("teacher", logits, lesson.labels, weighted, losses.teacher));
+                            cross_entropy("teacher", logits, lesson.labels, weighted, losses.teacher),
+                        unit);
       };
       if (teacher_->options().class_mix) {
         from_target.backward();
@@ -144,15 +203,6 @@ SegmentationLosses SegmentationStep::compute_gradients(const SegmentationBatch& 
     }
     from_target.backward();
   }
-
-  checks.gradients("segmenter", segmenter_optimizer_.get());
-  checks.gradients("discriminator", discriminator_optimizer_.get());
-  checks.read();
-  losses.total = losses.segmentation + options_.adversarial_weight * losses.adversarial +
-                 options_.moment_weight * losses.moments + options_.entropy_weight * losses.entropy +
-                 options_.pseudo_label_weight * losses.pseudo_label +
-                 (teacher_ ? teacher_->options().weight * losses.teacher : 0);
-  return losses;
 }
 
 // D_M looks at the target once. Of one forward pass the adversarial loss wants the gradient for the input alone, D_M's
@@ -160,22 +210,23 @@ SegmentationLosses SegmentationStep::compute_gradients(const SegmentationBatch& 
 at::Tensor SegmentationStep::judge_target(const at::Tensor& view, SegmentationLosses& losses,
                                           StepChecks& checks) {
   view.requires_grad_();
+  const at::Tensor unit = loss_gradient();
   const at::Tensor judged = discriminator_->forward(view);
   const at::Tensor adversarial = domain_loss(judged, Domain::kSource), own = domain_loss(judged, Domain::kTarget);
   checks.loss("adversarial", adversarial, losses.adversarial);
   checks.loss("discriminator (target)", own, losses.discriminator_target);
   const auto gradient = torch::autograd::grad({options_.adversarial_weight * adversarial}, {view},
-                                              /*grad_outputs=*/{}, /*retain_graph=*/true);
+                                              /*grad_outputs=*/{unit}, /*retain_graph=*/true);
   std::vector<at::Tensor> weights;
   for (const auto& parameter : discriminator_optimizer_->parameters()) weights.push_back(parameter.value);
-  torch::autograd::backward({0.5 * own}, /*grad_tensors=*/{}, /*retain_graph=*/false, /*create_graph=*/false, weights);
+  torch::autograd::backward({0.5 * own}, /*grad_tensors=*/{unit}, /*retain_graph=*/false, /*create_graph=*/false, weights);
   return gradient.front();
 }
 
 void SegmentationStep::judge_source(const at::Tensor& view, SegmentationLosses& losses, StepChecks& checks) {
   const at::Tensor own = domain_loss(discriminator_->forward(view), Domain::kSource);
   checks.loss("discriminator (source)", own, losses.discriminator_source);
-  (0.5 * own).backward();
+  (0.5 * own).backward(loss_gradient());
 }
 
 std::pair<at::Tensor, at::Tensor> SegmentationStep::moment_gradients(const at::Tensor& source_features,
@@ -185,7 +236,7 @@ std::pair<at::Tensor, at::Tensor> SegmentationStep::moment_gradients(const at::T
   const at::Tensor source = source_features.detach().requires_grad_(), target = target_features.detach().requires_grad_();
   const at::Tensor distance = moment_distance(options_.alignment, source, target);
   checks.loss("moment", distance, losses.moments);
-  const auto gradients = torch::autograd::grad({options_.moment_weight * distance}, {source, target});
+  const auto gradients = torch::autograd::grad({options_.moment_weight * distance}, {source, target}, {loss_gradient()});
   return {gradients[0], gradients[1]};
 }
 

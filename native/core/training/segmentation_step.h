@@ -17,6 +17,9 @@ struct SegmentationStepOptions {
   double moment_weight = 1.0;        ///< of one by moments
   double entropy_weight = 0.0;       ///< of entropy_loss() on the target
   double pseudo_label_weight = 1.0;
+  /// How many parts of a batch go through the networks one after the other, their gradients averaged. Batch statistics,
+  /// moments and the shares that the teacher is confident of are those of a part.
+  int64_t accumulation = 1;
   Precision precision = Precision::kFloat32;
   /// Of M's activations; none: the faster one, see fastest_format().
   std::optional<at::MemoryFormat> memory_format;
@@ -32,7 +35,7 @@ struct SegmentationBatch {
   at::Tensor weights;
 };
 
-/// Terms before their weights; those that did not take part are 0.
+/// Terms before their weights, means over the parts of a batch; those that did not take part are 0.
 struct SegmentationLosses {
   double segmentation = 0;
   double adversarial = 0;
@@ -57,8 +60,9 @@ class SegmentationStep {
 
   /// Source forward and backward; target forward, adversarial and pseudo-label loss backward; D_M's own loss on both
   /// domains' probabilities; entropy, moments and the teacher's labels where they take part; all updates. `target` may be
-  /// empty (training on the source alone). Where it throws (NonFiniteLoss, Cancelled, ...), weights, running statistics,
-  /// the generator of dropout and the mode are as before.
+  /// empty (training on the source alone). The images of each domain must be divisible by `accumulation`, whose i-th part
+  /// has the i-th of its images. Where it throws (NonFiniteLoss, Cancelled, ...), weights, running statistics, the
+  /// generator of dropout and the mode are as before.
   SegmentationLosses run(const SegmentationBatch& source, const SegmentationBatch& target, double learning_rate,
                          double discriminator_learning_rate);
 
@@ -69,8 +73,20 @@ class SegmentationStep {
   void load_state(const NamedTensors& state);
 
  private:
+  /// What a step, or a part of one, looks at, on the segmenter's device.
+  struct Inputs {
+    SegmentationBatch source, target;
+    at::Tensor mask;  ///< the teacher's, see Teacher::draw_mask()
+  };
+  Inputs inputs_of(const SegmentationBatch& source, const SegmentationBatch& target) const;
+  std::vector<Inputs> parts_of(const Inputs& inputs) const;
+
   /// Everything but the updates; throws where they must not follow.
-  SegmentationLosses compute_gradients(const SegmentationBatch& source, const SegmentationBatch& target);
+  SegmentationLosses compute_gradients(const Inputs& inputs);
+  void add_gradients(const Inputs& part, SegmentationLosses& losses, StepChecks& checks);
+
+  /// With what the backward pass of a part's loss begins: its share of the step. Undefined: 1.
+  at::Tensor loss_gradient() const;
 
   /// Backward pass of D_M's own loss on the target, and the weighted adversarial loss's gradient for `view`, what D_M is
   /// shown, detached.

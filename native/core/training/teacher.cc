@@ -13,17 +13,21 @@ Teacher::Teacher(std::shared_ptr<SegmentationNetwork> network, const Segmentatio
   load_state(*network_, state_of(student));
 }
 
+at::Tensor Teacher::draw_mask(const at::Tensor& source_labels) const {
+  if (!options_.class_mix) return {};
+  std::mt19937_64 random(options_.seed + static_cast<uint64_t>(steps_.item<int64_t>()));
+  return class_mix_mask(source_labels, options_.ignore_index, random);
+}
+
 Teacher::Lesson Teacher::prepare(const at::Tensor& source_images, const at::Tensor& source_labels,
-                                 const at::Tensor& target_images) const {
+                                 const at::Tensor& target_images, const at::Tensor& mask) const {
   at::NoGradGuard no_grad;
   const ModeScope evaluation(*network_, /*training=*/false);
-  const at::Device device = network_->device();
-  const at::Tensor images = target_images.to(device);
-  const at::Tensor logits = network_->forward(segmenter_input(images, network_->dtype()));
-  const Prediction found = predict(logits, {images.size(1), images.size(2)}, kernels::SoftmaxOrder::kAfterUpsampling,
-                                   /*with_confidence=*/true);
+  const at::Tensor logits = network_->forward(segmenter_input(target_images, network_->dtype()));
+  const Prediction found = predict(logits, {target_images.size(1), target_images.size(2)},
+                                   kernels::SoftmaxOrder::kAfterUpsampling, /*with_confidence=*/true);
   const at::Tensor share = (found.confidence > options_.threshold).to(network_->dtype()).mean();
-  if (!options_.class_mix) return {images, found.labels, share.expand_as(found.confidence), share};
+  if (!mask.defined()) return {target_images, found.labels, share.expand_as(found.confidence), share};
 
   if (!source_images.sizes().equals(target_images.sizes())) {
     std::ostringstream text;
@@ -31,10 +35,8 @@ Teacher::Lesson Teacher::prepare(const at::Tensor& source_images, const at::Tens
          << " and " << target_images.sizes();
     throw InvalidArgument(text.str());
   }
-  std::mt19937_64 random(options_.seed + static_cast<uint64_t>(steps_.item<int64_t>()));
-  const at::Tensor mask = class_mix_mask(source_labels, options_.ignore_index, random).to(device);
-  return {at::where(mask.unsqueeze(3), source_images.to(device), images),
-          at::where(mask, source_labels.to(device), found.labels), at::where(mask, at::ones_like(share), share), share};
+  return {at::where(mask.unsqueeze(3), source_images, target_images), at::where(mask, source_labels, found.labels),
+          at::where(mask, at::ones_like(share), share), share};
 }
 
 void Teacher::follow(const SegmentationNetwork& student) {

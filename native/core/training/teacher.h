@@ -31,12 +31,15 @@ class Teacher {
     at::Tensor confident_share;  ///< 0-dim
   };
 
+  /// What ClassMix will paste of each source image in the coming step, as class_mix_mask() has it, labels and mask on the
+  /// CPU; undefined without ClassMix.
+  at::Tensor draw_mask(const at::Tensor& source_labels) const;
+
   /// The target images with the labels that the teacher, in eval mode, gives them. All count by the same weight, the share
-  /// of pixels that it is confident of. With ClassMix half of the classes of each source image, labels and all, are
-  /// pasted onto the target image of its number, with weight 1; both batches must then have one shape. `source_labels` are
-  /// on the CPU.
-  Lesson prepare(const at::Tensor& source_images, const at::Tensor& source_labels,
-                 const at::Tensor& target_images) const;
+  /// of pixels that it is confident of. Where there is a mask, what it shows of each source image, labels and all, is
+  /// pasted onto the target image of its number, with weight 1; both batches must then have one shape. All on its device.
+  Lesson prepare(const at::Tensor& source_images, const at::Tensor& source_labels, const at::Tensor& target_images,
+                 const at::Tensor& mask) const;
 
   /// Moves towards the student, behind each of its steps.
   void follow(const SegmentationNetwork& student);
