@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { native, packageRoot } from './binding.js';
 import { call } from './native-object.js';
-import type { Precision } from './steps.js';
+import type { Precision } from './precision.js';
 import { checkInteger } from './validate.js';
 
 export interface BuildInfo {

@@ -11,7 +11,7 @@ import {
 import { DataError, InvalidArgumentError } from './errors.js';
 import { ConfusionMatrix } from './metrics.js';
 import type { Segmenter } from './models/segmenter.js';
-import type { Precision } from './steps.js';
+import type { Precision } from './precision.js';
 import { drain, readAhead } from './training/generators.js';
 import { averagedOver, scaledSizes } from './views.js';
 

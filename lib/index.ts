@@ -45,6 +45,7 @@ export * from './models/segmenter.js';
 export * from './models/translator.js';
 export * from './optimizers.js';
 export * from './pixels.js';
+export type { Precision } from './precision.js';
 export * from './report/write-report.js';
 export { readSummary, resumeConfig, stageImages, stageWeights } from './run/run-files.js';
 export * from './run/run-folder.js';

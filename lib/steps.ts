@@ -18,6 +18,7 @@ import { OutputDiscriminator } from './models/output-discriminator.js';
 import { Segmenter } from './models/segmenter.js';
 import { Translator } from './models/translator.js';
 import { call, callSync, handleOf, NativeObject } from './native-object.js';
+import type { Precision } from './precision.js';
 import { Tensor, type TensorMap } from './tensor.js';
 import {
   checkBoolean,
@@ -33,12 +34,24 @@ export type { PairedTranslationLosses, SegmentationLosses, TranslationLosses } f
 /** Images [count, height, width, 3] in RGB and, where there are any, label maps [count, height, width], as bytes. */
 export type StepBatch = NativeBatch;
 
-/**
- * What the convolutions of a step compute in. `bf16`: bfloat16 by autocasting; weights, their gradients, running statistics
- * and losses stay float32. `tf32` (CUDA): float32 with shorter products. `fp32`: neither; the networks' own dtype.
- * `buildInfo()` tells what a device has instructions for.
- */
-export type Precision = 'fp32' | 'tf32' | 'bf16';
+/** What all steps have in common. */
+interface StepOptions {
+  precision: Precision;
+  /**
+   * Whether losses are multiplied by a scale before the backward pass and gradients divided by it behind it, so that the small
+   * ones are not 0 in float16. The scale is found as `torch.amp.GradScaler` finds it: begun at 65536, doubled behind 2000
+   * steps in a row whose gradients were finite, halved behind one whose were not. That one gives its losses but changes
+   * nothing else, and is no error unless the scale is 1 or below already, or the 20 steps before it went the same way.
+   * Default: in fp16.
+   */
+  lossScaling?: boolean;
+}
+
+/** With what is derived of `precision`. */
+function withLossScaling<Options extends StepOptions>(options: Options): Options & { lossScaling: boolean } {
+  const lossScaling = checkBoolean('lossScaling', options.lossScaling ?? options.precision === 'fp16');
+  return { ...options, lossScaling };
+}
 
 const ALIGNMENTS = [
   'output-discriminator',
@@ -61,7 +74,7 @@ export interface TeacherOptions {
   seed?: number;
 }
 
-export interface SegmentationStepOptions {
+export interface SegmentationStepOptions extends StepOptions {
   /** What cross-entropies are divided by: the pixels that count, or all. */
   normalise: 'valid' | 'all';
   ignoreIndex: number;
@@ -91,8 +104,7 @@ export interface SegmentationStepOptions {
    * averaged before the one update.
    */
   accumulation?: number;
-  precision: Precision;
-  /** Of M's activations; auto: channels-last in bf16, where it is faster. */
+  /** Of M's activations; auto: channels-last in bf16 and fp16, where it is faster. */
   memoryFormat: 'auto' | 'contiguous' | 'channels-last';
   /** Whether blocks of M are computed again in the backward pass rather than kept in memory. */
   activationCheckpointing: boolean;
@@ -136,7 +148,7 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
     const alignment = checkChoice('alignment', options.alignment ?? 'output-discriminator', ALIGNMENTS);
     const complete = {
       ...{ momentWeight: 1, entropyWeight: 0 },
-      ...options,
+      ...withLossScaling(options),
       alignment,
       accumulation: checkInteger('accumulation', options.accumulation ?? 1, 1, 1024),
       teacher: options.teacher ? checkTeacher(options.teacher) : null,
@@ -196,8 +208,8 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
   }
 
   /**
-   * All that later steps depend on: networks with their running statistics, the teacher, optimizers, and the random generator
-   * of dropout. The tensors share memory with them: they show what training does.
+   * All that later steps depend on: networks with their running statistics, the teacher, optimizers, the random generator of
+   * dropout, and the loss scale. The tensors share memory with them: they show what training does.
    */
   async state(): Promise<TensorMap> {
     return toMap(await call(() => native.segmentationStepState(this.handle)));
@@ -213,7 +225,7 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
   }
 }
 
-export interface TranslationStepOptions {
+export interface TranslationStepOptions extends StepOptions {
   ganMode: 'least-squares' | 'bce';
   /** λ_GAN. */
   ganWeight: number;
@@ -231,7 +243,6 @@ export interface TranslationStepOptions {
   seed: number;
   /** Adam's, for generators and discriminators. */
   betas: [number, number];
-  precision: Precision;
   /** Images of each domain that the networks are given at once, with the gradients of the whole batch. null: all. */
   microBatchSize: number | null;
   /** Whether blocks of the generators are computed again in the backward pass rather than kept in memory. */
@@ -265,7 +276,7 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
         const handle = segmenter === null ? null : handleOf('segmenter', segmenter, Segmenter);
         checkSameDtype({ translator: translator.toTarget, segmenter });
         return native.createTranslationStep(networks, handle, {
-          ...options,
+          ...withLossScaling(options),
           // As the addon takes it: 0 for none.
           microBatchSize:
             options.microBatchSize === null ? 0 : checkInteger('microBatchSize', options.microBatchSize, 1),
@@ -300,8 +311,8 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
   }
 
   /**
-   * All that later steps depend on: networks, optimizers, and image pools with their random generators. The tensors
-   * share memory with them: they show what training does.
+   * All that later steps depend on: networks, optimizers, image pools with their random generators, and the loss scale. The
+   * tensors share memory with them: they show what training does.
    */
   async state(): Promise<TensorMap> {
     return toMap(await call(() => native.translationStepState(this.handle)));
@@ -317,12 +328,11 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
   }
 }
 
-export interface PairedTranslationStepOptions {
+export interface PairedTranslationStepOptions extends StepOptions {
   ganMode: 'least-squares' | 'bce';
   ganWeight: number;
   /** Of E|F(S) − T|. */
   l1Weight: number;
-  precision: Precision;
   /** Adam's, for generator and discriminator. */
   betas: [number, number];
 }
@@ -347,7 +357,7 @@ export class PairedTranslationStep extends NativeObject<PairedTranslationStepHan
           toTarget: handleOf('translator.toTarget', translator.toTarget, Network),
           targetCritic: handleOf('translator.targetCritic', translator.targetCritic, Network),
         };
-        return native.createPairedTranslationStep(networks, options);
+        return native.createPairedTranslationStep(networks, withLossScaling(options));
       }),
     );
   }
@@ -377,7 +387,7 @@ export class PairedTranslationStep extends NativeObject<PairedTranslationStepHan
     );
   }
 
-  /** Networks and optimizers. The tensors share memory with them: they show what training does. */
+  /** Networks, optimizers and the loss scale. The tensors share memory with them: they show what training does. */
   async state(): Promise<TensorMap> {
     return toMap(await call(() => native.pairedTranslationStepState(this.handle)));
   }

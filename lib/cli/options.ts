@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ImageSize } from '../data/image-files.js';
 import { MAX_PIXELS } from '../data/image-limits.js';
-import type { Precision } from '../steps.js';
+import { PRECISIONS, type Precision } from '../precision.js';
 
 /** The options every command has. */
 export interface CommonOptions {
@@ -90,7 +90,7 @@ export function addPredictionOptions(command: Command): Command {
       new Option(
         '--precision <name>',
         "what convolutions compute in, where the device can (see 'bidiseg info'): bf16 is quicker and less exact (default: fp32)",
-      ).choices(['fp32', 'tf32', 'bf16']),
+      ).choices(PRECISIONS),
     );
 }
 

@@ -1,6 +1,6 @@
 import type { Config } from '../config/schema.js';
 import { InvalidArgumentError } from '../errors.js';
-import type { Precision } from '../steps.js';
+import type { Precision } from '../precision.js';
 
 /** Makes sure that there is a device of this name ('cpu', 'cuda' or 'cuda:N'), before any work is spent on it. */
 export async function requireDevice(device: string): Promise<void> {

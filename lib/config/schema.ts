@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { MAX_PIXELS } from '../data/image-limits.js';
 import { type ClassSubset, LABEL_MAP_NAMES, parseLabelKeys } from '../data/label-maps.js';
 import { sizeMultiple } from '../models/size-multiple.js';
+import { PRECISIONS } from '../precision.js';
 
 /*
  * The one source of every option's type, range and default. A message given to zod here is the *expected* half of an
@@ -41,7 +42,7 @@ const betas = () => {
 const learningRate = () => number(0, 10);
 const weight = () => number(0, 1e6);
 const steps = () => integer(1, 1_000_000_000);
-const precision = () => choice('fp32', 'tf32', 'bf16').default('fp32');
+const precision = () => choice(...PRECISIONS).default('fp32');
 
 /** How the learning rate falls over a segmentation stage; closed forms in `training/schedules.ts`. */
 export const scheduleSchema = z.discriminatedUnion(
@@ -357,9 +358,12 @@ export const segmentationSchema = section({
     .default(null),
   /** The reference's optimizer step that moves most backbone weights several times. */
   repeatedStep: boolean().default(false),
-  /** What convolutions compute in: fp32; tf32 (CUDA); or bf16, weights and losses staying float32. */
+  /**
+   * What convolutions compute in: fp32; tf32 (CUDA); bf16, weights and losses staying float32; or fp16 (CUDA), the same with
+   * losses scaled as `torch.amp.GradScaler` does it: a step whose gradients overflow is not applied, and halves the scale.
+   */
   precision: precision(),
-  /** In which order M's activations lie in memory; auto: channels-last in bf16, where it is faster. */
+  /** In which order M's activations lie in memory; auto: channels-last in bf16 and fp16, where it is faster. */
   memoryFormat: choice('auto', 'contiguous', 'channels-last').default('auto'),
   /** Compute the blocks of M again in the backward pass rather than keep them: a third more time, much less memory. */
   activationCheckpointing: boolean().default(false),

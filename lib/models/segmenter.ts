@@ -4,7 +4,7 @@ import { InvalidArgumentError } from '../errors.js';
 import type { ExportOptions } from '../export/segmenter.js';
 import type { WeightsDescription } from '../io/weights-metadata.js';
 import { call, callSync, handleOf } from '../native-object.js';
-import type { Precision } from '../steps.js';
+import { PRECISIONS, type Precision } from '../precision.js';
 import { Tensor } from '../tensor.js';
 import {
   checkBoolean,
@@ -71,8 +71,8 @@ export interface PredictOptions {
    */
   classThresholds?: readonly number[];
   /**
-   * What convolutions compute in: the segmenter's own dtype, `tf32` (CUDA) or `bf16`, which have to be among what
-   * `buildInfo().precisions` says of its device. In bf16 a probability is off by about 1e-2. Default `fp32`.
+   * What convolutions compute in: the segmenter's own dtype, `bf16`, or on CUDA `tf32` or `fp16`, which have to be among
+   * what `buildInfo().precisions` says of its device. In bf16 a probability is off by about 1e-2. Default `fp32`.
    */
   precision?: Precision;
   /** Average the probabilities with those of the mirrored images. Default false. */
@@ -183,7 +183,7 @@ export class Segmenter extends Network {
       outputWidth: checkInteger('outputWidth', options.outputWidth ?? width, 1),
       outputHeight: checkInteger('outputHeight', options.outputHeight ?? height, 1),
       confidence: checkBoolean('confidence', options.confidence ?? false),
-      precision: checkChoice('precision', options.precision ?? 'fp32', ['fp32', 'tf32', 'bf16']),
+      precision: checkChoice('precision', options.precision ?? 'fp32', PRECISIONS),
       order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
       classThresholds: checkNumbers('classThresholds', options.classThresholds ?? [], 0),
     };

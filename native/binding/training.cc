@@ -61,6 +61,7 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
   step.pseudo_label_weight = options.number("pseudoLabelWeight");
   step.accumulation = options.integer("accumulation", 1, int64_t{1} << 20);
   step.precision = precision_option(options);
+  step.loss_scaling = options.boolean("lossScaling");
   step.memory_format = memory_format_option(options);
   step.checkpointing = options.boolean("activationCheckpointing");
   const auto average = optional_network_argument<SegmentationNetwork>(info[3], "teacher");
@@ -131,6 +132,7 @@ Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
   step.seed = static_cast<uint64_t>(options.integer("seed"));
   step.adam = adam_options(options, "betas");
   step.precision = precision_option(options);
+  step.loss_scaling = options.boolean("lossScaling");
   step.micro_batch_size = micro_batch_size_option(options);
   step.checkpointing = options.boolean("activationCheckpointing");
   return run_async(
@@ -175,7 +177,7 @@ Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
   const Options options(info[1]);
   const PairedTranslationStepOptions step{gan_mode_option(options), options.number("ganWeight"),
                                           options.number("l1Weight"), adam_options(options, "betas"),
-                                          precision_option(options)};
+                                          precision_option(options), options.boolean("lossScaling")};
   return run_async(
       info.Env(), nullptr,
       [networks, step] { return created_step(std::make_shared<PairedTranslationStep>(networks, step)); },

@@ -25,7 +25,10 @@ inline PerceptualForm perceptual_form_option(const Options& options) {
 
 inline Precision precision_option(const Options& options) {
   return options.choice<Precision>(
-      "precision", {{"fp32", Precision::kFloat32}, {"tf32", Precision::kTf32}, {"bf16", Precision::kBfloat16}});
+      "precision", {{"fp32", Precision::kFloat32},
+                    {"tf32", Precision::kTf32},
+                    {"bf16", Precision::kBfloat16},
+                    {"fp16", Precision::kFloat16}});
 }
 
 /// None: 'auto'.

@@ -141,6 +141,8 @@ describe('misuse', () => {
       ['precision', 'tf32'],
       ['memoryFormat', 'nhwc'],
       ['activationCheckpointing', 'yes'],
+      ['precision', 'fp16'],
+      ['lossScaling', 1],
       ['accumulation', 0],
       ['accumulation', 1.5],
     ] as const) {

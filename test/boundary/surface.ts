@@ -237,7 +237,7 @@ export function surface(folder: string): Record<string, Member> {
       args: async () => [
         await Segmenter.create(SEGMENTER),
         await OutputDiscriminator.create(DISCRIMINATOR),
-        { ...SEGMENTATION },
+        { ...SEGMENTATION, lossScaling: true },
       ],
     },
     'SegmentationStep.create (teacher)': {

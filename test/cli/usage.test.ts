@@ -70,7 +70,7 @@ describe('command line: usage', () => {
       /'1e8' is invalid\. Expected a whole number from 1/,
     ],
     [['segment', 'a.png', '-o', 'x', '--scales', '1,9'], /Expected numbers from 0\.125 to 8/],
-    [['evaluate', '--precision', 'half'], /'half' is invalid\. Allowed choices are fp32, tf32, bf16/],
+    [['evaluate', '--precision', 'half'], /'half' is invalid\. Allowed choices are fp32, tf32, bf16, fp16/],
     [['evaluate'], /^bidiseg: Give either --weights FILE or --run FOLDER/],
     [
       ['train', 'x.yaml', '--resume', '--overwrite'],

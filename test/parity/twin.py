@@ -272,10 +272,30 @@ def pool_draw(request):
     return str(draw())
 
 
+def grad_scaler(request):
+    """The scales of PyTorch's own scaler behind each of these steps, whose gradients are finite or not."""
+    scaler = torch.amp.GradScaler("cpu")
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1)
+    scales = []
+    for event in request["events"]:
+        if "goodSteps" in event:
+            scaler.load_state_dict(scaler.state_dict() | {"_growth_tracker": event["goodSteps"]})
+        before = parameter.item()
+        factor = 1 if event["finite"] else float("inf")
+        optimizer.zero_grad()
+        scaler.scale(factor * parameter.sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert (parameter.item() == before - 1) == event["finite"]
+        scales.append(scaler.get_scale())
+    return scales
+
+
 HANDLERS = {"count": count, "shapes": shapes, "forward": forward, "translate": translate, "loss": loss}
 HANDLERS |= {"networkGradients": network_gradients, "accumulation": accumulation, "schedule": schedule}
 HANDLERS |= {"segmentation": segmentation, "translation": translation, "poolDraw": pool_draw}
-HANDLERS |= {"pairedTranslation": paired_translation}
+HANDLERS |= {"pairedTranslation": paired_translation, "gradScaler": grad_scaler}
 HANDLERS |= {"saveCase": checkpoints.save_case, "compareCase": checkpoints.compare_case}
 HANDLERS |= {"upsampledSoftmax": kernels.upsampled_softmax}
 HANDLERS |= {"writePackaged": packaged.write, "comparePackaged": packaged.compare, "saveState": packaged.save_state}

@@ -138,9 +138,15 @@ describe('training in bf16', () => {
 
 describe('a precision that the device lacks', () => {
   it('is refused, with what there is', async () => {
-    await assert.rejects(segmentation(RESNET18, 'tf32', 'float32'), {
-      code: 'ERR_INVALID_ARGUMENT',
-      message: /^Expected a precision that cpu has instructions for \(fp32(, bf16)?\) but received tf32$/,
-    });
+    for (const precision of ['tf32', 'fp16'] as const) {
+      for (const run of [segmentation.bind(null, RESNET18), translation.bind(null, {})]) {
+        await assert.rejects(run(precision, 'float32'), {
+          code: 'ERR_INVALID_ARGUMENT',
+          message: new RegExp(
+            `^Expected a precision that cpu has instructions for \\(fp32(, bf16)?\\) but received ${precision}$`,
+          ),
+        });
+      }
+    }
   });
 });

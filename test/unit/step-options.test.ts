@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import {
   type NetworkDtype,
   OutputDiscriminator,
+  PairedTranslationStep,
   SegmentationStep,
   type SegmentationStepOptions,
   Segmenter,
@@ -11,7 +12,13 @@ import {
   type TranslationStepOptions,
   Translator,
 } from 'bidiseg';
-import { type BatchShape, randomBatch, SEGMENTATION, TRANSLATION } from '../helpers/batches.js';
+import {
+  type BatchShape,
+  PAIRED_TRANSLATION,
+  randomBatch,
+  SEGMENTATION,
+  TRANSLATION,
+} from '../helpers/batches.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
 import { relativeDifference, type Snapshot } from '../helpers/tensor-file.js';
 
@@ -143,6 +150,48 @@ describe('gradient accumulation', () => {
       code: 'ERR_INVALID_ARGUMENT',
       message: /^Expected an integer from 1 to 1024 for accumulation but received 0/,
     });
+  });
+});
+
+describe('loss scaling', () => {
+  /** What does not tell of the scale itself. */
+  const rest = ({ losses, state }: Outcome) => ({
+    losses,
+    state: new Map([...state].filter(([name]) => !name.startsWith('loss_scaler.'))),
+  });
+
+  for (const [item, network] of Object.entries({ RESNET18, FCN })) {
+    it(`by a power of two changes no bit of what a segmentation step does: ${item}`, async () => {
+      const options = { accumulation: 2, alignment: 'entropy-discriminator', entropyWeight: 0.1 } as const;
+      const plain = await segmentation(network, 'float32', options, BATCHES);
+      const scaled = await segmentation(network, 'float32', { ...options, lossScaling: true }, BATCHES);
+      assert.deepEqual(rest(scaled), plain);
+      assert.deepEqual(scaled.state.get('loss_scaler.scale'), Float64Array.of(65536));
+      assert.deepEqual(scaled.state.get('loss_scaler.good_steps'), BigInt64Array.of(2n));
+    });
+  }
+
+  it('changes no bit of what a translation step does', async () => {
+    const plain = await translation('float32', { microBatchSize: 1 }, RGB);
+    const scaled = await translation('float32', { microBatchSize: 1, lossScaling: true }, RGB);
+    assert.deepEqual(rest(scaled), plain);
+    assert.deepEqual(scaled.state.get('loss_scaler.good_steps'), BigInt64Array.of(3n));
+  });
+
+  it('changes no bit of what a paired translation step does', async () => {
+    const paired = async (lossScaling: boolean) => {
+      const translator = await Translator.create({
+        ...{ pairing: 'paired', depth: 5, baseWidth: 4, discriminatorWidth: 4 },
+      });
+      using step = await PairedTranslationStep.create(translator, { ...PAIRED_TRANSLATION, lossScaling });
+      const shape = { count: 1, height: 32, width: 64 };
+      const batch = { source: randomBatch(shape, 1), target: randomBatch(shape, 6), learningRate: 1e-3 };
+      await step.run(batch);
+      const result = await outcome(await step.run(batch), await step.state());
+      translator.dispose();
+      return result;
+    };
+    assert.deepEqual(rest(await paired(true)), await paired(false));
   });
 });
 

@@ -27,18 +27,18 @@ void StepChecks::gradients(const char* name, const Optimizer* optimizer) {
   }
 }
 
-void StepChecks::read() {
+bool StepChecks::read(const LossScaler& scaler) {
   std::vector<at::Tensor> scalars;
   for (const auto& loss : losses_) scalars.push_back(loss.tensor);
   for (const auto& labels : labels_) scalars.push_back(labels.stray);
   if (!gradients_.empty()) {
-    // The kernel of gradient scalers, with a scale of 1: one pass, on the CPU ten times as quick as norms.
+    // The kernel of gradient scalers, whatever the scale: one pass, on the CPU ten times as quick as norms.
     const auto options = gradients_.front().options().dtype(at::kFloat);
     at::Tensor found = at::zeros({}, options);
-    at::_amp_foreach_non_finite_check_and_unscale_(gradients_, found, at::ones({}, options));
+    at::_amp_foreach_non_finite_check_and_unscale_(gradients_, found, scaler.inverse());
     scalars.push_back(found);
   }
-  if (scalars.empty()) return;
+  if (scalars.empty()) return true;
   const at::Tensor values = at::stack(scalars).to(at::kCPU, at::kDouble);
   const double* value = values.const_data_ptr<double>();
   for (const auto& loss : losses_) *loss.value = share_ * *value++;
@@ -51,7 +51,9 @@ void StepChecks::read() {
     throw NonFiniteLoss(std::string("The ") + loss.name + " loss is " + std::to_string(*loss.value) +
                         "; the step was not applied");
   }
-  if (!gradients_.empty() && *value != 0) throw_non_finite_gradient();
+  const bool finite = gradients_.empty() || *value == 0;
+  if (!finite && !scaler.may_overflow()) throw_non_finite_gradient();
+  return finite;
 }
 
 void StepChecks::throw_non_finite_gradient() const {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/errors.h"
+#include "core/training/loss_scaler.h"
 #include "core/training/optimizers.h"
 
 namespace bidiseg {
@@ -21,9 +22,10 @@ class StepChecks {
   /// The gradients of an optimizer's parameters, as they are now; null: none. `name` is for the message.
   void gradients(const char* name, const Optimizer* optimizer);
 
-  /// Throws InvalidArgument for a stray label, NonFiniteLoss naming the first loss, or else a parameter whose gradient,
-  /// is NaN or infinite. To be called once, after all else.
-  void read();
+  /// Divides the gradients by the scale and tells whether they are finite. Throws InvalidArgument for a stray label,
+  /// NonFiniteLoss naming the first loss, or else, where the scale cannot be the reason, a parameter whose gradient, is NaN or
+  /// infinite. To be called once, after all else.
+  bool read(const LossScaler& scaler);
 
  private:
   struct Loss {

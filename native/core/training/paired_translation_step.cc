@@ -11,7 +11,9 @@ PairedTranslationStep::PairedTranslationStep(PairedTranslationNetworks networks,
     : networks_(std::move(networks)),
       options_(options),
       generator_optimizer_(networks_.to_target->trained_parameters(1.0), options.adam),
-      discriminator_optimizer_(networks_.target_critic->trained_parameters(1.0), options.adam) {
+      discriminator_optimizer_(networks_.target_critic->trained_parameters(1.0), options.adam),
+      scaler_(options.loss_scaling, /*share=*/1.0,
+              at::dtype(networks_.to_target->dtype()).device(networks_.to_target->device())) {
   require_precision(options_.precision, *networks_.to_target);
 }
 
@@ -27,20 +29,25 @@ PairedTranslationLosses PairedTranslationStep::run(const at::Tensor& source_imag
   const at::ScalarType dtype = networks_.to_target->dtype();
   generator_optimizer_.zero_grad();
   discriminator_optimizer_.zero_grad();
-  const PairedTranslationLosses losses = compute_gradients(translator_input(source_images.to(device), dtype),
-                                                           translator_input(target_images.to(device), dtype));
+  scaler_.prepare();
+  const auto [losses, finite] = compute_gradients(translator_input(source_images.to(device), dtype),
+                                                  translator_input(target_images.to(device), dtype));
 
   throw_if_cancelled();  // the last point: from here on the step is applied whole
-  half_applied_ = true;
-  generator_optimizer_.step(learning_rate);
-  discriminator_optimizer_.step(learning_rate);
+  scaler_.update(finite);
+  if (finite) {
+    half_applied_ = true;
+    generator_optimizer_.step(learning_rate);
+    discriminator_optimizer_.step(learning_rate);
+    half_applied_ = false;
+  }
   generator_optimizer_.zero_grad();
   discriminator_optimizer_.zero_grad();
-  half_applied_ = false;
   return losses;
 }
 
-PairedTranslationLosses PairedTranslationStep::compute_gradients(const at::Tensor& source, const at::Tensor& target) {
+std::pair<PairedTranslationLosses, bool> PairedTranslationStep::compute_gradients(const at::Tensor& source,
+                                                                                  const at::Tensor& target) {
   const PrecisionScope precision(options_.precision, source.device());
   auto& critic = *networks_.target_critic;
   const auto mode = options_.gan_mode;
@@ -55,17 +62,17 @@ PairedTranslationLosses PairedTranslationStep::compute_gradients(const at::Tenso
     const at::Tensor gan = judged(fake, true), l1 = at::l1_loss(fake, target);
     checks.loss("GAN source-to-target", gan, losses.gan);
     checks.loss("L1", l1, losses.l1);
-    (options_.gan_weight * gan + options_.l1_weight * l1).backward();
+    (options_.gan_weight * gan + options_.l1_weight * l1).backward(scaler_.loss_gradient());
   }
   const at::Tensor discriminator = 0.5 * (judged(target, true) + judged(fake.detach(), false));
   checks.loss("discriminator (target)", discriminator, losses.discriminator);
-  discriminator.backward();
+  discriminator.backward(scaler_.loss_gradient());
 
   checks.gradients("generator", &generator_optimizer_);
   checks.gradients("discriminator", &discriminator_optimizer_);
-  checks.read();
+  const bool finite = checks.read(scaler_);
   losses.total = options_.gan_weight * losses.gan + options_.l1_weight * losses.l1;
-  return losses;
+  return {losses, finite};
 }
 
 NamedTensors PairedTranslationStep::state() const {
@@ -75,6 +82,7 @@ NamedTensors PairedTranslationStep::state() const {
   append(state, "target_critic.", state_of(*networks_.target_critic));
   append(state, "generator_optimizer.", generator_optimizer_.state());
   append(state, "discriminator_optimizer.", discriminator_optimizer_.state());
+  append(state, "loss_scaler.", scaler_.state());
   return state;
 }
 

@@ -4,6 +4,7 @@
 #include "core/losses/translation.h"
 #include "core/models/discriminators.h"
 #include "core/models/image_generator.h"
+#include "core/training/loss_scaler.h"
 #include "core/training/optimizers.h"
 #include "core/training/precision.h"
 
@@ -20,6 +21,7 @@ struct PairedTranslationStepOptions {
   double l1_weight = 100.0;
   AdamOptions adam = {.beta1 = 0.5, .beta2 = 0.999};
   Precision precision = Precision::kFloat32;
+  bool loss_scaling = false;  ///< see LossScaler
 };
 
 /// Terms before their weights.
@@ -37,23 +39,25 @@ class PairedTranslationStep {
 
   /// The generator is moved against gan_weight l_GAN(D(S, F(S)), real) + l1_weight E|F(S) - T|, the discriminator against
   /// half of l_GAN(D(S, T), real) + l_GAN(D(S, F(S)), fake); both see the other's weights from before the step. Images are
-  /// RGB bytes [N, H, W, 3] of one shape, H and W multiples of the generator's size_multiple(). Where it throws, weights
-  /// are as before.
+  /// RGB bytes [N, H, W, 3] of one shape, H and W multiples of the generator's size_multiple(). A step
+  /// whose gradients the loss scale is too large for changes that scale and nothing else, and gives its losses all the same.
+  /// Where it throws, weights are as before.
   PairedTranslationLosses run(const at::Tensor& source_images, const at::Tensor& target_images, double learning_rate);
 
-  /// Networks and optimizers. The tensors share storage with the step.
+  /// Networks, optimizers and the loss scale. The tensors share storage with the step.
   NamedTensors state() const;
 
   /// Takes over what state() gave of a step made in the same way; see copy_tensors().
   void load_state(const NamedTensors& state);
 
  private:
-  /// Everything but the updates; throws where they must not follow.
-  PairedTranslationLosses compute_gradients(const at::Tensor& source, const at::Tensor& target);
+  /// Everything but the updates; throws where they must not follow, and tells whether the gradients are finite.
+  std::pair<PairedTranslationLosses, bool> compute_gradients(const at::Tensor& source, const at::Tensor& target);
 
   PairedTranslationNetworks networks_;
   PairedTranslationStepOptions options_;
   Adam generator_optimizer_, discriminator_optimizer_;
+  LossScaler scaler_;
   /// As in SegmentationStep.
   bool half_applied_ = false;
 };

@@ -19,11 +19,11 @@ bool cpu_has_bfloat16() {
 #endif
 }
 
-bool cuda_is_ampere_or_newer(at::Device device) {
+bool cuda_has_capability(at::Device device, int least) {
 #ifdef BIDISEG_CUDA
   int major = 0;
   const int index = device.has_index() ? device.index() : 0;
-  return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) == cudaSuccess && major >= 8;
+  return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) == cudaSuccess && major >= least;
 #else
   return false;
 #endif
@@ -36,6 +36,7 @@ const char* precision_name(Precision precision) {
     case Precision::kFloat32: return "fp32";
     case Precision::kTf32: return "tf32";
     case Precision::kBfloat16: return "bf16";
+    case Precision::kFloat16: return "fp16";
   }
   TORCH_INTERNAL_ASSERT(false, "unknown precision");
 }
@@ -43,9 +44,10 @@ const char* precision_name(Precision precision) {
 std::vector<Precision> precisions_of(at::Device device) {
   std::vector<Precision> found = {Precision::kFloat32};
   if (device.is_cpu() && cpu_has_bfloat16()) found.push_back(Precision::kBfloat16);
-  if (device.is_cuda() && cuda_is_ampere_or_newer(device)) {
+  if (device.is_cuda() && cuda_has_capability(device, 8)) {
     found.insert(found.end(), {Precision::kTf32, Precision::kBfloat16});
   }
+  if (device.is_cuda() && cuda_has_capability(device, 7)) found.push_back(Precision::kFloat16);
   return found;
 }
 
@@ -70,8 +72,9 @@ PrecisionScope::PrecisionScope(Precision precision, at::Device device)
       had_autocast_(at::autocast::is_autocast_enabled(device_)),
       had_dtype_(at::autocast::get_autocast_dtype(device_)),
       had_tf32_(at::globalContext().allowTF32CuDNN()) {
-  at::autocast::set_autocast_enabled(device_, precision == Precision::kBfloat16);
-  if (precision == Precision::kBfloat16) at::autocast::set_autocast_dtype(device_, at::kBFloat16);
+  const bool bfloat16 = precision == Precision::kBfloat16, float16 = precision == Precision::kFloat16;
+  at::autocast::set_autocast_enabled(device_, bfloat16 || float16);
+  if (bfloat16 || float16) at::autocast::set_autocast_dtype(device_, bfloat16 ? at::kBFloat16 : at::kHalf);
   at::autocast::increment_nesting();
   if (const bool tf32 = precision == Precision::kTf32; tf32 != had_tf32_ && device.is_cuda()) {
     at::globalContext().setAllowTF32CuDNN(tf32);

@@ -54,7 +54,9 @@ SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmente
       discriminator_(std::move(discriminator)),
       discriminator_optimizer_(std::move(discriminator_optimizer)),
       teacher_(std::move(teacher)),
-      options_(options) {
+      options_(options),
+      scaler_(options.loss_scaling, 1.0 / static_cast<double>(options.accumulation),
+              at::dtype(segmenter_->dtype()).device(segmenter_->device())) {
   require_precision(options_.precision, *segmenter_);
 }
 
@@ -65,19 +67,21 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
   ForwardTraces traces(*segmenter_);
   segmenter_optimizer_->zero_grad();
   if (discriminator_) discriminator_optimizer_->zero_grad();
-  const SegmentationLosses losses = compute_gradients(inputs);
+  scaler_.prepare();
+  const auto [losses, finite] = compute_gradients(inputs);
 
   throw_if_cancelled();  // the last point: from here on the step is applied whole
-  traces.keep();
-  half_applied_ = true;
-  segmenter_optimizer_->step(learning_rate);
-  segmenter_optimizer_->zero_grad();
-  if (discriminator_ && target.images.defined()) {
-    discriminator_optimizer_->step(discriminator_learning_rate);
-    discriminator_optimizer_->zero_grad();
+  scaler_.update(finite);
+  if (finite) {
+    traces.keep();
+    half_applied_ = true;
+    segmenter_optimizer_->step(learning_rate);
+    if (discriminator_ && target.images.defined()) discriminator_optimizer_->step(discriminator_learning_rate);
+    if (teacher_) teacher_->follow(*segmenter_);
+    half_applied_ = false;
   }
-  if (teacher_) teacher_->follow(*segmenter_);
-  half_applied_ = false;
+  segmenter_optimizer_->zero_grad();
+  if (discriminator_) discriminator_optimizer_->zero_grad();
   return losses;
 }
 
@@ -106,13 +110,7 @@ std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& i
   return parts;
 }
 
-at::Tensor SegmentationStep::loss_gradient() const {
-  if (options_.accumulation == 1) return {};
-  return at::full({}, 1.0 / static_cast<double>(options_.accumulation),
-                  at::dtype(segmenter_->dtype()).device(segmenter_->device()));
-}
-
-SegmentationLosses SegmentationStep::compute_gradients(const Inputs& inputs) {
+std::pair<SegmentationLosses, bool> SegmentationStep::compute_gradients(const Inputs& inputs) {
   const PrecisionScope precision(options_.precision, segmenter_->device());
   const CheckpointingScope checkpointing(*segmenter_, options_.checkpointing);
   SegmentationLosses losses;
@@ -121,19 +119,19 @@ SegmentationLosses SegmentationStep::compute_gradients(const Inputs& inputs) {
 
   checks.gradients("segmenter", segmenter_optimizer_.get());
   checks.gradients("discriminator", discriminator_optimizer_.get());
-  checks.read();
+  const bool finite = checks.read(scaler_);
   losses.total = losses.segmentation + options_.adversarial_weight * losses.adversarial +
                  options_.moment_weight * losses.moments + options_.entropy_weight * losses.entropy +
                  options_.pseudo_label_weight * losses.pseudo_label +
                  (teacher_ ? teacher_->options().weight * losses.teacher : 0);
-  return losses;
+  return {losses, finite};
 }
 
 void SegmentationStep::add_gradients(const Inputs& part, SegmentationLosses& losses, StepChecks& checks) {
   const auto& [source, target, mask] = part;
   const at::ScalarType dtype = segmenter_->dtype();
   const at::MemoryFormat format = options_.memory_format.value_or(fastest_format(options_.precision));
-  const at::Tensor unit = loss_gradient();
+  const at::Tensor& unit = scaler_.loss_gradient();
   const auto output_of = [&](const at::Tensor& images) {
     return segmenter_->forward_with_features(segmenter_input(images, dtype).contiguous(format));
   };
@@ -210,7 +208,7 @@ void SegmentationStep::add_gradients(const Inputs& part, SegmentationLosses& los
 at::Tensor SegmentationStep::judge_target(const at::Tensor& view, SegmentationLosses& losses,
                                           StepChecks& checks) {
   view.requires_grad_();
-  const at::Tensor unit = loss_gradient();
+  const at::Tensor& unit = scaler_.loss_gradient();
   const at::Tensor judged = discriminator_->forward(view);
   const at::Tensor adversarial = domain_loss(judged, Domain::kSource), own = domain_loss(judged, Domain::kTarget);
   checks.loss("adversarial", adversarial, losses.adversarial);
@@ -226,7 +224,7 @@ at::Tensor SegmentationStep::judge_target(const at::Tensor& view, SegmentationLo
 void SegmentationStep::judge_source(const at::Tensor& view, SegmentationLosses& losses, StepChecks& checks) {
   const at::Tensor own = domain_loss(discriminator_->forward(view), Domain::kSource);
   checks.loss("discriminator (source)", own, losses.discriminator_source);
-  (0.5 * own).backward(loss_gradient());
+  (0.5 * own).backward(scaler_.loss_gradient());
 }
 
 std::pair<at::Tensor, at::Tensor> SegmentationStep::moment_gradients(const at::Tensor& source_features,
@@ -236,7 +234,8 @@ std::pair<at::Tensor, at::Tensor> SegmentationStep::moment_gradients(const at::T
   const at::Tensor source = source_features.detach().requires_grad_(), target = target_features.detach().requires_grad_();
   const at::Tensor distance = moment_distance(options_.alignment, source, target);
   checks.loss("moment", distance, losses.moments);
-  const auto gradients = torch::autograd::grad({options_.moment_weight * distance}, {source, target}, {loss_gradient()});
+  const auto gradients = torch::autograd::grad({options_.moment_weight * distance}, {source, target},
+                                               {scaler_.loss_gradient()});
   return {gradients[0], gradients[1]};
 }
 
@@ -250,6 +249,7 @@ NamedTensors SegmentationStep::state() const {
     append(state, "discriminator_optimizer.", discriminator_optimizer_->state());
   }
   if (teacher_) append(state, "teacher.", teacher_->state());
+  append(state, "loss_scaler.", scaler_.state());
   if (const at::Generator random = segmenter_->generator(); random.defined()) {
     state.emplace_back("random.segmenter", random.get_state());
   }

@@ -21,6 +21,7 @@ struct SegmentationStepOptions {
   /// moments and the shares that the teacher is confident of are those of a part.
   int64_t accumulation = 1;
   Precision precision = Precision::kFloat32;
+  bool loss_scaling = false;  ///< see LossScaler
   /// Of M's activations; none: the faster one, see fastest_format().
   std::optional<at::MemoryFormat> memory_format;
   /// Whether M's blocks are computed again in the backward pass rather than kept.
@@ -61,12 +62,13 @@ class SegmentationStep {
   /// Source forward and backward; target forward, adversarial and pseudo-label loss backward; D_M's own loss on both
   /// domains' probabilities; entropy, moments and the teacher's labels where they take part; all updates. `target` may be
   /// empty (training on the source alone). The images of each domain must be divisible by `accumulation`, whose i-th part
-  /// has the i-th of its images. Where it throws (NonFiniteLoss, Cancelled, ...), weights, running statistics, the
+  /// has the i-th of its images. A step whose gradients the loss scale is too large for changes that scale and nothing else,
+  /// and gives its losses all the same. Where it throws (NonFiniteLoss, Cancelled, ...), weights, running statistics, the
   /// generator of dropout and the mode are as before.
   SegmentationLosses run(const SegmentationBatch& source, const SegmentationBatch& target, double learning_rate,
                          double discriminator_learning_rate);
 
-  /// All that later steps depend on: networks, optimizers, random generators. The tensors share storage with them.
+  /// All that later steps depend on: networks, optimizers, random generators, the loss scale. The tensors share storage with them.
   NamedTensors state() const;
 
   /// Takes over what state() gave of a step made in the same way; see copy_tensors().
@@ -81,12 +83,9 @@ class SegmentationStep {
   Inputs inputs_of(const SegmentationBatch& source, const SegmentationBatch& target) const;
   std::vector<Inputs> parts_of(const Inputs& inputs) const;
 
-  /// Everything but the updates; throws where they must not follow.
-  SegmentationLosses compute_gradients(const Inputs& inputs);
+  /// Everything but the updates; throws where they must not follow, and tells whether the gradients are finite.
+  std::pair<SegmentationLosses, bool> compute_gradients(const Inputs& inputs);
   void add_gradients(const Inputs& part, SegmentationLosses& losses, StepChecks& checks);
-
-  /// With what the backward pass of a part's loss begins: its share of the step. Undefined: 1.
-  at::Tensor loss_gradient() const;
 
   /// Backward pass of D_M's own loss on the target, and the weighted adversarial loss's gradient for `view`, what D_M is
   /// shown, detached.
@@ -104,6 +103,7 @@ class SegmentationStep {
   std::unique_ptr<Optimizer> discriminator_optimizer_;
   std::unique_ptr<Teacher> teacher_;
   SegmentationStepOptions options_;
+  LossScaler scaler_;
   /// From the first weight that moves to the last: where memory runs out in between, there is no state to go on from.
   bool half_applied_ = false;
 };

@@ -29,18 +29,20 @@ std::pair<at::Tensor, at::Tensor> forward_both(Network& network, const at::Tenso
 // Terms of the generators' loss. Those that look at the outputs of one network go backward together.
 class GeneratorTerms {
  public:
-  /// `share` is that of the images in their batch.
-  GeneratorTerms(double share, StepChecks& checks) : share_(share), checks_(checks) {}
+  /// `share` is that of the images in their batch; backward passes begin with `unit`.
+  GeneratorTerms(double share, const at::Tensor& unit, StepChecks& checks)
+      : share_(share), unit_(unit), checks_(checks) {}
 
   void add(const char* name, double weight, const at::Tensor& mean, double& value) {
     const at::Tensor term = share_ * mean;
     checks_.loss(name, term, value);
     sum_ = sum_.defined() ? sum_ + weight * term : weight * term;
   }
-  void backward() { std::exchange(sum_, {}).backward(); }
+  void backward() { std::exchange(sum_, {}).backward(unit_); }
 
  private:
   double share_;
+  const at::Tensor& unit_;
   StepChecks& checks_;
   at::Tensor sum_;
 };
@@ -58,6 +60,8 @@ TranslationStep::TranslationStep(TranslationNetworks networks, std::shared_ptr<S
       discriminator_optimizer_(parameters_of({{"target_critic", networks_.target_critic.get()},
                                               {"source_critic", networks_.source_critic.get()}}),
                                options.adam),
+      scaler_(options.loss_scaling, /*share=*/1.0,
+              at::dtype(networks_.to_target->dtype()).device(networks_.to_target->device())),
       fake_target_pool_(options.pool_size, options.seed),
       fake_source_pool_(options.pool_size, options.seed + 1) {
   require_precision(options_.precision, *networks_.to_target);
@@ -78,7 +82,9 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
   generator_optimizer_.zero_grad();
   discriminator_optimizer_.zero_grad();
 
+  scaler_.prepare();
   TranslationLosses losses;
+  bool finite = false;
   // The pools as they will be: the images are shared, so that a copy is cheap.
   ImagePool fake_target_pool = fake_target_pool_, fake_source_pool = fake_source_pool_;
   {
@@ -91,7 +97,7 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
     }
     checks.gradients("generators", &generator_optimizer_);
     checks.gradients("discriminators", &discriminator_optimizer_);
-    checks.read();
+    finite = checks.read(scaler_);
   }
   const auto& o = options_;
   losses.total =
@@ -103,14 +109,17 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
           (losses.perceptual_reconstruction_source + losses.perceptual_reconstruction_target);
 
   throw_if_cancelled();  // the last point: from here on the step is applied whole
-  half_applied_ = true;
-  fake_target_pool_ = std::move(fake_target_pool);
-  fake_source_pool_ = std::move(fake_source_pool);
-  generator_optimizer_.step(learning_rate);
-  discriminator_optimizer_.step(learning_rate);
+  scaler_.update(finite);
+  if (finite) {
+    half_applied_ = true;
+    fake_target_pool_ = std::move(fake_target_pool);
+    fake_source_pool_ = std::move(fake_source_pool);
+    generator_optimizer_.step(learning_rate);
+    discriminator_optimizer_.step(learning_rate);
+    half_applied_ = false;
+  }
   generator_optimizer_.zero_grad();
   discriminator_optimizer_.zero_grad();
-  half_applied_ = false;
   return losses;
 }
 
@@ -138,7 +147,7 @@ TranslationStep::Fakes TranslationStep::compute_generator_gradients(const Part& 
   const auto& o = options_;
   const CheckpointingScope checkpointing_to_target(to_target, o.checkpointing);
   const CheckpointingScope checkpointing_to_source(to_source, o.checkpointing);
-  GeneratorTerms terms(share, checks);
+  GeneratorTerms terms(share, scaler_.loss_gradient(), checks);
   std::vector<Generated> made;
   made.reserve(6);
   const auto keep = [&made](const at::Tensor& image) -> const Generated& { return made.emplace_back(image); };
@@ -230,6 +239,7 @@ NamedTensors TranslationStep::fixed_state() const {
   append(state, "source_critic.", state_of(*networks_.source_critic));
   append(state, "generator_optimizer.", generator_optimizer_.state());
   append(state, "discriminator_optimizer.", discriminator_optimizer_.state());
+  append(state, "loss_scaler.", scaler_.state());
   return state;
 }
 
@@ -252,7 +262,7 @@ void TranslationStep::compute_discriminator_gradients(const Part& part, const Fa
     const at::Tensor loss = part.share * 0.5 * (gan_loss(of_real, true, options_.gan_mode) +
                                                 gan_loss(of_fake, false, options_.gan_mode));
     checks.loss(name, loss, value);
-    loss.backward();
+    loss.backward(scaler_.loss_gradient());
   };
   judge(*networks_.target_critic, part.target, fakes.target, "discriminator (target)", losses.discriminator_target);
   judge(*networks_.source_critic, part.source, fakes.source, "discriminator (source)", losses.discriminator_source);

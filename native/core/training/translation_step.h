@@ -31,6 +31,7 @@ struct TranslationStepOptions {
   uint64_t seed = 1;
   AdamOptions adam = {.beta1 = 0.5, .beta2 = 0.999};
   Precision precision = Precision::kFloat32;
+  bool loss_scaling = false;  ///< see LossScaler
   /// Images of a domain that go through the networks together, 0: all of a batch. The gradients are those of the whole
   /// batch, as no network of this step lets its images know of each other.
   int64_t micro_batch_size = 0;
@@ -57,11 +58,12 @@ class TranslationStep {
   TranslationStep(TranslationNetworks networks, std::shared_ptr<SegmentationNetwork> segmenter,
                   const TranslationStepOptions& options);
 
-  /// Images are RGB bytes [N, H, W, 3], H and W multiples of 4, the same for both. Where it throws,
-  /// weights, pools and modes are as before.
+  /// Images are RGB bytes [N, H, W, 3], H and W multiples of 4, the same for both. A step whose gradients the loss scale is
+  /// too large for changes that scale and nothing else, and gives its losses all the same. Where it throws, weights, pools
+  /// and modes are as before.
   TranslationLosses run(const at::Tensor& source_images, const at::Tensor& target_images, double learning_rate);
 
-  /// All that later steps depend on: networks, optimizers, image pools. The segmenter is not part of it, as no step
+  /// All that later steps depend on: networks, optimizers, image pools, the loss scale. The segmenter is not part of it, as no step
   /// changes it. The tensors share storage with the step.
   NamedTensors state() const;
 
@@ -98,6 +100,7 @@ class TranslationStep {
   std::shared_ptr<SegmentationNetwork> segmenter_;
   TranslationStepOptions options_;
   Adam generator_optimizer_, discriminator_optimizer_;
+  LossScaler scaler_;
   ImagePool fake_target_pool_, fake_source_pool_;
   /// As in SegmentationStep.
   bool half_applied_ = false;
