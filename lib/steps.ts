@@ -45,12 +45,23 @@ interface StepOptions {
    * Default: in fp16.
    */
   lossScaling?: boolean;
+  /**
+   * CUDA: whether forward and backward passes are recorded as CUDA graphs behind three steps, and from then on replayed, which
+   * saves launching their thousands of kernels one by one. The same results; more memory. Batches of another shape
+   * are recorded anew, so it pays where all have one. What the host decides stays outside: checks, updates, the image pools
+   * (hence two graphs in a TranslationStep, and none with `microBatchSize`) and ClassMix's draws. Not for FCN-8s, whose dropout
+   * the host draws. Default false.
+   */
+  cudaGraphs?: boolean;
 }
 
-/** With what is derived of `precision`. */
-function withLossScaling<Options extends StepOptions>(options: Options): Options & { lossScaling: boolean } {
-  const lossScaling = checkBoolean('lossScaling', options.lossScaling ?? options.precision === 'fp16');
-  return { ...options, lossScaling };
+/** With the defaults of what all steps have in common. */
+function withDefaults<Options extends StepOptions>(options: Options) {
+  return {
+    ...options,
+    lossScaling: checkBoolean('lossScaling', options.lossScaling ?? options.precision === 'fp16'),
+    cudaGraphs: checkBoolean('cudaGraphs', options.cudaGraphs ?? false),
+  };
 }
 
 const ALIGNMENTS = [
@@ -137,7 +148,7 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
    * The networks stay the caller's; they must have one dtype, and must not be trained by two steps at once. The
    * discriminator is the alignment's, a FeatureDiscriminator where that asks for one; null: Eq. 1 without ℓ_adv.
    *
-   * @throws InvalidArgumentError where the networks' device lacks the precision
+   * @throws InvalidArgumentError where the networks' device lacks the precision, or CUDA graphs
    */
   static async create(
     segmenter: Segmenter,
@@ -148,7 +159,7 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
     const alignment = checkChoice('alignment', options.alignment ?? 'output-discriminator', ALIGNMENTS);
     const complete = {
       ...{ momentWeight: 1, entropyWeight: 0 },
-      ...withLossScaling(options),
+      ...withDefaults(options),
       alignment,
       accumulation: checkInteger('accumulation', options.accumulation ?? 1, 1, 1024),
       teacher: options.teacher ? checkTeacher(options.teacher) : null,
@@ -254,7 +265,7 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
   /**
    * `segmenter` gives the perceptual terms, has the translator's dtype and is not changed; null: none.
    *
-   * @throws InvalidArgumentError where the networks' device lacks the precision
+   * @throws InvalidArgumentError where the networks' device lacks the precision, or CUDA graphs
    */
   static async create(
     translator: Translator,
@@ -276,7 +287,7 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
         const handle = segmenter === null ? null : handleOf('segmenter', segmenter, Segmenter);
         checkSameDtype({ translator: translator.toTarget, segmenter });
         return native.createTranslationStep(networks, handle, {
-          ...withLossScaling(options),
+          ...withDefaults(options),
           // As the addon takes it: 0 for none.
           microBatchSize:
             options.microBatchSize === null ? 0 : checkInteger('microBatchSize', options.microBatchSize, 1),
@@ -343,7 +354,7 @@ export interface PairedTranslationStepOptions extends StepOptions {
  * ℓ_GAN(D(S, T), real) + ℓ_GAN(D(S, F(S)), fake).
  */
 export class PairedTranslationStep extends NativeObject<PairedTranslationStepHandle> {
-  /** @throws InvalidArgumentError where the translator is not paired, or its device lacks the precision. */
+  /** @throws InvalidArgumentError where the translator is not paired, or its device lacks the precision or CUDA graphs. */
   static async create(
     translator: Translator,
     options: PairedTranslationStepOptions,
@@ -357,7 +368,7 @@ export class PairedTranslationStep extends NativeObject<PairedTranslationStepHan
           toTarget: handleOf('translator.toTarget', translator.toTarget, Network),
           targetCritic: handleOf('translator.targetCritic', translator.targetCritic, Network),
         };
-        return native.createPairedTranslationStep(networks, withLossScaling(options));
+        return native.createPairedTranslationStep(networks, withDefaults(options));
       }),
     );
   }

@@ -15,11 +15,16 @@ export async function requireDevice(device: string): Promise<void> {
   );
 }
 
-/** Makes sure of the config's device, and that it computes in the precisions in which the config trains. */
+/** Makes sure of the config's device, and that it can do what the config asks of it in training. */
 export async function requireTrainingDevice(config: Config): Promise<void> {
   await requireDevice(config.device);
   for (const section of ['segmentation', 'translation'] as const) {
     await requirePrecision(config.device, config[section].precision, `${section}.precision`);
+    if (config[section].cudaGraphs && config.device === 'cpu') {
+      throw new InvalidArgumentError(
+        `${section}.cudaGraphs: expected false, or a CUDA device, but device is cpu`,
+      );
+    }
   }
 }
 

@@ -367,6 +367,11 @@ export const segmentationSchema = section({
   memoryFormat: choice('auto', 'contiguous', 'channels-last').default('auto'),
   /** Compute the blocks of M again in the backward pass rather than keep them: a third more time, much less memory. */
   activationCheckpointing: boolean().default(false),
+  /**
+   * CUDA, DeepLab-v2: record forward and backward passes as CUDA graphs and replay them, for the same results with fewer
+   * launches. Draws, checks and updates stay outside.
+   */
+  cudaGraphs: boolean().default(false),
 });
 
 /** Training of the translators F and F⁻¹ and their discriminators (Eq. 2). */
@@ -413,6 +418,8 @@ export const translationSchema = section({
   microBatchSize: integer(1, 1024).nullable().default(null),
   /** As `segmentation.activationCheckpointing`, of the generators. */
   activationCheckpointing: boolean().default(false),
+  /** As `segmentation.cudaGraphs`; the image pools stay outside too. Not with `microBatchSize`. */
+  cudaGraphs: boolean().default(false),
 });
 
 /** How the pseudo-labels Ŷ_T are chosen. */
@@ -544,6 +551,17 @@ export const configSchema = section({
     !config.segmentation.teacher?.classMix || trained[0] === trained[1],
     ['segmentation', 'teacher', 'classMix'],
     `false, or crops of one size for source (${trained[0]}) and target (${trained[1]}),`,
+  );
+  const { cudaGraphs, microBatchSize } = config.translation;
+  expect(
+    !cudaGraphs || microBatchSize === null,
+    ['translation', 'cudaGraphs'],
+    `false, or translation.microBatchSize null instead of ${microBatchSize},`,
+  );
+  expect(
+    !config.segmentation.cudaGraphs || config.segmenter.network === 'deeplab-v2',
+    ['segmentation', 'cudaGraphs'],
+    `false, or segmenter.network deeplab-v2 instead of ${config.segmenter.network},`,
   );
   const { constantSteps, steps } = config.translation;
   const flat = constantSteps === null || constantSteps <= steps;

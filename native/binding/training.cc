@@ -62,6 +62,7 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
   step.accumulation = options.integer("accumulation", 1, int64_t{1} << 20);
   step.precision = precision_option(options);
   step.loss_scaling = options.boolean("lossScaling");
+  step.cuda_graphs = options.boolean("cudaGraphs");
   step.memory_format = memory_format_option(options);
   step.checkpointing = options.boolean("activationCheckpointing");
   const auto average = optional_network_argument<SegmentationNetwork>(info[3], "teacher");
@@ -133,6 +134,7 @@ Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
   step.adam = adam_options(options, "betas");
   step.precision = precision_option(options);
   step.loss_scaling = options.boolean("lossScaling");
+  step.cuda_graphs = options.boolean("cudaGraphs");
   step.micro_batch_size = micro_batch_size_option(options);
   step.checkpointing = options.boolean("activationCheckpointing");
   return run_async(
@@ -177,7 +179,8 @@ Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
   const Options options(info[1]);
   const PairedTranslationStepOptions step{gan_mode_option(options), options.number("ganWeight"),
                                           options.number("l1Weight"), adam_options(options, "betas"),
-                                          precision_option(options), options.boolean("lossScaling")};
+                                          precision_option(options), options.boolean("lossScaling"),
+                                          options.boolean("cudaGraphs")};
   return run_async(
       info.Env(), nullptr,
       [networks, step] { return created_step(std::make_shared<PairedTranslationStep>(networks, step)); },

@@ -143,6 +143,8 @@ describe('misuse', () => {
       ['activationCheckpointing', 'yes'],
       ['precision', 'fp16'],
       ['lossScaling', 1],
+      ['cudaGraphs', 'yes'],
+      ['cudaGraphs', true],
       ['accumulation', 0],
       ['accumulation', 1.5],
     ] as const) {

@@ -237,7 +237,7 @@ export function surface(folder: string): Record<string, Member> {
       args: async () => [
         await Segmenter.create(SEGMENTER),
         await OutputDiscriminator.create(DISCRIMINATOR),
-        { ...SEGMENTATION, lossScaling: true },
+        { ...SEGMENTATION, lossScaling: true, cudaGraphs: false },
       ],
     },
     'SegmentationStep.create (teacher)': {

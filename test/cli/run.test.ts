@@ -319,6 +319,10 @@ describe('command line: a run and the use of its networks', () => {
       /No stage 'M7\(9\)' in this run/,
     );
     await fails(['train', 'config.json', '--device', 'cuda:99'], /There is no device cuda:99 here/);
+    await fails(
+      ['train', 'config.json', '--set', 'translation.cudaGraphs=true'],
+      /translation\.cudaGraphs: expected false, or a CUDA device, but device is cpu/,
+    );
     await fails(['resume', 'target'], /target is no run folder/);
     await fails(['segment', 'missing.png', '-r', 'run', '-o', 'x'], /No such file or folder: missing\.png/);
     await fails(['segment', 'run/stages', '-r', 'run', '-o', 'x'], /No image in the folder run\/stages/);

@@ -331,6 +331,16 @@ data:
         /translation\.constantSteps: expected a whole number up to translation\.steps \(10\) but found 11/,
       ],
       [
+        'CUDA graphs of parts of a batch',
+        { ...minimal, translation: { cudaGraphs: true, microBatchSize: 1 } },
+        /translation\.cudaGraphs: expected false, or translation\.microBatchSize null instead of 1, but found true/,
+      ],
+      [
+        'CUDA graphs of dropout',
+        { ...minimal, segmenter: { network: 'fcn-8s' }, segmentation: { cudaGraphs: true } },
+        /segmentation\.cudaGraphs: expected false, or segmenter\.network deeplab-v2 instead of fcn-8s, but found true/,
+      ],
+      [
         'a device there is not',
         { ...minimal, device: 'gpu' },
         /device: expected cpu, cuda or cuda:N but found "gpu"/,

@@ -22,9 +22,14 @@ void StepChecks::gradients(const char* name, const Optimizer* optimizer) {
   if (optimizer == nullptr) return;
   for (const auto& parameter : optimizer->parameters()) {
     if (!parameter.value.grad().defined()) continue;
+    parameters_.push_back(parameter.value);
     gradients_.push_back(parameter.value.grad());
     gradient_names_.push_back(std::string(name) + "'s " + parameter.name);
   }
+}
+
+void StepChecks::restore_gradients() {
+  for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].mutable_grad() = gradients_[i];
 }
 
 bool StepChecks::read(const LossScaler& scaler) {

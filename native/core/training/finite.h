@@ -22,9 +22,12 @@ class StepChecks {
   /// The gradients of an optimizer's parameters, as they are now; null: none. `name` is for the message.
   void gradients(const char* name, const Optimizer* optimizer);
 
+  /// Gives the parameters these gradients again, which they have lost where a graph was replayed (see StepGraphs).
+  void restore_gradients();
+
   /// Divides the gradients by the scale and tells whether they are finite. Throws InvalidArgument for a stray label,
   /// NonFiniteLoss naming the first loss, or else, where the scale cannot be the reason, a parameter whose gradient, is NaN or
-  /// infinite. To be called once, after all else.
+  /// infinite. To be called once a step, after all else.
   bool read(const LossScaler& scaler);
 
  private:
@@ -43,7 +46,7 @@ class StepChecks {
   std::vector<Loss> losses_;
   std::vector<Labels> labels_;
   std::vector<std::string> gradient_names_;
-  std::vector<at::Tensor> gradients_;
+  std::vector<at::Tensor> parameters_, gradients_;
 };
 
 }  // namespace bidiseg

@@ -2,7 +2,6 @@
 
 #include "core/cancellation.h"
 #include "core/data/pixels.h"
-#include "core/training/finite.h"
 
 namespace bidiseg {
 
@@ -13,7 +12,8 @@ PairedTranslationStep::PairedTranslationStep(PairedTranslationNetworks networks,
       generator_optimizer_(networks_.to_target->trained_parameters(1.0), options.adam),
       discriminator_optimizer_(networks_.target_critic->trained_parameters(1.0), options.adam),
       scaler_(options.loss_scaling, /*share=*/1.0,
-              at::dtype(networks_.to_target->dtype()).device(networks_.to_target->device())) {
+              at::dtype(networks_.to_target->dtype()).device(networks_.to_target->device())),
+      graphs_(options.cuda_graphs, *networks_.to_target) {
   require_precision(options_.precision, *networks_.to_target);
 }
 
@@ -27,11 +27,21 @@ PairedTranslationLosses PairedTranslationStep::run(const at::Tensor& source_imag
   }
   const at::Device device = networks_.to_target->device();
   const at::ScalarType dtype = networks_.to_target->dtype();
+  const auto scope = graphs_.begin_step();
+  at::Tensor source = translator_input(source_images.to(device), dtype);
+  at::Tensor target = translator_input(target_images.to(device), dtype);
   generator_optimizer_.zero_grad();
   discriminator_optimizer_.zero_grad();
   scaler_.prepare();
-  const auto [losses, finite] = compute_gradients(translator_input(source_images.to(device), dtype),
-                                                  translator_input(target_images.to(device), dtype));
+  graphs_.run(0, {&source, &target}, [&] {
+    computed_.reset();  // a warm-up's gradients
+    computed_ = compute_gradients(source, target);
+  });
+  computed_->checks.restore_gradients();
+  const bool finite = computed_->checks.read(scaler_);
+  PairedTranslationLosses losses = computed_->losses;
+  if (!graphs_.enabled()) computed_.reset();
+  losses.total = options_.gan_weight * losses.gan + options_.l1_weight * losses.l1;
 
   throw_if_cancelled();  // the last point: from here on the step is applied whole
   scaler_.update(finite);
@@ -46,16 +56,16 @@ PairedTranslationLosses PairedTranslationStep::run(const at::Tensor& source_imag
   return losses;
 }
 
-std::pair<PairedTranslationLosses, bool> PairedTranslationStep::compute_gradients(const at::Tensor& source,
-                                                                                  const at::Tensor& target) {
+std::unique_ptr<PairedTranslationStep::Computed> PairedTranslationStep::compute_gradients(const at::Tensor& source,
+                                                                                          const at::Tensor& target) {
   const PrecisionScope precision(options_.precision, source.device());
   auto& critic = *networks_.target_critic;
   const auto mode = options_.gan_mode;
   const auto judged = [&](const at::Tensor& image, bool real) {
     return gan_loss(critic.forward(at::cat({source, image}, 1)), real, mode);
   };
-  PairedTranslationLosses losses;
-  StepChecks checks;
+  auto computed = std::make_unique<Computed>();
+  auto& [losses, checks] = *computed;
   const at::Tensor fake = networks_.to_target->forward(source);
   {
     FrozenScope frozen(critic);
@@ -70,9 +80,7 @@ std::pair<PairedTranslationLosses, bool> PairedTranslationStep::compute_gradient
 
   checks.gradients("generator", &generator_optimizer_);
   checks.gradients("discriminator", &discriminator_optimizer_);
-  const bool finite = checks.read(scaler_);
-  losses.total = options_.gan_weight * losses.gan + options_.l1_weight * losses.l1;
-  return {losses, finite};
+  return computed;
 }
 
 NamedTensors PairedTranslationStep::state() const {

@@ -4,9 +4,10 @@
 #include "core/losses/translation.h"
 #include "core/models/discriminators.h"
 #include "core/models/image_generator.h"
-#include "core/training/loss_scaler.h"
+#include "core/training/finite.h"
 #include "core/training/optimizers.h"
 #include "core/training/precision.h"
+#include "core/training/step_graphs.h"
 
 namespace bidiseg {
 
@@ -22,6 +23,7 @@ struct PairedTranslationStepOptions {
   AdamOptions adam = {.beta1 = 0.5, .beta2 = 0.999};
   Precision precision = Precision::kFloat32;
   bool loss_scaling = false;  ///< see LossScaler
+  bool cuda_graphs = false;   ///< see StepGraphs; the checks and the updates stay outside
 };
 
 /// Terms before their weights.
@@ -51,13 +53,19 @@ class PairedTranslationStep {
   void load_state(const NamedTensors& state);
 
  private:
-  /// Everything but the updates; throws where they must not follow, and tells whether the gradients are finite.
-  std::pair<PairedTranslationLosses, bool> compute_gradients(const at::Tensor& source, const at::Tensor& target);
+  /// As in SegmentationStep.
+  struct Computed {
+    PairedTranslationLosses losses;
+    StepChecks checks;
+  };
+  std::unique_ptr<Computed> compute_gradients(const at::Tensor& source, const at::Tensor& target);
 
   PairedTranslationNetworks networks_;
   PairedTranslationStepOptions options_;
   Adam generator_optimizer_, discriminator_optimizer_;
   LossScaler scaler_;
+  StepGraphs graphs_;
+  std::unique_ptr<Computed> computed_;
   /// As in SegmentationStep.
   bool half_applied_ = false;
 };

@@ -56,19 +56,32 @@ SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmente
       teacher_(std::move(teacher)),
       options_(options),
       scaler_(options.loss_scaling, 1.0 / static_cast<double>(options.accumulation),
-              at::dtype(segmenter_->dtype()).device(segmenter_->device())) {
+              at::dtype(segmenter_->dtype()).device(segmenter_->device())),
+      graphs_(options.cuda_graphs, *segmenter_) {
   require_precision(options_.precision, *segmenter_);
 }
 
 SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const SegmentationBatch& target,
                                          double learning_rate, double discriminator_learning_rate) {
-  const Inputs inputs = inputs_of(source, target);
+  const auto scope = graphs_.begin_step();
+  Inputs inputs = inputs_of(source, target);
   const ModeScope training(*segmenter_, /*training=*/true);
   ForwardTraces traces(*segmenter_);
   segmenter_optimizer_->zero_grad();
   if (discriminator_) discriminator_optimizer_->zero_grad();
   scaler_.prepare();
-  const auto [losses, finite] = compute_gradients(inputs);
+  graphs_.run(0, inputs.all(), [&] {
+    computed_.reset();  // a warm-up's gradients
+    computed_ = compute_gradients(inputs);
+  });
+  computed_->checks.restore_gradients();
+  const bool finite = computed_->checks.read(scaler_);
+  SegmentationLosses losses = computed_->losses;
+  if (!graphs_.enabled()) computed_.reset();
+  losses.total = losses.segmentation + options_.adversarial_weight * losses.adversarial +
+                 options_.moment_weight * losses.moments + options_.entropy_weight * losses.entropy +
+                 options_.pseudo_label_weight * losses.pseudo_label +
+                 (teacher_ ? teacher_->options().weight * losses.teacher : 0);
 
   throw_if_cancelled();  // the last point: from here on the step is applied whole
   scaler_.update(finite);
@@ -110,21 +123,16 @@ std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& i
   return parts;
 }
 
-std::pair<SegmentationLosses, bool> SegmentationStep::compute_gradients(const Inputs& inputs) {
+std::unique_ptr<SegmentationStep::Computed> SegmentationStep::compute_gradients(const Inputs& inputs) {
   const PrecisionScope precision(options_.precision, segmenter_->device());
   const CheckpointingScope checkpointing(*segmenter_, options_.checkpointing);
-  SegmentationLosses losses;
-  StepChecks checks(1.0 / static_cast<double>(options_.accumulation));
+  auto computed = std::make_unique<Computed>(
+      Computed{.losses = {}, .checks = StepChecks(1.0 / static_cast<double>(options_.accumulation))});
+  auto& [losses, checks] = *computed;
   for (const Inputs& part : parts_of(inputs)) add_gradients(part, losses, checks);
-
   checks.gradients("segmenter", segmenter_optimizer_.get());
   checks.gradients("discriminator", discriminator_optimizer_.get());
-  const bool finite = checks.read(scaler_);
-  losses.total = losses.segmentation + options_.adversarial_weight * losses.adversarial +
-                 options_.moment_weight * losses.moments + options_.entropy_weight * losses.entropy +
-                 options_.pseudo_label_weight * losses.pseudo_label +
-                 (teacher_ ? teacher_->options().weight * losses.teacher : 0);
-  return {losses, finite};
+  return computed;
 }
 
 void SegmentationStep::add_gradients(const Inputs& part, SegmentationLosses& losses, StepChecks& checks) {

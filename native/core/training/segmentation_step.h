@@ -6,6 +6,7 @@
 #include "core/training/finite.h"
 #include "core/training/optimizers.h"
 #include "core/training/precision.h"
+#include "core/training/step_graphs.h"
 #include "core/training/teacher.h"
 
 namespace bidiseg {
@@ -26,6 +27,9 @@ struct SegmentationStepOptions {
   std::optional<at::MemoryFormat> memory_format;
   /// Whether M's blocks are computed again in the backward pass rather than kept.
   bool checkpointing = false;
+  /// CUDA: forward and backward passes are recorded and replayed, see StepGraphs. ClassMix's draws, the checks, the updates
+  /// and the teacher's average stay outside: they are few launches, and hold numbers that change.
+  bool cuda_graphs = false;
 };
 
 /// Bytes of images [N, H, W, 3] and, where there are any, of labels [N, H, W] and of how much each labelled pixel counts,
@@ -79,12 +83,20 @@ class SegmentationStep {
   struct Inputs {
     SegmentationBatch source, target;
     at::Tensor mask;  ///< the teacher's, see Teacher::draw_mask()
+
+    std::vector<at::Tensor*> all() {
+      return {&source.images, &source.labels, &target.images, &target.labels, &target.weights, &mask};
+    }
   };
   Inputs inputs_of(const SegmentationBatch& source, const SegmentationBatch& target) const;
   std::vector<Inputs> parts_of(const Inputs& inputs) const;
 
-  /// Everything but the updates; throws where they must not follow, and tells whether the gradients are finite.
-  std::pair<SegmentationLosses, bool> compute_gradients(const Inputs& inputs);
+  /// What forward and backward passes leave behind, beside the gradients. The checks write to the losses.
+  struct Computed {
+    SegmentationLosses losses;
+    StepChecks checks;
+  };
+  std::unique_ptr<Computed> compute_gradients(const Inputs& inputs);
   void add_gradients(const Inputs& part, SegmentationLosses& losses, StepChecks& checks);
 
   /// Backward pass of D_M's own loss on the target, and the weighted adversarial loss's gradient for `view`, what D_M is
@@ -104,6 +116,8 @@ class SegmentationStep {
   std::unique_ptr<Teacher> teacher_;
   SegmentationStepOptions options_;
   LossScaler scaler_;
+  StepGraphs graphs_;
+  std::unique_ptr<Computed> computed_;  ///< outlives a step only where its tensors are those of a graph
   /// From the first weight that moves to the last: where memory runs out in between, there is no state to go on from.
   bool half_applied_ = false;
 };

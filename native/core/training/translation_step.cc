@@ -62,9 +62,14 @@ TranslationStep::TranslationStep(TranslationNetworks networks, std::shared_ptr<S
                                options.adam),
       scaler_(options.loss_scaling, /*share=*/1.0,
               at::dtype(networks_.to_target->dtype()).device(networks_.to_target->device())),
+      graphs_(options.cuda_graphs, *networks_.to_target),
       fake_target_pool_(options.pool_size, options.seed),
       fake_source_pool_(options.pool_size, options.seed + 1) {
   require_precision(options_.precision, *networks_.to_target);
+  if (options_.cuda_graphs && options_.micro_batch_size != 0) {
+    // A graph computes gradients; those of a second part would have to be added to them.
+    throw InvalidArgument("Expected no microBatchSize with cudaGraphs");
+  }
 }
 
 TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at::Tensor& target_images,
@@ -77,28 +82,33 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
   }
   const at::Device device = networks_.to_target->device();
   const at::ScalarType dtype = networks_.to_target->dtype();
+  const auto scope = graphs_.begin_step();
   const at::Tensor source = translator_input(source_images.to(device), dtype);
   const at::Tensor target = translator_input(target_images.to(device), dtype);
   generator_optimizer_.zero_grad();
   discriminator_optimizer_.zero_grad();
 
   scaler_.prepare();
-  TranslationLosses losses;
-  bool finite = false;
   // The pools as they will be: the images are shared, so that a copy is cheap.
   ImagePool fake_target_pool = fake_target_pool_, fake_source_pool = fake_source_pool_;
-  {
-    const PrecisionScope precision(options_.precision, device);
-    StepChecks checks;
-    for (const Part& part : parts_of(source, target)) {
-      const Fakes fakes = compute_generator_gradients(part, losses, checks);
-      compute_discriminator_gradients(
-          part, {fake_source_pool.exchange(fakes.source), fake_target_pool.exchange(fakes.target)}, losses, checks);
-    }
-    checks.gradients("generators", &generator_optimizer_);
-    checks.gradients("discriminators", &discriminator_optimizer_);
-    finite = checks.read(scaler_);
+  std::vector<Part> parts = parts_of(source, target);
+  for (Part& part : parts) {
+    graphs_.run(0, {&part.source, &part.target}, [&] {
+      if (&part == &parts.front()) computed_ = std::make_unique<Computed>();
+      computed_->fakes = compute_generator_gradients(part, computed_->losses, computed_->checks);
+      if (&part == &parts.back()) computed_->checks.gradients("generators", &generator_optimizer_);
+    });
+    Fakes shown{fake_source_pool.exchange(computed_->fakes.source),
+                fake_target_pool.exchange(computed_->fakes.target)};
+    graphs_.run(1, {&shown.source, &shown.target}, [&] {
+      compute_discriminator_gradients(part, shown, computed_->losses, computed_->checks);
+      if (&part == &parts.back()) computed_->checks.gradients("discriminators", &discriminator_optimizer_);
+    });
   }
+  computed_->checks.restore_gradients();
+  const bool finite = computed_->checks.read(scaler_);
+  TranslationLosses losses = computed_->losses;
+  if (!graphs_.enabled()) computed_.reset();
   const auto& o = options_;
   losses.total =
       o.gan_weight * (losses.gan_source_to_target + losses.gan_target_to_source) +
@@ -141,6 +151,7 @@ std::vector<TranslationStep::Part> TranslationStep::parts_of(const at::Tensor& s
 
 TranslationStep::Fakes TranslationStep::compute_generator_gradients(const Part& part, TranslationLosses& losses,
                                                                     StepChecks& checks) {
+  const PrecisionScope precision(options_.precision, networks_.to_target->device());
   const auto& [source, target, share] = part;
   auto& to_target = *networks_.to_target;
   auto& to_source = *networks_.to_source;
@@ -256,6 +267,7 @@ void TranslationStep::load_state(NamedTensors state) {
 // computing them first and moving everything at the end changes nothing but makes the step all or nothing.
 void TranslationStep::compute_discriminator_gradients(const Part& part, const Fakes& fakes, TranslationLosses& losses,
                                                       StepChecks& checks) {
+  const PrecisionScope precision(options_.precision, networks_.to_target->device());
   const auto judge = [&](PatchDiscriminator& critic, const at::Tensor& real, const at::Tensor& fake, const char* name,
                          double& value) {
     const auto [of_real, of_fake] = forward_both(critic, real, fake);

@@ -8,6 +8,7 @@
 #include "core/training/finite.h"
 #include "core/training/optimizers.h"
 #include "core/training/precision.h"
+#include "core/training/step_graphs.h"
 
 namespace bidiseg {
 
@@ -37,6 +38,9 @@ struct TranslationStepOptions {
   int64_t micro_batch_size = 0;
   /// Whether the generators' blocks are computed again in the backward pass rather than kept.
   bool checkpointing = false;
+  /// CUDA: see StepGraphs. One graph is that of the generators' passes, another that of the discriminators'; between them
+  /// the host decides about the image pools. The checks and the updates stay outside. Not with micro_batch_size.
+  bool cuda_graphs = false;
 };
 
 /// Terms before their weights; those whose weight is 0 are not computed and read 0. "source" and "target" say which
@@ -54,7 +58,7 @@ struct TranslationLosses {
 class TranslationStep {
  public:
   /// `segmenter` gives the perceptual terms; without it there are none. Throws InvalidArgument where the networks cannot
-  /// be computed in the precision.
+  /// be computed in the precision, or options do not go together.
   TranslationStep(TranslationNetworks networks, std::shared_ptr<SegmentationNetwork> segmenter,
                   const TranslationStepOptions& options);
 
@@ -91,6 +95,13 @@ class TranslationStep {
   };
   std::vector<Part> parts_of(const at::Tensor& source, const at::Tensor& target) const;
 
+  /// As in SegmentationStep.
+  struct Computed {
+    TranslationLosses losses;
+    StepChecks checks;
+    Fakes fakes;  ///< of the part at hand
+  };
+
   /// The generators' gradients, and what they made of the images.
   Fakes compute_generator_gradients(const Part& part, TranslationLosses& losses, StepChecks& checks);
   void compute_discriminator_gradients(const Part& part, const Fakes& fakes, TranslationLosses& losses,
@@ -101,6 +112,8 @@ class TranslationStep {
   TranslationStepOptions options_;
   Adam generator_optimizer_, discriminator_optimizer_;
   LossScaler scaler_;
+  StepGraphs graphs_;
+  std::unique_ptr<Computed> computed_;
   ImagePool fake_target_pool_, fake_source_pool_;
   /// As in SegmentationStep.
   bool half_applied_ = false;
