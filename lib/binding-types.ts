@@ -30,6 +30,9 @@ export interface TranslationStepHandle extends NativeHandle {
 export interface PairedTranslationStepHandle extends NativeHandle {
   readonly [kind]: 'PairedTranslationStep';
 }
+export interface UploadedBatchHandle extends NativeHandle {
+  readonly [kind]: 'UploadedBatch';
+}
 export interface ThresholdHistogramHandle extends NativeHandle {
   readonly [kind]: 'ThresholdHistogram';
 }
@@ -216,6 +219,7 @@ export interface NativeBinding {
     options: { perceptualForm: string },
   ): Promise<TensorHandle>;
 
+  uploadBatch(network: NetworkHandle, batch: NativeBatch): UploadedBatchHandle;
   createSegmentationStep(
     segmenter: NetworkHandle,
     discriminator: NetworkHandle | null,
@@ -224,8 +228,8 @@ export interface NativeBinding {
   ): Promise<SegmentationStepHandle>;
   runSegmentationStep(
     step: SegmentationStepHandle,
-    source: NativeBatch,
-    target: NativeBatch | undefined,
+    source: NativeBatch | UploadedBatchHandle,
+    target: NativeBatch | UploadedBatchHandle | undefined,
     options: { learningRate: number; discriminatorLearningRate: number },
     cancellation?: CancellationToken,
   ): Promise<SegmentationLosses>;
@@ -247,8 +251,8 @@ export interface NativeBinding {
   ): Promise<TranslationStepHandle>;
   runTranslationStep(
     step: TranslationStepHandle,
-    source: NativeBatch,
-    target: NativeBatch,
+    source: NativeBatch | UploadedBatchHandle,
+    target: NativeBatch | UploadedBatchHandle,
     options: { learningRate: number },
     cancellation?: CancellationToken,
   ): Promise<TranslationLosses>;
@@ -264,8 +268,8 @@ export interface NativeBinding {
   ): Promise<PairedTranslationStepHandle>;
   runPairedTranslationStep(
     step: PairedTranslationStepHandle,
-    source: NativeBatch,
-    target: NativeBatch,
+    source: NativeBatch | UploadedBatchHandle,
+    target: NativeBatch | UploadedBatchHandle,
     options: { learningRate: number },
     cancellation?: CancellationToken,
   ): Promise<PairedTranslationLosses>;

@@ -10,6 +10,7 @@ import type {
   TensorHandle,
   TranslationLosses,
   TranslationStepHandle,
+  UploadedBatchHandle,
 } from './binding-types.js';
 import { InvalidArgumentError } from './errors.js';
 import { FeatureDiscriminator } from './models/feature-discriminator.js';
@@ -196,9 +197,9 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
    */
   async run(batch: {
     /** With labels. */
-    source: StepBatch;
+    source: StepBatch | UploadedBatchHandle;
     /** Labels, where present, are pseudo-labels. Absent: training on the source alone. */
-    target?: StepBatch | undefined;
+    target?: StepBatch | UploadedBatchHandle | undefined;
     learningRate: number;
     discriminatorLearningRate?: number;
     signal?: AbortSignal | undefined;
@@ -308,8 +309,8 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
    * @throws NonFiniteLossError before any weight has moved, where a loss or a gradient is NaN or infinite.
    */
   async run(batch: {
-    source: StepBatch;
-    target: StepBatch;
+    source: StepBatch | UploadedBatchHandle;
+    target: StepBatch | UploadedBatchHandle;
     learningRate: number;
     signal?: AbortSignal | undefined;
   }): Promise<TranslationLosses> {
@@ -385,8 +386,8 @@ export class PairedTranslationStep extends NativeObject<PairedTranslationStepHan
    * @throws NonFiniteLossError before any weight has moved, where a loss or a gradient is NaN or infinite.
    */
   async run(batch: {
-    source: StepBatch;
-    target: StepBatch;
+    source: StepBatch | UploadedBatchHandle;
+    target: StepBatch | UploadedBatchHandle;
     learningRate: number;
     signal?: AbortSignal | undefined;
   }): Promise<PairedTranslationLosses> {

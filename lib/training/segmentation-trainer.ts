@@ -14,6 +14,7 @@ import { type ClassCounts, RareClassSampling } from '../data/rare-class-sampling
 import { InvalidArgumentError } from '../errors.js';
 import type { Segmenter } from '../models/segmenter.js';
 import { type SegmentationLosses, SegmentationStep } from '../steps.js';
+import { uploadBatch } from '../upload.js';
 import { checkInteger } from '../validate.js';
 import { toSize } from './datasets.js';
 import type { StepEvent } from './events.js';
@@ -147,6 +148,7 @@ export class SegmentationTrainer {
       checkpoints: options.checkpoints,
       beforeStep: options.beforeStep,
       learningRate: (index) => learningRate * factor(index),
+      upload: segmenter.options.device === 'cpu' ? undefined : (batch) => uploadBatch(segmenter, batch),
       run: ([source, target], index) =>
         step.run({
           source: source!,

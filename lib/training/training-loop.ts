@@ -1,3 +1,4 @@
+import type { UploadedBatchHandle } from '../binding-types.js';
 import type { NonFiniteOptions } from '../config/schema.js';
 import type { Batch, BatchLoader } from '../data/loader.js';
 import { NonFiniteLossError } from '../errors.js';
@@ -42,7 +43,12 @@ interface Training<Losses> {
   /** One a domain, for the batches from `firstStep` on. */
   loaders: (firstStep: number) => readonly BatchLoader[];
   learningRate: (step: number) => number;
-  run: (batches: readonly Batch[], step: number) => Promise<Losses>;
+  /**
+   * Begins to copy a batch to where it is computed with. Where this is given, the batches of a step are uploaded while the one
+   * before it computes, and `run` gets them so.
+   */
+  upload?: ((batch: Batch) => UploadedBatchHandle) | undefined;
+  run: (batches: readonly (Batch | UploadedBatchHandle)[], step: number) => Promise<Losses>;
   nonFinite: NonFiniteOptions;
   checkpoints: Checkpoints<TrainingState> | undefined;
   beforeStep?: TrainingOptions['beforeStep'];
@@ -52,7 +58,7 @@ interface Training<Losses> {
 export async function* trainingLoop<Losses>(
   options: Training<Losses>,
 ): AsyncGenerator<TrainingEvent<Losses>, TrainingResult> {
-  const { stage, steps, step, checkpoints } = options;
+  const { stage, steps, step, checkpoints, upload } = options;
   const { policy, limit } = options.nonFinite;
   const { state } = checkpoints ?? {};
   let done = 0;
@@ -70,17 +76,30 @@ export async function* trainingLoop<Losses>(
 
   async function* train(): AsyncGenerator<StepEvent<Losses> | WarningEvent, TrainingResult> {
     const iterators = options.loaders(done).map((loader) => loader[Symbol.asyncIterator]());
+    const load = async () => {
+      const results = await Promise.all(iterators.map((iterator) => iterator.next()));
+      const batches = results.map((result) => result.value as Batch);
+      const uploaded = upload ? batches.map((batch) => upload(batch)) : [];
+      return { batches, uploaded };
+    };
+    let ahead: ReturnType<typeof load> | undefined;
     try {
       while (done < steps) {
         await options.beforeStep?.(done);
         const start = performance.now();
-        const results = await Promise.all(iterators.map((iterator) => iterator.next()));
-        const batches = results.map((result) => result.value as Batch);
+        const { batches, uploaded } = await (ahead ?? load());
+        ahead = upload && done + 1 < steps ? load() : undefined;
+        ahead?.catch(() => {}); // what fails is told when its step comes
         const ready = performance.now();
-        const losses = await options.run(batches, done).catch((error: unknown) => {
-          if (!(error instanceof NonFiniteLossError)) throw error;
-          return withPlace(error, stage, done, batches);
-        });
+        const losses = await options
+          .run(upload ? uploaded : batches, done)
+          .catch((error: unknown) => {
+            if (!(error instanceof NonFiniteLossError)) throw error;
+            return withPlace(error, stage, done, batches);
+          })
+          .finally(() => {
+            for (const batch of uploaded) batch.dispose();
+          });
         const stepMs = performance.now() - ready;
         const waitMs = ready - start;
         if (losses instanceof NonFiniteLossError) {
@@ -99,6 +118,8 @@ export async function* trainingLoop<Losses>(
         yield { type: 'step', stage, step: done, steps, losses, learningRate, stepMs, waitMs };
       }
     } finally {
+      const unused = await ahead?.catch(() => undefined);
+      for (const batch of unused?.uploaded ?? []) batch.dispose();
       await Promise.allSettled(iterators.map((iterator) => iterator.return(undefined)));
     }
     return { steps, ...seconds() };

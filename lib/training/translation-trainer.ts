@@ -19,6 +19,7 @@ import {
   type TranslationLosses,
   TranslationStep,
 } from '../steps.js';
+import { uploadBatch } from '../upload.js';
 import { checkInteger } from '../validate.js';
 import type { StepEvent } from './events.js';
 import { drain } from './generators.js';
@@ -134,6 +135,11 @@ export class TranslationTrainer {
       nonFinite,
       checkpoints: options.checkpoints,
       learningRate: (index) => learningRate * factor(index),
+      upload:
+        translator.options.device === 'cpu'
+          ? undefined
+          : ({ images, count, width, height }) =>
+              uploadBatch(translator.toTarget, { images, count, width, height }),
       run: ([source, target], index) =>
         step.run({
           source: source!,

@@ -150,7 +150,8 @@ std::vector<int64_t> shape_argument(const Napi::Value& value, const char* name) 
   return shape;
 }
 
-at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>& shape, const char* name) {
+at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>& shape, const char* name,
+                            bool pinned) {
   if (!value.IsTypedArray()) throw InvalidArgument(std::string("Expected a typed array for ") + name);
   const auto array = value.As<Napi::TypedArray>();
   const auto kind = array.TypedArrayType() == napi_uint8_clamped_array ? napi_uint8_array : array.TypedArrayType();
@@ -165,7 +166,7 @@ at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>
     throw InvalidArgument("Expected " + std::to_string(elements) + " elements for " + name + " but received " +
                           std::to_string(array.ElementLength()));
   }
-  at::Tensor tensor = at::empty(shape, found->type);
+  at::Tensor tensor = at::empty(shape, at::dtype(found->type).pinned_memory(pinned));
   if (elements > 0) {
     // Not by array.ArrayBuffer(), which fails for shared memory.
     void* bytes = nullptr;

@@ -3,6 +3,7 @@
 
 #include "binding/handle.h"
 #include "core/cancellation.h"
+#include "core/data/uploaded_batch.h"
 #include "core/models/network.h"
 #include "core/self_training/pseudo_labels.h"
 #include "core/training/paired_translation_step.h"
@@ -19,6 +20,7 @@ BIDISEG_HANDLE(TranslationStep, "TranslationStep", 5);
 BIDISEG_HANDLE(ThresholdHistogram, "ThresholdHistogram", 6);
 BIDISEG_HANDLE(std::atomic<bool>, "CancellationToken", 7);
 BIDISEG_HANDLE(PairedTranslationStep, "PairedTranslationStep", 8);
+BIDISEG_HANDLE(UploadedBatch, "UploadedBatch", 9);
 
 /// A plain object of options. lib/ has validated it with messages for people; these checks are the last line, so that
 /// no value whatever is undefined behaviour.
@@ -91,7 +93,9 @@ std::shared_ptr<T> optional_network_argument(const Napi::Value& value, const cha
 
 /// A copy of a typed array's elements as a tensor of `shape` on the CPU; its length must be the product of `shape`.
 /// Copied, not shared: JavaScript may transfer the buffer to another thread while a job reads it.
-at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>& shape, const char* name);
+/// `pinned`: in memory that a CUDA device can copy from by itself.
+at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>& shape, const char* name,
+                            bool pinned = false);
 
 /// From an array of names and one of as many tensors.
 NamedTensors named_tensors_argument(const Napi::Value& names, const Napi::Value& tensors);

@@ -18,6 +18,9 @@ class Environment {
   /// Constructors of the handle classes by name.
   std::map<std::string, Napi::FunctionReference> constructors;
 
+  /// By CUDA device, the stream that batches are copied on.
+  std::map<c10::DeviceIndex, c10::Stream> copy_streams;
+
   /// How many undisposed handles there are, by class.
   std::map<std::string, int64_t> live;
 

@@ -1,4 +1,6 @@
 // Whole training steps in one call: the step surface.
+#include <c10/core/impl/VirtualGuardImpl.h>
+
 #include "binding/arguments.h"
 #include "binding/async.h"
 #include "binding/exports.h"
@@ -8,17 +10,54 @@ namespace bidiseg::binding {
 namespace {
 
 // { images: Uint8Array, labels?: Uint8Array, weights?: Uint8Array, count, height, width }
-SegmentationBatch batch_argument(const Napi::Value& value, const char* name) {
+SegmentationBatch batch_copy(const Napi::Value& value, const char* name, bool pinned) {
   const Options options(value);
   const std::vector<int64_t> shape = {options.integer("count"), options.integer("height"), options.integer("width")};
   SegmentationBatch batch;
   const auto object = value.As<Napi::Object>();
-  batch.images = typed_array_copy(object.Get("images"), {shape[0], shape[1], shape[2], 3}, name);
+  batch.images = typed_array_copy(object.Get("images"), {shape[0], shape[1], shape[2], 3}, name, pinned);
   const Napi::Value labels = object.Get("labels");
-  if (!labels.IsUndefined()) batch.labels = typed_array_copy(labels, shape, name);
+  if (!labels.IsUndefined()) batch.labels = typed_array_copy(labels, shape, name, pinned);
   const Napi::Value weights = object.Get("weights");
-  if (!weights.IsUndefined()) batch.weights = typed_array_copy(weights, shape, name);
+  if (!weights.IsUndefined()) batch.weights = typed_array_copy(weights, shape, name, pinned);
   return batch;
+}
+
+// A batch for a step, as a copy on the CPU or uploaded.
+class BatchArgument {
+ public:
+  BatchArgument() = default;
+  BatchArgument(const Napi::Value& value, const char* name) {
+    if (value.IsObject() && value.As<Napi::Object>().CheckTypeTag(&HandleClass<UploadedBatch>::kTag)) {
+      uploaded_ = Handle<UploadedBatch>::get(value, name);
+    } else {
+      batch_ = batch_copy(value, name, /*pinned=*/false);
+    }
+  }
+  /// On the thread that computes.
+  SegmentationBatch get() const { return uploaded_ ? uploaded_->get() : batch_; }
+
+ private:
+  SegmentationBatch batch_;
+  std::shared_ptr<UploadedBatch> uploaded_;
+};
+
+// uploadBatch(network, batch): on its way to the network's CUDA device when this returns.
+Napi::Value upload_batch(const Napi::CallbackInfo& info) {
+  const at::Device device = Handle<Network>::get(info[0], "network")->device();
+  if (!device.is_cuda()) throw InvalidArgument("Expected a network on a CUDA device but it is on " + device.str());
+  auto& streams = Environment::of(info.Env()).copy_streams;
+  auto stream = streams.find(device.index());
+  if (stream == streams.end()) {
+    const c10::Stream made = c10::impl::VirtualGuardImpl(at::kCUDA).getNewStream(device);
+    stream = streams.emplace(device.index(), made).first;
+  }
+  const SegmentationBatch batch = batch_copy(info[1], "batch", /*pinned=*/true);
+  int64_t bytes = 0;
+  for (const at::Tensor& tensor : {batch.images, batch.labels, batch.weights}) {
+    if (tensor.defined()) bytes += static_cast<int64_t>(tensor.nbytes());
+  }
+  return Handle<UploadedBatch>::create(info.Env(), std::make_shared<UploadedBatch>(batch, stream->second), {}, bytes);
 }
 
 // { decay, threshold, weight, classMix, seed }
@@ -86,15 +125,13 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
 
 Napi::Value run_segmentation_step(const Napi::CallbackInfo& info) {
   const Options options(info[3]);
-  SegmentationBatch source = batch_argument(info[1], "source");
-  if (!source.labels.defined()) throw InvalidArgument("Expected labels in source");
-  SegmentationBatch target;
-  if (!info[2].IsUndefined()) target = batch_argument(info[2], "target");
+  const BatchArgument source(info[1], "source");
+  const BatchArgument target = info[2].IsUndefined() ? BatchArgument() : BatchArgument(info[2], "target");
   return run_async(
       info.Env(), cancellation_argument(info[4]),
-      [step = Handle<SegmentationStep>::get(info[0], "step"), source = std::move(source), target = std::move(target),
-       rate = options.number("learningRate"), discriminator_rate = options.number("discriminatorLearningRate")] {
-        return step->run(source, target, rate, discriminator_rate);
+      [step = Handle<SegmentationStep>::get(info[0], "step"), source, target, rate = options.number("learningRate"),
+       discriminator_rate = options.number("discriminatorLearningRate")] {
+        return step->run(source.get(), target.get(), rate, discriminator_rate);
       },
       [](Napi::Env env, const SegmentationLosses& losses) {
         Napi::Object result = Napi::Object::New(env);
@@ -146,11 +183,11 @@ Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value run_translation_step(const Napi::CallbackInfo& info) {
-  const SegmentationBatch source = batch_argument(info[1], "source"), target = batch_argument(info[2], "target");
+  const BatchArgument source(info[1], "source"), target(info[2], "target");
   return run_async(
       info.Env(), cancellation_argument(info[4]),
       [step = Handle<TranslationStep>::get(info[0], "step"), source, target,
-       rate = Options(info[3]).number("learningRate")] { return step->run(source.images, target.images, rate); },
+       rate = Options(info[3]).number("learningRate")] { return step->run(source.get().images, target.get().images, rate); },
       [](Napi::Env env, const TranslationLosses& losses) {
         Napi::Object result = Napi::Object::New(env);
         result.Set("total", losses.total);
@@ -188,11 +225,11 @@ Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value run_paired_translation_step(const Napi::CallbackInfo& info) {
-  const SegmentationBatch source = batch_argument(info[1], "source"), target = batch_argument(info[2], "target");
+  const BatchArgument source(info[1], "source"), target(info[2], "target");
   return run_async(
       info.Env(), cancellation_argument(info[4]),
       [step = Handle<PairedTranslationStep>::get(info[0], "step"), source, target,
-       rate = Options(info[3]).number("learningRate")] { return step->run(source.images, target.images, rate); },
+       rate = Options(info[3]).number("learningRate")] { return step->run(source.get().images, target.get().images, rate); },
       [](Napi::Env env, const PairedTranslationLosses& losses) {
         Napi::Object result = Napi::Object::New(env);
         result.Set("total", losses.total);
@@ -225,6 +262,8 @@ void export_training(Napi::Env env, Napi::Object exports) {
   Handle<SegmentationStep>::define(env, exports);
   Handle<TranslationStep>::define(env, exports);
   Handle<PairedTranslationStep>::define(env, exports);
+  Handle<UploadedBatch>::define(env, exports);
+  exports.Set("uploadBatch", Napi::Function::New<guarded<upload_batch>>(env));
   exports.Set("createSegmentationStep", Napi::Function::New<guarded<create_segmentation_step>>(env));
   exports.Set("runSegmentationStep", Napi::Function::New<guarded<run_segmentation_step>>(env));
   exports.Set("segmentationStepState", Napi::Function::New<guarded<step_state<SegmentationStep>>>(env));

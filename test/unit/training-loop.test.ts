@@ -2,11 +2,13 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { Tensor } from 'bidiseg';
+import type { UploadedBatchHandle } from '../../lib/binding-types.js';
 import type { NonFiniteOptions } from '../../lib/config/schema.js';
 import { ImageDataset } from '../../lib/data/dataset.js';
 import { writeImage } from '../../lib/data/image-files.js';
-import { BatchLoader } from '../../lib/data/loader.js';
+import { type Batch, BatchLoader } from '../../lib/data/loader.js';
 import { NonFiniteLossError } from '../../lib/errors.js';
 import { type TrainingEvent, type TrainingState, trainingLoop } from '../../lib/training/training-loop.js';
 
@@ -44,6 +46,9 @@ describe('the training loop', () => {
       state?: TrainingState | null;
       every?: number;
       save?: (state: TrainingState) => Promise<void>;
+      upload?: (batch: Batch) => UploadedBatchHandle;
+      /** What a step waits for. */
+      pause?: (step: number) => Promise<void>;
     } = {},
   ) {
     let weight = 0;
@@ -64,12 +69,14 @@ describe('the training loop', () => {
       ],
       learningRate: () => 1,
       async run([batch], step) {
+        await options.pause?.(step);
         const failure = options.fails?.(step);
         if (failure) throw failure;
-        protocol.ran.push(`${step} ${batch!.names}`);
+        protocol.ran.push(`${step} ${(batch as Batch).names}`);
         weight++;
         return { total: step };
       },
+      upload: options.upload,
       nonFinite: options.nonFinite ?? { policy: 'stop', limit: 10 },
       checkpoints: {
         every: options.every ?? 3,
@@ -94,6 +101,48 @@ describe('the training loop', () => {
 
   const newProtocol = (): Protocol => ({ ran: [], saved: [], told: [], weights: [] });
   const notFinite = () => new NonFiniteLossError('The loss is nan');
+
+  describe('with uploads', () => {
+    /** Stands for a batch as one on a device would, and keeps account. */
+    function uploads(protocol: Protocol) {
+      const account = { made: 0, alive: 0, mostAlive: 0, lead: [] as number[] };
+      const upload = (batch: Batch) => {
+        account.made++;
+        account.mostAlive = Math.max(account.mostAlive, ++account.alive);
+        account.lead.push(batch.step - protocol.ran.length);
+        const dispose = () => {
+          account.alive--;
+        };
+        return { names: batch.names, dispose } as unknown as UploadedBatchHandle;
+      };
+      // Without uploads ahead no step would end.
+      const pause = async (step: number) => {
+        while (account.made < Math.min(step + 2, STEPS)) await setTimeout(1);
+      };
+      return { account, upload, pause };
+    }
+
+    it('uploads the batches of a step while the one before it runs, and gives the steps the same ones', async () => {
+      const plain = newProtocol();
+      await follow(loop(plain), plain);
+      const protocol = newProtocol();
+      const { account, ...options } = uploads(protocol);
+      await follow(loop(protocol, options), protocol);
+      assert.deepEqual(protocol, { ...plain, saved: protocol.saved });
+      assert.deepEqual(account, { made: STEPS, alive: 0, mostAlive: 2, lead: [0, 1, 1, 1, 1, 1, 1] });
+    });
+
+    it('lets go of all of them when a step fails, and when nobody listens any more', async () => {
+      const protocol = newProtocol();
+      const failing = uploads(protocol);
+      const fails = (step: number) => (step === 2 ? new Error('no power') : undefined);
+      await assert.rejects(follow(loop(protocol, { ...failing, fails }), protocol), /no power/);
+      assert.deepEqual([failing.account.made, failing.account.alive], [4, 0]);
+      const left = uploads(protocol);
+      for await (const _ of loop(protocol, left)) break;
+      assert.deepEqual([left.account.made, left.account.alive], [2, 0]);
+    });
+  });
 
   it('saves when it is due and after the last step, and disposes what it saved', async () => {
     const protocol = newProtocol();

@@ -10,7 +10,7 @@ import { evaluate } from '../../lib/evaluate.js';
 import { Translator } from '../../lib/models/translator.js';
 import { readSummary, stageWeights } from '../../lib/run/run-files.js';
 import { train } from '../../lib/run/train.js';
-import { PairedTranslationStep } from '../../lib/steps.js';
+import { PairedTranslationStep, type StepBatch } from '../../lib/steps.js';
 import { countClasses } from '../../lib/training/class-counts.js';
 import { openDatasets } from '../../lib/training/datasets.js';
 import type { RunEvent } from '../../lib/training/events.js';
@@ -226,7 +226,7 @@ describe('switches of the loop', () => {
     const seen: Uint8Array[] = [];
     PairedTranslationStep.prototype.run = function (batch) {
       assert.deepEqual(batch.target, batch.source);
-      seen.push(batch.source.images);
+      seen.push((batch.source as StepBatch).images);
       return original.call(this, batch);
     };
     try {

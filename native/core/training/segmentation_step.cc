@@ -100,13 +100,14 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
 
 SegmentationStep::Inputs SegmentationStep::inputs_of(const SegmentationBatch& source,
                                                      const SegmentationBatch& target) const {
+  if (!source.labels.defined()) throw InvalidArgument("Expected labels in source");
   require_divisible("source", source.images, options_.accumulation);
   require_divisible("target", target.images, options_.accumulation);
   const auto to_device = [device = segmenter_->device()](const at::Tensor& tensor) {
     return tensor.defined() ? tensor.to(device) : tensor;
   };
   at::Tensor mask;
-  if (teacher_ && target.images.defined()) mask = teacher_->draw_mask(source.labels);
+  if (teacher_ && target.images.defined()) mask = teacher_->draw_mask(source.labels.cpu());
   return {changed(source, to_device), changed(target, to_device), to_device(mask)};
 }
 

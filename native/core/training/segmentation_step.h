@@ -33,7 +33,7 @@ struct SegmentationStepOptions {
 };
 
 /// Bytes of images [N, H, W, 3] and, where there are any, of labels [N, H, W] and of how much each labelled pixel counts,
-/// from 0 to 255 for 1.
+/// from 0 to 255 for 1. On the CPU or on the segmenter's device.
 struct SegmentationBatch {
   at::Tensor images;
   at::Tensor labels;

@@ -1,0 +1,13 @@
+import { native } from './binding.js';
+import type { UploadedBatchHandle } from './binding-types.js';
+import { Network } from './models/network.js';
+import { callSync, handleOf } from './native-object.js';
+import type { StepBatch } from './steps.js';
+
+/**
+ * Begins to copy a batch to the network's CUDA device, from pinned memory and beside whatever that computes. The result stands
+ * for the batch in the `run()` of a step, and is to be disposed behind it.
+ */
+export function uploadBatch(network: Network, batch: StepBatch): UploadedBatchHandle {
+  return callSync(() => native.uploadBatch(handleOf('network', network, Network), batch));
+}
