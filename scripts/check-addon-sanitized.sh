@@ -37,4 +37,6 @@ sanitized "$strict" "${mocha[@]}" dist/test/unit/pth.test.js dist/test/boundary/
 for parser in safetensors pth 'places in weights files'; do
   sanitized "$strict" dist/test/fuzz/main.js 60 1 "$parser"
 done
-sanitized "$lenient" "${mocha[@]}" --spec 'dist/test/boundary/*.test.js' --ignore dist/test/boundary/safetensors.test.js
+# Freed memory lies in the sanitizer's quarantine for a while, so how much is resident says nothing here.
+sanitized "$lenient" "${mocha[@]}" --spec 'dist/test/boundary/*.test.js' \
+  --ignore dist/test/boundary/safetensors.test.js --ignore dist/test/boundary/pseudo-label-memory.test.js

@@ -6,6 +6,7 @@ import { type SelfTrainingOptions as Method, selfTrainingSchema } from '../confi
 import type { ImageDataset } from '../data/dataset.js';
 import { weightsFile } from '../data/file-names.js';
 import { type ImageSize, writeFileAtomically, writeLabels } from '../data/image-files.js';
+import { DataError } from '../errors.js';
 import type { Predictor } from '../evaluate.js';
 import { applyThresholds, ThresholdHistogram } from '../thresholds.js';
 import { checkInteger } from '../validate.js';
@@ -118,6 +119,7 @@ export class SelfTraining {
     options: { signal?: AbortSignal | undefined; checkpoints?: Checkpoints<LabellingState> } = {},
   ): AsyncGenerator<PseudoLabelProgress | CheckpointEvent | WarningEvent, PseudoLabelManifest> {
     const { signal, checkpoints } = options;
+    if (this.#choice.weighting === 'soft') requireNoWeightsName(dataset);
     const manifestFile = path.join(folder, 'manifest.json');
     await mkdir(folder, { recursive: true });
     // From here on it would tell of files that are being replaced.
@@ -251,4 +253,15 @@ function median(histogram: readonly number[]): number {
 
 function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
+}
+
+/** @throws DataError where the labels of one image would be written to the file of another's weights */
+function requireNoWeightsName(dataset: ImageDataset): void {
+  const names = Array.from({ length: dataset.length }, (_, index) => dataset.entry(index).name);
+  const taken = new Set(names.map((name) => weightsFile(`${name}.png`)));
+  const name = names.find((name) => taken.has(`${name}.png`));
+  if (name === undefined) return;
+  throw new DataError(
+    `${name}: with soft weights, expected no image named as another's weights, NAME.confidence; rename the image`,
+  );
 }

@@ -152,6 +152,17 @@ describe('self-training', () => {
     await rm(path.join(output, 'manifest.json'));
   });
 
+  it('soft: an image whose labels would overwrite the weights of another is an error', async () => {
+    const twin = path.join(folder, 'images', 'image-10.confidence.png');
+    await writeImage(twin, { data: new Uint8Array(4 * 2 * 3).fill(20), ...size });
+    dataset = await ImageDataset.fromFolder({ images: path.join(folder, 'images') });
+    await assert.rejects(label({ weighting: 'soft' }), {
+      code: 'ERR_DATA',
+      message: /^image-10\.confidence: .*rename the image$/,
+    });
+    assert.equal(Object.keys((await label({ threshold: 0.3 })).labels).length, 4);
+  });
+
   it('soft weights: one that is missing is an error that names the file', async () => {
     await label({ threshold: 0.5 });
     const labelled = await dataset.withLabels(output, { classCount: 3, weights: true });
