@@ -286,6 +286,12 @@ export interface NativeBinding {
     options: object,
     cancellation?: CancellationToken,
   ): Promise<{ labels: Uint8Array; confidence?: Float32Array }>;
+  updateStatistics(
+    segmenter: NetworkHandle,
+    images: Uint8Array,
+    options: { count: number; width: number; height: number; momentum: number },
+    cancellation?: CancellationToken,
+  ): Promise<void>;
   pseudoLabels(
     logits: TensorHandle,
     options: object,

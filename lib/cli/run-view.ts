@@ -12,6 +12,7 @@ const EVENT_INTERVAL_MS = 1000;
 const TASKS: Record<ProgressEvent['task'], string> = {
   'embedded-data': 'making data',
   'class-counts': 'counting classes',
+  statistics: 'statistics of the target',
   translate: 'translating',
   confidences: 'confidences',
   'pseudo-label': 'pseudo-labels',

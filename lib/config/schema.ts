@@ -356,6 +356,11 @@ export const segmentationSchema = section({
   })
     .nullable()
     .default(null),
+  /**
+   * At the end of each training but M⁽⁰⁾'s, take BatchNorm's running statistics from the target's training images alone (AdaBN,
+   * Li et al. 2016), in batches of `batchSize`. DeepLab only.
+   */
+  targetStatistics: boolean().default(false),
   /** The reference's optimizer step that moves most backbone weights several times. */
   repeatedStep: boolean().default(false),
   /**
@@ -551,6 +556,11 @@ export const configSchema = section({
     !config.segmentation.teacher?.classMix || trained[0] === trained[1],
     ['segmentation', 'teacher', 'classMix'],
     `false, or crops of one size for source (${trained[0]}) and target (${trained[1]}),`,
+  );
+  expect(
+    !config.segmentation.targetStatistics || config.segmenter.network === 'deeplab-v2',
+    ['segmentation', 'targetStatistics'],
+    'false, or segmenter.network deeplab-v2, for BatchNorm',
   );
   const { cudaGraphs, microBatchSize } = config.translation;
   expect(

@@ -217,6 +217,28 @@ export class Segmenter extends Network {
   }
 
   /**
+   * Moves BatchNorm's running statistics, by which predictions are normalised, towards those of these RGB images, [count,
+   * height, width, 3]: to (1 − momentum)·running + momentum·batch. With momentum 1/i for the i-th of several batches they end
+   * as the means over all batches; on images of another domain that adapts a segmenter without training (AdaBN, Li et al.
+   * 2016). Weights stay. Where it fails or is aborted the statistics are as before.
+   *
+   * @throws InvalidArgumentError for FCN-8s, which has no BatchNorm
+   */
+  async updateStatistics(
+    images: Uint8Array,
+    options: { count: number; width: number; height: number; momentum: number; signal?: AbortSignal },
+  ): Promise<void> {
+    const { signal } = checkObject('options', options);
+    const job = {
+      count: checkInteger('count', options.count, 1),
+      width: checkInteger('width', options.width, 1),
+      height: checkInteger('height', options.height, 1),
+      momentum: checkNumber('momentum', options.momentum, 0, 1),
+    };
+    await call((token) => native.updateStatistics(this.handle, images, job, token), signal);
+  }
+
+  /**
    * Writes an ONNX model (opset 17) of the segmenter in evaluation mode, to a temporary name that is then renamed.
    *
    * It takes `image`, float32 [N, 3, H, W] of any N, H and W: what forward() takes. It gives `logits`, [N, C, H, W]. Its

@@ -30,8 +30,9 @@ export interface TranslatorOptions {
   /** Channels behind each generator's first convolution; default 64. */
   baseWidth?: number;
   /**
-   * Unpaired: generators that learn what to change: y = tanh(f(x) + atanh(0.9 x)) / 0.9, the identity at first, in place of
-   * y = tanh(f(x)). What is beyond white or black, at most 1/0.9, is cut off in images. Not in the paper. Default false.
+   * Unpaired: generators that learn what to change, for short trainings: y = tanh(f(x) + w·IN(x) + b), with IN(x) the image less
+   * the mean of each channel and over its deviation, in place of y = tanh(f(x)). Details are there from the first step on, as
+   * grey images; the light of the other domain is learned. Not in the paper. Default false.
    */
   residual?: boolean;
   /** Channels behind each discriminator's first convolution; default 64. */

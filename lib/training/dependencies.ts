@@ -17,6 +17,7 @@ const TARGET_ONLY = [
   'segmentation.discriminatorLearningRate',
   'segmentation.discriminatorBetas',
   'segmentation.augmentation.target',
+  'segmentation.targetStatistics',
 ];
 
 const PSEUDO_LABELS = ['method', 'threshold', 'portion', 'weighting', 'order', 'inclusive'].map(

@@ -23,7 +23,14 @@ export interface ProgressEvent {
   type: 'progress';
   /** The stage it belongs to; 'data' for data made before the first stage. */
   stage: string;
-  task: 'embedded-data' | 'class-counts' | 'translate' | 'confidences' | 'pseudo-label' | 'evaluate';
+  task:
+    | 'embedded-data'
+    | 'class-counts'
+    | 'statistics'
+    | 'translate'
+    | 'confidences'
+    | 'pseudo-label'
+    | 'evaluate';
   done: number;
   total: number;
 }

@@ -19,7 +19,7 @@ import type {
   StepEvent,
   WarningEvent,
 } from './events.js';
-import { mapEvents } from './generators.js';
+import { mapEvents, readAhead } from './generators.js';
 import { createDiscriminator, createSegmenter, createTranslator } from './models.js';
 import {
   matchedPicture,
@@ -126,6 +126,9 @@ async function* runSegmenter(
     },
   });
   await bestWeights?.measure(steps);
+  if (stage.kind === 'segmenter' && config.segmentation.targetStatistics) {
+    yield* mapEvents(takeStatistics(segmenter, context), progress(stage, 'statistics'));
+  }
   const best = bestWeights?.best ?? null;
   await segmenter.save(store.weightsFile(stage));
   const evaluation = yield* evaluateStage(stage, segmenter, context);
@@ -139,6 +142,26 @@ async function* runSegmenter(
     yield await savePicture(stage, 'target', picture, context);
   }
   return { ...NO_OUTCOME, best, ...trainingOutcome(training), ...evaluationOutcome(evaluation, config) };
+}
+
+/** BatchNorm's running statistics become the means over the target's training images; tells after each batch. */
+async function* takeStatistics(segmenter: Segmenter, { config, datasets, signal }: StageContext) {
+  const { target } = datasets;
+  const size = toSize(config.sizes.target);
+  const { batchSize } = config.segmentation;
+  let images: Uint8Array[] = [];
+  let batches = 0;
+  for await (const { data } of readAhead(target.length, (index) => target.readImage(index, size), {
+    signal,
+  })) {
+    const done = batches * batchSize + images.push(data);
+    if (images.length < batchSize && done < target.length) continue;
+    const momentum = 1 / ++batches;
+    const options = { count: images.length, ...size, momentum, ...(signal && { signal }) };
+    await segmenter.updateStatistics(Buffer.concat(images), options);
+    images = [];
+    yield { done, total: target.length };
+  }
 }
 
 /** The source images to train on, and those to validate on; null: none. */

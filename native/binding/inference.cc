@@ -6,6 +6,7 @@
 #include "core/data/pixels.h"
 #include "core/inference/averaged_prediction.h"
 #include "core/models/image_generator.h"
+#include "core/models/running_statistics.h"
 
 namespace bidiseg::binding {
 namespace {
@@ -42,6 +43,18 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
                                   with_confidence, thresholds));
       },
       prediction_to_js);
+}
+
+// updateStatistics(segmenter, images, { count, width, height, momentum }, token)
+Napi::Value update_statistics(const Napi::CallbackInfo& info) {
+  const Options options(info[2]);
+  return run_async(
+      info.Env(), cancellation_argument(info[3]),
+      [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
+       images = images_argument(info[1], options), momentum = options.number("momentum")] {
+        update_running_statistics(*segmenter, segmenter_input(images.to(segmenter->device()), segmenter->dtype()),
+                                  momentum);
+      });
 }
 
 // The second argument is an array of views, { images, count, width, height } each.
@@ -185,6 +198,7 @@ void export_inference(Napi::Env env, Napi::Object exports) {
   Handle<ThresholdHistogram>::define(env, exports);
   exports.Set("predict", Napi::Function::New<guarded<predict_labels>>(env));
   exports.Set("pseudoLabels", Napi::Function::New<guarded<choose_pseudo_labels>>(env));
+  exports.Set("updateStatistics", Napi::Function::New<guarded<update_statistics>>(env));
   exports.Set("predictAveraged", Napi::Function::New<guarded<predict_averaged_labels>>(env));
   exports.Set("translate", Napi::Function::New<guarded<translate_images>>(env));
   exports.Set("createThresholdHistogram", Napi::Function::New<guarded<create_threshold_histogram>>(env));

@@ -187,6 +187,9 @@ export function surface(folder: string): Record<string, Member> {
         },
       ],
     },
+    'Segmenter#updateStatistics': {
+      args: () => [bytes(), { ...SHAPE, momentum: 0.5, signal: signal() }],
+    },
     'Segmenter#predictStream': {
       args: () => [
         [{ data: bytes(), width: SIDE, height: SIDE }],

@@ -11,9 +11,8 @@ using torch::nn::Conv2dOptions;
 using torch::nn::ConvTranspose2d;
 using torch::nn::ConvTranspose2dOptions;
 
-// Where on tanh's curve the white of a residual generator lies: high enough to bend little, low enough that the slope there,
-// 1 - kWhite^2, lets an overexposed sky be changed. Much of a daylight image is exactly white.
-constexpr double kWhite = 0.9;
+// tanh of it for an input of one deviation: images start with half of the range of colours to either side of grey.
+constexpr double kFirstContrast = 0.5;
 
 at::Tensor pad(const at::Tensor& x, int64_t margin) {
   return at::reflection_pad2d(x, {margin, margin, margin, margin});
@@ -53,6 +52,8 @@ ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options)
   if (residual_) {
     at::NoGradGuard no_grad;
     output_->weight.zero_();
+    skip_weight_ = register_parameter("skip_weight", at::full({3}, kFirstContrast));
+    skip_bias_ = register_parameter("skip_bias", at::zeros({3}));
   }
 }
 
@@ -70,7 +71,10 @@ at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
   x = at::relu(instance_norm(up1_(x)));
   x = cancellation_point(at::relu(instance_norm(up2_(x))));
   x = output_(pad(x, 3)).type_as(input);
-  if (residual_) return (x + (kWhite * input.clamp(-1, 1)).atanh()).tanh() / kWhite;
+  if (residual_) {
+    const auto of_channel = [](const at::Tensor& values) { return values.view({1, 3, 1, 1}); };
+    x = x + of_channel(skip_weight_) * instance_norm(input) + of_channel(skip_bias_);
+  }
   return x.tanh();
 }
 

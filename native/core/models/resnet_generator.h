@@ -8,8 +8,8 @@ namespace bidiseg {
 struct ResnetGeneratorOptions {
   int64_t blocks = 9;
   int64_t base_width = 64;
-  /// y = tanh(f(x) + atanh(a x)) / a with a = 0.9, which starts as the identity, in place of y = tanh(f(x)). It may go beyond
-  /// white and black, to +-1/a.
+  /// y = tanh(f(x) + w IN(x) + b) in place of y = tanh(f(x)), with a w and a b for each channel: details pass by, and f and
+  /// the two learn what to change. f starts at 0.
   bool residual = false;
   uint64_t seed = 1;
 };
@@ -29,6 +29,7 @@ class ResnetGenerator : public ImageGenerator {
   std::vector<Block> blocks_;
   torch::nn::ConvTranspose2d up1_{nullptr}, up2_{nullptr};
   bool residual_;
+  at::Tensor skip_weight_, skip_bias_;
 };
 
 }  // namespace bidiseg
