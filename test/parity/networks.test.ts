@@ -150,6 +150,35 @@ describe('parity with PyTorch: networks', () => {
     printAndCheck('forward passes of small members: relative errors', rows);
   });
 
+  it('takes the running statistics of other images as cumulative averages', async () => {
+    const [weights, after, kase] = ['weights', 'after', 'case'].map(folder.path) as [string, string, string];
+    const options = { backbone: 'resnet18', branches: 4, width: 1 / 8, classCount: 7 } as const;
+    using segmenter = await Segmenter.create({ ...options, initialisation: 'kaiming', dtype: 'float64' });
+    await randomiseNormsAndBiases(segmenter, weights);
+    await segmenter.save(weights);
+    const [width, height] = [72, 48];
+    const batches: Record<string, PlainTensor> = {};
+    for (const [index, count] of [3, 3, 1].entries()) {
+      const data = randomBytes(count * height * width * 3, 20 + index);
+      batches[`batch ${index}`] = { data, shape: [count, height, width, 3] };
+      const momentum = 1 / (index + 1);
+      await segmenter.updateStatistics(data, { count, width, height, momentum });
+    }
+    await segmenter.save(after);
+    writeTensors(kase, batches);
+    const network = { kind: 'deeplab-v2', options };
+    const error = await twin().ask<number>({ do: 'statistics', network, weights, after, case: kase });
+    printAndCheck('running statistics of seven images in three batches', [
+      { item: 'largest relative error, float64', error, bound: 1e-12 },
+    ]);
+    using fcn = await Segmenter.create({ network: 'fcn-8s', width: 1 / 16, classCount: 5 });
+    const job = { count: 1, width, height, momentum: 1 };
+    await assert.rejects(fcn.updateStatistics(randomBytes(height * width * 3, 1), job), {
+      code: 'ERR_INVALID_ARGUMENT',
+      message: /BatchNorm/,
+    });
+  });
+
   it('gives the same outputs at the published widths', async () => {
     const rows: Measurement[] = [];
     const resnet101 = { backbone: 'resnet101', classCount: 19 } as const;

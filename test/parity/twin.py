@@ -292,7 +292,23 @@ def grad_scaler(request):
     return scales
 
 
-HANDLERS = {"count": count, "shapes": shapes, "forward": forward, "translate": translate, "loss": loss}
+def statistics(request):
+    """The error of running statistics that are PyTorch's cumulative averages over some batches of bytes."""
+    module = networks.load(request["network"], tensors.read(request["weights"])).train()
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.reset_running_stats()
+            norm.momentum = None
+    with torch.no_grad():
+        for _, images in sorted(tensors.read(request["case"]).items()):
+            module(training.segmenter_input(images, training.dtype_of(module)))
+    state = tensors.read(request["after"])
+    buffers = [(name, value) for name, value in module.named_buffers() if value.is_floating_point()]
+    assert all(torch.equal(state[name], value) for name, value in module.named_parameters())
+    return max(tensors.relative_error(state[name], value) for name, value in buffers)
+
+
+HANDLERS = {"statistics": statistics, "count": count, "shapes": shapes, "forward": forward, "translate": translate, "loss": loss}
 HANDLERS |= {"networkGradients": network_gradients, "accumulation": accumulation, "schedule": schedule}
 HANDLERS |= {"segmentation": segmentation, "translation": translation, "poolDraw": pool_draw}
 HANDLERS |= {"pairedTranslation": paired_translation, "gradScaler": grad_scaler}

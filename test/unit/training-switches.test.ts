@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { createConfig } from '../../lib/config/load.js';
 import { createEmbeddedDataset } from '../../lib/data/embedded-dataset.js';
 import { matchHistograms } from '../../lib/data/histogram-matching.js';
@@ -235,6 +236,47 @@ describe('switches of the loop', () => {
       PairedTranslationStep.prototype.run = original;
     }
     assert.equal(new Set(seen.map((images) => Buffer.from(images).toString('hex'))).size, 4);
+  });
+
+  it('statistics of the target: other running statistics, the same weights; M(0) keeps its own', async () => {
+    const set = ['loop.translation=none', 'loop.selfTrainingRounds=0'];
+    const adapted = [...set, 'segmentation.targetStatistics=true', 'segmentation.batchSize=2'];
+    await run('own-statistics-2', [...set, 'segmentation.batchSize=2']);
+    await run('statistics', adapted, 'round-1/segmenter-0');
+    await sameResults('statistics', 'own-statistics-2', ['source-only']);
+    const config = configOf('statistics', adapted);
+    const stateOf = async (name: string) => {
+      const stage = { name: 'round-1/segmenter-0' };
+      using segmenter = await createSegmenter(config, stageWeights(path.join(parent, name), stage));
+      const values = new Map<string, number[]>();
+      for (const [key, tensor] of [...(await segmenter.parameters()), ...(await segmenter.buffers())]) {
+        values.set(key, Array.from((await tensor.data()) as ArrayLike<number | bigint>, Number));
+      }
+      return values;
+    };
+    const [own, ofTarget] = [await stateOf('own-statistics-2'), await stateOf('statistics')];
+    for (const [key, values] of own) {
+      const isStatistic = /running_(mean|var)$/.test(key);
+      if (!key.endsWith('num_batches_tracked')) {
+        assert.equal(isDeepStrictEqual(values, ofTarget.get(key)), !isStatistic, key);
+      }
+    }
+    // Whatever they were, they are made of the three target images alone.
+    const { target } = await openDatasets(config);
+    using segmenter = await createSegmenter(
+      config,
+      stageWeights(path.join(parent, 'statistics'), { name: 'round-1/segmenter-0' }),
+    );
+    const size = { width: config.sizes.target[0], height: config.sizes.target[1] };
+    for (const [index, images] of [[0, 1], [2]].entries()) {
+      const data = await Promise.all(images.map(async (image) => (await target.readImage(image, size)).data));
+      const momentum = 1 / (index + 1);
+      await segmenter.updateStatistics(Buffer.concat(data), { count: images.length, ...size, momentum });
+    }
+    for (const [key, tensor] of await segmenter.buffers()) {
+      if (key.endsWith('num_batches_tracked')) continue;
+      assert.deepEqual(Array.from((await tensor.data()) as Float32Array), ofTarget.get(key), key);
+    }
   });
 
   it('rare class sampling counts once a run, resumes, and draws other images', async () => {
