@@ -225,7 +225,7 @@ const translatorSchema = section({
   depth: integer(2, 10).default(8),
   /** Channels after a generator's first layer. */
   baseWidth: integer(1, 512).default(64),
-  /** Generators that learn what to change, and so start as the identity; see TranslatorOptions. Not in the paper. */
+  /** Unpaired: generators that let details pass by and learn what to change; see TranslatorOptions. Not in the paper. */
   residual: boolean().default(false),
   /** Channels after an image discriminator's first layer. */
   discriminatorWidth: integer(1, 512).default(64),
