@@ -55,7 +55,10 @@ export function setMemoryLimit(bytes: number | null): void {
   native.setMemoryLimit(bytes);
 }
 
-/** Bytes of the host's memory that all tensors of this process hold. */
+/**
+ * Bytes of the host's memory that all tensors of this process hold. What they no longer hold is kept for the next ones, and goes
+ * back to the system when nothing has computed for a second.
+ */
 export function memoryInUse(): number {
   return native.memoryInUse();
 }

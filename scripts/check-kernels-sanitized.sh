@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The kernels under sanitizers: the CPU kernels on random shapes with AddressSanitizer and UndefinedBehaviorSanitizer, for
 # each instruction set that this machine has; the CUDA kernels' text on the CPU with ThreadSanitizer, and with it the compute
-# thread. About two minutes.
+# thread and the heap of large blocks. About two minutes.
 # usage: scripts/check-kernels-sanitized.sh [TRIALS]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -43,6 +43,8 @@ done
 g++ "${common[@]}" -fsanitize=thread test/native/cuda_kernels.cc -o "$folder/cuda_kernels" "${link[@]}"
 # Without address space randomisation: ThreadSanitizer of GCC 12 does not know the layout of newer kernels.
 TSAN_OPTIONS=exitcode=66 setarch -R "$folder/cuda_kernels" | tail -1
+g++ -std=c++20 -g -O1 -Inative -fsanitize=thread native/core/block_heap.cc test/native/block_heap.cc -o "$folder/block_heap"
+TSAN_OPTIONS=exitcode=66 setarch -R "$folder/block_heap"
 node_api=(-DNAPI_VERSION=9 -DNODE_ADDON_API_CPP_EXCEPTIONS_ALL)
 for package in node-api-headers/include node-addon-api; do node_api+=(-isystem "node_modules/$package"); done
 for source in native/binding/compute_thread.cc native/core/cancellation.cc test/native/compute_thread.cc; do

@@ -4,7 +4,13 @@
 
 namespace bidiseg::binding {
 
-ComputeThread::ComputeThread(Napi::Env env) : env_(env) {
+namespace {
+
+constexpr std::chrono::seconds kIdle{1};
+
+}  // namespace
+
+ComputeThread::ComputeThread(Napi::Env env, std::function<void()> on_idle) : env_(env), on_idle_(std::move(on_idle)) {
   const auto on_finished = [](napi_env env, napi_value, void* context, void*) {
     // A null environment: it is being torn down and no JavaScript may run.
     if (env != nullptr) static_cast<ComputeThread*>(context)->settle_finished(Napi::Env(env));
@@ -29,6 +35,11 @@ void ComputeThread::post(std::unique_ptr<Job> job) {
   wake_.notify_one();
 }
 
+void ComputeThread::stir() {
+  const std::lock_guard lock(mutex_);
+  if (std::exchange(resting_, false)) wake_.notify_one();
+}
+
 void ComputeThread::stop() {
   if (std::exchange(stopped_, true)) return;
   {
@@ -43,11 +54,19 @@ void ComputeThread::stop() {
 }
 
 void ComputeThread::loop() {
+  const auto awaited = [this] { return stopping_->load() || !queue_.empty(); };
   while (true) {
     std::unique_ptr<Job> job;
     {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [this] { return stopping_->load() || !queue_.empty(); });
+      while (!wake_.wait_for(lock, kIdle, awaited)) {
+        resting_ = true;
+        lock.unlock();
+        on_idle_();
+        lock.lock();
+        wake_.wait(lock, [&] { return awaited() || !resting_; });
+        resting_ = false;
+      }
       if (stopping_->load()) return;
       job = std::move(queue_.front());
       queue_.pop_front();

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <thread>
 
@@ -28,13 +29,17 @@ class Job {
 /// image decoding has the pool to itself, jobs on one object never race, and there is one thing to stop at exit.
 class ComputeThread {
  public:
-  explicit ComputeThread(Napi::Env env);
+  /// `on_idle` is called on the thread when there has been nothing to do for a second, and again after every stir().
+  ComputeThread(Napi::Env env, std::function<void()> on_idle);
   ~ComputeThread();
   ComputeThread(const ComputeThread&) = delete;
   ComputeThread& operator=(const ComputeThread&) = delete;
 
   /// JavaScript thread. Keeps the event loop alive until the job has settled.
   void post(std::unique_ptr<Job> job);
+
+  /// Something has been freed: a second from now `on_idle` has work again. Any thread.
+  void stir();
 
   /// Time spent in jobs so far. Any thread.
   std::chrono::nanoseconds busy() const { return std::chrono::nanoseconds(busy_ns_.load(std::memory_order_relaxed)); }
@@ -51,10 +56,12 @@ class ComputeThread {
   std::condition_variable wake_;
   std::deque<std::unique_ptr<Job>> queue_, finished_;
   CancellationFlag stopping_ = std::make_shared<std::atomic<bool>>(false);
+  bool resting_ = false;  // on_idle has had its turn
   size_t unsettled_ = 0;  // JavaScript thread only
   bool stopped_ = false;  // JavaScript thread only
   std::atomic<int64_t> busy_ns_ = 0;
   napi_env env_;
+  std::function<void()> on_idle_;
   napi_threadsafe_function notify_ = nullptr;
   std::thread thread_;
 };

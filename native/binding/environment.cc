@@ -1,5 +1,7 @@
 #include "binding/environment.h"
 
+#include "core/host_memory.h"
+
 namespace bidiseg::binding {
 namespace {
 
@@ -8,7 +10,7 @@ void stop_compute_thread(void* environment) { static_cast<Environment*>(environm
 
 }  // namespace
 
-Environment::Environment(Napi::Env env) : env_(env), compute_(env) {
+Environment::Environment(Napi::Env env) : env_(env), compute_(env, give_back_host_memory) {
   napi_add_env_cleanup_hook(env, stop_compute_thread, this);
 }
 

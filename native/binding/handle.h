@@ -79,6 +79,7 @@ class Handle : public Napi::ObjectWrap<Handle<T>> {
       environment->adjust_bytes(-bytes_);
     }
     value_.reset();
+    if (environment != nullptr) environment->compute().stir();
   }
 
   Napi::Value dispose(const Napi::CallbackInfo& info) {

@@ -5,6 +5,7 @@
 
 #include <atomic>
 
+#include "core/block_heap.h"
 #include "core/errors.h"
 
 namespace bidiseg {
@@ -14,8 +15,25 @@ std::atomic<int64_t> in_use{0};
 std::atomic<int64_t> limit{kNoMemoryLimit};
 thread_local AllocationBudget* budget = nullptr;
 
-// What malloc gave: the one size that is known both when a block comes and when it goes.
-int64_t size_of(void* block) { return static_cast<int64_t>(malloc_usable_size(block)); }
+#if defined(__SANITIZE_ADDRESS__)
+// Within blocks of our own the address sanitizer would see no bounds.
+constexpr size_t kLeastHeapBlock = SIZE_MAX;
+#else
+/// What is smaller malloc keeps by itself.
+constexpr size_t kLeastHeapBlock = size_t{256} << 10;
+#endif
+
+// Never destroyed: tensors outlive static destructors.
+BlockHeap& heap() {
+  static auto* const result = new BlockHeap;
+  return *result;
+}
+
+// What was really given: the one size that is known both when a block comes and when it goes.
+int64_t size_of(void* block) {
+  const size_t size = heap().size_of(block);
+  return static_cast<int64_t>(size > 0 ? size : malloc_usable_size(block));
+}
 
 [[noreturn]] void throw_out_of_memory(size_t bytes, const std::string& reason) {
   TORCH_CHECK_WITH(OutOfMemoryError, false, "out of memory: a tensor of ", bytes, " bytes was asked for while tensors hold ",
@@ -36,9 +54,8 @@ class CountingAllocator final : public at::Allocator {
       throw_out_of_memory(bytes, "the limit is " + std::to_string(allowed) + " bytes");
     }
     try {
-      at::DataPtr data = base_.allocate(bytes);
+      at::DataPtr data = bytes < kLeastHeapBlock ? from_malloc(bytes) : from_heap(bytes);
       in_use.fetch_add(size_of(data.get()) - wanted, std::memory_order_relaxed);
-      TORCH_INTERNAL_ASSERT(data.get() == nullptr || data.compare_exchange_deleter(base_.raw_deleter(), &release));
       return data;
     } catch (const c10::Error&) {
       in_use.fetch_sub(wanted, std::memory_order_relaxed);
@@ -51,9 +68,21 @@ class CountingAllocator final : public at::Allocator {
   void copy_data(void* to, const void* from, std::size_t bytes) const override { default_copy_data(to, from, bytes); }
 
  private:
+  at::DataPtr from_malloc(size_t bytes) {
+    at::DataPtr data = base_.allocate(bytes);
+    TORCH_INTERNAL_ASSERT(data.get() == nullptr || data.compare_exchange_deleter(base_.raw_deleter(), &release));
+    return data;
+  }
+
+  static at::DataPtr from_heap(size_t bytes) {
+    void* const block = heap().allocate(bytes);
+    TORCH_CHECK(block != nullptr, "the system has no room for ", bytes, " bytes");
+    return {block, block, &release, at::kCPU};
+  }
+
   static void release(void* block) {
     in_use.fetch_sub(size_of(block), std::memory_order_relaxed);
-    c10::GetDefaultCPUAllocator()->raw_deleter()(block);
+    if (!heap().release(block)) c10::GetDefaultCPUAllocator()->raw_deleter()(block);
   }
 
   at::Allocator& base_ = *c10::GetDefaultCPUAllocator();
@@ -70,6 +99,8 @@ void count_host_memory() {
   }();
   (void)allocator;
 }
+
+void give_back_host_memory() { heap().give_back(); }
 
 int64_t host_memory_in_use() { return in_use.load(std::memory_order_relaxed); }
 

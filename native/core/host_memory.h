@@ -8,8 +8,12 @@
 
 namespace bidiseg {
 
-/// Puts a counting allocator in front of LibTorch's own; what was allocated before is not counted. Idempotent.
+/// Puts a counting allocator in the place of LibTorch's own; what was allocated before is not counted. It takes large blocks
+/// from a BlockHeap, which keeps what was freed, and small ones from LibTorch's. Idempotent.
 void count_host_memory();
+
+/// Memory that was kept for later goes back to the system. For when nothing computes: it has to be cleared anew.
+void give_back_host_memory();
 
 /// Bytes that tensors on the host hold.
 int64_t host_memory_in_use();

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { setTimeout } from 'node:timers/promises';
 import { InvalidArgumentError, memoryInUse, OutOfMemoryError, setMemoryLimit, Tensor } from 'bidiseg';
 import { temporaryFolder } from '../helpers/folder.js';
 import { HUNGRY, starve } from './out-of-memory.js';
@@ -40,5 +41,22 @@ describe('out of memory', () => {
     setMemoryLimit(null);
     assert.equal((await tensor.data()).length, 2 ** 20);
     tensor.dispose();
+  });
+
+  it('what is free is kept for later, and goes back to the system when nothing computes for a second', async () => {
+    const MIB = 2 ** 20;
+    const resident = () => process.memoryUsage.rss() / MIB;
+    using small = Tensor.from(new Float32Array(64 * 64), [1, 1, 64, 64]);
+    const before = resident();
+    const large = await small.resize(8192, 8192);
+    large.dispose();
+    assert.ok(resident() - before > 200, 'the memory of 256 MiB was given back at once');
+    for (let waited = 0; resident() - before > 50; waited += 100) {
+      assert.ok(
+        waited < 10_000,
+        `${Math.round(resident() - before)} MiB are still resident after ten seconds`,
+      );
+      await setTimeout(100);
+    }
   });
 });

@@ -142,7 +142,7 @@ void try_once(std::mt19937& random) {
   const bool to_the_end = random() % 2 == 0;
   int posted = 0;
   {
-    ComputeThread thread(kEnv);
+    ComputeThread thread(kEnv, [] {});
     std::vector<CancellationFlag> flags;
     for (; posted < jobs; ++posted) {
       const bool waits = random() % 4 == 0;

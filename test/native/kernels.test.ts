@@ -10,6 +10,21 @@ function run(command: string, args: string[]): { status: number | null; output: 
   return { status, output: `${stdout ?? ''}${stderr ?? ''}${error ?? ''}` };
 }
 
+/** Builds a target of CMakeLists.txt and runs it; its output. Skips where the addon was not built with CMake here. */
+function buildAndRun(context: Mocha.Context, target: string): string {
+  context.timeout(300_000);
+  const build = join(ROOT, 'build/cmake');
+  if (!existsSync(join(build, 'CMakeCache.txt'))) {
+    console.log('    skipped: build/cmake is not there; the addon was built some other way');
+    context.skip();
+  }
+  const built = run('cmake', ['--build', build, '--target', target]);
+  assert.equal(built.status, 0, built.output);
+  const { status, output } = run(join(build, target), []);
+  assert.equal(status, 0, output);
+  return output.trimEnd();
+}
+
 describe('CPU kernels', () => {
   it('compile for aarch64', function () {
     const compiler = 'aarch64-linux-gnu-g++';
@@ -36,16 +51,12 @@ describe('CUDA kernels', () => {
   });
 
   it('agree with LibTorch in fp64 where their text runs on the CPU', function () {
-    this.timeout(300_000);
-    const build = join(ROOT, 'build/cmake');
-    if (!existsSync(join(build, 'CMakeCache.txt'))) {
-      console.log('    skipped: build/cmake is not there; the addon was built some other way');
-      this.skip();
-    }
-    const built = run('cmake', ['--build', build, '--target', 'bidiseg_cuda_kernels_test']);
-    assert.equal(built.status, 0, built.output);
-    const { status, output } = run(join(build, 'bidiseg_cuda_kernels_test'), []);
-    console.log(output.trimEnd());
-    assert.equal(status, 0);
+    console.log(buildAndRun(this, 'bidiseg_cuda_kernels_test'));
+  });
+});
+
+describe('heap of large blocks', () => {
+  it('keeps blocks apart in several threads, uses freed ones again and gives everything back', function () {
+    buildAndRun(this, 'bidiseg_block_heap_test');
   });
 });
