@@ -4,23 +4,6 @@
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-const SEGMENTATION = {
-  normalise: 'valid',
-  ignoreIndex: 255,
-  adversarialWeight: 1e-3,
-  pseudoLabelWeight: 1,
-  optimizer: 'sgd',
-  momentum: 0.9,
-  weightDecay: 5e-4,
-  headLearningRateFactor: 10,
-  repeatedStep: false,
-  precision: 'fp32',
-  memoryFormat: 'auto',
-  activationCheckpointing: false,
-  adamBetas: [0.9, 0.99],
-  discriminatorBetas: [0.9, 0.99],
-};
-
 const RESNET101 = { network: 'deeplab-v2', backbone: 'resnet101' };
 const CITYSCAPES = { width: 1024, height: 512 };
 const GTA5 = { width: 1280, height: 720 };
@@ -47,12 +30,12 @@ async function segmentationStep(
   { Segmenter, OutputDiscriminator, SegmentationStep },
   network,
   { width, height },
-  changes = {},
+  options = {},
 ) {
   const classCount = 19;
   const segmenter = await Segmenter.create({ ...network, classCount });
   const discriminator = await OutputDiscriminator.create({ classCount });
-  const step = await SegmentationStep.create(segmenter, discriminator, { ...SEGMENTATION, ...changes });
+  const step = await SegmentationStep.create(segmenter, discriminator, options);
   const batch = {
     images: randomBytes(height * width * 3, 256),
     labels: randomBytes(height * width, classCount),
@@ -75,19 +58,8 @@ async function translationStep({ Segmenter, Translator, TranslationStep }) {
   const segmenter = await Segmenter.create({ classCount: 19 });
   const translator = await Translator.create({ blocks: 9 });
   const step = await TranslationStep.create(translator, segmenter, {
-    ganMode: 'least-squares',
-    ganWeight: 1,
-    cycleWeight: 10,
     identityWeight: 5,
     perceptualForm: 'normalised-mse',
-    perceptualWeight: 0.1,
-    perceptualReconstructionWeight: 10,
-    poolSize: 50,
-    precision: 'fp32',
-    microBatchSize: null,
-    activationCheckpointing: false,
-    seed: 1,
-    betas: [0.5, 0.999],
   });
   const batch = { images: randomBytes(size * size * 3, 256), count: 1, width: size, height: size };
   const start = performance.now();

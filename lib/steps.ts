@@ -12,6 +12,7 @@ import type {
   TranslationStepHandle,
   UploadedBatchHandle,
 } from './binding-types.js';
+import { ALIGNMENTS, segmentationSchema, teacherSchema, translationSchema } from './config/schema.js';
 import { InvalidArgumentError } from './errors.js';
 import { FeatureDiscriminator } from './models/feature-discriminator.js';
 import { Network } from './models/network.js';
@@ -37,7 +38,7 @@ export type StepBatch = NativeBatch;
 
 /** What all steps have in common. */
 interface StepOptions {
-  precision: Precision;
+  precision?: Precision;
   /**
    * Whether losses are multiplied by a scale before the backward pass and gradients divided by it behind it, so that the small
    * ones are not 0 in float16. The scale is found as `torch.amp.GradScaler` finds it: begun at 65536, doubled behind 2000
@@ -56,70 +57,82 @@ interface StepOptions {
   cudaGraphs?: boolean;
 }
 
-/** With the defaults of what all steps have in common. */
-function withDefaults<Options extends StepOptions>(options: Options) {
-  return {
-    ...options,
-    lossScaling: checkBoolean('lossScaling', options.lossScaling ?? options.precision === 'fp16'),
-    cudaGraphs: checkBoolean('cudaGraphs', options.cudaGraphs ?? false),
-  };
+const SEGMENTATION = segmentationSchema.parse({});
+const TEACHER = teacherSchema.parse({});
+const TRANSLATION = translationSchema.parse({});
+
+/** `defaults` where `options` has nothing or undefined. */
+function withoutUndefined<Defaults extends object, Options extends object>(
+  name: string,
+  defaults: Defaults,
+  options: Options,
+) {
+  checkObject(name, options);
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  return { ...defaults, ...given } as Defaults & Options;
 }
 
-const ALIGNMENTS = [
-  'output-discriminator',
-  'entropy-discriminator',
-  'feature-discriminator',
-  'mean',
-  'correlation',
-  'none',
-] as const;
+/** Options with the defaults of a step's section in the config, and of what all steps have in common. */
+function withDefaults<Defaults extends object, Options extends StepOptions>(
+  defaults: Defaults,
+  options: Options,
+) {
+  const given = withoutUndefined('options', defaults, options);
+  return {
+    ...given,
+    lossScaling: checkBoolean('lossScaling', given.lossScaling ?? given.precision === 'fp16'),
+    cudaGraphs: checkBoolean('cudaGraphs', given.cudaGraphs ?? false),
+  };
+}
 
 /** How a segmenter is made to see both domains alike; see the config's `segmentation.alignment`. */
 export type Alignment = (typeof ALIGNMENTS)[number];
 
+/** What is left out is as DACS has it. */
 export interface TeacherOptions {
-  decay: number;
-  threshold: number;
-  weight: number;
-  classMix: boolean;
+  decay?: number;
+  threshold?: number;
+  weight?: number;
+  classMix?: boolean;
   /** Of the draws of ClassMix; default 1. */
   seed?: number;
 }
 
+/** What is left out is as the config's `segmentation` has it: the paper's. */
 export interface SegmentationStepOptions extends StepOptions {
   /** What cross-entropies are divided by: the pixels that count, or all. */
-  normalise: 'valid' | 'all';
-  ignoreIndex: number;
-  /** What draws the domains together; see the config. Default `output-discriminator`. */
+  normalise?: 'valid' | 'all';
+  ignoreIndex?: number;
+  /** What draws the domains together; see the config. */
   alignment?: Alignment;
   /** λ_adv. */
-  adversarialWeight: number;
-  /** Of the distance of means or covariances; default 1. */
+  adversarialWeight?: number;
+  /** Of the distance of means or covariances. */
   momentWeight?: number;
-  /** Of the mean entropy of target predictions; default 0. */
+  /** Of the mean entropy of target predictions. */
   entropyWeight?: number;
   /** Of the masked cross-entropy on pseudo-labels. */
-  pseudoLabelWeight: number;
-  /** Labels target images while M trains; see the config. Default null. */
+  pseudoLabelWeight?: number;
+  /** Labels target images while M trains; see the config. */
   teacher?: TeacherOptions | null;
   /** Of the segmenter; D_M always uses Adam without decay. */
-  optimizer: 'sgd' | 'adam';
-  momentum: number;
-  weightDecay: number;
-  headLearningRateFactor: number;
-  repeatedStep: boolean;
-  adamBetas: [number, number];
-  discriminatorBetas: [number, number];
+  optimizer?: 'sgd' | 'adam';
+  momentum?: number;
+  weightDecay?: number;
+  headLearningRateFactor?: number;
+  repeatedStep?: boolean;
+  adamBetas?: [number, number];
+  discriminatorBetas?: [number, number];
   /**
-   * How many batches a step takes at once, 1–1024; default 1. Their images are given one after the other as a single batch,
+   * How many batches a step takes at once, 1–1024. Their images are given one after the other as a single batch,
    * which is cut into as many parts: each goes through the networks alone, which BatchNorm sees, and the gradients are
    * averaged before the one update.
    */
   accumulation?: number;
   /** Of M's activations; auto: channels-last in bf16 and fp16, where it is faster. */
-  memoryFormat: 'auto' | 'contiguous' | 'channels-last';
+  memoryFormat?: 'auto' | 'contiguous' | 'channels-last';
   /** Whether blocks of M are computed again in the backward pass rather than kept in memory. */
-  activationCheckpointing: boolean;
+  activationCheckpointing?: boolean;
 }
 
 /** @throws InvalidArgumentError where two networks that are to work together compute in different dtypes. */
@@ -133,7 +146,8 @@ function checkSameDtype(networks: Record<string, Network | null>): void {
   }
 }
 
-function checkTeacher({ decay, threshold, weight, classMix, seed = 1 }: TeacherOptions) {
+function checkTeacher(options: TeacherOptions) {
+  const { decay, threshold, weight, classMix, seed = 1 } = withoutUndefined('teacher', TEACHER, options);
   return {
     decay: checkNumber('teacher.decay', decay, 0, 1),
     threshold: checkNumber('teacher.threshold', threshold, 0, 1),
@@ -154,16 +168,15 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
   static async create(
     segmenter: Segmenter,
     discriminator: OutputDiscriminator | FeatureDiscriminator | null,
-    options: SegmentationStepOptions,
+    options: SegmentationStepOptions = {},
   ): Promise<SegmentationStep> {
-    checkObject('options', options);
-    const alignment = checkChoice('alignment', options.alignment ?? 'output-discriminator', ALIGNMENTS);
+    const given = withDefaults({ ...SEGMENTATION, ignoreIndex: 255 }, options);
+    const alignment = checkChoice('alignment', given.alignment, ALIGNMENTS);
     const complete = {
-      ...{ momentWeight: 1, entropyWeight: 0 },
-      ...withDefaults(options),
+      ...given,
       alignment,
-      accumulation: checkInteger('accumulation', options.accumulation ?? 1, 1, 1024),
-      teacher: options.teacher ? checkTeacher(options.teacher) : null,
+      accumulation: checkInteger('accumulation', given.accumulation, 1, 1024),
+      teacher: given.teacher ? checkTeacher(given.teacher) : null,
     };
     const handles = callSync(() => {
       const kind = alignment === 'feature-discriminator' ? FeatureDiscriminator : OutputDiscriminator;
@@ -237,28 +250,29 @@ export class SegmentationStep extends NativeObject<SegmentationStepHandle> {
   }
 }
 
+/** What is left out is as the config's `translation` has it: the paper's. */
 export interface TranslationStepOptions extends StepOptions {
-  ganMode: 'least-squares' | 'bce';
+  ganMode?: 'least-squares' | 'bce';
   /** λ_GAN. */
-  ganWeight: number;
+  ganWeight?: number;
   /** λ_recon. */
-  cycleWeight: number;
-  identityWeight: number;
-  perceptualForm: 'l1' | 'normalised-mse';
+  cycleWeight?: number;
+  identityWeight?: number;
+  perceptualForm?: 'l1' | 'normalised-mse';
   /** λ_per. */
-  perceptualWeight: number;
+  perceptualWeight?: number;
   /** λ_per_recon. */
-  perceptualReconstructionWeight: number;
+  perceptualReconstructionWeight?: number;
   /** Earlier fakes kept for the discriminators; 0 for none. */
-  poolSize: number;
-  /** Of the draws of the pool of target fakes; that of source fakes has the next one. */
-  seed: number;
+  poolSize?: number;
+  /** Of the draws of the pool of target fakes; that of source fakes has the next one. Default 1. */
+  seed?: number;
   /** Adam's, for generators and discriminators. */
-  betas: [number, number];
+  betas?: [number, number];
   /** Images of each domain that the networks are given at once, with the gradients of the whole batch. null: all. */
-  microBatchSize: number | null;
+  microBatchSize?: number | null;
   /** Whether blocks of the generators are computed again in the backward pass rather than kept in memory. */
-  activationCheckpointing: boolean;
+  activationCheckpointing?: boolean;
 }
 
 /** One iteration of the translators' training (Eq. 2) in one native call. */
@@ -271,9 +285,9 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
   static async create(
     translator: Translator,
     segmenter: Segmenter | null,
-    options: TranslationStepOptions,
+    options: TranslationStepOptions = {},
   ): Promise<TranslationStep> {
-    checkObject('options', options);
+    const given = withDefaults({ ...TRANSLATION, seed: 1 }, options);
     if (!(translator instanceof Translator)) {
       throw invalidArgument('translator', 'an instance of Translator', translator);
     }
@@ -288,10 +302,10 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
         const handle = segmenter === null ? null : handleOf('segmenter', segmenter, Segmenter);
         checkSameDtype({ translator: translator.toTarget, segmenter });
         return native.createTranslationStep(networks, handle, {
-          ...withDefaults(options),
+          ...given,
           // As the addon takes it: 0 for none.
           microBatchSize:
-            options.microBatchSize === null ? 0 : checkInteger('microBatchSize', options.microBatchSize, 1),
+            given.microBatchSize === null ? 0 : checkInteger('microBatchSize', given.microBatchSize, 1),
         });
       }),
     );
@@ -340,13 +354,14 @@ export class TranslationStep extends NativeObject<TranslationStepHandle> {
   }
 }
 
+/** What is left out is as the config's `translation` has it. */
 export interface PairedTranslationStepOptions extends StepOptions {
-  ganMode: 'least-squares' | 'bce';
-  ganWeight: number;
+  ganMode?: 'least-squares' | 'bce';
+  ganWeight?: number;
   /** Of E|F(S) − T|. */
-  l1Weight: number;
+  l1Weight?: number;
   /** Adam's, for generator and discriminator. */
-  betas: [number, number];
+  betas?: [number, number];
 }
 
 /**
@@ -358,7 +373,7 @@ export class PairedTranslationStep extends NativeObject<PairedTranslationStepHan
   /** @throws InvalidArgumentError where the translator is not paired, or its device lacks the precision or CUDA graphs. */
   static async create(
     translator: Translator,
-    options: PairedTranslationStepOptions,
+    options: PairedTranslationStepOptions = {},
   ): Promise<PairedTranslationStep> {
     if (!(translator instanceof Translator) || translator.options?.pairing !== 'paired') {
       throw invalidArgument('translator', 'a paired Translator', translator);
@@ -369,7 +384,7 @@ export class PairedTranslationStep extends NativeObject<PairedTranslationStepHan
           toTarget: handleOf('translator.toTarget', translator.toTarget, Network),
           targetCritic: handleOf('translator.targetCritic', translator.targetCritic, Network),
         };
-        return native.createPairedTranslationStep(networks, withDefaults(options));
+        return native.createPairedTranslationStep(networks, withDefaults(TRANSLATION, options));
       }),
     );
   }

@@ -36,31 +36,8 @@ const CLASSES = 5;
 const SIZE = 64;
 const POOL_SIZE = 2;
 const PIXELS = SIZE * SIZE;
-const SEGMENTATION = {
-  ...{
-    normalise: 'valid',
-    ignoreIndex: 255,
-    adversarialWeight: 1e-3,
-    pseudoLabelWeight: 1,
-    optimizer: 'sgd',
-  },
-  ...{ momentum: 0.9, weightDecay: 5e-4, headLearningRateFactor: 10, repeatedStep: true, precision: 'fp32' },
-  ...{ memoryFormat: 'auto', activationCheckpointing: false },
-  ...{ adamBetas: [0.9, 0.99], discriminatorBetas: [0.9, 0.99] },
-};
-const TRANSLATION = {
-  ...{ ganMode: 'least-squares', ganWeight: 1, cycleWeight: 10, identityWeight: 5, perceptualForm: 'l1' },
-  ...{
-    perceptualWeight: 0.1,
-    perceptualReconstructionWeight: 10,
-    poolSize: POOL_SIZE,
-    seed: 1,
-    betas: [0.5, 0.999],
-    precision: 'fp32',
-    microBatchSize: null,
-    activationCheckpointing: false,
-  },
-};
+const SEGMENTATION = { normalise: 'valid', repeatedStep: true };
+const TRANSLATION = { identityWeight: 5, poolSize: POOL_SIZE };
 
 const newSegmenter = () => Segmenter.create({ backbone: 'resnet18', width: 1 / 16, classCount: CLASSES });
 

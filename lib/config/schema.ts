@@ -255,6 +255,29 @@ const augmentationSchema = section({
   blur: number(0, 20).default(0),
 });
 
+export const ALIGNMENTS = [
+  'output-discriminator',
+  'entropy-discriminator',
+  'feature-discriminator',
+  'mean',
+  'correlation',
+  'none',
+] as const;
+
+/** DACS's numbers. */
+export const teacherSchema = section({
+  /** After step t it is min(decay, 1 − 1/(t + 1)), so that the first weights do not linger. */
+  decay: number(0, 1).default(0.99),
+  /** The loss on a batch weighs as much as the share of its pixels with a higher probability than this. */
+  threshold: number(0, 1).default(0.968),
+  weight: weight().default(1),
+  /**
+   * Paste half of the classes of each source image, with their labels, onto a target image, and train on that (ClassMix,
+   * Olsson et al. 2021). Source and target images must then be of one size in training.
+   */
+  classMix: boolean().default(true),
+});
+
 /** Training of the segmenter M and its output-space discriminator (Eq. 1 and 3). */
 export const segmentationSchema = section({
   /** Steps of M₀⁽ᵏ⁾. */
@@ -323,14 +346,7 @@ export const segmentationSchema = section({
    * nothing: where no pseudo-labels, entropy or teacher look at target images either, M then never sees them. Features are
    * what the classifier looks at.
    */
-  alignment: choice(
-    'output-discriminator',
-    'entropy-discriminator',
-    'feature-discriminator',
-    'mean',
-    'correlation',
-    'none',
-  ).default('output-discriminator'),
+  alignment: choice(...ALIGNMENTS).default('output-discriminator'),
   /** λ_adv, of a discriminator's adversarial loss. */
   adversarialWeight: weight().default(1e-3),
   /** Of the distance of means or covariances. */
@@ -342,20 +358,7 @@ export const segmentationSchema = section({
    * A teacher that labels target images while M trains, as in DACS (Tranheden et al. 2021): the average of M's earlier weights,
    * θ′ ← decay·θ′ + (1 − decay)·θ. Beside pseudo-labels, where there are any. null: none. `{}` has DACS's numbers.
    */
-  teacher: section({
-    /** After step t it is min(decay, 1 − 1/(t + 1)), so that the first weights do not linger. */
-    decay: number(0, 1).default(0.99),
-    /** The loss on a batch weighs as much as the share of its pixels with a higher probability than this. */
-    threshold: number(0, 1).default(0.968),
-    weight: weight().default(1),
-    /**
-     * Paste half of the classes of each source image, with their labels, onto a target image, and train on that (ClassMix,
-     * Olsson et al. 2021). Source and target images must then be of one size in training.
-     */
-    classMix: boolean().default(true),
-  })
-    .nullable()
-    .default(null),
+  teacher: teacherSchema.nullable().default(null),
   /**
    * At the end of each training but M⁽⁰⁾'s, take BatchNorm's running statistics from the target's training images alone (AdaBN,
    * Li et al. 2016), in batches of `batchSize`. DeepLab only.

@@ -6,7 +6,6 @@ import {
   SegmentationStep,
   type SegmentationStepOptions,
   Segmenter,
-  type TensorMap,
   TranslationStep,
   type TranslationStepOptions,
   Translator,
@@ -14,22 +13,13 @@ import {
 import { uploadBatch } from '../../lib/upload.js';
 import { PAIRED_TRANSLATION, randomBatch, SEGMENTATION, TRANSLATION } from '../helpers/batches.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
-import { relativeDifference, type Snapshot } from '../helpers/tensor-file.js';
+import { relativeDifference, type Snapshot, snapshot } from '../helpers/tensor-file.js';
 
 const CLASS_COUNT = 5;
 const DEVICE = { device: 'cuda', dtype: 'float64' } as const;
 const SEGMENTER = { backbone: 'resnet18', width: 1 / 8, classCount: CLASS_COUNT } as const;
 /** The fourth and later ones are of graphs that are replayed; then another shape, and the first again. */
 const HEIGHTS = [41, 41, 41, 41, 41, 57, 41, 41, 41, 41, 41];
-
-async function snapshot(state: TensorMap): Promise<Snapshot> {
-  const copies: Snapshot = new Map();
-  for (const [name, tensor] of state) {
-    copies.set(name, (await tensor.data()) as Float64Array);
-    tensor.dispose();
-  }
-  return copies;
-}
 
 interface Outcome {
   losses: Snapshot;
@@ -64,7 +54,7 @@ async function segmentation(
   }
   return {
     losses: new Map([['losses', Float64Array.from(losses)]]),
-    state: await snapshot(await step.state()),
+    state: await snapshot(step),
   };
 }
 
@@ -88,7 +78,7 @@ async function translation(
     const batch = { source: randomBatch(shape, 10 * i), target: randomBatch(shape, 10 * i + 5) };
     losses.push(...Object.values(await step.run({ ...batch, learningRate: 1e-4 / (i + 1) })));
   }
-  const state = await snapshot(await step.state());
+  const state = await snapshot(step);
   translator.dispose();
   return { losses: new Map([['losses', Float64Array.from(losses)]]), state };
 }

@@ -21,7 +21,7 @@ export function randomBatch(shape: BatchShape, seed: number, classCount?: number
 }
 
 /** The options of a segmentation step as the reference has them. */
-export const SEGMENTATION: SegmentationStepOptions = {
+export const SEGMENTATION = {
   normalise: 'valid',
   ignoreIndex: 255,
   adversarialWeight: 1e-3,
@@ -37,19 +37,19 @@ export const SEGMENTATION: SegmentationStepOptions = {
   precision: 'fp32',
   memoryFormat: 'auto',
   activationCheckpointing: false,
-};
+} satisfies SegmentationStepOptions;
 
 /** The options of pix2pix. */
-export const PAIRED_TRANSLATION: PairedTranslationStepOptions = {
+export const PAIRED_TRANSLATION = {
   ganMode: 'bce',
   ganWeight: 1,
   l1Weight: 100,
   precision: 'fp32',
   betas: [0.5, 0.999],
-};
+} satisfies PairedTranslationStepOptions;
 
 /** The options of a translation step as the reference has them, but without an image pool. */
-export const TRANSLATION: TranslationStepOptions = {
+export const TRANSLATION = {
   ganMode: 'least-squares',
   ganWeight: 1,
   cycleWeight: 10,
@@ -63,4 +63,4 @@ export const TRANSLATION: TranslationStepOptions = {
   precision: 'fp32',
   microBatchSize: null,
   activationCheckpointing: false,
-};
+} satisfies TranslationStepOptions;

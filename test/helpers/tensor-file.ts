@@ -1,5 +1,5 @@
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
-import type { Network } from 'bidiseg';
+import { Network, type TensorMap } from 'bidiseg';
 import { randomSource } from './random.js';
 
 /** A tensor as the tests hand it over: numbers in row-major order. */
@@ -73,13 +73,15 @@ export function readTensors(file: string): Record<string, PlainTensor> {
   return result;
 }
 
-/** Parameters and buffers by name. */
+/** Tensors by name, copied. */
 export type Snapshot = Map<string, Float32Array | Float64Array | BigInt64Array>;
 
-/** A copy of all parameters and buffers of a network. */
-export async function snapshot(network: Network): Promise<Snapshot> {
+/** A copy of all parameters and buffers of a network, or of all that a step's later steps depend on. */
+export async function snapshot(object: Network | { state(): Promise<TensorMap> }): Promise<Snapshot> {
   const copies: Snapshot = new Map();
-  for (const tensors of [await network.parameters(), await network.buffers()]) {
+  const all =
+    object instanceof Network ? [await object.parameters(), await object.buffers()] : [await object.state()];
+  for (const tensors of all) {
     for (const [name, tensor] of tensors) {
       copies.set(name, (await tensor.data()) as Float32Array | Float64Array | BigInt64Array);
       tensor.dispose();

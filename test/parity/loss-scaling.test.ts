@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { isDeepStrictEqual } from 'node:util';
-import { SegmentationStep, Segmenter, Tensor, type TypedArray } from 'bidiseg';
+import { SegmentationStep, Segmenter, Tensor } from 'bidiseg';
 import { randomBatch, SEGMENTATION } from '../helpers/batches.js';
+import { snapshot } from '../helpers/tensor-file.js';
 import { useTwin } from '../helpers/twin.js';
 
 const CLASS_COUNT = 5;
@@ -29,14 +30,6 @@ describe('loss scaling of gradients that overflow', () => {
       lossScaling: true,
     });
   };
-  const stateOf = async (step: SegmentationStep) => {
-    const copies = new Map<string, TypedArray>();
-    for (const [name, tensor] of await step.state()) {
-      copies.set(name, await tensor.data());
-      tensor.dispose();
-    }
-    return copies;
-  };
   const withScale = async (step: SegmentationStep, scale: number, counts: Record<string, bigint> = {}) => {
     const state = new Map(await step.state());
     state.set('loss_scaler.scale', Tensor.from(Float64Array.of(scale), []));
@@ -49,9 +42,9 @@ describe('loss scaling of gradients that overflow', () => {
 
   it('a step changes the scale alone, and gives its losses', async () => {
     using step = await create();
-    const before = await stateOf(step);
+    const before = await snapshot(step);
     const losses = await step.run(batch);
-    const after = await stateOf(step);
+    const after = await snapshot(step);
     assert(losses.segmentation > 0 && losses.pseudoLabel > 0 && Number.isFinite(losses.total));
     const changed = [...after].filter(([name, data]) => !isDeepStrictEqual(data, before.get(name)));
     assert.deepEqual(
@@ -75,8 +68,8 @@ describe('loss scaling of gradients that overflow', () => {
       await one.run(batch);
       await other.run(batch);
     }
-    const found = await stateOf(one);
-    assert.deepEqual(await stateOf(other), found);
+    const found = await snapshot(one);
+    assert.deepEqual(await snapshot(other), found);
     assert(Number(found.get('loss_scaler.good_steps')![0]) > 0, 'nothing was learned');
   });
 
@@ -91,7 +84,7 @@ describe('loss scaling of gradients that overflow', () => {
     await withScale(step, 2 ** 100, { overflows: 19n });
     await step.run(batch);
     await isError(step, gradient);
-    assert.deepEqual((await stateOf(step)).get('loss_scaler.scale'), Float64Array.of(2 ** 99));
+    assert.deepEqual((await snapshot(step)).get('loss_scaler.scale'), Float64Array.of(2 ** 99));
 
     using steep = await create(1e39);
     await withScale(steep, 1);
@@ -114,12 +107,12 @@ describe('loss scaling of gradients that overflow', () => {
     const events: { goodSteps?: number; finite: boolean; scale: number }[] = [];
     const run = async (goodSteps?: number) => {
       if (goodSteps !== undefined) {
-        const scale = Number((await stateOf(step)).get('loss_scaler.scale')![0]);
+        const scale = Number((await snapshot(step)).get('loss_scaler.scale')![0]);
         await withScale(step, scale, { good_steps: BigInt(goodSteps) });
       }
-      const before = await stateOf(step);
+      const before = await snapshot(step);
       await step.run(batch);
-      const after = await stateOf(step);
+      const after = await snapshot(step);
       const momentum = [...after.keys()].filter((name) => name.includes('momentum_buffer'));
       const finite = momentum.some((name) => !isDeepStrictEqual(after.get(name), before.get(name)));
       const scale = Number(after.get('loss_scaler.scale')![0]);

@@ -7,7 +7,6 @@ import {
   type SegmentationStepOptions,
   Segmenter,
   type StepBatch,
-  type TensorMap,
   TranslationStep,
   type TranslationStepOptions,
   Translator,
@@ -20,7 +19,7 @@ import {
   TRANSLATION,
 } from '../helpers/batches.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
-import { relativeDifference, type Snapshot } from '../helpers/tensor-file.js';
+import { relativeDifference, type Snapshot, snapshot } from '../helpers/tensor-file.js';
 
 const CLASS_COUNT = 5;
 const SHAPE = { count: 2, height: 41, width: 57 };
@@ -35,13 +34,11 @@ interface Outcome {
   state: Snapshot;
 }
 
-async function outcome(losses: object, state: TensorMap): Promise<Outcome> {
-  const copies: Snapshot = new Map();
-  for (const [name, tensor] of state) {
-    copies.set(name, (await tensor.data()) as Float64Array);
-    tensor.dispose();
-  }
-  return { losses: new Map([['losses', Float64Array.from(Object.values(losses))]]), state: copies };
+async function outcome(losses: object, step: Parameters<typeof snapshot>[0]): Promise<Outcome> {
+  return {
+    losses: new Map([['losses', Float64Array.from(Object.values(losses))]]),
+    state: await snapshot(step),
+  };
 }
 
 async function segmentation(
@@ -62,7 +59,7 @@ async function segmentation(
   for (const batch of batches) {
     losses = await step.run({ ...batch, learningRate: 1e-3, discriminatorLearningRate: 1e-3 });
   }
-  return outcome(losses, await step.state());
+  return outcome(losses, step);
 }
 
 async function translation(
@@ -87,7 +84,7 @@ async function translation(
     const batch = { source: randomBatch(shape, seed), target: randomBatch(shape, seed + 5) };
     losses = await step.run({ ...batch, learningRate: 2e-4 });
   }
-  const result = await outcome(losses, await step.state());
+  const result = await outcome(losses, step);
   translator.dispose();
   return result;
 }
@@ -105,6 +102,45 @@ function difference(found: Outcome, expected: Outcome): Record<keyof Outcome, nu
     state: relativeDifference(found.state, expected.state),
   };
 }
+
+describe('options that are left out', () => {
+  it('of a segmentation step are those of the paper', async () => {
+    const found = async (options: SegmentationStepOptions | undefined) => {
+      using segmenter = await Segmenter.create({ ...RESNET18, classCount: CLASS_COUNT });
+      using discriminator = await OutputDiscriminator.create({ classCount: CLASS_COUNT, baseWidth: 8 });
+      using step = await SegmentationStep.create(segmenter, discriminator, options);
+      const rates = { learningRate: 1e-3, discriminatorLearningRate: 1e-3 };
+      return outcome(await step.run({ ...BATCHES[0]!, ...rates }), step);
+    };
+    const paper: SegmentationStepOptions = {
+      ...{ normalise: 'all', ignoreIndex: 255, adversarialWeight: 1e-3, pseudoLabelWeight: 1 },
+      ...{ optimizer: 'sgd', momentum: 0.9, weightDecay: 5e-4, headLearningRateFactor: 10 },
+      ...{ repeatedStep: false, discriminatorBetas: [0.9, 0.99], precision: 'fp32' },
+    };
+    assert.deepEqual(await found(undefined), await found(paper));
+    assert.deepEqual(await found({ adversarialWeight: undefined } as never), await found(paper));
+    assert.notDeepEqual(await found({ adversarialWeight: 1e-2 }), await found(paper));
+  });
+
+  it('of a translation step are those of the paper', async () => {
+    const found = async (options: TranslationStepOptions | undefined) => {
+      using segmenter = await Segmenter.create({ ...RESNET18, classCount: CLASS_COUNT });
+      const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8 });
+      using step = await TranslationStep.create(translator, segmenter, options);
+      const batch = { source: randomBatch(RGB, 1), target: randomBatch(RGB, 6) };
+      const result = await outcome(await step.run({ ...batch, learningRate: 2e-4 }), step);
+      translator.dispose();
+      return result;
+    };
+    const paper: TranslationStepOptions = {
+      ...{ ganMode: 'least-squares', ganWeight: 1, cycleWeight: 10, identityWeight: 0, perceptualForm: 'l1' },
+      ...{ perceptualWeight: 0.1, perceptualReconstructionWeight: 10, poolSize: 50, betas: [0.5, 0.999] },
+      ...{ precision: 'fp32', microBatchSize: null, activationCheckpointing: false, seed: 1 },
+    };
+    assert.deepEqual(await found(undefined), await found(paper));
+    assert.notDeepEqual(await found({ identityWeight: 5 }), await found(paper));
+  });
+});
 
 describe('activation checkpointing', () => {
   for (const [item, network] of Object.entries({ RESNET18, RESNET50, FCN })) {
@@ -187,7 +223,7 @@ describe('loss scaling', () => {
       const shape = { count: 1, height: 32, width: 64 };
       const batch = { source: randomBatch(shape, 1), target: randomBatch(shape, 6), learningRate: 1e-3 };
       await step.run(batch);
-      const result = await outcome(await step.run(batch), await step.state());
+      const result = await outcome(await step.run(batch), step);
       translator.dispose();
       return result;
     };

@@ -20,6 +20,7 @@ import { loadTensors, saveTensors } from '../../lib/io/tensors.js';
 import { dispose } from '../../lib/training/checkpoints.js';
 import { PAIRED_TRANSLATION, randomBatch, SEGMENTATION, TRANSLATION } from '../helpers/batches.js';
 import { temporaryFolder } from '../helpers/folder.js';
+import { snapshot } from '../helpers/tensor-file.js';
 
 const STEPS = 5;
 
@@ -123,15 +124,6 @@ const KINDS: Record<string, (seed: number) => Promise<Training>> = {
   'a paired translator': pairedTranslation,
 };
 
-/** A copy of every tensor of a step's state. */
-async function copyOf(step: Training['step']): Promise<Map<string, unknown>> {
-  const state = await step.state();
-  const copies = new Map<string, unknown>();
-  for (const [name, tensor] of state) copies.set(name, await tensor.data());
-  dispose(state);
-  return copies;
-}
-
 describe('the state of training steps', () => {
   const folder = temporaryFolder();
   after(folder.remove);
@@ -147,14 +139,14 @@ describe('the state of training steps', () => {
         dispose(state);
         await whole.run(done);
       }
-      const expected = await copyOf(whole.step);
+      const expected = await snapshot(whole.step);
       for (const [first, file] of files.entries()) {
         using training = await make(2);
         const { tensors } = await loadTensors(file);
         await training.step.loadState(tensors);
         dispose(tensors);
         for (let index = first; index < STEPS; index++) await training.run(index);
-        assert.deepEqual(await copyOf(training.step), expected, `from step ${first}`);
+        assert.deepEqual(await snapshot(training.step), expected, `from step ${first}`);
       }
     });
   }
@@ -164,11 +156,11 @@ describe('the state of training steps', () => {
     using infinite = Tensor.from(new Float32Array(5).fill(Number.POSITIVE_INFINITY));
     await assign(segmenter, 'score_fr.bias', infinite);
     using step = await SegmentationStep.create(segmenter, null, SEGMENTATION);
-    const before = await copyOf(step);
+    const before = await snapshot(step);
     assert.ok(before.has('random.segmenter'));
     const source = randomBatch(SHAPE, 1, 5);
     await assert.rejects(step.run({ source, learningRate: 1e-3 }), NonFiniteLossError);
-    assert.deepEqual(await copyOf(step), before);
+    assert.deepEqual(await snapshot(step), before);
   });
 
   it('has the momenta and moments that the gradients give', async () => {
@@ -232,7 +224,7 @@ describe('the state of training steps', () => {
   it('that does not fit is refused by name, and nothing changes', async () => {
     using training = await translation(1);
     await training.run(0);
-    const before = await copyOf(training.step);
+    const before = await snapshot(training.step);
     const own = await training.step.state();
     using scalar = Tensor.from(new Float32Array(1), []);
     const changed = (change: (state: Map<string, Tensor>) => void) => {
@@ -259,7 +251,7 @@ describe('the state of training steps', () => {
         assert.match(error.message, message);
         return true;
       });
-      assert.deepEqual(await copyOf(training.step), before);
+      assert.deepEqual(await snapshot(training.step), before);
     }
     dispose(own);
   });
@@ -275,7 +267,7 @@ describe('the state of training steps', () => {
       await assign(discriminator, name, scaled);
     }
     using step = await SegmentationStep.create(segmenter, discriminator, SEGMENTATION);
-    const before = await copyOf(step);
+    const before = await snapshot(step);
     const batch = { source: randomBatch(SHAPE, 1, 5), target: randomBatch(SHAPE, 2) };
     await assert.rejects(step.run({ ...batch, learningRate: 1e-3 }), (error: Error) => {
       assert.ok(error instanceof NonFiniteLossError, error.stack);
@@ -285,7 +277,7 @@ describe('the state of training steps', () => {
       );
       return true;
     });
-    assert.deepEqual(await copyOf(step), before);
+    assert.deepEqual(await snapshot(step), before);
     // Without the discriminator's part all is finite.
     await step.run({ source: batch.source, learningRate: 1e-3 });
   });
