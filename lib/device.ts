@@ -57,7 +57,7 @@ export function setMemoryLimit(bytes: number | null): void {
 
 /**
  * Bytes of the host's memory that all tensors of this process hold. What they no longer hold is kept for the next ones, and goes
- * back to the system when nothing has computed for a second.
+ * back to the system when nothing has computed for ten seconds.
  */
 export function memoryInUse(): number {
   return native.memoryInUse();

@@ -6,7 +6,7 @@ namespace bidiseg::binding {
 
 namespace {
 
-constexpr std::chrono::seconds kIdle{1};
+constexpr std::chrono::seconds kIdle{10};
 
 }  // namespace
 

@@ -29,7 +29,7 @@ class Job {
 /// image decoding has the pool to itself, jobs on one object never race, and there is one thing to stop at exit.
 class ComputeThread {
  public:
-  /// `on_idle` is called on the thread when there has been nothing to do for a second, and again after every stir().
+  /// `on_idle` is called on the thread when there has been nothing to do for ten seconds, and again after every stir().
   ComputeThread(Napi::Env env, std::function<void()> on_idle);
   ~ComputeThread();
   ComputeThread(const ComputeThread&) = delete;
@@ -38,7 +38,7 @@ class ComputeThread {
   /// JavaScript thread. Keeps the event loop alive until the job has settled.
   void post(std::unique_ptr<Job> job);
 
-  /// Something has been freed: a second from now `on_idle` has work again. Any thread.
+  /// Something has been freed: ten seconds from now `on_idle` has work again. Any thread.
   void stir();
 
   /// Time spent in jobs so far. Any thread.

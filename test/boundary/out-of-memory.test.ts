@@ -43,7 +43,7 @@ describe('out of memory', () => {
     tensor.dispose();
   });
 
-  it('what is free is kept for later, and goes back to the system when nothing computes for a second', async () => {
+  it('what is free is kept for later, and goes back to the system when nothing computes', async () => {
     const MIB = 2 ** 20;
     const resident = () => process.memoryUsage.rss() / MIB;
     using small = Tensor.from(new Float32Array(64 * 64), [1, 1, 64, 64]);
