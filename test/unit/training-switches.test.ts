@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { createConfig } from '../../lib/config/load.js';
+import { ALIGNMENTS } from '../../lib/config/schema.js';
 import { createEmbeddedDataset } from '../../lib/data/embedded-dataset.js';
 import { matchHistograms } from '../../lib/data/histogram-matching.js';
 import { readImage } from '../../lib/data/image-files.js';
@@ -129,14 +130,7 @@ describe('switches of the loop', () => {
     await sameResults('sequential', 'sequential-other', ['round-1/translator']);
   });
 
-  for (const alignment of [
-    'output-discriminator',
-    'entropy-discriminator',
-    'feature-discriminator',
-    'mean',
-    'correlation',
-    'none',
-  ] as const) {
+  for (const alignment of ALIGNMENTS) {
     it(`alignment ${alignment}: has its terms and no others`, async () => {
       const set = [`segmentation.alignment=${alignment}`, 'loop={translation: none, selfTrainingRounds: 0}'];
       const events = await run(`alignment ${alignment}`, set);
