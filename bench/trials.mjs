@@ -185,6 +185,15 @@ export const BENCHMARKS = {
         discriminatorLearningRate: 1e-4,
         options: SEGMENTATION,
       },
+      'FCN-8s': {
+        segmenter: { network: 'fcn-8s', classCount: 19 },
+        discriminator: { classCount: 19 },
+        source: [1, 256, 512],
+        target: [1, 256, 512],
+        learningRate: 1e-5,
+        discriminatorLearningRate: 1e-6,
+        options: { ...SEGMENTATION, optimizer: 'adam', weightDecay: 0, adversarialWeight: 1e-4 },
+      },
       'cpu-small': {
         ...SMALL,
         ...SMALL_RATES,

@@ -133,7 +133,8 @@ export function markdown({ name, benchmark, machine, command, date, seed, trials
 /** Writes FOLDER/MACHINE/NAME.json and .md, and returns the latter's name. */
 export function writeResults(folder, result) {
   const { machine, benchmark, ...rest } = result;
-  const slug = `${machine.CPU} ${machine.cores} cores`.toLowerCase().replace(/[^a-z0-9]+/g, '-');
+  const { CPU, cores, 'vector instructions': vectors } = machine;
+  const slug = `${CPU} ${cores} cores ${vectors}`.toLowerCase().replace(/[^a-z0-9]+/g, '-');
   const file = path.join(folder, slug, result.name + (rest.quick ? '-quick' : ''));
   mkdirSync(path.dirname(file), { recursive: true });
   const json = { ...rest, about: benchmark.about, cases: benchmark.cases, machine };

@@ -14,6 +14,12 @@ import networks
 import training
 
 
+def segmenter_network(case):
+    """{ kind, options } of the case's segmenter, as networks.build() takes it."""
+    options = {key: value for key, value in case["segmenter"].items() if key != "network"}
+    return {"kind": case["segmenter"].get("network", "deeplab-v2"), "options": options}
+
+
 def save_new(network, file):
     """Initial weights for both sides, PyTorch's own."""
     torch.save(networks.build(network).state_dict(), file)
@@ -43,7 +49,7 @@ def make_inputs(case, condition, random, prefix):
         "source_labels": make_labels(case["source"], classes, 0.95, random),
         "target_images": make_images(case["target"], random),
         "target_labels": make_labels(case["target"], classes, 0.5, random),
-        "segmenter": save_new({"kind": "deeplab-v2", "options": case["segmenter"]}, f"{prefix}-segmenter.pth"),
+        "segmenter": save_new(segmenter_network(case), f"{prefix}-segmenter.pth"),
         "discriminator": save_new(
             {"kind": "output-discriminator", "options": case["discriminator"]}, f"{prefix}-discriminator.pth"
         ),
@@ -58,14 +64,15 @@ class Eager:
     def __init__(self, case):
         self.case = case
 
-    def network(self, kind, options, file):
-        network = networks.load({"kind": kind, "options": options}, torch.load(file))
+    def network(self, description, file):
+        network = networks.load(description, torch.load(file))
         return network.to(dtype=self.dtype, memory_format=self.memory_format).train()
 
     def load(self, inputs):
         case, options = self.case, self.case["options"]
-        self.segmenter = self.network("deeplab-v2", case["segmenter"], inputs["segmenter"])
-        self.discriminator = self.network("output-discriminator", case["discriminator"], inputs["discriminator"])
+        self.segmenter = self.network(segmenter_network(case), inputs["segmenter"])
+        discriminator = {"kind": "output-discriminator", "options": case["discriminator"]}
+        self.discriminator = self.network(discriminator, inputs["discriminator"])
         self.optimizer = training.segmenter_optimizer(self.segmenter, options, case["learningRate"])
         self.discriminator_optimizer = torch.optim.Adam(
             self.discriminator.parameters(), lr=case["discriminatorLearningRate"], betas=options["discriminatorBetas"]

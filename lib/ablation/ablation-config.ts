@@ -111,7 +111,7 @@ export async function loadAblation(
     parsed.rows ?? Object.fromEntries(variants.map(({ name }) => [name, { variant: name, stage: null }])),
   ).map(([title, { variant, stage }]): AblationRow => {
     const place = `${file}: rows.${title}`;
-    const { configs } = one(variants, ({ name }) => name, variant, `${place}.variant`);
+    const { configs } = findVariant(variants, variant, `${place}.variant`);
     const segmenters = planStages(configs[0]!.loop).filter(({ kind }) =>
       ['source-only', 'segmenter'].includes(kind),
     );
@@ -132,6 +132,15 @@ export async function loadAblation(
     baseline: parsed.baseline === null ? rows[0]!.title : titled(parsed.baseline, 'baseline'),
     ceiling: parsed.ceiling === null ? null : titled(parsed.ceiling, 'ceiling'),
   };
+}
+
+/** @throws ConfigError that says at `place` which there are, where none is called so */
+export function findVariant(
+  variants: readonly AblationVariant[],
+  wanted: string,
+  place: string,
+): AblationVariant {
+  return one(variants, ({ name }) => name, wanted, place);
 }
 
 /** The item of that name, or an error that says which there are. */

@@ -8,7 +8,7 @@ import { stageFingerprints } from '../training/dependencies.js';
 import type { StageRecord } from '../training/events.js';
 import { fromCallback } from '../training/generators.js';
 import { planStages, type Stage } from '../training/plan.js';
-import type { Ablation } from './ablation-config.js';
+import type { Ablation, AblationVariant } from './ablation-config.js';
 
 /** A stage of one of the runs. */
 export interface StageOfRun {
@@ -32,6 +32,8 @@ export type AblationEvent =
 export interface AblationOptions {
   /** Stages that run at the same time, ≥ 1; default 1. */
   jobs?: number;
+  /** The names of those variants that are run, where that is not all of them. */
+  variants?: readonly string[] | undefined;
   /** Runs one stage in its run folder, which no other process has open then. */
   runStage: (stage: StageOfRun, signal: AbortSignal) => Promise<StageRecord>;
   signal?: AbortSignal | undefined;
@@ -69,6 +71,7 @@ export function runAblation(
 class Scheduler {
   readonly #ablation: Ablation;
   readonly #jobs: number;
+  readonly #variants: readonly AblationVariant[];
   readonly #runStage: AblationOptions['runStage'];
   readonly #emit: (event: AblationEvent) => void;
   readonly #signal: AbortSignal;
@@ -82,12 +85,15 @@ class Scheduler {
 
   constructor(
     ablation: Ablation,
-    { jobs = 1, runStage }: AblationOptions,
+    { jobs = 1, variants, runStage }: AblationOptions,
     emit: (event: AblationEvent) => void,
     signal: AbortSignal,
   ) {
     this.#ablation = ablation;
     this.#jobs = jobs;
+    this.#variants = variants
+      ? ablation.variants.filter(({ name }) => variants.includes(name))
+      : ablation.variants;
     this.#runStage = runStage;
     this.#emit = emit;
     this.#signal = signal;
@@ -120,7 +126,7 @@ class Scheduler {
 
   /** Finds what is wrong with a data set before hours of training on others; generated ones are made by their runs. */
   async #checkData(): Promise<void> {
-    for (const { configs } of this.#ablation.variants) {
+    for (const { configs } of this.#variants) {
       if (!configs[0]!.data.embedded) await openDatasets(configs[0]!);
     }
   }
@@ -129,7 +135,7 @@ class Scheduler {
   async #openRuns(): Promise<Run[]> {
     const runs: Run[] = [];
     for (const [index, seed] of this.#ablation.seeds.entries()) {
-      for (const { name, configs } of this.#ablation.variants) {
+      for (const { name, configs } of this.#variants) {
         const config = configs[index]!;
         const plan = planStages(config.loop);
         const run = { variant: name, seed, config, plan, fingerprints: stageFingerprints(config, plan) };

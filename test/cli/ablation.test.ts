@@ -145,9 +145,29 @@ describe('command line: an ablation', () => {
     assert.match(failed.stderr, /^bidiseg: 2 runs failed; the same command tries again\n$/m);
     assert.equal(results().complete, false);
     writeFileSync(image, content);
+  });
+
+  it('runs only some of the variants where it is told to, and shows what there is of all', async () => {
+    const some = await run(['ablation.json', '--variants', 'ceiling,full', '--json']);
+    assert.equal(some.code, 0, some.stderr);
+    const start = jsonLines(some.stdout).find(({ event }) => event === 'ablation-start')!;
+    assert.deepEqual([start.runs, start.stages], [4, 2 * (4 + 1)]);
+    const counts = results().rows.map(({ title, miou }) => [title, miou.count]);
+    assert.deepEqual(counts, [
+      ['source only', 2],
+      ['M0(1)', 2],
+      ['translation alone', 1],
+      ['target labels', 2],
+    ]);
     const { code, stderr } = await run(['ablation.json']);
     assert.equal(code, 0, stderr);
     assert.equal(results().complete, true);
+    const wrong = await run(['ablation.json', '--variants', 'full,cieling']);
+    assert.equal(wrong.code, 1);
+    assert.match(
+      wrong.stderr,
+      /^bidiseg: --variants: expected one of full, .* but found "cieling"; did you mean/,
+    );
   });
 
   it('one clear line for what cannot be', async () => {

@@ -17,6 +17,7 @@ interface AblationCommandOptions extends CommonOptions {
   set?: string[];
   output?: string;
   seeds?: number[];
+  variants?: string[];
   jobs: number;
 }
 
@@ -28,6 +29,11 @@ export function addAblationCommand(program: Command): void {
     .option('--set <key=value>', 'overrides a key in every variant; may be repeated', collectAssignment)
     .option('-o, --output <folder>', "folder of all runs, in place of the file's")
     .option('--seeds <list>', "seeds, such as 1,2,3, in place of the file's", parseSeeds)
+    .option(
+      '--variants <list>',
+      'runs only these; the table still has what there is of the others',
+      parseNames,
+    )
     .option('--jobs <number>', 'stages that run at the same time; they share the threads', parseJobs, 1);
   addJsonOption(command);
   addExamples(command, [
@@ -36,6 +42,10 @@ export function addAblationCommand(program: Command): void {
       'every variant with every seed; stages in common are run once',
     ],
     ['bidiseg ablation configs/camvid-ablation.yaml', 'a second time: goes on, or shows the table again'],
+    [
+      "bidiseg ablation configs/camvid-ablation.yaml --variants 'bdl,target labels' --seeds 2,3",
+      'the rows that matter most with more seeds',
+    ],
     ['bidiseg ablation street.yaml --seeds 1 --set segmentation.steps=50 -o /tmp/try', 'a quick look'],
   ]);
   command.action((file: string, options: AblationCommandOptions) =>
@@ -48,13 +58,14 @@ async function ablation(
   options: AblationCommandOptions,
   context: CommandContext,
 ): Promise<void> {
-  const [{ loadAblation }, { runAblation }, { runStageProcess }] = await Promise.all([
+  const [{ findVariant, loadAblation }, { runAblation }, { runStageProcess }] = await Promise.all([
     import('../../ablation/ablation-config.js'),
     import('../../ablation/ablation.js'),
     import('../stage-process.js'),
   ]);
-  const { jobs, set, output, seeds } = options;
+  const { jobs, set, output, seeds, variants } = options;
   const wanted = await loadAblation(file, { output, seeds, ...(set && { set }) });
+  for (const name of variants ?? []) findVariant(wanted.variants, name, '--variants');
   for (const { configs } of wanted.variants) await requireTrainingDevice(configs[0]!);
   prepareOutputFolder(wanted.output);
   context.outputs.push(wanted.output);
@@ -64,6 +75,7 @@ async function ablation(
   const view = new AblationView(context);
   const events = runAblation(wanted, {
     jobs,
+    variants,
     signal: context.signal,
     runStage: (stage, signal) =>
       runStageProcess(stage, {
@@ -214,6 +226,10 @@ function parseSeeds(text: string): number[] {
   if (new Set(seeds).size < seeds.length)
     throw new InvalidArgumentError('Expected different seeds, such as 1,2,3.');
   return seeds;
+}
+
+function parseNames(text: string): string[] {
+  return text.split(',').map((name) => name.trim());
 }
 
 function parseJobs(text: string): number {
