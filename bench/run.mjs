@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Measures bidiseg against PyTorch: see README.md beside this file.
-//   npm run bench -- [NAME ...] [--list] [--quick] [--pairs N] [--threads 1,2] [--output FOLDER]
+//   npm run bench -- [NAME ...] [--list] [--quick] [--case NAME ...] [--pairs N] [--threads 1,2] [--output FOLDER]
 import { randomInt } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
@@ -28,6 +28,7 @@ function parseOptions() {
     .addArgument(new Argument('[name...]', 'benchmarks; default: all').choices(Object.keys(BENCHMARKS)))
     .option('--list', 'say what there is')
     .option('--quick', 'fewer cases and pairs: for trying things out, not for quoting')
+    .option('--case <name>', 'only this case; may be repeated', (name, names = []) => [...names, name])
     .option('--pairs <n>', 'how often to measure A B', positiveInteger)
     .option('--threads <list>', 'numbers of threads; default: 1 and all cores, or all cores', (text) =>
       text.split(',').map(positiveInteger),
@@ -41,9 +42,16 @@ function parseOptions() {
 }
 
 /** The table's entry with what the options change. */
-function chosen(name, { quick, pairs, images }) {
+function chosen(name, { quick, pairs, images, case: wanted }) {
   const { quick: less, ...entry } = BENCHMARKS[name];
-  const { cases: names = Object.keys(entry.cases), images: fewer, ...changes } = quick ? less : {};
+  const all = Object.keys(entry.cases);
+  const { cases: some = all, images: fewer, ...changes } = quick ? less : {};
+  const names = wanted ?? some;
+  const unknown = names.find((key) => !all.includes(key));
+  if (unknown !== undefined) {
+    console.error(`bench: expected a case of ${name} (${all.join('; ')}) but received ${unknown}`);
+    process.exit(1);
+  }
   const resize = (size) =>
     Number.isInteger(size.images) ? { ...size, images: images ?? fewer ?? size.images } : size;
   const cases = Object.fromEntries(names.map((key) => [key, resize(entry.cases[key])]));
@@ -62,11 +70,11 @@ function list() {
 }
 
 /** What repeats one benchmark; where results went is nobody else's business. */
-function commandFor(name, { names, output, list, ...options }) {
+function commandFor(name, { names, output, list, case: cases = [], ...options }) {
   const flags = Object.entries(options).map(([key, value]) =>
     value === true ? ` --${key}` : ` --${key} ${value}`,
   );
-  return `npm run bench -- ${name}${flags.join('')}`;
+  return `npm run bench -- ${name}${cases.map((key) => ` --case '${key}'`).join('')}${flags.join('')}`;
 }
 
 async function main(options) {
