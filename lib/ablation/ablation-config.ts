@@ -64,8 +64,9 @@ export interface AblationVariant {
 export interface AblationRow {
   title: string;
   variant: string;
-  /** The name of the stage. */
+  /** The name of the stage, and what the table calls it. */
   stage: string;
+  label: string;
 }
 
 /**
@@ -120,7 +121,7 @@ export async function loadAblation(
         ? segmenters.at(-1)!
         : (segmenters.find(({ name }) => name === stage) ??
           one(segmenters, ({ label }) => label, stage, `${place}.stage`));
-    return { title, variant, stage: found.name };
+    return { title, variant, stage: found.name, label: found.label };
   });
   const titled = (title: string, key: string) =>
     one(rows, (row) => row.title, title, `${file}: ${key}`).title;

@@ -81,7 +81,7 @@ export async function ablationResults(
     return {
       title: row.title,
       variant: row.variant,
-      stage: records.find((record) => record)?.label ?? row.stage,
+      stage: row.label,
       seeds: finished,
       miou: statistics(finished.map(({ miou }) => miou)),
       gain,

@@ -1,4 +1,5 @@
 import { duration, percent } from '../format.js';
+import { learnsFromUnlabelledTarget } from '../training/dependencies.js';
 import type { Stage } from '../training/plan.js';
 import {
   classLabel,
@@ -72,12 +73,12 @@ export function resultsSection(run: RunData): Section | null {
   };
 }
 
-function trainedOn({ stages }: RunData, stage: Stage): string {
+function trainedOn({ stages, config }: RunData, stage: Stage): string {
   if (stage.kind !== 'segmenter') return 'source images';
   const label = (name: string) => stages.find((other) => other.stage.name === name)?.stage.label ?? name;
   const source = stage.translatedFrom ? `source images as ${label(stage.translatedFrom)}` : 'source images';
-  const translated = `${source}, target images`;
-  return stage.pseudoLabelsFrom ? `${translated} with ${label(stage.pseudoLabelsFrom)}` : translated;
+  if (stage.pseudoLabelsFrom) return `${source}, target images with ${label(stage.pseudoLabelsFrom)}`;
+  return learnsFromUnlabelledTarget(config.segmentation) ? `${source}, target images` : source;
 }
 
 /** IoU of every class for every segmenter. */

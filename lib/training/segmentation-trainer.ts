@@ -17,6 +17,7 @@ import { type SegmentationLosses, SegmentationStep } from '../steps.js';
 import { uploadBatch } from '../upload.js';
 import { checkInteger } from '../validate.js';
 import { toSize } from './datasets.js';
+import { learnsFromUnlabelledTarget } from './dependencies.js';
 import type { StepEvent } from './events.js';
 import { drain } from './generators.js';
 import type { DomainDiscriminator } from './models.js';
@@ -81,7 +82,8 @@ export class SegmentationTrainer {
     this.#models = { segmenter: models.segmenter, discriminator: models.discriminator ?? null };
     this.#training = parseOptions(segmentationSchema, options.training ?? {}, 'training');
     const target = data.target ?? null;
-    this.#data = { source: data.source, target: target && looksAt(target, this.#training) ? target : null };
+    const looksAtTarget = target?.hasLabels || learnsFromUnlabelledTarget(this.#training);
+    this.#data = { source: data.source, target: looksAtTarget ? target : null };
     this.#sampling = rareClassSampling(data.source, options.classCounts, this.#training);
     this.#options = {
       steps: checkInteger('steps', options.steps, 1),
@@ -181,9 +183,4 @@ function rareClassSampling(
   throw new InvalidArgumentError(
     `Expected classCounts of the ${source.length} source images for training.rareClassSampling but received ${found}`,
   );
-}
-
-/** Whether any loss does. Passing images through M would move its running statistics even so. */
-function looksAt(target: ImageDataset, { alignment, entropyWeight, teacher }: SegmentationOptions): boolean {
-  return target.hasLabels || alignment !== 'none' || entropyWeight > 0 || teacher !== null;
 }

@@ -162,6 +162,10 @@ describe('command line: an ablation', () => {
     const { code, stderr } = await run(['ablation.json']);
     assert.equal(code, 0, stderr);
     assert.equal(results().complete, true);
+    const other = await run(['ablation.json', '-o', 'other', '--seeds', '1', '--variants', 'ceiling']);
+    assert.equal(other.code, 0, other.stderr);
+    assert.match(other.stdout, /^target labels \* +M\(0\) +1 +\d/m);
+    assert.match(other.stdout, /^translation alone +M0\(1\) +0 +– +– +–$/m);
     const wrong = await run(['ablation.json', '--variants', 'full,cieling']);
     assert.equal(wrong.code, 1);
     assert.match(

@@ -23,6 +23,7 @@ export interface FinishedRun {
   steps?: number;
   warning?: string;
   loop?: PartialConfig['loop'];
+  segmentation?: PartialConfig['segmentation'];
   /** Whether there are labelled target images to measure on; default true. */
   measured?: boolean;
 }
@@ -36,6 +37,7 @@ export async function writeFinishedRun(options: FinishedRun): Promise<void> {
     output: folder,
     data: { classes, embedded: null, ...(!measured && { target: { val: null } }) },
     loop: options.loop ?? { rounds: 1, selfTrainingRounds: 1 },
+    ...(options.segmentation && { segmentation: options.segmentation }),
   });
   const run = await RunFolder.open(config);
   try {

@@ -337,6 +337,21 @@ describe('report', () => {
     assert.equal(page.all('img', 'alt', 'x: M1(1) after').length, 1);
   });
 
+  it('tells of target images only where something is learnt from them', async () => {
+    const trainedOn = async (name: string, alignment: 'none' | 'mean') => {
+      const run = { folder: at(name), classes: ['a', 'b'], images: ['x'], segmentation: { alignment } };
+      await writeFinishedRun(run);
+      const page = await pageOf(at(name));
+      return cellsOf(descendants(page.section('results'), 'table')[0]!).map((cells) => cells[1]);
+    };
+    const source = 'source images as S′(1)';
+    const labelled = `${source}, target images with Ŷ1(1)`;
+    const [, ...aligned] = await trainedOn('aligned', 'mean');
+    assert.deepEqual(aligned, ['source images', `${source}, target images`, labelled]);
+    const [, ...unaligned] = await trainedOn('unaligned', 'none');
+    assert.deepEqual(unaligned, ['source images', source, labelled]);
+  });
+
   it('does without pictures that are gone, and names a broken one', async () => {
     const folder = at('thinned');
     await writeFinishedRun({ folder, classes: ['a', 'b'], images: ['x'] });
