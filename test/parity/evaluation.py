@@ -29,29 +29,42 @@ def predictions(request):
         yield (sum(views) / len(views))[0].numpy()
 
 
+def threshold_range(confidence, members, unsure, portion):
+    """The confidence at the quantile `portion` of the members of a class, between the lowest and the highest that it can be
+    where `unsure` pixels, whose two best classes are level but for rounding, may be members or not."""
+    ascending = numpy.sort(confidence[members])
+    rank = min(int(numpy.round(portion * len(ascending))), len(ascending) - 1)
+    ranks = numpy.array([rank - unsure, rank, rank + unsure]).clip(0, len(ascending) - 1)
+    return ascending[ranks]
+
+
 def pseudo_labels(request):
     """How ours differ from the pseudo-labels that come of holding all predictions and sorting them."""
-    best, confidence, tied, everything = [], [], [], []
+    best, second, confidence, tied, everything = [], [], [], [], []
     for scores in predictions(request):
         top = numpy.sort(scores, axis=0)[-2:]
         everything.append(scores.astype(numpy.float64))
         best.append(scores.argmax(0))
+        second.append(numpy.argsort(scores, axis=0)[-2])
         confidence.append(scores.max(0).astype(numpy.float64))
         tied.append(top[1] - top[0] <= request["noise"])
-    best, confidence, tied = numpy.stack(best), numpy.stack(confidence), numpy.stack(tied)
+    best, second = numpy.stack(best), numpy.stack(second)
+    confidence, tied = numpy.stack(confidence), numpy.stack(tied)
 
     classes, resolution = scores.shape[0], request["resolution"]
+    # Of each class the lowest, the expected and the highest threshold; without pixels there is one by definition.
+    ranges = numpy.full((classes, 3), 1.0 if request["method"] == "class-balanced" else 0.0)
+    if request["method"] != "mpt":
+        for index in numpy.unique(best):
+            unsure = int((tied & ((best == index) | (second == index))).sum())
+            ranges[index] = threshold_range(confidence, best == index, unsure, request["portion"])
     if request["method"] == "mpt":
-        thresholds = numpy.full(classes, request["threshold"])
+        ranges[:] = request["threshold"]
+        thresholds = ranges[:, 1]
         decisive = thresholds
         kept = confidence > thresholds[best]
     elif request["method"] == "class-balanced":
-        thresholds = numpy.ones(classes)
-        for index in range(classes):
-            ascending = numpy.sort(confidence[best == index])
-            if len(ascending) > 0:
-                rank = min(int(numpy.round(request["portion"] * len(ascending))), len(ascending) - 1)
-                thresholds[index] = ascending[rank]
+        thresholds = ranges[:, 1]
         # Classes and what is kept by our thresholds, whose errors are looked at apart.
         resolution = 0
         ratios = numpy.stack(everything) / numpy.array(request["thresholds"])[:, None, None]
@@ -61,12 +74,8 @@ def pseudo_labels(request):
         decisive = numpy.array(request["thresholds"])
         kept = confidence > decisive[best]
     else:
-        thresholds = numpy.zeros(classes)
-        for index in range(classes):
-            ascending = numpy.sort(confidence[best == index])
-            if len(ascending) > 0:
-                rank = min(int(numpy.round(request["portion"] * len(ascending))), len(ascending) - 1)
-                thresholds[index] = min(ascending[rank], request["threshold"])
+        ranges = numpy.minimum(ranges, request["threshold"])
+        thresholds = ranges[:, 1]
         decisive = thresholds
         kept = confidence >= thresholds[best]
     expected = numpy.where(kept, best, 255)
@@ -75,13 +84,14 @@ def pseudo_labels(request):
     ours = numpy.stack([labels[str(i)].numpy() for i in range(len(best))])
     near = numpy.abs(confidence - decisive[best]) <= resolution + request["noise"]
     different = ours != expected
+    found = numpy.array(request["thresholds"])
     return {
         "pixels": best.size,
         "different": int(different.sum()),
         "elsewhere": int((different & ~near & ~tied).sum()),
         "near": int(near.sum()),
         "tied": int(tied.sum()),
-        "thresholds": float(numpy.abs(thresholds - request["thresholds"]).max()),
+        "thresholds": float(numpy.maximum(ranges[:, 0] - found, found - ranges[:, 2]).max().clip(0)),
         "kept": int(kept.sum()),
         "classes": int((numpy.bincount(best.ravel(), minlength=classes) > 0).sum()),
         "capped": int((thresholds == request["threshold"]).sum()),
