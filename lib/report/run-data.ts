@@ -13,7 +13,7 @@ import type { PseudoLabelManifest } from '../training/self-training.js';
 
 /** All that a report tells, read from a run folder; the run may be going on. */
 export interface RunData {
-  /** The run folder's own name. */
+  /** The run folder's own name; of an ablation's runs, which are all called "seed-N", the variant and the seed. */
   name: string;
   summary: RunSummary;
   config: Config;
@@ -61,7 +61,7 @@ export async function readRun(folder: string): Promise<RunData> {
     };
   });
   return {
-    name: path.basename(path.resolve(folder)),
+    name: runName(path.resolve(folder)),
     summary,
     config,
     configText: YAML.stringify(config),
@@ -69,6 +69,12 @@ export async function readRun(folder: string): Promise<RunData> {
     stages: await Promise.all(stages),
     planned: plan.length,
   };
+}
+
+function runName(folder: string): string {
+  const [runs, variant, name = ''] = folder.split(path.sep).slice(-3);
+  const seed = /^seed-(\d+)$/.exec(name)?.[1];
+  return runs === 'runs' && variant && seed ? `${variant}, seed ${seed}` : name;
 }
 
 async function readManifest(folder: string): Promise<PseudoLabelManifest | null> {

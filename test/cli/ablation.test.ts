@@ -100,6 +100,8 @@ describe('command line: an ablation', () => {
     assert.match(markdown, /^\| M0\(1\) \| M0\(1\) \| 2 \| \d+\.\d ± \d+\.\d \| [+-]\d+\.\d ± \d+\.\d \| /m);
     assert.match(markdown, /\[full 1\]\(<runs\/full\/seed-1\/report\.html>\)/);
     assert.match(markdown, /measured on other images: target\/images, part \[0\.5, 1\]/);
+    const report = readFileSync(at('ablation/runs/full/seed-1/report.html'), 'utf8');
+    assert.match(report, /<title>full, seed 1: bidiseg report<\/title>/);
   });
 
   it('leaves ordinary runs, whose stages in common are the same files', async () => {
