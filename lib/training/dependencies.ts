@@ -32,7 +32,7 @@ const SEGMENTATION = ['segmentation', 'discriminator', 'sizes.source'];
  * The keys that a stage does not look at, beside those whose effect is in its inputs. A key that is not listed counts as one
  * that it does look at, so that a new one can only make stages be taken for different.
  */
-function unusedKeys(stage: Stage): string[] {
+function unusedKeys(stage: Stage, { segmentation }: Config): string[] {
   switch (stage.kind) {
     case 'source-only':
       return [
@@ -49,6 +49,9 @@ function unusedKeys(stage: Stage): string[] {
         ...(stage.pseudoLabelsFrom
           ? ['segmentation.steps']
           : ['segmentation.pseudoLabelSteps', 'segmentation.pseudoLabelWeight']),
+        ...(stage.pseudoLabelsFrom || learnsFromUnlabelledTarget(segmentation)
+          ? []
+          : ['segmentation.augmentation.target']),
       ];
     case 'translator':
       return [
@@ -96,7 +99,7 @@ export function stageFingerprints(config: Config, plan: readonly Stage[]): Map<s
   for (const stage of plan) {
     const isAlone = stage.kind === 'translator' && !hasPerceptualTerms(config);
     const inputs = isAlone ? [] : stageInputs(stage).map((name) => fingerprints.get(name));
-    const used = without(config, [...FREE, ...unusedKeys(stage), ...(isAlone ? ['segmenter'] : [])]);
+    const used = without(config, [...FREE, ...unusedKeys(stage, config), ...(isAlone ? ['segmenter'] : [])]);
     const text = JSON.stringify([stage, used, inputs]);
     fingerprints.set(stage.name, createHash('sha256').update(text).digest('hex'));
   }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { createConfig } from '../../lib/config/load.js';
 import { createEmbeddedDataset } from '../../lib/data/embedded-dataset.js';
 import { readHistory } from '../../lib/run/history.js';
@@ -132,6 +133,21 @@ describe('what a stage depends on', () => {
       );
     });
   }
+
+  it('M0 that learns nothing from the target does not rest on its augmentation', async () => {
+    const none = 'segmentation.alignment=none';
+    const scale = 'segmentation.augmentation.target={scale: [0.5, 2]}';
+    const [before, after] = [fingerprints([none]), fingerprints([none, scale])];
+    const changed = STAGES.filter((name) => before.get(name) !== after.get(name));
+    assert.deepEqual(changed, STAGES.slice(STAGES.indexOf('round-1/segmenter-1')));
+    await drain(train(configOf('unaligned', [none])));
+    await drain(train(configOf('unaligned-scaled', [none, scale])));
+    const weights = async (run: string, stage: string) => [...(await outputs(run, stage)).values()];
+    const same = async (stage: string) =>
+      isDeepStrictEqual(await weights('unaligned', stage), await weights('unaligned-scaled', stage));
+    assert(await same('round-1/segmenter-0'));
+    assert(!(await same('round-1/segmenter-1')));
+  });
 
   it('a run that takes stages over has all that the other has of them', async () => {
     const config = configOf('adopted');
