@@ -71,6 +71,7 @@ export async function readRun(folder: string): Promise<RunData> {
   };
 }
 
+/** An ablation's runs lie in `runs/VARIANT/seed-N`. */
 function runName(folder: string): string {
   const [runs, variant, name = ''] = folder.split(path.sep).slice(-3);
   const seed = /^seed-(\d+)$/.exec(name)?.[1];
