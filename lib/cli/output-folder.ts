@@ -1,10 +1,40 @@
-import { accessSync, constants, mkdirSync, statSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, rmdirSync, statSync } from 'node:fs';
 import { DataError } from '../errors.js';
+import { removeTemporaryFiles } from '../run/temporary-files.js';
 
-/** Makes `folder` (and its parents) and checks that files can be made in it, before any work is spent on them. */
-export function prepareOutputFolder(folder: string): void {
+/** A folder that a command writes into. */
+export class OutputFolder {
+  readonly #folder: string;
+  readonly #isNew: boolean;
+
+  constructor(folder: string, isNew: boolean) {
+    this.#folder = folder;
+    this.#isNew = isNew;
+  }
+
+  removeTemporaryFiles(): void {
+    removeTemporaryFiles(this.#folder);
+  }
+
+  /** A command that failed before its first file leaves no empty folder behind, unless that was there before. */
+  removeIfUnused(): void {
+    if (!this.#isNew) return;
+    try {
+      rmdirSync(this.#folder);
+    } catch {
+      // It holds something, or it is gone already.
+    }
+  }
+}
+
+/**
+ * Makes `folder` (and its parents), checks that files can be made in it, before any work is spent on them, and notes it in
+ * `context.outputs`.
+ */
+export function prepareOutputFolder(folder: string, context: { readonly outputs: OutputFolder[] }): void {
+  let isNew: boolean;
   try {
-    mkdirSync(folder, { recursive: true });
+    isNew = mkdirSync(folder, { recursive: true }) !== undefined;
     accessSync(folder, constants.W_OK | constants.X_OK);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -13,6 +43,7 @@ export function prepareOutputFolder(folder: string): void {
   if (!statSync(folder).isDirectory()) {
     throw new DataError(`Cannot write into the output folder ${folder}: it is a file; name a folder`);
   }
+  context.outputs.push(new OutputFolder(folder, isNew));
 }
 
 function reason(code: string | undefined): string {

@@ -1,8 +1,8 @@
 import { BidisegError } from '../errors.js';
 import { oneLine } from '../format.js';
-import { removeTemporaryFiles } from '../run/temporary-files.js';
 import { Console } from './console.js';
 import { EXIT_FAILURE, EXIT_USAGE, Interruption, QuietFailure, UsageError } from './exit.js';
+import type { OutputFolder } from './output-folder.js';
 
 /** What a command gets from the process around it. */
 export interface CommandContext {
@@ -11,8 +11,8 @@ export interface CommandContext {
   readonly signal: AbortSignal;
   /** Set by the command: what an interruption leaves behind, as the end of the line "interrupted; …". */
   kept: () => string;
-  /** Folders the command writes into. */
-  readonly outputs: string[];
+  /** Folders the command writes into, as `prepareOutputFolder` notes them. */
+  readonly outputs: OutputFolder[];
   /** After a signal, what is under way gets this long to end by itself, in milliseconds; then the process ends anyway. */
   graceMs: number;
 }
@@ -42,6 +42,7 @@ export async function runCommand(
   } catch (error) {
     context.console.endProgress();
     process.exitCode = report(controller.signal.aborted ? controller.signal.reason : error, context);
+    for (const output of context.outputs) output.removeIfUnused();
   }
   context.console.endProgress();
   setTimeout(() => process.exit(), LINGER_MS).unref();
@@ -104,7 +105,10 @@ function listenForTheEnd(controller: AbortController, context: CommandContext): 
  */
 function leaveNow(signal: 'SIGINT' | 'SIGTERM' | 'SIGPIPE', context: CommandContext): void {
   context.console.endProgress();
-  for (const folder of context.outputs) removeTemporaryFiles(folder);
+  for (const output of context.outputs) {
+    output.removeTemporaryFiles();
+    output.removeIfUnused();
+  }
   // Node ignores SIGPIPE, so it cannot end anything.
   if (signal === 'SIGPIPE') process.exit();
   process.removeAllListeners(signal);

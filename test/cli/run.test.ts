@@ -335,7 +335,11 @@ describe('command line: a run and the use of its networks', () => {
       /source-0\.png does not lie below the pattern's folder; leave '\.\.' out of the pattern/,
     );
     await fails(['report', 'target'], /target is no run folder/);
-    await fails(['segment', 'text.png', '-r', 'run', '-o', 'x'], /text\.png: begins like no PNG/);
+    await fails(['segment', 'text.png', '-r', 'run', '-o', 'unused'], /text\.png: begins like no PNG/);
+    assert(!existsSync(at('unused')), 'a folder without a single result is not left behind');
+    mkdirSync(at('mine-but-empty'));
+    await fails(['segment', 'text.png', '-r', 'run', '-o', 'mine-but-empty'], /text\.png/);
+    assert(existsSync(at('mine-but-empty')), 'nor is the folder of somebody else removed');
     await fails(['segment', 'target', 'target', '-r', 'run', '-o', 'x'], /would both be written as/);
     await fails(
       ['segment', 'target', '-r', 'run', '-o', 'text.png'],

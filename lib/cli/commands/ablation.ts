@@ -67,8 +67,7 @@ async function ablation(
   const wanted = await loadAblation(file, { output, seeds, ...(set && { set }) });
   for (const name of variants ?? []) findVariant(wanted.variants, name, '--variants');
   for (const { configs } of wanted.variants) await requireTrainingDevice(configs[0]!);
-  prepareOutputFolder(wanted.output);
-  context.outputs.push(wanted.output);
+  prepareOutputFolder(wanted.output, context);
   // A stage saves its state before it ends.
   context.graceMs = Number.POSITIVE_INFINITY;
   context.kept = () => `what is finished is kept in ${shortPath(wanted.output)}; the same command goes on`;

@@ -51,8 +51,7 @@ async function demo(options: DemoOptions, context: CommandContext): Promise<void
     { set: assignments(options, ['seed', 'device']) },
   );
   await requireTrainingDevice(config);
-  prepareOutputFolder(config.output);
-  context.outputs.push(config.output);
+  prepareOutputFolder(config.output, context);
   // The demo's own earlier run of the same config is gone on with; that of another config is replaced.
   const resume = !options.overwrite && (await holdsRunOf(config));
   await followRun(context, train(config, { resume, overwrite: !resume, signal: context.signal }), {

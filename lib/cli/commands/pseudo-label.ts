@@ -114,8 +114,7 @@ async function pseudoLabel(
   const { SelfTraining } = await import('../../training/self-training.js');
   const { toSize } = await import('../../training/datasets.js');
   using segmenter = await Segmenter.fromFile(file, { device, signal });
-  prepareOutputFolder(output);
-  context.outputs.push(output);
+  prepareOutputFolder(output, context);
   const { names } = await classesOf(config, segmenter.options.classCount);
   const { method, threshold, portion, order, weighting, inclusive } = options;
   const selfTraining = new SelfTraining(segmenter, {

@@ -38,8 +38,7 @@ async function report(run: string, { output }: ReportOptions, context: CommandCo
   ]);
   const file = output ?? path.join(run, 'report.html');
   const folder = path.dirname(file);
-  prepareOutputFolder(folder);
-  context.outputs.push(folder);
+  prepareOutputFolder(folder, context);
   await writeReport(run, file);
   const { size: sizeBytes } = await stat(file);
   context.console.result(

@@ -37,8 +37,7 @@ async function resume(folder: string, { set }: ResumeOptions, context: CommandCo
   const { train } = await import('../../run/train.js');
   const config = await openRunConfig(folder, set);
   await requireTrainingDevice(config);
-  prepareOutputFolder(folder);
-  context.outputs.push(folder);
+  prepareOutputFolder(folder, context);
   await followRun(context, train(config, { resume: true, signal: context.signal }), {
     folder,
     resumeCommand: `bidiseg resume ${shortPath(folder)}`,

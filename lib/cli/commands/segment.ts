@@ -85,8 +85,7 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
   const { Segmenter } = await import('../../models/segmenter.js');
   const { writeColorLabels, writeImage, writeLabels } = await import('../../data/image-files.js');
   using segmenter = await Segmenter.fromFile(file, { device, signal: context.signal });
-  prepareOutputFolder(output);
-  context.outputs.push(output);
+  prepareOutputFolder(output, context);
   const { names, palette } = await classesOf(config, segmenter.options.classCount);
   const size = options.size ?? (config && toSize(config.sizes.evaluation));
 

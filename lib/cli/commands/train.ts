@@ -57,8 +57,7 @@ async function train(file: string, options: TrainOptions, context: CommandContex
   ]);
   const config = await loadConfig(file, { set: assignments(options, ['output', 'seed', 'device']) });
   await requireTrainingDevice(config);
-  prepareOutputFolder(config.output);
-  context.outputs.push(config.output);
+  prepareOutputFolder(config.output, context);
   const events = run.train(config, {
     resume,
     overwrite,

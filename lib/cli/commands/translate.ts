@@ -51,8 +51,7 @@ async function translate(
   const { Translator } = await import('../../models/translator.js');
   const { writeImage } = await import('../../data/image-files.js');
   using translator = await Translator.fromFile(file, { device, signal: context.signal });
-  prepareOutputFolder(output);
-  context.outputs.push(output);
+  prepareOutputFolder(output, context);
   const pair = config?.sizes.translation[direction === 'source-to-target' ? 'source' : 'target'];
   const size = options.size ?? (pair && toSize(pair));
 
