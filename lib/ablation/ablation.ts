@@ -1,5 +1,7 @@
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Config } from '../config/schema.js';
+import { ConfigError } from '../errors.js';
 import { writeReport } from '../report/write-report.js';
 import { Lock } from '../run/lock.js';
 import { RunFolder } from '../run/run-folder.js';
@@ -32,7 +34,7 @@ export type AblationEvent =
 export interface AblationOptions {
   /** Stages that run at the same time, ≥ 1; default 1. */
   jobs?: number;
-  /** The names of those variants that are run, where that is not all of them. */
+  /** The names of those variants that are run, where that is not all of them; what others have complete is taken over. */
   variants?: readonly string[] | undefined;
   /** Runs one stage in its run folder, which no other process has open then. */
   runStage: (stage: StageOfRun, signal: AbortSignal) => Promise<StageRecord>;
@@ -103,6 +105,7 @@ class Scheduler {
     const lock = await Lock.take(path.join(this.#ablation.output, 'lock'));
     try {
       await this.#checkData();
+      await this.#noteOthers();
       return await this.#runAll(await this.#openRuns());
     } finally {
       await lock.release();
@@ -139,18 +142,34 @@ class Scheduler {
         const config = configs[index]!;
         const plan = planStages(config.loop);
         const run = { variant: name, seed, config, plan, fingerprints: stageFingerprints(config, plan) };
-        const done = await withFolder(config, async (folder) => {
-          const records = await Promise.all(plan.map((stage) => folder.record(stage)));
-          const missing = records.indexOf(undefined);
-          return missing === -1 ? plan.length : missing;
-        });
-        for (const stage of plan.slice(0, done)) {
-          this.#complete.set(run.fingerprints.get(stage.name)!, config.output);
-        }
+        const done = await completeStages(run);
+        this.#noteComplete(run, done);
         runs.push({ ...run, done, busy: false });
       }
     }
     return runs;
+  }
+
+  /** What variants that are not run now have from before. */
+  async #noteOthers(): Promise<void> {
+    for (const { name, configs } of this.#ablation.variants) {
+      if (this.#variants.some((variant) => variant.name === name)) continue;
+      for (const config of configs) {
+        if (!existsSync(config.output)) continue;
+        const plan = planStages(config.loop);
+        const run = { config, plan, fingerprints: stageFingerprints(config, plan) };
+        const done = await completeStages(run).catch((error: unknown) => {
+          // Of another config, or somebody is at it: a reason to complain only where the variant is to be run.
+          if (error instanceof ConfigError) return 0;
+          throw error;
+        });
+        this.#noteComplete(run, done);
+      }
+    }
+  }
+
+  #noteComplete({ config, plan, fingerprints }: Pick<Run, 'config' | 'plan' | 'fingerprints'>, done: number) {
+    for (const { name } of plan.slice(0, done)) this.#complete.set(fingerprints.get(name)!, config.output);
   }
 
   #tellStart(runs: readonly Run[]): void {
@@ -220,6 +239,15 @@ class Scheduler {
 
 function place({ variant, seed, config }: Run, stage: Stage): StageOfRun {
   return { variant, seed, folder: config.output, stage };
+}
+
+/** How many of the first stages are complete. */
+async function completeStages({ config, plan }: Pick<Run, 'config' | 'plan'>): Promise<number> {
+  const records = await withFolder(config, (folder) =>
+    Promise.all(plan.map((stage) => folder.record(stage))),
+  );
+  const missing = records.indexOf(undefined);
+  return missing === -1 ? plan.length : missing;
 }
 
 async function withFolder<T>(config: Config, work: (folder: RunFolder) => Promise<T>): Promise<T> {

@@ -168,6 +168,14 @@ describe('command line: an ablation', () => {
     assert.equal(other.code, 0, other.stderr);
     assert.match(other.stdout, /^target labels \* +M\(0\) +1 +\d/m);
     assert.match(other.stdout, /^translation alone +M0\(1\) +0 +– +– +–$/m);
+    // What a variant that is not named now has from before is not trained again.
+    const alone = ['ablation.json', '-o', 'other', '--seeds', '1', '--json', '--variants'];
+    const first = await run([...alone, 'full']);
+    assert.equal(first.code, 0, first.stderr);
+    const second = await run([...alone, 'unaligned']);
+    assert.equal(second.code, 0, second.stderr);
+    const from = jsonLines(second.stdout).flatMap((line) => (line.event === 'stage-end' ? [line.from] : []));
+    assert.deepEqual(from, [...Array(3).fill(at('other/runs/full/seed-1')), null]);
     const wrong = await run(['ablation.json', '--variants', 'full,cieling']);
     assert.equal(wrong.code, 1);
     assert.match(
