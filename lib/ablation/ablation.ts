@@ -41,13 +41,18 @@ export interface AblationOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** A run and how far it has come. */
-interface Run {
-  variant: string;
-  seed: number;
+/** What a config comes to. */
+interface Planned {
   config: Config;
   plan: readonly Stage[];
+  /** By the stage's name. */
   fingerprints: Map<string, string>;
+}
+
+/** A run and how far it has come. */
+interface Run extends Planned {
+  variant: string;
+  seed: number;
   /** Number of stages that are complete. */
   done: number;
   /** What it waits for or does is not to be begun again: a stage of it is running, or it has failed. */
@@ -139,12 +144,10 @@ class Scheduler {
     const runs: Run[] = [];
     for (const [index, seed] of this.#ablation.seeds.entries()) {
       for (const { name, configs } of this.#variants) {
-        const config = configs[index]!;
-        const plan = planStages(config.loop);
-        const run = { variant: name, seed, config, plan, fingerprints: stageFingerprints(config, plan) };
-        const done = await completeStages(run);
-        this.#noteComplete(run, done);
-        runs.push({ ...run, done, busy: false });
+        const planned = plan(configs[index]!);
+        const done = await completeStages(planned);
+        this.#noteComplete(planned, done);
+        runs.push({ ...planned, variant: name, seed, done, busy: false });
       }
     }
     return runs;
@@ -156,19 +159,18 @@ class Scheduler {
       if (this.#variants.some((variant) => variant.name === name)) continue;
       for (const config of configs) {
         if (!existsSync(config.output)) continue;
-        const plan = planStages(config.loop);
-        const run = { config, plan, fingerprints: stageFingerprints(config, plan) };
-        const done = await completeStages(run).catch((error: unknown) => {
+        const planned = plan(config);
+        const done = await completeStages(planned).catch((error: unknown) => {
           // Of another config, or somebody is at it: a reason to complain only where the variant is to be run.
           if (error instanceof ConfigError) return 0;
           throw error;
         });
-        this.#noteComplete(run, done);
+        this.#noteComplete(planned, done);
       }
     }
   }
 
-  #noteComplete({ config, plan, fingerprints }: Pick<Run, 'config' | 'plan' | 'fingerprints'>, done: number) {
+  #noteComplete({ config, plan, fingerprints }: Planned, done: number) {
     for (const { name } of plan.slice(0, done)) this.#complete.set(fingerprints.get(name)!, config.output);
   }
 
@@ -237,12 +239,17 @@ class Scheduler {
   }
 }
 
+function plan(config: Config): Planned {
+  const stages = planStages(config.loop);
+  return { config, plan: stages, fingerprints: stageFingerprints(config, stages) };
+}
+
 function place({ variant, seed, config }: Run, stage: Stage): StageOfRun {
   return { variant, seed, folder: config.output, stage };
 }
 
 /** How many of the first stages are complete. */
-async function completeStages({ config, plan }: Pick<Run, 'config' | 'plan'>): Promise<number> {
+async function completeStages({ config, plan }: Planned): Promise<number> {
   const records = await withFolder(config, (folder) =>
     Promise.all(plan.map((stage) => folder.record(stage))),
   );

@@ -31,7 +31,7 @@ export function addAblationCommand(program: Command): void {
     .option('--seeds <list>', "seeds, such as 1,2,3, in place of the file's", parseSeeds)
     .option(
       '--variants <list>',
-      'runs only these; the table still has what there is of the others',
+      'runs only these, from what any variant has complete; the table still has the others',
       parseNames,
     )
     .option('--jobs <number>', 'stages that run at the same time; they share the threads', parseJobs, 1);
