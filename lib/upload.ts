@@ -2,7 +2,7 @@ import { native } from './binding.js';
 import type { UploadedBatchHandle } from './binding-types.js';
 import { Network } from './models/network.js';
 import { callSync, handleOf } from './native-object.js';
-import type { StepBatch } from './steps.js';
+import type { StepBatch } from './steps/training-step.js';
 
 /**
  * Begins to copy a batch to the network's CUDA device, from pinned memory and beside whatever that computes. The result stands

@@ -1,4 +1,6 @@
-import type { PairedTranslationLosses, SegmentationLosses, TranslationLosses } from '../steps.js';
+import type { PairedTranslationLosses } from '../steps/paired-translation-step.js';
+import type { SegmentationLosses } from '../steps/segmentation-step.js';
+import type { TranslationLosses } from '../steps/translation-step.js';
 import type { Best } from './best-weights.js';
 import type { Stage, StageKind } from './plan.js';
 

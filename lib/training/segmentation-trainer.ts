@@ -13,7 +13,7 @@ import { Random } from '../data/random.js';
 import { type ClassCounts, RareClassSampling } from '../data/rare-class-sampling.js';
 import { InvalidArgumentError } from '../errors.js';
 import type { Segmenter } from '../models/segmenter.js';
-import { type SegmentationLosses, SegmentationStep } from '../steps.js';
+import { type SegmentationLosses, SegmentationStep } from '../steps/segmentation-step.js';
 import { uploadBatch } from '../upload.js';
 import { checkInteger } from '../validate.js';
 import { toSize } from './datasets.js';

@@ -13,12 +13,8 @@ import { Random } from '../data/random.js';
 import { InvalidArgumentError } from '../errors.js';
 import type { Segmenter } from '../models/segmenter.js';
 import type { Translator } from '../models/translator.js';
-import {
-  type PairedTranslationLosses,
-  PairedTranslationStep,
-  type TranslationLosses,
-  TranslationStep,
-} from '../steps.js';
+import { type PairedTranslationLosses, PairedTranslationStep } from '../steps/paired-translation-step.js';
+import { type TranslationLosses, TranslationStep } from '../steps/translation-step.js';
 import { uploadBatch } from '../upload.js';
 import { checkInteger } from '../validate.js';
 import type { StepEvent } from './events.js';
