@@ -80,6 +80,10 @@ const labelMapSchema = z.union(
 
 const SCALES = 'two numbers [min, max] from 0.1 to 10';
 
+const HEIGHTS = 'two numbers [min, max] from 0.01 to 2';
+
+const THINGS = 'a list of class names';
+
 const IMAGES_OR_LIST = "exactly one of 'images' (a folder) and 'list' (a file)";
 
 const PART = 'two numbers [from, to] from 0 to 1, the first below the second';
@@ -309,6 +313,25 @@ export const segmentationSchema = section({
     temperature: number(1e-4, 1e4).default(0.01),
     /** The share of an image's pixels that a class must have for the image to be drawn for it. */
     minimumShare: number(0, 1).default(0.0015),
+  })
+    .nullable()
+    .default(null),
+  /**
+   * Pastes objects of other source images at random places (Ghiasi et al., "Simple Copy-Paste", 2021), so that what lies where
+   * cannot be learnt by heart. An object is a connected area of one of the classes. null: none.
+   */
+  copyPaste: section({
+    /** Names of classes of things: cars, people, signs. */
+    classes: z.array(text('a class name'), THINGS).min(1, THINGS),
+    /** The share of the images that get an object. */
+    probability: number(0, 1).default(0.5),
+    /** The object is resized to a height from this range, as shares of the training image's; up to 3 times its own. */
+    height: z
+      .tuple([number(0.01, 2), number(0.01, 2)], HEIGHTS)
+      .refine(([min, max]) => min <= max, HEIGHTS)
+      .default([0.15, 1]),
+    /** The share of its own image that an object has at least. */
+    minimumShare: number(0, 1).default(0.005),
   })
     .nullable()
     .default(null),

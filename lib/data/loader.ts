@@ -10,6 +10,7 @@ import {
   randomScale,
   randomWindow,
 } from './augmentation.js';
+import { type CopyPaste, pasteObject } from './copy-paste.js';
 import type { ImageDataset, Sample } from './dataset.js';
 import type { ImageSize } from './image-files.js';
 import { Random } from './random.js';
@@ -44,6 +45,8 @@ export interface BatchLoaderOptions {
   crop?: ImageSize | undefined;
   /** Then every other image, by chance, is mirrored left and right; default false. */
   flip?: boolean;
+  /** Objects of the data set's other images are pasted onto some; see {@link pasteObject}. Default none. */
+  copyPaste?: CopyPaste | undefined;
   /** Further random changes; default none. */
   augmentation?: Augmentation | undefined;
   /** Which image fills a place of a batch, by a stream of random numbers of that place; default: all in turn, see below. */
@@ -76,8 +79,11 @@ export interface BatchLoaderOptions {
  */
 export class BatchLoader implements AsyncIterable<Batch> {
   readonly #dataset: ImageDataset;
-  readonly #options: Required<Omit<BatchLoaderOptions, 'crop' | 'augmentation' | 'choose' | 'signal'>>;
+  readonly #options: Required<
+    Omit<BatchLoaderOptions, 'crop' | 'copyPaste' | 'augmentation' | 'choose' | 'signal'>
+  >;
   readonly #crop: ImageSize | undefined;
+  readonly #copyPaste: CopyPaste | undefined;
   readonly #augmentation: Augmentation;
   readonly #choose: BatchLoaderOptions['choose'];
   readonly #signal: AbortSignal | undefined;
@@ -102,6 +108,7 @@ export class BatchLoader implements AsyncIterable<Batch> {
       prefetch: checkInteger('prefetch', options.prefetch ?? 4, 1),
     };
     this.#crop = crop && checkSize('crop', crop);
+    this.#copyPaste = options.copyPaste;
     this.#augmentation = augmentation;
     this.#choose = options.choose;
     this.#signal = options.signal;
@@ -183,6 +190,10 @@ export class BatchLoader implements AsyncIterable<Batch> {
       crop,
       flip: flip && random.next() < 0.5,
     });
+    if (this.#copyPaste) {
+      const options = { ...this.#copyPaste, dataset: this.#dataset, size: this.#options.size, flip };
+      await pasteObject(sample, options, new Random(seed, stage, 'copy-paste', step, slot));
+    }
     const image = await jittered(sample.image, this.#augmentation, random);
     const place = { x: crop.x - window.x, y: crop.y - window.y };
     return padded({ ...sample, image }, place, area, ignoreIndex);

@@ -3,7 +3,7 @@ import type { Config, SizePair } from '../config/schema.js';
 import { ImageDataset, type LabelOptions } from '../data/dataset.js';
 import { createEmbeddedDataset } from '../data/embedded-dataset.js';
 import type { ImageSize } from '../data/image-files.js';
-import { CAMVID, CITYSCAPES, type ClassList, classIndices } from '../data/label-maps.js';
+import { CAMVID, CITYSCAPES, type ClassList, type ClassSubset, classIndices } from '../data/label-maps.js';
 import { STREET_SCENE_CLASSES, STREET_SCENE_PALETTE } from '../data/street-scenes.js';
 import { ConfigError } from '../errors.js';
 
@@ -21,7 +21,7 @@ export interface Datasets {
  * Opens the data sets that the config names, after generating the embedded one where it asks for that.
  *
  * @throws DataError when a folder, a list or a label file is missing
- * @throws ConfigError when a list names no labels, or means are to be taken over classes that there are not
+ * @throws ConfigError when a list names no labels, or it names classes that there are not
  */
 export async function openDatasets(
   config: Config,
@@ -34,6 +34,7 @@ export async function openDatasets(
   const { data } = config;
   const root = dataRoot(config);
   meanClassIndices(config);
+  pastedClassIndices(config);
   if (data.embedded) {
     const { size, ...counts } = data.embedded;
     await createEmbeddedDataset(root, { ...counts, size: toSize(size), ...options });
@@ -102,11 +103,19 @@ export function classNames({ data: { classes } }: Config): string[] {
 /** The indices of the classes that means are taken over; undefined: all. */
 export function meanClassIndices(config: Config): number[] | undefined {
   const { meanClasses } = config.data;
-  if (meanClasses === null) return undefined;
+  return meanClasses === null ? undefined : indicesOf(meanClasses, 'data.meanClasses', config);
+}
+
+/** The indices of the classes whose objects are pasted onto source images; none without copy-paste. */
+export function pastedClassIndices(config: Config): number[] {
+  return indicesOf(config.segmentation.copyPaste?.classes ?? [], 'segmentation.copyPaste.classes', config);
+}
+
+function indicesOf(classes: ClassSubset | readonly string[], key: string, config: Config): number[] {
   try {
-    return classIndices(meanClasses, classNames(config));
+    return classIndices(classes, classNames(config));
   } catch (error) {
-    throw new ConfigError(`data.meanClasses: ${(error as Error).message}`, { cause: error });
+    throw new ConfigError(`${key}: ${(error as Error).message}`, { cause: error });
   }
 }
 

@@ -46,6 +46,8 @@ export interface SegmentationTrainerOptions {
   nonFinite?: z.input<typeof nonFiniteSchema>;
   /** Those of the source, see `countClasses`; needed for rare class sampling. */
   classCounts?: ClassCounts;
+  /** Indices of the classes that `training.copyPaste` names; needed for that. */
+  pastedClasses?: readonly number[];
   /** As the config's section `segmentation`, with its defaults; its numbers of steps and `validation` are not looked at. */
   training?: z.input<typeof segmentationSchema>;
 }
@@ -68,8 +70,8 @@ export class SegmentationTrainer {
    * @param data.source images with labels
    * @param data.target null or absent, or looked at by no loss: training on the source alone; labels, where it has them, are
    *   pseudo-labels
-   * @throws InvalidArgumentError when an option is out of range, the source has no labels, or its classes, which are to be
-   *   sampled, are not counted
+   * @throws InvalidArgumentError when an option is out of range, the source has no labels, or the options lack the classes
+   *   that are to be sampled or pasted
    */
   constructor(
     models: { segmenter: Segmenter; discriminator?: DomainDiscriminator | null },
@@ -85,6 +87,9 @@ export class SegmentationTrainer {
     const looksAtTarget = target?.hasLabels || learnsFromUnlabelledTarget(this.#training);
     this.#data = { source: data.source, target: looksAtTarget ? target : null };
     this.#sampling = rareClassSampling(data.source, options.classCounts, this.#training);
+    if (this.#training.copyPaste && options.pastedClasses === undefined) {
+      throw new InvalidArgumentError('Expected pastedClasses for training.copyPaste but received none');
+    }
     this.#options = {
       steps: checkInteger('steps', options.steps, 1),
       sourceSize: options.sourceSize,
@@ -93,6 +98,7 @@ export class SegmentationTrainer {
       seed: checkInteger('seed', options.seed ?? 1, 0),
       nonFinite: parseOptions(nonFiniteSchema, options.nonFinite ?? {}, 'nonFinite'),
       ignoreIndex: checkInteger('ignoreIndex', options.ignoreIndex ?? 255, 0, 255),
+      pastedClasses: options.pastedClasses ?? [],
     };
   }
 
@@ -106,9 +112,10 @@ export class SegmentationTrainer {
     options: TrainingOptions = {},
   ): AsyncGenerator<TrainingEvent<SegmentationLosses>, TrainingResult> {
     const { segmenter, discriminator } = this.#models;
-    const { stage, steps, seed, nonFinite, sourceSize, targetSize, ignoreIndex } = this.#options;
+    const { stage, steps, seed, nonFinite, sourceSize, targetSize, ignoreIndex, pastedClasses } =
+      this.#options;
     const { batchSize, flip, augmentation, ...optimization } = this.#training;
-    const { rareClassSampling: _, validation: __, ...rates } = optimization;
+    const { rareClassSampling: _, validation: __, copyPaste, ...rates } = optimization;
     const { learningRate, discriminatorLearningRate, schedule, teacher, ...training } = rates;
     const sampling = this.#sampling;
     const signal = options.signal && { signal: options.signal };
@@ -121,6 +128,7 @@ export class SegmentationTrainer {
         flip,
         size,
         crop: crop ? toSize(crop) : undefined,
+        copyPaste: domain === 'source' && copyPaste ? { ...copyPaste, classes: pastedClasses } : undefined,
         augmentation: changes,
         choose: domain === 'source' && sampling ? (random) => sampling.draw(random) : undefined,
         ignoreIndex,

@@ -8,7 +8,14 @@ import type { Segmenter } from '../models/segmenter.js';
 import { BestWeights } from './best-weights.js';
 import type { Checkpoints, Resumable } from './checkpoints.js';
 import { keptClassCounts } from './class-counts.js';
-import { classNames, classPalette, type Datasets, meanClassIndices, toSize } from './datasets.js';
+import {
+  classNames,
+  classPalette,
+  type Datasets,
+  meanClassIndices,
+  pastedClassIndices,
+  toSize,
+} from './datasets.js';
 import { hasPerceptualTerms } from './dependencies.js';
 import type {
   CheckpointEvent,
@@ -115,6 +122,7 @@ async function* runSegmenter(
       ignoreIndex: config.data.ignoreIndex,
       nonFinite: config.nonFinite,
       ...(classCounts && { classCounts }),
+      pastedClasses: pastedClassIndices(config),
       training: config.segmentation,
     },
   );

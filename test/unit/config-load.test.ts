@@ -282,6 +282,11 @@ data:
         /segmentation\.augmentation\.source\.scale: expected two numbers \[min, max\] from 0\.1 to 10/,
       ],
       [
+        'objects of no class',
+        { ...minimal, segmentation: { copyPaste: { classes: [] } } },
+        /segmentation\.copyPaste\.classes: expected a list of class names/,
+      ],
+      [
         'a crop of what is smaller',
         { ...minimal, segmentation: { augmentation: { target: { crop: [1028, 512] } } } },
         /augmentation\.target\.crop: expected a crop within sizes\.target \(1024×512\), null, or a scale/,

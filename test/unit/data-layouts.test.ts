@@ -248,5 +248,10 @@ describe('data set layouts', () => {
       code: 'ERR_CONFIG',
       message: /^data\.meanClasses: There is no class 'sea'; expected some of road, sidewalk,/,
     });
+    const segmentation = { copyPaste: { classes: ['car', 'boat'] } };
+    await assert.rejects(openDatasets(createConfig({ output: folder.path('run'), data, segmentation })), {
+      code: 'ERR_CONFIG',
+      message: /^segmentation\.copyPaste\.classes: There is no class 'boat'; expected some of road,/,
+    });
   });
 });

@@ -34,6 +34,7 @@ const CHANGES: [set: string[], first: string | null][] = [
   [['segmentation.learningRate=0.01'], 'source-only'],
   [['segmentation.accumulation=2'], 'source-only'],
   [['segmentation.rareClassSampling={}'], 'source-only'],
+  [['segmentation.copyPaste={classes: [road]}'], 'source-only'],
   [['segmentation.augmentation.source.blur=1'], 'source-only'],
   [['sizes.evaluation=[32, 32]'], 'source-only'],
   [

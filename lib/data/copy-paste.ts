@@ -1,0 +1,129 @@
+import { coveredPart, randomWindow } from './augmentation.js';
+import type { ImageDataset, Sample } from './dataset.js';
+import { type ImageArea, type ImageSize, type LabelImage, sampleNearest } from './image-files.js';
+import type { Random } from './random.js';
+
+/** How objects of some images are pasted onto others. */
+export interface CopyPaste {
+  /** Classes whose connected areas are objects. */
+  classes: readonly number[];
+  /** How many images get an object, 0–1. */
+  probability: number;
+  /** What the object's height is made, as a share of the training image's, log-uniform in this range. */
+  height: readonly [min: number, max: number];
+  /** The share of its image that an object has at least. */
+  minimumShare: number;
+}
+
+/** Where objects are looked for, images are at most as wide and high as this: it takes time on the event loop. */
+const LOOK_SIZE = 256;
+
+/** Objects become at most so many times as large as in an image of the training size: there is nothing more to see. */
+const LARGEST_FACTOR = 3;
+
+/**
+ * Copy-paste (Ghiasi et al., CVPR 2021) with label maps, which know no instances: of an image of `dataset` drawn at random, a
+ * connected area of one of the classes is cut out, resized and pasted at a random place of `sample`, in place, labels as well. So
+ * what lies where cannot be learnt by heart. Where that image has no such area, nothing is pasted.
+ *
+ * @param size the training size, to which the object's own image is resized before it is scaled further
+ * @throws DataError when the drawn image or its labels cannot be read
+ */
+export async function pasteObject(
+  sample: Sample,
+  { dataset, size, flip, ...options }: CopyPaste & { dataset: ImageDataset; size: ImageSize; flip: boolean },
+  random: Random,
+): Promise<void> {
+  if (random.next() >= options.probability) return;
+  const from = random.integer(dataset.length);
+  const shrinking = Math.min(1, LOOK_SIZE / Math.max(size.width, size.height));
+  const look = scaled(size, shrinking);
+  const labels = sampleNearest(await dataset.readLabels(from), { size: look });
+  const objects = connectedAreas(labels, options.classes, options.minimumShare * look.width * look.height);
+  if (objects.length === 0) return;
+  const { label, ...found } = objects[random.integer(objects.length)]!;
+  const [least, most] = options.height;
+  const wanted = least * (most / least) ** random.next() * sample.image.height;
+  const factor = Math.min(wanted / found.height, LARGEST_FACTOR / shrinking);
+  const view = {
+    size: scaled(look, factor),
+    crop: scaledArea(found, factor, scaled(look, factor)),
+    flip: flip && random.next() < 0.5,
+  };
+  const { width, height } = view.crop;
+  const place = randomWindow(sample.image, { width, height }, random);
+  paste(await dataset.read(from, view), label, sample, place);
+}
+
+/**
+ * The boxes of the connected areas of each of `classes` (pixels that touch by a side) of at least `minimum` pixels, in the order
+ * of their first pixels.
+ */
+export function connectedAreas(
+  { data, width, height }: LabelImage,
+  classes: readonly number[],
+  minimum: number,
+): (ImageArea & { label: number })[] {
+  const wanted = new Set(classes);
+  const seen = new Uint8Array(data.length);
+  const areas: (ImageArea & { label: number })[] = [];
+  const waiting: number[] = [];
+  for (let first = 0; first < data.length; first++) {
+    const label = data[first]!;
+    if (seen[first] || !wanted.has(label)) continue;
+    let [left, right, top, bottom, pixels] = [width, 0, height, 0, 0];
+    const reach = (index: number) => {
+      if (seen[index] || data[index] !== label) return;
+      seen[index] = 1;
+      waiting.push(index);
+    };
+    reach(first);
+    for (let index = waiting.pop(); index !== undefined; index = waiting.pop()) {
+      const x = index % width;
+      const y = (index - x) / width;
+      pixels++;
+      [left, right, top, bottom] = [
+        Math.min(left, x),
+        Math.max(right, x),
+        Math.min(top, y),
+        Math.max(bottom, y),
+      ];
+      if (x > 0) reach(index - 1);
+      if (x + 1 < width) reach(index + 1);
+      if (y > 0) reach(index - width);
+      if (y + 1 < height) reach(index + width);
+    }
+    const area = { x: left, y: top, width: right - left + 1, height: bottom - top + 1 };
+    if (pixels >= minimum) areas.push({ label, ...area });
+  }
+  return areas;
+}
+
+/** Pixels of `piece` with that label take the place of the sample's, its top left corner at (`x`, `y`), which may lie outside. */
+function paste(piece: Sample, label: number, { image, labels, weights }: Sample, { x, y }: ImageArea): void {
+  const part = coveredPart(image, { x, y, width: piece.image.width, height: piece.image.height });
+  for (let row = part.y; row < part.y + part.height; row++) {
+    for (let column = part.x; column < part.x + part.width; column++) {
+      const from = (row - y) * piece.image.width + column - x;
+      if (piece.labels!.data[from] !== label) continue;
+      const onto = row * image.width + column;
+      image.data.set(piece.image.data.subarray(3 * from, 3 * from + 3), 3 * onto);
+      if (labels) labels.data[onto] = label;
+      if (weights) weights.data[onto] = 255;
+    }
+  }
+}
+
+function scaled({ width, height }: ImageSize, factor: number): ImageSize {
+  return { width: Math.max(1, Math.round(width * factor)), height: Math.max(1, Math.round(height * factor)) };
+}
+
+/** The pixels that the area touches once the image is scaled to `size`. */
+function scaledArea({ x, y, width, height }: ImageArea, factor: number, size: ImageSize): ImageArea {
+  const [left, top] = [Math.floor(x * factor), Math.floor(y * factor)].map((start, axis) =>
+    Math.min(start, (axis === 0 ? size.width : size.height) - 1),
+  ) as [number, number];
+  const right = Math.min(size.width, Math.ceil((x + width) * factor));
+  const bottom = Math.min(size.height, Math.ceil((y + height) * factor));
+  return { x: left, y: top, width: Math.max(1, right - left), height: Math.max(1, bottom - top) };
+}
