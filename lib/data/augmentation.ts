@@ -54,9 +54,9 @@ export function randomScale(
  * A window at a random place: where it is smaller than an image of `size`, within it, otherwise around it. Each axis by
  * itself; x and y are negative where the window begins before the image.
  */
-export function randomWindow(size: ImageSize, window: ImageSize, random: Random): ImageArea {
+export function randomWindow(size: ImageSize, { width, height }: ImageSize, random: Random): ImageArea {
   const start = (room: number) => (room >= 0 ? random.integer(room + 1) : -random.integer(1 - room));
-  return { x: start(size.width - window.width), y: start(size.height - window.height), ...window };
+  return { x: start(size.width - width), y: start(size.height - height), width, height };
 }
 
 /** The part of a window that an image of `size` covers. */

@@ -45,14 +45,10 @@ export async function pasteObject(
   const [least, most] = options.height;
   const wanted = least * (most / least) ** random.next() * sample.image.height;
   const factor = Math.min(wanted / found.height, LARGEST_FACTOR / shrinking);
-  const view = {
-    size: scaled(look, factor),
-    crop: scaledArea(found, factor, scaled(look, factor)),
-    flip: flip && random.next() < 0.5,
-  };
-  const { width, height } = view.crop;
-  const place = randomWindow(sample.image, { width, height }, random);
-  paste(await dataset.read(from, view), label, sample, place);
+  const whole = scaled(look, factor);
+  const crop = scaledArea(found, factor, whole);
+  const piece = await dataset.read(from, { size: whole, crop, flip: flip && random.next() < 0.5 });
+  paste(piece, label, sample, randomWindow(sample.image, piece.image, random));
 }
 
 /**
@@ -118,12 +114,20 @@ function scaled({ width, height }: ImageSize, factor: number): ImageSize {
   return { width: Math.max(1, Math.round(width * factor)), height: Math.max(1, Math.round(height * factor)) };
 }
 
-/** The pixels that the area touches once the image is scaled to `size`. */
-function scaledArea({ x, y, width, height }: ImageArea, factor: number, size: ImageSize): ImageArea {
-  const [left, top] = [Math.floor(x * factor), Math.floor(y * factor)].map((start, axis) =>
-    Math.min(start, (axis === 0 ? size.width : size.height) - 1),
-  ) as [number, number];
-  const right = Math.min(size.width, Math.ceil((x + width) * factor));
-  const bottom = Math.min(size.height, Math.ceil((y + height) * factor));
-  return { x: left, y: top, width: Math.max(1, right - left), height: Math.max(1, bottom - top) };
+/** The pixels that an area of an image touches once that is scaled to `size`. */
+function scaledArea(area: ImageArea, factor: number, size: ImageSize): ImageArea {
+  const [x, width] = scaledRange(area.x, area.width, factor, size.width);
+  const [y, height] = scaledRange(area.y, area.height, factor, size.height);
+  return { x, y, width, height };
+}
+
+/** At least one pixel of `length`. */
+function scaledRange(
+  start: number,
+  extent: number,
+  factor: number,
+  length: number,
+): [start: number, extent: number] {
+  const first = Math.min(Math.floor(start * factor), length - 1);
+  return [first, Math.min(Math.ceil((start + extent) * factor), length) - first];
 }
