@@ -53,8 +53,8 @@ export class PairedTranslationStep extends TrainingStep<PairedTranslationStepHan
   /** @internal */
   constructor(handle: PairedTranslationStepHandle) {
     super(handle, {
-      state: native.pairedTranslationStepState,
-      loadState: native.pairedTranslationStepLoadState,
+      state: (step) => native.pairedTranslationStepState(step),
+      loadState: (step, names, tensors) => native.pairedTranslationStepLoadState(step, names, tensors),
     });
   }
 

@@ -135,7 +135,10 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
 
   /** @internal */
   constructor(handle: SegmentationStepHandle) {
-    super(handle, { state: native.segmentationStepState, loadState: native.segmentationStepLoadState });
+    super(handle, {
+      state: (step) => native.segmentationStepState(step),
+      loadState: (step, names, tensors) => native.segmentationStepLoadState(step, names, tensors),
+    });
   }
 
   /**

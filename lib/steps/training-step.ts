@@ -97,9 +97,10 @@ export abstract class TrainingStep<Handle extends NativeHandle> extends NativeOb
    */
   async loadState(state: TensorMap): Promise<void> {
     await call(() => {
+      const { handle } = this;
       if (!(state instanceof Map)) throw invalidArgument('state', 'a Map of tensors by name', state);
       const tensors = [...state].map(([name, tensor]) => handleOf<TensorHandle>(name, tensor, Tensor));
-      return this.#functions.loadState(this.handle, [...state.keys()], tensors);
+      return this.#functions.loadState(handle, [...state.keys()], tensors);
     });
   }
 }

@@ -81,7 +81,10 @@ export class TranslationStep extends TrainingStep<TranslationStepHandle> {
 
   /** @internal */
   constructor(handle: TranslationStepHandle) {
-    super(handle, { state: native.translationStepState, loadState: native.translationStepLoadState });
+    super(handle, {
+      state: (step) => native.translationStepState(step),
+      loadState: (step, names, tensors) => native.translationStepLoadState(step, names, tensors),
+    });
   }
 
   /**

@@ -122,8 +122,6 @@ async function saved(folder: string, object: Segmenter | Translator): Promise<st
 export function surface(folder: string): Record<string, Member> {
   const none = { args: () => [] };
   const loss = async () => l1Loss(await floats(2, 2).requireGrad(), floats(2, 2));
-  const state = (create: () => Promise<object>) => async () =>
-    [await ((await create()) as SegmentationStep).state()] as unknown[];
   return {
     'Tensor.from': { args: () => [new Float32Array(4), [2, 2]] },
     'Tensor#data': none,
@@ -262,8 +260,6 @@ export function surface(folder: string): Record<string, Member> {
         },
       ],
     },
-    'SegmentationStep#state': none,
-    'SegmentationStep#loadState': { args: state(RECEIVERS.SegmentationStep!) },
     'TranslationStep.create': {
       args: async () => [await translator(), await Segmenter.create(SEGMENTER), { ...TRANSLATION }],
     },
@@ -286,10 +282,10 @@ export function surface(folder: string): Record<string, Member> {
         },
       ],
     },
-    'PairedTranslationStep#state': none,
-    'PairedTranslationStep#loadState': { args: state(RECEIVERS.PairedTranslationStep!) },
-    'TranslationStep#state': none,
-    'TranslationStep#loadState': { args: state(RECEIVERS.TranslationStep!) },
+    'TrainingStep#state': none,
+    'TrainingStep#loadState': {
+      args: async (receiver) => [await ((await RECEIVERS[receiver]!()) as SegmentationStep).state()],
+    },
 
     'new ThresholdHistogram': { args: () => [5, 16] },
     'ThresholdHistogram#add': { args: () => Object.values(pixels()) },
