@@ -40,13 +40,8 @@ const MIN_SIGMA = 0.3;
 /** R, G, B: what a segmenter subtracts from its input, rounded. */
 const MEAN_COLOUR = [123, 117, 104];
 
-/** `size` times a random factor, at least 1 × 1. */
-export function randomScale(
-  { width, height }: ImageSize,
-  [min, max]: readonly [number, number],
-  random: Random,
-) {
-  const factor = random.range(min, max);
+/** `size` times a factor, at least 1 × 1. */
+export function scaledSize({ width, height }: ImageSize, factor: number): ImageSize {
   return { width: Math.max(1, Math.round(width * factor)), height: Math.max(1, Math.round(height * factor)) };
 }
 

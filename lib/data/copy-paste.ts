@@ -1,4 +1,4 @@
-import { coveredPart, randomWindow } from './augmentation.js';
+import { coveredPart, randomWindow, scaledSize } from './augmentation.js';
 import type { ImageDataset, Sample } from './dataset.js';
 import { type ImageArea, type ImageSize, type LabelImage, sampleNearest } from './image-files.js';
 import type { Random } from './random.js';
@@ -37,7 +37,7 @@ export async function pasteObject(
   if (random.next() >= options.probability) return;
   const from = random.integer(dataset.length);
   const shrinking = Math.min(1, LOOK_SIZE / Math.max(size.width, size.height));
-  const look = scaled(size, shrinking);
+  const look = scaledSize(size, shrinking);
   const labels = sampleNearest(await dataset.readLabels(from), { size: look });
   const objects = connectedAreas(labels, options.classes, options.minimumShare * look.width * look.height);
   if (objects.length === 0) return;
@@ -45,7 +45,7 @@ export async function pasteObject(
   const [least, most] = options.height;
   const wanted = least * (most / least) ** random.next() * sample.image.height;
   const factor = Math.min(wanted / found.height, LARGEST_FACTOR / shrinking);
-  const whole = scaled(look, factor);
+  const whole = scaledSize(look, factor);
   const crop = scaledArea(found, factor, whole);
   const piece = await dataset.read(from, { size: whole, crop, flip: flip && random.next() < 0.5 });
   paste(piece, label, sample, randomWindow(sample.image, piece.image, random));
@@ -108,10 +108,6 @@ function paste(piece: Sample, label: number, { image, labels, weights }: Sample,
       if (weights) weights.data[onto] = 255;
     }
   }
-}
-
-function scaled({ width, height }: ImageSize, factor: number): ImageSize {
-  return { width: Math.max(1, Math.round(width * factor)), height: Math.max(1, Math.round(height * factor)) };
 }
 
 /** The pixels that an area of an image touches once that is scaled to `size`. */

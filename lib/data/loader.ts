@@ -7,8 +7,8 @@ import {
   jittered,
   NO_AUGMENTATION,
   padded,
-  randomScale,
   randomWindow,
+  scaledSize,
 } from './augmentation.js';
 import { type CopyPaste, pasteObject } from './copy-paste.js';
 import type { ImageDataset, Sample } from './dataset.js';
@@ -178,7 +178,7 @@ export class BatchLoader implements AsyncIterable<Batch> {
     const { batchSize, flip, seed, stage, ignoreIndex } = this.#options;
     const { scale } = this.#augmentation;
     const random = new Random(seed, stage, 'augment', step, slot);
-    const size = scale ? randomScale(this.#options.size, scale, random) : this.#options.size;
+    const size = scale ? scaledSize(this.#options.size, random.range(...scale)) : this.#options.size;
     const area = this.#crop ?? this.#options.size;
     const window = this.#crop || scale ? randomWindow(size, area, random) : { x: 0, y: 0, ...area };
     const crop = coveredPart(size, window);

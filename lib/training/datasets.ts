@@ -21,7 +21,7 @@ export interface Datasets {
  * Opens the data sets that the config names, after generating the embedded one where it asks for that.
  *
  * @throws DataError when a folder, a list or a label file is missing
- * @throws ConfigError when a list names no labels, or it names classes that there are not
+ * @throws ConfigError when a list names no labels, or the config names classes that there are not
  */
 export async function openDatasets(
   config: Config,
