@@ -23,9 +23,11 @@ export async function* train(config: Config, options: RunOptions = {}): AsyncGen
   const { resume, overwrite, only, signal } = options;
   if (only !== undefined) selectStage(planStages(config.loop), only);
   const mode = only !== undefined ? 'continue' : resume ? 'resume' : overwrite ? 'overwrite' : 'create';
+  // Before there is a run folder, so that a wrong path leaves none; embedded data are generated in it.
+  const found = config.data.embedded ? null : await openDatasets(config);
   const folder = await RunFolder.open(config, mode);
   try {
-    const datasets = yield* open(config, signal);
+    const datasets = found ?? (yield* open(config, signal));
     const learning = new BidirectionalLearning(config, datasets, folder);
     const summary = yield* mapEvents(learning.events(options), async (event) => {
       await folder.log(event);
