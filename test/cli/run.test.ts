@@ -312,6 +312,11 @@ describe('command line: a run and the use of its networks', () => {
     writeFileSync(at('bad.json'), JSON.stringify({ preset: 'demo', segmentation: { stepz: 3 } }));
     const weights = 'run/stages/source-only/weights.safetensors';
     await fails(['train', 'missing.yaml'], /missing\.yaml: no such file/);
+    await fails(
+      ['train', 'config.json', '--set', 'data.root=nowhere', '-o', 'no-run'],
+      /nowhere.*: cannot be listed/,
+    );
+    assert.ok(!existsSync(at('no-run')));
     await fails(['train', 'bad.json'], /segmentation\.stepz: unknown key; did you mean steps\?/);
     await fails(['train', 'config.json', '--set', 'loop.rounds=many'], /loop\.rounds: expected/);
     await fails(
