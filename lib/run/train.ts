@@ -27,7 +27,7 @@ export async function* train(config: Config, options: RunOptions = {}): AsyncGen
   const found = config.data.embedded ? null : await openDatasets(config);
   const folder = await RunFolder.open(config, mode);
   try {
-    const datasets = found ?? (yield* open(config, signal));
+    const datasets = found ?? (yield* openGenerated(config, signal));
     const learning = new BidirectionalLearning(config, datasets, folder);
     const summary = yield* mapEvents(learning.events(options), async (event) => {
       await folder.log(event);
@@ -49,7 +49,10 @@ async function* report(folder: string): AsyncGenerator<WarningEvent, void> {
   }
 }
 
-function open(config: Config, signal: AbortSignal | undefined): AsyncGenerator<ProgressEvent, Datasets> {
+function openGenerated(
+  config: Config,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<ProgressEvent, Datasets> {
   const event = { type: 'progress', stage: 'data', task: 'embedded-data' } as const;
   return fromCallback(
     (emit, signal) =>
