@@ -33,9 +33,9 @@ if (( $# )); then
   sanitized "$lenient" "${mocha[@]}" "$@"
   exit
 fi
-sanitized "$strict" "${mocha[@]}" dist/test/unit/pth.test.js dist/test/boundary/safetensors.test.js
+sanitized "$strict" "${mocha[@]}" dist/test/unit/weights/pth.test.js dist/test/boundary/safetensors.test.js
 for parser in safetensors pth 'places in weights files'; do
-  sanitized "$strict" dist/test/fuzz/main.js 60 1 "$parser"
+  sanitized "$strict" dist/test/engines/fuzz/main.js 60 1 "$parser"
 done
 # Freed memory lies in the sanitizer's quarantine for a while, so how much is resident says nothing here.
 sanitized "$lenient" "${mocha[@]}" --spec 'dist/test/boundary/*.test.js' \

@@ -20,7 +20,7 @@ trap 'rm -rf "$folder"' EXIT
   -o "$folder/fuzz_tensor_file" -L"$torch/lib" -ltorch -ltorch_cpu -lc10 "-Wl,-rpath,$torch/lib"
 
 mkdir "$folder/corpus"
-seeds=$PWD/test/fuzz/corpus/native # what went wrong once
+seeds=$PWD/test/engines/fuzz/corpus/native # what went wrong once
 cd "$start"
 # Inputs have hundreds of bytes: a piece of memory above 64 MB is a mistake. LibTorch leaks its registries at exit on purpose.
 ASAN_OPTIONS=detect_leaks=0 "$folder/fuzz_tensor_file" -max_total_time="${1:-600}" -max_len=1024 -timeout=10 \

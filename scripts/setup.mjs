@@ -276,10 +276,12 @@ function buildTypeScript() {
   if (!run(at('node_modules/.bin/tsc'), ['-b'], { show: true }).ok) {
     throw new SetupError("compiling the TypeScript failed; the compiler's message stands above.");
   }
-  // tsc leaves the output of a source that is gone, and mocha would run it.
-  const built = existsSync(at('dist/test')) ? readdirSync(at('dist/test'), { recursive: true }) : [];
-  for (const file of built.filter((name) => name.endsWith('.test.js'))) {
-    if (!existsSync(at('test', file.replace(/js$/, 'ts')))) rmSync(at('dist/test', file));
+  // tsc leaves the output of a source that is gone: mocha would run it, and npm would pack it.
+  for (const folder of ['lib', 'test']) {
+    for (const file of readdirSync(at('dist', folder), { recursive: true })) {
+      const source = file.replace(/(\.d\.ts|\.js|\.js\.map)$/, '.ts');
+      if (source !== file && !existsSync(at(folder, source))) rmSync(at('dist', folder, file));
+    }
   }
 }
 

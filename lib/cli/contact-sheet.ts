@@ -5,7 +5,7 @@ import {
   type RgbImage,
   sampleNearest,
 } from '../data/image-files.js';
-import { colourLabels, composeGrid } from '../training/picture-grid.js';
+import { colourLabels, composeGrid } from '../pipeline/picture-grid.js';
 
 /** Longer side of a picture. */
 const SIDE = 240;

@@ -2,8 +2,8 @@ import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { type ImageFile, openImage, type RgbImage } from '../data/image-files.js';
 import type { ImageLimits } from '../data/image-limits.js';
-import { counted, duration } from '../format.js';
-import { readAhead } from '../training/generators.js';
+import { counted, duration } from '../support/format.js';
+import { readAhead } from '../support/generators.js';
 import type { InputImage } from './inputs.js';
 import type { CommandContext } from './run-command.js';
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { CommanderError } from 'commander';
-import { oneLine } from '../format.js';
+import { oneLine } from '../support/format.js';
 import { EXIT_USAGE } from './exit.js';
 import { createProgram } from './program.js';
 

@@ -6,8 +6,8 @@ import type { ImageDataset } from '../data/dataset.js';
 import type { ImageSize } from '../data/image-files.js';
 import { type ImageLimits, MAX_PIXELS } from '../data/image-limits.js';
 import { CAMVID, CITYSCAPES } from '../data/label-maps.js';
-import { DataError } from '../errors.js';
-import type { RunSummary, StageRecord } from '../training/events.js';
+import type { RunSummary, StageRecord } from '../pipeline/events.js';
+import { DataError } from '../support/errors.js';
 import { UsageError } from './exit.js';
 import { deviceOption, maxPixelsOption } from './options.js';
 import { requireDevice } from './require-device.js';
@@ -122,7 +122,7 @@ export interface Classes {
 
 /** Names and colours for a network's classes: its run's, those of the known list of that length, or made-up ones. */
 export async function classesOf(config: Config | null, classCount: number): Promise<Classes> {
-  const { classNames, classPalette, spreadPalette } = await import('../training/datasets.js');
+  const { classNames, classPalette, spreadPalette } = await import('../pipeline/datasets.js');
   if (config) {
     const names = classNames(config);
     if (names.length === classCount) return { names, palette: classPalette(config) };

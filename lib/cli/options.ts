@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ImageSize } from '../data/image-files.js';
 import { MAX_PIXELS } from '../data/image-limits.js';
-import { PRECISIONS, type Precision } from '../precision.js';
+import { PRECISIONS, type Precision } from '../native/precision.js';
 
 /** The options every command has. */
 export interface CommonOptions {

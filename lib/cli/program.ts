@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { packageVersion } from '../run/package-version.js';
+import { packageVersion } from '../support/package.js';
 import { addAblationCommand } from './commands/ablation.js';
 import { addConvertCommand } from './commands/convert.js';
 import { addDemoCommand } from './commands/demo.js';

@@ -1,5 +1,5 @@
 import { SingleBar } from 'cli-progress';
-import { duration } from '../format.js';
+import { duration } from '../support/format.js';
 
 /** The state of one task that counts up to a known total. */
 export interface Progress {

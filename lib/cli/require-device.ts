@@ -1,11 +1,11 @@
 import type { Config } from '../config/schema.js';
-import { InvalidArgumentError } from '../errors.js';
-import type { Precision } from '../precision.js';
+import type { Precision } from '../native/precision.js';
+import { InvalidArgumentError } from '../support/errors.js';
 
 /** Makes sure that there is a device of this name ('cpu', 'cuda' or 'cuda:N'), before any work is spent on it. */
 export async function requireDevice(device: string): Promise<void> {
   if (device === 'cpu') return;
-  const { buildInfo } = await import('../device.js');
+  const { buildInfo } = await import('../native/device.js');
   const { cuda, cudaDevices } = await buildInfo();
   if (cudaDevices.includes(device === 'cuda' ? 'cuda:0' : device)) return;
   const found = ['cpu', ...cudaDevices].join(', ');
@@ -31,7 +31,7 @@ export async function requireTrainingDevice(config: Config): Promise<void> {
 /** Makes sure that a device, which is there, has instructions for a precision; `name` is what asked for it. */
 export async function requirePrecision(device: string, precision: Precision, name: string): Promise<void> {
   if (precision === 'fp32') return;
-  const { buildInfo } = await import('../device.js');
+  const { buildInfo } = await import('../native/device.js');
   const { precisions } = await buildInfo();
   const found = precisions[device === 'cuda' ? 'cuda:0' : device] ?? [];
   if (found.includes(precision)) return;

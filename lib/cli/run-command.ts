@@ -1,5 +1,5 @@
-import { BidisegError } from '../errors.js';
-import { oneLine } from '../format.js';
+import { BidisegError } from '../support/errors.js';
+import { oneLine } from '../support/format.js';
 import { Console } from './console.js';
 import { EXIT_FAILURE, EXIT_USAGE, Interruption, QuietFailure, UsageError } from './exit.js';
 import type { OutputFolder } from './output-folder.js';

@@ -2,9 +2,9 @@ import { spawn } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { StageOfRun } from '../ablation/ablation.js';
+import type { StageRecord } from '../pipeline/events.js';
 import { configFile } from '../run/run-files.js';
-import type { StageRecord } from '../training/events.js';
+import type { StageOfRun } from '../workflows/ablation/ablation.js';
 
 const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
 

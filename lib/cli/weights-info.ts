@@ -1,10 +1,10 @@
-import { bytesText, counted } from '../format.js';
-import type { WeightsFile } from '../io/weights-file.js';
-import type { Architecture } from '../io/weights-metadata.js';
+import { bytesText, counted } from '../support/format.js';
+import type { WeightsFile } from '../weights/weights-file.js';
+import type { Architecture } from '../weights/weights-metadata.js';
 
 /** What `bidiseg info FILE` tells about a weights file; only its header is read. */
 export async function weightsInfo(file: string): Promise<{ data: object; rows: [string, string][] }> {
-  const { openWeights } = await import('../io/weights-file.js');
+  const { openWeights } = await import('../weights/weights-file.js');
   const weights = await openWeights(file);
   const { format, path, prefix, tensors, others, metadata, description } = weights;
   const { architecture, guessed } = await architectureOf(weights);

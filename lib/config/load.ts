@@ -1,9 +1,9 @@
 import path from 'node:path';
 import YAML from 'yaml';
-import { ConfigError, type DataError } from '../errors.js';
-import { oneLine } from '../format.js';
-import { readRegularFile } from '../io/regular-file.js';
-import { describe, shortened } from '../validate.js';
+import { ConfigError, type DataError } from '../support/errors.js';
+import { oneLine } from '../support/format.js';
+import { readRegularFile } from '../support/regular-file.js';
+import { describe, shortened } from '../support/validate.js';
 import { isTable, type Layer, MAX_DEPTH, nearest, parseLayers } from './parse.js';
 import { PRESETS, type PresetName } from './presets.js';
 import { type Config, configSchema, type PartialConfig } from './schema.js';

@@ -1,7 +1,7 @@
 import { z } from 'zod';
-import { ConfigError, InvalidArgumentError } from '../errors.js';
-import { oneLine } from '../format.js';
-import { describe, shortened } from '../validate.js';
+import { ConfigError, InvalidArgumentError } from '../support/errors.js';
+import { oneLine } from '../support/format.js';
+import { describe, shortened } from '../support/validate.js';
 
 /** Where values came from, for error messages, and the values. Later layers override earlier ones. */
 export interface Layer {

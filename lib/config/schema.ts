@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { MAX_PIXELS } from '../data/image-limits.js';
 import { type ClassSubset, LABEL_MAP_NAMES, parseLabelKeys } from '../data/label-maps.js';
 import { sizeMultiple } from '../models/size-multiple.js';
-import { PRECISIONS } from '../precision.js';
+import { PRECISIONS } from '../native/precision.js';
 
 /*
  * The one source of every option's type, range and default. A message given to zod here is the *expected* half of an

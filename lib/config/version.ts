@@ -1,4 +1,4 @@
-import { ConfigError } from '../errors.js';
+import { ConfigError } from '../support/errors.js';
 
 /**
  * Version of what config files say, which each run's own config names. To be raised when a key changes its meaning or

@@ -1,8 +1,8 @@
 import { stat } from 'node:fs/promises';
 import { dirname, relative, resolve, sep } from 'node:path';
-import { DataError, InvalidArgumentError } from '../errors.js';
-import { readRegularFile } from '../io/regular-file.js';
-import { checkInteger, checkString, invalidArgument } from '../validate.js';
+import { DataError, InvalidArgumentError } from '../support/errors.js';
+import { readRegularFile } from '../support/regular-file.js';
+import { checkInteger, checkString, invalidArgument } from '../support/validate.js';
 import { duplicateName, filesByName, labelsByName, nameOf, requireAll, weightsFile } from './file-names.js';
 import {
   IMAGE_EXTENSIONS,

@@ -1,6 +1,6 @@
 import { readdir, realpath, stat } from 'node:fs/promises';
 import { basename, extname, join } from 'node:path';
-import { DataError } from '../errors.js';
+import { DataError } from '../support/errors.js';
 
 /** Cityscapes: FRAME_leftImg8bit.png is the image of a frame, FRAME_gtFine_labelIds.png its labels. */
 const CITYSCAPES_ENDING = /_(leftImg8bit|gt(Fine|Coarse)_labelIds)$/;

@@ -4,10 +4,10 @@ import { basename, dirname, join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import sharp, { type Sharp } from 'sharp';
-import { DataError } from '../errors.js';
-import { readRegularFile } from '../io/regular-file.js';
-import { threadsPerImage } from '../threads.js';
-import { checkInteger, invalidArgument, shortened } from '../validate.js';
+import { DataError } from '../support/errors.js';
+import { readRegularFile } from '../support/regular-file.js';
+import { threadsPerImage } from '../support/threads.js';
+import { checkInteger, invalidArgument, shortened } from '../support/validate.js';
 import { type ImageLimits, MAX_PIXELS } from './image-limits.js';
 import { colorText, type LabelMap, UNKNOWN_ID } from './label-maps.js';
 

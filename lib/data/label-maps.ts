@@ -1,5 +1,5 @@
-import { InvalidArgumentError } from '../errors.js';
-import { checkInteger, invalidArgument } from '../validate.js';
+import { InvalidArgumentError } from '../support/errors.js';
+import { checkInteger, invalidArgument } from '../support/validate.js';
 
 /** The classes of one data set: their names in index order, and the colours they are drawn in (R, G, B each). */
 export interface ClassList {

@@ -1,7 +1,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
-import { DataError } from '../errors.js';
-import { readRegularFile } from '../io/regular-file.js';
+import { DataError } from '../support/errors.js';
+import { readRegularFile } from '../support/regular-file.js';
 import { filesByName, labelsByName } from './file-names.js';
 import { IMAGE_EXTENSIONS } from './image-files.js';
 import type { LabelMapName } from './label-maps.js';

@@ -1,6 +1,6 @@
-import { InvalidArgumentError } from '../errors.js';
-import { decodingThreads } from '../threads.js';
-import { checkInteger, checkString } from '../validate.js';
+import { InvalidArgumentError } from '../support/errors.js';
+import { decodingThreads } from '../support/threads.js';
+import { checkInteger, checkString } from '../support/validate.js';
 import {
   type Augmentation,
   coveredPart,

@@ -1,4 +1,4 @@
-import { InvalidArgumentError } from '../errors.js';
+import { InvalidArgumentError } from '../support/errors.js';
 import type { Random } from './random.js';
 
 /** How many pixels of each class the images of a data set have, in its order. */

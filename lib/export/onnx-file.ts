@@ -1,9 +1,9 @@
-import { native } from '../binding.js';
-import type { StateEntry } from '../binding-types.js';
-import { DataError } from '../errors.js';
-import { castWeights } from '../io/weights-dtype.js';
-import { writeWhole } from '../io/whole-file.js';
-import { call, callSync } from '../native-object.js';
+import { native } from '../native/binding.js';
+import type { StateEntry } from '../native/binding-types.js';
+import { call, callSync } from '../native/native-object.js';
+import { DataError } from '../support/errors.js';
+import { writeWhole } from '../support/whole-file.js';
+import { castWeights } from '../weights/weights-dtype.js';
 import { type OnnxGraph, type OnnxValue, OPSET } from './onnx-graph.js';
 import { encode, fieldPrefix } from './onnx-schema.js';
 

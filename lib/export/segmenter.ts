@@ -1,11 +1,11 @@
-import { native } from '../binding.js';
-import type { StateEntry } from '../binding-types.js';
-import { descriptionText, type WeightsDescription } from '../io/weights-metadata.js';
-import { writeWhole } from '../io/whole-file.js';
 import type { Segmenter } from '../models/segmenter.js';
-import { call, callSync } from '../native-object.js';
-import { SEGMENTER_MEAN_BGR } from '../pixels.js';
-import { checkBoolean, checkObject, checkPath, checkSignal } from '../validate.js';
+import { native } from '../native/binding.js';
+import type { StateEntry } from '../native/binding-types.js';
+import { call, callSync } from '../native/native-object.js';
+import { SEGMENTER_MEAN_BGR } from '../native/pixels.js';
+import { checkBoolean, checkObject, checkPath, checkSignal } from '../support/validate.js';
+import { writeWhole } from '../support/whole-file.js';
+import { descriptionText, type WeightsDescription } from '../weights/weights-metadata.js';
 import { writeOnnx } from './onnx-file.js';
 import type { OnnxValue } from './onnx-graph.js';
 import { deepLabV2Graph, fcn8sGraph, IMAGE, LOGITS } from './onnx-segmenter.js';

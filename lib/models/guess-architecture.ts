@@ -1,4 +1,4 @@
-import type { Architecture } from '../io/weights-metadata.js';
+import type { Architecture } from '../weights/weights-metadata.js';
 
 /**
  * Which of the networks of this package a state dict most likely belongs to, by names and shapes; null where none fits.

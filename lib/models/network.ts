@@ -1,12 +1,8 @@
-import { native } from '../binding.js';
-import type { NetworkDtype, NetworkHandle, StateEntry, TensorHandle } from '../binding-types.js';
-import { DataError, InvalidArgumentError } from '../errors.js';
-import { writeSafetensors } from '../io/safetensors.js';
-import { castWeights, WEIGHTS_DTYPES, type WeightsDtype } from '../io/weights-dtype.js';
-import { openWeights, readWeights, type WeightsFile } from '../io/weights-file.js';
-import { encodeDescription, type WeightsDescription } from '../io/weights-metadata.js';
-import { call, callSync, handleOf, NativeObject } from '../native-object.js';
-import { Tensor } from '../tensor.js';
+import { native } from '../native/binding.js';
+import type { NetworkDtype, NetworkHandle, StateEntry, TensorHandle } from '../native/binding-types.js';
+import { call, callSync, handleOf, NativeObject } from '../native/native-object.js';
+import { Tensor } from '../native/tensor.js';
+import { DataError, InvalidArgumentError } from '../support/errors.js';
 import {
   checkBoolean,
   checkChoice,
@@ -16,9 +12,13 @@ import {
   checkSignal,
   checkString,
   invalidArgument,
-} from '../validate.js';
+} from '../support/validate.js';
+import { writeSafetensors } from '../weights/safetensors.js';
+import { castWeights, WEIGHTS_DTYPES, type WeightsDtype } from '../weights/weights-dtype.js';
+import { openWeights, readWeights, type WeightsFile } from '../weights/weights-file.js';
+import { encodeDescription, type WeightsDescription } from '../weights/weights-metadata.js';
 
-export type { NetworkDtype } from '../binding-types.js';
+export type { NetworkDtype } from '../native/binding-types.js';
 
 /** @internal The option `dtype`, checked; default float32. */
 export function checkDtype(dtype: NetworkDtype | undefined): NetworkDtype {

@@ -1,6 +1,6 @@
-import { native } from '../binding.js';
-import { call } from '../native-object.js';
-import { checkInteger, checkObject } from '../validate.js';
+import { native } from '../native/binding.js';
+import { call } from '../native/native-object.js';
+import { checkInteger, checkObject } from '../support/validate.js';
 import { checkDevice, checkDtype, Network, type NetworkDtype } from './network.js';
 
 export interface OutputDiscriminatorOptions {

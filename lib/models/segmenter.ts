@@ -1,11 +1,15 @@
-import { native } from '../binding.js';
 import type { RgbImage } from '../data/image-files.js';
-import { InvalidArgumentError } from '../errors.js';
 import type { ExportOptions } from '../export/segmenter.js';
-import type { WeightsDescription } from '../io/weights-metadata.js';
-import { call, callSync, handleOf } from '../native-object.js';
-import { PRECISIONS, type Precision } from '../precision.js';
-import { Tensor } from '../tensor.js';
+import {
+  type ImagePrediction,
+  type PredictStreamOptions,
+  predictStream,
+} from '../inference/prediction-stream.js';
+import { native } from '../native/binding.js';
+import { call, callSync, handleOf } from '../native/native-object.js';
+import { PRECISIONS, type Precision } from '../native/precision.js';
+import { Tensor } from '../native/tensor.js';
+import { InvalidArgumentError } from '../support/errors.js';
 import {
   checkBoolean,
   checkChoice,
@@ -14,7 +18,8 @@ import {
   checkNumbers,
   checkObject,
   invalidArgument,
-} from '../validate.js';
+} from '../support/validate.js';
+import type { WeightsDescription } from '../weights/weights-metadata.js';
 import {
   checkDevice,
   checkDtype,
@@ -23,7 +28,6 @@ import {
   Network,
   type NetworkDtype,
 } from './network.js';
-import { type ImagePrediction, type PredictStreamOptions, predictStream } from './prediction-stream.js';
 
 export interface SegmenterOptions {
   /** Default `deeplab-v2`. */

@@ -1,7 +1,7 @@
-import { native } from '../binding.js';
-import { InvalidArgumentError } from '../errors.js';
-import { call } from '../native-object.js';
-import { checkBoolean, checkChoice, checkInteger, checkObject } from '../validate.js';
+import { native } from '../native/binding.js';
+import { call } from '../native/native-object.js';
+import { InvalidArgumentError } from '../support/errors.js';
+import { checkBoolean, checkChoice, checkInteger, checkObject } from '../support/validate.js';
 import {
   checkDevice,
   checkDtype,

@@ -1,5 +1,5 @@
-import { signedPercent } from '../format.js';
-import type { StageRecord } from '../training/events.js';
+import type { StageRecord } from '../pipeline/events.js';
+import { signedPercent } from '../support/format.js';
 import { type Html, html } from './html.js';
 import type { RunData, StageData } from './run-data.js';
 

@@ -1,4 +1,4 @@
-import { duration } from '../format.js';
+import { duration } from '../support/format.js';
 import type { Section } from './common.js';
 import { Html, html } from './html.js';
 import { predictionSection, translationSection } from './pictures.js';

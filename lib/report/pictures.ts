@@ -1,4 +1,4 @@
-import type { PictureColumn } from '../training/events.js';
+import type { PictureColumn } from '../pipeline/events.js';
 import { classLabel, type Section, segmenters } from './common.js';
 import { type Html, html } from './html.js';
 import type { RunData, StageData } from './run-data.js';

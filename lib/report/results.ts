@@ -1,6 +1,6 @@
-import { duration, percent } from '../format.js';
-import { learnsFromUnlabelledTarget } from '../training/dependencies.js';
-import type { Stage } from '../training/plan.js';
+import { learnsFromUnlabelledTarget } from '../pipeline/dependencies.js';
+import type { Stage } from '../pipeline/plan.js';
+import { duration, percent } from '../support/format.js';
 import {
   classLabel,
   difference,

@@ -3,12 +3,12 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import YAML from 'yaml';
 import type { Config } from '../config/schema.js';
-import { DataError } from '../errors.js';
+import { classPalette } from '../pipeline/datasets.js';
+import type { RunSummary, StageRecord } from '../pipeline/events.js';
+import { planStages, type Stage } from '../pipeline/plan.js';
 import { readHistory, type StageHistory } from '../run/history.js';
 import { readSummary, requireOwnFiles, resumeConfig, stageImages } from '../run/run-files.js';
-import { classPalette } from '../training/datasets.js';
-import type { RunSummary, StageRecord } from '../training/events.js';
-import { planStages, type Stage } from '../training/plan.js';
+import { DataError } from '../support/errors.js';
 import type { PseudoLabelManifest } from '../training/self-training.js';
 
 /** All that a report tells, read from a run folder; the run may be going on. */

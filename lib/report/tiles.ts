@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs';
 import sharp from 'sharp';
 import { readImage } from '../data/image-files.js';
-import { DataError } from '../errors.js';
+import type { PictureColumn } from '../pipeline/events.js';
+import { gridPart } from '../pipeline/picture-grid.js';
 import type { StageHistory } from '../run/history.js';
-import type { PictureColumn } from '../training/events.js';
-import { gridPart } from '../training/picture-grid.js';
+import { DataError } from '../support/errors.js';
 
 /** One part of a stage's picture, ready for an `img` element. */
 export interface Tile {

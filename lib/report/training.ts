@@ -1,4 +1,4 @@
-import { duration, percent } from '../format.js';
+import { duration, percent } from '../support/format.js';
 import type { PseudoLabelManifest } from '../training/self-training.js';
 import { type Curve, curveChart } from './charts.js';
 import { classLabel, type Section, scrolling } from './common.js';

@@ -3,10 +3,10 @@ import { createReadStream } from 'node:fs';
 import { open, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { DataError } from '../errors.js';
-import { loadTensors, saveTensors } from '../io/tensors.js';
-import type { StageBeginning, StageState } from '../training/stage-store.js';
-import { withoutTemporaryNames } from './temporary-files.js';
+import type { StageBeginning, StageState } from '../pipeline/stage-store.js';
+import { DataError } from '../support/errors.js';
+import { withoutTemporaryNames } from '../support/temporary-files.js';
+import { loadTensors, saveTensors } from '../weights/tensors.js';
 
 /**
  * The checkpoints of a stage: files `checkpoint-STEP-CHECKSUM.safetensors` in its folder. The checksum is the beginning of

@@ -2,7 +2,7 @@ import { type FileHandle, mkdir, open } from 'node:fs/promises';
 import path from 'node:path';
 import crc32c from 'crc-32/crc32c.js';
 import protobuf from 'protobufjs/light.js';
-import { DataError } from '../errors.js';
+import { DataError } from '../support/errors.js';
 
 /** What an event tells; one of these. */
 export type TensorBoardEvent =

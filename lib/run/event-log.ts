@@ -1,6 +1,6 @@
 import { type FileHandle, open, readFile } from 'node:fs/promises';
-import { DataError } from '../errors.js';
-import type { RunEvent, StepEvent } from '../training/events.js';
+import type { RunEvent, StepEvent } from '../pipeline/events.js';
+import { DataError } from '../support/errors.js';
 
 /**
  * The append-only log of a run, `events.jsonl`: one JSON object a line, each with the `time` it was written. Of training

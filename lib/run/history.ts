@@ -1,8 +1,8 @@
 import { createReadStream, existsSync } from 'node:fs';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
-import { DataError } from '../errors.js';
-import type { EvaluationEvent, PictureEvent, RunEvent, StageStartEvent } from '../training/events.js';
+import type { EvaluationEvent, PictureEvent, RunEvent, StageStartEvent } from '../pipeline/events.js';
+import { DataError } from '../support/errors.js';
 
 type LoggedEvent<Event = RunEvent> = Event & { time: string };
 

@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { hostname } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ConfigError, DataError } from '../errors.js';
+import { ConfigError, DataError } from '../support/errors.js';
 
 interface Owner {
   pid: number;

@@ -4,10 +4,10 @@ import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
-import { ConfigError, DataError } from '../errors.js';
-import { readRegularFile } from '../io/regular-file.js';
-import type { RunSummary } from '../training/events.js';
-import type { Stage } from '../training/plan.js';
+import type { RunSummary } from '../pipeline/events.js';
+import type { Stage } from '../pipeline/plan.js';
+import { ConfigError, DataError } from '../support/errors.js';
+import { readRegularFile } from '../support/regular-file.js';
 
 /** Hundreds of times what a summary takes. */
 const MAX_JSON_BYTES = 2 ** 26;

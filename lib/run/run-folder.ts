@@ -9,15 +9,16 @@ import { isTable } from '../config/parse.js';
 import type { Config } from '../config/schema.js';
 import { CONFIG_VERSION } from '../config/version.js';
 import { writeFileAtomically } from '../data/image-files.js';
-import { ConfigError, DataError } from '../errors.js';
-import { classNames } from '../training/datasets.js';
-import type { RunEvent, RunSummary, StageRecord } from '../training/events.js';
-import { planStages, type Stage } from '../training/plan.js';
-import type { StageBeginning, StageState, StageStore } from '../training/stage-store.js';
+import { classNames } from '../pipeline/datasets.js';
+import type { RunEvent, RunSummary, StageRecord } from '../pipeline/events.js';
+import { planStages, type Stage } from '../pipeline/plan.js';
+import type { StageBeginning, StageState, StageStore } from '../pipeline/stage-store.js';
+import { ConfigError, DataError } from '../support/errors.js';
+import { packageVersion } from '../support/package.js';
+import { isTemporary, removeTemporaryFiles } from '../support/temporary-files.js';
 import { newestCheckpoint, removeCheckpoints, saveCheckpoint, syncFolder } from './checkpoint-files.js';
 import { EventLog } from './event-log.js';
 import { Lock } from './lock.js';
-import { packageVersion } from './package-version.js';
 import {
   configFile,
   flat,
@@ -30,7 +31,6 @@ import {
   tensorBoardFolder,
   toJson,
 } from './run-files.js';
-import { isTemporary, removeTemporaryFiles } from './temporary-files.js';
 import { TensorBoardLog } from './tensorboard-log.js';
 
 /** What a run writes in its folder beside its config, and all that overwriting a run removes. */

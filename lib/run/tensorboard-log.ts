@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import type { RunEvent, StageRecord } from '../training/events.js';
+import type { RunEvent, StageRecord } from '../pipeline/events.js';
 import { EventFile, type TensorBoardValue } from './event-file.js';
 
 /**

@@ -11,17 +11,17 @@ import type { ImageSize } from '../data/image-files.js';
 import { BatchLoader } from '../data/loader.js';
 import { Random } from '../data/random.js';
 import { type ClassCounts, RareClassSampling } from '../data/rare-class-sampling.js';
-import { InvalidArgumentError } from '../errors.js';
 import type { Segmenter } from '../models/segmenter.js';
-import { type SegmentationLosses, SegmentationStep } from '../steps/segmentation-step.js';
-import { uploadBatch } from '../upload.js';
-import { checkInteger } from '../validate.js';
-import { toSize } from './datasets.js';
-import { learnsFromUnlabelledTarget } from './dependencies.js';
-import type { StepEvent } from './events.js';
-import { drain } from './generators.js';
-import type { DomainDiscriminator } from './models.js';
+import { toSize } from '../pipeline/datasets.js';
+import { learnsFromUnlabelledTarget } from '../pipeline/dependencies.js';
+import type { StepEvent } from '../pipeline/events.js';
+import type { DomainDiscriminator } from '../pipeline/models.js';
+import { InvalidArgumentError } from '../support/errors.js';
+import { drain } from '../support/generators.js';
+import { checkInteger } from '../support/validate.js';
 import { scheduleFactor } from './schedules.js';
+import { type SegmentationLosses, SegmentationStep } from './steps/segmentation-step.js';
+import { uploadBatch } from './steps/upload.js';
 import {
   type TrainingEvent,
   type TrainingOptions,

@@ -6,13 +6,13 @@ import { type SelfTrainingOptions as Method, selfTrainingSchema } from '../confi
 import type { ImageDataset } from '../data/dataset.js';
 import { weightsFile } from '../data/file-names.js';
 import { type ImageSize, writeFileAtomically, writeLabels } from '../data/image-files.js';
-import { DataError } from '../errors.js';
-import type { Predictor } from '../evaluate.js';
-import { applyThresholds, ThresholdHistogram } from '../thresholds.js';
-import { checkInteger } from '../validate.js';
+import type { Predictor } from '../inference/evaluate.js';
+import { applyThresholds, ThresholdHistogram } from '../native/thresholds.js';
+import type { CheckpointEvent, WarningEvent } from '../pipeline/events.js';
+import { DataError } from '../support/errors.js';
+import { readAhead } from '../support/generators.js';
+import { checkInteger } from '../support/validate.js';
 import { type Checkpoints, checkpointed, type Resumable } from './checkpoints.js';
-import type { CheckpointEvent, WarningEvent } from './events.js';
-import { readAhead } from './generators.js';
 
 export interface SelfTrainingOptions {
   /** Names of the classes, in the order of their indices; 2–255. */

@@ -10,16 +10,16 @@ import type { ImageDataset } from '../data/dataset.js';
 import type { ImageSize } from '../data/image-files.js';
 import { BatchLoader } from '../data/loader.js';
 import { Random } from '../data/random.js';
-import { InvalidArgumentError } from '../errors.js';
 import type { Segmenter } from '../models/segmenter.js';
 import type { Translator } from '../models/translator.js';
-import { type PairedTranslationLosses, PairedTranslationStep } from '../steps/paired-translation-step.js';
-import { type TranslationLosses, TranslationStep } from '../steps/translation-step.js';
-import { uploadBatch } from '../upload.js';
-import { checkInteger } from '../validate.js';
-import type { StepEvent } from './events.js';
-import { drain } from './generators.js';
+import type { StepEvent } from '../pipeline/events.js';
+import { InvalidArgumentError } from '../support/errors.js';
+import { drain } from '../support/generators.js';
+import { checkInteger } from '../support/validate.js';
 import { linearDecayFactor } from './schedules.js';
+import { type PairedTranslationLosses, PairedTranslationStep } from './steps/paired-translation-step.js';
+import { type TranslationLosses, TranslationStep } from './steps/translation-step.js';
+import { uploadBatch } from './steps/upload.js';
 import {
   type TrainingEvent,
   type TrainingOptions,

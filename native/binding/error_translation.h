@@ -4,7 +4,7 @@
 
 namespace bidiseg::binding {
 
-/// A JavaScript Error with `code`; lib/native-object.ts turns it into the subclass of that code.
+/// A JavaScript Error with `code`; lib/native/native-object.ts turns it into the subclass of that code.
 Napi::Error make_error(Napi::Env env, const char* code, const std::string& message);
 
 /// The one place where C++ exceptions become JavaScript errors.

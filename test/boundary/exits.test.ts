@@ -1,4 +1,4 @@
-import { PROCESS_ENDS, tryProcessEnd } from './ends.js';
+import { PROCESS_ENDS, tryProcessEnd } from '../engines/boundary/ends.js';
 
 /** `npm run test:faults` does it more often. */
 const TIMES = 3;

@@ -1,4 +1,4 @@
-import { runMatrix } from './run-matrix.js';
+import { runMatrix } from '../engines/boundary/run-matrix.js';
 
 describe('the misuse matrix', () => {
   // `npm run test:faults` tries all hostile values.

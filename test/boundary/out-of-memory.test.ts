@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { setTimeout } from 'node:timers/promises';
 import { InvalidArgumentError, memoryInUse, OutOfMemoryError, setMemoryLimit, Tensor } from 'bidiseg';
+import { HUNGRY, starve } from '../engines/boundary/out-of-memory.js';
 import { temporaryFolder } from '../helpers/folder.js';
-import { HUNGRY, starve } from './out-of-memory.js';
 
 describe('out of memory', () => {
   const folder = temporaryFolder();

@@ -12,7 +12,7 @@ import {
   Tensor,
   Translator,
 } from 'bidiseg';
-import { readSafetensorsHeader, writeSafetensors } from '../../lib/io/safetensors.js';
+import { readSafetensorsHeader, writeSafetensors } from '../../lib/weights/safetensors.js';
 import { temporaryFolder } from '../helpers/folder.js';
 import { encodeHeader, lengthOf, readTensors, snapshot, writeTensors } from '../helpers/tensor-file.js';
 

@@ -1,4 +1,4 @@
-import { tryWorkerEnd, WORKER_ENDS } from './ends.js';
+import { tryWorkerEnd, WORKER_ENDS } from '../engines/boundary/ends.js';
 
 /** `npm run test:faults` does it more often. */
 const TIMES = 3;

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { loadAblation } from '../../lib/ablation/ablation-config.js';
-import type { AblationResults } from '../../lib/ablation/results.js';
-import { ConfigError } from '../../lib/errors.js';
 import { Lock } from '../../lib/run/lock.js';
+import { ConfigError } from '../../lib/support/errors.js';
+import { loadAblation } from '../../lib/workflows/ablation/ablation-config.js';
+import type { AblationResults } from '../../lib/workflows/ablation/results.js';
 import { bidiseg, jsonLines, temporaryFolder, writeTinyConfig, writeTinyData } from './command-line.js';
 
 const SPEC = {

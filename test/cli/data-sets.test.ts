@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { readImage, writeImage, writeLabels } from '../../lib/data/image-files.js';
-import { evaluatePredictions } from '../../lib/evaluate.js';
+import { evaluatePredictions } from '../../lib/inference/evaluate.js';
 import {
   CITYSCAPES_IDS,
   type Frame,

@@ -5,8 +5,8 @@ import path from 'node:path';
 import { collectImages } from '../../lib/cli/inputs.js';
 import { overlay } from '../../lib/cli/overlay.js';
 import { table } from '../../lib/cli/table.js';
-import { duration, oneLine, percent, signedPercent } from '../../lib/format.js';
-import { removeTemporaryFiles } from '../../lib/run/temporary-files.js';
+import { duration, oneLine, percent, signedPercent } from '../../lib/support/format.js';
+import { removeTemporaryFiles } from '../../lib/support/temporary-files.js';
 import { temporaryFolder } from './command-line.js';
 
 describe('command line: its parts', () => {

@@ -3,9 +3,9 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSy
 import path from 'node:path';
 import { readImage, readLabels, writeImage, writeLabels } from '../../lib/data/image-files.js';
 import { labelMap } from '../../lib/data/label-maps.js';
-import { renderScene } from '../../lib/data/street-scenes.js';
-import { buildInfo } from '../../lib/device.js';
-import type { RunSummary, StageRecord } from '../../lib/training/events.js';
+import { renderScene } from '../../lib/data/scenes/street-scenes.js';
+import { buildInfo } from '../../lib/native/device.js';
+import type { RunSummary, StageRecord } from '../../lib/pipeline/events.js';
 import { writeTrainedSegmenter } from '../helpers/trained-segmenter.js';
 import {
   bidiseg,

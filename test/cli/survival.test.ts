@@ -1,6 +1,6 @@
 import { Random } from '../../lib/data/random.js';
-import { runFaults } from '../faults/runs.js';
-import { Setting } from '../faults/setting.js';
+import { runFaults } from '../engines/faults/runs.js';
+import { Setting } from '../engines/faults/setting.js';
 
 /** The short version of `npm run test:faults`: these faults, so often. */
 const TRIES: Record<string, number> = {

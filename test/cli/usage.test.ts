@@ -17,7 +17,7 @@ const COMMANDS = [
   'export',
   'info',
 ];
-const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 
 describe('command line: usage', () => {
   const folder = temporaryFolder();

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
+import { BOUNDS, type FuzzTarget, fuzz } from '../engines/fuzz/target.js';
+import { fuzzTargets } from '../engines/fuzz/targets.js';
 import { temporaryFolder } from '../helpers/folder.js';
-import { BOUNDS, type FuzzTarget, fuzz } from './target.js';
-import { fuzzTargets } from './targets.js';
 
 /** A few seconds of cases; `npm run test:fuzz` tries more. */
 const CASES = 250;

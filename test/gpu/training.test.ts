@@ -10,7 +10,7 @@ import {
   type TranslationStepOptions,
   Translator,
 } from 'bidiseg';
-import { uploadBatch } from '../../lib/upload.js';
+import { uploadBatch } from '../../lib/training/steps/upload.js';
 import { PAIRED_TRANSLATION, randomBatch, SEGMENTATION, TRANSLATION } from '../helpers/batches.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
 import { relativeDifference, type Snapshot, snapshot } from '../helpers/tensor-file.js';

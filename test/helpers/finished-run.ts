@@ -3,11 +3,11 @@ import { createConfig } from '../../lib/config/load.js';
 import type { PartialConfig } from '../../lib/config/schema.js';
 import { type RgbImage, writeFileAtomically, writeImage } from '../../lib/data/image-files.js';
 import { Random } from '../../lib/data/random.js';
+import { classNames } from '../../lib/pipeline/datasets.js';
+import type { PictureColumn, StageRecord } from '../../lib/pipeline/events.js';
+import { composeGrid } from '../../lib/pipeline/picture-grid.js';
+import { planStages, type Stage } from '../../lib/pipeline/plan.js';
 import { RunFolder } from '../../lib/run/run-folder.js';
-import { classNames } from '../../lib/training/datasets.js';
-import type { PictureColumn, StageRecord } from '../../lib/training/events.js';
-import { composeGrid } from '../../lib/training/picture-grid.js';
-import { planStages, type Stage } from '../../lib/training/plan.js';
 
 export interface FinishedRun {
   folder: string;

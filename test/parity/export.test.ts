@@ -8,9 +8,9 @@ import {
   segmenterInput,
   Tensor,
 } from 'bidiseg';
-import { native } from '../../lib/binding.js';
 import { layOut } from '../../lib/export/onnx-file.js';
 import { fcn8sGraph } from '../../lib/export/onnx-segmenter.js';
+import { native } from '../../lib/native/binding.js';
 import { bidiseg, jsonLines } from '../cli/command-line.js';
 import { temporaryFolder } from '../helpers/folder.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';

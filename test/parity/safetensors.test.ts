@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { rmSync, statSync } from 'node:fs';
 import { DataError, Segmenter, type SegmenterOptions } from 'bidiseg';
-import { writeSafetensors } from '../../lib/io/safetensors.js';
-import { openWeights, readWeights } from '../../lib/io/weights-file.js';
+import { writeSafetensors } from '../../lib/weights/safetensors.js';
+import { openWeights, readWeights } from '../../lib/weights/weights-file.js';
 import { bidiseg, jsonLines } from '../cli/command-line.js';
 import { temporaryFolder } from '../helpers/folder.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';

@@ -20,8 +20,8 @@ import {
   TranslationStep,
   Translator,
 } from 'bidiseg';
-import { saveTensors } from '../../lib/io/tensors.js';
 import { dispose } from '../../lib/training/checkpoints.js';
+import { saveTensors } from '../../lib/weights/tensors.js';
 import { randomBatch, SEGMENTATION } from '../helpers/batches.js';
 import { temporaryFolder } from '../helpers/folder.js';
 import { randomBytes } from '../helpers/random.js';

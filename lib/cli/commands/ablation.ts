@@ -1,9 +1,9 @@
 import path from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
-import type { AblationEvent } from '../../ablation/ablation.js';
-import type { Ablation } from '../../ablation/ablation-config.js';
-import type { AblationResults } from '../../ablation/results.js';
-import { counted, duration, percent } from '../../format.js';
+import { counted, duration, percent } from '../../support/format.js';
+import type { AblationEvent } from '../../workflows/ablation/ablation.js';
+import type { Ablation } from '../../workflows/ablation/ablation-config.js';
+import type { AblationResults } from '../../workflows/ablation/results.js';
 import { EXIT_FAILURE } from '../exit.js';
 import { addExamples, addJsonOption, type CommonOptions, collectAssignment, parseCount } from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';
@@ -59,8 +59,8 @@ async function ablation(
   context: CommandContext,
 ): Promise<void> {
   const [{ findVariant, loadAblation }, { runAblation }, { runStageProcess }] = await Promise.all([
-    import('../../ablation/ablation-config.js'),
-    import('../../ablation/ablation.js'),
+    import('../../workflows/ablation/ablation-config.js'),
+    import('../../workflows/ablation/ablation.js'),
     import('../stage-process.js'),
   ]);
   const { jobs, set, output, seeds, variants } = options;
@@ -106,11 +106,11 @@ async function writeResults(wanted: Ablation): Promise<AblationResults> {
     { readJson, toJson },
     { packageVersion },
   ] = await Promise.all([
-    import('../../ablation/results.js'),
-    import('../../ablation/table.js'),
+    import('../../workflows/ablation/results.js'),
+    import('../../workflows/ablation/table.js'),
     import('../../data/image-files.js'),
     import('../../run/run-files.js'),
-    import('../../run/package-version.js'),
+    import('../../support/package.js'),
   ]);
   const results = await ablationResults(wanted, packageVersion(), (folder) =>
     readJson(path.join(folder, 'summary.json')),
@@ -125,7 +125,7 @@ async function showResults(
   results: AblationResults,
   { console }: CommandContext,
 ): Promise<void> {
-  const { ablationTable, tableNotes } = await import('../../ablation/table.js');
+  const { ablationTable, tableNotes } = await import('../../workflows/ablation/table.js');
   const { titles, lines } = ablationTable(results);
   const columns = titles.map((title, index) => ({
     title,

@@ -1,9 +1,9 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
-import { bytesText, counted } from '../../format.js';
-import type { WeightsDtype } from '../../io/weights-dtype.js';
-import type { WeightsFile } from '../../io/weights-file.js';
-import type { Architecture } from '../../io/weights-metadata.js';
+import { bytesText, counted } from '../../support/format.js';
+import type { WeightsDtype } from '../../weights/weights-dtype.js';
+import type { WeightsFile } from '../../weights/weights-file.js';
+import type { Architecture } from '../../weights/weights-metadata.js';
 import { UsageError } from '../exit.js';
 import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
 import { type CommandContext, runCommand } from '../run-command.js';
@@ -54,9 +54,9 @@ async function convert(
   if (path.resolve(input) === path.resolve(output)) {
     throw new UsageError(`IN and OUT are the same file: ${input}`);
   }
-  const { openWeights, readWeights } = await import('../../io/weights-file.js');
-  const { writeSafetensors } = await import('../../io/safetensors.js');
-  const { castWeights } = await import('../../io/weights-dtype.js');
+  const { openWeights, readWeights } = await import('../../weights/weights-file.js');
+  const { writeSafetensors } = await import('../../weights/safetensors.js');
+  const { castWeights } = await import('../../weights/weights-dtype.js');
   const weights = await openWeights(input, strip);
   const { architecture, metadata } = await describe(weights, branches);
   const entries = await readWeights(weights, weights.tensors, signal);
@@ -77,7 +77,7 @@ async function describe(
   { metadata, description, tensors }: WeightsFile,
   branches: string | undefined,
 ): Promise<{ architecture: Architecture | null; metadata: Record<string, string> }> {
-  const { encodeDescription } = await import('../../io/weights-metadata.js');
+  const { encodeDescription } = await import('../../weights/weights-metadata.js');
   const { guessArchitecture } = await import('../../models/guess-architecture.js');
   if (description && branches === undefined) return { architecture: null, metadata };
   const architecture = guessArchitecture(tensors);

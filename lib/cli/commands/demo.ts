@@ -44,7 +44,7 @@ async function demo(options: DemoOptions, context: CommandContext): Promise<void
   const [{ createConfig }, { holdsRunOf }, { train }] = await Promise.all([
     import('../../config/load.js'),
     import('../../run/run-folder.js'),
-    import('../../run/train.js'),
+    import('../../workflows/train.js'),
   ]);
   const config = createConfig(
     { preset: 'demo', output: options.output },

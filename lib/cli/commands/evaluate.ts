@@ -4,9 +4,9 @@ import type { ImageDataset } from '../../data/dataset.js';
 import type { ImageSize } from '../../data/image-files.js';
 import type { ImageLimits } from '../../data/image-limits.js';
 import { type ClassSubset, classIndices, LABEL_MAP_NAMES, type LabelMapName } from '../../data/label-maps.js';
-import { DataError } from '../../errors.js';
-import type { Evaluation } from '../../evaluate.js';
-import { counted, duration, percent } from '../../format.js';
+import type { Evaluation } from '../../inference/evaluate.js';
+import { DataError } from '../../support/errors.js';
+import { counted, duration, percent } from '../../support/format.js';
 import {
   CLASSES_HELP,
   type Classes,
@@ -130,8 +130,8 @@ async function scoreNetwork(options: EvaluateOptions, { console, signal }: Conte
   const { file, config, device, limits } = await findNetwork('segmenter', options);
   await requirePrecision(device, precision, '--precision');
   const { Segmenter } = await import('../../models/segmenter.js');
-  const { toSize } = await import('../../training/datasets.js');
-  const { evaluate } = await import('../../evaluate.js');
+  const { toSize } = await import('../../pipeline/datasets.js');
+  const { evaluate } = await import('../../inference/evaluate.js');
   using segmenter = await Segmenter.fromFile(file, { device, signal });
   const { classCount } = segmenter.options;
   const { names } = options.classes ?? (await classesOf(config, classCount));
@@ -172,7 +172,7 @@ async function scorePredictions(
   const classes = options.classes ?? classesOfLabelMap(labelMap);
   if (!classes) throw new UsageError('Name the classes, or the label map that leads to them: --classes');
   const { names } = classes;
-  const { evaluatePredictions } = await import('../../evaluate.js');
+  const { evaluatePredictions } = await import('../../inference/evaluate.js');
   let progress: ReturnType<typeof console.progress> | undefined;
   const result = await evaluatePredictions(
     { predictions, labels, labelMap, maxPixels },
@@ -202,7 +202,7 @@ async function openLabelled(
   if (images !== undefined || labels !== undefined)
     throw new UsageError('Give --images and --labels together');
   if (!config) throw new UsageError('Give --images and --labels: these weights belong to no run');
-  const { openDatasets } = await import('../../training/datasets.js');
+  const { openDatasets } = await import('../../pipeline/datasets.js');
   const { validation } = await openDatasets(config);
   if (!validation) throw new DataError('This run has no validation images; give --images and --labels');
   return validation;

@@ -1,9 +1,9 @@
 import { statSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { LABEL_MAP_NAMES } from '../../data/label-maps.js';
-import type { BuildInfo } from '../../device.js';
-import { oneLine } from '../../format.js';
-import { packageVersion } from '../../run/package-version.js';
+import type { BuildInfo } from '../../native/device.js';
+import { oneLine } from '../../support/format.js';
+import { packageVersion } from '../../support/package.js';
 import { CLASSES_HELP, parseClasses } from '../classes.js';
 import type { DatasetInfoOptions } from '../dataset-info.js';
 import { QuietFailure, UsageError } from '../exit.js';
@@ -113,7 +113,7 @@ async function info({ console }: CommandContext): Promise<void> {
 /** Imported only here and now: without the addon, the rest of the answer is still worth having. */
 async function loadBuildInfo(): Promise<{ build?: BuildInfo; problem?: string }> {
   try {
-    const { buildInfo } = await import('../../device.js');
+    const { buildInfo } = await import('../../native/device.js');
     return { build: await buildInfo() };
   } catch (error) {
     return { problem: oneLine((error as Error).message) };

@@ -4,8 +4,8 @@ import type { Config, SelfTrainingOptions } from '../../config/schema.js';
 import type { ImageDataset } from '../../data/dataset.js';
 import type { ImageSize } from '../../data/image-files.js';
 import type { ImageLimits } from '../../data/image-limits.js';
-import { DataError } from '../../errors.js';
-import { counted, percent } from '../../format.js';
+import { DataError } from '../../support/errors.js';
+import { counted, percent } from '../../support/format.js';
 import type { PseudoLabelManifest } from '../../training/self-training.js';
 import { UsageError } from '../exit.js';
 import {
@@ -112,7 +112,7 @@ async function pseudoLabel(
 
   const { Segmenter } = await import('../../models/segmenter.js');
   const { SelfTraining } = await import('../../training/self-training.js');
-  const { toSize } = await import('../../training/datasets.js');
+  const { toSize } = await import('../../pipeline/datasets.js');
   using segmenter = await Segmenter.fromFile(file, { device, signal });
   prepareOutputFolder(output, context);
   const { names } = await classesOf(config, segmenter.options.classCount);
@@ -147,7 +147,7 @@ async function openImages(
   }
   if (images === undefined) {
     if (!config) throw new UsageError('Name the images: these weights belong to no run');
-    const { openDatasets } = await import('../../training/datasets.js');
+    const { openDatasets } = await import('../../pipeline/datasets.js');
     return (await openDatasets(config)).target;
   }
   const { ImageDataset } = await import('../../data/dataset.js');
@@ -162,7 +162,7 @@ async function follow(
   output: string,
   context: CommandContext,
 ): Promise<PseudoLabelManifest> {
-  const { drain } = await import('../../training/generators.js');
+  const { drain } = await import('../../support/generators.js');
   let task = '';
   let progress = context.console.progress('', 0);
   let labelled = 0;

@@ -1,6 +1,6 @@
 import path from 'node:path';
 import type { Command } from 'commander';
-import { bytesText } from '../../format.js';
+import { bytesText } from '../../support/format.js';
 import { openRunConfig } from '../network-source.js';
 import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';

@@ -34,7 +34,7 @@ export function addResumeCommand(program: Command): void {
 }
 
 async function resume(folder: string, { set }: ResumeOptions, context: CommandContext): Promise<void> {
-  const { train } = await import('../../run/train.js');
+  const { train } = await import('../../workflows/train.js');
   const config = await openRunConfig(folder, set);
   await requireTrainingDevice(config);
   prepareOutputFolder(folder, context);

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ImageSize, LabelImage, RgbImage } from '../../data/image-files.js';
-import { averagedOver, scaledSizes } from '../../views.js';
+import { averagedOver, scaledSizes } from '../../inference/views.js';
 import { forEachImage, type OpenInput, resultFile, summary } from '../each-image.js';
 import { collectImages } from '../inputs.js';
 import { addNetworkOptions, classesOf, findNetwork, type NetworkOptions } from '../network-source.js';
@@ -81,7 +81,7 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
   const { file, config, device, limits } = await findNetwork('segmenter', options);
   await requirePrecision(device, precision, '--precision');
 
-  const { toSize } = await import('../../training/datasets.js');
+  const { toSize } = await import('../../pipeline/datasets.js');
   const { Segmenter } = await import('../../models/segmenter.js');
   const { writeColorLabels, writeImage, writeLabels } = await import('../../data/image-files.js');
   using segmenter = await Segmenter.fromFile(file, { device, signal: context.signal });

@@ -53,7 +53,7 @@ async function train(file: string, options: TrainOptions, context: CommandContex
   if (resume && overwrite) throw new UsageError('--resume and --overwrite exclude each other');
   const [{ loadConfig }, run] = await Promise.all([
     import('../../config/load.js'),
-    import('../../run/train.js'),
+    import('../../workflows/train.js'),
   ]);
   const config = await loadConfig(file, { set: assignments(options, ['output', 'seed', 'device']) });
   await requireTrainingDevice(config);

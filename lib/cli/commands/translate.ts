@@ -47,7 +47,7 @@ async function translate(
   const images = collectImages(inputs, output);
   const { file, config, device, limits } = await findNetwork('translator', options);
 
-  const { toSize } = await import('../../training/datasets.js');
+  const { toSize } = await import('../../pipeline/datasets.js');
   const { Translator } = await import('../../models/translator.js');
   const { writeImage } = await import('../../data/image-files.js');
   using translator = await Translator.fromFile(file, { device, signal: context.signal });

@@ -1,4 +1,4 @@
-// Bulk reading and writing of tensor data in a file whose layout the caller knows: lib/io/ parses and builds the headers
+// Bulk reading and writing of tensor data in a file whose layout the caller knows: lib/weights/ parses and builds the headers
 // of safetensors files and parses those of PyTorch's.
 #pragma once
 

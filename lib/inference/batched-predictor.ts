@@ -1,0 +1,179 @@
+import { setImmediate, setTimeout } from 'node:timers/promises';
+import type { RgbImage } from '../data/image-files.js';
+import type { PredictOptions, Segmenter, SegmenterPrediction } from '../models/segmenter.js';
+import { checkInteger, checkNumber, invalidArgument } from '../support/validate.js';
+import { type ImagePrediction, type PredictStreamOptions, predictStream } from './prediction-stream.js';
+
+export interface BatchingOptions {
+  /** The most images that go through the network at once, 1–1024; default 8. */
+  limit?: number;
+  /**
+   * How long a call waits for others before it is begun, in milliseconds, 0–60,000; default 0: only for those of the same
+   * turn of the event loop. While a batch is computed, calls gather for the next one whatever this says.
+   */
+  deadlineMs?: number;
+}
+
+/**
+ * Predicts for many callers at once, such as the requests of a server: concurrent calls of predict() for images of one
+ * size, with the same options, go through the network together. Each gets what it would have got alone (but for the
+ * last bits of probabilities), and an abort or a bad argument concerns only its own call.
+ */
+export class BatchedPredictor {
+  readonly #segmenter: Pick<Segmenter, 'predict'>;
+  readonly #limit: number;
+  readonly #deadlineMs: number;
+  /** Batches that still take images, by what their calls have in common. */
+  readonly #open = new Map<string, Batch>();
+  /** Ends when no batch is being computed: the next ones gather until then. */
+  #last: Promise<void> = Promise.resolve();
+
+  /** @param segmenter stays the caller's to dispose */
+  constructor(segmenter: Pick<Segmenter, 'predict'>, { limit = 8, deadlineMs = 0 }: BatchingOptions = {}) {
+    this.#segmenter = segmenter;
+    this.#limit = checkInteger('limit', limit, 1, 1024);
+    this.#deadlineMs = checkNumber('deadlineMs', deadlineMs, 0, 60_000);
+  }
+
+  /** As {@link Segmenter.predict}. Calls that average over views, or have more than `limit` images, go alone. */
+  async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
+    const { signal, count, flip, otherSizes = [], ...shared } = options;
+    if (flip || otherSizes.length > 0 || count > this.#limit) return this.#segmenter.predict(images, options);
+    checkInteger('count', count, 1);
+    checkInteger('width', shared.width, 1);
+    checkInteger('height', shared.height, 1);
+    const length = count * shared.width * shared.height * 3;
+    if (!(images instanceof Uint8Array) || images.length !== length) {
+      throw invalidArgument('images', `a Uint8Array of ${length} elements`, images);
+    }
+    signal?.throwIfAborted();
+    const key = JSON.stringify(Object.entries(shared).sort());
+    let batch = this.#open.get(key);
+    if (batch && batch.count + count > this.#limit) {
+      batch.close();
+      batch = undefined;
+    }
+    if (!batch) {
+      const opened = new Batch(shared, () => {
+        if (this.#open.get(key) === opened) this.#open.delete(key);
+      });
+      batch = opened;
+      this.#open.set(key, batch);
+      void this.#schedule(batch);
+    }
+    // Copied now: the caller may change or transfer what it gave.
+    const prediction = batch.add({ images: images.slice(), count }, signal);
+    if (batch.count === this.#limit) batch.close();
+    return prediction;
+  }
+
+  /** As {@link Segmenter.predictStream}; its images may share a batch, so `ahead` is better as large as `limit`. */
+  predictStream<Image extends RgbImage>(
+    images: AsyncIterable<Image> | Iterable<Image>,
+    options?: PredictStreamOptions,
+  ): AsyncGenerator<ImagePrediction<Image>, void> {
+    return predictStream(this, images, options);
+  }
+
+  async #schedule(batch: Batch): Promise<void> {
+    const deadline = new AbortController();
+    const { signal } = deadline;
+    const due =
+      this.#deadlineMs > 0 ? setTimeout(this.#deadlineMs, null, { signal }) : setImmediate(null, { signal });
+    await Promise.race([due, batch.closed]).catch(() => {});
+    deadline.abort();
+    this.#last = this.#last.then(() => batch.run(this.#segmenter));
+  }
+}
+
+type SharedOptions = Omit<PredictOptions, 'count' | 'flip' | 'otherSizes' | 'signal'>;
+
+interface Request {
+  images: Uint8Array;
+  count: number;
+  resolve: (prediction: SegmenterPrediction) => void;
+  reject: (reason: unknown) => void;
+}
+
+/** Calls that go through the network together. */
+class Batch {
+  /** Resolves when no further call is taken. */
+  readonly closed: Promise<void>;
+  readonly close: () => void;
+  readonly #shared: SharedOptions;
+  readonly #requests = new Set<Request>();
+  readonly #cancel = new AbortController();
+
+  constructor(shared: SharedOptions, onClose: () => void) {
+    this.#shared = shared;
+    let resolve!: () => void;
+    this.closed = new Promise((end) => {
+      resolve = end;
+    });
+    this.close = () => {
+      onClose();
+      resolve();
+    };
+  }
+
+  /** Images so far. */
+  get count(): number {
+    return [...this.#requests].reduce((sum, { count }) => sum + count, 0);
+  }
+
+  async add(call: Pick<Request, 'images' | 'count'>, signal?: AbortSignal): Promise<SegmenterPrediction> {
+    let request!: Request;
+    const result = new Promise<SegmenterPrediction>((resolve, reject) => {
+      request = { ...call, resolve, reject };
+    });
+    const onAbort = () => {
+      request.reject(signal!.reason);
+      this.#requests.delete(request);
+      if (this.#requests.size === 0) this.#cancel.abort();
+    };
+    this.#requests.add(request);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      return await result;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  /** Settles every call. Never rejects. */
+  async run(segmenter: Pick<Segmenter, 'predict'>): Promise<void> {
+    this.close();
+    const requests = [...this.#requests];
+    if (requests.length === 0) return;
+    const count = this.count;
+    try {
+      const images =
+        requests.length === 1 ? requests[0]!.images : concatenated(requests.map((one) => one.images));
+      const { signal } = this.#cancel;
+      const { labels, confidence } = await segmenter.predict(images, { ...this.#shared, count, signal });
+      const pixels = labels.length / count;
+      let first = 0;
+      for (const { count, resolve } of requests) {
+        const range = [first * pixels, (first + count) * pixels] as const;
+        // Copies: a caller may transfer its own.
+        resolve({
+          labels: labels.slice(...range),
+          ...(confidence && { confidence: confidence.slice(...range) }),
+        });
+        first += count;
+      }
+    } catch (error) {
+      for (const { reject } of requests) reject(error);
+    }
+  }
+}
+
+function concatenated(parts: Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.length;
+  }
+  return whole;
+}

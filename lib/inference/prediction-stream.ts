@@ -1,0 +1,103 @@
+import type { RgbImage } from '../data/image-files.js';
+import type { PredictOptions, Segmenter, SegmenterPrediction } from '../models/segmenter.js';
+import { checkInteger, checkObject, checkSignal, invalidArgument } from '../support/validate.js';
+
+export interface PredictStreamOptions
+  extends Omit<PredictOptions, 'count' | 'width' | 'height' | 'otherSizes'> {
+  /** How many images may be read and predicted ahead of the caller, 1–1024; default 2. */
+  ahead?: number;
+}
+
+/** The prediction of one image. */
+export interface ImagePrediction<Image extends RgbImage = RgbImage> extends SegmenterPrediction {
+  /** The very object that was given. */
+  image: Image;
+  /** Of `labels` and `confidence`, in pixels. */
+  width: number;
+  height: number;
+}
+
+/** See `Segmenter.predictStream`. */
+export async function* predictStream<Image extends RgbImage>(
+  predictor: Pick<Segmenter, 'predict'>,
+  images: AsyncIterable<Image> | Iterable<Image>,
+  options: PredictStreamOptions = {},
+): AsyncGenerator<ImagePrediction<Image>, void> {
+  const { ahead: given = 2, signal: outer, ...job } = checkObject('options', options);
+  const ahead = checkInteger('ahead', given, 1, 1024);
+  checkSignal(outer);
+  const left = new AbortController();
+  const signal = outer ? AbortSignal.any([outer, left.signal]) : left.signal;
+  const predict = async (image: Image): Promise<ImagePrediction<Image>> => {
+    if (image === null || typeof image !== 'object') throw invalidArgument('images', 'an image', image);
+    const { outputWidth = image.width, outputHeight = image.height } = job;
+    const { width, height } = image;
+    const prediction = await predictor.predict(image.data, { ...job, count: 1, width, height, signal });
+    return { ...prediction, image, width: outputWidth, height: outputHeight };
+  };
+
+  const source = iteratorOf(images);
+  const running: { prediction: Promise<ImagePrediction<Image>>; settled: boolean }[] = [];
+  let wake = () => {};
+  let reading = false;
+  let ended = false;
+  let failure: { error: unknown } | undefined;
+
+  const begin = (image: Image) => {
+    const entry = { prediction: predict(image), settled: false };
+    running.push(entry);
+    const settle = () => {
+      entry.settled = true;
+      wake();
+    };
+    // A failure is reported when its turn comes.
+    entry.prediction.then(settle, settle);
+  };
+  const read = async () => {
+    reading = true;
+    try {
+      const image = await source.next();
+      if (image.done) ended = true;
+      else if (!signal.aborted) begin(image.value);
+    } catch (error) {
+      failure = { error };
+      ended = true;
+    }
+    reading = false;
+    wake();
+  };
+  const onAbort = () => wake();
+  signal.addEventListener('abort', onAbort);
+  try {
+    // Reading and predicting go on at once: a slow source does not hold back what is done.
+    while (!ended || running.length > 0) {
+      signal.throwIfAborted();
+      if (!ended && !reading && running.length < ahead) void read();
+      if (running[0]?.settled) yield await running.shift()!.prediction;
+      else
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+    }
+    if (failure) throw failure.error;
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    left.abort();
+    if (!ended) {
+      const closed = Promise.resolve(source.return?.());
+      // A source that is being waited for may never answer.
+      if (reading) closed.catch(() => {});
+      else await closed;
+    }
+    await Promise.allSettled(running.map(({ prediction }) => prediction));
+  }
+}
+
+function iteratorOf<Image>(images: AsyncIterable<Image> | Iterable<Image>) {
+  const given = Object(images);
+  if (typeof given[Symbol.asyncIterator] === 'function') {
+    return (images as AsyncIterable<Image>)[Symbol.asyncIterator]();
+  }
+  if (typeof given[Symbol.iterator] === 'function') return (images as Iterable<Image>)[Symbol.iterator]();
+  throw invalidArgument('images', 'an iterable of images', images);
+}

@@ -1,0 +1,153 @@
+import { EventEmitter } from 'node:events';
+import type { Config } from '../config/schema.js';
+import { ConfigError } from '../support/errors.js';
+import { drain, mapEvents } from '../support/generators.js';
+import { dispose } from '../training/checkpoints.js';
+import { classNames, type Datasets } from './datasets.js';
+import type { RunEvent, RunSummary, StageRecord } from './events.js';
+import { planStages, type Stage, selectStage, stageInputs } from './plan.js';
+import type { StageStore } from './stage-store.js';
+import { runStage, stageSteps } from './stages.js';
+
+export interface RunOptions {
+  /** Go on where an earlier run stopped, complete stages and steps that were saved not being run again. Default false. */
+  resume?: boolean;
+  /**
+   * Run this one stage alone: its name, label or kind, see `selectStage`. The stages it needs must be complete. One that
+   * was cut off is gone on with.
+   */
+  only?: string | undefined;
+  /** With `only`: run the stage from its first step although it is complete or was cut off. Default false. */
+  overwrite?: boolean;
+  /** Stops the run within a step; it saves its state and then rejects with the signal's reason. */
+  signal?: AbortSignal | undefined;
+}
+
+/** For `on`: a listener per type of event, and `event` for all of them. */
+type Listeners = { event: [RunEvent] } & { [Type in RunEvent['type']]: [Extract<RunEvent, { type: Type }>] };
+
+/**
+ * Bidirectional learning, the whole of Algorithm 1: a segmenter for a domain without labels.
+ *
+ * Each stage starts from the initial weights, reads what it needs of earlier ones from the store and leaves its outputs
+ * there, so that a run can go on, or run alone, at any stage. Follow it with `for await (… of learning.events())`, or with
+ * `on` and `run()`.
+ */
+export class BidirectionalLearning extends EventEmitter<Listeners> {
+  /** The stages in the order in which they run. */
+  readonly plan: readonly Stage[];
+  readonly #config: Config;
+  readonly #datasets: Datasets;
+  readonly #store: StageStore;
+
+  constructor(config: Config, datasets: Datasets, store: StageStore) {
+    super();
+    this.plan = planStages(config.loop);
+    this.#config = config;
+    this.#datasets = datasets;
+    this.#store = store;
+  }
+
+  /** Runs to the end, telling listeners, and gives what `summary.json` holds. Throws as `events` does. */
+  run(options: RunOptions = {}): Promise<RunSummary> {
+    return drain(this.events(options));
+  }
+
+  /**
+   * Runs for as long as it is iterated; breaking out of the loop stops the run at that event. Whatever ends it, what is
+   * complete stays, and the state of the stage that was running is saved.
+   *
+   * @throws InvalidArgumentError when `only` names no stage
+   * @throws ConfigError when the one stage to run is complete already or lacks the output of an earlier one
+   * @throws DataError when an image or a weights file cannot be read or written
+   * @throws NonFiniteLossError when a loss or a gradient is NaN or infinite and the config's `nonFinite` allows no more
+   */
+  events(options: RunOptions = {}): AsyncGenerator<RunEvent, RunSummary> {
+    return mapEvents(this.#events(options), (event) => {
+      tell(this, event);
+      return event;
+    });
+  }
+
+  async *#events({
+    resume = false,
+    only,
+    overwrite = false,
+    signal,
+  }: RunOptions): AsyncGenerator<RunEvent, RunSummary> {
+    const { seed, device } = this.#config;
+    const selected = only === undefined ? null : selectStage(this.plan, only);
+    if (selected) await this.#checkReady(selected, overwrite);
+    const stages = selected ? [selected] : this.plan;
+    const { folder } = this.#store;
+    yield { type: 'run-start', folder, seed, device, classes: classNames(this.#config), stages };
+    // What follows the first stage that has to run may rest on it, so it runs as well.
+    let loading = resume && !selected;
+    const goesOn = selected ? !overwrite : resume;
+    for (const [index, stage] of stages.entries()) {
+      signal?.throwIfAborted();
+      const record: StageRecord | undefined = loading ? await this.#store.record(stage) : undefined;
+      loading = record !== undefined;
+      if (record) yield { type: 'stage-end', stage: stage.name, record, loaded: true };
+      else yield* this.#run(stage, { index, count: stages.length }, { resume: goesOn, signal });
+    }
+    const summary = await this.#store.summary();
+    yield { type: 'run-end', summary };
+    return summary;
+  }
+
+  async *#run(
+    stage: Stage,
+    place: { index: number; count: number },
+    { resume, signal }: { resume: boolean; signal: AbortSignal | undefined },
+  ): AsyncGenerator<RunEvent> {
+    const start = performance.now();
+    const { name, label, round, kind } = stage;
+    const { state, warnings } = await this.#store.begin(stage, { resume });
+    const seconds = () => (state?.seconds ?? 0) + (performance.now() - start) / 1000;
+    try {
+      const steps = stageSteps(stage, this.#config);
+      const stepsBefore = Math.min(state?.step ?? 0, steps);
+      yield { type: 'stage-start', stage: name, label, kind, round, ...place, steps, stepsBefore };
+      for (const message of warnings) yield { type: 'warning', stage: name, message };
+      const outcome = yield* runStage(stage, {
+        config: this.#config,
+        datasets: this.#datasets,
+        store: this.#store,
+        stage: (wanted) => this.plan.find((other) => other.name === wanted)!,
+        checkpoints: {
+          every: this.#config.checkpoint.every,
+          state,
+          save: (newest) => this.#store.save(stage, { ...newest, seconds: seconds() }),
+        },
+        signal,
+      });
+      const record = { name, label, round, kind, seconds: seconds(), ...outcome };
+      await this.#store.complete(stage, record);
+      yield { type: 'stage-end', stage: name, record, loaded: false };
+    } finally {
+      // Where the stage has failed before it took the tensors over.
+      if (state) dispose(state.tensors);
+    }
+  }
+
+  async #checkReady(stage: Stage, overwrite: boolean): Promise<void> {
+    if (!overwrite && (await this.#store.record(stage))) {
+      throw new ConfigError(
+        `Stage ${stage.name} is complete in ${this.#store.folder}; overwrite it to run it again`,
+      );
+    }
+    for (const input of this.plan.filter(({ name }) => stageInputs(stage).includes(name))) {
+      if (await this.#store.record(input)) continue;
+      throw new ConfigError(
+        `Stage ${stage.name} needs the output of ${input.name}, which ${this.#store.folder} does not have; run that first`,
+      );
+    }
+  }
+}
+
+/** Untyped, because TypeScript cannot tell that an event goes with its own type's name. */
+function tell(listeners: EventEmitter, event: RunEvent): void {
+  listeners.emit('event', event);
+  listeners.emit(event.type, event);
+}

@@ -1,0 +1,171 @@
+import type { Best } from '../training/best-weights.js';
+import type { PairedTranslationLosses } from '../training/steps/paired-translation-step.js';
+import type { SegmentationLosses } from '../training/steps/segmentation-step.js';
+import type { TranslationLosses } from '../training/steps/translation-step.js';
+import type { Stage, StageKind } from './plan.js';
+
+/** A training step is done. */
+export interface StepEvent<Losses = SegmentationLosses | TranslationLosses | PairedTranslationLosses> {
+  type: 'step';
+  stage: string;
+  /** Steps done so far, 1 … `steps`. */
+  step: number;
+  steps: number;
+  losses: Losses;
+  /** The learning rate of this step (the segmenter's backbone, or the generators). */
+  learningRate: number;
+  /** Time the step took, in milliseconds, without waiting for data. */
+  stepMs: number;
+  /** Time this step waited for its data, in milliseconds. */
+  waitMs: number;
+}
+
+/** Part of a task over images is done. */
+export interface ProgressEvent {
+  type: 'progress';
+  /** The stage it belongs to; 'data' for data made before the first stage. */
+  stage: string;
+  task:
+    | 'embedded-data'
+    | 'class-counts'
+    | 'statistics'
+    | 'translate'
+    | 'confidences'
+    | 'pseudo-label'
+    | 'evaluate';
+  done: number;
+  total: number;
+}
+
+/** The run begins; `stages` are all that it will go through. */
+export interface RunStartEvent {
+  type: 'run-start';
+  folder: string;
+  seed: number;
+  device: string;
+  classes: readonly string[];
+  stages: readonly Stage[];
+}
+
+export interface StageStartEvent {
+  type: 'stage-start';
+  stage: string;
+  label: string;
+  kind: StageKind;
+  round: number;
+  /** Position in the run, from 0, and the number of stages. */
+  index: number;
+  count: number;
+  /** Training steps; 0 for a stage that only goes over images. */
+  steps: number;
+  /** How many of them an interrupted run has done already; its events up to there still count. */
+  stepsBefore: number;
+}
+
+/** The state of a stage was saved: a run that is cut off goes on from here. */
+export interface CheckpointEvent {
+  type: 'checkpoint';
+  stage: string;
+  /** Training steps, or images pseudo-labelled, that are done. */
+  step: number;
+}
+
+/** What a part of a picture shows; see `PictureEvent`. */
+export type PictureColumn =
+  | 'image'
+  | 'translated'
+  | 'reconstructed'
+  | 'reference'
+  | 'prediction'
+  | 'pseudo-label'
+  | 'truth';
+
+/** A picture was written to the run folder: a grid of equal parts, a row for each image, as `composeGrid` lays it out. */
+export interface PictureEvent {
+  type: 'picture';
+  stage: string;
+  file: string;
+  /** The domain of the images. */
+  domain: 'source' | 'target';
+  columns: readonly PictureColumn[];
+  /** Names of the images. */
+  rows: readonly string[];
+}
+
+/** A segmenter was compared with the labels of the target's validation images. */
+export interface EvaluationEvent {
+  type: 'evaluation';
+  stage: string;
+  images: number;
+  /** Numbers of pixels [true class][predicted class]. */
+  confusion: readonly (readonly number[])[];
+}
+
+/** Something that does not stop the run but that its owner should know. */
+export interface WarningEvent {
+  type: 'warning';
+  stage: string;
+  message: string;
+}
+
+/** What a finished stage leaves in the summary; null where a kind of stage has no such value. */
+export interface StageRecord {
+  name: string;
+  label: string;
+  round: number;
+  kind: StageKind;
+  /** Mean over classes of intersection over union on the target's validation images, 0 … 1. */
+  miou: number | null;
+  /** Per class; null for a class that neither truth nor prediction has. */
+  iouPerClass: Record<string, number | null> | null;
+  /** Share of labelled pixels that are right, 0 … 1. */
+  pixelAccuracy: number | null;
+  steps: number;
+  /** Duration of the whole stage, evaluation included; of an interrupted one, what its checkpoint knows and the rest. */
+  seconds: number;
+  /** Where `segmentation.validation` asks for it: when the segmenter did best on held-out source images, and how well. */
+  best: Best | null;
+  /** Share of the training time that was spent waiting for data, 0 … 1. */
+  waitShare: number | null;
+  /** Pseudo-labels: the share of pixels kept, 0 … 1, and the number of images with any. */
+  keptShare: number | null;
+  keptImages: number | null;
+}
+
+export interface StageEndEvent {
+  type: 'stage-end';
+  stage: string;
+  record: StageRecord;
+  /** True when the stage was already complete in the run folder and was not run again. */
+  loaded: boolean;
+}
+
+/** What `summary.json` holds: written after each stage. */
+export interface RunSummary {
+  /** bidiseg's version. */
+  version: string;
+  seed: number;
+  device: string;
+  classes: string[];
+  /** Whether every stage of the plan is among `stages`. */
+  complete: boolean;
+  stages: StageRecord[];
+}
+
+export interface RunEndEvent {
+  type: 'run-end';
+  summary: RunSummary;
+}
+
+/** Everything that a run tells about itself. Plain data: each can be written as one line of JSON. */
+export type RunEvent =
+  | RunStartEvent
+  | StageStartEvent
+  | StepEvent
+  | ProgressEvent
+  | PictureEvent
+  | EvaluationEvent
+  | CheckpointEvent
+  | WarningEvent
+  | StageEndEvent
+  | RunEndEvent;

@@ -1,0 +1,87 @@
+import type { Config } from '../config/schema.js';
+import { FeatureDiscriminator } from '../models/feature-discriminator.js';
+import { OutputDiscriminator } from '../models/output-discriminator.js';
+import { Segmenter } from '../models/segmenter.js';
+import { Translator } from '../models/translator.js';
+import { DataError } from '../support/errors.js';
+import { classNames } from './datasets.js';
+
+/**
+ * The config's segmenter with its initial weights, the same each time. Initial weights from a file may lack the head or
+ * have one for other classes, as weights from ImageNet do: it then starts at random. All else has to be there.
+ *
+ * @param weights a weights file to load, strictly, in place of the initial weights
+ * @throws DataError naming the file and what does not fit
+ */
+export function createSegmenter(config: Config, weights?: string): Promise<Segmenter> {
+  const { initialWeights, ...options } = config.segmenter;
+  const { seed, device } = config;
+  const creation = Segmenter.create({ ...options, classCount: classNames(config).length, seed, device });
+  return prepared(creation, async (segmenter) => {
+    if (weights !== undefined) await segmenter.load(weights);
+    else if (initialWeights !== null) await loadAllButHead(segmenter, initialWeights);
+  });
+}
+
+async function loadAllButHead(segmenter: Segmenter, file: string): Promise<void> {
+  const { missing, reshaped } = await segmenter.load(file, { strict: false });
+  const lacking = [...missing, ...reshaped.map(({ name }) => name)].filter(
+    (name) => !name.startsWith('layer5.') && !name.endsWith('.num_batches_tracked'),
+  );
+  if (lacking.length === 0) return;
+  throw new DataError(
+    `${file}: no initial weights for this segmenter: ${lacking.slice(0, 3).join(', ')} ` +
+      `${lacking.length > 3 ? `and ${lacking.length - 3} more ` : ''}missing or of another shape`,
+  );
+}
+
+/** What tells the domains apart: by M's outputs, or by its features. */
+export type DomainDiscriminator = OutputDiscriminator | FeatureDiscriminator;
+
+/** The discriminator that the config's alignment asks for with its initial weights, the same each time; null: none. */
+export async function createDiscriminator(
+  config: Config,
+  { featureCount }: Pick<Segmenter, 'featureCount'>,
+): Promise<DomainDiscriminator | null> {
+  const { seed, device } = config;
+  const options = { ...config.discriminator, seed, device };
+  switch (config.segmentation.alignment) {
+    case 'output-discriminator':
+    case 'entropy-discriminator':
+      return OutputDiscriminator.create({ ...options, classCount: classNames(config).length });
+    case 'feature-discriminator':
+      return FeatureDiscriminator.create({ ...options, featureCount });
+    case 'mean':
+    case 'correlation':
+    case 'none':
+      return null;
+  }
+}
+
+/**
+ * The config's translators F and F⁻¹, or the paired F, with their initial weights, the same each time.
+ *
+ * @param weights a safetensors file to load in place of the initial weights
+ */
+export function createTranslator(config: Config, weights?: string): Promise<Translator> {
+  const { seed, device } = config;
+  const { pairing } = config.translation;
+  return prepared(Translator.create({ ...config.translator, pairing, seed, device }), async (translator) => {
+    if (weights !== undefined) await translator.load(weights);
+  });
+}
+
+/** The model once `prepare` is done with it; disposed where that fails. */
+async function prepared<Model extends Segmenter | Translator>(
+  creation: Promise<Model>,
+  prepare: (model: Model) => Promise<void>,
+): Promise<Model> {
+  const model = await creation;
+  try {
+    await prepare(model);
+    return model;
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+}

@@ -1,0 +1,152 @@
+import type { SelfTrainingOptions } from '../config/schema.js';
+import type { ImageDataset } from '../data/dataset.js';
+import { matchHistograms } from '../data/histogram-matching.js';
+import type { ImageSize, RgbImage } from '../data/image-files.js';
+import type { Predictor } from '../inference/evaluate.js';
+import { drawReference } from '../inference/translate-dataset.js';
+import type { TranslateOptions, Translator } from '../models/translator.js';
+import { applyThresholds } from '../native/thresholds.js';
+import { predictionOptions } from '../training/self-training.js';
+import type { PictureColumn } from './events.js';
+import { colourLabels, composeGrid, labelsOverGrey } from './picture-grid.js';
+
+/** Larger than this, a picture's parts are reduced (predictions) or cut (translations, which would lose their texture). */
+const MAX_SIDE: ImageSize = { width: 512, height: 384 };
+
+/** What a stage shows of itself: a grid of equal parts, and what they are. */
+export interface Picture {
+  image: RgbImage;
+  columns: readonly PictureColumn[];
+  /** Names of the images. */
+  rows: readonly string[];
+}
+
+interface PictureOptions {
+  /** Images shown, or as many as there are; spread evenly over the data set, so they are the same for every stage. */
+  count: number;
+  /** Size at which the network sees the images. */
+  size: ImageSize;
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Rows of S, S′ = F(S), F⁻¹(S′), or with the direction 'target-to-source' of T, T′ = F⁻¹(T), F(T′); cut from the middle. A
+ * paired translator has no way back: S, S′.
+ */
+export async function translationPicture(
+  translator: Pick<Translator, 'translate' | 'options'>,
+  dataset: ImageDataset,
+  options: PictureOptions & { direction: NonNullable<TranslateOptions['direction']> },
+): Promise<Picture> {
+  const { count, size, direction, signal } = options;
+  // A multiple of 4, as the generators like it.
+  const side = (key: keyof ImageSize) => Math.min(size[key], MAX_SIDE[key]) & ~3;
+  const part = { width: side('width'), height: side('height') };
+  const crop = { ...part, x: (size.width - part.width) >> 1, y: (size.height - part.height) >> 1 };
+  const job = { count: 1, ...part, ...(signal && { signal }) };
+  const opposite = direction === 'source-to-target' ? 'target-to-source' : 'source-to-target';
+  const isPaired = translator.options.pairing === 'paired';
+  const columns: PictureColumn[] = ['image', 'translated', ...(isPaired ? [] : ['reconstructed' as const])];
+  return pictureOf(dataset, count, columns, async (index) => {
+    const { image } = await dataset.read(index, { size, crop });
+    const there = await translator.translate(image.data, { ...job, direction });
+    if (isPaired) return [image, { data: there, ...part }];
+    const back = await translator.translate(there, { ...job, direction: opposite });
+    return [image, { data: there, ...part }, { data: back, ...part }];
+  });
+}
+
+/** Rows of S, S′ by matching histograms, and the target images they were matched to. */
+export async function matchedPicture(
+  { source, target }: { source: ImageDataset; target: ImageDataset },
+  options: PictureOptions & { targetSize: ImageSize; seed: number; stage: string },
+): Promise<Picture> {
+  const part = reduced(options.size);
+  return pictureOf(source, options.count, ['image', 'translated', 'reference'], async (index) => {
+    const image = await source.readImage(index, part);
+    const { name } = source.entry(index);
+    const reference = await drawReference(target, name, { ...options, targetSize: part });
+    return [image, matchHistograms(image, reference), reference];
+  });
+}
+
+/** Rows of T, M(T) in colours and, where the data set has labels, the labels in colours. */
+export async function predictionPicture(
+  segmenter: Predictor,
+  dataset: ImageDataset,
+  options: PictureOptions & { palette: Uint8Array },
+): Promise<Picture> {
+  const { count, size, palette, signal } = options;
+  const part = reduced(size);
+  const columns: PictureColumn[] = ['image', 'prediction', ...(dataset.hasLabels ? ['truth' as const] : [])];
+  return pictureOf(dataset, count, columns, async (index) => {
+    const { image, labels } = await dataset.read(index, { size, labelSize: part });
+    const { labels: data } = await segmenter.predict(image.data, {
+      count: 1,
+      ...size,
+      outputWidth: part.width,
+      outputHeight: part.height,
+      // As in evaluation, so that the pictures show what the numbers measure.
+      order: 'probabilities',
+      ...(signal && { signal }),
+    });
+    return [
+      await dataset.readImage(index, part),
+      colourLabels({ data, ...part }, palette),
+      ...(labels ? [colourLabels(labels, palette)] : []),
+    ];
+  });
+}
+
+/** Rows of T and what self-training keeps of M(T) in colours, on the image in grey. */
+export async function pseudoLabelPicture(
+  segmenter: Predictor,
+  dataset: ImageDataset,
+  options: PictureOptions & {
+    palette: Uint8Array;
+    /** Per class, as the whole target set gave them. */
+    thresholds: number[];
+    choice: Pick<SelfTrainingOptions, 'method' | 'order' | 'inclusive'>;
+  },
+): Promise<Picture> {
+  const { count, size, palette, thresholds, choice, signal } = options;
+  const part = reduced(size);
+  return pictureOf(dataset, count, ['image', 'pseudo-label'], async (index) => {
+    const { data } = await dataset.readImage(index, size);
+    const { labels, confidence } = await segmenter.predict(data, {
+      count: 1,
+      ...size,
+      outputWidth: part.width,
+      outputHeight: part.height,
+      confidence: true,
+      ...predictionOptions(choice, thresholds),
+      ...(signal && { signal }),
+    });
+    const kept = await applyThresholds(labels, confidence!, { thresholds, inclusive: choice.inclusive });
+    const image = await dataset.readImage(index, part);
+    return [image, labelsOverGrey({ data: kept.labels, ...part }, palette, image)];
+  });
+}
+
+async function pictureOf(
+  dataset: ImageDataset,
+  count: number,
+  columns: readonly PictureColumn[],
+  row: (index: number) => Promise<RgbImage[]>,
+): Promise<Picture> {
+  const indices = spread(dataset.length, count);
+  const rows: RgbImage[][] = [];
+  for (const index of indices) rows.push(await row(index));
+  return { image: composeGrid(rows), columns, rows: indices.map((index) => dataset.entry(index).name) };
+}
+
+/** `count` indices below `length`, evenly spread. */
+export function spread(length: number, count: number): number[] {
+  const taken = Math.min(length, count);
+  return Array.from({ length: taken }, (_, i) => Math.floor((i * length) / taken));
+}
+
+function reduced({ width, height }: ImageSize): ImageSize {
+  const scale = Math.min(1, MAX_SIDE.width / width, MAX_SIDE.height / height);
+  return { width: Math.round(width * scale), height: Math.round(height * scale) };
+}

@@ -1,0 +1,132 @@
+import type { LoopOptions } from '../config/schema.js';
+import { InvalidArgumentError } from '../support/errors.js';
+
+interface StageIdentity {
+  /** Unique and stable, such as `round-1/segmenter-0`. */
+  name: string;
+  /** The formula's name, such as M0(1). */
+  label: string;
+  /** k of Algorithm 1; 0 for the stage before the loop. */
+  round: number;
+}
+
+/** M⁽⁰⁾: the segmenter trained on source images alone. */
+export interface SourceOnlyStage extends StageIdentity {
+  kind: 'source-only';
+}
+
+/** F⁽ᵏ⁾: the translator, with perceptual terms from the newest segmenter. */
+export interface TranslatorStage extends StageIdentity {
+  kind: 'translator';
+  /** The stage whose segmenter gives the perceptual terms. */
+  segmenterFrom: string;
+}
+
+/** S′ ← F⁽ᵏ⁾(S), written to disk. */
+export interface TranslateStage extends StageIdentity {
+  kind: 'translate';
+  /** null: by matching histograms. */
+  translatorFrom: string | null;
+}
+
+/** T_ssl, Ŷ_T ← pseudo-labels of T. */
+export interface PseudoLabelStage extends StageIdentity {
+  kind: 'pseudo-labels';
+  segmenterFrom: string;
+}
+
+/** Mᵢ⁽ᵏ⁾: the segmenter trained on S′ and T; for i ≥ 1 with pseudo-labels. */
+export interface SegmenterStage extends StageIdentity {
+  kind: 'segmenter';
+  /** The stage that wrote S′; null: S itself. */
+  translatedFrom: string | null;
+  /** The stage that wrote the pseudo-labels; null for i = 0. */
+  pseudoLabelsFrom: string | null;
+}
+
+/** One stage of Algorithm 1 as plain data: what it is and which earlier stages it needs. */
+export type Stage = SourceOnlyStage | TranslatorStage | TranslateStage | PseudoLabelStage | SegmenterStage;
+
+export type StageKind = Stage['kind'];
+
+/** The stages of Algorithm 1 in order, for K = `rounds` and N = `selfTrainingRounds`. */
+export function planStages(loop: LoopOptions): Stage[] {
+  const stages: Stage[] = [{ kind: 'source-only', name: 'source-only', label: 'M(0)', round: 0 }];
+  let newest = 'source-only';
+  for (let round = 1; round <= loop.rounds; round++) {
+    const name = (part: string) => `round-${round}/${part}`;
+    const translator = loop.translation === 'learned' ? name('translator') : null;
+    const translated = loop.translation === 'none' ? null : name('translate');
+    if (translator) {
+      stages.push({
+        kind: 'translator',
+        name: translator,
+        label: `F(${round})`,
+        round,
+        segmenterFrom: newest,
+      });
+    }
+    if (translated) {
+      stages.push({
+        kind: 'translate',
+        name: translated,
+        label: `S′(${round})`,
+        round,
+        translatorFrom: translator,
+      });
+    }
+    const last = round === loop.rounds ? loop.selfTrainingRoundsLast : null;
+    for (let i = 0; i <= (last ?? loop.selfTrainingRounds); i++) {
+      const pseudoLabels = i > 0 ? name(`pseudo-labels-${i}`) : null;
+      if (pseudoLabels) {
+        stages.push({
+          kind: 'pseudo-labels',
+          name: pseudoLabels,
+          label: `Ŷ${i}(${round})`,
+          round,
+          segmenterFrom: newest,
+        });
+      }
+      newest = name(`segmenter-${i}`);
+      stages.push({
+        kind: 'segmenter',
+        name: newest,
+        label: `M${i}(${round})`,
+        round,
+        translatedFrom: translated,
+        pseudoLabelsFrom: pseudoLabels,
+      });
+    }
+  }
+  return stages;
+}
+
+/** The names of the stages whose output `stage` uses. */
+export function stageInputs(stage: Stage): string[] {
+  switch (stage.kind) {
+    case 'source-only':
+      return [];
+    case 'translator':
+    case 'pseudo-labels':
+      return [stage.segmenterFrom];
+    case 'translate':
+      return stage.translatorFrom ? [stage.translatorFrom] : [];
+    case 'segmenter':
+      return [stage.translatedFrom, stage.pseudoLabelsFrom].filter((name) => name !== null);
+  }
+}
+
+/**
+ * The stage that `selector` means: a name such as `round-2/segmenter-1`, a label such as `M1(2)`, or a kind, which means
+ * the first stage of that kind.
+ *
+ * @throws InvalidArgumentError when the plan has no such stage; it lists those that there are
+ */
+export function selectStage(plan: readonly Stage[], selector: string): Stage {
+  const stage =
+    plan.find(({ name, label }) => name === selector || label === selector) ??
+    plan.find(({ kind }) => kind === selector);
+  if (stage) return stage;
+  const names = plan.map(({ name }) => name).join(', ');
+  throw new InvalidArgumentError(`No stage '${selector}' in this run; expected one of ${names}`);
+}

@@ -1,0 +1,77 @@
+import { Network } from '../models/network.js';
+import { native } from '../native/binding.js';
+import type { OptimizerHandle } from '../native/binding-types.js';
+import { call, handleOf, NativeObject } from '../native/native-object.js';
+import { checkBoolean, checkNumber, checkNumbers, checkObject } from '../support/validate.js';
+
+interface CommonOptimizerOptions {
+  /** Added to the gradient, times the weight; default 0. */
+  weightDecay?: number;
+  /** Multiplies the learning rate of a segmenter's head (DeepLab-v2); default 1. */
+  headLearningRateFactor?: number;
+}
+
+export interface SgdOptions extends CommonOptimizerOptions {
+  /** Default 0.9. */
+  momentum?: number;
+  /** Move parameters several times a step, as the reference's optimizer did; default false. */
+  repeatedStep?: boolean;
+}
+
+export interface AdamOptions extends CommonOptimizerOptions {
+  /** Default [0.9, 0.999]. */
+  betas?: [number, number];
+}
+
+/** Moves the trained parameters of one network along their gradients. */
+export class Optimizer extends NativeObject<OptimizerHandle> {
+  /** v ← momentum·v + (g + decay·w); w ← w − lr·v. */
+  static async sgd(network: Network, options: SgdOptions = {}): Promise<Optimizer> {
+    checkObject('options', options);
+    return create(network, {
+      optimizer: 'sgd',
+      momentum: checkNumber('momentum', options.momentum ?? 0.9, 0, 1),
+      repeatedStep: checkBoolean('repeatedStep', options.repeatedStep ?? false),
+      ...common(options),
+    });
+  }
+
+  /** Adam with bias correction and L2 decay (torch.optim.Adam). */
+  static async adam(network: Network, options: AdamOptions = {}): Promise<Optimizer> {
+    checkObject('options', options);
+    return create(network, {
+      optimizer: 'adam',
+      adamBetas: checkNumbers('betas', options.betas ?? [0.9, 0.999], 0, 1),
+      ...common(options),
+    });
+  }
+
+  /** @internal */
+  constructor(handle: OptimizerHandle) {
+    super(handle);
+  }
+
+  /** Applies the gradients that backward() has gathered. Parameters without one stay. */
+  async step(learningRate: number): Promise<void> {
+    checkNumber('learningRate', learningRate);
+    await call(() => native.optimizerStep(this.handle, learningRate));
+  }
+
+  /** Forgets all gradients. */
+  async zeroGrad(): Promise<void> {
+    await call(() => native.optimizerZeroGrad(this.handle));
+  }
+}
+
+function common(options: CommonOptimizerOptions) {
+  return {
+    weightDecay: checkNumber('weightDecay', options.weightDecay ?? 0, 0),
+    headLearningRateFactor: checkNumber('headLearningRateFactor', options.headLearningRateFactor ?? 1, 0),
+  };
+}
+
+async function create(network: Network, options: object): Promise<Optimizer> {
+  return new Optimizer(
+    await call(() => native.createOptimizer(handleOf('network', network, Network), options)),
+  );
+}

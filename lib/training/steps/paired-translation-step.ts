@@ -1,0 +1,80 @@
+import { translationSchema } from '../../config/schema.js';
+import { Network } from '../../models/network.js';
+import { Translator } from '../../models/translator.js';
+import { native } from '../../native/binding.js';
+import type {
+  PairedTranslationLosses,
+  PairedTranslationStepHandle,
+  UploadedBatchHandle,
+} from '../../native/binding-types.js';
+import { call, handleOf } from '../../native/native-object.js';
+import { checkNumber, checkObject, invalidArgument } from '../../support/validate.js';
+import { type StepBatch, type StepOptions, TrainingStep, withDefaults } from './training-step.js';
+
+export type { PairedTranslationLosses } from '../../native/binding-types.js';
+
+const TRANSLATION = translationSchema.parse({});
+
+/** What is left out is as the config's `translation` has it. */
+export interface PairedTranslationStepOptions extends StepOptions {
+  ganMode?: 'least-squares' | 'bce';
+  ganWeight?: number;
+  /** Of E|F(S) − T|. */
+  l1Weight?: number;
+  /** Adam's, for generator and discriminator. */
+  betas?: [number, number];
+}
+
+/**
+ * One iteration of a paired translator's training in one native call: pix2pix (Isola et al. 2017). F is moved against
+ * ganWeight·ℓ_GAN(D(S, F(S)), real) + l1Weight·E|F(S) − T|, the conditional discriminator against half of
+ * ℓ_GAN(D(S, T), real) + ℓ_GAN(D(S, F(S)), fake).
+ */
+export class PairedTranslationStep extends TrainingStep<PairedTranslationStepHandle> {
+  /** @throws InvalidArgumentError where the translator is not paired, or its device lacks the precision or CUDA graphs. */
+  static async create(
+    translator: Translator,
+    options: PairedTranslationStepOptions = {},
+  ): Promise<PairedTranslationStep> {
+    if (!(translator instanceof Translator) || translator.options?.pairing !== 'paired') {
+      throw invalidArgument('translator', 'a paired Translator', translator);
+    }
+    return new PairedTranslationStep(
+      await call(() => {
+        const networks = {
+          toTarget: handleOf('translator.toTarget', translator.toTarget, Network),
+          targetCritic: handleOf('translator.targetCritic', translator.targetCritic, Network),
+        };
+        return native.createPairedTranslationStep(networks, withDefaults(TRANSLATION, options));
+      }),
+    );
+  }
+
+  /** @internal */
+  constructor(handle: PairedTranslationStepHandle) {
+    super(handle, {
+      state: (step) => native.pairedTranslationStepState(step),
+      loadState: (step, names, tensors) => native.pairedTranslationStepLoadState(step, names, tensors),
+    });
+  }
+
+  /**
+   * Losses and both updates; all or nothing. Image i of `target` is what image i of `source` should look like. Height and
+   * width must be multiples of the translator's `sizeMultiple` and at least 32.
+   *
+   * @throws NonFiniteLossError before any weight has moved, where a loss or a gradient is NaN or infinite.
+   */
+  async run(batch: {
+    source: StepBatch | UploadedBatchHandle;
+    target: StepBatch | UploadedBatchHandle;
+    learningRate: number;
+    signal?: AbortSignal | undefined;
+  }): Promise<PairedTranslationLosses> {
+    checkObject('batch', batch);
+    const rates = { learningRate: checkNumber('learningRate', batch.learningRate, 0) };
+    return call(
+      (token) => native.runPairedTranslationStep(this.handle, batch.source, batch.target, rates, token),
+      batch.signal,
+    );
+  }
+}

@@ -1,0 +1,399 @@
+import type { FileHandle } from 'node:fs/promises';
+import type { Dtype } from '../native/binding-types.js';
+import {
+  PickleEnd,
+  type PickleGlobal,
+  type PickleRules,
+  type PickleValue,
+  pickleText,
+  unpickle,
+} from './pickle.js';
+import type { TensorHeader } from './safetensors.js';
+import { locateZipEntry, readExactly, readZipDirectory } from './zip.js';
+
+/**
+ * PyTorch's own files, as `torch.save` writes them: a zip file with a pickle and one entry for each storage, or (before
+ * PyTorch 1.6) five pickles with the storages behind them. Only state dicts are read. Their tensors are found here, with
+ * every size checked; their bytes are read natively like those of a safetensors file.
+ */
+
+export type PthFormat = 'pytorch-zip' | 'pytorch-legacy';
+
+/** A tensor that need not lie in row-major order. */
+export interface StridedTensorHeader extends TensorHeader {
+  /** In elements, one for each extent; absent where the elements lie in row-major order. */
+  stride?: number[];
+}
+
+export interface PthContents {
+  /** The keys on the way to the state dict, such as `state_dict`; empty where the file is one. */
+  path: string[];
+  tensors: StridedTensorHeader[];
+  /** Entries of the state dict that are no tensors. */
+  others: string[];
+}
+
+type Complaint = (what: string, cause?: unknown) => Error;
+
+/** More than any state dict needs: 32 MiB describe some 200,000 tensors. */
+const MAX_PICKLE_BYTES = 32 * 2 ** 20;
+const FIRST_READ_BYTES = 2 ** 20;
+const MAX_DIMENSIONS = 64;
+/** How often, on average, a byte of the file may be part of a tensor. Tied weights make it 2, an attack makes it millions. */
+const MAX_SHARING = 4;
+
+const ZIP_VERSIONS = { min: 1, max: 10 };
+const LEGACY_MAGIC = 0x1950a86a20f9469cfc6cn;
+const LEGACY_PROTOCOL = 1001;
+
+/** Where a training script may have put the state dict among other things. */
+const STATE_DICT_KEYS = ['state_dict', 'model_state_dict', 'model', 'network', 'net', 'weights', 'params'];
+
+interface StorageType extends PickleGlobal {
+  bytes: number;
+  /** Absent where bidiseg has no such tensors. */
+  dtype?: Dtype;
+}
+
+const STORAGE_TYPES: StorageType[] = [
+  { name: 'torch.FloatStorage', bytes: 4, dtype: 'float32' },
+  { name: 'torch.DoubleStorage', bytes: 8, dtype: 'float64' },
+  { name: 'torch.HalfStorage', bytes: 2, dtype: 'float16' },
+  { name: 'torch.BFloat16Storage', bytes: 2, dtype: 'bfloat16' },
+  { name: 'torch.ByteStorage', bytes: 1, dtype: 'uint8' },
+  { name: 'torch.IntStorage', bytes: 4, dtype: 'int32' },
+  { name: 'torch.LongStorage', bytes: 8, dtype: 'int64' },
+  { name: 'torch.CharStorage', bytes: 1 },
+  { name: 'torch.ShortStorage', bytes: 2 },
+  { name: 'torch.BoolStorage', bytes: 1 },
+];
+
+class Storage {
+  constructor(
+    readonly key: string,
+    readonly type: StorageType,
+    /** In elements. */
+    readonly length: number,
+  ) {}
+
+  get bytes(): number {
+    return this.length * this.type.bytes;
+  }
+}
+
+class StoredTensor {
+  constructor(
+    readonly storage: Storage,
+    /** In elements, from the start of the storage. */
+    readonly offset: number,
+    readonly shape: number[],
+    /** Null where the elements lie in row-major order. */
+    readonly stride: number[] | null,
+    /** Between its first and its last element, both included. */
+    readonly span: number,
+  ) {}
+
+  get bytes(): number {
+    return this.shape.reduce((product, extent) => product * extent, this.storage.type.bytes);
+  }
+}
+
+/** Reads what a zip file from `torch.save` holds. */
+export async function readZipPth(file: FileHandle, size: number, bad: Complaint): Promise<PthContents> {
+  const entries = await readZipDirectory(file, size, bad);
+  const pickles = [...entries.keys()].filter((name) => /^[^/]+\/data\.pkl$/.test(name));
+  if (pickles.length !== 1) throw bad('it is a zip file, but not one that torch.save wrote');
+  const folder = pickles[0]!.slice(0, -'data.pkl'.length);
+  if (entries.has(`${folder}constants.pkl`)) {
+    throw bad(
+      'it is a TorchScript archive; save the state dict of the module: torch.save(m.state_dict(), …)',
+    );
+  }
+  const small = async (name: string, limit: number): Promise<Buffer | undefined> => {
+    const entry = entries.get(folder + name);
+    if (!entry) return undefined;
+    if (entry.size > limit) throw bad(`its entry ${entry.name} claims ${entry.size} bytes`);
+    return readExactly(file, await locateZipEntry(file, entry, bad), entry.size, bad);
+  };
+  const version = Number(String(await small('version', 16)));
+  if (!(version >= ZIP_VERSIONS.min && version <= ZIP_VERSIONS.max)) {
+    throw bad(`its version is ${version}, not ${ZIP_VERSIONS.min} to ${ZIP_VERSIONS.max}`);
+  }
+  const byteOrder = ((await small('byteorder', 16)) ?? 'little').toString();
+  if (byteOrder !== 'little') throw bad(`its byte order is ${JSON.stringify(byteOrder)}, not "little"`);
+
+  const rules = new StateDictRules(bad);
+  const { root } = readPickles((await small('data.pkl', MAX_PICKLE_BYTES))!, 0, ['root'], rules);
+  return contents(root!, size, bad, async ({ key, bytes }) => {
+    const entry = entries.get(`${folder}data/${key}`);
+    if (!entry) throw bad(`its storage ${key} is missing`);
+    if (entry.size !== bytes)
+      throw bad(`its storage ${key} takes ${entry.size} bytes, but its pickle says ${bytes}`);
+    return locateZipEntry(file, entry, bad);
+  });
+}
+
+/** Reads what a file from `torch.save` before PyTorch 1.6 holds. */
+export async function readLegacyPth(file: FileHandle, size: number, bad: Complaint): Promise<PthContents> {
+  // How long the pickles are shows only in reading them; nearly always the first read has all of them.
+  for (let length = FIRST_READ_BYTES; ; length *= 4) {
+    const head = await readExactly(file, 0, Math.min(length, size, MAX_PICKLE_BYTES), bad);
+    try {
+      return await readLegacyHead(head, file, size, bad);
+    } catch (error) {
+      if (!(error instanceof PickleEnd) || head.length < length) throw error;
+    }
+  }
+}
+
+async function readLegacyHead(
+  head: Buffer,
+  file: FileHandle,
+  size: number,
+  bad: Complaint,
+): Promise<PthContents> {
+  const intro = readPickles(head, 0, ['magic', 'protocol', 'system'], new StateDictRules(bad));
+  if (intro.magic !== LEGACY_MAGIC) throw bad('its first pickle is not the magic number of torch.save');
+  if (intro.protocol !== LEGACY_PROTOCOL)
+    throw bad(`its protocol is ${pickleText(intro.protocol)}, not ${LEGACY_PROTOCOL}`);
+  if (!(intro.system instanceof Map) || intro.system.get('little_endian') !== true) {
+    throw bad('its byte order is not little-endian');
+  }
+  const rules = new StateDictRules(bad);
+  const { root, keys, end } = readPickles(head, intro.end, ['root', 'keys'], rules);
+  if (!Array.isArray(keys)) throw bad('it has no list of storages');
+
+  const offsets = new Map<string, number>();
+  let at = end;
+  for (const key of keys) {
+    const storage = typeof key === 'string' ? rules.storages.get(key) : undefined;
+    if (!storage || offsets.has(storage.key))
+      throw bad(`its storage ${pickleText(key)} belongs to no tensor`);
+    if (at + 8 > size) throw bad(`it ends before its storage ${storage.key}`);
+    const length = (await readExactly(file, at, 8, bad)).readBigInt64LE();
+    if (length !== BigInt(storage.length) || at + 8 + storage.bytes > size) {
+      throw bad(`its storage ${storage.key} claims ${length} elements, its pickle ${storage.length}`);
+    }
+    offsets.set(storage.key, at + 8);
+    at += 8 + storage.bytes;
+  }
+  return contents(root!, size, bad, async ({ key }) => {
+    const offset = offsets.get(key);
+    if (offset === undefined) throw bad(`its storage ${key} is missing`);
+    return offset;
+  });
+}
+
+/** Reads as many pickles, one behind the other, as there are names for them. */
+function readPickles<Name extends string>(
+  bytes: Buffer,
+  start: number,
+  names: Name[],
+  rules: PickleRules,
+): Record<Name, PickleValue> & { end: number } {
+  const result: Record<string, PickleValue> = {};
+  let end = start;
+  for (const name of names) {
+    const read = unpickle(bytes, end, rules);
+    result[name] = read.value;
+    end = read.end;
+  }
+  return { ...(result as Record<Name, PickleValue>), end };
+}
+
+/** What a state dict's pickle may name and how tensors come from it. */
+class StateDictRules implements PickleRules {
+  readonly storages = new Map<string, Storage>();
+  readonly bad: Complaint;
+  #copied = 0;
+  readonly #globals: Map<string, PickleGlobal>;
+
+  constructor(bad: Complaint) {
+    this.bad = bad;
+    const globals: PickleGlobal[] = [
+      ...STORAGE_TYPES,
+      { name: 'collections.OrderedDict', construct: (args) => this.#orderedDict(args) },
+      { name: 'torch._utils._rebuild_tensor', construct: (args) => this.#tensor(args) },
+      { name: 'torch._utils._rebuild_tensor_v2', construct: (args) => this.#tensor(args) },
+      { name: 'torch._utils._rebuild_parameter', construct: (args) => this.#parameter(args) },
+      { name: 'torch.Size', construct: ([extents = []]) => extents },
+      { name: 'torch.device', construct: (args) => args },
+      { name: '_codecs.encode', construct: (args) => this.#encode(args) },
+    ];
+    this.#globals = new Map(globals.map((value) => [value.name, value]));
+  }
+
+  global(name: string): PickleGlobal {
+    const found = this.#globals.get(name);
+    if (found) return found;
+    throw this.bad(
+      `it names the Python global ${pickleText(name)}, which no state dict needs, so it was not read; ` +
+        'save the state dict alone: torch.save(model.state_dict(), …)',
+    );
+  }
+
+  /** ('storage', type, key, location, length), and before PyTorch 1.6 a view that has always been None since 0.4. */
+  persistent(id: PickleValue): PickleValue {
+    if (!Array.isArray(id) || id[0] !== 'storage')
+      throw this.bad('it refers to something that is no storage');
+    const [, type, key, , length, view = null] = id;
+    const known = STORAGE_TYPES.find((candidate) => candidate === type);
+    if (!known || typeof key !== 'string' || !isExtent(length) || view !== null) {
+      throw this.bad('it describes a storage in an unknown way');
+    }
+    let storage = this.storages.get(key);
+    if (!storage) {
+      storage = new Storage(key, known, length);
+      if (!Number.isSafeInteger(storage.bytes))
+        throw this.bad(`its storage ${key} claims ${length} elements`);
+      this.storages.set(key, storage);
+    }
+    if (storage.type !== known || storage.length !== length) {
+      throw this.bad(`it describes its storage ${key} in two ways`);
+    }
+    return storage;
+  }
+
+  /** (storage, offset, shape, stride, requires_grad, hooks, metadata); the last three are newer and may be missing. */
+  #tensor([storage, offset, shape, stride, , , metadata]: PickleValue[]): StoredTensor {
+    if (!(storage instanceof Storage) || !isExtent(offset) || !isShape(shape) || !isShape(stride)) {
+      throw this.bad('it has a tensor without a valid storage, offset, shape and stride');
+    }
+    if (shape.length !== stride.length) {
+      throw this.bad(`it has a tensor with ${shape.length} extents and ${stride.length} strides`);
+    }
+    if (metadata instanceof Map && metadata.size > 0) {
+      throw this.bad('it has a tensor that is a conjugate or negated view of its storage');
+    }
+    const size = shape.reduce((product, extent) => product * extent, 1);
+    const largest = shape.reduce((product, extent) => product * Math.max(1, extent), storage.type.bytes);
+    const span = size === 0 ? 0 : shape.reduce((sum, extent, i) => sum + (extent - 1) * stride[i]!, 1);
+    if (!Number.isSafeInteger(largest) || offset + span > storage.length) {
+      throw this.bad(
+        `it has a tensor of shape [${shape}], stride [${stride}] and offset ${offset} in a storage of ${storage.length} elements`,
+      );
+    }
+    // Copies, because a pickle may go on to change its lists.
+    return new StoredTensor(
+      storage,
+      offset,
+      [...shape],
+      isRowMajor(shape, stride) ? null : [...stride],
+      span,
+    );
+  }
+
+  #parameter([tensor]: PickleValue[]): StoredTensor {
+    if (!(tensor instanceof StoredTensor)) throw this.bad('it has a parameter that is no tensor');
+    return tensor;
+  }
+
+  /** OrderedDict(), or OrderedDict([[key, value], …]) as Python 2 wrote it. */
+  #orderedDict([pairs = []]: PickleValue[]): Map<PickleValue, PickleValue> {
+    const isPair = (pair: PickleValue): pair is [PickleValue, PickleValue] =>
+      Array.isArray(pair) && pair.length === 2;
+    if (!Array.isArray(pairs)) throw this.bad('it has an OrderedDict of something else than pairs');
+    this.#countCopy(pairs.length);
+    if (!pairs.every(isPair)) throw this.bad('it has an OrderedDict of something else than pairs');
+    return new Map(pairs as [PickleValue, PickleValue][]);
+  }
+
+  /** How protocol 2 writes bytes: as text, one character a byte. */
+  #encode([text, encoding]: PickleValue[]): Uint8Array {
+    if (typeof text !== 'string' || encoding !== 'latin1')
+      throw this.bad('it has bytes in an unknown encoding');
+    this.#countCopy(text.length);
+    return Buffer.from(text, 'latin1');
+  }
+
+  /** The same list or text may be copied again and again; honest files copy each once. */
+  #countCopy(length: number): void {
+    this.#copied += length;
+    if (this.#copied > MAX_PICKLE_BYTES) throw this.bad('its pickle copies the same values again and again');
+  }
+}
+
+function isExtent(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isShape(value: unknown): value is number[] {
+  return Array.isArray(value) && value.length <= MAX_DIMENSIONS && value.every(isExtent);
+}
+
+function isRowMajor(shape: number[], stride: number[]): boolean {
+  if (shape.includes(0)) return true;
+  let expected = 1;
+  for (let i = shape.length - 1; i >= 0; --i) {
+    if (shape[i] !== 1 && stride[i] !== expected) return false;
+    expected *= shape[i]!;
+  }
+  return true;
+}
+
+/** The tensors of the state dict in `root`, placed in the file. */
+async function contents(
+  root: PickleValue,
+  fileSize: number,
+  bad: Complaint,
+  locate: (storage: Storage) => Promise<number>,
+): Promise<PthContents> {
+  const { path, dict } = findStateDict(root, bad);
+  const tensors: StridedTensorHeader[] = [];
+  const others: string[] = [];
+  const starts = new Map<Storage, number>();
+  let wanted = 0;
+  for (const [key, value] of dict) {
+    if (!(value instanceof StoredTensor)) {
+      others.push(pickleText(key));
+      continue;
+    }
+    const { storage, offset, shape, stride, span, bytes } = value;
+    if (typeof key !== 'string') throw bad('it has a tensor whose name is no string');
+    const { dtype, name: typeName, bytes: elementBytes } = storage.type;
+    if (!dtype) throw bad(`tensor '${key}' is in a ${typeName}, a type that bidiseg does not have`);
+    wanted += Math.max(bytes, span * elementBytes);
+    if (wanted > MAX_SHARING * fileSize) {
+      throw bad(
+        `its tensors share their bytes so much that they would take more than ${MAX_SHARING} times the ${fileSize} bytes of the file`,
+      );
+    }
+    if (!starts.has(storage)) starts.set(storage, await locate(storage));
+    const place = { dtype, shape, offset: starts.get(storage)! + offset * elementBytes, bytes };
+    tensors.push({ name: key, ...place, ...(stride && { stride }) });
+  }
+  return { path, tensors, others };
+}
+
+/** The dict that holds the tensors: `root` itself, or one within it under a usual key or the only one there is. */
+function findStateDict(
+  root: PickleValue,
+  bad: Complaint,
+): { path: string[]; dict: Map<PickleValue, PickleValue> } {
+  const known = new Map<PickleValue, boolean>(); // the same dict may be in many places
+  const leadsToTensors = (value: PickleValue): boolean => {
+    if (value instanceof StoredTensor) return true;
+    if (!(value instanceof Map)) return false;
+    if (!known.has(value)) known.set(value, [...value.values()].some(leadsToTensors));
+    return known.get(value)!;
+  };
+  const path: string[] = [];
+  let dict = root;
+  for (;;) {
+    if (!(dict instanceof Map) || !leadsToTensors(dict))
+      throw bad('it holds no state dict: no dict of tensors');
+    const inner = [...dict].filter(([, value]) => value instanceof Map && leadsToTensors(value));
+    const usual = STATE_DICT_KEYS.map((key) => inner.find(([name]) => name === key)).find(Boolean);
+    const isStateDict = [...dict.values()].some((value) => value instanceof StoredTensor);
+    if (!usual && isStateDict) return { path, dict };
+    if (!usual && inner.length > 1) {
+      const names = inner.slice(0, 5).map(([name]) => pickleText(name));
+      throw bad(
+        `it holds several dicts of tensors: ${names.join(', ')}${inner.length > 5 ? ', …' : ''}; save the one that is meant alone`,
+      );
+    }
+    const [key, value] = usual ?? inner[0]!;
+    path.push(pickleText(key));
+    dict = value;
+  }
+}

@@ -1,0 +1,163 @@
+import { open } from 'node:fs/promises';
+import { native } from '../native/binding.js';
+import type { Dtype, StateEntry } from '../native/binding-types.js';
+import { call, callSync } from '../native/native-object.js';
+import { DataError } from '../support/errors.js';
+import { shortened } from '../support/validate.js';
+import { writeWhole } from '../support/whole-file.js';
+
+/**
+ * The safetensors format: 8 bytes little-endian header length, a JSON header, then the tensors' bytes. The header is
+ * handled here; the bytes are read and written natively, off the event loop.
+ */
+
+const DTYPES: Record<string, { name: Dtype; bytes: number }> = {
+  F32: { name: 'float32', bytes: 4 },
+  F64: { name: 'float64', bytes: 8 },
+  F16: { name: 'float16', bytes: 2 },
+  BF16: { name: 'bfloat16', bytes: 2 },
+  U8: { name: 'uint8', bytes: 1 },
+  I32: { name: 'int32', bytes: 4 },
+  I64: { name: 'int64', bytes: 8 },
+};
+const CODES = new Map(Object.entries(DTYPES).map(([code, { name }]) => [name, code]));
+
+/**
+ * Room for 40,000 tensors. The format allows 100 MB, but JSON made for the purpose can take 50 times its length in memory,
+ * and seconds to parse.
+ */
+const MAX_HEADER_BYTES = 4 * 2 ** 20;
+const MAX_DIMENSIONS = 64;
+
+/** One tensor's name, type and place. */
+export interface TensorHeader {
+  name: string;
+  dtype: Dtype;
+  shape: number[];
+  /** From the start of the file. */
+  offset: number;
+  bytes: number;
+}
+
+/** The header of a safetensors file. */
+export interface SafetensorsHeader {
+  metadata: Record<string, string>;
+  tensors: TensorHeader[];
+}
+
+type Complaint = (what: string, cause?: unknown) => DataError;
+
+/** Reads and checks a file's header. @throws DataError naming the file and what is wrong with it. */
+export async function readSafetensorsHeader(file: string): Promise<SafetensorsHeader> {
+  const bad: Complaint = (what, cause) =>
+    new DataError(`${file} is not a usable safetensors file: ${shortened(what, 1000)}`, { cause });
+  try {
+    const handle = await open(file, 'r');
+    try {
+      const { size } = await handle.stat();
+      const prefix = Buffer.alloc(8);
+      const { bytesRead } = await handle.read(prefix, 0, 8, 0);
+      if (bytesRead < 8) throw bad('it is shorter than 8 bytes');
+      const length = Number(prefix.readBigUInt64LE());
+      if (length + 8 > size) throw bad(`its header claims ${length} bytes, the file has ${size}`);
+      if (length > MAX_HEADER_BYTES) {
+        throw bad(`its header has ${length} bytes, more than the ${MAX_HEADER_BYTES} that are read`);
+      }
+      const header = Buffer.alloc(length);
+      await handle.read(header, 0, length, 8);
+      return parseHeader(header, 8 + length, size, bad);
+    } finally {
+      await handle.close();
+    }
+  } catch (cause) {
+    if (cause instanceof DataError) throw cause;
+    throw new DataError(`${file} cannot be read: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function parseHeader(header: Buffer, dataStart: number, size: number, bad: Complaint): SafetensorsHeader {
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(header));
+  } catch (cause) {
+    throw bad('its header is not JSON in UTF-8', cause);
+  }
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) {
+    throw bad('its header is not a JSON object');
+  }
+  const metadata: Record<string, string> = Object.create(null); // names may be `__proto__`
+  const tensors: TensorHeader[] = [];
+  for (const [name, entry] of Object.entries(json)) {
+    if (name !== '__metadata__') tensors.push(parseEntry(name, entry, dataStart, bad));
+    else for (const [key, value] of Object.entries(entry ?? {})) metadata[key] = String(value);
+  }
+  // The format wants the tensors to fill the file. Were they allowed to lie upon each other, a small file could ask for
+  // any amount of memory.
+  let end = dataStart;
+  for (const { name, offset, bytes } of tensors.toSorted(
+    (a, b) => a.offset - b.offset || a.bytes - b.bytes,
+  )) {
+    if (offset !== end)
+      throw bad(`tensor '${name}' ${offset < end ? 'overlaps another' : 'has a gap before it'}`);
+    end += bytes;
+  }
+  if (end !== size) throw bad(`its tensors end at byte ${end}, the file has ${size}`);
+  return { metadata, tensors };
+}
+
+function parseEntry(name: string, entry: unknown, dataStart: number, bad: Complaint): TensorHeader {
+  const { dtype, shape, data_offsets } = (entry ?? {}) as Record<string, unknown>;
+  const type = typeof dtype === 'string' && Object.hasOwn(DTYPES, dtype) ? DTYPES[dtype] : undefined;
+  if (!type) throw bad(`tensor '${name}' has the unsupported dtype ${JSON.stringify(dtype)}`);
+  const isExtent = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0;
+  if (!Array.isArray(shape) || shape.length > MAX_DIMENSIONS || !shape.every(isExtent))
+    throw bad(`tensor '${name}' has no valid shape`);
+  if (!Array.isArray(data_offsets) || data_offsets.length !== 2 || !data_offsets.every(isExtent)) {
+    throw bad(`tensor '${name}' has no valid data_offsets`);
+  }
+  const [begin, end] = data_offsets as [number, number];
+  const bytes = shape.reduce((product, extent) => product * extent, type.bytes);
+  // Also of a tensor that is empty: LibTorch multiplies the extents beside the 0.
+  const largest = shape.reduce((product, extent) => product * Math.max(1, extent), type.bytes);
+  if (!Number.isSafeInteger(largest)) throw bad(`tensor '${name}' has the too large shape [${shape}]`);
+  if (end - begin !== bytes) {
+    throw bad(`tensor '${name}' takes ${end - begin} bytes but its shape and dtype need ${bytes}`);
+  }
+  return { name, dtype: type.name, shape, offset: dataStart + begin, bytes };
+}
+
+/**
+ * Writes all tensors, to a temporary name first: `file` is either the old one or the whole new one.
+ *
+ * @returns how many bytes the tensors take.
+ */
+export async function writeSafetensors(
+  file: string,
+  entries: Pick<StateEntry, 'name' | 'tensor'>[],
+  metadata: Record<string, string>,
+  signal?: AbortSignal,
+): Promise<number> {
+  const header: Record<string, unknown> = Object.assign(Object.create(null), { __metadata__: metadata });
+  let offset = 0;
+  for (const { name, tensor } of entries) {
+    const { shape, dtype } = callSync(() => native.tensorInfo(tensor));
+    if (name === '__metadata__') {
+      throw new DataError(`${file} cannot be written: safetensors files have no tensor named '__metadata__'`);
+    }
+    const code = CODES.get(dtype)!;
+    const end = offset + shape.reduce((product, extent) => product * extent, DTYPES[code]!.bytes);
+    header[name] = { dtype: code, shape, data_offsets: [offset, end] };
+    offset = end;
+  }
+  let json = JSON.stringify(header);
+  json += ' '.repeat((8 - (Buffer.byteLength(json) % 8)) % 8); // so that the tensors are aligned for mmap
+  const bytes = Buffer.alloc(8 + Buffer.byteLength(json));
+  bytes.writeBigUInt64LE(BigInt(bytes.length - 8));
+  bytes.write(json, 8);
+
+  const tensors = entries.map(({ tensor }) => tensor);
+  await writeWhole(file, (temporary) =>
+    call((token) => native.writeTensorFile(temporary, bytes, tensors, token), signal),
+  );
+  return offset;
+}

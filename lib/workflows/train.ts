@@ -1,0 +1,62 @@
+import type { Config } from '../config/schema.js';
+import { BidirectionalLearning, type RunOptions } from '../pipeline/bidirectional.js';
+import { type Datasets, openDatasets } from '../pipeline/datasets.js';
+import type { ProgressEvent, RunEvent, RunSummary, WarningEvent } from '../pipeline/events.js';
+import { planStages, selectStage } from '../pipeline/plan.js';
+import { writeReport } from '../report/write-report.js';
+import { RunFolder } from '../run/run-folder.js';
+import { fromCallback, mapEvents } from '../support/generators.js';
+
+/**
+ * A whole run in one call: opens the run folder `config.output` and the data sets, generating the embedded one if asked,
+ * then runs Algorithm 1, or one stage of it, logs what happens, and writes `report.html` at the end.
+ *
+ *     for await (const event of train(config)) if (event.type === 'stage-end') console.log(event.record);
+ *
+ * With `only`, the folder may hold a run of the same config, whose complete stages the one stage can use; `overwrite` then
+ * means that stage alone.
+ *
+ * @throws ConfigError when the run folder holds a run and neither `resume` nor `overwrite` is set, or is in use
+ * @throws InvalidArgumentError, DataError, NonFiniteLossError as `BidirectionalLearning.events` does
+ */
+export async function* train(config: Config, options: RunOptions = {}): AsyncGenerator<RunEvent, RunSummary> {
+  const { resume, overwrite, only, signal } = options;
+  if (only !== undefined) selectStage(planStages(config.loop), only);
+  const mode = only !== undefined ? 'continue' : resume ? 'resume' : overwrite ? 'overwrite' : 'create';
+  // Before there is a run folder, so that a wrong path leaves none; embedded data are generated in it.
+  const found = config.data.embedded ? null : await openDatasets(config);
+  const folder = await RunFolder.open(config, mode);
+  try {
+    const datasets = found ?? (yield* openGenerated(config, signal));
+    const learning = new BidirectionalLearning(config, datasets, folder);
+    const summary = yield* mapEvents(learning.events(options), async (event) => {
+      await folder.log(event);
+      return event;
+    });
+    yield* report(config.output);
+    return summary;
+  } finally {
+    await folder.close();
+  }
+}
+
+/** The run is complete whatever becomes of its report. */
+async function* report(folder: string): AsyncGenerator<WarningEvent, void> {
+  try {
+    await writeReport(folder);
+  } catch (error) {
+    yield { type: 'warning', stage: 'report', message: `no report: ${(error as Error).message}` };
+  }
+}
+
+function openGenerated(
+  config: Config,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<ProgressEvent, Datasets> {
+  const event = { type: 'progress', stage: 'data', task: 'embedded-data' } as const;
+  return fromCallback(
+    (emit, signal) =>
+      openDatasets(config, { signal, onProgress: (progress) => emit({ ...event, ...progress }) }),
+    signal,
+  );
+}

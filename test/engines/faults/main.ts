@@ -1,0 +1,56 @@
+/**
+ * `npm run test:faults [-- SEED [boundary | runs]]`: tries every fault often, prints what was done, and in the end the table that
+ * CONTRIBUTING.md has.
+ */
+import { Random } from '../../../lib/data/random.js';
+import { boundaryFaults } from './boundary.js';
+import type { Fault } from './faults.js';
+import { runFaults } from './runs.js';
+import { Setting, VARIANTS } from './setting.js';
+
+const seed = Number(process.argv[2] ?? 1);
+const part = process.argv[3];
+const rows: string[][] = [];
+let failures = 0;
+console.log(`seed ${seed}`);
+if (part !== 'runs') {
+  console.log('\n== the boundary');
+  await tryAll(boundaryFaults(), 'boundary');
+}
+for (const variant of part === 'boundary' ? [] : VARIANTS) {
+  console.log(`\n== runs: ${variant}`);
+  const setting = await Setting.create(variant);
+  try {
+    await tryAll(runFaults(setting), variant);
+  } finally {
+    setting.remove();
+  }
+}
+console.log('');
+for (const row of [['fault', 'tried', 'outcome'], ['---', '---', '---'], ...rows]) {
+  console.log(`| ${row.join(' | ')} |`);
+}
+process.exitCode = failures === 0 ? 0 : 1;
+
+async function tryAll(faults: Fault[], variant: string): Promise<void> {
+  for (const { fault, tries, outcome, attempt } of faults) {
+    console.log(`\n${fault}`);
+    const random = new Random(seed, variant, fault);
+    const tried = await attempt(tries, random, (line) => console.log(`  ${line}`)).catch((error: Error) => {
+      failures++;
+      console.log(`  FAILED: ${error.stack}`);
+      return undefined;
+    });
+    add(fault, tried, tried === undefined ? 'FAILED' : tried === 0 ? 'not tried on this machine' : outcome);
+  }
+}
+
+/** One row a fault, whatever the number of settings it was tried in. */
+function add(fault: string, tried: number | undefined, outcome: string): void {
+  const row = rows.find(([name]) => name === fault);
+  if (!row) rows.push([fault, String(tried ?? 0), outcome]);
+  else {
+    row[1] = String(Number(row[1]) + (tried ?? 0));
+    if (outcome === 'FAILED') row[2] = outcome;
+  }
+}

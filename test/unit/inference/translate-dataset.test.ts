@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { ImageDataset } from '../../../lib/data/dataset.js';
+import { readImage, writeImage } from '../../../lib/data/image-files.js';
+import { translateDataset } from '../../../lib/inference/translate-dataset.js';
+import { drain } from '../../../lib/support/generators.js';
+
+const size = { width: 8, height: 6 };
+
+describe('translating a data set', () => {
+  let folder: string;
+  let dataset: ImageDataset;
+
+  beforeEach(async () => {
+    folder = await mkdtemp(path.join(tmpdir(), 'bidiseg-translate-'));
+    await mkdir(path.join(folder, 'images'));
+    for (const grey of [10, 20, 30, 40]) {
+      const data = new Uint8Array(8 * 6 * 3).fill(grey);
+      await writeImage(path.join(folder, 'images', `image-${grey}.png`), { data, ...size });
+    }
+    dataset = await ImageDataset.fromFolder({ images: path.join(folder, 'images') });
+  });
+
+  afterEach(() => rm(folder, { recursive: true }));
+
+  /** Adds 1 to every byte, and remembers which images it was given. */
+  function fakeTranslator() {
+    const asked: number[] = [];
+    const translate = async (images: Uint8Array) => {
+      asked.push(images[0]!);
+      return images.map((byte) => byte + 1);
+    };
+    return { asked, translator: { translate } };
+  }
+
+  async function translate(output: string, resume: boolean) {
+    const { asked, translator } = fakeTranslator();
+    const done: number[] = [];
+    await drain(translateDataset(translator, dataset, output, { size, resume }), (event) => {
+      assert.equal(event.total, 4);
+      done.push(event.done);
+    });
+    return { asked, done };
+  }
+
+  it('writes a PNG of each image', async () => {
+    const output = path.join(folder, 'out');
+    assert.deepEqual(await translate(output, false), { asked: [10, 20, 30, 40], done: [1, 2, 3, 4] });
+    const { data, width, height } = await readImage(path.join(output, 'image-30.png'));
+    assert.deepEqual([width, height, data[0], data.at(-1)], [8, 6, 31, 31]);
+  });
+
+  it('resumed, translates what is missing and nothing else', async () => {
+    const whole = path.join(folder, 'whole');
+    await translate(whole, false);
+    const output = path.join(folder, 'out');
+    await translate(output, false);
+    for (const name of ['image-20.png', 'image-40.png']) await rm(path.join(output, name));
+    // What a cut-off writer leaves is no image.
+    await writeFile(path.join(output, '.image-40.png.0815.tmp'), 'half');
+    assert.deepEqual(await translate(output, true), { asked: [20, 40], done: [3, 4] });
+    for (const name of await readdir(whole)) {
+      const [one, other] = await Promise.all(
+        [whole, output].map((place) => readFile(path.join(place, name))),
+      );
+      assert(one!.equals(other!), name);
+    }
+    assert.deepEqual(await translate(output, true), { asked: [], done: [] });
+    assert.deepEqual((await translate(output, false)).asked, [10, 20, 30, 40]);
+  });
+});

@@ -1,0 +1,53 @@
+import assert from 'node:assert/strict';
+import {
+  linearDecayFactor,
+  polyFactor,
+  scheduleFactor,
+  stepFactor,
+} from '../../../lib/training/schedules.js';
+
+function close(actual: number, expected: number): void {
+  assert(Math.abs(actual - expected) <= 1e-12, `${actual} is not ${expected}`);
+}
+
+// Expected values are PyTorch's definitions worked out by hand.
+describe('learning rate schedules', () => {
+  it('poly: (1 − t/T)^power as PolynomialLR', () => {
+    const factor = polyFactor(10, 2);
+    for (const [step, expected] of [1, 0.81, 0.64, 0.49, 0.36, 0.25, 0.16, 0.09, 0.04, 0.01].entries()) {
+      close(factor(step), expected);
+    }
+    assert.equal(factor(10), 0);
+    assert.equal(factor(11), 0);
+  });
+
+  it('poly: the reference’s rate after 80,000 of 250,000 steps', () => {
+    close(polyFactor(250_000, 0.9)(80_000), Math.exp(0.9 * Math.log(0.68)));
+    close(polyFactor(16, 0.5)(12), 0.5);
+  });
+
+  it('step: factor^⌊t/every⌋ as StepLR', () => {
+    const factor = stepFactor(3, 0.1);
+    for (const [step, expected] of [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001].entries()) {
+      close(factor(step), expected);
+    }
+  });
+
+  it('linear decay: flat, then as LinearLR from 1 to 0', () => {
+    const factor = linearDecayFactor(3, 7);
+    for (const [step, expected] of [1, 1, 1, 1, 0.75, 0.5, 0.25, 0, 0].entries())
+      close(factor(step), expected);
+  });
+
+  it('linear decay: all flat, and flat for no step at all', () => {
+    assert.deepEqual([0, 4, 5].map(linearDecayFactor(5, 5)), [1, 1, 0]);
+    assert.deepEqual([0, 1, 2].map(linearDecayFactor(0, 2)), [1, 0.5, 0]);
+  });
+
+  it('are chosen by the config, poly over the stage’s own steps unless it says otherwise', () => {
+    assert.equal(scheduleFactor({ kind: 'constant' }, 5)(1e6), 1);
+    close(scheduleFactor({ kind: 'step', every: 2, factor: 0.5 }, 5)(4), 0.25);
+    close(scheduleFactor({ kind: 'poly', power: 1, totalSteps: null }, 5)(1), 0.8);
+    close(scheduleFactor({ kind: 'poly', power: 1, totalSteps: 10 }, 5)(1), 0.9);
+  });
+});

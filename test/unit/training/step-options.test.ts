@@ -1,0 +1,268 @@
+import assert from 'node:assert/strict';
+import {
+  type NetworkDtype,
+  OutputDiscriminator,
+  PairedTranslationStep,
+  SegmentationStep,
+  type SegmentationStepOptions,
+  Segmenter,
+  type StepBatch,
+  TranslationStep,
+  type TranslationStepOptions,
+  Translator,
+} from 'bidiseg';
+import {
+  type BatchShape,
+  PAIRED_TRANSLATION,
+  randomBatch,
+  SEGMENTATION,
+  TRANSLATION,
+} from '../../helpers/batches.js';
+import { type Measurement, printAndCheck } from '../../helpers/table.js';
+import { relativeDifference, type Snapshot, snapshot } from '../../helpers/tensor-file.js';
+
+const CLASS_COUNT = 5;
+const SHAPE = { count: 2, height: 41, width: 57 };
+const RESNET18 = { backbone: 'resnet18', width: 1 / 8 } as const;
+const RESNET50 = { backbone: 'resnet50', width: 1 / 8 } as const;
+const FCN = { network: 'fcn-8s', width: 1 / 16 } as const;
+type SmallNetwork = typeof RESNET18 | typeof RESNET50 | typeof FCN;
+
+/** What steps computed: the losses of the last, and the state behind it. */
+interface Outcome {
+  losses: Snapshot;
+  state: Snapshot;
+}
+
+async function outcome(losses: object, step: Parameters<typeof snapshot>[0]): Promise<Outcome> {
+  return {
+    losses: new Map([['losses', Float64Array.from(Object.values(losses))]]),
+    state: await snapshot(step),
+  };
+}
+
+async function segmentation(
+  network: SmallNetwork,
+  dtype: NetworkDtype,
+  options: Partial<SegmentationStepOptions>,
+  batches: { source: StepBatch; target: StepBatch }[],
+): Promise<Outcome> {
+  using segmenter = await Segmenter.create({
+    ...network,
+    classCount: CLASS_COUNT,
+    initialisation: 'kaiming',
+    dtype,
+  });
+  using discriminator = await OutputDiscriminator.create({ classCount: CLASS_COUNT, baseWidth: 8, dtype });
+  using step = await SegmentationStep.create(segmenter, discriminator, { ...SEGMENTATION, ...options });
+  let losses = {};
+  for (const batch of batches) {
+    losses = await step.run({ ...batch, learningRate: 1e-3, discriminatorLearningRate: 1e-3 });
+  }
+  return outcome(losses, step);
+}
+
+async function translation(
+  dtype: NetworkDtype,
+  options: Partial<TranslationStepOptions>,
+  shape: BatchShape,
+): Promise<Outcome> {
+  using segmenter = await Segmenter.create({
+    ...RESNET18,
+    classCount: CLASS_COUNT,
+    initialisation: 'kaiming',
+    dtype,
+  });
+  const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8, dtype });
+  using step = await TranslationStep.create(translator, segmenter, {
+    ...TRANSLATION,
+    poolSize: 3,
+    ...options,
+  });
+  let losses = {};
+  for (const seed of [1, 11, 21]) {
+    const batch = { source: randomBatch(shape, seed), target: randomBatch(shape, seed + 5) };
+    losses = await step.run({ ...batch, learningRate: 2e-4 });
+  }
+  const result = await outcome(losses, step);
+  translator.dispose();
+  return result;
+}
+
+const BATCHES = [1, 11].map((seed) => ({
+  source: randomBatch(SHAPE, seed, CLASS_COUNT),
+  target: randomBatch({ ...SHAPE, height: 49 }, seed + 5, CLASS_COUNT),
+}));
+const RGB = { count: 2, height: 36, width: 44 };
+
+function difference(found: Outcome, expected: Outcome): Record<keyof Outcome, number> {
+  assert.deepEqual([...found.state.keys()], [...expected.state.keys()]);
+  return {
+    losses: relativeDifference(found.losses, expected.losses),
+    state: relativeDifference(found.state, expected.state),
+  };
+}
+
+describe('options that are left out', () => {
+  it('of a segmentation step are those of the paper', async () => {
+    const found = async (options: SegmentationStepOptions | undefined) => {
+      using segmenter = await Segmenter.create({ ...RESNET18, classCount: CLASS_COUNT });
+      using discriminator = await OutputDiscriminator.create({ classCount: CLASS_COUNT, baseWidth: 8 });
+      using step = await SegmentationStep.create(segmenter, discriminator, options);
+      const rates = { learningRate: 1e-3, discriminatorLearningRate: 1e-3 };
+      return outcome(await step.run({ ...BATCHES[0]!, ...rates }), step);
+    };
+    const paper: SegmentationStepOptions = {
+      ...{ normalise: 'all', ignoreIndex: 255, adversarialWeight: 1e-3, pseudoLabelWeight: 1 },
+      ...{ optimizer: 'sgd', momentum: 0.9, weightDecay: 5e-4, headLearningRateFactor: 10 },
+      ...{ repeatedStep: false, discriminatorBetas: [0.9, 0.99], precision: 'fp32' },
+    };
+    assert.deepEqual(await found(undefined), await found(paper));
+    assert.deepEqual(await found({ adversarialWeight: undefined } as never), await found(paper));
+    assert.notDeepEqual(await found({ adversarialWeight: 1e-2 }), await found(paper));
+  });
+
+  it('of a translation step are those of the paper', async () => {
+    const found = async (options: TranslationStepOptions | undefined) => {
+      using segmenter = await Segmenter.create({ ...RESNET18, classCount: CLASS_COUNT });
+      const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8 });
+      using step = await TranslationStep.create(translator, segmenter, options);
+      const batch = { source: randomBatch(RGB, 1), target: randomBatch(RGB, 6) };
+      const result = await outcome(await step.run({ ...batch, learningRate: 2e-4 }), step);
+      translator.dispose();
+      return result;
+    };
+    const paper: TranslationStepOptions = {
+      ...{ ganMode: 'least-squares', ganWeight: 1, cycleWeight: 10, identityWeight: 0, perceptualForm: 'l1' },
+      ...{ perceptualWeight: 0.1, perceptualReconstructionWeight: 10, poolSize: 50, betas: [0.5, 0.999] },
+      ...{ precision: 'fp32', microBatchSize: null, activationCheckpointing: false, seed: 1 },
+    };
+    assert.deepEqual(await found(undefined), await found(paper));
+    assert.notDeepEqual(await found({ identityWeight: 5 }), await found(paper));
+  });
+});
+
+describe('activation checkpointing', () => {
+  for (const [item, network] of Object.entries({ RESNET18, RESNET50, FCN })) {
+    it(`changes no bit of what a segmentation step does: ${item}`, async () => {
+      const plain = await segmentation(network, 'float32', {}, BATCHES);
+      const checkpointed = await segmentation(network, 'float32', { activationCheckpointing: true }, BATCHES);
+      assert.deepEqual(checkpointed, plain);
+    });
+  }
+
+  it('changes no bit of what a translation step does', async () => {
+    const plain = await translation('float32', {}, RGB);
+    assert.deepEqual(await translation('float32', { activationCheckpointing: true }, RGB), plain);
+  });
+});
+
+describe('a batch in parts', () => {
+  it('moves the translators and the image pools as the whole batch does', async () => {
+    const shape = { ...RGB, count: 3 };
+    const whole = await translation('float64', {}, shape);
+    const rows: Measurement[] = [];
+    for (const microBatchSize of [1, 2, 3]) {
+      const { losses, state } = difference(await translation('float64', { microBatchSize }, shape), whole);
+      rows.push({ item: `losses, parts of ${microBatchSize}`, error: losses, bound: 1e-12 });
+      rows.push({ item: `state, parts of ${microBatchSize}`, error: state, bound: 1e-10 });
+    }
+    printAndCheck('three images in parts against all at once, three steps, float64: relative errors', rows);
+  });
+});
+
+describe('gradient accumulation', () => {
+  it('takes batches that can be cut into as many parts', async () => {
+    const batches = [1, 11].map((seed) => ({
+      source: randomBatch({ ...SHAPE, count: 4 }, seed, CLASS_COUNT),
+      target: randomBatch({ ...SHAPE, count: seed === 1 ? 4 : 2 }, seed + 5),
+    }));
+    await segmentation(RESNET18, 'float32', { accumulation: 2 }, batches);
+    await assert.rejects(segmentation(RESNET18, 'float32', { accumulation: 4 }, batches), {
+      code: 'ERR_INVALID_ARGUMENT',
+      message: 'Expected a number of target images that is divisible by accumulation, 4, but received 2',
+    });
+    await assert.rejects(segmentation(RESNET18, 'float32', { accumulation: 0 }, batches), {
+      code: 'ERR_INVALID_ARGUMENT',
+      message: /^Expected an integer from 1 to 1024 for accumulation but received 0/,
+    });
+  });
+});
+
+describe('loss scaling', () => {
+  /** What does not tell of the scale itself. */
+  const rest = ({ losses, state }: Outcome) => ({
+    losses,
+    state: new Map([...state].filter(([name]) => !name.startsWith('loss_scaler.'))),
+  });
+
+  for (const [item, network] of Object.entries({ RESNET18, FCN })) {
+    it(`by a power of two changes no bit of what a segmentation step does: ${item}`, async () => {
+      const options = { accumulation: 2, alignment: 'entropy-discriminator', entropyWeight: 0.1 } as const;
+      const plain = await segmentation(network, 'float32', options, BATCHES);
+      const scaled = await segmentation(network, 'float32', { ...options, lossScaling: true }, BATCHES);
+      assert.deepEqual(rest(scaled), plain);
+      assert.deepEqual(scaled.state.get('loss_scaler.scale'), Float64Array.of(65536));
+      assert.deepEqual(scaled.state.get('loss_scaler.good_steps'), BigInt64Array.of(2n));
+    });
+  }
+
+  it('changes no bit of what a translation step does', async () => {
+    const plain = await translation('float32', { microBatchSize: 1 }, RGB);
+    const scaled = await translation('float32', { microBatchSize: 1, lossScaling: true }, RGB);
+    assert.deepEqual(rest(scaled), plain);
+    assert.deepEqual(scaled.state.get('loss_scaler.good_steps'), BigInt64Array.of(3n));
+  });
+
+  it('changes no bit of what a paired translation step does', async () => {
+    const paired = async (lossScaling: boolean) => {
+      const translator = await Translator.create({
+        ...{ pairing: 'paired', depth: 5, baseWidth: 4, discriminatorWidth: 4 },
+      });
+      using step = await PairedTranslationStep.create(translator, { ...PAIRED_TRANSLATION, lossScaling });
+      const shape = { count: 1, height: 32, width: 64 };
+      const batch = { source: randomBatch(shape, 1), target: randomBatch(shape, 6), learningRate: 1e-3 };
+      await step.run(batch);
+      const result = await outcome(await step.run(batch), step);
+      translator.dispose();
+      return result;
+    };
+    assert.deepEqual(rest(await paired(true)), await paired(false));
+  });
+});
+
+describe('the memory format of activations', () => {
+  it('changes nothing but rounding', async () => {
+    const contiguous = await segmentation(RESNET50, 'float64', { memoryFormat: 'contiguous' }, BATCHES);
+    const last = await segmentation(RESNET50, 'float64', { memoryFormat: 'channels-last' }, BATCHES);
+    const { losses, state } = difference(last, contiguous);
+    printAndCheck('channels-last against contiguous, two steps, float64: relative errors', [
+      { item: 'losses', error: losses, bound: 1e-12 },
+      { item: 'state', error: state, bound: 1e-12 },
+    ]);
+  });
+});
+
+describe('the segmenter of the perceptual terms', () => {
+  it('is folded anew when it has changed', async () => {
+    using segmenter = await Segmenter.create({
+      ...RESNET18,
+      classCount: CLASS_COUNT,
+      initialisation: 'kaiming',
+    });
+    const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8 });
+    const batch = { source: randomBatch(RGB, 1), target: randomBatch(RGB, 6), learningRate: 0 };
+    const create = () => TranslationStep.create(translator, segmenter, TRANSLATION);
+    using step = await create();
+    const { perceptualSource: before } = await step.run(batch);
+    assert.equal((await step.run(batch)).perceptualSource, before, 'a step at rate 0 moved something');
+
+    using training = await SegmentationStep.create(segmenter, null, SEGMENTATION);
+    await training.run({ source: BATCHES[0]!.source, learningRate: 1e-2 });
+    const { perceptualSource: after } = await step.run(batch);
+    assert.notEqual(after, before);
+    using fresh = await create();
+    assert.equal((await fresh.run(batch)).perceptualSource, after);
+    translator.dispose();
+  });
+});
