@@ -14,7 +14,7 @@ const trials = {
   'DeepLab-v2 ResNet-101, 720x1280, activation checkpointing': (bidiseg) =>
     segmentationStep(bidiseg, RESNET101, GTA5, { activationCheckpointing: true }),
   'FCN-8s VGG-16, 512x1024': (bidiseg) =>
-    segmentationStep(bidiseg, { network: 'fcn-8s', initialisation: 'kaiming' }, CITYSCAPES),
+    segmentationStep(bidiseg, { network: 'fcn-8s', initialization: 'kaiming' }, CITYSCAPES),
   '9-block generators, 256x256, perceptual terms from DeepLab-v2 ResNet-101': translationStep,
 };
 
@@ -59,7 +59,7 @@ async function translationStep({ Segmenter, Translator, TranslationStep }) {
   const translator = await Translator.create({ blocks: 9 });
   const step = await TranslationStep.create(translator, segmenter, {
     identityWeight: 5,
-    perceptualForm: 'normalised-mse',
+    perceptualForm: 'normalized-mse',
   });
   const batch = { images: randomBytes(size * size * 3, 256), count: 1, width: size, height: size };
   const start = performance.now();

@@ -18,7 +18,7 @@ const fullLogits = ({ logits: [, classes], labels }) => 4 * classes * product(la
 const lowLogits = ({ logits }) => 4 * product(logits);
 
 const SEGMENTATION = {
-  normalise: 'valid',
+  normalize: 'valid',
   ignoreIndex: 255,
   adversarialWeight: 1e-3,
   pseudoLabelWeight: 1,
@@ -39,7 +39,7 @@ const TRANSLATION = {
   ganWeight: 1,
   cycleWeight: 10,
   identityWeight: 5,
-  perceptualForm: 'normalised-mse',
+  perceptualForm: 'normalized-mse',
   perceptualWeight: 0.1,
   perceptualReconstructionWeight: 10,
   poolSize: 0,

@@ -59,7 +59,7 @@ try {
     backbone: 'resnet18',
     width: 0.25,
     classCount,
-    initialisation: 'kaiming',
+    initialization: 'kaiming',
   });
   const optimizer = await Optimizer.adam(segmenter, { weightDecay: 5e-4 });
   const loader = new BatchLoader(dataset, {

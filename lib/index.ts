@@ -11,7 +11,7 @@ export type {
   SizePair,
   TranslationOptions,
 } from './config/schema.js';
-export type { Augmentation, ColourJitter } from './data/augmentation.js';
+export type { Augmentation, ColorJitter } from './data/augmentation.js';
 export { countClasses } from './data/class-counts.js';
 export * from './data/dataset.js';
 export * from './data/image-files.js';

@@ -5,7 +5,7 @@
 
 namespace {
 
-Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   using namespace bidiseg::binding;
   bidiseg::count_host_memory();
   env.SetInstanceData(new Environment(env));
@@ -20,4 +20,4 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
 
 }  // namespace
 
-NODE_API_MODULE(bidiseg, initialise)
+NODE_API_MODULE(bidiseg, initialize)

@@ -11,7 +11,7 @@ import path from 'node:path';
 import { Segmenter, Tensor } from '../dist/lib/index.js';
 import { randomNormal } from '../dist/test/helpers/random.js';
 import { printAndCheck } from '../dist/test/helpers/table.js';
-import { randomiseWeights } from '../dist/test/helpers/tensor-file.js';
+import { randomizeWeights } from '../dist/test/helpers/tensor-file.js';
 import { findPython, Twin } from '../dist/test/helpers/twin.js';
 
 const RUNTIME = 'onnxruntime-node@1.30.0';
@@ -34,8 +34,8 @@ try {
   const ort = await installRuntime();
   const twin = startTwin();
   for (const { item, options } of NETWORKS) {
-    const segmenter = await Segmenter.create({ ...options, classCount: CLASSES, initialisation: 'kaiming' });
-    await randomiseWeights(segmenter, at('weights'));
+    const segmenter = await Segmenter.create({ ...options, classCount: CLASSES, initialization: 'kaiming' });
+    await randomizeWeights(segmenter, at('weights'));
     await segmenter.exportOnnx(at('model.onnx'));
     await segmenter.exportTorchScript(at('model.pt'));
     await segmenter.eval();

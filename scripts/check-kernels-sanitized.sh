@@ -41,7 +41,7 @@ for capability in "${capabilities[@]}"; do
 done
 
 g++ "${common[@]}" -fsanitize=thread test/native/cuda_kernels.cc -o "$folder/cuda_kernels" "${link[@]}"
-# Without address space randomisation: ThreadSanitizer of GCC 12 does not know the layout of newer kernels.
+# Without address space randomization: ThreadSanitizer of GCC 12 does not know the layout of newer kernels.
 TSAN_OPTIONS=exitcode=66 setarch -R "$folder/cuda_kernels" | tail -1
 g++ -std=c++20 -g -O1 -Inative -fsanitize=thread native/core/block_heap.cc test/native/block_heap.cc -o "$folder/block_heap"
 TSAN_OPTIONS=exitcode=66 setarch -R "$folder/block_heap"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# libFuzzer on what parses bytes in C++, with address and undefined-behaviour sanitizers: the reader of tensors of weights
+# libFuzzer on what parses bytes in C++, with address and undefined-behavior sanitizers: the reader of tensors of weights
 # files (headers are parsed in TypeScript, see `npm run test:fuzz`). Needs Clang 14 or newer with compiler-rt, and `npm run
 # setup` before. What it finds is written to the working directory.
 # usage: scripts/fuzz-native.sh [SECONDS]      600 by default

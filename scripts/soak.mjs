@@ -36,7 +36,7 @@ const CLASSES = 5;
 const SIZE = 64;
 const POOL_SIZE = 2;
 const PIXELS = SIZE * SIZE;
-const SEGMENTATION = { normalise: 'valid', repeatedStep: true };
+const SEGMENTATION = { normalize: 'valid', repeatedStep: true };
 const TRANSLATION = { identityWeight: 5, poolSize: POOL_SIZE };
 
 const newSegmenter = () => Segmenter.create({ backbone: 'resnet18', width: 1 / 16, classCount: CLASSES });

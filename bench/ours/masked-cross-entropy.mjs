@@ -1,7 +1,7 @@
 // maskedCrossEntropy() and backward() through the composable surface.
 import { maskedCrossEntropy, Tensor } from 'bidiseg';
 
-const OPTIONS = { normalise: 'valid', ignoreIndex: 255 };
+const OPTIONS = { normalize: 'valid', ignoreIndex: 255 };
 
 export function create() {
   let inputs;

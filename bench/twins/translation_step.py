@@ -8,8 +8,8 @@ from segmentation_step import make_images, networks, save_new, training
 NETWORKS = {
     "to_target": "resnet-generator",
     "to_source": "resnet-generator",
-    "target_critic": "patch-discriminator",
-    "source_critic": "patch-discriminator",
+    "target_discriminator": "patch-discriminator",
+    "source_discriminator": "patch-discriminator",
 }
 
 
@@ -60,7 +60,7 @@ class Eager:
             return torch.optim.Adam(parameters, lr=self.case["learningRate"], betas=self.case["options"]["betas"])
 
         self.generator_optimizer = adam("to_target", "to_source")
-        self.critic_optimizer = adam("target_critic", "source_critic")
+        self.discriminator_optimizer = adam("target_discriminator", "source_discriminator")
         self.images = [torch.from_numpy(inputs[f"{domain}_images"]) for domain in ("source", "target")]
         self.losses = None
 
@@ -81,17 +81,17 @@ class Eager:
     def step(self):
         o = self.case["options"]
         mode, form = o["ganMode"], o["perceptualForm"]
-        to_target, to_source, target_critic, source_critic = (self.networks[name] for name in NETWORKS)
+        to_target, to_source, target_discriminator, source_discriminator = (self.networks[name] for name in NETWORKS)
         s, t = (
             training.translator_input(images, self.dtype).to(memory_format=self.memory_format)
             for images in self.images
         )
-        for critic in (target_critic, source_critic):
-            training.set_trainable(critic, False)
+        for discriminator in (target_discriminator, source_discriminator):
+            training.set_trainable(discriminator, False)
         fake_t, fake_s = to_target(s), to_source(t)
         cycled_s, cycled_t = to_source(fake_t), to_target(fake_s)
-        total = o["ganWeight"] * training.gan_loss(target_critic(fake_t), True, mode)
-        total = total + o["ganWeight"] * training.gan_loss(source_critic(fake_s), True, mode)
+        total = o["ganWeight"] * training.gan_loss(target_discriminator(fake_t), True, mode)
+        total = total + o["ganWeight"] * training.gan_loss(source_discriminator(fake_s), True, mode)
         total = total + o["cycleWeight"] * (training.l1(cycled_s, s) + training.l1(cycled_t, t))
         total = total + o["identityWeight"] * (training.l1(to_source(s), s) + training.l1(to_target(t), t))
         for image, fake, cycled in ((s, fake_t, cycled_s), (t, fake_s, cycled_t)):
@@ -103,15 +103,15 @@ class Eager:
         total.backward()
         self.generator_optimizer.step()
 
-        self.critic_optimizer.zero_grad()
+        self.discriminator_optimizer.zero_grad()
         losses = [total]
-        for critic, real, fake in ((target_critic, t, fake_t), (source_critic, s, fake_s)):
-            training.set_trainable(critic, True)
-            scores = critic(real), critic(fake.detach())
+        for discriminator, real, fake in ((target_discriminator, t, fake_t), (source_discriminator, s, fake_s)):
+            training.set_trainable(discriminator, True)
+            scores = discriminator(real), discriminator(fake.detach())
             loss = (training.gan_loss(scores[0], True, mode) + training.gan_loss(scores[1], False, mode)) / 2
             loss.backward()
             losses.append(loss)
-        self.critic_optimizer.step()
+        self.discriminator_optimizer.step()
         losses = [loss.item() for loss in losses]
         self.losses = self.losses or losses
 

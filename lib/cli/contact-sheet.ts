@@ -5,13 +5,13 @@ import {
   type RgbImage,
   sampleNearest,
 } from '../data/image-files.js';
-import { colourLabels, composeGrid } from '../pipeline/picture-grid.js';
+import { colorLabels, composeGrid } from '../pipeline/picture-grid.js';
 
 /** Longer side of a picture. */
 const SIDE = 240;
 const PICTURES_IN_A_ROW = 6;
 
-/** Images, each with its labels in colours beside it, in rows on white. */
+/** Images, each with its labels in colors beside it, in rows on white. */
 export class ContactSheet {
   readonly #palette: Uint8Array;
   readonly #rows: RgbImage[][] = [[]];
@@ -27,8 +27,8 @@ export class ContactSheet {
     this.#tile ??= fitted(image, { width: SIDE, height: SIDE });
     const size = fitted(image, this.#tile);
     const row = this.#rows.at(-1)!;
-    row.push(centred(await image.decode({ size }), this.#tile));
-    if (labels) row.push(centred(colourLabels(sampleNearest(labels, { size }), this.#palette), this.#tile));
+    row.push(centered(await image.decode({ size }), this.#tile));
+    if (labels) row.push(centered(colorLabels(sampleNearest(labels, { size }), this.#palette), this.#tile));
     if (row.length >= PICTURES_IN_A_ROW) this.endRow();
   }
 
@@ -49,7 +49,7 @@ function fitted({ width, height }: ImageSize, within: ImageSize): ImageSize {
 }
 
 /** The image in the middle of a white one. */
-function centred(image: RgbImage, { width, height }: ImageSize): RgbImage {
+function centered(image: RgbImage, { width, height }: ImageSize): RgbImage {
   if (image.width === width && image.height === height) return image;
   const data = new Uint8Array(width * height * 3).fill(255);
   const [left, top] = [(width - image.width) >> 1, (height - image.height) >> 1];

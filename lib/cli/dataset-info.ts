@@ -123,7 +123,7 @@ async function checkPart(
   };
 
   /** The images that have labels; it is a problem where some do not. */
-  const openLabelled = async (images: ImageDataset, labels: string): Promise<ImageDataset> => {
+  const openLabeled = async (images: ImageDataset, labels: string): Promise<ImageDataset> => {
     const names = Array.from({ length: images.length }, (_, index) => images.entry(index).name);
     const files = await labelsByName(labels);
     await attempt(async () =>
@@ -138,9 +138,9 @@ async function checkPart(
   if (!images) return info;
   info.imageCount = images.length;
   const { labels } = part;
-  const labelled = labels === null ? undefined : await attempt(() => openLabelled(images, labels));
-  if (labelled) info.labelCount = labelled.length;
-  const dataset = labelled && labelled.length > 0 ? labelled : images;
+  const labeled = labels === null ? undefined : await attempt(() => openLabeled(images, labels));
+  if (labeled) info.labelCount = labeled.length;
+  const dataset = labeled && labeled.length > 0 ? labeled : images;
   const indices = spread(dataset.length, options.sample);
   const shown = new Set(spread(indices.length, SHOWN));
   const progress = console.progress(`checking ${part.name}`.trim(), indices.length);
@@ -235,15 +235,15 @@ function describe(
       ]),
     ),
   ];
-  const labelled = infos.filter(({ pixels, ignored }) => sum(pixels) + ignored > 0);
-  if (labelled.length > 0) {
+  const labeled = infos.filter(({ pixels, ignored }) => sum(pixels) + ignored > 0);
+  if (labeled.length > 0) {
     const share = (pixels: number, info: PartInfo) => percent(pixels / (sum(info.pixels) + info.ignored), 2);
     const rows = names.map((name, index) => [
       name,
-      ...labelled.map((info) => share(info.pixels[index]!, info)),
+      ...labeled.map((info) => share(info.pixels[index]!, info)),
     ]);
-    rows.push(['no class', ...labelled.map((info) => share(info.ignored, info))]);
-    const columns = labelled.map(({ name }) => ({
+    rows.push(['no class', ...labeled.map((info) => share(info.ignored, info))]);
+    const columns = labeled.map(({ name }) => ({
       title: `${name || 'pixels'} %`,
       align: 'right' as const,
     }));

@@ -120,7 +120,7 @@ export interface Classes {
   palette: Uint8Array;
 }
 
-/** Names and colours for a network's classes: its run's, those of the known list of that length, or made-up ones. */
+/** Names and colors for a network's classes: its run's, those of the known list of that length, or made-up ones. */
 export async function classesOf(config: Config | null, classCount: number): Promise<Classes> {
   const { classNames, classPalette, spreadPalette } = await import('../pipeline/datasets.js');
   if (config) {

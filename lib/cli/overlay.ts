@@ -1,9 +1,9 @@
 import type { LabelImage, RgbImage } from '../data/image-files.js';
 
 /**
- * The image with each pixel mixed half and half with the colour of its class.
+ * The image with each pixel mixed half and half with the color of its class.
  *
- * @param palette 3 bytes (R, G, B) a class; pixels of classes beyond it, such as 255, keep the image's colour
+ * @param palette 3 bytes (R, G, B) a class; pixels of classes beyond it, such as 255, keep the image's color
  */
 export function overlay(image: RgbImage, labels: LabelImage, palette: Uint8Array): RgbImage {
   const data = Uint8Array.from(image.data);

@@ -17,7 +17,7 @@ import { addTranslateCommand } from './commands/translate.js';
 export function createProgram(): Command {
   const program = new Command('bidiseg')
     .description(
-      'Trains semantic segmentation for a domain that has no labels, from labelled images of another domain.',
+      'Trains semantic segmentation for a domain that has no labels, from labeled images of another domain.',
     )
     .version(packageVersion())
     .exitOverride()

@@ -5,8 +5,8 @@ const paper: PartialConfig = {};
 
 /** What the paper's authors' published code does, where that differs from the paper. */
 const reference: PartialConfig = {
-  segmentation: { normalise: 'valid', repeatedStep: true },
-  translation: { identityWeight: 5, perceptualForm: 'normalised-mse' },
+  segmentation: { normalize: 'valid', repeatedStep: true },
+  translation: { identityWeight: 5, perceptualForm: 'normalized-mse' },
   selfTraining: { method: 'per-class', order: 'probabilities', inclusive: true },
 };
 
@@ -18,7 +18,7 @@ const cpuSmall: PartialConfig = {
     translation: { source: [160, 120], target: [160, 120], crop: [96, 96] },
     evaluation: [160, 120],
   },
-  segmenter: { backbone: 'resnet18', width: 0.5, initialisation: 'kaiming' },
+  segmenter: { backbone: 'resnet18', width: 0.5, initialization: 'kaiming' },
   discriminator: { baseWidth: 16 },
   translator: { blocks: 6, baseWidth: 16, discriminatorWidth: 16 },
   segmentation: {
@@ -31,7 +31,7 @@ const cpuSmall: PartialConfig = {
     learningRate: 1e-3,
     headLearningRateFactor: 1,
     schedule: { kind: 'poly', power: 0.9, totalSteps: null },
-    normalise: 'valid',
+    normalize: 'valid',
   },
   translation: {
     steps: 600,
@@ -40,7 +40,7 @@ const cpuSmall: PartialConfig = {
     // Five times the published rate: hundreds of steps here, not a hundred thousand.
     learningRate: 1e-3,
     identityWeight: 5,
-    perceptualForm: 'normalised-mse',
+    perceptualForm: 'normalized-mse',
   },
   selfTraining: { method: 'per-class', order: 'probabilities', inclusive: true },
   loop: { rounds: 1, selfTrainingRounds: 2 },

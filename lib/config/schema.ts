@@ -66,7 +66,7 @@ export const scheduleSchema = z.discriminatedUnion(
   'one of poly, step, constant',
 );
 
-const LABEL_MAP = `one of ${LABEL_MAP_NAMES.join(', ')}, or a table of label id (0 to 65535) or colour (R G B): class index`;
+const LABEL_MAP = `one of ${LABEL_MAP_NAMES.join(', ')}, or a table of label id (0 to 65535) or color (R G B): class index`;
 
 const labelMapSchema = z.union(
   [
@@ -96,7 +96,7 @@ const part = () =>
     .nullable()
     .default(null);
 
-const labelledImages = () =>
+const labeledImages = () =>
   section({
     /** Folder of images. */
     images: text('a folder of images').nullable().default(null),
@@ -104,7 +104,7 @@ const labelledImages = () =>
     labels: text('a folder of label maps').nullable().default(null),
     /** In place of the two folders: a text file with a line "image label" for each pair, relative to `data.root`. */
     list: text('a list file').nullable().default(null),
-    /** From the ids or colours stored in the label files to class indices. */
+    /** From the ids or colors stored in the label files to class indices. */
     labelMap: labelMapSchema.default('identity'),
     /** null: all of them. */
     part: part(),
@@ -115,7 +115,7 @@ const labelledImages = () =>
       error: 'a folder of label maps',
     });
 
-const unlabelledImages = () =>
+const unlabeledImages = () =>
   section({
     /** Folder of images. */
     images: text('a folder of images').nullable().default(null),
@@ -125,7 +125,7 @@ const unlabelledImages = () =>
     part: part(),
   }).refine((value) => (value.images === null) !== (value.list === null), IMAGES_OR_LIST);
 
-const colour = z.tuple([integer(0, 255), integer(0, 255), integer(0, 255)], 'a colour [red, green, blue]');
+const color = z.tuple([integer(0, 255), integer(0, 255), integer(0, 255)], 'a color [red, green, blue]');
 
 const CLASS_NAMES = 'a list of 2 to 255 different class names';
 
@@ -147,8 +147,8 @@ const dataSchema = section({
     [choice('cityscapes', 'camvid', 'street-scenes'), classNamesSchema],
     `one of cityscapes, camvid, street-scenes, or ${CLASS_NAMES}`,
   ),
-  /** One colour a class, for pictures. null: the known list's own colours, or generated ones. */
-  palette: z.array(colour, 'a list of colours [red, green, blue]').nullable().default(null),
+  /** One color a class, for pictures. null: the known list's own colors, or generated ones. */
+  palette: z.array(color, 'a list of colors [red, green, blue]').nullable().default(null),
   /** The class index that means "no label". */
   ignoreIndex: integer(0, 255).default(255),
   /** An image or label map of more pixels is an error, before any of them is decoded. */
@@ -158,16 +158,16 @@ const dataSchema = section({
     .union([choice(...CLASS_SUBSET_NAMES), z.array(text('a class name')).min(1)], MEAN_CLASSES)
     .nullable()
     .default(null),
-  /** Labelled images of the source domain. */
-  source: labelledImages(),
+  /** Labeled images of the source domain. */
+  source: labeledImages(),
   target: section({
-    /** Unlabelled images of the target domain. */
-    train: unlabelledImages(),
-    /** Labelled target images, for reporting only: nothing is trained on them or chosen by them. null: no mIoU. */
-    val: labelledImages().nullable().default(null),
+    /** Unlabeled images of the target domain. */
+    train: unlabeledImages(),
+    /** Labeled target images, for reporting only: nothing is trained on them or chosen by them. null: no mIoU. */
+    val: labeledImages().nullable().default(null),
   }),
   /**
-   * When given, a generated set of labelled street scenes in two looks is written to `data.root` before training; `root`
+   * When given, a generated set of labeled street scenes in two looks is written to `data.root` before training; `root`
    * is then `data` in the run folder unless it is set.
    */
   embedded: section({
@@ -209,7 +209,7 @@ const segmenterSchema = section({
   width: number(1 / 64, 2).default(1),
   /** Dilated branches of DeepLab's head that are summed; 2 for checkpoints from before mid-2020. */
   branches: z.union([z.literal(2), z.literal(4)], '2 or 4').default(4),
-  initialisation: choice('normal', 'kaiming').default('normal'),
+  initialization: choice('normal', 'kaiming').default('normal'),
   /**
    * Weights with which every segmenter of the run starts (safetensors or PyTorch's .pth); the head may be missing or be for
    * other classes. null: random, the same each time.
@@ -244,12 +244,12 @@ const augmentationSchema = section({
     .nullable()
     .default(null),
   /**
-   * Then an area of this size is cut out at random; where images are scaled to less, they lie at random on the mean colour,
+   * Then an area of this size is cut out at random; where images are scaled to less, they lie at random on the mean color,
    * with labels to ignore around them. null: the training size.
    */
   crop: size().nullable().default(null),
-  /** Colours are changed by factors from 1 − x to 1 + x, hue by up to that share of a circle either way. */
-  colourJitter: section({
+  /** Colors are changed by factors from 1 − x to 1 + x, hue by up to that share of a circle either way. */
+  colorJitter: section({
     brightness: number(0, 1).default(0),
     contrast: number(0, 1).default(0),
     saturation: number(0, 1).default(0),
@@ -306,7 +306,7 @@ export const segmentationSchema = section({
   }).prefault({}),
   /**
    * Draws source images by class, rare classes more often (DAFormer, Hoyer et al. 2022): P(c) ∝ exp((1 − f_c) / T) with the
-   * share f_c of the source's labelled pixels. null: all images in turn. `{}` has DAFormer's numbers.
+   * share f_c of the source's labeled pixels. null: all images in turn. `{}` has DAFormer's numbers.
    */
   rareClassSampling: section({
     /** T */
@@ -318,7 +318,7 @@ export const segmentationSchema = section({
     .default(null),
   /**
    * Pastes objects of other source images at random places (Ghiasi et al., "Simple Copy-Paste", 2021), so that what lies where
-   * cannot be learnt by heart. An object is a connected area of one of the classes. null: none.
+   * cannot be learned by heart. An object is a connected area of one of the classes. null: none.
    */
   copyPaste: section({
     /** Names of classes of things: cars, people, signs. */
@@ -361,7 +361,7 @@ export const segmentationSchema = section({
   discriminatorLearningRate: learningRate().default(1e-4),
   discriminatorBetas: betas().default([0.9, 0.99]),
   /** Cross-entropy is summed over pixels and divided by all of them (Eq. 1) or by those that have a label. */
-  normalise: choice('all', 'valid').default('all'),
+  normalize: choice('all', 'valid').default('all'),
   /**
    * What M is moved against so that it sees both domains alike: a discriminator on class probabilities (BDL, after
    * AdaptSegNet), on their self-information −p log p / log C (ADVENT, Vu et al. 2019) or on features (Hoffman et al. 2016); the
@@ -432,8 +432,8 @@ export const translationSchema = section({
   cycleWeight: weight().default(10),
   /** Weight of F(T) ≈ T and F⁻¹(S) ≈ S, which Eq. 2 does not have. */
   identityWeight: weight().default(0),
-  /** L1 of the logits, or the mean squared error of instance-normalised logits. */
-  perceptualForm: choice('l1', 'normalised-mse').default('l1'),
+  /** L1 of the logits, or the mean squared error of instance-normalized logits. */
+  perceptualForm: choice('l1', 'normalized-mse').default('l1'),
   /** λ_per */
   perceptualWeight: weight().default(0.1),
   /** λ_per_recon */
@@ -612,7 +612,7 @@ export const configSchema = section({
     expect(
       !palette || palette.length === classes.length,
       ['data', 'palette'],
-      `${classes.length} colours, one a class`,
+      `${classes.length} colors, one a class`,
     );
   }
 });

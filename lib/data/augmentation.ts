@@ -3,15 +3,15 @@ import type { Sample } from './dataset.js';
 import type { ImageArea, ImageSize, RgbImage } from './image-files.js';
 import type { Random } from './random.js';
 
-/** How far colours may be moved at random; 0 leaves them. */
-export interface ColourJitter {
-  /** Colours times a factor from 1 − brightness to 1 + brightness. */
+/** How far colors may be moved at random; 0 leaves them. */
+export interface ColorJitter {
+  /** Colors times a factor from 1 − brightness to 1 + brightness. */
   brightness: number;
-  /** Distances from the mean colour times a factor from 1 − contrast to 1 + contrast. */
+  /** Distances from the mean color times a factor from 1 − contrast to 1 + contrast. */
   contrast: number;
-  /** Distances from the grey of the same luma times a factor from 1 − saturation to 1 + saturation. */
+  /** Distances from the gray of the same luma times a factor from 1 − saturation to 1 + saturation. */
   saturation: number;
-  /** Turned about the grey axis by up to this share of a circle, 0–0.5, either way. */
+  /** Turned about the gray axis by up to this share of a circle, 0–0.5, either way. */
   hue: number;
 }
 
@@ -19,14 +19,14 @@ export interface ColourJitter {
 export interface Augmentation {
   /** Images are resized to the training size times a factor from this range; null: to the training size. */
   scale: readonly [min: number, max: number] | null;
-  colourJitter: ColourJitter;
+  colorJitter: ColorJitter;
   /** Largest σ of a Gaussian blur in pixels, the least being 0. */
   blur: number;
 }
 
 export const NO_AUGMENTATION: Augmentation = {
   scale: null,
-  colourJitter: { brightness: 0, contrast: 0, saturation: 0, hue: 0 },
+  colorJitter: { brightness: 0, contrast: 0, saturation: 0, hue: 0 },
   blur: 0,
 };
 
@@ -38,7 +38,7 @@ type Matrix = [Row, Row, Row];
 const MIN_SIGMA = 0.3;
 
 /** R, G, B: what a segmenter subtracts from its input, rounded. */
-const MEAN_COLOUR = [123, 117, 104];
+const MEAN_COLOR = [123, 117, 104];
 
 /** `size` times a factor, at least 1 × 1. */
 export function scaledSize({ width, height }: ImageSize, factor: number): ImageSize {
@@ -62,7 +62,7 @@ export function coveredPart(size: ImageSize, { x, y, width, height }: ImageArea)
 }
 
 /**
- * `sample` in a window that is at least as large, its top left corner at (`x`, `y`): around it are the mean colour and the
+ * `sample` in a window that is at least as large, its top left corner at (`x`, `y`): around it are the mean color and the
  * label `ignoreIndex`.
  */
 export function padded(
@@ -74,7 +74,7 @@ export function padded(
   if (image.width === width && image.height === height) {
     return { name, image, ...(labels && { labels }), ...(weights && { weights }) };
   }
-  const around = Uint8Array.from({ length: 3 * width * height }, (_, i) => MEAN_COLOUR[i % 3]!);
+  const around = Uint8Array.from({ length: 3 * width * height }, (_, i) => MEAN_COLOR[i % 3]!);
   const paste = (from: RgbImage, onto: Uint8Array, channels: number) => {
     for (let row = 0; row < from.height; row++) {
       const line = from.data.subarray(row * from.width * channels, (row + 1) * from.width * channels);
@@ -90,28 +90,28 @@ export function padded(
   };
 }
 
-/** The image in random colours and sharpness. It draws the same numbers whatever is 0. */
+/** The image in random colors and sharpness. It draws the same numbers whatever is 0. */
 export async function jittered(
   image: RgbImage,
-  { colourJitter, blur }: Pick<Augmentation, 'colourJitter' | 'blur'>,
+  { colorJitter, blur }: Pick<Augmentation, 'colorJitter' | 'blur'>,
   random: Random,
 ): Promise<RgbImage> {
-  const { brightness, contrast, saturation, hue } = colourJitter;
+  const { brightness, contrast, saturation, hue } = colorJitter;
   const factor = (spread: number) => random.range(1 - spread, 1 + spread);
-  const [light, distance, colourfulness] = [factor(brightness), factor(contrast), factor(saturation)];
+  const [light, distance, colorfulness] = [factor(brightness), factor(contrast), factor(saturation)];
   const turn = random.range(-hue, hue);
   const sigma = random.range(0, blur);
-  const changesColours = Object.values(colourJitter).some((spread) => spread > 0);
-  if (!changesColours && sigma < MIN_SIGMA) return image;
+  const changesColors = Object.values(colorJitter).some((spread) => spread > 0);
+  if (!changesColors && sigma < MIN_SIGMA) return image;
   const { width, height, data } = image;
   let pipeline = sharp(data, { raw: { width, height, channels: 3 } });
   if (sigma >= MIN_SIGMA) pipeline = pipeline.blur(sigma);
-  if (changesColours) {
+  if (changesColors) {
     // Brightness and contrast are x ↦ distance · light · x + (1 − distance) · mean; with the rest it is one affine map.
-    const change = product(turnedHue(turn), saturated(colourfulness));
+    const change = product(turnedHue(turn), saturated(colorfulness));
     const matrix = change.map((row) => row.map((value) => distance * light * value)) as Matrix;
     // libvips rounds down.
-    const offsets = change.map((row) => (1 - distance) * dot(row, MEAN_COLOUR) + 0.5);
+    const offsets = change.map((row) => (1 - distance) * dot(row, MEAN_COLOR) + 0.5);
     pipeline = pipeline.recomb(matrix).linear([1, 1, 1], offsets);
   }
   return { width, height, data: new Uint8Array(await pipeline.raw().toBuffer()) };

@@ -24,7 +24,7 @@ const LARGEST_FACTOR = 3;
 /**
  * Copy-paste (Ghiasi et al., CVPR 2021) with label maps, which know no instances: of an image of `dataset` drawn at random, a
  * connected area of one of the classes is cut out, resized and pasted at a random place of `sample`, in place, labels as well. So
- * what lies where cannot be learnt by heart. Where that image has no such area, nothing is pasted.
+ * what lies where cannot be learned by heart. Where that image has no such area, nothing is pasted.
  *
  * @param size the training size, to which the object's own image is resized before it is scaled further
  * @throws DataError when the drawn image or its labels cannot be read

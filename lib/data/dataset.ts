@@ -29,13 +29,13 @@ export interface DatasetEntry {
   readonly image: string;
   /** The label file (PNG). */
   readonly label?: string;
-  /** The file with the weights of its pixels (8-bit greyscale PNG), where labels have weights. */
+  /** The file with the weights of its pixels (8-bit grayscale PNG), where labels have weights. */
   readonly weights?: string;
 }
 
 /** How label files are to be understood. */
 export interface LabelOptions {
-  /** Ids or colours in the files to classes; default 'identity', the files hold class indices. */
+  /** Ids or colors in the files to classes; default 'identity', the files hold class indices. */
   labelMap?: LabelMapName | LabelTable | LabelMap;
   /** Number of classes, 1–256; default: as many as the label map can give, 256 for 'identity'. */
   classCount?: number;
@@ -60,7 +60,7 @@ export interface Sample {
   name: string;
   image: RgbImage;
   labels?: LabelImage;
-  /** How much each labelled pixel counts, 0 for nothing to 255 for 1; absent where all count alike. */
+  /** How much each labeled pixel counts, 0 for nothing to 255 for 1; absent where all count alike. */
   weights?: LabelImage;
 }
 
@@ -88,7 +88,7 @@ export class ImageDataset {
   /**
    * All images (PNG, JPEG, WebP, TIFF) of a folder and its subfolders, in the order of their names. With
    * `labels`, each image needs the PNG of the same base name somewhere in that folder, or as Cityscapes has it,
-   * FRAME_gtFine_labelIds.png (with a label map of colours FRAME_gtFine_color.png) for FRAME_leftImg8bit.png; label
+   * FRAME_gtFine_labelIds.png (with a label map of colors FRAME_gtFine_color.png) for FRAME_leftImg8bit.png; label
    * files that belong to no image are left alone.
    *
    * @throws {DataError} when a folder is missing or holds no image, a label file is missing, or a base name

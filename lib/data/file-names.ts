@@ -5,7 +5,7 @@ import { DataError } from '../support/errors.js';
 /** Cityscapes: FRAME_leftImg8bit.png is the image of a frame, FRAME_gtFine_labelIds.png its labels. */
 const CITYSCAPES_ENDING = /_(leftImg8bit|gt(Fine|Coarse)_labelIds)$/;
 const CITYSCAPES_LABELS = /_labelIds$/i;
-/** FRAME_gtFine_color.png holds the same in colours. */
+/** FRAME_gtFine_color.png holds the same in colors. */
 const CITYSCAPES_COLORS = /_gt(Fine|Coarse)_color$/;
 
 /** What an image and the files that belong to it have in common: the base name, without Cityscapes' endings. */
@@ -42,7 +42,7 @@ export function weightsFile(labels: string): string {
   return labels.replace(/\.png$/i, '.confidence.png');
 }
 
-/** The label maps of a folder and its subfolders by name; of Cityscapes' PNGs those with label ids, or with colours. */
+/** The label maps of a folder and its subfolders by name; of Cityscapes' PNGs those with label ids, or with colors. */
 export async function labelsByName(
   folder: string,
   { colors = false }: { colors?: boolean } = {},

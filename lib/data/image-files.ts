@@ -80,10 +80,10 @@ const SIGNATURE_BYTES = 12;
  * Reads an image as 8-bit RGB: what Pillow's `convert('RGB')` gives, which is what published models saw. Which of PNG,
  * JPEG, WebP and TIFF it is, its content decides, not its name.
  *
- * - greyscale is repeated, a palette replaced by its colours; of 16 bits the higher 8 are kept, of greyscale too
- * - alpha is dropped, not composited: the colours are as they are stored
+ * - grayscale is repeated, a palette replaced by its colors; of 16 bits the higher 8 are kept, of grayscale too
+ * - alpha is dropped, not composited: the colors are as they are stored
  * - CMYK is (1 − C)(1 − K), (1 − M)(1 − K), (1 − Y)(1 − K)
- * - colour profiles and gamma are ignored, and so is an orientation tag (EXIF): label maps are drawn on the pixels as
+ * - color profiles and gamma are ignored, and so is an orientation tag (EXIF): label maps are drawn on the pixels as
  *   they are stored, and have no such tag that could turn them along
  * - of several frames or pages the first is read
  *
@@ -97,11 +97,11 @@ export async function readImage(file: string, size?: ImageSize, limits?: ImageLi
 }
 
 /**
- * Reads a label map from a PNG: greyscale of any depth up to 16 bits, a palette image (its indices, not its colours,
- * which are for looks), for 'synthia' the first channel of 16-bit RGB, or for a label map of colours 8-bit RGB, RGBA
+ * Reads a label map from a PNG: grayscale of any depth up to 16 bits, a palette image (its indices, not its colors,
+ * which are for looks), for 'synthia' the first channel of 16-bit RGB, or for a label map of colors 8-bit RGB, RGBA
  * or a palette image. Resizing takes the nearest pixel.
  *
- * @throws {DataError} when the file is missing, broken, too large, of another kind, or holds an id or a colour that the
+ * @throws {DataError} when the file is missing, broken, too large, of another kind, or holds an id or a color that the
  *   map does not know; the message names the file, the id, its place and what was expected
  */
 export async function readLabels(
@@ -117,15 +117,15 @@ export async function openImage(file: string, limits: ImageLimits = {}): Promise
   const { width, height, space, depth, hasAlpha } = await readHeader(file, bytes, limits);
   if (!SAMPLES[space]?.includes(depth)) {
     throw new DataError(
-      `${file}: found samples of type ${depth} in the colour space '${space}', expected 8 or 16 bits of grey or RGB, or 8 of CMYK`,
+      `${file}: found samples of type ${depth} in the color space '${space}', expected 8 or 16 bits of gray or RGB, or 8 of CMYK`,
     );
   }
 
-  /** Only what can go straight from the decoder to a resizer: that of images with alpha weighs colours by it. */
+  /** Only what can go straight from the decoder to a resizer: that of images with alpha weighs colors by it. */
   async function decodeRgb(): Promise<Sharp> {
     const source = decoder(bytes, limits);
     if (space === 'cmyk') return explainFailure(file, cmykToRgb(source));
-    const rgb = source.toColourspace('srgb');
+    const rgb = source.toColorspace('srgb');
     return hasAlpha ? explainFailure(file, rawBuffer(rgb.removeAlpha())) : rgb;
   }
 
@@ -174,18 +174,18 @@ export async function openLabels(
   async function decodeIds(): Promise<ArrayLike<number>> {
     const pipeline = decoder(png, options);
     if (idsFrom === 'color') {
-      const rgb = await explainFailure(file, pipeline.removeAlpha().toColourspace('srgb').raw().toBuffer());
+      const rgb = await explainFailure(file, pipeline.removeAlpha().toColorspace('srgb').raw().toBuffer());
       return packColors(rgb);
     }
     if (bitDepth < 16) {
-      const data = await explainFailure(file, pipeline.toColourspace('b-w').raw().toBuffer());
-      // The decoder stretches samples of 1, 2 and 4 bits over 0–255: grey levels should be, indices not.
+      const data = await explainFailure(file, pipeline.toColorspace('b-w').raw().toBuffer());
+      // The decoder stretches samples of 1, 2 and 4 bits over 0–255: gray levels should be, indices not.
       return indexScale === 1 ? data : data.map((sample) => sample / indexScale);
     }
     const deep =
       idsFrom === 'first-channel'
-        ? pipeline.toColourspace('rgb16').extractChannel(0)
-        : pipeline.toColourspace('grey16');
+        ? pipeline.toColorspace('rgb16').extractChannel(0)
+        : pipeline.toColorspace('grey16');
     const data = plainBytes(await explainFailure(file, deep.raw({ depth: 'ushort' }).toBuffer()));
     return new Uint16Array(data.buffer, data.byteOffset, data.byteLength / 2);
   }
@@ -214,7 +214,7 @@ export async function openLabels(
 }
 
 /**
- * The view of a label map, every pixel taken from the one whose area holds its centre: for output column x,
+ * The view of a label map, every pixel taken from the one whose area holds its center: for output column x,
  * input column ⌊(x + ½) · in / out⌋, and likewise for rows (Pillow's NEAREST).
  */
 export function sampleNearest(labels: LabelImage, { size = labels, crop, flip = false }: View): LabelImage {
@@ -243,13 +243,13 @@ export async function writeImage(file: string, image: RgbImage): Promise<void> {
   await writeFileAtomically(file, bytes);
 }
 
-/** Writes class indices as an 8-bit greyscale PNG, as {@link writeImage} does. */
+/** Writes class indices as an 8-bit grayscale PNG, as {@link writeImage} does. */
 export async function writeLabels(file: string, labels: LabelImage): Promise<void> {
   await writeFileAtomically(file, await encodeLabels(labels));
 }
 
 /**
- * Writes class indices as an 8-bit palette PNG, as {@link writeImage} does: it looks coloured, and read as
+ * Writes class indices as an 8-bit palette PNG, as {@link writeImage} does: it looks colored, and read as
  * labels it gives the class indices again.
  *
  * @param palette 3 bytes (R, G, B) for each class, at most 256 classes; classes beyond it, and so usually the
@@ -261,9 +261,9 @@ export async function writeColorLabels(file: string, labels: LabelImage, palette
   }
   const colors = new Uint8Array(768);
   colors.set(palette);
-  const grey = await encodeLabels(labels);
+  const gray = await encodeLabels(labels);
   const afterHeader = 8 + chunkLength(13);
-  const header = Buffer.from(grey.subarray(16, 29));
+  const header = Buffer.from(gray.subarray(16, 29));
   header[9] = PALETTE;
   await writeFileAtomically(
     file,
@@ -271,7 +271,7 @@ export async function writeColorLabels(file: string, labels: LabelImage, palette
       PNG_SIGNATURE,
       pngChunk('IHDR', header),
       pngChunk('PLTE', colors),
-      grey.subarray(afterHeader),
+      gray.subarray(afterHeader),
     ]),
   );
 }
@@ -303,7 +303,7 @@ export async function writeFileAtomically(file: string, bytes: Uint8Array | stri
 const MARGIN = 3;
 
 /**
- * The image, where it is narrower or lower than `size`, enlarged to that, with pixel centres where they belong:
+ * The image, where it is narrower or lower than `size`, enlarged to that, with pixel centers where they belong:
  * x′ + ½ = s (x + ½). sharp's own resizing puts an enlarged image half a pixel too far to the right and below.
  */
 async function enlarge(pipeline: Sharp, from: ImageSize, size: ImageSize): Promise<Sharp> {
@@ -331,7 +331,7 @@ function decoder(bytes: Uint8Array, { maxPixels = MAX_PIXELS }: ImageLimits): Sh
   return sharp(bytes, { failOn: 'error', limitInputPixels: maxPixels, ignoreIcc: true });
 }
 
-/** The types of samples that are read in each colour space. */
+/** The types of samples that are read in each color space. */
 const SAMPLES: Record<string, readonly string[]> = {
   'b-w': ['uchar'],
   grey16: ['ushort'],
@@ -342,7 +342,7 @@ const SAMPLES: Record<string, readonly string[]> = {
 
 /** The formula of Pillow: what would be more exact takes a profile, and the ones of files are ignored. */
 async function cmykToRgb(pipeline: Sharp): Promise<Sharp> {
-  const cmyk = pipeline.pipelineColourspace('cmyk').toColourspace('cmyk').raw();
+  const cmyk = pipeline.pipelineColorspace('cmyk').toColorspace('cmyk').raw();
   const { data, info } = await cmyk.toBuffer({ resolveWithObject: true });
   const { width, height } = info;
   const rgb = new Uint8Array(3 * width * height);
@@ -359,7 +359,7 @@ async function cmykToRgb(pipeline: Sharp): Promise<Sharp> {
   return sharp(rgb, { raw: { width, height, channels: 3 } });
 }
 
-/** R · 2¹⁶ + G · 2⁸ + B of each pixel, as tables of label maps of colours have it. */
+/** R · 2¹⁶ + G · 2⁸ + B of each pixel, as tables of label maps of colors have it. */
 function packColors(rgb: Uint8Array): Uint32Array {
   const colors = new Uint32Array(rgb.length / 3);
   for (let pixel = 0, at = 0; pixel < colors.length; pixel++, at += 3) {
@@ -417,7 +417,7 @@ function unknownId(
   const place = `column ${index % width}, row ${Math.floor(index / width)}`;
   if (labelMap.idsFrom === 'color') {
     return new DataError(
-      `${file}: found the colour ${colorText(id)} at ${place}, expected a colour of the label map '${labelMap.name}'`,
+      `${file}: found the color ${colorText(id)} at ${place}, expected a color of the label map '${labelMap.name}'`,
     );
   }
   const expected =
@@ -444,7 +444,7 @@ function rawPixels(name: string, image: ImageSize & { data: Uint8Array }, channe
 }
 
 function encodeLabels(labels: LabelImage): Promise<Buffer> {
-  return rawPixels('labels', labels, 1).toColourspace('b-w').png().toBuffer();
+  return rawPixels('labels', labels, 1).toColorspace('b-w').png().toBuffer();
 }
 
 /** The same memory, without Buffer's methods (whose `slice` does not copy). */
@@ -454,13 +454,13 @@ function plainBytes(buffer: Buffer): Uint8Array {
 
 // PNG: a signature, then chunks of length, type, data and CRC-32 over type and data.
 const PNG_SIGNATURE = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
-const GREYSCALE = 0;
+const GRAYSCALE = 0;
 const PALETTE = 3;
 const COLOR_KINDS: Record<number, string> = {
-  [GREYSCALE]: 'greyscale',
+  [GRAYSCALE]: 'grayscale',
   2: 'RGB',
   [PALETTE]: 'palette',
-  4: 'greyscale with alpha',
+  4: 'grayscale with alpha',
   6: 'RGB with alpha',
 };
 
@@ -483,8 +483,8 @@ const LABEL_PNGS: Record<
   { fits: (kind: string, bitDepth: number) => boolean; expected: string }
 > = {
   'one-channel': {
-    fits: (kind) => kind === 'greyscale',
-    expected: 'a PNG with one channel (greyscale or palette) that holds the label id',
+    fits: (kind) => kind === 'grayscale',
+    expected: 'a PNG with one channel (grayscale or palette) that holds the label id',
   },
   'first-channel': {
     fits: (kind, bitDepth) => kind === 'RGB' && bitDepth === 16,
@@ -492,7 +492,7 @@ const LABEL_PNGS: Record<
   },
   color: {
     fits: (kind, bitDepth) => ['RGB', 'RGB with alpha', 'palette'].includes(kind) && bitDepth <= 8,
-    expected: 'an 8-bit RGB, RGBA or palette PNG that holds colours',
+    expected: 'an 8-bit RGB, RGBA or palette PNG that holds colors',
   },
 };
 
@@ -506,7 +506,7 @@ interface PngSamples {
 
 /**
  * A PNG reduced to its samples: header, compressed data and end, nothing that could make a decoder convert
- * colours. A palette image becomes a greyscale one, since decoders replace indices by colours; unless these are kept.
+ * colors. A palette image becomes a grayscale one, since decoders replace indices by colors; unless these are kept.
  */
 function asSamples(file: string, bytes: Buffer, { keepColors }: { keepColors: boolean }): PngSamples {
   if (!bytes.subarray(0, 8).equals(PNG_SIGNATURE)) {
@@ -530,10 +530,10 @@ function asSamples(file: string, bytes: Buffer, { keepColors }: { keepColors: bo
       bitDepth = chunk[16]!;
       kind = COLOR_KINDS[chunk[17]!] ?? 'unknown';
       if (kind === 'palette' && !keepColors) {
-        kind = 'greyscale';
+        kind = 'grayscale';
         indexScale = 255 / (2 ** bitDepth - 1);
         const header = Buffer.from(chunk.subarray(8, -4));
-        header[9] = GREYSCALE;
+        header[9] = GRAYSCALE;
         chunk = pngChunk('IHDR', header);
       }
     }

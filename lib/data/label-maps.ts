@@ -1,14 +1,14 @@
 import { InvalidArgumentError } from '../support/errors.js';
 import { checkInteger, invalidArgument } from '../support/validate.js';
 
-/** The classes of one data set: their names in index order, and the colours they are drawn in (R, G, B each). */
+/** The classes of one data set: their names in index order, and the colors they are drawn in (R, G, B each). */
 export interface ClassList {
   readonly names: readonly string[];
   /** 3 bytes a class, in index order. */
   readonly palette: Uint8Array;
 }
 
-/** The 19 classes of Cityscapes' benchmark (train ids 0–18) in its own colours; GTA5 and SYNTHIA use them too. */
+/** The 19 classes of Cityscapes' benchmark (train ids 0–18) in its own colors; GTA5 and SYNTHIA use them too. */
 export const CITYSCAPES: ClassList = classList({
   road: 0x804080,
   sidewalk: 0xf423e8,
@@ -31,7 +31,7 @@ export const CITYSCAPES: ClassList = classList({
   bicycle: 0x770b20,
 });
 
-/** The 11 classes of CamVid's common reduced version, in the colours it is usually drawn in. */
+/** The 11 classes of CamVid's common reduced version, in the colors it is usually drawn in. */
 export const CAMVID: ClassList = classList({
   sky: 0x808080,
   building: 0x800000,
@@ -99,18 +99,18 @@ const SYNTHIA_TRAIN_IDS = [
 export const LABEL_MAP_NAMES = ['identity', 'cityscapes', 'gta5', 'synthia', 'camvid'] as const;
 export type LabelMapName = (typeof LABEL_MAP_NAMES)[number];
 
-/** In a table of {@link LabelMap.table}: an id or colour that the map does not know. */
+/** In a table of {@link LabelMap.table}: an id or color that the map does not know. */
 export const UNKNOWN_ID = 0xffff;
 
-/** Class of each label id 0–65535, such as `{ 7: 0 }`, or of each colour, such as `{ '128 64 128': 0 }`. */
+/** Class of each label id 0–65535, such as `{ 7: 0 }`, or of each color, such as `{ '128 64 128': 0 }`. */
 export type LabelTable = Readonly<Record<number, number>> | Readonly<Record<string, number>>;
 
-/** How the ids or colours that stand in label files become class indices. Make one with {@link labelMap}. */
+/** How the ids or colors that stand in label files become class indices. Make one with {@link labelMap}. */
 export class LabelMap {
   /** What error messages call it. */
   readonly name: string;
   /**
-   * Where files have the id: in their only channel, in the first channel of 16-bit RGB (SYNTHIA), or the colour is the
+   * Where files have the id: in their only channel, in the first channel of 16-bit RGB (SYNTHIA), or the color is the
    * id, as R · 2¹⁶ + G · 2⁸ + B.
    */
   readonly idsFrom: 'one-channel' | 'first-channel' | 'color';
@@ -139,7 +139,7 @@ export class LabelMap {
   }
 
   /**
-   * The lookup table for every 16-bit id, or every colour: a class below `classCount`, or `ignoreIndex`, or
+   * The lookup table for every 16-bit id, or every color: a class below `classCount`, or `ignoreIndex`, or
    * {@link UNKNOWN_ID}. As an id, the ignore index always stays what it is, unless the map gives that id a class.
    *
    * @throws {InvalidArgumentError} when the map gives classes beyond `classCount`, other than the ignore index
@@ -199,7 +199,7 @@ const named: Record<LabelMapName, LabelMap> = {
 };
 
 /**
- * A label map by name, or from a table of ids or of colours.
+ * A label map by name, or from a table of ids or of colors.
  *
  * - `'identity'`: the file holds class indices; an id ≥ the class count that is not the ignore index is an error.
  * - `'cityscapes'`, `'gta5'`: label ids to the 19 train ids; every other id is ignored.
@@ -207,10 +207,10 @@ const named: Record<LabelMapName, LabelMap> = {
  * - `'camvid'`: the class indices of its 11-class version; every other id (11, void) is ignored.
  * - `{ id: class }`: ids 0–65535 to classes 0–255, or to the ignore index; an id that is neither a key nor the ignore
  *   index is an error.
- * - `{ 'R G B': class }`: colours 0–255 each, with spaces or commas between, to the same; a colour that is no key is an
+ * - `{ 'R G B': class }`: colors 0–255 each, with spaces or commas between, to the same; a color that is no key is an
  *   error.
  *
- * @throws {InvalidArgumentError} for an unknown name, an empty table, one of ids and colours, or an id, colour or class
+ * @throws {InvalidArgumentError} for an unknown name, an empty table, one of ids and colors, or an id, color or class
  *   out of range
  */
 export function labelMap(map: LabelMapName | LabelTable | LabelMap): LabelMap {
@@ -221,7 +221,7 @@ export function labelMap(map: LabelMapName | LabelTable | LabelMap): LabelMap {
     const names = LABEL_MAP_NAMES.map((name) => `'${name}'`).join(', ');
     throw invalidArgument(
       'labelMap',
-      `one of ${names}, or a table of ids 0–65535 or of colours 'R G B' with their classes`,
+      `one of ${names}, or a table of ids 0–65535 or of colors 'R G B' with their classes`,
       map,
     );
   }
@@ -234,7 +234,7 @@ export function labelMap(map: LabelMapName | LabelTable | LabelMap): LabelMap {
   });
 }
 
-/** The keys of a label table as ids; undefined where there are none, or not different ids or colours throughout. */
+/** The keys of a label table as ids; undefined where there are none, or not different ids or colors throughout. */
 export function parseLabelKeys(
   keys: readonly string[],
 ): { idsFrom: 'one-channel' | 'color'; ids: number[] } | undefined {
@@ -261,7 +261,7 @@ export function colorText(color: number): string {
   return `${color >> 16} ${(color >> 8) & 0xff} ${color & 0xff}`;
 }
 
-/** Builds a {@link ClassList} from names and colours 0xRRGGBB. */
+/** Builds a {@link ClassList} from names and colors 0xRRGGBB. */
 export function classList(colors: Readonly<Record<string, number>>): ClassList {
   return {
     names: Object.keys(colors),

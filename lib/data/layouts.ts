@@ -44,11 +44,11 @@ export async function findDataset(root: string): Promise<DatasetLayout> {
 
   if (has('leftImg8bit')) {
     const splits = await subfolders(at('leftImg8bit'));
-    const labelled = has('gtFine') ? await subfolders(at('gtFine')) : [];
+    const labeled = has('gtFine') ? await subfolders(at('gtFine')) : [];
     const parts = splits.map((name) => ({
       name,
       images: join(root, 'leftImg8bit', name),
-      labels: labelled.includes(name) ? join(root, 'gtFine', name) : null,
+      labels: labeled.includes(name) ? join(root, 'gtFine', name) : null,
     }));
     if (parts.length > 0) return { layout: 'cityscapes', labelMap: 'cityscapes', parts };
   }
@@ -87,7 +87,7 @@ async function folderPairs(root: string, folder = root, depth = DEPTH): Promise<
   return parts.flat();
 }
 
-/** The colour type of palette PNGs. */
+/** The color type of palette PNGs. */
 const PALETTE = 3;
 const MAX_LABEL_BYTES = 2 ** 26;
 

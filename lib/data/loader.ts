@@ -21,7 +21,7 @@ export interface Batch {
   images: Uint8Array;
   /** [count, height, width], class indices; present when the data set has labels. */
   labels?: Uint8Array;
-  /** [count, height, width], how much each labelled pixel counts, 0–255 for 0 to 1; present when labels have weights. */
+  /** [count, height, width], how much each labeled pixel counts, 0–255 for 0 to 1; present when labels have weights. */
   weights?: Uint8Array;
   count: number;
   width: number;
@@ -40,7 +40,7 @@ export interface BatchLoaderOptions {
   size: ImageSize;
   /**
    * Then a random area of this size is cut out; default `size`, the whole image. At most `size`, but where images are scaled
-   * at random: one that is smaller is placed at random within the area, on the mean colour and labels to ignore.
+   * at random: one that is smaller is placed at random within the area, on the mean color and labels to ignore.
    */
   crop?: ImageSize | undefined;
   /** Then every other image, by chance, is mirrored left and right; default false. */
@@ -206,7 +206,7 @@ export class BatchLoader implements AsyncIterable<Batch> {
     if (!order) {
       order = new Random(this.#options.seed, this.#options.stage, epoch).permutation(this.#dataset.length);
       this.#epochs.set(epoch, order);
-      // What is decoded ahead spans neighbouring epochs; older ones are not needed again.
+      // What is decoded ahead spans neighboring epochs; older ones are not needed again.
       if (this.#epochs.size > 8) this.#epochs.delete(Math.min(...this.#epochs.keys()));
     }
     return order[position % this.#dataset.length]!;

@@ -67,7 +67,7 @@ export class Random {
   }
 }
 
-/** Three well-mixed 32-bit words from the keys: FNV-like multiply-and-xor, then murmur3's finaliser. */
+/** Three well-mixed 32-bit words from the keys: FNV-like multiply-and-xor, then murmur3's finalizer. */
 function hashKeys(keys: readonly (number | string)[]): [number, number, number] {
   const text = JSON.stringify(keys);
   let a = 0x9e3779b9;
@@ -79,10 +79,10 @@ function hashKeys(keys: readonly (number | string)[]): [number, number, number] 
     b = Math.imul(b ^ unit, 0x85ebca6b) ^ (a >>> 15);
     c = Math.imul(c ^ unit, 0xc2b2ae35) ^ (b >>> 13);
   }
-  return [finalise(a), finalise(b), finalise(c)];
+  return [finalize(a), finalize(b), finalize(c)];
 }
 
-function finalise(value: number): number {
+function finalize(value: number): number {
   let hash = value ^ (value >>> 16);
   hash = Math.imul(hash, 0x85ebca6b);
   hash ^= hash >>> 13;

@@ -11,7 +11,7 @@ export interface ClassCounts {
 
 /**
  * Rare class sampling (Hoyer, Dai, Van Gool, DAFormer, CVPR 2022, Eq. 3 to 5): images are drawn by class, and classes that
- * few pixels have are drawn more often. With f_c the share of the labelled pixels that class c has,
+ * few pixels have are drawn more often. With f_c the share of the labeled pixels that class c has,
  *
  *     P(c) = exp((1 − f_c) / T) / Σ exp((1 − f_c′) / T)
  *
@@ -37,8 +37,8 @@ export class RareClassSampling {
       [...counts.keys()].filter((image) => isEnough(counts[image]![c]!, image)),
     );
     const totals = classes.map((c) => sum(counts.map((image) => image[c]!)));
-    const labelled = sum(totals);
-    const rarity = totals.map((total) => 1 - total / labelled);
+    const labeled = sum(totals);
+    const rarity = totals.map((total) => 1 - total / labeled);
     // Relative to the largest exponent, which would overflow at a low temperature.
     const rarest = Math.max(...rarity.filter((_, c) => this.#images[c]!.length > 0));
     const weights = rarity.map((value, c) =>

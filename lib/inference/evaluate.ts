@@ -49,13 +49,13 @@ export interface Evaluation {
   meanIou: number;
   /** TP / (TP + FP + FN) per class; null for a class that neither truth nor prediction has. */
   iou: (number | null)[];
-  /** Share of labelled pixels that are right, 0 … 1. */
+  /** Share of labeled pixels that are right, 0 … 1. */
   pixelAccuracy: number;
   /** Mean of `accuracy` over the same classes as `meanIou`, where the truth has them. */
   meanAccuracy: number;
   /** TP / (TP + FN) per class; null for a class that the truth does not have. */
   accuracy: (number | null)[];
-  /** Mean of `iou` over the same classes, each weighted with its labelled pixels. */
+  /** Mean of `iou` over the same classes, each weighted with its labeled pixels. */
   frequencyWeightedIou: number;
   confusion: ConfusionMatrix;
   images: number;
@@ -87,7 +87,7 @@ export async function* evaluateImages(
 ): AsyncGenerator<Progress, Evaluation> {
   const { size, outputSize = 'label', order = 'probabilities', flip, precision, signal } = options;
   if (dataset.length === 0 || !dataset.hasLabels) {
-    throw new InvalidArgumentError('Expected a data set of labelled images to evaluate on');
+    throw new InvalidArgumentError('Expected a data set of labeled images to evaluate on');
   }
   const [inputSize, ...otherSizes] = scaledSizes(size, options.scales);
   const labelSize = outputSize === 'label' ? 'file' : outputSize;
@@ -120,7 +120,7 @@ export interface PredictionFolders extends ImageLimits {
   predictions: string;
   /** Label PNGs. */
   labels: string;
-  /** From the ids or colours in the label files to classes; default 'identity'. */
+  /** From the ids or colors in the label files to classes; default 'identity'. */
   labelMap?: LabelMapName | LabelTable | LabelMap;
 }
 

@@ -37,8 +37,8 @@ export function guessArchitecture(
     blocks: count(new RegExp(`^${prefix}model\\.\\d+\\.conv_block\\.1\\.weight$`)),
     baseWidth: out(`${prefix}model.1.weight`),
   });
-  if (shapes.has('to_target.model.1.weight') && shapes.has('source_critic.model.0.weight')) {
-    const discriminatorWidth = out('source_critic.model.0.weight');
+  if (shapes.has('to_target.model.1.weight') && shapes.has('source_discriminator.model.0.weight')) {
+    const discriminatorWidth = out('source_discriminator.model.0.weight');
     return { architecture: 'translator', options: { ...generator('to_target.'), discriminatorWidth } };
   }
   if (shapes.has('model.10.conv_block.1.weight')) {

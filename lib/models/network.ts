@@ -64,7 +64,7 @@ export interface LoadReport {
   missing: string[];
   /**
    * In the file only. `num_batches_tracked` may be too many even if strict, and so may running statistics of
-   * normalisations that have no weight: those of InstanceNorm, which are never used.
+   * normalizations that have no weight: those of InstanceNorm, which are never used.
    */
   extra: string[];
   /** Of another shape in the file; the network keeps its values. */
@@ -92,7 +92,7 @@ export class Network extends NativeObject<NetworkHandle> {
     return callSync(() => native.networkDtype(this.handle));
   }
 
-  /** How many numbers the network has learnt or can learn; buffers do not count. */
+  /** How many numbers the network has learned or can learn; buffers do not count. */
   get parameterCount(): number {
     return callSync(() => native.networkParameterCount(this.handle));
   }
@@ -107,12 +107,12 @@ export class Network extends NativeObject<NetworkHandle> {
     return new Tensor(output);
   }
 
-  /** Training mode: batch normalisation by the batch (and running statistics move), dropout on. */
+  /** Training mode: batch normalization by the batch (and running statistics move), dropout on. */
   async train(): Promise<void> {
     await call(() => native.networkSetTraining(this.handle, true));
   }
 
-  /** Evaluation mode: batch normalisation by running statistics, dropout off. */
+  /** Evaluation mode: batch normalization by running statistics, dropout off. */
   async eval(): Promise<void> {
     await call(() => native.networkSetTraining(this.handle, false));
   }

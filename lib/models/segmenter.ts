@@ -43,7 +43,7 @@ export interface SegmenterOptions {
   /** Names of the classes in the order of their indices, which files carry along. Default: none. */
   classNames?: readonly string[];
   /** How convolution weights start: `normal`, N(0, 0.01), or `kaiming`, N(0, 2/fan_out). Default `normal`. */
-  initialisation?: 'normal' | 'kaiming';
+  initialization?: 'normal' | 'kaiming';
   /** Of the initial weights; default 1. */
   seed?: number;
   /** `cpu`, `cuda` or `cuda:N`; default `cpu`. */
@@ -127,7 +127,7 @@ export class Segmenter extends Network {
       branches: checkInteger('branches', options.branches ?? 4, 2, 4) as 2 | 4,
       classCount: checkInteger('classCount', options.classCount, 2, 256),
       classNames: checkNames(options.classNames ?? [], options.classCount),
-      initialisation: checkChoice('initialisation', options.initialisation ?? 'normal', [
+      initialization: checkChoice('initialization', options.initialization ?? 'normal', [
         'normal',
         'kaiming',
       ]),
@@ -221,7 +221,7 @@ export class Segmenter extends Network {
   }
 
   /**
-   * Moves BatchNorm's running statistics, by which predictions are normalised, towards those of these RGB images, [count,
+   * Moves BatchNorm's running statistics, by which predictions are normalized, toward those of these RGB images, [count,
    * height, width, 3]: to (1 − momentum)·running + momentum·batch. With momentum 1/i for the i-th of several batches they end
    * as the means over all batches; on images of another domain that adapts a segmenter without training (AdaBN, Li et al.
    * 2016). Weights stay. Where it fails or is aborted the statistics are as before.

@@ -32,7 +32,7 @@ export interface TranslatorOptions {
   /**
    * Unpaired: generators that learn what to change, for short trainings: y = tanh(f(x) + w·IN(x) + b), with IN(x) the image less
    * the mean of each channel and over its deviation, in place of y = tanh(f(x)). Details are there from the first step on, as
-   * grey images; the light of the other domain is learned. Not in the paper. Default false.
+   * gray images; the light of the other domain is learned. Not in the paper. Default false.
    */
   residual?: boolean;
   /** Channels behind each discriminator's first convolution; default 64. */
@@ -60,25 +60,25 @@ export interface TranslateOptions {
  * F and F⁻¹ with the discriminators that train them; or, paired, F with its discriminator.
  *
  * The networks can be used one by one: generators map RGB in [-1, 1], [N, 3, H, W] with H and W multiples of
- * `sizeMultiple`, to the same; discriminators ("critics") give one score per 70×70 patch.
+ * `sizeMultiple`, to the same; discriminators give one score per 70×70 patch.
  */
 export class Translator implements Disposable {
   readonly options: Readonly<Required<TranslatorOptions>>;
   /** F: source → target. */
   readonly toTarget: Network;
   /** Judges target images against F(S); paired: given S, which stands before them, [N, 6, H, W]. */
-  readonly targetCritic: Network;
-  readonly #backward: { toSource: Network; sourceCritic: Network } | null;
+  readonly targetDiscriminator: Network;
+  readonly #backward: { toSource: Network; sourceDiscriminator: Network } | null;
 
   private constructor(
     options: Required<TranslatorOptions>,
-    [toTarget, targetCritic]: readonly [Network, Network],
+    [toTarget, targetDiscriminator]: readonly [Network, Network],
     backward: readonly [Network, Network] | null,
   ) {
     this.options = options;
     this.toTarget = toTarget;
-    this.targetCritic = targetCritic;
-    this.#backward = backward && { toSource: backward[0], sourceCritic: backward[1] };
+    this.targetDiscriminator = targetDiscriminator;
+    this.#backward = backward && { toSource: backward[0], sourceDiscriminator: backward[1] };
   }
 
   /** F⁻¹: target → source. @throws InvalidArgumentError where the translator is paired and has none. */
@@ -87,8 +87,8 @@ export class Translator implements Disposable {
   }
 
   /** Judges source images against F⁻¹(T). @throws InvalidArgumentError where the translator is paired and has none. */
-  get sourceCritic(): Network {
-    return this.#unpaired().sourceCritic;
+  get sourceDiscriminator(): Network {
+    return this.#unpaired().sourceDiscriminator;
   }
 
   /** What the sides of a training image have to be divisible by. */
@@ -119,20 +119,20 @@ export class Translator implements Disposable {
     // Seeds apart, so that F and F⁻¹ do not start as the same function.
     const create = (kind: string, shape: Record<string, unknown>, offset: number) =>
       createNetwork(kind, { ...shape, seed: seed * 4 + offset, device, dtype, maxParameters });
-    const critic = (inputChannels: number, offset: number) =>
+    const discriminator = (inputChannels: number, offset: number) =>
       create('patch-discriminator', { inputChannels, baseWidth: discriminatorWidth }, offset);
     if (pairing === 'paired') {
       const generator = create('unet-generator', { depth, baseWidth }, 0);
-      return new Translator(checked, await Promise.all([generator, critic(6, 2)]), null);
+      return new Translator(checked, await Promise.all([generator, discriminator(6, 2)]), null);
     }
     const generator = (offset: number) => create('resnet-generator', { blocks, baseWidth, residual }, offset);
-    const [toTarget, toSource, targetCritic, sourceCritic] = await Promise.all([
+    const [toTarget, toSource, targetDiscriminator, sourceDiscriminator] = await Promise.all([
       generator(0),
       generator(1),
-      critic(3, 2),
-      critic(3, 3),
+      discriminator(3, 2),
+      discriminator(3, 3),
     ]);
-    return new Translator(checked, [toTarget, targetCritic], [toSource, sourceCritic]);
+    return new Translator(checked, [toTarget, targetDiscriminator], [toSource, sourceDiscriminator]);
   }
 
   /** The translator that a file written by save() belongs to, with the file's weights. */
@@ -190,8 +190,8 @@ export class Translator implements Disposable {
     return [
       { prefix: 'to_target.', network: this.toTarget },
       ...(backward ? [{ prefix: 'to_source.', network: backward.toSource }] : []),
-      { prefix: 'target_critic.', network: this.targetCritic },
-      ...(backward ? [{ prefix: 'source_critic.', network: backward.sourceCritic }] : []),
+      { prefix: 'target_discriminator.', network: this.targetDiscriminator },
+      ...(backward ? [{ prefix: 'source_discriminator.', network: backward.sourceDiscriminator }] : []),
     ];
   }
 }

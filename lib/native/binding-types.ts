@@ -63,7 +63,7 @@ export interface StateEntry extends NamedTensor {
 }
 
 /**
- * Images [count, height, width, 3] and labels [count, height, width] as bytes, and how much each labelled pixel counts, 0 to 255
+ * Images [count, height, width, 3] and labels [count, height, width] as bytes, and how much each labeled pixel counts, 0 to 255
  * for 0 to 1; all alike where there are no weights.
  */
 export interface NativeBatch {
@@ -243,8 +243,8 @@ export interface NativeBinding {
     networks: {
       toTarget: NetworkHandle;
       toSource: NetworkHandle;
-      targetCritic: NetworkHandle;
-      sourceCritic: NetworkHandle;
+      targetDiscriminator: NetworkHandle;
+      sourceDiscriminator: NetworkHandle;
     },
     segmenter: NetworkHandle | null,
     options: object,
@@ -263,7 +263,7 @@ export interface NativeBinding {
     tensors: TensorHandle[],
   ): Promise<void>;
   createPairedTranslationStep(
-    networks: { toTarget: NetworkHandle; targetCritic: NetworkHandle },
+    networks: { toTarget: NetworkHandle; targetDiscriminator: NetworkHandle },
     options: object,
   ): Promise<PairedTranslationStepHandle>;
   runPairedTranslationStep(

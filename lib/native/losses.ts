@@ -16,7 +16,7 @@ export interface MaskedCrossEntropyOptions {
    * Divide by the number of pixels that count, or the sum of their weights (`valid`, the reference; default), or by N·H·W
    * (`all`, the paper).
    */
-  normalise?: 'valid' | 'all';
+  normalize?: 'valid' | 'all';
   /** Label of pixels that do not count; default 255. */
   ignoreIndex?: number;
   /** Whether the corners of logits and labels are the same points; default true, as BDL does. */
@@ -81,7 +81,7 @@ export async function maskedCrossEntropy(
   checkObject('options', options);
   const input = handleOf('logits', logits, Tensor);
   const checked = {
-    normalise: checkChoice('normalise', options.normalise ?? 'valid', ['valid', 'all']),
+    normalize: checkChoice('normalize', options.normalize ?? 'valid', ['valid', 'all']),
     ignoreIndex: checkInteger('ignoreIndex', options.ignoreIndex ?? 255),
     alignCorners: checkBoolean('alignCorners', options.alignCorners ?? true),
     classWeights: checkNumbers('classWeights', options.classWeights ?? [], 0),
@@ -257,15 +257,15 @@ export async function l1Loss(input: Tensor, other: Tensor): Promise<Tensor> {
 
 /**
  * ℓ_per between the segmenter's logits of an image and of its translation or reconstruction: their mean absolute
- * difference (`l1`, the paper) or the mean squared difference after instance normalisation (`normalised-mse`, the
+ * difference (`l1`, the paper) or the mean squared difference after instance normalization (`normalized-mse`, the
  * reference).
  */
 export async function perceptualLoss(
   logits: Tensor,
   other: Tensor,
-  form: 'l1' | 'normalised-mse',
+  form: 'l1' | 'normalized-mse',
 ): Promise<Tensor> {
-  const perceptualForm = checkChoice('form', form, ['l1', 'normalised-mse']);
+  const perceptualForm = checkChoice('form', form, ['l1', 'normalized-mse']);
   return new Tensor(
     await call(() =>
       native.perceptualLoss(handleOf('logits', logits, Tensor), handleOf('other', other, Tensor), {

@@ -65,7 +65,7 @@ export async function call<T>(
   try {
     return await start(token);
   } catch (error) {
-    if ((error as { code?: string }).code === 'ERR_CANCELLED') throw signal.reason;
+    if ((error as { code?: string }).code === 'ERR_CANCELED') throw signal.reason;
     throw translate(error, callSite);
   } finally {
     signal.removeEventListener('abort', onAbort);

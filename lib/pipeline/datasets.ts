@@ -13,7 +13,7 @@ export interface Datasets {
   source: ImageDataset;
   /** T. */
   target: ImageDataset;
-  /** Labelled target images, for reporting only; null: none. */
+  /** Labeled target images, for reporting only; null: none. */
   validation: ImageDataset | null;
 }
 
@@ -45,14 +45,14 @@ export async function openDatasets(
     const dataset = await openWhole(source);
     return source.part ? partOf(dataset, source.part, key) : dataset;
   };
-  const openWhole = ({ images, list, ...labelled }: ImageSource): Promise<ImageDataset> => {
-    const encoding: LabelOptions = { ...labels, labelMap: labelled.labelMap ?? 'identity' };
+  const openWhole = ({ images, list, ...labeled }: ImageSource): Promise<ImageDataset> => {
+    const encoding: LabelOptions = { ...labels, labelMap: labeled.labelMap ?? 'identity' };
     if (list !== null) {
       return ImageDataset.fromList({ list: path.resolve(root, list), root, maxPixels, ...encoding });
     }
     const folders = {
       images: path.resolve(root, images!),
-      ...(labelled.labels && { labels: path.resolve(root, labelled.labels) }),
+      ...(labeled.labels && { labels: path.resolve(root, labeled.labels) }),
     };
     return ImageDataset.fromFolder({ ...folders, maxPixels, ...encoding });
   };
@@ -119,16 +119,16 @@ function indicesOf(classes: ClassSubset | readonly string[], key: string, config
   }
 }
 
-/** The colours of the config's classes: 3 bytes (R, G, B) a class. */
+/** The colors of the config's classes: 3 bytes (R, G, B) a class. */
 export function classPalette({ data: { classes, palette } }: Config): Uint8Array {
   if (palette) return Uint8Array.from(palette.flat());
   if (typeof classes === 'string') return CLASS_LISTS[classes].palette;
   return spreadPalette(classes.length);
 }
 
-/** Colours for that many classes that have none: 3 bytes (R, G, B) a class. */
+/** Colors for that many classes that have none: 3 bytes (R, G, B) a class. */
 export function spreadPalette(count: number): Uint8Array {
-  return Uint8Array.from(Array.from({ length: count }, (_, index) => spreadColour(index)).flat());
+  return Uint8Array.from(Array.from({ length: count }, (_, index) => spreadColor(index)).flat());
 }
 
 /** A config's [width, height] as the library's size. */
@@ -142,11 +142,11 @@ const CLASS_LISTS: Record<'cityscapes' | 'camvid' | 'street-scenes', ClassList> 
   'street-scenes': { names: STREET_SCENE_CLASSES, palette: STREET_SCENE_PALETTE },
 };
 
-/** PASCAL VOC's colours: the bits of the index, dealt out to red, green and blue from the highest down. */
-function spreadColour(index: number): [number, number, number] {
-  const colour: [number, number, number] = [0, 0, 0];
+/** PASCAL VOC's colors: the bits of the index, dealt out to red, green and blue from the highest down. */
+function spreadColor(index: number): [number, number, number] {
+  const color: [number, number, number] = [0, 0, 0];
   for (let bits = index + 1, shift = 7; bits > 0; bits >>= 3, shift--) {
-    for (let channel = 0; channel < 3; channel++) colour[channel]! |= ((bits >> channel) & 1) << shift;
+    for (let channel = 0; channel < 3; channel++) color[channel]! |= ((bits >> channel) & 1) << shift;
   }
-  return colour;
+  return color;
 }

@@ -49,7 +49,7 @@ function unusedKeys(stage: Stage, { segmentation }: Config): string[] {
         ...(stage.pseudoLabelsFrom
           ? ['segmentation.steps']
           : ['segmentation.pseudoLabelSteps', 'segmentation.pseudoLabelWeight']),
-        ...(stage.pseudoLabelsFrom || learnsFromUnlabelledTarget(segmentation)
+        ...(stage.pseudoLabelsFrom || learnsFromUnlabeledTarget(segmentation)
           ? []
           : ['segmentation.augmentation.target']),
       ];
@@ -82,7 +82,7 @@ export function hasPerceptualTerms({ translation }: Config): boolean {
  * Whether a segmenter learns from target images that have no pseudo-labels. Where nothing looks at them they stay out of M,
  * whose running statistics they would move even so.
  */
-export function learnsFromUnlabelledTarget({
+export function learnsFromUnlabeledTarget({
   alignment,
   entropyWeight,
   teacher,

@@ -66,7 +66,7 @@ export interface StageStartEvent {
 export interface CheckpointEvent {
   type: 'checkpoint';
   stage: string;
-  /** Training steps, or images pseudo-labelled, that are done. */
+  /** Training steps, or images pseudo-labeled, that are done. */
   step: number;
 }
 
@@ -118,7 +118,7 @@ export interface StageRecord {
   miou: number | null;
   /** Per class; null for a class that neither truth nor prediction has. */
   iouPerClass: Record<string, number | null> | null;
-  /** Share of labelled pixels that are right, 0 … 1. */
+  /** Share of labeled pixels that are right, 0 … 1. */
   pixelAccuracy: number | null;
   steps: number;
   /** Duration of the whole stage, evaluation included; of an interrupted one, what its checkpoint knows and the rest. */

@@ -33,20 +33,20 @@ export function gridPart(
   return { x: column * (width + GAP), y: row * (height + GAP), width, height };
 }
 
-/** Class indices in their colours; indices beyond the palette, and so usually the ignore index, are black. */
-export function colourLabels(labels: LabelImage, palette: Uint8Array): RgbImage {
+/** Class indices in their colors; indices beyond the palette, and so usually the ignore index, are black. */
+export function colorLabels(labels: LabelImage, palette: Uint8Array): RgbImage {
   return paintLabels(labels, palette, new Uint8Array(labels.data.length * 3));
 }
 
-/** Class indices in their colours, and the image in pale grey where the index is beyond the palette. */
-export function labelsOverGrey(labels: LabelImage, palette: Uint8Array, image: RgbImage): RgbImage {
-  const grey = new Uint8Array(image.data.length);
-  for (let pixel = 0; pixel < grey.length; pixel += 3) {
+/** Class indices in their colors, and the image in pale gray where the index is beyond the palette. */
+export function labelsOverGray(labels: LabelImage, palette: Uint8Array, image: RgbImage): RgbImage {
+  const gray = new Uint8Array(image.data.length);
+  for (let pixel = 0; pixel < gray.length; pixel += 3) {
     const [red, green, blue] = image.data.subarray(pixel, pixel + 3) as unknown as [number, number, number];
     // Luma, with less contrast and lighter, so that no class can be taken for it.
-    grey.fill(120 + (0.299 * red + 0.587 * green + 0.114 * blue) * 0.45, pixel, pixel + 3);
+    gray.fill(120 + (0.299 * red + 0.587 * green + 0.114 * blue) * 0.45, pixel, pixel + 3);
   }
-  return paintLabels(labels, palette, grey);
+  return paintLabels(labels, palette, gray);
 }
 
 function paintLabels({ data, width, height }: LabelImage, palette: Uint8Array, onto: Uint8Array): RgbImage {

@@ -8,7 +8,7 @@ import type { TranslateOptions, Translator } from '../models/translator.js';
 import { applyThresholds } from '../native/thresholds.js';
 import { predictionOptions } from '../training/self-training.js';
 import type { PictureColumn } from './events.js';
-import { colourLabels, composeGrid, labelsOverGrey } from './picture-grid.js';
+import { colorLabels, composeGrid, labelsOverGray } from './picture-grid.js';
 
 /** Larger than this, a picture's parts are reduced (predictions) or cut (translations, which would lose their texture). */
 const MAX_SIDE: ImageSize = { width: 512, height: 384 };
@@ -70,7 +70,7 @@ export async function matchedPicture(
   });
 }
 
-/** Rows of T, M(T) in colours and, where the data set has labels, the labels in colours. */
+/** Rows of T, M(T) in colors and, where the data set has labels, the labels in colors. */
 export async function predictionPicture(
   segmenter: Predictor,
   dataset: ImageDataset,
@@ -92,13 +92,13 @@ export async function predictionPicture(
     });
     return [
       await dataset.readImage(index, part),
-      colourLabels({ data, ...part }, palette),
-      ...(labels ? [colourLabels(labels, palette)] : []),
+      colorLabels({ data, ...part }, palette),
+      ...(labels ? [colorLabels(labels, palette)] : []),
     ];
   });
 }
 
-/** Rows of T and what self-training keeps of M(T) in colours, on the image in grey. */
+/** Rows of T and what self-training keeps of M(T) in colors, on the image in gray. */
 export async function pseudoLabelPicture(
   segmenter: Predictor,
   dataset: ImageDataset,
@@ -124,7 +124,7 @@ export async function pseudoLabelPicture(
     });
     const kept = await applyThresholds(labels, confidence!, { thresholds, inclusive: choice.inclusive });
     const image = await dataset.readImage(index, part);
-    return [image, labelsOverGrey({ data: kept.labels, ...part }, palette, image)];
+    return [image, labelsOverGray({ data: kept.labels, ...part }, palette, image)];
   });
 }
 

@@ -104,8 +104,8 @@ async function* runSegmenter(
   const { config, store, signal } = context;
   using segmenter = await createSegmenter(config);
   using discriminator = stage.kind === 'segmenter' ? await createDiscriminator(config, segmenter) : null;
-  const { source: labelled, target } = yield* segmenterData(stage, context);
-  const { source, heldOut } = holdOut(labelled, config);
+  const { source: labeled, target } = yield* segmenterData(stage, context);
+  const { source, heldOut } = holdOut(labeled, config);
   const classCounts = yield* sourceClassCounts(stage, source.length, context);
   const bestWeights = heldOut && (await openBestWeights(stage, segmenter, heldOut, context));
   const every = config.segmentation.validation?.every ?? 0;
@@ -173,17 +173,17 @@ async function* takeStatistics(segmenter: Segmenter, { config, datasets, signal 
 }
 
 /** The source images to train on, and those to validate on; null: none. */
-function holdOut(labelled: ImageDataset, { segmentation: { validation } }: Config) {
-  if (!validation) return { source: labelled, heldOut: null };
-  const count = Math.ceil(validation.share * labelled.length);
-  const kept = labelled.length - count;
+function holdOut(labeled: ImageDataset, { segmentation: { validation } }: Config) {
+  if (!validation) return { source: labeled, heldOut: null };
+  const count = Math.ceil(validation.share * labeled.length);
+  const kept = labeled.length - count;
   if (kept === 0) {
     throw new ConfigError(
-      `segmentation.validation.share: ${validation.share} of ${labelled.length} source images leaves none to train on`,
+      `segmentation.validation.share: ${validation.share} of ${labeled.length} source images leaves none to train on`,
     );
   }
-  const indices = Array.from({ length: labelled.length }, (_, index) => index);
-  return { source: labelled.subset(indices.slice(0, kept)), heldOut: labelled.subset(indices.slice(kept)) };
+  const indices = Array.from({ length: labeled.length }, (_, index) => index);
+  return { source: labeled.subset(indices.slice(0, kept)), heldOut: labeled.subset(indices.slice(kept)) };
 }
 
 function openBestWeights(
@@ -227,15 +227,15 @@ async function* segmenterData(
     ? await datasets.source.withImages(store.imagesFolder(context.stage(stage.translatedFrom)))
     : datasets.source;
   if (!stage.pseudoLabelsFrom) return { source, target: datasets.target };
-  const labelled = await pseudoLabelled(context.stage(stage.pseudoLabelsFrom), context);
-  if (labelled.length > 0) return { source, target: labelled };
+  const labeled = await pseudoLabeled(context.stage(stage.pseudoLabelsFrom), context);
+  if (labeled.length > 0) return { source, target: labeled };
   const message = 'no target image has a pseudo-label; training goes on without any';
   yield { type: 'warning', stage: stage.name, message } satisfies WarningEvent;
   return { source, target: datasets.target };
 }
 
 /** T_ssl: the target images that have a pseudo-label, with it. */
-function pseudoLabelled(stage: Stage, { config, datasets, store }: StageContext) {
+function pseudoLabeled(stage: Stage, { config, datasets, store }: StageContext) {
   return datasets.target.withLabels(store.imagesFolder(stage), {
     classCount: classNames(config).length,
     ignoreIndex: config.data.ignoreIndex,
@@ -345,11 +345,11 @@ async function* runPseudoLabels(
     ignoreIndex: config.data.ignoreIndex,
     choice,
   });
-  const labelling = selfTraining.label(datasets.target, store.imagesFolder(stage), {
+  const labeling = selfTraining.label(datasets.target, store.imagesFolder(stage), {
     signal,
     checkpoints: ownCheckpoints(context),
   });
-  const manifest = yield* mapEvents(labelling, (event) =>
+  const manifest = yield* mapEvents(labeling, (event) =>
     event.type === 'progress' ? progress(stage, event.task)(event) : event,
   );
   const { keptShare, keptImages, classes } = manifest;

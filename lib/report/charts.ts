@@ -4,8 +4,8 @@ import { Html } from './html.js';
 
 export interface Curve {
   label: string;
-  /** A CSS colour. */
-  colour: string;
+  /** A CSS color. */
+  color: string;
   points: readonly { step: number; value: number }[];
 }
 
@@ -15,7 +15,7 @@ const MAX_POINTS = 160;
 // Plot draws into a DOM. This one is plain JavaScript and is never shown.
 const { document } = parseHTML('<!doctype html><html></html>');
 
-/** Curves over training steps as an SVG that takes the colours of text and lines from the page. */
+/** Curves over training steps as an SVG that takes the colors of text and lines from the page. */
 export function curveChart(curves: readonly Curve[], ariaLabel: string): Html {
   const svg = Plot.plot({
     document,
@@ -29,11 +29,11 @@ export function curveChart(curves: readonly Curve[], ariaLabel: string): Html {
     marginLeft: 40,
     x: { label: null, ticks: 4, tickSize: 0, tickFormat: thousands, line: true, zero: true },
     y: { label: null, ticks: 4, tickSize: 0, grid: true, nice: true },
-    marks: curves.map(({ label, colour, points }) =>
+    marks: curves.map(({ label, color, points }) =>
       Plot.lineY(thinned(points), {
         x: 'step',
         y: 'value',
-        stroke: colour,
+        stroke: color,
         strokeWidth: 1.5,
         title: () => label,
       }),

@@ -25,7 +25,7 @@ export function segmenters({ stages }: RunData): SegmenterStage[] {
   );
 }
 
-/** '+3.2', '−0.4': a difference of two ratios in percentage points, coloured by its sign. */
+/** '+3.2', '−0.4': a difference of two ratios in percentage points, colored by its sign. */
 export function gain(difference: number | null): Html {
   if (difference === null) return html`–`;
   const text = signedPercent(difference).replace('-', '−');
@@ -38,7 +38,7 @@ export function difference(one: number | null | undefined, other: number | null 
   return typeof one === 'number' && typeof other === 'number' ? one - other : null;
 }
 
-/** A class's name with its colour. */
+/** A class's name with its color. */
 export function classLabel(name: string, index: number, palette: Uint8Array): Html {
   return html`<span class="class" title="${name}">${swatch(palette, index)}<span>${name}</span></span>`;
 }

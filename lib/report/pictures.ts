@@ -44,7 +44,7 @@ export async function predictionSection(run: RunData): Promise<Section | null> {
   const note =
     'Images of the target domain T and what the segmenters make of them.' +
     (newest
-      ? ' Pseudo-labels are shown as self-training would keep them on these images: coloured where the thresholds found on the training images keep a pixel, grey where not.'
+      ? ' Pseudo-labels are shown as self-training would keep them on these images: colored where the thresholds found on the training images keep a pixel, gray where not.'
       : '');
   return { id: 'pictures', title: 'Pictures', note, body };
 }
@@ -126,11 +126,11 @@ function figure(name: string, { title, what, kind, tiles }: Column): Html {
   return html`<figure class="${kind}">${caption}<img src="${source}" width="${width}" height="${height}" alt="${description}" title="${name}"></figure>`;
 }
 
-/** What the colours mean. */
+/** What the colors mean. */
 function legend({ summary: { classes }, palette }: RunData, hasPseudoLabels: boolean): Html {
   return html`<ul class="legend">
     ${classes.map((name, index) => html`<li>${classLabel(name, index, palette)}</li>`)}
-    <li><i class="swatch unlabelled"></i>no label</li>
+    <li><i class="swatch unlabeled"></i>no label</li>
     ${hasPseudoLabels && html`<li><i class="swatch dropped"></i>not kept</li>`}
   </ul>`;
 }

@@ -1,4 +1,4 @@
-import { learnsFromUnlabelledTarget } from '../pipeline/dependencies.js';
+import { learnsFromUnlabeledTarget } from '../pipeline/dependencies.js';
 import type { Stage } from '../pipeline/plan.js';
 import { duration, percent } from '../support/format.js';
 import {
@@ -21,11 +21,11 @@ export function headline(run: RunData): Html {
   if (!first || !last) {
     const why = run.config.data.target.val
       ? 'No segmenter is finished yet.'
-      : 'The config names no labelled target images, so nothing was measured.';
+      : 'The config names no labeled target images, so nothing was measured.';
     return html`<p class="lead">${why}</p>`;
   }
   const images = last.history?.evaluation?.images;
-  const where = `on ${images ?? 'the'} labelled target images`;
+  const where = `on ${images ?? 'the'} labeled target images`;
   if (first === last) {
     return html`<div class="tiles">${figure(first, first.stage.kind === 'source-only' ? 'source only' : 'segmenter')}</div>
       <p class="lead">Mean intersection over union ${where}; training never sees their labels.</p>`;
@@ -78,7 +78,7 @@ function trainedOn({ stages, config }: RunData, stage: Stage): string {
   const label = (name: string) => stages.find((other) => other.stage.name === name)?.stage.label ?? name;
   const source = stage.translatedFrom ? `source images as ${label(stage.translatedFrom)}` : 'source images';
   if (stage.pseudoLabelsFrom) return `${source}, target images with ${label(stage.pseudoLabelsFrom)}`;
-  return learnsFromUnlabelledTarget(config.segmentation) ? `${source}, target images` : source;
+  return learnsFromUnlabeledTarget(config.segmentation) ? `${source}, target images` : source;
 }
 
 /** IoU of every class for every segmenter. */
@@ -130,7 +130,7 @@ function track(from: number | null, to: number | null): Html {
 
 type Confusion = readonly (readonly number[])[];
 
-/** Share of the labelled pixels that each class has. */
+/** Share of the labeled pixels that each class has. */
 function classShares(confusion: Confusion | undefined): number[] | null {
   if (!confusion) return null;
   const rows = confusion.map(sum);

@@ -67,7 +67,7 @@ tfoot th, tfoot td { font-weight: 600; border-bottom: 0; }
 .class { display: inline-flex; align-items: center; gap: 8px; max-inline-size: 12em; vertical-align: middle; }
 .class span { min-inline-size: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .swatch { flex: none; display: inline-block; width: 12px; height: 12px; border-radius: 3px; box-shadow: inset 0 0 0 1px color-mix(in srgb, var(--ink) 25%, transparent); }
-.swatch.unlabelled { background: #000; }
+.swatch.unlabeled { background: #000; }
 .swatch.dropped { background: linear-gradient(135deg, #8a8a8a, #dcdcdc); }
 
 .classes td:has(.track) { width: 30%; min-width: 80px; }

@@ -19,7 +19,7 @@ export interface Tile {
 /** Two pixels of a screen for each one that a tile gets on a wide page. */
 const MAX_WIDTH = 432;
 
-/** Flat colours: kept exactly, and small without loss. */
+/** Flat colors: kept exactly, and small without loss. */
 const LABELS: readonly PictureColumn[] = ['prediction', 'truth'];
 
 /**

@@ -18,7 +18,7 @@ export function lossSection(run: RunData): Section | null {
     ({ title, stages }) => html`<h3>${title}</h3>
       <ul class="legend">${stages.map(
         ({ stage }) =>
-          html`<li><i class="line" style="background:${stageColour(run, stage.name)}"></i>${stage.label}</li>`,
+          html`<li><i class="line" style="background:${stageColor(run, stage.name)}"></i>${stage.label}</li>`,
       )}</ul>
       <div class="charts">${terms(stages).map((term) => chart(run, stages, term))}</div>`,
   )}`;
@@ -38,7 +38,7 @@ function chart(run: RunData, stages: readonly StageData[], term: string): Html |
   const curves = stages.flatMap(({ stage, history }): Curve[] => {
     const points = history!.losses.get(term);
     if (!points?.some(({ value }) => value !== 0)) return [];
-    return [{ label: stage.label, colour: stageColour(run, stage.name), points }];
+    return [{ label: stage.label, color: stageColor(run, stage.name), points }];
   });
   if (curves.length === 0) return null;
   const words = term.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`).replace(/^gan\b/, 'GAN');
@@ -49,7 +49,7 @@ function chart(run: RunData, stages: readonly StageData[], term: string): Html |
 /** Blue, orange, green, magenta, …: a hue for each round; within a round, later stages stand out more. */
 const HUES = [255, 50, 150, 340, 100, 200];
 
-function stageColour({ stages }: RunData, name: string): string {
+function stageColor({ stages }: RunData, name: string): string {
   const { stage } = stages.find((data) => data.stage.name === name)!;
   if (stage.round === 0) return 'var(--muted)';
   const peers = stages.filter((data) => data.stage.round === stage.round && data.stage.kind === stage.kind);
@@ -61,9 +61,9 @@ function stageColour({ stages }: RunData, name: string): string {
 
 /** What was kept of every class in every round. None of it needs a label. */
 export function pseudoLabelSection(run: RunData): Section | null {
-  const labelled = run.stages.filter(({ manifest }) => manifest !== null);
-  if (labelled.length === 0) return null;
-  const body = html`<div class="cards">${labelled.map(
+  const labeled = run.stages.filter(({ manifest }) => manifest !== null);
+  if (labeled.length === 0) return null;
+  const body = html`<div class="cards">${labeled.map(
     ({
       stage,
       manifest,

@@ -5,7 +5,7 @@ import { writeFileAtomically } from '../data/image-files.js';
 import { type EvaluationOptions, evaluate } from '../inference/evaluate.js';
 import type { Segmenter } from '../models/segmenter.js';
 
-/** When a segmenter did best in training on labelled source images that it was not trained on, and how well. */
+/** When a segmenter did best in training on labeled source images that it was not trained on, and how well. */
 export interface Best {
   step: number;
   /** 0 … 1. */

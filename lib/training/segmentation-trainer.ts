@@ -13,7 +13,7 @@ import { Random } from '../data/random.js';
 import { type ClassCounts, RareClassSampling } from '../data/rare-class-sampling.js';
 import type { Segmenter } from '../models/segmenter.js';
 import { toSize } from '../pipeline/datasets.js';
-import { learnsFromUnlabelledTarget } from '../pipeline/dependencies.js';
+import { learnsFromUnlabeledTarget } from '../pipeline/dependencies.js';
 import type { StepEvent } from '../pipeline/events.js';
 import type { DomainDiscriminator } from '../pipeline/models.js';
 import { InvalidArgumentError } from '../support/errors.js';
@@ -53,7 +53,7 @@ export interface SegmentationTrainerOptions {
 }
 
 /**
- * Trains a segmenter M: on labelled source images alone, or (Eq. 1) with target images and a discriminator or what else
+ * Trains a segmenter M: on labeled source images alone, or (Eq. 1) with target images and a discriminator or what else
  * draws the domains together, or (Eq. 3) with target images that have pseudo-labels as well. The models are trained in place and stay the caller's.
  */
 export class SegmentationTrainer {
@@ -79,12 +79,12 @@ export class SegmentationTrainer {
     options: SegmentationTrainerOptions,
   ) {
     if (!data.source.hasLabels) {
-      throw new InvalidArgumentError('Expected labelled images for data.source but they have no labels');
+      throw new InvalidArgumentError('Expected labeled images for data.source but they have no labels');
     }
     this.#models = { segmenter: models.segmenter, discriminator: models.discriminator ?? null };
     this.#training = parseOptions(segmentationSchema, options.training ?? {}, 'training');
     const target = data.target ?? null;
-    const looksAtTarget = target?.hasLabels || learnsFromUnlabelledTarget(this.#training);
+    const looksAtTarget = target?.hasLabels || learnsFromUnlabeledTarget(this.#training);
     this.#data = { source: data.source, target: looksAtTarget ? target : null };
     this.#sampling = rareClassSampling(data.source, options.classCounts, this.#training);
     if (this.#training.copyPaste && options.pastedClasses === undefined) {

@@ -57,8 +57,8 @@ export interface PseudoLabelManifest {
   classes: KeptClass[];
 }
 
-/** Where labelling stands between two images, the thresholds being found. `step` counts images; there are no tensors. */
-export interface LabellingState extends Resumable {
+/** Where labeling stands between two images, the thresholds being found. `step` counts images; there are no tensors. */
+export interface LabelingState extends Resumable {
   /** Per class. */
   thresholds: number[];
   kept: number[];
@@ -69,7 +69,7 @@ export interface LabellingState extends Resumable {
 
 const CONFIDENCE_BINS = 256;
 
-/** Progress of pseudo-labelling: finding the thresholds goes over the images once, labelling once more. */
+/** Progress of pseudo-labeling: finding the thresholds goes over the images once, labeling once more. */
 export interface PseudoLabelProgress {
   type: 'progress';
   task: 'confidences' | 'pseudo-label';
@@ -116,7 +116,7 @@ export class SelfTraining {
   async *label(
     dataset: ImageDataset,
     folder: string,
-    options: { signal?: AbortSignal | undefined; checkpoints?: Checkpoints<LabellingState> } = {},
+    options: { signal?: AbortSignal | undefined; checkpoints?: Checkpoints<LabelingState> } = {},
   ): AsyncGenerator<PseudoLabelProgress | CheckpointEvent | WarningEvent, PseudoLabelManifest> {
     const { signal, checkpoints } = options;
     if (this.#choice.weighting === 'soft') requireNoWeightsName(dataset);
@@ -152,11 +152,11 @@ export class SelfTraining {
     return manifest;
   }
 
-  /** The state before the first image is labelled. */
+  /** The state before the first image is labeled. */
   async *#firstState(
     dataset: ImageDataset,
     signal: AbortSignal | undefined,
-  ): AsyncGenerator<PseudoLabelProgress, LabellingState> {
+  ): AsyncGenerator<PseudoLabelProgress, LabelingState> {
     const { method, threshold } = this.#choice;
     const thresholds =
       method === 'mpt' ? this.#classes.map(() => threshold) : yield* this.#findThresholds(dataset, signal);
@@ -167,7 +167,7 @@ export class SelfTraining {
 
   /** Labels the images that `state` lacks, bringing it up to date after each. */
   async *#labelFrom(
-    state: LabellingState,
+    state: LabelingState,
     dataset: ImageDataset,
     folder: string,
     signal: AbortSignal | undefined,
@@ -188,7 +188,7 @@ export class SelfTraining {
         await writeLabels(file, { data: chosen.labels, ...this.#size });
         state.keptImages++;
       } else {
-        // A file from an earlier labelling would make the image part of T_ssl.
+        // A file from an earlier labeling would make the image part of T_ssl.
         for (const stale of [file, weightsFile(file)]) await rm(stale, { force: true });
       }
       for (const [i, label] of labels.entries()) {

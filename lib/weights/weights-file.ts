@@ -39,6 +39,7 @@ const USUAL_PREFIXES = ['module.', 'Scale.'];
  */
 export async function openWeights(file: string, strip?: string): Promise<WeightsFile> {
   const contents = await readContents(file);
+  contents.tensors = contents.tensors.map((tensor) => ({ ...tensor, name: currentName(tensor.name) }));
   const description = decodeDescription(file, contents.metadata);
   const prefix = strip ?? usualPrefix(contents.tensors.map(({ name }) => name));
   const tensors = contents.tensors.map((tensor) =>
@@ -53,6 +54,11 @@ export async function openWeights(file: string, strip?: string): Promise<Weights
     names.add(name);
   }
   return { file, ...contents, description, prefix, tensors };
+}
+
+/** bidiseg 0.1 called the discriminators of a translator critics. */
+function currentName(name: string): string {
+  return name.replace(/^(target|source)_critic\./, '$1_discriminator.');
 }
 
 type Contents = Omit<WeightsFile, 'file' | 'prefix' | 'description'>;

@@ -23,7 +23,7 @@ BIDISEG_HANDLE(PairedTranslationStep, "PairedTranslationStep", 8);
 BIDISEG_HANDLE(UploadedBatch, "UploadedBatch", 9);
 
 /// A plain object of options. lib/ has validated it with messages for people; these checks are the last line, so that
-/// no value whatever is undefined behaviour.
+/// no value whatever is undefined behavior.
 class Options {
  public:
   explicit Options(const Napi::Value& value);

@@ -16,7 +16,7 @@ class PromiseJob final : public Job {
 
   void run() noexcept override {
     try {
-      throw_if_cancelled();  // it may have waited in the queue
+      throw_if_canceled();  // it may have waited in the queue
       result_.emplace(work_());
     } catch (...) {
       error_ = std::current_exception();

@@ -18,8 +18,8 @@ Napi::Error translate(Napi::Env env, const std::exception_ptr& exception) {
     std::rethrow_exception(exception);
   } catch (const Napi::Error& error) {
     return error;
-  } catch (const Cancelled& error) {
-    return make_error(env, "ERR_CANCELLED", error.what());
+  } catch (const Canceled& error) {
+    return make_error(env, "ERR_CANCELED", error.what());
   } catch (const InvalidArgument& error) {
     return make_error(env, "ERR_INVALID_ARGUMENT", error.what());
   } catch (const DataError& error) {

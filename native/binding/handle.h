@@ -9,7 +9,7 @@
 namespace bidiseg::binding {
 
 /// The name of the JavaScript class that holds a T, and a tag by which objects of it are told from all others.
-/// Specialised for every T with BIDISEG_HANDLE.
+/// Specialized for every T with BIDISEG_HANDLE.
 template <typename T>
 struct HandleClass;
 
@@ -21,7 +21,7 @@ struct HandleClass;
   }
 
 /// Shares ownership of a T with the jobs that use it. dispose() lets go at once; running jobs finish with their own
-/// share. The finaliser does the same for handles that were dropped.
+/// share. The finalizer does the same for handles that were dropped.
 template <typename T>
 class Handle : public Napi::ObjectWrap<Handle<T>> {
  public:

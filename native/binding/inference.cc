@@ -1,4 +1,4 @@
-// Segmenting, translating, pseudo-labelling and scoring images given as bytes.
+// Segmenting, translating, pseudo-labeling and scoring images given as bytes.
 #include "binding/arguments.h"
 #include "binding/async.h"
 #include "binding/exports.h"

@@ -15,9 +15,9 @@
 namespace bidiseg::binding {
 namespace {
 
-Initialisation initialisation_of(const Options& options) {
-  return options.choice<Initialisation>("initialisation",
-                                        {{"normal", Initialisation::kNormal}, {"kaiming", Initialisation::kKaiming}});
+Initialization initialization_of(const Options& options) {
+  return options.choice<Initialization>("initialization",
+                                        {{"normal", Initialization::kNormal}, {"kaiming", Initialization::kKaiming}});
 }
 
 constexpr double kMaxWidth = 2;
@@ -37,7 +37,7 @@ std::function<std::shared_ptr<Network>()> network_factory(const std::string& kin
     deeplab.width = options.number("width", 0, kMaxWidth);
     deeplab.class_count = class_count_option(options);
     deeplab.branches = options.integer("branches");
-    deeplab.initialisation = initialisation_of(options);
+    deeplab.initialization = initialization_of(options);
     deeplab.seed = seed;
     if (deeplab.branches != 2 && deeplab.branches != 4) throw InvalidArgument("Expected 2 or 4 for branches");
     return [deeplab] { return std::make_shared<DeepLabV2>(deeplab); };
@@ -46,7 +46,7 @@ std::function<std::shared_ptr<Network>()> network_factory(const std::string& kin
     Fcn8sOptions fcn;
     fcn.width = options.number("width", 0, kMaxWidth);
     fcn.class_count = class_count_option(options);
-    fcn.initialisation = initialisation_of(options);
+    fcn.initialization = initialization_of(options);
     fcn.seed = seed;
     return [fcn] { return std::make_shared<Fcn8s>(fcn); };
   }

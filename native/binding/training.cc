@@ -149,14 +149,14 @@ Napi::Value run_segmentation_step(const Napi::CallbackInfo& info) {
       });
 }
 
-// createTranslationStep({ toTarget, toSource, targetCritic, sourceCritic }, segmenter | null, options)
+// createTranslationStep({ toTarget, toSource, targetDiscriminator, sourceDiscriminator }, segmenter | null, options)
 Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
   if (!info[0].IsObject()) throw InvalidArgument("Expected an object of networks");
   const auto given = info[0].As<Napi::Object>();
   TranslationNetworks networks{network_argument<ResnetGenerator>(given.Get("toTarget"), "toTarget"),
                                network_argument<ResnetGenerator>(given.Get("toSource"), "toSource"),
-                               network_argument<PatchDiscriminator>(given.Get("targetCritic"), "targetCritic"),
-                               network_argument<PatchDiscriminator>(given.Get("sourceCritic"), "sourceCritic")};
+                               network_argument<PatchDiscriminator>(given.Get("targetDiscriminator"), "targetDiscriminator"),
+                               network_argument<PatchDiscriminator>(given.Get("sourceDiscriminator"), "sourceDiscriminator")};
   const Options options(info[2]);
   TranslationStepOptions step;
   step.gan_mode = gan_mode_option(options);
@@ -207,12 +207,12 @@ Napi::Value run_translation_step(const Napi::CallbackInfo& info) {
       });
 }
 
-// createPairedTranslationStep({ toTarget, targetCritic }, options)
+// createPairedTranslationStep({ toTarget, targetDiscriminator }, options)
 Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
   if (!info[0].IsObject()) throw InvalidArgument("Expected an object of networks");
   const auto given = info[0].As<Napi::Object>();
   PairedTranslationNetworks networks{network_argument<ImageGenerator>(given.Get("toTarget"), "toTarget"),
-                                     network_argument<PatchDiscriminator>(given.Get("targetCritic"), "targetCritic")};
+                                     network_argument<PatchDiscriminator>(given.Get("targetDiscriminator"), "targetDiscriminator")};
   const Options options(info[1]);
   const PairedTranslationStepOptions step{gan_mode_option(options), options.number("ganWeight"),
                                           options.number("l1Weight"), adam_options(options, "betas"),

@@ -7,8 +7,8 @@ namespace bidiseg::binding {
 
 inline CrossEntropyOptions cross_entropy_options(const Options& options) {
   CrossEntropyOptions result;
-  result.normalise =
-      options.choice<Normalise>("normalise", {{"valid", Normalise::kValid}, {"all", Normalise::kAll}});
+  result.normalize =
+      options.choice<Normalize>("normalize", {{"valid", Normalize::kValid}, {"all", Normalize::kAll}});
   result.ignore_index = options.integer("ignoreIndex");
   return result;
 }
@@ -20,7 +20,7 @@ inline GanMode gan_mode_option(const Options& options) {
 
 inline PerceptualForm perceptual_form_option(const Options& options) {
   return options.choice<PerceptualForm>(
-      "perceptualForm", {{"l1", PerceptualForm::kL1}, {"normalised-mse", PerceptualForm::kNormalisedMse}});
+      "perceptualForm", {{"l1", PerceptualForm::kL1}, {"normalized-mse", PerceptualForm::kNormalizedMse}});
 }
 
 inline Precision precision_option(const Options& options) {

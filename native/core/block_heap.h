@@ -12,7 +12,7 @@ namespace bidiseg {
 ///
 /// malloc maps each large block anew and unmaps it when it is freed. A training step takes and frees the same gigabytes
 /// every time, and every time the system would clear them page by page. Here they stay mapped until give_back(), in huge
-/// pages where there are any. The smallest free block that is large enough is taken; neighbours that are free are one block.
+/// pages where there are any. The smallest free block that is large enough is taken; neighbors that are free are one block.
 /// Any thread.
 class BlockHeap {
  public:

@@ -11,7 +11,7 @@ thread_local Flags current_flags;
 
 void throw_if_any(const Flags& flags) {
   for (const auto& flag : flags) {
-    if (flag && flag->load(std::memory_order_relaxed)) throw Cancelled();
+    if (flag && flag->load(std::memory_order_relaxed)) throw Canceled();
   }
 }
 
@@ -22,10 +22,10 @@ CancellationScope::CancellationScope(CancellationFlag first, CancellationFlag se
 
 CancellationScope::~CancellationScope() { current_flags = std::move(previous_); }
 
-void throw_if_cancelled() { throw_if_any(current_flags); }
+void throw_if_canceled() { throw_if_any(current_flags); }
 
 at::Tensor cancellation_point(at::Tensor x) {
-  throw_if_cancelled();
+  throw_if_canceled();
   // The flags go with the hook: on CUDA the backward pass runs on threads of the autograd engine.
   if (x.requires_grad()) x.register_hook([flags = current_flags](const at::Tensor&) { throw_if_any(flags); });
   return x;

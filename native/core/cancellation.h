@@ -23,11 +23,11 @@ class CancellationScope {
   std::array<CancellationFlag, 2> previous_;
 };
 
-/// Throws Cancelled where one of the thread's flags is set.
-void throw_if_cancelled();
+/// Throws Canceled where one of the thread's flags is set.
+void throw_if_canceled();
 
 /// A cancellation point in a network's forward pass, and, where `x` needs a gradient, one at the same place of the
-/// backward pass. Networks put one behind every block, so that a cancelled job ends within a block's time. Returns `x`.
+/// backward pass. Networks put one behind every block, so that a canceled job ends within a block's time. Returns `x`.
 at::Tensor cancellation_point(at::Tensor x);
 
 }  // namespace bidiseg

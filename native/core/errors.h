@@ -20,9 +20,9 @@ struct NonFiniteLoss : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// The job was cancelled at a cancellation point.
-struct Cancelled : std::runtime_error {
-  Cancelled() : std::runtime_error("cancelled") {}
+/// The job was canceled at a cancellation point.
+struct Canceled : std::runtime_error {
+  Canceled() : std::runtime_error("canceled") {}
 };
 
 }  // namespace bidiseg

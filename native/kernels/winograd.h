@@ -7,7 +7,7 @@
 
 namespace bidiseg::kernels {
 
-/// Where the 4x4 tiles of an output lie that is as large as its input: stride 1, padding equal to the dilation. Neighbours in
+/// Where the 4x4 tiles of an output lie that is as large as its input: stride 1, padding equal to the dilation. Neighbors in
 /// a tile are `dilation` pixels apart, so that a dilated convolution is an ordinary one of each of dilation² sets of pixels.
 ///
 /// A tile of the output is Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A for weights g and a 6x6 tile d of the input. Summed over channels, the

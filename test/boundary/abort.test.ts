@@ -85,8 +85,8 @@ describe('AbortSignal', () => {
     const state = async ({ translator }: typeof aborted) => [
       await snapshot(translator.toTarget),
       await snapshot(translator.toSource),
-      await snapshot(translator.targetCritic),
-      await snapshot(translator.sourceCritic),
+      await snapshot(translator.targetDiscriminator),
+      await snapshot(translator.sourceDiscriminator),
     ];
     let steps = 0;
     const counted = async (signal: AbortSignal) => {

@@ -64,7 +64,7 @@ for (const dtype of ['float32', 'float64'] as const)
           backbone: 'resnet18',
           width: 1 / 8,
           classCount: CLASS_COUNT,
-          initialisation: 'kaiming',
+          initialization: 'kaiming',
           dtype,
         }),
         D: await OutputDiscriminator.create({ classCount: CLASS_COUNT, baseWidth: 8, dtype }),
@@ -136,7 +136,7 @@ for (const dtype of ['float32', 'float64'] as const)
         backbone: 'resnet18',
         width: 1 / 8,
         classCount: CLASS_COUNT,
-        initialisation: 'kaiming',
+        initialization: 'kaiming',
         dtype,
       });
 
@@ -145,10 +145,10 @@ for (const dtype of ['float32', 'float64'] as const)
       for (const batch of batches) await step.run({ ...batch, learningRate });
 
       using translator = await create();
-      const { toTarget: F, toSource: G, targetCritic, sourceCritic } = translator;
+      const { toTarget: F, toSource: G, targetDiscriminator, sourceDiscriminator } = translator;
       const options = { betas: TRANSLATION.betas };
       const optimizers = await Promise.all(
-        [F, G, targetCritic, sourceCritic].map((n) => Optimizer.adam(n, options)),
+        [F, G, targetDiscriminator, sourceDiscriminator].map((n) => Optimizer.adam(n, options)),
       );
       await M.eval();
       await M.freeze();
@@ -160,13 +160,13 @@ for (const dtype of ['float32', 'float64'] as const)
         const t = await translatorInput(imagesOf(batch.target), { dtype });
         const fakeT = await F.forward(s);
         const fakeS = await G.forward(t);
-        await targetCritic.freeze();
-        await sourceCritic.freeze();
+        await targetDiscriminator.freeze();
+        await sourceDiscriminator.freeze();
         const { ganWeight, cycleWeight, identityWeight } = TRANSLATION;
         const { perceptualWeight, perceptualReconstructionWeight } = TRANSLATION;
         const terms: [number, Tensor][] = [
-          [ganWeight, await ganLoss(await targetCritic.forward(fakeT), true)],
-          [ganWeight, await ganLoss(await sourceCritic.forward(fakeS), true)],
+          [ganWeight, await ganLoss(await targetDiscriminator.forward(fakeT), true)],
+          [ganWeight, await ganLoss(await sourceDiscriminator.forward(fakeS), true)],
         ];
         const cycledS = await G.forward(fakeT);
         const cycledT = await F.forward(fakeS);
@@ -185,14 +185,14 @@ for (const dtype of ['float32', 'float64'] as const)
         );
         const total = await weightedSum(terms);
         await total.backward();
-        await targetCritic.unfreeze();
-        await sourceCritic.unfreeze();
-        for (const [critic, real, fake] of [
-          [targetCritic, t, fakeT],
-          [sourceCritic, s, fakeS],
+        await targetDiscriminator.unfreeze();
+        await sourceDiscriminator.unfreeze();
+        for (const [discriminator, real, fake] of [
+          [targetDiscriminator, t, fakeT],
+          [sourceDiscriminator, s, fakeS],
         ] as const) {
-          const onReal = await ganLoss(await critic.forward(real), true);
-          const onFake = await ganLoss(await critic.forward(await fake.detach()), false);
+          const onReal = await ganLoss(await discriminator.forward(real), true);
+          const onFake = await ganLoss(await discriminator.forward(await fake.detach()), false);
           await (await (await onReal.add(onFake)).scale(0.5)).backward();
         }
         for (const optimizer of optimizers) await optimizer.step(learningRate);
@@ -202,8 +202,8 @@ for (const dtype of ['float32', 'float64'] as const)
       await compare(rows, [
         ['F', F, stepwise.toTarget],
         ['F⁻¹', G, stepwise.toSource],
-        ['D_F of the target', targetCritic, stepwise.targetCritic],
-        ['D_F of the source', sourceCritic, stepwise.sourceCritic],
+        ['D_F of the target', targetDiscriminator, stepwise.targetDiscriminator],
+        ['D_F of the source', sourceDiscriminator, stepwise.sourceDiscriminator],
       ]);
       printAndCheck(`loop against TranslationStep, ${STEPS} steps, ${dtype}`, rows);
     });

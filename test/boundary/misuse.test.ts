@@ -130,7 +130,7 @@ describe('misuse', () => {
     for (const [key, value] of [
       ['adversarialWeight', Number.NaN],
       ['weightDecay', '1'],
-      ['normalise', 'some'],
+      ['normalize', 'some'],
       ['optimizer', 'sgdm'],
       ['repeatedStep', 1],
       ['discriminatorBetas', [0.9]],
@@ -195,10 +195,10 @@ describe('misuse', () => {
     using image = Tensor.from(new Float32Array(3 * 40 * 40), [1, 3, 40, 40]);
     using bytes = Tensor.from(new Uint8Array(3 * 40 * 40), [1, 3, 40, 40]);
     using flat = Tensor.from(new Float32Array(12), [12]);
-    using grey = Tensor.from(new Float32Array(40 * 40), [1, 1, 40, 40]);
+    using gray = Tensor.from(new Float32Array(40 * 40), [1, 1, 40, 40]);
     using empty = Tensor.from(new Float32Array(0), [0, 3, 40, 40]);
-    for (const input of [bytes, flat, grey]) {
-      for (const network of [segmenter, translator.toTarget, translator.targetCritic, discriminator]) {
+    for (const input of [bytes, flat, gray]) {
+      for (const network of [segmenter, translator.toTarget, translator.targetDiscriminator, discriminator]) {
         await rejects(() => (network as Network).forward(input), BidisegError, /./);
       }
     }
@@ -323,16 +323,16 @@ describe('misuse', () => {
     (tensors['layer5.conv2d_list.0.bias']!.data as Float32Array)[2] = Number.POSITIVE_INFINITY;
     writeTensors(file, tensors);
     await network.load(file);
-    using critic = await OutputDiscriminator.create({ classCount: 5, baseWidth: 4 });
-    using broken = await SegmentationStep.create(network, critic, SEGMENTATION);
-    const before = [await snapshot(network), await snapshot(critic)];
+    using discriminator = await OutputDiscriminator.create({ classCount: 5, baseWidth: 4 });
+    using broken = await SegmentationStep.create(network, discriminator, SEGMENTATION);
+    const before = [await snapshot(network), await snapshot(discriminator)];
     const batch = { source: randomBatch(SHAPE, 1, 5), target: randomBatch(SHAPE, 2) };
     await rejects(
       () => broken.run({ ...batch, learningRate: 1e-3, discriminatorLearningRate: 1e-3 }),
       NonFiniteLossError,
       /segmentation loss is -?(nan|inf)/,
     );
-    const after = [await snapshot(network), await snapshot(critic)];
+    const after = [await snapshot(network), await snapshot(discriminator)];
     assert.deepEqual(after, before);
 
     using F = await Translator.create({ blocks: 6, baseWidth: 4, discriminatorWidth: 4 });
@@ -358,7 +358,7 @@ describe('misuse', () => {
   });
 
   it('networks keep the mode that their owner gave them', async () => {
-    using network = await Segmenter.create({ ...TINY, initialisation: 'kaiming' });
+    using network = await Segmenter.create({ ...TINY, initialization: 'kaiming' });
     using input = Tensor.from(new Float32Array(3 * 40 * 40).fill(1), [1, 3, 40, 40]);
     const trainsNow = async () => {
       const count = async () => (await snapshot(network)).get('bn1.num_batches_tracked')![0];

@@ -12,7 +12,7 @@ interface Peak {
   keptImages: number;
 }
 
-describe('memory of pseudo-labelling', () => {
+describe('memory of pseudo-labeling', () => {
   it('does not grow with the number of images', async () => {
     const [width, height, few, many] = [256, 128, 20, 200];
     const { code, stdout, stderr } = await runFixture(

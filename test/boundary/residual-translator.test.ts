@@ -13,7 +13,7 @@ describe('a residual translator', () => {
     Translator.create({ blocks: 6, baseWidth: 4, discriminatorWidth: 4, residual, dtype: 'float64' });
   const image = Float64Array.from({ length: 3 * PLANE }, (_, index) => Math.cos(index * index));
   /** Each channel less its mean and over its deviation. */
-  const normalised = image.map((value, index) => {
+  const normalized = image.map((value, index) => {
     const plane = image.slice(Math.floor(index / PLANE) * PLANE).slice(0, PLANE);
     const mean = plane.reduce((sum, x) => sum + x) / PLANE;
     const variance = plane.reduce((sum, x) => sum + (x - mean) ** 2, 0) / PLANE;
@@ -22,10 +22,10 @@ describe('a residual translator', () => {
   const translated = async (translator: Translator) =>
     (await (await translator.toTarget.forward(Tensor.from(image, SHAPE))).data()) as Float64Array;
 
-  it('starts with the normalised image', async () => {
+  it('starts with the normalized image', async () => {
     using translator = await create(true);
     for (const [index, value] of (await translated(translator)).entries()) {
-      const expected = Math.tanh(0.5 * normalised[index]!);
+      const expected = Math.tanh(0.5 * normalized[index]!);
       assert.ok(Math.abs(value - expected) < 1e-12, `${value} is not ${expected}`);
     }
   });
@@ -47,7 +47,7 @@ describe('a residual translator', () => {
     const plainly = await translated(plain);
     for (const [index, value] of (await translated(residual)).entries()) {
       const channel = Math.floor(index / PLANE);
-      const passed = weight[channel]! * normalised[index]! + bias[channel]!;
+      const passed = weight[channel]! * normalized[index]! + bias[channel]!;
       const expected = Math.tanh(Math.atanh(plainly[index]!) + passed);
       assert.ok(Math.abs(value - expected) < 1e-12, `${value} is not ${expected}`);
     }

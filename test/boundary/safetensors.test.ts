@@ -249,7 +249,7 @@ describe('safetensors', () => {
     const file = folder.path('translator');
     await other.save(file);
     const tensors = readTensors(file);
-    delete tensors['source_critic.model.11.bias'];
+    delete tensors['source_discriminator.model.11.bias'];
     writeTensors(file, tensors);
     const before = await snapshot(translator.toTarget);
     await assert.rejects(

@@ -26,11 +26,11 @@ export function bidiseg(
   const env = { ...process.env, OMP_NUM_THREADS: '1' };
   const child = spawn(process.execPath, [main, ...args], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
   const result: Result = { code: null, stdout: '', stderr: '', afterSignalMs: 0 };
-  let signalled = 0;
+  let signaled = 0;
   child.stdout.on('data', (data) => {
     result.stdout += data;
-    if (signal && signalled === 0 && result.stdout.includes(signal.onceStdoutHas)) {
-      signalled = performance.now();
+    if (signal && signaled === 0 && result.stdout.includes(signal.onceStdoutHas)) {
+      signaled = performance.now();
       child.kill(signal.name);
     }
   });
@@ -40,7 +40,7 @@ export function bidiseg(
   return new Promise((resolve, reject) => {
     child.on('error', reject);
     child.on('close', (code) => {
-      resolve({ ...result, code, afterSignalMs: signalled === 0 ? 0 : performance.now() - signalled });
+      resolve({ ...result, code, afterSignalMs: signaled === 0 ? 0 : performance.now() - signaled });
     });
   });
 }
@@ -77,7 +77,7 @@ export async function writeTinyData(folder: string, counts = { source: 4, target
 
 async function writeDomain(folder: string, count: number, brightness: number, name: string): Promise<void> {
   const { width, height } = SIZE;
-  const colours = [
+  const colors = [
     [90, 160, 60],
     [200, 60, 40],
     [120, 180, 250],
@@ -94,7 +94,7 @@ async function writeDomain(folder: string, count: number, brightness: number, na
       const isBlock = x >= left && x < left + 16 && y >= horizon - 4 && y < horizon + 10;
       labels[i] = isBlock ? 1 : y < horizon ? 2 : 0;
       for (let channel = 0; channel < 3; channel++) {
-        image[3 * i + channel] = brightness * colours[labels[i] as 0 | 1 | 2][channel as 0 | 1 | 2];
+        image[3 * i + channel] = brightness * colors[labels[i] as 0 | 1 | 2][channel as 0 | 1 | 2];
       }
     }
     await writeImage(path.join(folder, 'images', `${name}-${index}.png`), { data: image, ...SIZE });

@@ -158,7 +158,7 @@ describe('command line: data sets', () => {
       assert.match(stdout, /^Pixel accuracy \d+\.\d % \(2 images, /m);
     });
 
-    it('wants one for every label map, of its size, with a class at every labelled pixel', async () => {
+    it('wants one for every label map, of its size, with a class at every labeled pixel', async () => {
       const fails = (message: RegExp) =>
         assert.rejects(
           evaluatePredictions(

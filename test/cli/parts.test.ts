@@ -72,7 +72,7 @@ describe('command line: its parts', () => {
     assert.deepEqual(names([at('glob/a/[1].png')]), ['[1]']);
   });
 
-  it('mixes colours over an image, and leaves unlabelled pixels alone', () => {
+  it('mixes colors over an image, and leaves unlabeled pixels alone', () => {
     const image = { data: Uint8Array.of(100, 100, 100, 10, 20, 30), width: 2, height: 1 };
     const labels = { data: Uint8Array.of(0, 255), width: 2, height: 1 };
     assert.deepEqual(

@@ -92,7 +92,7 @@ describe('command line: a run and the use of its networks', () => {
     );
   });
 
-  it('segment writes class indices, colours and overlays as large as the images', async () => {
+  it('segment writes class indices, colors and overlays as large as the images', async () => {
     const { code, stdout, stderr } = await run([
       'segment',
       'target/images',
@@ -105,8 +105,8 @@ describe('command line: a run and the use of its networks', () => {
     assert.match(stdout, /^Wrote 3 segmentations to segmented in /);
     const options = { labelMap: labelMap('identity'), classCount: CLASSES.length, ignoreIndex: 255 };
     const labels = await readLabels(at('segmented', 'labels', 'target-0.png'), options);
-    const colours = await readLabels(at('segmented', 'color', 'target-0.png'), options);
-    assert.deepEqual(colours.data, labels.data);
+    const colors = await readLabels(at('segmented', 'color', 'target-0.png'), options);
+    assert.deepEqual(colors.data, labels.data);
     assert.deepEqual([labels.width, labels.height], [48, 32]);
     const overlay = await readImage(at('segmented', 'overlay', 'target-0.png'));
     assert.deepEqual([overlay.width, overlay.height], [48, 32]);

@@ -30,7 +30,7 @@ async function segmentation(
   options: Partial<SegmentationStepOptions>,
   { uploaded = false } = {},
 ): Promise<Outcome> {
-  using segmenter = await Segmenter.create({ ...SEGMENTER, ...DEVICE, initialisation: 'kaiming' });
+  using segmenter = await Segmenter.create({ ...SEGMENTER, ...DEVICE, initialization: 'kaiming' });
   using discriminator = await OutputDiscriminator.create({
     classCount: CLASS_COUNT,
     baseWidth: 8,
@@ -62,7 +62,7 @@ async function translation(
   options: Partial<TranslationStepOptions>,
   pairing: 'paired' | 'unpaired',
 ): Promise<Outcome> {
-  using segmenter = await Segmenter.create({ ...SEGMENTER, ...DEVICE, initialisation: 'kaiming' });
+  using segmenter = await Segmenter.create({ ...SEGMENTER, ...DEVICE, initialization: 'kaiming' });
   const translator = await Translator.create({
     ...{ pairing, blocks: 6, depth: 5, baseWidth: 8, discriminatorWidth: 8 },
     ...DEVICE,
@@ -158,7 +158,7 @@ describe('training on a GPU', () => {
       ...{ learningRate: 1e-3, discriminatorLearningRate: 1e-4 },
     };
     const losses = async (precision: 'fp32' | 'fp16') => {
-      using segmenter = await Segmenter.create({ ...SEGMENTER, initialisation: 'kaiming', device: 'cuda' });
+      using segmenter = await Segmenter.create({ ...SEGMENTER, initialization: 'kaiming', device: 'cuda' });
       using step = await SegmentationStep.create(segmenter, null, { ...SEGMENTATION, precision });
       const found: number[] = [];
       // The scale may overflow in the first steps, which are then not applied.

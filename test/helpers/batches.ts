@@ -22,7 +22,7 @@ export function randomBatch(shape: BatchShape, seed: number, classCount?: number
 
 /** The options of a segmentation step as the reference has them. */
 export const SEGMENTATION = {
-  normalise: 'valid',
+  normalize: 'valid',
   ignoreIndex: 255,
   adversarialWeight: 1e-3,
   pseudoLabelWeight: 1,
@@ -54,7 +54,7 @@ export const TRANSLATION = {
   ganWeight: 1,
   cycleWeight: 10,
   identityWeight: 5,
-  perceptualForm: 'normalised-mse',
+  perceptualForm: 'normalized-mse',
   perceptualWeight: 0.1,
   perceptualReconstructionWeight: 10,
   poolSize: 0,

@@ -24,7 +24,7 @@ export interface FinishedRun {
   warning?: string;
   loop?: PartialConfig['loop'];
   segmentation?: PartialConfig['segmentation'];
-  /** Whether there are labelled target images to measure on; default true. */
+  /** Whether there are labeled target images to measure on; default true. */
   measured?: boolean;
 }
 
@@ -115,8 +115,8 @@ async function logPictures(
   const columns = COLUMNS[stage.kind].filter((column) => measured || column !== 'truth');
   if (columns.length === 0 || images.length === 0) return;
   const part = (): RgbImage => {
-    const colour = [random.integer(256), random.integer(256), random.integer(256)];
-    const data = Uint8Array.from({ length: size.width * size.height * 3 }, (_, i) => colour[i % 3]!);
+    const color = [random.integer(256), random.integer(256), random.integer(256)];
+    const data = Uint8Array.from({ length: size.width * size.height * 3 }, (_, i) => color[i % 3]!);
     return { ...size, data };
   };
   for (const domain of stage.kind === 'translator'

@@ -3,16 +3,16 @@ import { crc32, deflateSync } from 'node:zlib';
 export interface PngSamples {
   width: number;
   height: number;
-  kind: 'greyscale' | 'palette' | 'rgb' | 'rgba';
+  kind: 'grayscale' | 'palette' | 'rgb' | 'rgba';
   bitDepth: 1 | 2 | 4 | 8 | 16;
   /** Row by row, the channels of a pixel beside each other. */
   samples: ArrayLike<number>;
-  /** 3 bytes a colour. */
+  /** 3 bytes a color. */
   palette?: Uint8Array;
 }
 
-const COLOR_TYPES = { greyscale: 0, rgb: 2, palette: 3, rgba: 6 };
-const CHANNELS = { greyscale: 1, rgb: 3, palette: 1, rgba: 4 };
+const COLOR_TYPES = { grayscale: 0, rgb: 2, palette: 3, rgba: 6 };
+const CHANNELS = { grayscale: 1, rgb: 3, palette: 1, rgba: 4 };
 
 /** A PNG written by the letter of its specification, without the package's own writer or sharp. */
 export function encodePng({ width, height, kind, bitDepth, samples, palette }: PngSamples): Buffer {

@@ -6,7 +6,7 @@ import { encodePng } from './png.js';
 export const CITYSCAPES_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
 export const SYNTHIA_IDS = [3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11];
 
-/** Some colour of a label id, a different one each. */
+/** Some color of a label id, a different one each. */
 export function colorOf(id: number): [red: number, green: number, blue: number] {
   return [3 * id, 255 - id, (7 * id) % 256];
 }
@@ -29,8 +29,8 @@ function rgb({ width, height, image }: Frame): Buffer {
   return encodePng({ width, height, kind: 'rgb', bitDepth: 8, samples: image });
 }
 
-function greyscale({ width, height, ids }: Frame): Buffer {
-  return encodePng({ width, height, kind: 'greyscale', bitDepth: 8, samples: ids });
+function grayscale({ width, height, ids }: Frame): Buffer {
+  return encodePng({ width, height, kind: 'grayscale', bitDepth: 8, samples: ids });
 }
 
 /**
@@ -65,7 +65,7 @@ export function writeSynthia(root: string, frames: Frame[]): void {
 
 /**
  * Cityscapes: leftImg8bit/SPLIT/CITY/CITY_000000_000019_leftImg8bit.png, and beside each other in gtFine/SPLIT/CITY the label
- * ids, instance ids, colours and polygons of the frame.
+ * ids, instance ids, colors and polygons of the frame.
  */
 export function writeCityscapes(root: string, splits: Record<string, Record<string, Frame[]>>): void {
   for (const [split, cities] of Object.entries(splits)) {
@@ -77,10 +77,10 @@ export function writeCityscapes(root: string, splits: Record<string, Record<stri
         const instances = Uint16Array.from(ids, (id) => (id >= 24 ? 1000 * id : id));
         const colors = Uint8Array.from(Array.from(ids, (id) => [...colorOf(id), 255]).flat());
         write(join(root, 'leftImg8bit', split, city, `${name}_leftImg8bit.png`), rgb(frame));
-        write(`${truth}_labelIds.png`, greyscale(frame));
+        write(`${truth}_labelIds.png`, grayscale(frame));
         write(
           `${truth}_instanceIds.png`,
-          encodePng({ width, height, kind: 'greyscale', bitDepth: 16, samples: instances }),
+          encodePng({ width, height, kind: 'grayscale', bitDepth: 16, samples: instances }),
         );
         write(`${truth}_color.png`, encodePng({ width, height, kind: 'rgba', bitDepth: 8, samples: colors }));
         write(`${truth}_polygons.json`, '{}');
@@ -95,7 +95,7 @@ export function writeCamvid(root: string, splits: Record<string, Frame[]>): void
     for (const [index, frame] of frames.entries()) {
       const name = `0001TP_${String(6690 + 30 * index).padStart(6, '0')}.png`;
       write(join(root, split, name), rgb(frame));
-      write(join(root, `${split}annot`, name), greyscale(frame));
+      write(join(root, `${split}annot`, name), grayscale(frame));
     }
   }
 }
@@ -104,6 +104,6 @@ export function writeCamvid(root: string, splits: Record<string, Frame[]>): void
 export function writeFolderPair(root: string, frames: Frame[]): void {
   for (const [index, frame] of frames.entries()) {
     write(join(root, 'images', `frame ${index}.png`), rgb(frame));
-    write(join(root, 'labels', `frame ${index}.png`), greyscale(frame));
+    write(join(root, 'labels', `frame ${index}.png`), grayscale(frame));
   }
 }

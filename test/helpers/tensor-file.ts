@@ -104,8 +104,8 @@ export function relativeDifference(a: Snapshot, b: Snapshot): number {
   return difference === 0 ? 0 : Math.sqrt(difference / norm);
 }
 
-/** Gives batch normalisation an affine part and running statistics that are not (1, 0) and (0, 1). */
-export async function randomiseNorms(network: Network, file: string): Promise<void> {
+/** Gives batch normalization an affine part and running statistics that are not (1, 0) and (0, 1). */
+export async function randomizeNorms(network: Network, file: string): Promise<void> {
   await changeWeights(network, file, (name, data, next) => {
     if (!/(bn\d|downsample\.1)\./.test(name)) return;
     const positive = name.endsWith('weight') || name.endsWith('running_var');
@@ -114,8 +114,8 @@ export async function randomiseNorms(network: Network, file: string): Promise<vo
 }
 
 /** The same, and FCN-8s gets biases and skip connections that weigh as much as its deepest layer. */
-export async function randomiseWeights(network: Network, file: string): Promise<void> {
-  await randomiseNorms(network, file);
+export async function randomizeWeights(network: Network, file: string): Promise<void> {
+  await randomizeNorms(network, file);
   await changeWeights(network, file, (name, data, next) => {
     const skip = { 'score_pool4.weight': 100, 'score_pool3.weight': 10_000 }[name] ?? 1;
     for (let i = 0; i < data.length; ++i) data[i]! *= skip;

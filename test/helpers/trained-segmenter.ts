@@ -32,7 +32,7 @@ export async function writeTrainedSegmenter(file: string): Promise<string> {
 
 async function train(): Promise<Buffer> {
   const folder = await mkdtemp(join(tmpdir(), 'bidiseg-trained-'));
-  const options = { ...TRAINED_NETWORK.options, backbone: 'resnet18', initialisation: 'kaiming' } as const;
+  const options = { ...TRAINED_NETWORK.options, backbone: 'resnet18', initialization: 'kaiming' } as const;
   using segmenter = await Segmenter.create(options);
   const training = { ...SEGMENTATION, optimizer: 'adam', headLearningRateFactor: 1 } as const;
   using step = await SegmentationStep.create(segmenter, null, training);

@@ -3,11 +3,11 @@ import { randomSource } from './random.js';
 import { type PlainTensor, writeTensors } from './tensor-file.js';
 
 /**
- * Gives biases, and the affine parts and running statistics of batch normalisation, values like trained ones where they
- * start as zeros and ones, so that none of them can be left out unnoticed. The last normalisation of a residual block gets
+ * Gives biases, and the affine parts and running statistics of batch normalization, values like trained ones where they
+ * start as zeros and ones, so that none of them can be left out unnoticed. The last normalization of a residual block gets
  * small weights: without them activations would grow threefold from block to block in evaluation mode.
  */
-export async function randomiseNormsAndBiases(network: Network, file: string): Promise<void> {
+export async function randomizeNormsAndBiases(network: Network, file: string): Promise<void> {
   const next = randomSource(7);
   const parameters = await network.parameters();
   const buffers = await network.buffers();

@@ -1,5 +1,5 @@
 // Random blocks, taken and released by several threads: none overlaps another, each keeps what was written into it, and in the
-// end everything is one with its neighbours again and goes back to the system.
+// end everything is one with its neighbors again and goes back to the system.
 #include "core/block_heap.h"
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// The compute thread with a stand-in for Node, so that ThreadSanitizer can see both sides: jobs are posted, cancelled and settled
+// The compute thread with a stand-in for Node, so that ThreadSanitizer can see both sides: jobs are posted, canceled and settled
 // while others run, and the thread is stopped at any moment.
 // usage: compute_thread [TRIALS]
 #include "binding/compute_thread.h"
@@ -97,7 +97,7 @@ struct Shared {
 };
 
 struct Tally {
-  int alive = 0, settled = 0, cancelled = 0;
+  int alive = 0, settled = 0, canceled = 0;
 };
 
 class TestJob final : public Job {
@@ -112,18 +112,18 @@ class TestJob final : public Job {
     require(shared_.next++ == number_, "jobs ran out of order");
     shared_.ran.push_back(number_);
     try {
-      do throw_if_cancelled();
+      do throw_if_canceled();
       while (waits_);
       result_ = number_;
     } catch (const std::exception&) {
-      cancelled_ = true;
+      canceled_ = true;
     }
   }
 
   void settle(Napi::Env) override {
     ++tally_.settled;
-    tally_.cancelled += cancelled_;
-    require(cancelled_ || result_ == number_, "a result is not what was computed");
+    tally_.canceled += canceled_;
+    require(canceled_ || result_ == number_, "a result is not what was computed");
   }
 
  private:
@@ -132,7 +132,7 @@ class TestJob final : public Job {
   int number_;
   bool waits_;
   int result_ = -1;
-  bool cancelled_ = false;
+  bool canceled_ = false;
 };
 
 void try_once(std::mt19937& random) {

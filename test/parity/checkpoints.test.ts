@@ -124,7 +124,7 @@ describe('parity with PyTorch: checkpoints', () => {
       [segmenter, TWIN_DEEPLAB],
       [fcn, { kind: 'fcn-8s', options: { width: 1 / 32, classCount: 4 } }],
       [translator.toTarget, { kind: 'resnet-generator', options: { blocks: 6, baseWidth: 4 } }],
-      [translator.sourceCritic, { kind: 'patch-discriminator', options: { baseWidth: 4 } }],
+      [translator.sourceDiscriminator, { kind: 'patch-discriminator', options: { baseWidth: 4 } }],
     ];
     for (const [network, spec] of cases) {
       for (const zip of [true, false]) {

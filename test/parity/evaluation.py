@@ -106,7 +106,7 @@ LABEL_IDS = {
 
 
 def nearest(labels, height, width):
-    """The pixel whose area holds the centre of the new one."""
+    """The pixel whose area holds the center of the new one."""
     rows, columns = (
         numpy.floor((numpy.arange(to) + 0.5) * source / to).astype(int)
         for to, source in zip((height, width), labels.shape)

@@ -14,7 +14,7 @@ import { native } from '../../lib/native/binding.js';
 import { bidiseg, jsonLines } from '../cli/command-line.js';
 import { temporaryFolder } from '../helpers/folder.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
-import { randomiseWeights, snapshot } from '../helpers/tensor-file.js';
+import { randomizeWeights, snapshot } from '../helpers/tensor-file.js';
 import { useTwin } from '../helpers/twin.js';
 
 const ERROR_BOUND = 1e-4;
@@ -52,8 +52,8 @@ describe('exported segmenters', () => {
   /** A segmenter whose every weight matters, its weights file, and what the twin builds from it. */
   async function prepared(options: SegmenterOptions) {
     const weights = folder.path('weights');
-    const segmenter = await Segmenter.create({ ...options, initialisation: 'kaiming' });
-    await randomiseWeights(segmenter, weights);
+    const segmenter = await Segmenter.create({ ...options, initialization: 'kaiming' });
+    await randomizeWeights(segmenter, weights);
     const { network: kind = 'deeplab-v2', classNames: _names, ...rest } = options;
     return { segmenter, weights, network: { kind, options: rest } };
   }

@@ -7,7 +7,7 @@ import training
 
 
 def cross_entropy(n, t, o):
-    return training.cross_entropy(n["M"](t["image"]), t["labels"], o["normalise"], o["ignoreIndex"])
+    return training.cross_entropy(n["M"](t["image"]), t["labels"], o["normalize"], o["ignoreIndex"])
 
 
 def adversarial(n, t, o):
@@ -23,7 +23,7 @@ def gan(n, t, o):
     return training.gan_loss(n["C"](n["F"](t["image"])), True, o["mode"])
 
 
-def critic(n, t, o):
+def discriminator(n, t, o):
     return training.gan_loss(n["C"](t["image"]), o["real"], o["mode"])
 
 
@@ -53,7 +53,7 @@ LOSSES = {
     "adversarial": adversarial,
     "domain": domain,
     "gan": gan,
-    "critic": critic,
+    "discriminator": discriminator,
     "cycle": cycle,
     "identity": identity,
     "perceptual": perceptual,

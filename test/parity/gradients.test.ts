@@ -19,7 +19,7 @@ import { randomBytes, randomNormal } from '../helpers/random.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
 import { type PlainTensor, writeTensors } from '../helpers/tensor-file.js';
 import { useTwin } from '../helpers/twin.js';
-import { randomiseNormsAndBiases } from '../helpers/weights.js';
+import { randomizeNormsAndBiases } from '../helpers/weights.js';
 
 // In float32 the bound holds because both sides compute with the same kernels. With others the outputs differ by 1e-6, a few
 // units (ReLU) and pixels (L1) get another sign, and gradients differ by 1e-2; in float64 not even then by 1e-12.
@@ -66,7 +66,7 @@ const LOSSES: Record<string, Loss> = {
     domainLoss(await forward('D', await keep(scores.softmax())), domain),
   gan: async ({ image }, options, forward) =>
     ganLoss(await forward('C', await forward('F', image)), true, options),
-  critic: async ({ image }, { real, ...options }, forward) =>
+  discriminator: async ({ image }, { real, ...options }, forward) =>
     ganLoss(await forward('C', image), real, options),
   cycle: async ({ image }, _, forward) => l1Loss(await forward('G', await forward('F', image)), image),
   identity: async ({ image }, _, forward) => l1Loss(await forward('G', image), image),
@@ -90,8 +90,8 @@ interface Case {
 }
 
 const SEGMENTATION_CASES: Case[] = [
-  { loss: 'crossEntropy', options: { normalise: 'valid', ignoreIndex: 255 }, trained: ['M'] },
-  { loss: 'crossEntropy', options: { normalise: 'all', ignoreIndex: 255 }, trained: ['M'] },
+  { loss: 'crossEntropy', options: { normalize: 'valid', ignoreIndex: 255 }, trained: ['M'] },
+  { loss: 'crossEntropy', options: { normalize: 'all', ignoreIndex: 255 }, trained: ['M'] },
   { loss: 'adversarial', trained: ['M'], frozen: ['D'] },
 ];
 const DISCRIMINATOR_CASES: Case[] = [
@@ -101,13 +101,13 @@ const DISCRIMINATOR_CASES: Case[] = [
 const TRANSLATION_CASES: Case[] = [
   ...['least-squares', 'bce'].flatMap((mode): Case[] => [
     { loss: 'gan', options: { mode }, trained: ['F'], frozen: ['C'] },
-    { loss: 'critic', options: { mode, real: true }, trained: ['C'] },
-    { loss: 'critic', options: { mode, real: false }, trained: ['C'] },
+    { loss: 'discriminator', options: { mode, real: true }, trained: ['C'] },
+    { loss: 'discriminator', options: { mode, real: false }, trained: ['C'] },
   ]),
   { loss: 'cycle', trained: ['F', 'G'] },
   { loss: 'identity', trained: ['G'] },
 ];
-const PERCEPTUAL_CASES: Case[] = ['l1', 'normalised-mse'].flatMap((form): Case[] => [
+const PERCEPTUAL_CASES: Case[] = ['l1', 'normalized-mse'].flatMap((form): Case[] => [
   { loss: 'perceptual', options: { form }, trained: ['F'], frozen: ['M'] },
   { loss: 'perceptualReconstruction', options: { form }, trained: ['F', 'G'], frozen: ['M'] },
 ]);
@@ -120,25 +120,25 @@ describe('parity with PyTorch: gradients of the losses with respect to every par
 
   async function member(network: Network, kind: string, options: object): Promise<Member> {
     const weights = folder.path(`weights-${++files}`);
-    await randomiseNormsAndBiases(network, weights);
+    await randomizeNormsAndBiases(network, weights);
     await network.save(weights);
     return { network, spec: { kind, options }, weights };
   }
 
   async function segmenter(options: SegmenterOptions): Promise<Member> {
     const { network: kind = 'deeplab-v2', dtype: _, ...rest } = options;
-    return member(await Segmenter.create({ ...options, initialisation: 'kaiming' }), kind, rest);
+    return member(await Segmenter.create({ ...options, initialization: 'kaiming' }), kind, rest);
   }
 
   async function others(dtype: NetworkDtype, classCount: number, baseWidth: number, blocks: 6 | 9) {
     const translator = await Translator.create({ dtype, blocks, baseWidth, discriminatorWidth: baseWidth });
-    translator.sourceCritic.dispose();
+    translator.sourceDiscriminator.dispose();
     const D = await OutputDiscriminator.create({ dtype, classCount, baseWidth });
     return {
       D: await member(D, 'output-discriminator', { classCount, baseWidth }),
       F: await member(translator.toTarget, 'resnet-generator', { blocks, baseWidth }),
       G: await member(translator.toSource, 'resnet-generator', { blocks, baseWidth }),
-      C: await member(translator.targetCritic, 'patch-discriminator', { baseWidth }),
+      C: await member(translator.targetDiscriminator, 'patch-discriminator', { baseWidth }),
     };
   }
 

@@ -29,7 +29,7 @@ def reduced(losses, counts, labels, case, inputs):
     if "pixelWeights" in inputs:
         weights = weights * inputs["pixelWeights"].double()
     total = (losses * weights).sum()
-    if options.get("normalise", "valid") == "all":
+    if options.get("normalize", "valid") == "all":
         return total / labels.numel()
     return total / weights.sum() if weights.sum() > 0 else total
 

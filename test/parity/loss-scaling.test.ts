@@ -11,7 +11,7 @@ const RESNET18 = {
   backbone: 'resnet18',
   width: 1 / 8,
   classCount: CLASS_COUNT,
-  initialisation: 'kaiming',
+  initialization: 'kaiming',
 } as const;
 
 describe('loss scaling of gradients that overflow', () => {

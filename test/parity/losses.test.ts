@@ -86,15 +86,15 @@ describe('parity with PyTorch: losses', () => {
 
   const compareAll = async () => {
     const logits = numbers([2, 7, 9, 13], 1);
-    for (const normalise of ['valid', 'all'] as const) {
+    for (const normalize of ['valid', 'all'] as const) {
       for (const [what, map] of [
         ['no label ignored', labels([2, 65, 97], 2, 0)],
         ['half ignored', labels([2, 65, 97], 3, 0.5)],
         ['same size', labels([2, 9, 13], 4, 0.3)],
       ] as const) {
-        const options = { normalise, ignoreIndex: 255 };
+        const options = { normalize, ignoreIndex: 255 };
         await compare(
-          `cross-entropy ${normalise}, ${what}`,
+          `cross-entropy ${normalize}, ${what}`,
           'maskedCrossEntropy',
           options,
           logits,
@@ -102,18 +102,18 @@ describe('parity with PyTorch: losses', () => {
           (x, y) => maskedCrossEntropy(x, y, options),
         );
       }
-      const options = { normalise, ignoreIndex: 3 };
+      const options = { normalize, ignoreIndex: 3 };
       await compare(
-        `cross-entropy ${normalise}, ignore index 3`,
+        `cross-entropy ${normalize}, ignore index 3`,
         'maskedCrossEntropy',
         options,
         logits,
         labels([2, 20, 30], 5, 0),
         (x, y) => maskedCrossEntropy(x, y, options),
       );
-      const none = { normalise, ignoreIndex: 255 };
+      const none = { normalize, ignoreIndex: 255 };
       const empty = await compare(
-        `cross-entropy ${normalise}, all ignored`,
+        `cross-entropy ${normalize}, all ignored`,
         'maskedCrossEntropy',
         none,
         logits,
@@ -124,7 +124,7 @@ describe('parity with PyTorch: losses', () => {
       assert.ok(empty.gradient.every((value) => value === 0));
     }
     const int64 = BigInt64Array.from(labels([2, 20, 30], 7, 0).data as Uint8Array, BigInt);
-    const options = { normalise: 'valid', ignoreIndex: 255 } as const;
+    const options = { normalize: 'valid', ignoreIndex: 255 } as const;
     await compare(
       'cross-entropy, int64 labels',
       'maskedCrossEntropy',
@@ -152,7 +152,7 @@ describe('parity with PyTorch: losses', () => {
       }
     }
     await compare('L1', 'l1Loss', {}, logits, numbers([2, 7, 9, 13], 9), l1Loss);
-    for (const form of ['l1', 'normalised-mse'] as const) {
+    for (const form of ['l1', 'normalized-mse'] as const) {
       const other = numbers([2, 7, 9, 13], 10);
       await compare(`perceptual ${form}`, 'perceptualLoss', { form }, logits, other, (x, y) =>
         perceptualLoss(x, y, form),

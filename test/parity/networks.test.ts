@@ -13,7 +13,7 @@ import { randomBytes, randomNormal } from '../helpers/random.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
 import { type PlainTensor, writeTensors } from '../helpers/tensor-file.js';
 import { useTwin } from '../helpers/twin.js';
-import { randomiseNormsAndBiases } from '../helpers/weights.js';
+import { randomizeNormsAndBiases } from '../helpers/weights.js';
 
 const FORWARD_BOUND = 1e-5;
 
@@ -56,7 +56,7 @@ describe('parity with PyTorch: networks', () => {
   /** Errors of a network's outputs in both modes and of its running statistics behind training mode. Disposes it. */
   async function compare(item: string, network: Network, spec: Spec, input: Input): Promise<Measurement[]> {
     const [weights, after, kase] = ['weights', 'after', 'case'].map(folder.path) as [string, string, string];
-    await randomiseNormsAndBiases(network, weights);
+    await randomizeNormsAndBiases(network, weights);
     await network.save(weights);
     const { shape, scale, softmax } = input;
     const length = shape.reduce((a, b) => a * b);
@@ -92,7 +92,7 @@ describe('parity with PyTorch: networks', () => {
 
   async function compareSegmenter(options: SegmenterOptions, ...shape: number[]): Promise<Measurement[]> {
     const { network: kind = 'deeplab-v2', ...rest } = options;
-    const network = await Segmenter.create({ ...options, initialisation: 'kaiming' });
+    const network = await Segmenter.create({ ...options, initialization: 'kaiming' });
     const name = kind === 'fcn-8s' ? 'FCN-8s' : `DeepLab-v2 ${rest.backbone}, ${rest.branches} branches`;
     return compare(name, network, { kind, options: rest }, { ...IMAGE, shape });
   }
@@ -111,16 +111,19 @@ describe('parity with PyTorch: networks', () => {
     ]) {
       rows.push(...(await compareSegmenter({ network: 'fcn-8s', width: 1 / 16, classCount: 5 }, ...shape)));
     }
-    const { toTarget, targetCritic } = await Translator.create({
+    const { toTarget, targetDiscriminator } = await Translator.create({
       blocks: 6,
       baseWidth: 8,
       discriminatorWidth: 8,
     });
     const generator = { kind: 'resnet-generator', options: { blocks: 6, baseWidth: 8 } };
-    const critic = { kind: 'patch-discriminator', options: { baseWidth: 8 } };
+    const patchDiscriminator = { kind: 'patch-discriminator', options: { baseWidth: 8 } };
     rows.push(
       ...(await compare('generator', toTarget, generator, { ...RGB, shape: [2, 3, 36, 52] })),
-      ...(await compare('PatchGAN', targetCritic, critic, { ...RGB, shape: [2, 3, 45, 71] })),
+      ...(await compare('PatchGAN', targetDiscriminator, patchDiscriminator, {
+        ...RGB,
+        shape: [2, 3, 45, 71],
+      })),
     );
     const paired = await Translator.create({
       pairing: 'paired',
@@ -132,7 +135,7 @@ describe('parity with PyTorch: networks', () => {
     const conditional = { kind: 'patch-discriminator', options: { inputChannels: 6, baseWidth: 4 } };
     rows.push(
       ...(await compare('U-Net', paired.toTarget, unet, { ...RGB, shape: [2, 3, 64, 96] })),
-      ...(await compare('conditional PatchGAN', paired.targetCritic, conditional, {
+      ...(await compare('conditional PatchGAN', paired.targetDiscriminator, conditional, {
         ...RGB,
         shape: [2, 6, 45, 71],
       })),
@@ -153,8 +156,8 @@ describe('parity with PyTorch: networks', () => {
   it('takes the running statistics of other images as cumulative averages', async () => {
     const [weights, after, kase] = ['weights', 'after', 'case'].map(folder.path) as [string, string, string];
     const options = { backbone: 'resnet18', branches: 4, width: 1 / 8, classCount: 7 } as const;
-    using segmenter = await Segmenter.create({ ...options, initialisation: 'kaiming', dtype: 'float64' });
-    await randomiseNormsAndBiases(segmenter, weights);
+    using segmenter = await Segmenter.create({ ...options, initialization: 'kaiming', dtype: 'float64' });
+    await randomizeNormsAndBiases(segmenter, weights);
     await segmenter.save(weights);
     const [width, height] = [72, 48];
     const batches: Record<string, PlainTensor> = {};
@@ -187,9 +190,14 @@ describe('parity with PyTorch: networks', () => {
       ...(await compareSegmenter({ ...resnet101, branches: 2 }, 1, 3, 57, 83)),
       ...(await compareSegmenter({ network: 'fcn-8s', classCount: 19 }, 1, 3, 65, 97)),
     );
-    const { toTarget, targetCritic } = await Translator.create();
-    const critic = { kind: 'patch-discriminator', options: {} };
-    rows.push(...(await compare('PatchGAN', targetCritic, critic, { ...RGB, shape: [1, 3, 65, 97] })));
+    const { toTarget, targetDiscriminator } = await Translator.create();
+    const patchDiscriminator = { kind: 'patch-discriminator', options: {} };
+    rows.push(
+      ...(await compare('PatchGAN', targetDiscriminator, patchDiscriminator, {
+        ...RGB,
+        shape: [1, 3, 65, 97],
+      })),
+    );
     const generator = { kind: 'resnet-generator', options: {} };
     rows.push(...(await compare('generator', toTarget, generator, { ...RGB, shape: [1, 3, 68, 100] })));
     const discriminator = await OutputDiscriminator.create({ classCount: 19 });
@@ -217,7 +225,7 @@ describe('parity with PyTorch: networks', () => {
     ] as const) {
       const { multiple, ...generator } = generators[pairing];
       using translator = await Translator.create({ pairing, ...generator.options, dtype });
-      await randomiseNormsAndBiases(translator.toTarget, weights);
+      await randomizeNormsAndBiases(translator.toTarget, weights);
       await translator.toTarget.save(weights);
       const shape = [1, height, width, 3];
       const data = randomBytes(height * width * 3, height);
@@ -262,7 +270,7 @@ describe('parity with PyTorch: networks', () => {
     for (const [network, spec, published] of [
       [await OutputDiscriminator.create({ classCount: 19 }), 'output-discriminator', '2.781121'],
       [translator.toTarget, 'resnet-generator', '11.4'],
-      [translator.targetCritic, 'patch-discriminator', '2.8'],
+      [translator.targetDiscriminator, 'patch-discriminator', '2.8'],
       [paired.toTarget, 'unet-generator', '54.4'],
     ] as const) {
       const { parameters } = await twin().ask<Counts>({ do: 'count', network: { kind: spec } });
@@ -331,7 +339,7 @@ describe('parity with PyTorch: networks', () => {
         [1, 3, 8, 12],
       ],
     ]);
-    await expectShapes(translator.targetCritic, { kind: 'patch-discriminator', options: {} }, [
+    await expectShapes(translator.targetDiscriminator, { kind: 'patch-discriminator', options: {} }, [
       [
         [4, 3, 452, 452],
         [4, 1, 54, 54],
@@ -371,6 +379,6 @@ describe('parity with PyTorch: networks', () => {
     }
     using translator = await Translator.create({ blocks: 6, baseWidth: 32, discriminatorWidth: 32 });
     assert.ok(Math.abs((await rms(translator.toSource, 'model.10.conv_block.1.weight')) / 0.02 - 1) < 0.05);
-    assert.ok(Math.abs((await rms(translator.sourceCritic, 'model.5.weight')) / 0.02 - 1) < 0.05);
+    assert.ok(Math.abs((await rms(translator.sourceDiscriminator, 'model.5.weight')) / 0.02 - 1) < 0.05);
   });
 });

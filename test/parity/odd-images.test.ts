@@ -8,7 +8,7 @@ import { printAndCheck } from '../helpers/table.js';
 import { findPython } from '../helpers/twin.js';
 
 /** Decoders of JPEG and lossy WebP may round differently. */
-const LOSSY = /^(rgb|turned|grey|cmyk)\.jpg$|^lossy\.webp$/;
+const LOSSY = /^(rgb|turned|gray|cmyk)\.jpg$|^lossy\.webp$/;
 const ROUNDING = 2;
 
 describe("images of every kind: as Pillow's convert('RGB') reads them", () => {
@@ -35,6 +35,6 @@ describe("images of every kind: as Pillow's convert('RGB') reads them", () => {
       const item = basename(file);
       rows.push({ item, error, bound: LOSSY.test(item) ? ROUNDING : 0 });
     }
-    printAndCheck('largest difference, in grey levels', rows);
+    printAndCheck('largest difference, in gray levels', rows);
   });
 });

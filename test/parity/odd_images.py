@@ -1,6 +1,6 @@
 """Writes images of every kind that is read, and beside each, as FILE.rgb, what Pillow's convert('RGB') makes of it.
 
-Reads the folder to write to from stdin as JSON; prints [[file, width, height], ...]. Greyscale of 16 bits is not among
+Reads the folder to write to from stdin as JSON; prints [[file, width, height], ...]. Grayscale of 16 bits is not among
 them: Pillow clips it.
 """
 
@@ -29,7 +29,7 @@ def turned():
 
 rgb = Image.fromarray(noise(3))
 other = Image.fromarray(noise(3))
-grey = Image.fromarray(noise())
+gray = Image.fromarray(noise())
 rgba = Image.fromarray(noise(4))
 palette = rgb.quantize(16)
 frames = {"save_all": True, "append_images": [other]}
@@ -42,19 +42,19 @@ images = {
     "lossy.webp": (rgb, {"quality": 80}),
     "turned.jpg": (rgb, {"exif": turned()}),
     "turned.png": (rgb, {"exif": turned()}),
-    "grey.png": (grey, {}),
-    "grey.jpg": (grey, {}),
-    "grey.tif": (grey, {}),
-    "bits.png": (grey.convert("1"), {}),
-    "bits.tif": (grey.convert("1"), {}),
-    "grey-alpha.png": (Image.merge("LA", (grey, Image.fromarray(noise()))), {}),
+    "gray.png": (gray, {}),
+    "gray.jpg": (gray, {}),
+    "gray.tif": (gray, {}),
+    "bits.png": (gray.convert("1"), {}),
+    "bits.tif": (gray.convert("1"), {}),
+    "gray-alpha.png": (Image.merge("LA", (gray, Image.fromarray(noise()))), {}),
     "rgba.png": (rgba, {}),
     "rgba.tif": (rgba, {}),
     "rgba.webp": (rgba, {"lossless": True, "exact": True}),
     "palette.png": (palette, {}),
     "palette-transparent.png": (palette, {"transparency": 3}),
     "palette-alpha.png": (palette, {"transparency": bytes(range(0, 256, 16))}),
-    "grey-transparent.png": (grey, {"transparency": 5}),
+    "gray-transparent.png": (gray, {"transparency": 5}),
     "rgb-transparent.png": (rgb, {"transparency": (1, 2, 3)}),
     "cmyk.jpg": (rgb.convert("CMYK"), {"quality": 90}),
     "cmyk.tif": (rgb.convert("CMYK"), {}),

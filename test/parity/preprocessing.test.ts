@@ -20,7 +20,7 @@ import { writeTrainedSegmenter } from '../helpers/trained-segmenter.js';
 import { findPython } from '../helpers/twin.js';
 
 /*
- * Images of published checkpoints were resized by Pillow. These tests say how far ours are from those, in grey levels
+ * Images of published checkpoints were resized by Pillow. These tests say how far ours are from those, in gray levels
  * (0–255), and what that does to a segmenter.
  */
 
@@ -30,7 +30,7 @@ const AVERAGED_FIRST = { mean: 1, max: 16 };
 
 /**
  * The segmenter is small and unsure, so that any change of its input shows: the yardstick is what it does with our own
- * image where as many grey levels are changed by 1, up or down at random, as the mean difference tells.
+ * image where as many gray levels are changed by 1, up or down at random, as the mean difference tells.
  */
 const TIMES_NOISE = 2;
 
@@ -194,7 +194,7 @@ describe("preprocessing: sharp's bicubic beside Pillow's", () => {
   });
 });
 
-/** The image with a `share` of its grey levels changed by 1, up or down. */
+/** The image with a `share` of its gray levels changed by 1, up or down. */
 function withNoise(image: RgbImage, share: number, seed: number): RgbImage {
   const next = randomSource(seed);
   const data = image.data.map((level) => {

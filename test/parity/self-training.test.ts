@@ -79,7 +79,7 @@ describe('parity with PyTorch: pseudo-labels', () => {
     for (let index = 0; index < dataset.length; index++) {
       const name = `${dataset.entry(index).name}.png`;
       const data = files.includes(name)
-        ? await sharp(join(output, name)).toColourspace('b-w').raw().toBuffer()
+        ? await sharp(join(output, name)).toColorspace('b-w').raw().toBuffer()
         : new Uint8Array(SIZE.width * SIZE.height).fill(255);
       tensors[index] = { data: Uint8Array.from(data), shape: [SIZE.height, SIZE.width] };
     }
@@ -128,9 +128,9 @@ describe('parity with PyTorch: pseudo-labels', () => {
       size: SIZE,
       choice: choice!,
     });
-    const labelling = selfTraining.label(dataset, output);
+    const labeling = selfTraining.label(dataset, output);
     for (;;) {
-      const { value, done } = await labelling.next();
+      const { value, done } = await labeling.next();
       if (done) return value;
     }
   }

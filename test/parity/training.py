@@ -28,7 +28,7 @@ def upsample(logits, size):
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
 
 
-def cross_entropy(logits, labels, normalise, ignore, weights=None):
+def cross_entropy(logits, labels, normalize, ignore, weights=None):
     """Weights are bytes: 255 counts as 1."""
     labels = labels.long()
     log_p = F.log_softmax(upsample(logits, labels.shape[1:]), 1)
@@ -36,7 +36,7 @@ def cross_entropy(logits, labels, normalise, ignore, weights=None):
     picked = log_p.gather(1, labels.where(keep, torch.zeros_like(labels)).unsqueeze(1)).squeeze(1)
     counted = keep.to(picked.dtype) if weights is None else keep * weights.to(picked.dtype) / 255
     total = -(picked * counted).sum()
-    if normalise == "all":
+    if normalize == "all":
         return total / labels.numel()
     return total / counted.sum() if counted.any() else total
 
@@ -90,7 +90,7 @@ LOSSES = {
     "correlationDistance": lambda x, other, o: correlation_distance(x, other),
     "selfInformation": lambda x, other, o: l1(self_information(F.softmax(upsample(x, other.shape[2:]), 1)), other),
     "entropyLoss": lambda x, other, o: entropy(x, o["size"]),
-    "maskedCrossEntropy": lambda x, other, o: cross_entropy(x, other, o["normalise"], o["ignoreIndex"]),
+    "maskedCrossEntropy": lambda x, other, o: cross_entropy(x, other, o["normalize"], o["ignoreIndex"]),
     "domainLoss": lambda x, other, o: domain_loss(x, o["domain"]),
     "ganLoss": lambda x, other, o: gan_loss(x, o["real"], o["mode"]),
     "l1Loss": lambda x, other, o: l1(x, other),
@@ -294,7 +294,7 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
             return discriminator_view(*output, images, alignment)
 
         source_output = segmenter.with_features(segmenter_input(batch["source.images"], dtype))
-        loss = cross_entropy(source_output[1], batch["source.labels"], o["normalise"], o["ignoreIndex"])
+        loss = cross_entropy(source_output[1], batch["source.labels"], o["normalize"], o["ignoreIndex"])
         losses["segmentation"] = losses["total"] = loss.item()
         moments = {"mean": mean_distance, "correlation": correlation_distance}.get(alignment)
         (share * loss).backward(retain_graph=moments is not None)
@@ -318,7 +318,7 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
                 total = total + o["adversarialWeight"] * adversarial
             if "target.labels" in batch:
                 pseudo = cross_entropy(
-                    target_logits, batch["target.labels"], o["normalise"], o["ignoreIndex"], batch.get("target.weights")
+                    target_logits, batch["target.labels"], o["normalize"], o["ignoreIndex"], batch.get("target.weights")
                 )
                 losses["pseudoLabel"] = pseudo.item()
                 total = total + o["pseudoLabelWeight"] * pseudo
@@ -362,45 +362,45 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
         yield losses
 
 
-def train_paired_translator(generator, critic, batches, o, rates):
+def train_paired_translator(generator, discriminator, batches, o, rates):
     """pix2pix's iteration, generator first. Yields the losses of each."""
     optimizers = [
         torch.optim.Adam(module.parameters(), lr=rates["learningRate"], betas=tuple(o["betas"]))
-        for module in (generator, critic)
+        for module in (generator, discriminator)
     ]
     schedulers = [scheduler(each, rates["schedule"]) for each in optimizers]
     for batch in batches:
         s, t = (translator_input(batch[domain + ".images"], dtype_of(generator)) for domain in ("source", "target"))
         fake = generator(s)
-        set_trainable(critic, False)
-        gan = gan_loss(critic(torch.cat([s, fake], 1)), True, o["ganMode"])
+        set_trainable(discriminator, False)
+        gan = gan_loss(discriminator(torch.cat([s, fake], 1)), True, o["ganMode"])
         total = o["ganWeight"] * gan + o["l1Weight"] * l1(fake, t)
         optimizers[0].zero_grad()
         total.backward()
         optimizers[0].step()
 
-        set_trainable(critic, True)
-        real = gan_loss(critic(torch.cat([s, t], 1)), True, o["ganMode"])
-        discriminator = (real + gan_loss(critic(torch.cat([s, fake.detach()], 1)), False, o["ganMode"])) / 2
+        set_trainable(discriminator, True)
+        real = gan_loss(discriminator(torch.cat([s, t], 1)), True, o["ganMode"])
+        judged = (real + gan_loss(discriminator(torch.cat([s, fake.detach()], 1)), False, o["ganMode"])) / 2
         optimizers[1].zero_grad()
-        discriminator.backward()
+        judged.backward()
         optimizers[1].step()
         for each in schedulers:
             each.step()
-        losses = {"total": total, "ganSourceToTarget": gan, "l1": l1(fake, t), "discriminatorTarget": discriminator}
+        losses = {"total": total, "ganSourceToTarget": gan, "l1": l1(fake, t), "discriminatorTarget": judged}
         yield {name: loss.item() for name, loss in losses.items()}
 
 
 def train_translator(networks, segmenter, batches, o, rates, pools):
     """CycleGAN's iteration with the perceptual terms of Eq. 2, for every batch. Yields the losses of each. `networks`:
     F, F^-1, D of the target, D of the source; `pools`: of the target, of the source."""
-    to_target, to_source, target_critic, source_critic = networks
+    to_target, to_source, target_discriminator, source_discriminator = networks
     betas, lr = tuple(o["betas"]), rates["learningRate"]
     generators = [*to_target.parameters(), *to_source.parameters()]
     generator_optimizer = torch.optim.Adam(generators, lr=lr, betas=betas)
-    critics = [*target_critic.parameters(), *source_critic.parameters()]
-    critic_optimizer = torch.optim.Adam(critics, lr=lr, betas=betas)
-    schedulers = [scheduler(each, rates["schedule"]) for each in (generator_optimizer, critic_optimizer)]
+    discriminators = [*target_discriminator.parameters(), *source_discriminator.parameters()]
+    discriminator_optimizer = torch.optim.Adam(discriminators, lr=lr, betas=betas)
+    schedulers = [scheduler(each, rates["schedule"]) for each in (generator_optimizer, discriminator_optimizer)]
     if segmenter is not None:
         segmenter.eval().requires_grad_(False)
     mode, form = o["ganMode"], o["perceptualForm"]
@@ -409,11 +409,11 @@ def train_translator(networks, segmenter, batches, o, rates, pools):
         s, t = (translator_input(batch[domain + ".images"], dtype) for domain in ("source", "target"))
         fake_t, fake_s = to_target(s), to_source(t)
         cycled_s, cycled_t = to_source(fake_t), to_target(fake_s)
-        for critic in (target_critic, source_critic):
-            set_trainable(critic, False)
+        for discriminator in (target_discriminator, source_discriminator):
+            set_trainable(discriminator, False)
         terms = {
-            "ganSourceToTarget": (o["ganWeight"], gan_loss(target_critic(fake_t), True, mode)),
-            "ganTargetToSource": (o["ganWeight"], gan_loss(source_critic(fake_s), True, mode)),
+            "ganSourceToTarget": (o["ganWeight"], gan_loss(target_discriminator(fake_t), True, mode)),
+            "ganTargetToSource": (o["ganWeight"], gan_loss(source_discriminator(fake_s), True, mode)),
             "cycleSource": (o["cycleWeight"], l1(cycled_s, s)),
             "cycleTarget": (o["cycleWeight"], l1(cycled_t, t)),
         }
@@ -435,19 +435,19 @@ def train_translator(networks, segmenter, batches, o, rates, pools):
         total.backward()
         generator_optimizer.step()
 
-        critic_optimizer.zero_grad()
+        discriminator_optimizer.zero_grad()
         losses = {name: term.item() for name, (_, term) in terms.items()}
         losses["total"] = total.item()
-        for name, critic, real, fake, pool in (
-            ("discriminatorTarget", target_critic, t, fake_t, pools[0]),
-            ("discriminatorSource", source_critic, s, fake_s, pools[1]),
+        for name, discriminator, real, fake, pool in (
+            ("discriminatorTarget", target_discriminator, t, fake_t, pools[0]),
+            ("discriminatorSource", source_discriminator, s, fake_s, pools[1]),
         ):
-            set_trainable(critic, True)
+            set_trainable(discriminator, True)
             shown = pool.exchange(fake.detach())
-            loss = (gan_loss(critic(real), True, mode) + gan_loss(critic(shown), False, mode)) / 2
+            loss = (gan_loss(discriminator(real), True, mode) + gan_loss(discriminator(shown), False, mode)) / 2
             loss.backward()
             losses[name] = loss.item()
-        critic_optimizer.step()
+        discriminator_optimizer.step()
         for each in schedulers:
             each.step()
         yield losses

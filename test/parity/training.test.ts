@@ -28,7 +28,7 @@ import { randomBytes } from '../helpers/random.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
 import { type PlainTensor, writeTensors } from '../helpers/tensor-file.js';
 import { useTwin } from '../helpers/twin.js';
-import { randomiseNormsAndBiases } from '../helpers/weights.js';
+import { randomizeNormsAndBiases } from '../helpers/weights.js';
 
 /** Errors of a network behind a training; relative ones are norm-wise. */
 interface Errors {
@@ -84,7 +84,7 @@ const RESNET50 = { ...RESNET18, backbone: 'resnet50', branches: 2 } as const;
 const FCN = { network: 'fcn-8s', width: 1 / 16, classCount: CLASS_COUNT } as const;
 const DISCRIMINATOR = { classCount: CLASS_COUNT, baseWidth: 8 };
 const GENERATOR = { kind: 'resnet-generator', options: { blocks: 6, baseWidth: 8 } };
-const CRITIC = { kind: 'patch-discriminator', options: { baseWidth: 8 } };
+const PATCH_DISCRIMINATOR = { kind: 'patch-discriminator', options: { baseWidth: 8 } };
 
 /** Nothing where the errors of losses are not bounded. */
 function lossRow(name: string, error: number, bound: number | undefined): Measurement[] {
@@ -163,7 +163,7 @@ const ENTROPIES = { alignment: 'entropy-discriminator', adversarialWeight: 0.1, 
 /** The networks are untrained, so that a low threshold is one that half of the pixels exceed. */
 const TEACHER = { decay: 0.8, threshold: 0.27, weight: 0.7 } as const;
 
-const SEGMENTATION_NEIGHBOURS: SegmentationCase[] = [
+const SEGMENTATION_NEIGHBORS: SegmentationCase[] = [
   {
     item: 'features, FCN-8s',
     preset: 'reference',
@@ -358,8 +358,8 @@ describe('parity with PyTorch: training', () => {
 
   async function createSegmenter(options: SegmenterOptions, dtype: NetworkDtype) {
     const { network: kind = 'deeplab-v2', ...rest } = options;
-    const segmenter = await Segmenter.create({ ...options, dtype, initialisation: 'kaiming' });
-    await randomiseNormsAndBiases(segmenter, folder.path('norms'));
+    const segmenter = await Segmenter.create({ ...options, dtype, initialization: 'kaiming' });
+    await randomizeNormsAndBiases(segmenter, folder.path('norms'));
     return { segmenter, spec: { network: { kind, options: rest }, before: await saved(segmenter, 'm0') } };
   }
 
@@ -466,9 +466,9 @@ describe('parity with PyTorch: training', () => {
     const { learningRate, ...training } = config.translation;
     const options = { ...training, seed: 7 };
     const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8, dtype });
-    const { toTarget, toSource, targetCritic, sourceCritic } = translator;
-    for (const network of [toTarget, toSource, targetCritic, sourceCritic]) {
-      await randomiseNormsAndBiases(network, folder.path('norms'));
+    const { toTarget, toSource, targetDiscriminator, sourceDiscriminator } = translator;
+    for (const network of [toTarget, toSource, targetDiscriminator, sourceDiscriminator]) {
+      await randomizeNormsAndBiases(network, folder.path('norms'));
     }
     const M = kase.segmenter && (await createSegmenter(kase.segmenter, dtype));
     using step = await TranslationStep.create(translator, M ? M.segmenter : null, options);
@@ -494,8 +494,8 @@ describe('parity with PyTorch: training', () => {
       networks: {
         'to_target.': GENERATOR,
         'to_source.': GENERATOR,
-        'target_critic.': CRITIC,
-        'source_critic.': CRITIC,
+        'target_discriminator.': PATCH_DISCRIMINATOR,
+        'source_discriminator.': PATCH_DISCRIMINATOR,
       },
       before,
       after,
@@ -520,8 +520,8 @@ describe('parity with PyTorch: training', () => {
       ...{ pairing: 'paired', depth: 5, baseWidth: 4, discriminatorWidth: 4 },
       dtype,
     });
-    for (const network of [translator.toTarget, translator.targetCritic]) {
-      await randomiseNormsAndBiases(network, folder.path('norms'));
+    for (const network of [translator.toTarget, translator.targetDiscriminator]) {
+      await randomizeNormsAndBiases(network, folder.path('norms'));
     }
     using step = await PairedTranslationStep.create(translator, options);
     const before = await saved(translator, 't0');
@@ -541,7 +541,7 @@ describe('parity with PyTorch: training', () => {
       do: 'pairedTranslation',
       networks: {
         'to_target.': { kind: 'unet-generator', options: { depth: 5, baseWidth: 4 } },
-        'target_critic.': { kind: 'patch-discriminator', options: { inputChannels: 6, baseWidth: 4 } },
+        'target_discriminator.': { kind: 'patch-discriminator', options: { inputChannels: 6, baseWidth: 4 } },
       },
       before,
       after,
@@ -561,12 +561,12 @@ describe('parity with PyTorch: training', () => {
     printAndCheck('segmentation in float64, one iteration and ten: relative errors', rows);
   });
 
-  it('moves the segmenter as the equations of its neighbours say', async () => {
+  it('moves the segmenter as the equations of its neighbors say', async () => {
     const rows: Measurement[] = [];
-    for (const kase of SEGMENTATION_NEIGHBOURS) {
+    for (const kase of SEGMENTATION_NEIGHBORS) {
       rows.push(...(await compareSegmentation(kase, 'float64', STRICT)));
     }
-    printAndCheck("BDL's neighbours in float64, one iteration and ten: relative errors", rows);
+    printAndCheck("BDL's neighbors in float64, one iteration and ten: relative errors", rows);
   });
 
   it('moves the segmenter and D_M as the equations say: float32', async () => {
@@ -647,7 +647,7 @@ describe('parity with PyTorch: training', () => {
       using network = await Segmenter.create({
         network: spec.kind,
         ...spec.options,
-        initialisation: 'kaiming',
+        initialization: 'kaiming',
       });
       await network.eval();
       const before = await saved(network, 'before');

@@ -209,7 +209,7 @@ def translation(request):
         segmenter = networks.load(request["segmenter"]["network"], tensors.read(request["segmenter"]["before"]))
     pools = [training.ImagePool(options["poolSize"], options["seed"] + i) for i in range(2)]
     history = training.train_translator(
-        [twins[prefix] for prefix in ("to_target.", "to_source.", "target_critic.", "source_critic.")],
+        [twins[prefix] for prefix in ("to_target.", "to_source.", "target_discriminator.", "source_discriminator.")],
         segmenter, batches_of(request), options, request["rates"], pools,
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ export interface Case {
   dtype: string;
   memoryFormat: 'contiguous' | 'channels-last';
   options: {
-    normalise?: 'valid' | 'all';
+    normalize?: 'valid' | 'all';
     ignoreIndex?: number;
     alignCorners?: boolean;
     classWeights?: number[];

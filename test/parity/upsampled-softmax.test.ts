@@ -88,7 +88,7 @@ describe('parity with PyTorch in fp64: softmax of upsampled logits', () => {
   const grid: Shape = [2, 19, 13, 17];
   const full: [number, number] = [97, 131];
   add('labels', 'labels', grid, full);
-  add('all pixels', 'labels', grid, full, { normalise: 'all' });
+  add('all pixels', 'labels', grid, full, { normalize: 'all' });
   add('nothing ignored', 'labels', grid, full, { ignored: 0 });
   add('most ignored', 'labels', grid, full, { ignored: 0.97 });
   add('all ignored', 'labels', grid, full, { ignored: 1 });
@@ -114,7 +114,7 @@ describe('parity with PyTorch in fp64: softmax of upsampled logits', () => {
   add('all weights, all pixels', 'labels', [2, 5, 9, 9], [65, 65], {
     classWeights: [1, 0, 0.25, 3, 2],
     pixelWeights: true,
-    normalise: 'all',
+    normalize: 'all',
   });
   add('logits ±1e4', 'labels', grid, full, { logits: 'huge' });
   add('equal logits', 'labels', grid, full, { logits: 'constant' });
@@ -131,7 +131,7 @@ describe('parity with PyTorch in fp64: softmax of upsampled logits', () => {
     threshold: [0.5, 0.7, 0.9],
     inclusive: true,
     classWeights: [1, 2, 3],
-    normalise: 'all',
+    normalize: 'all',
   });
   add('on-line, nothing kept', 'online', grid, full, { threshold: 1 });
   add('on-line, certain', 'online', grid, full, { threshold: 0.9, logits: 'certain' });

@@ -49,7 +49,7 @@ export function addEvaluateCommand(program: Command): void {
   const command = program
     .command('evaluate')
     .description(
-      'measures a segmenter, or a folder of predictions, against labelled images: IoU and accuracy of each class, their means, the confusion matrix (with --json)',
+      'measures a segmenter, or a folder of predictions, against labeled images: IoU and accuracy of each class, their means, the confusion matrix (with --json)',
     );
   addNetworkOptions(command, 'segmenter')
     .option(
@@ -140,7 +140,7 @@ async function scoreNetwork(options: EvaluateOptions, { console, signal }: Conte
   }
   const meanClasses = options.meanClasses ?? config?.data.meanClasses ?? undefined;
   const ignoreIndex = config?.data.ignoreIndex ?? 255;
-  const dataset = await openLabelled(options, config, { classCount, ignoreIndex, ...limits });
+  const dataset = await openLabeled(options, config, { classCount, ignoreIndex, ...limits });
   const progress = console.progress('evaluating', dataset.length);
   const size = options.size ?? (config ? toSize(config.sizes.evaluation) : await firstSize(dataset));
   const outputSize = config?.sizes.evaluationOutput ?? 'label';
@@ -190,7 +190,7 @@ async function scorePredictions(
 }
 
 /** The images that the options name or, without any, the validation images of the run. */
-async function openLabelled(
+async function openLabeled(
   { images, labels, labelMap }: EvaluateOptions,
   config: Config | null,
   encoding: { classCount: number; ignoreIndex: number } & ImageLimits,

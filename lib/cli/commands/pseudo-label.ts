@@ -165,9 +165,9 @@ async function follow(
   const { drain } = await import('../../support/generators.js');
   let task = '';
   let progress = context.console.progress('', 0);
-  let labelled = 0;
+  let labeled = 0;
   context.kept = () =>
-    labelled > 0 ? `${counted(labelled, 'image')} labelled in ${output}, without manifest.json` : '';
+    labeled > 0 ? `${counted(labeled, 'image')} labeled in ${output}, without manifest.json` : '';
   return drain(passes, (event) => {
     if (event.type !== 'progress') return;
     const { type, ...data } = event;
@@ -175,7 +175,7 @@ async function follow(
       task = event.task;
       progress = context.console.progress(task === 'confidences' ? 'thresholds' : 'labels', event.total);
     }
-    if (event.task === 'pseudo-label') labelled = event.done;
+    if (event.task === 'pseudo-label') labeled = event.done;
     progress.update(event.done);
     context.console.event(type, data);
   });

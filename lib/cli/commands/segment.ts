@@ -31,7 +31,7 @@ export function addSegmentCommand(program: Command): void {
   const command = program
     .command('segment')
     .description(
-      'segments images: class indices, colours, and the colours over the image, each as large as the image',
+      'segments images: class indices, colors, and the colors over the image, each as large as the image',
     )
     .argument('<inputs...>', 'images, folders of images, or patterns such as "photos/**/*.jpg"')
     .requiredOption('-o, --output <folder>', 'gets labels/, color/ and overlay/');

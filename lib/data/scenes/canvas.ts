@@ -22,28 +22,28 @@ export type Material =
   | 'sign-back'
   | 'car-body'
   | 'car-glass'
-  | 'tyre'
+  | 'tire'
   | 'headlight'
   | 'tail-light'
   | 'skin'
   | 'clothes';
 
-/** One painted thing: what it is, what it is made of and what a look needs to colour it. */
+/** One painted thing: what it is, what it is made of and what a look needs to color it. */
 export interface Surface {
   /** Index of its class, which is the label of its pixels. */
   readonly classIndex: number;
   readonly material: Material;
-  /** In [0, 1): picks one of the material's colours, the same in every look. */
+  /** In [0, 1): picks one of the material's colors, the same in every look. */
   readonly tone: number;
   /** Brightness factor from its orientation, about 0.7–1. */
   readonly shade: number;
-  /** Distance from the camera in metres; 'ground' for what lies flat, whose distance follows from the row. */
+  /** Distance from the camera in meters; 'ground' for what lies flat, whose distance follows from the row. */
   readonly distance: number | 'ground';
 }
 
 /**
  * Pixels that know which surface covers them. Shapes are given in pixel coordinates (x to the right, y down) and
- * cover the pixels whose centres lie inside; later shapes hide earlier ones. There is no antialiasing, so labels
+ * cover the pixels whose centers lie inside; later shapes hide earlier ones. There is no antialiasing, so labels
  * are exact.
  */
 export class SceneCanvas {

@@ -26,7 +26,7 @@ interface Part {
   folder: string;
   look: SceneLook;
   count: number;
-  labelled: boolean;
+  labeled: boolean;
   /** Index of its first scene; far enough apart that no two parts share a street. */
   firstIndex: number;
 }
@@ -40,9 +40,9 @@ port.on('message', () => {
 
 try {
   await makeAll([
-    { folder: 'source', look: 'day', count: job.sourceCount, labelled: true, firstIndex: 0 },
-    { folder: 'target/train', look: 'dusk', count: job.targetCount, labelled: false, firstIndex: 1e6 },
-    { folder: 'target/val', look: 'dusk', count: job.validationCount, labelled: true, firstIndex: 2e6 },
+    { folder: 'source', look: 'day', count: job.sourceCount, labeled: true, firstIndex: 0 },
+    { folder: 'target/train', look: 'dusk', count: job.targetCount, labeled: false, firstIndex: 1e6 },
+    { folder: 'target/val', look: 'dusk', count: job.validationCount, labeled: true, firstIndex: 2e6 },
   ]);
 } catch (error) {
   // Error classes do not survive the way between threads; others than this one are reported as they are.
@@ -59,7 +59,7 @@ async function makeAll(parts: readonly Part[]): Promise<void> {
     const images = join(job.folder, part.folder, 'images');
     const labels = join(job.folder, part.folder, 'labels');
     await mkdir(images, { recursive: true });
-    if (part.labelled) await mkdir(labels, { recursive: true });
+    if (part.labeled) await mkdir(labels, { recursive: true });
     for (let index = 0; index < part.count; index++) {
       if (stopped) return;
       await makeOne(part, index, images, labels);
@@ -74,7 +74,7 @@ async function makeOne(part: Part, index: number, images: string, labels: string
   const name = `${part.look}-${String(index).padStart(5, '0')}.png`;
   await Promise.all([
     writeImage(join(images, name), { data: scene.image, width, height }),
-    part.labelled && writeLabels(join(labels, name), { data: scene.labels, width, height }),
+    part.labeled && writeLabels(join(labels, name), { data: scene.labels, width, height }),
   ]);
 }
 

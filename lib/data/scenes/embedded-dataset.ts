@@ -14,11 +14,11 @@ export interface EmbeddedDatasetOptions {
   seed?: number;
   /** Size of all images; default 192×96. Each side 32–4096 pixels. */
   size?: ImageSize;
-  /** Labelled source images (day), ≥ 1. */
+  /** Labeled source images (day), ≥ 1. */
   sourceCount: number;
-  /** Unlabelled target images (dusk), ≥ 1. */
+  /** Unlabeled target images (dusk), ≥ 1. */
   targetCount: number;
-  /** Labelled target images for evaluation, ≥ 1. */
+  /** Labeled target images for evaluation, ≥ 1. */
   validationCount: number;
   /** Told after every image. */
   onProgress?: ((progress: { done: number; total: number }) => void) | undefined;
@@ -35,7 +35,7 @@ const MANIFEST = 'dataset.json';
  * Makes the embedded data set, generated street scenes in two looks:
  *
  *     source/images source/labels            day
- *     target/train/images                    dusk, unlabelled
+ *     target/train/images                    dusk, unlabeled
  *     target/val/images target/val/labels    dusk
  *     dataset.json                           classes and parameters
  *

@@ -2,7 +2,7 @@ import { type ClassList, classList } from '../label-maps.js';
 import type { Random } from '../random.js';
 import { type Material, SceneCanvas, type Surface } from './canvas.js';
 
-/** The classes of the generated street scenes and the colours they are drawn in. */
+/** The classes of the generated street scenes and the colors they are drawn in. */
 export const STREET_SCENES: ClassList = classList({
   road: 0x804080,
   sidewalk: 0xf423e8,
@@ -28,18 +28,18 @@ const SKY = classOf('sky');
 const PERSON = classOf('person');
 const CAR = classOf('car');
 
-/** A street as it lies before the camera: which surface each pixel shows, without any colour yet. */
+/** A street as it lies before the camera: which surface each pixel shows, without any color yet. */
 export interface Scene {
   canvas: SceneCanvas;
   /** Row of the horizon, in pixels from the top. */
   horizon: number;
-  /** A flat pixel in row y is `groundScale` / (y − horizon) metres away. */
+  /** A flat pixel in row y is `groundScale` / (y − horizon) meters away. */
   groundScale: number;
 }
 
-/** Where everything ends, in metres. */
+/** Where everything ends, in meters. */
 const FAR = 160;
-/** Nearer than this to the camera nothing is drawn, in metres. */
+/** Nearer than this to the camera nothing is drawn, in meters. */
 const NEAR = 1;
 
 /** Something that stands on the ground; drawn from far to near. */
@@ -49,7 +49,7 @@ interface Standing {
 }
 
 /**
- * Lays out a random street and projects it. Lengths are in metres: x to the right of the camera, y up from the
+ * Lays out a random street and projects it. Lengths are in meters: x to the right of the camera, y up from the
  * ground, z ahead. Whatever the size, the focal length follows the height, so a wider picture shows more.
  */
 export function buildScene(random: Random, width: number, height: number): Scene {
@@ -345,7 +345,7 @@ class StreetBuilder {
     });
   }
 
-  /** Parked and moving cars; those to the left come towards the camera. */
+  /** Parked and moving cars; those to the left come toward the camera. */
   #traffic(left: number, right: number): void {
     const random = this.#random;
     for (const kerb of [left, right]) {
@@ -371,9 +371,9 @@ class StreetBuilder {
     const body = this.#surface(CAR, 'car-body', z, tone);
     const flank = this.#surface(CAR, 'car-body', z, tone, 0.8);
     const glass = this.#surface(CAR, 'car-glass', z);
-    const tyre = this.#surface(CAR, 'tyre', z);
+    const tire = this.#surface(CAR, 'tire', z);
     const light = this.#surface(CAR, side < 0 ? 'headlight' : 'tail-light', z);
-    const plate = this.#surface(CAR, 'tyre', z);
+    const plate = this.#surface(CAR, 'tire', z);
     const shadow = this.#surface(ROAD, 'shadow', 'ground');
     // The flank that faces the middle of the view.
     const flankX = x - Math.sign(x) * half;
@@ -383,10 +383,10 @@ class StreetBuilder {
         this.#alongWall(flank, flankX, z, end, 0.3, belt);
         this.#alongWall(flank, flankX, z + 0.3, end - (van ? 0.2 : 1), belt, roof);
         this.#alongWall(glass, flankX, z + 0.6, end - (van ? 0.8 : 1.3), belt + 0.05, roof - 0.12);
-        for (const wheel of [z + 0.5, end - 1.2]) this.#alongWall(tyre, flankX, wheel, wheel + 0.65, 0, 0.6);
+        for (const wheel of [z + 0.5, end - 1.2]) this.#alongWall(tire, flankX, wheel, wheel + 0.65, 0, 0.6);
       }
       for (const wheel of [-1, 1]) {
-        this.#facing(tyre, x + wheel * half * 0.95, x + wheel * half * 0.62, 0, 0.4, z);
+        this.#facing(tire, x + wheel * half * 0.95, x + wheel * half * 0.62, 0, 0.4, z);
       }
       this.#facing(body, x - half, x + half, 0.28, belt, z);
       this.#trapezoid(body, x, half, half * (van ? 0.98 : 0.76), belt, roof, z);

@@ -2,7 +2,7 @@ import type { Random } from '../random.js';
 import type { Material, Surface } from './canvas.js';
 import type { Scene } from './geometry.js';
 
-/** How a street is coloured: a rendered day, or a dusk seen by a cheap camera. */
+/** How a street is colored: a rendered day, or a dusk seen by a cheap camera. */
 export type SceneLook = 'day' | 'dusk';
 
 type Color = readonly [red: number, green: number, blue: number];
@@ -10,7 +10,7 @@ type Color = readonly [red: number, green: number, blue: number];
 interface Paint {
   /** A surface takes the one its tone points at. */
   colors: readonly number[];
-  /** Height of the random texture, in grey levels. */
+  /** Height of the random texture, in gray levels. */
   texture?: number;
   /** Tones up to this shine by themselves, with a halo; default 0, none. */
   glowing?: number;
@@ -19,17 +19,17 @@ interface Paint {
 /** What a look is made of, once the variation from picture to picture is drawn. */
 interface Light {
   paints: Record<Material, Paint>;
-  /** Factor on each colour channel. */
+  /** Factor on each color channel. */
   tint: Color;
   zenith: Color;
   horizon: Color;
-  /** Distance, in metres, at which about two thirds of a colour are lost in haze. */
+  /** Distance, in meters, at which about two thirds of a color are lost in haze. */
   visibility: number;
   /** Factor on all textures. */
   texture: number;
-  /** How far the colours of two things with one paint differ, in grey levels. */
+  /** How far the colors of two things with one paint differ, in gray levels. */
   variety: number;
-  /** Standard deviation of the camera's noise, in grey levels. */
+  /** Standard deviation of the camera's noise, in gray levels. */
   noise: number;
   /** Share of light lost in the corners. */
   vignette: number;
@@ -62,7 +62,7 @@ const DAY: Record<Material, Paint> = {
   'sign-back': { colors: [0xa8aeb4] },
   'car-body': { colors: [0xd03028, 0x2850b8, 0xf0f0f0, 0x303238, 0xe0b020, 0xa8b0b8, 0x2c8c5c] },
   'car-glass': { colors: [0x38485c, 0x445870] },
-  tyre: { colors: [0x1c1c20] },
+  tire: { colors: [0x1c1c20] },
   headlight: { colors: [0xf8f4d8] },
   'tail-light': { colors: [0xa81818] },
   skin: { colors: [0xe8b890, 0xb07850, 0x784c34] },
@@ -92,7 +92,7 @@ const DUSK: Record<Material, Paint> = {
   'sign-back': { colors: [0x504858] },
   'car-body': { colors: [0x601e2c, 0x222c58, 0x847e94, 0x14141e, 0x70542c, 0x545066, 0x1c3c3c] },
   'car-glass': { colors: [0x181828, 0x2c2838] },
-  tyre: { colors: [0x08080c] },
+  tire: { colors: [0x08080c] },
   headlight: { colors: [0xfffce8], glowing: 1 },
   'tail-light': { colors: [0xff3028], glowing: 1 },
   skin: { colors: [0x7c5650, 0x5c3c38, 0x3c2828] },
@@ -111,7 +111,7 @@ const DUSK_SKIES: readonly (readonly [number, number])[] = [
   [0x48345c, 0xe8a868],
 ];
 
-/** Colours a scene. Returns [height, width, 3], R, G, B in 0–255. */
+/** Colors a scene. Returns [height, width, 3], R, G, B in 0–255. */
 export function paintScene(scene: Scene, look: SceneLook, random: Random): Uint8Array {
   const light = look === 'day' ? dayLight(random) : duskLight(random);
   const { width, height } = scene.canvas;
@@ -159,7 +159,7 @@ function duskLight(random: Random): Light {
   };
 }
 
-/** The colour of every pixel, and apart from it the light of those that shine, both [height, width, 3]. */
+/** The color of every pixel, and apart from it the light of those that shine, both [height, width, 3]. */
 function shade(scene: Scene, light: Light, random: Random): { picture: Float32Array; glow: Float32Array } {
   const { canvas, horizon, groundScale } = scene;
   const { width, height, surfaces, surfaceAt } = canvas;

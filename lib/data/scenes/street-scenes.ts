@@ -8,18 +8,18 @@ export type { SceneLook } from './looks.js';
 
 /** Names of the 10 classes of the street scenes, in index order. */
 export const STREET_SCENE_CLASSES: readonly string[] = STREET_SCENES.names;
-/** Their colours, 3 bytes (R, G, B) a class. */
+/** Their colors, 3 bytes (R, G, B) a class. */
 export const STREET_SCENE_PALETTE: Uint8Array = STREET_SCENES.palette;
 
 /**
- * Draws one labelled street: an image [height, width, 3] in R, G, B, and its labels [height, width] in class
+ * Draws one labeled street: an image [height, width, 3] in R, G, B, and its labels [height, width] in class
  * indices of {@link STREET_SCENE_CLASSES}, exact to the pixel.
  *
- * The geometry follows from seed, index and size alone, the colours from the look as well: both looks of one
+ * The geometry follows from seed, index and size alone, the colors from the look as well: both looks of one
  * (seed, index) show the same street, and over all indices the same distribution of streets. It takes about 10 ms
  * at 192×96 and grows with the area; see `createEmbeddedDataset` for many.
  *
- * @param options.look 'day' is rendered cleanly, 'dusk' has other colours, texture, haze, lights and a camera's
+ * @param options.look 'day' is rendered cleanly, 'dusk' has other colors, texture, haze, lights and a camera's
  *   faults
  * @param options.width 32–4096 pixels
  * @param options.height 32–4096 pixels

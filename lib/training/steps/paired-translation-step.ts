@@ -43,7 +43,11 @@ export class PairedTranslationStep extends TrainingStep<PairedTranslationStepHan
       await call(() => {
         const networks = {
           toTarget: handleOf('translator.toTarget', translator.toTarget, Network),
-          targetCritic: handleOf('translator.targetCritic', translator.targetCritic, Network),
+          targetDiscriminator: handleOf(
+            'translator.targetDiscriminator',
+            translator.targetDiscriminator,
+            Network,
+          ),
         };
         return native.createPairedTranslationStep(networks, withDefaults(TRANSLATION, options));
       }),

@@ -48,7 +48,7 @@ export interface TeacherOptions {
 /** What is left out is as the config's `segmentation` has it: the paper's. */
 export interface SegmentationStepOptions extends StepOptions {
   /** What cross-entropies are divided by: the pixels that count, or all. */
-  normalise?: 'valid' | 'all';
+  normalize?: 'valid' | 'all';
   ignoreIndex?: number;
   /** What draws the domains together; see the config. */
   alignment?: Alignment;

@@ -30,7 +30,7 @@ export interface TranslationStepOptions extends StepOptions {
   /** λ_recon. */
   cycleWeight?: number;
   identityWeight?: number;
-  perceptualForm?: 'l1' | 'normalised-mse';
+  perceptualForm?: 'l1' | 'normalized-mse';
   /** λ_per. */
   perceptualWeight?: number;
   /** λ_per_recon. */
@@ -68,8 +68,16 @@ export class TranslationStep extends TrainingStep<TranslationStepHandle> {
         const networks = {
           toTarget: handleOf('translator.toTarget', translator.toTarget, Network),
           toSource: handleOf('translator.toSource', translator.toSource, Network),
-          targetCritic: handleOf('translator.targetCritic', translator.targetCritic, Network),
-          sourceCritic: handleOf('translator.sourceCritic', translator.sourceCritic, Network),
+          targetDiscriminator: handleOf(
+            'translator.targetDiscriminator',
+            translator.targetDiscriminator,
+            Network,
+          ),
+          sourceDiscriminator: handleOf(
+            'translator.sourceDiscriminator',
+            translator.sourceDiscriminator,
+            Network,
+          ),
         };
         const handle = segmenter === null ? null : handleOf('segmenter', segmenter, Segmenter);
         checkSameDtype({ translator: translator.toTarget, segmenter });

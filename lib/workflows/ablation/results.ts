@@ -116,7 +116,7 @@ function meansPerClass(records: readonly (StageRecord | undefined)[]): Record<st
 }
 
 function imagesText({ data: { target } }: Ablation['variants'][number]['configs'][number]): string {
-  if (!target.val) return 'no labelled target images';
+  if (!target.val) return 'no labeled target images';
   const { images, list, part } = target.val;
   return `${images ?? list}${part ? `, part [${part.join(', ')}]` : ''}`;
 }

@@ -39,7 +39,7 @@ int64_t InputFile::size() const {
 void InputFile::read_at(void* out, size_t length, int64_t offset) const {
   auto* next = static_cast<char*>(out);
   while (length > 0) {
-    throw_if_cancelled();
+    throw_if_canceled();
     const ssize_t got = ::pread(fd_, next, std::min(length, kChunk), offset);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail("cannot be read");
@@ -55,7 +55,7 @@ OutputFile::OutputFile(const std::string& name) : File(name, O_WRONLY | O_CREAT 
 void OutputFile::write(const void* data, size_t length) {
   const auto* next = static_cast<const char*>(data);
   while (length > 0) {
-    throw_if_cancelled();
+    throw_if_canceled();
     const ssize_t put = ::write(fd_, next, std::min(length, kChunk));
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) fail("cannot be written");

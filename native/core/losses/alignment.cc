@@ -22,8 +22,8 @@ void check_features(const at::Tensor& source, const at::Tensor& target) {
 at::Tensor covariance(const at::Tensor& features) {
   const at::Tensor x = by_channel(features);
   if (x.size(1) < 2) throw InvalidArgument("Expected features of at least two positions but received one");
-  const at::Tensor centred = x - x.mean(1, /*keepdim=*/true);
-  return at::mm(centred, centred.t()) / static_cast<double>(x.size(1) - 1);
+  const at::Tensor centered = x - x.mean(1, /*keepdim=*/true);
+  return at::mm(centered, centered.t()) / static_cast<double>(x.size(1) - 1);
 }
 
 }  // namespace

@@ -48,11 +48,11 @@ double comparable(double threshold, bool inclusive) {
 // Value and gradient come from one pass; backward only scales the latter.
 struct MaskedCrossEntropy : torch::autograd::Function<MaskedCrossEntropy> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& logits, const CrossEntropyInput& input,
-                            Normalise normalise, CrossEntropyOutput& output) {
+                            Normalize normalize, CrossEntropyOutput& output) {
     output = kernels::upsampled_cross_entropy(input);
     const auto all = static_cast<double>(logits.size(0) * input.size.height * input.size.width);
     // Where nothing counts, loss and gradient are 0 and so may be divided by anything.
-    const at::Tensor scale = normalise == Normalise::kAll ? at::full_like(output.weight, 1 / all)
+    const at::Tensor scale = normalize == Normalize::kAll ? at::full_like(output.weight, 1 / all)
                                                           : at::where(output.weight > 0, output.weight, 1).reciprocal();
     if (input.with_gradient) context->save_for_backward({output.gradient, scale});
     return output.loss * scale;
@@ -107,7 +107,7 @@ at::Tensor cross_entropy(CrossEntropyInput& input, const at::Tensor& logits, con
   }
   input.with_gradient = wide.requires_grad() && at::GradMode::is_enabled();
   try {
-    return MaskedCrossEntropy::apply(wide, input, options.normalise, output);
+    return MaskedCrossEntropy::apply(wide, input, options.normalize, output);
   } catch (const kernels::StrayLabel& stray) {
     throw_stray(stray.value, logits.size(1), options.ignore_index);
   }

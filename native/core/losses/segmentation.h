@@ -6,13 +6,13 @@
 namespace bidiseg {
 
 /// What a sum over pixels is divided by.
-enum class Normalise {
+enum class Normalize {
   kValid,  ///< the pixels that count, or the sum of their weights: the reference
   kAll,    ///< N * H * W: the paper's 1/HW
 };
 
 struct CrossEntropyOptions {
-  Normalise normalise = Normalise::kValid;
+  Normalize normalize = Normalize::kValid;
   int64_t ignore_index = 255;
   bool align_corners = true;
   std::vector<double> class_weights;  ///< one per class; none: 1

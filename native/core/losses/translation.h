@@ -16,7 +16,7 @@ at::Tensor gan_loss(const at::Tensor& scores, bool real, GanMode mode);
 /// How segmentation outputs of an image and of its translation are compared.
 enum class PerceptualForm {
   kL1,             ///< mean absolute difference of logits: the paper
-  kNormalisedMse,  ///< mean squared difference of logits that are instance-normalised per class: the reference
+  kNormalizedMse,  ///< mean squared difference of logits that are instance-normalized per class: the reference
 };
 
 at::Tensor perceptual_loss(const at::Tensor& logits, const at::Tensor& other, PerceptualForm form);

@@ -9,7 +9,7 @@ using torch::nn::BatchNorm2d;
 using torch::nn::Conv2d;
 using torch::nn::Conv2dOptions;
 
-// BatchNorm whose affine part is not trained: (1, 0), or what a checkpoint says. In training mode it still normalises
+// BatchNorm whose affine part is not trained: (1, 0), or what a checkpoint says. In training mode it still normalizes
 // with batch statistics and updates the running ones.
 BatchNorm2d frozen_affine_batch_norm(int64_t channels) {
   BatchNorm2d norm(channels);
@@ -28,7 +28,7 @@ class ResidualBlock : public torch::nn::Module {
   }
 
  protected:
-  // A convolution of the body and its normalisation: the modules convN and bnN.
+  // A convolution of the body and its normalization: the modules convN and bnN.
   void add_convolution(const Conv2dOptions& options) {
     const std::string number = std::to_string(body_.size() + 1);
     const Conv2d convolution = register_module("conv" + number, Conv2d(options));
@@ -131,11 +131,11 @@ DeepLabV2::DeepLabV2(const DeepLabV2Options& options)
   register_module("layer5", classifier);
 
   const at::Generator generator = make_cpu_generator(options.seed);
-  if (options.initialisation == Initialisation::kKaiming) {
-    initialise_kaiming(*this, generator);
-    initialise_normal(*branches, 0.01, generator);
+  if (options.initialization == Initialization::kKaiming) {
+    initialize_kaiming(*this, generator);
+    initialize_normal(*branches, 0.01, generator);
   } else {
-    initialise_normal(*this, 0.01, generator);
+    initialize_normal(*this, 0.01, generator);
   }
 }
 

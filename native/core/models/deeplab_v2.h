@@ -16,7 +16,7 @@ struct DeepLabV2Options {
   /// How many of the head's four branches (dilations 6, 12, 18, 24) are summed: 4, or 2 as in the code that made the
   /// released checkpoints. All four exist either way.
   int64_t branches = 4;
-  Initialisation initialisation = Initialisation::kNormal;
+  Initialization initialization = Initialization::kNormal;
   uint64_t seed = 1;
 };
 

@@ -22,7 +22,7 @@ OutputDiscriminator::OutputDiscriminator(const OutputDiscriminatorOptions& optio
     out *= 2;
   }
   classifier_ = register_module("classifier", Conv2d(Conv2dOptions(in, 1, 4).stride(2).padding(1)));
-  initialise_uniform(*this, make_cpu_generator(options.seed));
+  initialize_uniform(*this, make_cpu_generator(options.seed));
 }
 
 at::Tensor OutputDiscriminator::forward(const at::Tensor& input) {
@@ -40,7 +40,7 @@ FeatureDiscriminator::FeatureDiscriminator(const FeatureDiscriminatorOptions& op
   conv1_ = register_module("conv1", Conv2d(Conv2dOptions(options.feature_count, hidden, 1)));
   conv2_ = register_module("conv2", Conv2d(Conv2dOptions(hidden, hidden, 1)));
   classifier_ = register_module("classifier", Conv2d(Conv2dOptions(hidden, 1, 1)));
-  initialise_uniform(*this, make_cpu_generator(options.seed));
+  initialize_uniform(*this, make_cpu_generator(options.seed));
 }
 
 at::Tensor FeatureDiscriminator::forward(const at::Tensor& input) {
@@ -62,7 +62,7 @@ PatchDiscriminator::PatchDiscriminator(const PatchDiscriminatorOptions& options)
     in = out;
   }
   register_module("model", model);
-  initialise_normal(*this, 0.02, make_cpu_generator(options.seed));
+  initialize_normal(*this, 0.02, make_cpu_generator(options.seed));
 }
 
 at::Tensor PatchDiscriminator::forward(const at::Tensor& input) {

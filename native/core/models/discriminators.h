@@ -12,7 +12,7 @@ struct OutputDiscriminatorOptions {
 };
 
 /// D_M of AdaptSegNet and BDL: five 4x4 stride-2 convolutions over class probabilities, LeakyReLU(0.2) between,
-/// no normalisation. [N, class_count, H, W] -> one logit per position, [N, 1, H/32, W/32].
+/// no normalization. [N, class_count, H, W] -> one logit per position, [N, 1, H/32, W/32].
 class OutputDiscriminator : public Network {
  public:
   explicit OutputDiscriminator(const OutputDiscriminatorOptions& options);

@@ -24,8 +24,8 @@ ConvTranspose2d bilinear_upsampling(int64_t channels, int64_t kernel, int64_t st
   ConvTranspose2d conv(ConvTranspose2dOptions(channels, channels, kernel).stride(stride).bias(false));
   at::NoGradGuard no_grad;
   const int64_t factor = (kernel + 1) / 2;
-  const double centre = kernel % 2 == 1 ? static_cast<double>(factor - 1) : static_cast<double>(factor) - 0.5;
-  const at::Tensor line = 1 - (at::arange(kernel, at::kDouble) - centre).abs() / static_cast<double>(factor);
+  const double center = kernel % 2 == 1 ? static_cast<double>(factor - 1) : static_cast<double>(factor) - 0.5;
+  const at::Tensor line = 1 - (at::arange(kernel, at::kDouble) - center).abs() / static_cast<double>(factor);
   const at::Tensor filter = at::outer(line, line).to(at::kFloat);
   conv->weight.zero_();
   for (int64_t c = 0; c < channels; ++c) conv->weight[c][c].copy_(filter);
@@ -67,10 +67,10 @@ Fcn8s::Fcn8s(const Fcn8sOptions& options)
   score_pool4_ = convolution("score_pool4", scaled_channels(512, options.width), classes, 1);
 
   const at::Generator generator = make_cpu_generator(options.seed);
-  if (options.initialisation == Initialisation::kKaiming) {
-    initialise_kaiming(*this, generator);
+  if (options.initialization == Initialization::kKaiming) {
+    initialize_kaiming(*this, generator);
   } else {
-    initialise_normal(*this, 0.01, generator);
+    initialize_normal(*this, 0.01, generator);
   }
   // Registered last: their weights are set by formula, not drawn.
   upscore2_ = register_module("upscore2", bilinear_upsampling(classes, 4, 2));

@@ -9,7 +9,7 @@ namespace bidiseg {
 struct Fcn8sOptions {
   double width = 1.0;  ///< multiplies every channel count, fc6 and fc7 included
   int64_t class_count = 19;
-  Initialisation initialisation = Initialisation::kNormal;
+  Initialization initialization = Initialization::kNormal;
   uint64_t seed = 1;
 };
 

@@ -121,9 +121,9 @@ const FusedConvolution::Constants& FusedConvolution::current(std::optional<Const
   at::Tensor weight = convolution_->weight.detach(), bias = convolution_->bias;
   if (norm_) {
     const at::Tensor scale = norm_->weight / (norm_->running_var + norm_->options.eps()).sqrt();
-    const at::Tensor centred = bias.defined() ? bias - norm_->running_mean : -norm_->running_mean;
+    const at::Tensor centered = bias.defined() ? bias - norm_->running_mean : -norm_->running_mean;
     weight = weight * scale.view({-1, 1, 1, 1});
-    bias = at::addcmul(norm_->bias, centred, scale);
+    bias = at::addcmul(norm_->bias, centered, scale);
   }
   kept = {version(), dtype, arrange(weight.to(dtype)), bias.defined() ? bias.detach().to(dtype) : bias};
   return *kept;
@@ -134,7 +134,7 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
   if (!is_constant()) {
     for (auto* kept : {&folded_, &packed_, &winograd_}) kept->reset();
     y = convolution_->forward(x);
-    if (norm_) y = normalise(y);
+    if (norm_) y = normalize(y);
   } else if (!(at::GradMode::is_enabled() && x.requires_grad())) {
     const at::DeviceType device = x.device().type();
     const at::ScalarType dtype =
@@ -153,7 +153,7 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
   return relu ? y.relu_() : y;
 }
 
-at::Tensor FusedConvolution::normalise(const at::Tensor& y) {
+at::Tensor FusedConvolution::normalize(const at::Tensor& y) {
   if (segment_run() != SegmentRun::kAgain || !norm_->is_training()) return norm_->forward(y);
   // The statistics of this batch, without a second update of the running ones.
   return at::batch_norm(y, norm_->weight, norm_->bias, {}, {}, /*training=*/true, /*momentum=*/0.0, norm_->options.eps(),

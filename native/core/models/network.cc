@@ -50,14 +50,14 @@ void Network::convert(at::Device device, at::ScalarType dtype) {
   for (auto& buffer : buffers()) move(buffer);
 }
 
-void initialise_normal(torch::nn::Module& module, double std, at::Generator generator) {
+void initialize_normal(torch::nn::Module& module, double std, at::Generator generator) {
   for_each_convolution(module, [&](at::Tensor weight, at::Tensor bias, bool) {
     weight.normal_(0.0, std, generator);
     if (bias.defined()) bias.zero_();
   });
 }
 
-void initialise_kaiming(torch::nn::Module& module, at::Generator generator) {
+void initialize_kaiming(torch::nn::Module& module, at::Generator generator) {
   for_each_convolution(module, [&](at::Tensor weight, at::Tensor bias, bool transposed) {
     const auto fan_out = static_cast<double>(weight.size(transposed ? 1 : 0) * receptive_field(weight));
     weight.normal_(0.0, std::sqrt(2.0 / fan_out), generator);
@@ -65,7 +65,7 @@ void initialise_kaiming(torch::nn::Module& module, at::Generator generator) {
   });
 }
 
-void initialise_uniform(torch::nn::Module& module, at::Generator generator) {
+void initialize_uniform(torch::nn::Module& module, at::Generator generator) {
   for_each_convolution(module, [&](at::Tensor weight, at::Tensor bias, bool) {
     // PyTorch counts fan_in along dimension 1 for transposed convolutions too.
     const double bound = 1.0 / std::sqrt(static_cast<double>(weight.size(1) * receptive_field(weight)));

@@ -10,7 +10,7 @@
 namespace bidiseg {
 
 /// How convolution weights start.
-enum class Initialisation {
+enum class Initialization {
   kNormal,   ///< N(0, 0.01): the reference's segmentation networks
   kKaiming,  ///< N(0, 2 / fan_out): for training from scratch
 };
@@ -87,13 +87,13 @@ class SegmentationNetwork : public Network {
 
 /// Fills every convolution and transposed convolution below `module` with values drawn from `generator`:
 /// weights from N(0, std), biases 0.
-void initialise_normal(torch::nn::Module& module, double std, at::Generator generator);
+void initialize_normal(torch::nn::Module& module, double std, at::Generator generator);
 
 /// Weights from N(0, 2 / fan_out), biases 0 (He et al. 2015).
-void initialise_kaiming(torch::nn::Module& module, at::Generator generator);
+void initialize_kaiming(torch::nn::Module& module, at::Generator generator);
 
 /// Weights and biases from U(-b, b), b = 1 / sqrt(fan_in): what PyTorch's own constructor does.
-void initialise_uniform(torch::nn::Module& module, at::Generator generator);
+void initialize_uniform(torch::nn::Module& module, at::Generator generator);
 
 at::Generator make_cpu_generator(uint64_t seed);
 

@@ -11,7 +11,7 @@ using torch::nn::Conv2dOptions;
 using torch::nn::ConvTranspose2d;
 using torch::nn::ConvTranspose2dOptions;
 
-// tanh of it for an input of one deviation: images start with half of the range of colours to either side of grey.
+// tanh of it for an input of one deviation: images start with half of the range of colors to either side of gray.
 constexpr double kFirstContrast = 0.5;
 
 at::Tensor pad(const at::Tensor& x, int64_t margin) {
@@ -48,7 +48,7 @@ ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options)
   up2_ = up(3, width * 2, width);
   output_ = model->register_module(std::to_string(kFirstBlock + options.blocks + 7), Conv2d(Conv2dOptions(width, 3, 7)));
   register_module("model", model);
-  initialise_normal(*this, 0.02, make_cpu_generator(options.seed));
+  initialize_normal(*this, 0.02, make_cpu_generator(options.seed));
   if (residual_) {
     at::NoGradGuard no_grad;
     output_->weight.zero_();

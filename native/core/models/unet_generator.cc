@@ -39,7 +39,7 @@ UNetGenerator::UNetGenerator(const UNetGeneratorOptions& options) : ImageGenerat
   for (size_t i = depth; i-- > 0;) {
     levels[i]->register_module(i == 0 || i + 1 == depth ? "3" : "5", up_[i]);
   }
-  initialise_normal(*this, 0.02, make_cpu_generator(options.seed));
+  initialize_normal(*this, 0.02, make_cpu_generator(options.seed));
 }
 
 at::Tensor UNetGenerator::forward(const at::Tensor& input) {

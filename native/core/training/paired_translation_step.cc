@@ -10,7 +10,7 @@ PairedTranslationStep::PairedTranslationStep(PairedTranslationNetworks networks,
     : networks_(std::move(networks)),
       options_(options),
       generator_optimizer_(networks_.to_target->trained_parameters(1.0), options.adam),
-      discriminator_optimizer_(networks_.target_critic->trained_parameters(1.0), options.adam),
+      discriminator_optimizer_(networks_.target_discriminator->trained_parameters(1.0), options.adam),
       scaler_(options.loss_scaling, /*share=*/1.0,
               at::dtype(networks_.to_target->dtype()).device(networks_.to_target->device())),
       graphs_(options.cuda_graphs, *networks_.to_target) {
@@ -43,7 +43,7 @@ PairedTranslationLosses PairedTranslationStep::run(const at::Tensor& source_imag
   if (!graphs_.enabled()) computed_.reset();
   losses.total = options_.gan_weight * losses.gan + options_.l1_weight * losses.l1;
 
-  throw_if_cancelled();  // the last point: from here on the step is applied whole
+  throw_if_canceled();  // the last point: from here on the step is applied whole
   scaler_.update(finite);
   if (finite) {
     half_applied_ = true;
@@ -59,16 +59,16 @@ PairedTranslationLosses PairedTranslationStep::run(const at::Tensor& source_imag
 std::unique_ptr<PairedTranslationStep::Computed> PairedTranslationStep::compute_gradients(const at::Tensor& source,
                                                                                           const at::Tensor& target) {
   const PrecisionScope precision(options_.precision, source.device());
-  auto& critic = *networks_.target_critic;
+  auto& judge = *networks_.target_discriminator;
   const auto mode = options_.gan_mode;
   const auto judged = [&](const at::Tensor& image, bool real) {
-    return gan_loss(critic.forward(at::cat({source, image}, 1)), real, mode);
+    return gan_loss(judge.forward(at::cat({source, image}, 1)), real, mode);
   };
   auto computed = std::make_unique<Computed>();
   auto& [losses, checks] = *computed;
   const at::Tensor fake = networks_.to_target->forward(source);
   {
-    FrozenScope frozen(critic);
+    FrozenScope frozen(judge);
     const at::Tensor gan = judged(fake, true), l1 = at::l1_loss(fake, target);
     checks.loss("GAN source-to-target", gan, losses.gan);
     checks.loss("L1", l1, losses.l1);
@@ -87,7 +87,7 @@ NamedTensors PairedTranslationStep::state() const {
   if (half_applied_) throw std::runtime_error("the last step was cut off while it was applied; its state is of no use");
   NamedTensors state;
   append(state, "to_target.", state_of(*networks_.to_target));
-  append(state, "target_critic.", state_of(*networks_.target_critic));
+  append(state, "target_discriminator.", state_of(*networks_.target_discriminator));
   append(state, "generator_optimizer.", generator_optimizer_.state());
   append(state, "discriminator_optimizer.", discriminator_optimizer_.state());
   append(state, "loss_scaler.", scaler_.state());

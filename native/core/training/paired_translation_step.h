@@ -13,7 +13,7 @@ namespace bidiseg {
 
 struct PairedTranslationNetworks {
   std::shared_ptr<ImageGenerator> to_target;          ///< F
-  std::shared_ptr<PatchDiscriminator> target_critic;  ///< of 6 input channels: judges T or F(S), given S
+  std::shared_ptr<PatchDiscriminator> target_discriminator;  ///< of 6 input channels: judges T or F(S), given S
 };
 
 struct PairedTranslationStepOptions {

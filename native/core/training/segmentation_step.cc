@@ -83,7 +83,7 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
                  options_.pseudo_label_weight * losses.pseudo_label +
                  (teacher_ ? teacher_->options().weight * losses.teacher : 0);
 
-  throw_if_cancelled();  // the last point: from here on the step is applied whole
+  throw_if_canceled();  // the last point: from here on the step is applied whole
   scaler_.update(finite);
   if (finite) {
     traces.keep();
@@ -195,7 +195,7 @@ void SegmentationStep::add_gradients(const Inputs& part, SegmentationLosses& los
       checks.loss("confident share", lesson.confident_share, losses.confident_share);
       const auto learn = [&](const at::Tensor& logits) {
         CrossEntropyOptions weighted = options_.cross_entropy;
-        weighted.normalise = Normalise::kAll;
+        weighted.normalize = Normalize::kAll;
         weighted.pixel_weights = lesson.weights;
         from_target.add(teacher_->options().weight *
                             cross_entropy("teacher", logits, lesson.labels, weighted, losses.teacher),

@@ -32,7 +32,7 @@ struct SegmentationStepOptions {
   bool cuda_graphs = false;
 };
 
-/// Bytes of images [N, H, W, 3] and, where there are any, of labels [N, H, W] and of how much each labelled pixel counts,
+/// Bytes of images [N, H, W, 3] and, where there are any, of labels [N, H, W] and of how much each labeled pixel counts,
 /// from 0 to 255 for 1. On the CPU or on the segmenter's device.
 struct SegmentationBatch {
   at::Tensor images;
@@ -67,7 +67,7 @@ class SegmentationStep {
   /// domains' probabilities; entropy, moments and the teacher's labels where they take part; all updates. `target` may be
   /// empty (training on the source alone). The images of each domain must be divisible by `accumulation`, whose i-th part
   /// has the i-th of its images. A step whose gradients the loss scale is too large for changes that scale and nothing else,
-  /// and gives its losses all the same. Where it throws (NonFiniteLoss, Cancelled, ...), weights, running statistics, the
+  /// and gives its losses all the same. Where it throws (NonFiniteLoss, Canceled, ...), weights, running statistics, the
   /// generator of dropout and the mode are as before.
   SegmentationLosses run(const SegmentationBatch& source, const SegmentationBatch& target, double learning_rate,
                          double discriminator_learning_rate);

@@ -10,7 +10,7 @@
 
 namespace bidiseg {
 
-/// The pieces of a step that are recorded as CUDA graphs. A piece is run as it is until everything that initialises itself
+/// The pieces of a step that are recorded as CUDA graphs. A piece is run as it is until everything that initializes itself
 /// has done so, then recorded, and from then on replayed: the same kernels on the same memory. What the host decides, and
 /// what depends on a number that changes, has to stay outside of pieces. Where they are off, all of it is as if it were not there.
 class StepGraphs {

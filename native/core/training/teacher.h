@@ -41,7 +41,7 @@ class Teacher {
   Lesson prepare(const at::Tensor& source_images, const at::Tensor& source_labels, const at::Tensor& target_images,
                  const at::Tensor& mask) const;
 
-  /// Moves towards the student, behind each of its steps.
+  /// Moves toward the student, behind each of its steps.
   void follow(const SegmentationNetwork& student);
 
   const TeacherOptions& options() const { return options_; }

@@ -57,8 +57,8 @@ TranslationStep::TranslationStep(TranslationNetworks networks, std::shared_ptr<S
       generator_optimizer_(
           parameters_of({{"to_target", networks_.to_target.get()}, {"to_source", networks_.to_source.get()}}),
           options.adam),
-      discriminator_optimizer_(parameters_of({{"target_critic", networks_.target_critic.get()},
-                                              {"source_critic", networks_.source_critic.get()}}),
+      discriminator_optimizer_(parameters_of({{"target_discriminator", networks_.target_discriminator.get()},
+                                              {"source_discriminator", networks_.source_discriminator.get()}}),
                                options.adam),
       scaler_(options.loss_scaling, /*share=*/1.0,
               at::dtype(networks_.to_target->dtype()).device(networks_.to_target->device())),
@@ -118,7 +118,7 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
       o.perceptual_reconstruction_weight *
           (losses.perceptual_reconstruction_source + losses.perceptual_reconstruction_target);
 
-  throw_if_cancelled();  // the last point: from here on the step is applied whole
+  throw_if_canceled();  // the last point: from here on the step is applied whole
   scaler_.update(finite);
   if (finite) {
     half_applied_ = true;
@@ -183,13 +183,13 @@ TranslationStep::Fakes TranslationStep::compute_generator_gradients(const Part& 
   }
   terms.backward();
 
-  FrozenScope frozen_target_critic(*networks_.target_critic), frozen_source_critic(*networks_.source_critic);
+  FrozenScope frozen_target_discriminator(*networks_.target_discriminator), frozen_source_discriminator(*networks_.source_discriminator);
   terms.add("GAN source-to-target", o.gan_weight,
-            gan_loss(networks_.target_critic->forward(fake_target.leaf), true, o.gan_mode),
+            gan_loss(networks_.target_discriminator->forward(fake_target.leaf), true, o.gan_mode),
             losses.gan_source_to_target);
   terms.backward();
   terms.add("GAN target-to-source", o.gan_weight,
-            gan_loss(networks_.source_critic->forward(fake_source.leaf), true, o.gan_mode),
+            gan_loss(networks_.source_discriminator->forward(fake_source.leaf), true, o.gan_mode),
             losses.gan_target_to_source);
   terms.backward();
 
@@ -246,8 +246,8 @@ NamedTensors TranslationStep::fixed_state() const {
   NamedTensors state;
   append(state, "to_target.", state_of(*networks_.to_target));
   append(state, "to_source.", state_of(*networks_.to_source));
-  append(state, "target_critic.", state_of(*networks_.target_critic));
-  append(state, "source_critic.", state_of(*networks_.source_critic));
+  append(state, "target_discriminator.", state_of(*networks_.target_discriminator));
+  append(state, "source_discriminator.", state_of(*networks_.source_discriminator));
   append(state, "generator_optimizer.", generator_optimizer_.state());
   append(state, "discriminator_optimizer.", discriminator_optimizer_.state());
   append(state, "loss_scaler.", scaler_.state());
@@ -268,16 +268,16 @@ void TranslationStep::load_state(NamedTensors state) {
 void TranslationStep::compute_discriminator_gradients(const Part& part, const Fakes& fakes, TranslationLosses& losses,
                                                       StepChecks& checks) {
   const PrecisionScope precision(options_.precision, networks_.to_target->device());
-  const auto judge = [&](PatchDiscriminator& critic, const at::Tensor& real, const at::Tensor& fake, const char* name,
+  const auto judge = [&](PatchDiscriminator& discriminator, const at::Tensor& real, const at::Tensor& fake, const char* name,
                          double& value) {
-    const auto [of_real, of_fake] = forward_both(critic, real, fake);
+    const auto [of_real, of_fake] = forward_both(discriminator, real, fake);
     const at::Tensor loss = part.share * 0.5 * (gan_loss(of_real, true, options_.gan_mode) +
                                                 gan_loss(of_fake, false, options_.gan_mode));
     checks.loss(name, loss, value);
     loss.backward(scaler_.loss_gradient());
   };
-  judge(*networks_.target_critic, part.target, fakes.target, "discriminator (target)", losses.discriminator_target);
-  judge(*networks_.source_critic, part.source, fakes.source, "discriminator (source)", losses.discriminator_source);
+  judge(*networks_.target_discriminator, part.target, fakes.target, "discriminator (target)", losses.discriminator_target);
+  judge(*networks_.source_discriminator, part.source, fakes.source, "discriminator (source)", losses.discriminator_source);
 }
 
 }  // namespace bidiseg

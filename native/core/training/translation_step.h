@@ -16,8 +16,8 @@ namespace bidiseg {
 struct TranslationNetworks {
   std::shared_ptr<ResnetGenerator> to_target;           ///< F
   std::shared_ptr<ResnetGenerator> to_source;           ///< F⁻¹
-  std::shared_ptr<PatchDiscriminator> target_critic;    ///< D_F in the target domain: T against F(S)
-  std::shared_ptr<PatchDiscriminator> source_critic;    ///< D_F in the source domain: S against F⁻¹(T)
+  std::shared_ptr<PatchDiscriminator> target_discriminator;    ///< D_F in the target domain: T against F(S)
+  std::shared_ptr<PatchDiscriminator> source_discriminator;    ///< D_F in the source domain: S against F⁻¹(T)
 };
 
 struct TranslationStepOptions {
@@ -25,7 +25,7 @@ struct TranslationStepOptions {
   double gan_weight = 1.0;
   double cycle_weight = 10.0;
   double identity_weight = 5.0;
-  PerceptualForm perceptual_form = PerceptualForm::kNormalisedMse;
+  PerceptualForm perceptual_form = PerceptualForm::kNormalizedMse;
   double perceptual_weight = 0.1;
   double perceptual_reconstruction_weight = 10.0;
   int64_t pool_size = 50;

@@ -16,7 +16,7 @@ inline constexpr int64_t kBand = 4;
 
 /// The upsampling of `values` [batch, classes, height, width] to [out_height, out_width].
 ///
-/// Output columns are grouped to vectors of at most `lanes` neighbours whose sources span at most `lanes` columns, from
+/// Output columns are grouped to vectors of at most `lanes` neighbors whose sources span at most `lanes` columns, from
 /// `base` on. For output pixel first[v] + l the sources are columns base[v] + left[v * lanes + l] and ... + right[...],
 /// weighted by 1 - lambda and lambda[...]; scatter[(v * lanes + l) * lanes + k] is its weight on column base[v] + k.
 template <typename Real>

@@ -209,7 +209,7 @@ void prepare_row(const Grid<Real>& grid, Prepare how, const Real* from, int64_t 
   }
 }
 
-// A few neighbouring pixels of one output row.
+// A few neighboring pixels of one output row.
 template <typename Real>
 struct Pixels {
   const Vec<Real>* above;       // [classes]
@@ -455,7 +455,7 @@ inline void store_classes(uint8_t* to, Int<Real> value, int64_t count) {
   }
 }
 
-template <bool kGradient, bool kLabelled, typename Real>
+template <bool kGradient, bool kLabeled, typename Real>
 void cross_entropy_job(const CrossEntropy<Real>& task, int64_t job, void* memory) {
   constexpr int L = kLanes<Real>;
   const int64_t classes = task.grid.classes;
@@ -464,7 +464,7 @@ void cross_entropy_job(const CrossEntropy<Real>& task, int64_t job, void* memory
     const int64_t offset = pixels.offset(task.grid);
     Int<Real> label{};
     Exponentials<Real> found;
-    if constexpr (kLabelled) {
+    if constexpr (kLabeled) {
       label = load_labels(task, pixels, task.stray_label + job);
       if (!any<Real>(label >= Int<Real>{})) return false;
       found = exponentials<Seek::kLabel>(pixels, classes, label);
@@ -512,9 +512,9 @@ void cross_entropy_job(const CrossEntropy<Real>& task, int64_t job, void* memory
 
 template <typename Real>
 void cross_entropy(const CrossEntropy<Real>& task, int64_t job, void* memory) {
-  const bool labelled = task.labels8 != nullptr || task.labels64 != nullptr;
+  const bool labeled = task.labels8 != nullptr || task.labels64 != nullptr;
   const bool gradient = task.out.gradient != nullptr;
-  const auto run = labelled ? (gradient ? cross_entropy_job<true, true, Real> : cross_entropy_job<false, true, Real>)
+  const auto run = labeled ? (gradient ? cross_entropy_job<true, true, Real> : cross_entropy_job<false, true, Real>)
                             : (gradient ? cross_entropy_job<true, false, Real> : cross_entropy_job<false, false, Real>);
   run(task, job, memory);
 }

@@ -218,8 +218,8 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t end = inside ? grid.rows.begin(row + 1) : 0;
   for (int64_t y = inside ? grid.rows.begin(row) : 0; y < end; ++y) {
     const int64_t offset = (image * grid.rows.out + y) * grid.columns.out + x;
-    const bool labelled = task.labels8 != nullptr || task.labels64 != nullptr;
-    int label = labelled ? load_label(task, offset) : 0;
+    const bool labeled = task.labels8 != nullptr || task.labels64 != nullptr;
+    int label = labeled ? load_label(task, offset) : 0;
     if (label < 0) continue;
     const float lambda = grid.rows.lambda(y, row);
     float e[K], total = 0, shift = 0;
@@ -241,7 +241,7 @@ __global__ void __launch_bounds__(kThreads)
         total += e[c];
       }
     }
-    if (!labelled) {
+    if (!labeled) {
       float best = -INFINITY;
 #pragma unroll
       for (int c = 0; c < K; ++c) {
@@ -435,13 +435,13 @@ __global__ void cross_entropy_pixels(CrossEntropy task, PixelState* states) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t offset = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
        offset < grid.batch * grid.pixels(); offset += stride) {
-    const bool labelled = task.labels8 != nullptr || task.labels64 != nullptr;
-    PixelState state{0, 0, 0, labelled ? load_label(task, offset) : 0};
+    const bool labeled = task.labels8 != nullptr || task.labels64 != nullptr;
+    PixelState state{0, 0, 0, labeled ? load_label(task, offset) : 0};
     if (state.label >= 0) {
       const Pixel pixel(grid, grid.classes, offset / grid.pixels(), offset % grid.pixels() / grid.columns.out,
                         offset % grid.columns.out);
       const float total = sum_exponentials(pixel, grid.classes, state.shift);
-      if (!labelled) {
+      if (!labeled) {
         float best;
         const int argmax = find_argmax(pixel, grid.classes, best);
         state.label = online_label(task, offset, argmax, exp2_fast(best - state.shift) / total);

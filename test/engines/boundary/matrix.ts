@@ -51,7 +51,8 @@ async function exportsOnTheAddon(): Promise<Map<string, unknown>> {
   const exported = new Map<string, unknown>();
   for (const file of readdirSync(lib, { recursive: true, encoding: 'utf8' })) {
     if (!file.endsWith('.js')) continue;
-    if (!/from '(?:\.{1,2}\/)+(?:native\/)?binding\.js'/.test(readFileSync(join(lib, file), 'utf8'))) continue;
+    if (!/from '(?:\.{1,2}\/)+(?:native\/)?binding\.js'/.test(readFileSync(join(lib, file), 'utf8')))
+      continue;
     const module = (await import(join(lib, file))) as Record<string, unknown>;
     for (const [name, value] of Object.entries(module)) {
       if ((bidiseg as Record<string, unknown>)[name] === value) exported.set(name, value);
@@ -671,7 +672,6 @@ const step = (await RECEIVERS.SegmentationStep!()) as InstanceType<typeof bidise
 const twin = (await RECEIVERS.SegmentationStep!()) as typeof step;
 const [batch] = (await all['SegmentationStep#run']!.args('')) as [Parameters<typeof step.run>[0]];
 const losses = [await step.run(batch), await twin.run(batch)];
-if (!isDeepStrictEqual(losses[0], losses[1]))
-  result.problems.push('a step afterwards is not as it should be');
+if (!isDeepStrictEqual(losses[0], losses[1])) result.problems.push('a step afterward is not as it should be');
 if (!(memoryInUse() < MEMORY_LIMIT)) result.problems.push(`${memoryInUse()} bytes in use`);
 console.log(JSON.stringify(result));

@@ -13,7 +13,7 @@ const CONFIGS = {
     segmentation: {
       flip: true,
       augmentation: {
-        source: { scale: [0.5, 2], colourJitter: { brightness: 0.4, hue: 0.1 }, blur: 1 },
+        source: { scale: [0.5, 2], colorJitter: { brightness: 0.4, hue: 0.1 }, blur: 1 },
         target: { scale: [1, 1.5] },
       },
     },

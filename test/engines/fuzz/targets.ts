@@ -464,9 +464,9 @@ function labelFiles(): Buffer[] {
   const palette = randomBytes(3 * 16, 1);
   const samples = Uint8Array.from({ length: 35 }, (_, index) => index % 4);
   return [
-    encodePng({ ...area, kind: 'greyscale', bitDepth: 8, samples }),
+    encodePng({ ...area, kind: 'grayscale', bitDepth: 8, samples }),
     encodePng({ ...area, kind: 'palette', bitDepth: 4, samples, palette }),
-    encodePng({ ...area, kind: 'greyscale', bitDepth: 16, samples }),
+    encodePng({ ...area, kind: 'grayscale', bitDepth: 16, samples }),
     encodePng({
       ...area,
       kind: 'rgb',
@@ -513,7 +513,7 @@ async function imageTarget(file: string): Promise<FuzzTarget> {
   const originals = [
     ...labelFiles(),
     await noise.clone().jpeg().toBuffer(),
-    await noise.clone().toColourspace('cmyk').jpeg().toBuffer(),
+    await noise.clone().toColorspace('cmyk').jpeg().toBuffer(),
     await noise.clone().webp().toBuffer(),
     await noise.clone().ensureAlpha(0.5).webp({ lossless: true }).toBuffer(),
     await noise.clone().tiff({ compression: 'lzw' }).toBuffer(),

@@ -45,7 +45,7 @@ describe('config files', () => {
       const config = await loadConfig(await write(minimal));
       assert.equal(config.segmentation.learningRate, 2.5e-4);
       assert.deepEqual(config.segmentation.schedule, { kind: 'poly', power: 0.9, totalSteps: 250_000 });
-      assert.equal(config.segmentation.normalise, 'all');
+      assert.equal(config.segmentation.normalize, 'all');
       assert.equal(config.translation.identityWeight, 0);
       assert.equal(config.selfTraining.method, 'mpt');
       const loop = { rounds: 2, translation: 'learned', selfTrainingRounds: 2, selfTrainingRoundsLast: null };
@@ -62,7 +62,7 @@ describe('config files', () => {
       const file = await write({ ...minimal, preset: 'reference', translation: { identityWeight: 3 } });
       const set = ['selfTraining.portion=0.25', 'seed=5', 'seed=6', 'sizes.evaluation=[64, 32]'];
       const config = await loadConfig(file, { set });
-      assert.equal(config.translation.perceptualForm, 'normalised-mse');
+      assert.equal(config.translation.perceptualForm, 'normalized-mse');
       assert.equal(config.translation.identityWeight, 3);
       assert.equal(config.selfTraining.method, 'per-class');
       assert.equal(config.selfTraining.portion, 0.25);
@@ -226,7 +226,7 @@ data:
       [
         'a palette of another length',
         { ...minimal, data: { ...data, palette: [[0, 0, 0]] } },
-        /data\.palette: expected 3 colours, one a class but found an array of 1/,
+        /data\.palette: expected 3 colors, one a class but found an array of 1/,
       ],
       [
         'both a folder and a list',
@@ -249,12 +249,12 @@ data:
         /data\.source\.labelMap: expected one of identity, .* but found an instance of Object/,
       ],
       [
-        'a table of ids and colours',
+        'a table of ids and colors',
         {
           ...minimal,
           data: { ...data, source: { images: 'a', labels: 'b', labelMap: { 7: 1, '1 2 3': 0 } } },
         },
-        /data\.source\.labelMap: expected one of identity, .* or colour \(R G B\): class index but found/,
+        /data\.source\.labelMap: expected one of identity, .* or color \(R G B\): class index but found/,
       ],
       [
         'a class that no label image can hold',

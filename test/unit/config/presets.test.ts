@@ -35,7 +35,7 @@ describe('presets', () => {
 
   it('paper and reference differ in the options that the algorithm’s tables name, and in no other', () => {
     assert.deepEqual(differences(preset('paper'), preset('reference')).sort(), [
-      'segmentation.normalise',
+      'segmentation.normalize',
       'segmentation.repeatedStep',
       'selfTraining.inclusive',
       'selfTraining.method',

@@ -17,42 +17,42 @@ function chosen(...shares: number[]): Random {
 
 const image = (...data: number[]) => ({ data: Uint8Array.from(data), width: data.length / 3, height: 1 });
 
-async function colours(
-  jitter: Partial<typeof NO_AUGMENTATION.colourJitter>,
+async function colors(
+  jitter: Partial<typeof NO_AUGMENTATION.colorJitter>,
   shares: number[],
   pixel: number[],
 ): Promise<number[]> {
-  const colourJitter = { ...NO_AUGMENTATION.colourJitter, ...jitter };
-  const options = { colourJitter, blur: 0 };
+  const colorJitter = { ...NO_AUGMENTATION.colorJitter, ...jitter };
+  const options = { colorJitter, blur: 0 };
   return [...(await jittered(image(...pixel), options, chosen(...shares))).data];
 }
 
 describe('augmentation', () => {
-  it('brightness multiplies, contrast moves away from the mean colour', async () => {
-    assert.deepEqual(await colours({ brightness: 0.5 }, [1], [100, 40, 200]), [150, 60, 255]);
-    assert.deepEqual(await colours({ brightness: 0.5 }, [0], [100, 40, 200]), [50, 20, 100]);
-    assert.deepEqual(await colours({ contrast: 1 }, [0.5, 0], [100, 40, 200]), [123, 117, 104]);
+  it('brightness multiplies, contrast moves away from the mean color', async () => {
+    assert.deepEqual(await colors({ brightness: 0.5 }, [1], [100, 40, 200]), [150, 60, 255]);
+    assert.deepEqual(await colors({ brightness: 0.5 }, [0], [100, 40, 200]), [50, 20, 100]);
+    assert.deepEqual(await colors({ contrast: 1 }, [0.5, 0], [100, 40, 200]), [123, 117, 104]);
     // 2x − mean
-    assert.deepEqual(await colours({ contrast: 1 }, [0.5, 1], [100, 120, 50]), [77, 123, 0]);
+    assert.deepEqual(await colors({ contrast: 1 }, [0.5, 1], [100, 120, 50]), [77, 123, 0]);
   });
 
-  it('saturation moves away from the grey of the same luma', async () => {
+  it('saturation moves away from the gray of the same luma', async () => {
     // 0.299 · 100 + 0.587 · 40 + 0.114 · 200 = 76.18
-    assert.deepEqual(await colours({ saturation: 1 }, [0.5, 0.5, 0], [100, 40, 200]), [76, 76, 76]);
-    assert.deepEqual(await colours({ saturation: 1 }, [0.5, 0.5, 1], [100, 70, 90]), [119, 59, 99]);
-    assert.deepEqual(await colours({ saturation: 1 }, [0.5, 0.5, 1], [90, 90, 90]), [90, 90, 90]);
+    assert.deepEqual(await colors({ saturation: 1 }, [0.5, 0.5, 0], [100, 40, 200]), [76, 76, 76]);
+    assert.deepEqual(await colors({ saturation: 1 }, [0.5, 0.5, 1], [100, 70, 90]), [119, 59, 99]);
+    assert.deepEqual(await colors({ saturation: 1 }, [0.5, 0.5, 1], [90, 90, 90]), [90, 90, 90]);
   });
 
-  it('hue turns red to green to blue by thirds of a circle, and leaves greys', async () => {
+  it('hue turns red to green to blue by thirds of a circle, and leaves grays', async () => {
     const third = 0.5 + 1 / 3;
-    const turned = await colours({ hue: 0.5 }, [0.5, 0.5, 0.5, third], [200, 10, 30]);
+    const turned = await colors({ hue: 0.5 }, [0.5, 0.5, 0.5, third], [200, 10, 30]);
     assert.deepEqual(turned, [30, 200, 10]);
-    assert.deepEqual(await colours({ hue: 0.5 }, [0.5, 0.5, 0.5, 0.9], [77, 77, 77]), [77, 77, 77]);
+    assert.deepEqual(await colors({ hue: 0.5 }, [0.5, 0.5, 0.5, 0.9], [77, 77, 77]), [77, 77, 77]);
   });
 
-  it('changes colours before they are rounded, together', async () => {
+  it('changes colors before they are rounded, together', async () => {
     // Brightness 1.5, then contrast 0.5 about the mean: no clipping in between.
-    const both = await colours({ brightness: 0.5, contrast: 0.5 }, [1, 0], [200, 200, 200]);
+    const both = await colors({ brightness: 0.5, contrast: 0.5 }, [1, 0], [200, 200, 200]);
     assert.deepEqual(
       both,
       [123, 117, 104].map((mean) => Math.round(0.5 * 300 + 0.5 * mean)),
@@ -88,7 +88,7 @@ describe('augmentation', () => {
     assert.deepEqual(coveredPart({ width: 5, height: 2 }, window), { x: 2, y: 0, width: 3, height: 2 });
   });
 
-  it('pads with the mean colour and the label to ignore', () => {
+  it('pads with the mean color and the label to ignore', () => {
     const labels = { data: Uint8Array.of(7), width: 1, height: 1 };
     const sample = { name: 'a', image: image(1, 2, 3), labels };
     const result = padded(sample, { x: 1, y: 0 }, { width: 2, height: 2 }, 255);

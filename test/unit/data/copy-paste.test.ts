@@ -7,7 +7,7 @@ import { type Batch, BatchLoader, type BatchLoaderOptions } from '../../../lib/d
 import { temporaryFolder } from '../../helpers/folder.js';
 
 const SIZE = { width: 48, height: 36 };
-const GREY = [90, 90, 90];
+const GRAY = [90, 90, 90];
 const THING = 3;
 
 describe('copy-paste', () => {
@@ -15,10 +15,10 @@ describe('copy-paste', () => {
   after(() => folder.remove());
   let dataset: ImageDataset;
 
-  // One image is grey; on the other stands a thing of 12 × 9 pixels, red on its left half and green on its right.
+  // One image is gray; on the other stands a thing of 12 × 9 pixels, red on its left half and green on its right.
   before(async () => {
     for (const [name, hasThing] of Object.entries({ plain: false, full: true })) {
-      const data = new Uint8Array(SIZE.width * SIZE.height * 3).fill(GREY[0]!);
+      const data = new Uint8Array(SIZE.width * SIZE.height * 3).fill(GRAY[0]!);
       const labels = new Uint8Array(SIZE.width * SIZE.height);
       for (let y = 20; hasThing && y < 29; y++) {
         for (let x = 6; x < 18; x++) {
@@ -42,7 +42,7 @@ describe('copy-paste', () => {
     return batches;
   }
 
-  /** Of each image of `plain`: colours and labels by pixel, and the box of the thing if it has one. */
+  /** Of each image of `plain`: colors and labels by pixel, and the box of the thing if it has one. */
   function plainImages(batches: Batch[]) {
     return batches.flatMap(({ images, labels, names, width, height }) =>
       names.flatMap((name, slot) => {
@@ -50,7 +50,7 @@ describe('copy-paste', () => {
         const pixels = Array.from({ length: width * height }, (_, i) => ({
           x: i % width,
           y: Math.floor(i / width),
-          colour: [...images.subarray(3 * (slot * width * height + i)).subarray(0, 3)],
+          color: [...images.subarray(3 * (slot * width * height + i)).subarray(0, 3)],
           label: labels![slot * width * height + i]!,
         }));
         const thing = pixels.filter(({ label }) => label === THING);
@@ -88,10 +88,10 @@ describe('copy-paste', () => {
     assert.ok(Math.abs(pasted.length - 20) < 13, `${pasted.length} of 40`);
     for (const { pixels, thing, left, right, top, bottom } of pasted) {
       assert.deepEqual([right - left + 1, bottom - top + 1, thing.length], [24, 18, 24 * 18]);
-      for (const { x, colour, label } of pixels) {
-        if (label !== THING) assert.deepEqual(colour, GREY);
-        // Bicubic resizing mixes colours near edges.
-        else if (Math.abs(x - (left + right) / 2) > 2) assert.equal(isRed(colour), x < (left + right) / 2);
+      for (const { x, color, label } of pixels) {
+        if (label !== THING) assert.deepEqual(color, GRAY);
+        // Bicubic resizing mixes colors near edges.
+        else if (Math.abs(x - (left + right) / 2) > 2) assert.equal(isRed(color), x < (left + right) / 2);
       }
     }
     // Anywhere within the image.
@@ -117,7 +117,7 @@ describe('copy-paste', () => {
     const leftIsRed = async (flip: boolean) =>
       plainImages(await collect({ copyPaste, flip }))
         .filter(({ thing }) => thing.length > 0)
-        .map(({ thing, left }) => isRed(thing.find(({ x }) => x === left + 3)!.colour));
+        .map(({ thing, left }) => isRed(thing.find(({ x }) => x === left + 3)!.color));
     assert.ok((await leftIsRed(false)).every(Boolean));
     const share = await leftIsRed(true);
     const red = share.filter(Boolean).length / share.length;
@@ -142,7 +142,7 @@ describe('copy-paste', () => {
   });
 
   it('pastes within an image that is smaller than its area, and takes no object that is too small', async () => {
-    const small = { scale: [0.5, 0.5] as const, colourJitter: NO_JITTER, blur: 0 };
+    const small = { scale: [0.5, 0.5] as const, colorJitter: NO_JITTER, blur: 0 };
     for (const { pixels, thing } of plainImages(await collect({ copyPaste, augmentation: small }))) {
       assert.equal(pixels.filter(({ label }) => label !== 255).length, 24 * 18);
       if (thing.length > 0) assert.equal(thing.length, 12 * 9);

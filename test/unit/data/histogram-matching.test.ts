@@ -47,18 +47,18 @@ describe('histogram matching', () => {
   });
 
   it('interpolates between the levels that the reference has', () => {
-    const grey = (...levels: number[]) => ({
+    const gray = (...levels: number[]) => ({
       data: Uint8Array.from(levels.flatMap((level) => [level, level, level])),
       width: levels.length,
       height: 1,
     });
     // Ranks ⅛, ⅜, ⅝, ⅞ of the image; ¼ of the reference is at 100, ¾ at 200.
-    assert.deepEqual(matchHistograms(grey(1, 2, 3, 4), grey(100, 200)), grey(100, 125, 175, 200));
-    assert.deepEqual(matchHistograms(grey(1, 2, 3, 4), grey(9)), grey(9, 9, 9, 9));
+    assert.deepEqual(matchHistograms(gray(1, 2, 3, 4), gray(100, 200)), gray(100, 125, 175, 200));
+    assert.deepEqual(matchHistograms(gray(1, 2, 3, 4), gray(9)), gray(9, 9, 9, 9));
     // Four of five pixels are overexposed: they take the middle of what is bright, not the brightest of all.
     assert.deepEqual(
-      matchHistograms(grey(10, 255, 255, 255, 255), grey(10, 90, 100, 110, 240)),
-      grey(10, 105, 105, 105, 105),
+      matchHistograms(gray(10, 255, 255, 255, 255), gray(10, 90, 100, 110, 240)),
+      gray(10, 105, 105, 105, 105),
     );
   });
 });

@@ -40,18 +40,18 @@ describe('image files', () => {
       assert.deepEqual(await readImage(path('a.png')), image);
     });
 
-    it('turns greyscale, alpha, palette and 16-bit into 8-bit RGB', async () => {
+    it('turns grayscale, alpha, palette and 16-bit into 8-bit RGB', async () => {
       const solid = (red: number, green: number, blue: number) =>
         sharp({ create: { width: 8, height: 8, channels: 3, background: { r: red, g: green, b: blue } } });
-      await solid(90, 90, 90).toColourspace('b-w').png().toFile(path('grey.png'));
+      await solid(90, 90, 90).toColorspace('b-w').png().toFile(path('gray.png'));
       await solid(90, 90, 90).ensureAlpha(0.3).png().toFile(path('alpha.png'));
       await solid(90, 90, 90).png({ palette: true }).toFile(path('palette.png'));
       const deep = new Uint16Array(8 * 8 * 3).fill(90 * 257);
       await sharp(deep, { raw: { width: 8, height: 8, channels: 3 } })
-        .toColourspace('rgb16')
+        .toColorspace('rgb16')
         .png()
         .toFile(path('deep.png'));
-      for (const name of ['grey.png', 'alpha.png', 'palette.png', 'deep.png']) {
+      for (const name of ['gray.png', 'alpha.png', 'palette.png', 'deep.png']) {
         const { data, width, height } = await readImage(path(name));
         assert.deepEqual([data.length, width, height], [192, 8, 8], name);
         assert.ok(
@@ -61,9 +61,9 @@ describe('image files', () => {
       }
     });
 
-    it('keeps the higher 8 of 16 bits, of greyscale too', async () => {
+    it('keeps the higher 8 of 16 bits, of grayscale too', async () => {
       const samples = [0, 255, 256, 0x7fff, 0x8000, 0xffff];
-      const png = encodePng({ width: 6, height: 1, kind: 'greyscale', bitDepth: 16, samples });
+      const png = encodePng({ width: 6, height: 1, kind: 'grayscale', bitDepth: 16, samples });
       await writeFile(path('deep.png'), png);
       const { data } = await readImage(path('deep.png'));
       const expected = samples.flatMap((sample) => [sample >> 8, sample >> 8, sample >> 8]);
@@ -84,7 +84,7 @@ describe('image files', () => {
       assert.deepEqual([half.width, half.height], [3, 8]);
     });
 
-    it('drops alpha without letting it weigh colours, at any size', async () => {
+    it('drops alpha without letting it weigh colors, at any size', async () => {
       const rgba = randomBytes(4 * 20 * 14);
       const rgb = rgba.filter((_, index) => index % 4 !== 3);
       const area = { width: 20, height: 14, bitDepth: 8 } as const;
@@ -158,7 +158,7 @@ describe('image files', () => {
       await writeFile(path('float.tif'), encodeTiff({ width: 6, height: 4, ...float }));
       await assert.rejects(readImage(path('float.tif')), {
         code: 'ERR_DATA',
-        message: /float\.tif: found samples of type float in the colour space 'b-w', expected 8 or 16 bits/,
+        message: /float\.tif: found samples of type float in the color space 'b-w', expected 8 or 16 bits/,
       });
     });
 
@@ -218,7 +218,7 @@ describe('image files', () => {
       await writeImage(path('ramp.png'), { data: ramp, width, height: 8 });
       const half = await readImage(path('ramp.png'), { width: 20, height: 8 });
       for (let column = 2; column < 18; column++) {
-        // The centre of output pixel c lies at 2c + ½ in input pixels.
+        // The center of output pixel c lies at 2c + ½ in input pixels.
         const expected = 20 + 5 * (2 * column + 0.5);
         assert.ok(Math.abs(half.data[column * 3]! - expected) <= 1, `column ${column}`);
       }
@@ -288,7 +288,7 @@ describe('image files', () => {
       assert.deepEqual([isPalette, channels, depth], [false, 1, 'uchar']);
     });
 
-    it('reads coloured labels as indices, and they are in colour', async () => {
+    it('reads colored labels as indices, and they are in color', async () => {
       const labels = { data: Uint8Array.from([0, 1, 2, 255, 3, 2]), width: 3, height: 2 };
       const palette = Uint8Array.from([10, 20, 30, 40, 50, 60, 70, 80, 90]);
       await writeColorLabels(path('a.png'), labels, palette);
@@ -299,7 +299,7 @@ describe('image files', () => {
       );
     });
 
-    it('reads the indices of palette images of 1, 2, 4 and 8 bits, whatever the colours', async () => {
+    it('reads the indices of palette images of 1, 2, 4 and 8 bits, whatever the colors', async () => {
       for (const bitDepth of [1, 2, 4, 8] as const) {
         const { width, height } = { width: 13, height: 5 };
         const random = new Random('palette', bitDepth);
@@ -311,20 +311,20 @@ describe('image files', () => {
       }
     });
 
-    it('reads 16-bit greyscale and the first channel of 16-bit RGB without losing the low byte', async () => {
+    it('reads 16-bit grayscale and the first channel of 16-bit RGB without losing the low byte', async () => {
       const raw = { width: 4, height: 2, channels: 1 } as const;
       const ids = Uint16Array.from([256, 1, 300, 65535, 1, 1, 300, 256]);
-      await sharp(ids, { raw }).toColourspace('grey16').png().toFile(path('grey.png'));
+      await sharp(ids, { raw }).toColorspace('grey16').png().toFile(path('gray.png'));
       const map = labelMap({ 1: 0, 256: 1, 300: 2, 65535: 3 });
-      const grey = await readLabels(path('grey.png'), { labelMap: map, classCount: 4, ignoreIndex: 255 });
-      assert.deepEqual([...grey.data], [1, 0, 2, 3, 0, 0, 2, 1]);
+      const gray = await readLabels(path('gray.png'), { labelMap: map, classCount: 4, ignoreIndex: 255 });
+      assert.deepEqual([...gray.data], [1, 0, 2, 3, 0, 0, 2, 1]);
 
       // SYNTHIA: first channel the class, second the instance.
       const pixels = Uint16Array.from(
         [3, 4, 2, 21, 10, 0, 22, 259].flatMap((id, index) => [id, 1000 * index, 0]),
       );
       await sharp(pixels, { raw: { ...raw, channels: 3 } })
-        .toColourspace('rgb16')
+        .toColorspace('rgb16')
         .png()
         .toFile(path('synthia.png'));
       const synthia = await readLabels(path('synthia.png'), {
@@ -335,7 +335,7 @@ describe('image files', () => {
       assert.deepEqual([...synthia.data], [0, 1, 2, 3, 11, 255, 255, 255]);
     });
 
-    it('does not convert colours by a gamma chunk', async () => {
+    it('does not convert colors by a gamma chunk', async () => {
       await writeLabels(path('a.png'), { data: Uint8Array.from([0, 7, 26, 255]), width: 4, height: 1 });
       const png = await readFile(path('a.png'));
       const gamma = pngChunk('gAMA', Uint8Array.from([0, 0, 0x27, 0x10]));
@@ -365,8 +365,8 @@ describe('image files', () => {
       await sharp(rgb.data, { raw: { width: 4, height: 4, channels: 3 } })
         .jpeg()
         .toFile(path('a.jpg'));
-      await writeLabels(path('grey.png'), { data: new Uint8Array(4000), width: 40, height: 100 });
-      const whole = await readFile(path('grey.png'));
+      await writeLabels(path('gray.png'), { data: new Uint8Array(4000), width: 40, height: 100 });
+      const whole = await readFile(path('gray.png'));
       await writeFile(path('short.png'), whole.subarray(0, whole.length - 20));
       await assert.rejects(readLabels(path('rgb.png'), identity), {
         code: 'ERR_DATA',
@@ -386,7 +386,7 @@ describe('image files', () => {
       await assert.rejects(readLabels(path('none.png'), identity), /none\.png: cannot be read: ENOENT/);
     });
 
-    it('reads colours, of palettes too, and leaves alpha out', async () => {
+    it('reads colors, of palettes too, and leaves alpha out', async () => {
       const colors = [
         [128, 64, 128],
         [0, 0, 255],
@@ -410,18 +410,18 @@ describe('image files', () => {
         assert.deepEqual(labels, { data: expected, width: 10, height: 4 }, name);
       }
 
-      const grey = encodePng({ ...area, kind: 'greyscale', samples: indices });
-      await writeFile(path('grey.png'), grey);
-      await assert.rejects(readLabels(path('grey.png'), options), {
+      const gray = encodePng({ ...area, kind: 'grayscale', samples: indices });
+      await writeFile(path('gray.png'), gray);
+      await assert.rejects(readLabels(path('gray.png'), options), {
         code: 'ERR_DATA',
         message:
-          /grey\.png: found a 8-bit greyscale PNG, but the label map 'custom' expects an 8-bit RGB, RGBA or/,
+          /gray\.png: found a 8-bit grayscale PNG, but the label map 'custom' expects an 8-bit RGB, RGBA or/,
       });
       rgb.splice(3 * 23, 3, 129, 64, 128);
       await writeFile(path('rgb.png'), encodePng({ ...area, kind: 'rgb', samples: rgb }));
       await assert.rejects(readLabels(path('rgb.png'), options), {
         code: 'ERR_DATA',
-        message: `${path('rgb.png')}: found the colour 129 64 128 at column 3, row 2, expected a colour of the label map 'custom'`,
+        message: `${path('rgb.png')}: found the color 129 64 128 at column 3, row 2, expected a color of the label map 'custom'`,
       });
     });
 
@@ -441,7 +441,7 @@ describe('image files', () => {
   });
 
   describe('sampleNearest', () => {
-    it('takes the pixel that holds the centre, as Pillow does', () => {
+    it('takes the pixel that holds the center, as Pillow does', () => {
       const row = (length: number) => ({
         data: Uint8Array.from({ length }, (_, index) => index),
         width: length,

@@ -71,13 +71,13 @@ describe('label maps', () => {
     assert.deepEqual([...table.subarray(0, 8)], [0, 1, ...new Array(5).fill(UNKNOWN_ID), 255]);
   });
 
-  it('takes a table of colours, in which other colours are unknown and the ignore index is none', () => {
+  it('takes a table of colors, in which other colors are unknown and the ignore index is none', () => {
     const map = labelMap({ '64 128 64': 1, '0, 0, 0': 255, '255,255,255': 0 });
     assert.deepEqual([map.idsFrom, map.classCount], ['color', 256]);
     const table = map.table(2, 255);
     assert.equal(table.length, 2 ** 24);
     assert.deepEqual([table[0x408040], table[0], table[0xffffff], table[255]], [1, 255, 0, UNKNOWN_ID]);
-    const code = { code: 'ERR_INVALID_ARGUMENT', message: /colours 'R G B'/ };
+    const code = { code: 'ERR_INVALID_ARGUMENT', message: /colors 'R G B'/ };
     for (const wrong of [
       { '1 2': 0 },
       { '1 2 256': 0 },
@@ -120,7 +120,7 @@ describe('label maps', () => {
     });
   });
 
-  it('has a colour for every class', () => {
+  it('has a color for every class', () => {
     for (const { names, palette } of [CITYSCAPES, CAMVID]) assert.equal(palette.length, names.length * 3);
     assert.deepEqual([...CITYSCAPES.palette.subarray(0, 6)], [128, 64, 128, 244, 35, 232]);
   });

@@ -126,7 +126,7 @@ describe('data set layouts', () => {
     }
   });
 
-  it('Cityscapes by its colours, where the label map is one of colours', async () => {
+  it('Cityscapes by its colors, where the label map is one of colors', async () => {
     const frames = [frame(5, 35), frame(6, 35)];
     writeCityscapes(root, { val: { aachen: [frames[0]!], zurich: [frames[1]!] } });
     const ids = Array.from({ length: 35 }, (_, id) => id);

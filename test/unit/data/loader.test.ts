@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type ColourJitter, NO_AUGMENTATION } from '../../../lib/data/augmentation.js';
+import { type ColorJitter, NO_AUGMENTATION } from '../../../lib/data/augmentation.js';
 import { ImageDataset } from '../../../lib/data/dataset.js';
 import { writeImage, writeLabels } from '../../../lib/data/image-files.js';
 import { type Batch, BatchLoader, type BatchLoaderOptions } from '../../../lib/data/loader.js';
@@ -147,11 +147,11 @@ describe('BatchLoader', () => {
     assert.deepEqual([Math.min(...rows), Math.max(...rows)], [0, 6]);
   });
 
-  it('moves colours as asked and nothing else, the same for the same step', async () => {
+  it('moves colors as asked and nothing else, the same for the same step', async () => {
     const plain = await collect({ steps: 20 });
-    const jitter = async (colourJitter: Partial<ColourJitter>) => {
-      const none = NO_AUGMENTATION.colourJitter;
-      const changes = { augmentation: { ...NO_AUGMENTATION, colourJitter: { ...none, ...colourJitter } } };
+    const jitter = async (colorJitter: Partial<ColorJitter>) => {
+      const none = NO_AUGMENTATION.colorJitter;
+      const changes = { augmentation: { ...NO_AUGMENTATION, colorJitter: { ...none, ...colorJitter } } };
       const batches = await collect({ ...changes, steps: 20 });
       assert.deepEqual(await collect({ ...changes, steps: 20, firstStep: 7 }), batches.slice(7));
       assert.deepEqual(

@@ -22,7 +22,7 @@ describe('Random', () => {
     assert.deepEqual(drawn, PINNED);
   });
 
-  it('is uniform in [0, 1): mean ½, variance ¹⁄₁₂, neighbours uncorrelated', () => {
+  it('is uniform in [0, 1): mean ½, variance ¹⁄₁₂, neighbors uncorrelated', () => {
     const random = new Random(1);
     const values = Array.from({ length: 100_000 }, () => random.next());
     assert.ok(values.every((value) => value >= 0 && value < 1));
@@ -37,7 +37,7 @@ describe('Random', () => {
     assert.ok(Math.abs(covariance) < 0.0014, `covariance ${covariance}`);
   });
 
-  it('starts unrelated streams for neighbouring keys', () => {
+  it('starts unrelated streams for neighboring keys', () => {
     const firsts = Array.from({ length: 20_000 }, (_, step) => new Random(1, 'augment', step, 0).next());
     const mean = average(firsts);
     assert.ok(Math.abs(mean - 0.5) < 0.0103, `mean ${mean}`);

@@ -3,7 +3,7 @@ import { Random } from '../../../lib/data/random.js';
 import { RareClassSampling } from '../../../lib/data/rare-class-sampling.js';
 import { InvalidArgumentError } from '../../../lib/support/errors.js';
 
-// Of 1000 labelled pixels, class 0 has 700, class 1 has 280, class 2 has 20, class 3 none.
+// Of 1000 labeled pixels, class 0 has 700, class 1 has 280, class 2 has 20, class 3 none.
 const counts = [
   [380, 100, 0, 0],
   [320, 160, 15, 0],

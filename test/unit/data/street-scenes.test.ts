@@ -24,7 +24,7 @@ describe('street scenes', () => {
     assert.notDeepEqual(renderScene({ ...base, seed: 2 }).labels, scene.labels);
   });
 
-  it('show the same street in both looks, in other colours', () => {
+  it('show the same street in both looks, in other colors', () => {
     const day = scenes('day', 5);
     const dusk = scenes('dusk', 5);
     for (const [index, scene] of day.entries()) {
@@ -67,7 +67,7 @@ describe('street scenes', () => {
     }
   });
 
-  it('differ in the colour of every class between the looks by more than within one', () => {
+  it('differ in the color of every class between the looks by more than within one', () => {
     const day = classColors(scenes('day', 40));
     const dusk = classColors(scenes('dusk', 40));
     for (const name of ['road', 'sidewalk', 'building', 'vegetation', 'sky']) {

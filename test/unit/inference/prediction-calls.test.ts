@@ -58,7 +58,7 @@ describe('BatchedPredictor', () => {
       backbone: 'resnet18',
       width: 1 / 8,
       classCount: 5,
-      initialisation: 'kaiming',
+      initialization: 'kaiming',
     });
     const batched = new BatchedPredictor(segmenter, { limit: 4 });
     const jobs = Array.from({ length: 10 }, (_, i) => {
@@ -159,7 +159,7 @@ describe('BatchedPredictor', () => {
     await calls[0];
     for (const { signal } of controllers) assert.equal(getEventListeners(signal, 'abort').length, 0);
 
-    // One that is gone before the batch begins leaves its place; a batch that nobody wants any more is cancelled.
+    // One that is gone before the batch begins leaves its place; a batch that nobody wants any more is canceled.
     controllers[1] = new AbortController();
     const again = begin();
     controllers[0]!.abort(reason);

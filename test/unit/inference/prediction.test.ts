@@ -11,7 +11,7 @@ import { randomBatch, SEGMENTATION } from '../../helpers/batches.js';
 import { temporaryFolder } from '../../helpers/folder.js';
 import { randomBytes } from '../../helpers/random.js';
 import { printAndCheck } from '../../helpers/table.js';
-import { randomiseWeights } from '../../helpers/tensor-file.js';
+import { randomizeWeights } from '../../helpers/tensor-file.js';
 
 const NETWORKS: Record<string, SegmenterOptions> = {
   'DeepLab-v2, bottlenecks': { backbone: 'resnet50', width: 1 / 8, classCount: 5 },
@@ -41,8 +41,8 @@ describe('a segmenter in evaluation', () => {
   after(folder.remove);
 
   async function create(options: SegmenterOptions): Promise<Segmenter> {
-    const segmenter = await Segmenter.create({ ...options, initialisation: 'kaiming' });
-    await randomiseWeights(segmenter, folder.path('weights'));
+    const segmenter = await Segmenter.create({ ...options, initialization: 'kaiming' });
+    await randomizeWeights(segmenter, folder.path('weights'));
     await segmenter.eval();
     return segmenter;
   }

@@ -16,9 +16,9 @@ describe('translating a data set', () => {
   beforeEach(async () => {
     folder = await mkdtemp(path.join(tmpdir(), 'bidiseg-translate-'));
     await mkdir(path.join(folder, 'images'));
-    for (const grey of [10, 20, 30, 40]) {
-      const data = new Uint8Array(8 * 6 * 3).fill(grey);
-      await writeImage(path.join(folder, 'images', `image-${grey}.png`), { data, ...size });
+    for (const gray of [10, 20, 30, 40]) {
+      const data = new Uint8Array(8 * 6 * 3).fill(gray);
+      await writeImage(path.join(folder, 'images', `image-${gray}.png`), { data, ...size });
     }
     dataset = await ImageDataset.fromFolder({ images: path.join(folder, 'images') });
   });

@@ -56,7 +56,7 @@ async function segmentation(
   using segmenter = await Segmenter.create({
     ...network,
     classCount: CLASS_COUNT,
-    initialisation: 'kaiming',
+    initialization: 'kaiming',
     dtype,
   });
   using discriminator = await OutputDiscriminator.create({ classCount: CLASS_COUNT, baseWidth: 8, dtype });
@@ -75,7 +75,7 @@ async function translation(
   using segmenter = await Segmenter.create({
     ...RESNET18,
     classCount: CLASS_COUNT,
-    initialisation: 'kaiming',
+    initialization: 'kaiming',
     dtype,
   });
   const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8, dtype });

@@ -42,11 +42,11 @@ describe('the plan of Algorithm 1', () => {
     );
     assert.deepEqual(inputs, {
       'M(0)': [],
-      // Perceptual terms from the newest M: M(0) in the first round, the last round's last M afterwards.
+      // Perceptual terms from the newest M: M(0) in the first round, the last round's last M afterward.
       'F(1)': ['M(0)'],
       'S′(1)': ['F(1)'],
       'M0(1)': ['S′(1)'],
-      // T is labelled with M_{i−1}.
+      // T is labeled with M_{i−1}.
       'Ŷ1(1)': ['M0(1)'],
       'M1(1)': ['S′(1)', 'Ŷ1(1)'],
       'Ŷ2(1)': ['M1(1)'],

@@ -319,11 +319,11 @@ describe('report', () => {
     assert.match(textOf(empty.all('header')[0]!), /No segmenter is finished yet/);
   });
 
-  it('of a run without labelled target images says so, and shows the rest', async () => {
+  it('of a run without labeled target images says so, and shows the rest', async () => {
     await writeFinishedRun({ folder: at('blind'), classes: ['a', 'b'], images: ['x'], measured: false });
     const page = await pageOf(at('blind'));
     assertSelfContained(page);
-    assert.match(textOf(page.all('header')[0]!), /no labelled target images, so nothing was measured/);
+    assert.match(textOf(page.all('header')[0]!), /no labeled target images, so nothing was measured/);
     assert.deepEqual(
       page.all('section').map((section) => attributeOf(section, 'id')),
       ['results', 'pictures', 'translation', 'pseudo-labels', 'losses', 'run'],
@@ -337,7 +337,7 @@ describe('report', () => {
     assert.equal(page.all('img', 'alt', 'x: M1(1) after').length, 1);
   });
 
-  it('tells of target images only where something is learnt from them', async () => {
+  it('tells of target images only where something is learned from them', async () => {
     const trainedOn = async (name: string, alignment: 'none' | 'mean') => {
       const run = { folder: at(name), classes: ['a', 'b'], images: ['x'], segmentation: { alignment } };
       await writeFinishedRun(run);
@@ -345,11 +345,11 @@ describe('report', () => {
       return cellsOf(descendants(page.section('results'), 'table')[0]!).map((cells) => cells[1]);
     };
     const source = 'source images as S′(1)';
-    const labelled = `${source}, target images with Ŷ1(1)`;
+    const labeled = `${source}, target images with Ŷ1(1)`;
     const [, ...aligned] = await trainedOn('aligned', 'mean');
-    assert.deepEqual(aligned, ['source images', `${source}, target images`, labelled]);
+    assert.deepEqual(aligned, ['source images', `${source}, target images`, labeled]);
     const [, ...unaligned] = await trainedOn('unaligned', 'none');
-    assert.deepEqual(unaligned, ['source images', source, labelled]);
+    assert.deepEqual(unaligned, ['source images', source, labeled]);
   });
 
   it('does without pictures that are gone, and names a broken one', async () => {

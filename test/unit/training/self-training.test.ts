@@ -9,7 +9,7 @@ import { evaluate, type Predictor } from '../../../lib/inference/evaluate.js';
 import { InvalidArgumentError } from '../../../lib/support/errors.js';
 import { drain } from '../../../lib/support/generators.js';
 import {
-  type LabellingState,
+  type LabelingState,
   SelfTraining,
   type SelfTrainingOptions,
 } from '../../../lib/training/self-training.js';
@@ -61,10 +61,10 @@ describe('self-training', () => {
     const manifest = await drain(selfTraining.label(dataset, output), (event) => {
       if (event.type === 'progress') progress.push(`${event.task} ${event.done}/${event.total}`);
     });
-    const labelled = await dataset.withLabels(output, { classCount: 3 });
+    const labeled = await dataset.withLabels(output, { classCount: 3 });
     const labels: Record<string, number[]> = {};
-    for (let i = 0; i < labelled.length; i++) {
-      const sample = await labelled.read(i);
+    for (let i = 0; i < labeled.length; i++) {
+      const sample = await labeled.read(i);
       labels[sample.name] = [...sample.labels!.data];
     }
     return { manifest, labels, progress, asked };
@@ -136,17 +136,17 @@ describe('self-training', () => {
       'manifest.json',
     ]);
     assert.equal(manifest.choice.weighting, 'soft');
-    const labelled = await dataset.withLabels(output, { classCount: 3, weights: true });
-    const { weights } = await labelled.read(0);
+    const labeled = await dataset.withLabels(output, { classCount: 3, weights: true });
+    const { weights } = await labeled.read(0);
     assert.deepEqual([...weights!.data], OPINIONS[10]!.confidence.map(toByte));
-    const loader = new BatchLoader(labelled, { batchSize: 2, size, seed: 1, stage: 'test', steps: 1 });
+    const loader = new BatchLoader(labeled, { batchSize: 2, size, seed: 1, stage: 'test', steps: 1 });
     for await (const batch of loader) {
       for (const [slot, name] of batch.names.entries()) {
         const { confidence } = OPINIONS[Number(name.slice('image-'.length))]!;
         assert.deepEqual([...batch.weights!.subarray(slot * 8, slot * 8 + 8)], confidence.map(toByte));
       }
     }
-    // A labelling that keeps nothing of an image takes both files away.
+    // A labeling that keeps nothing of an image takes both files away.
     await label({ threshold: 0.999, weighting: 'soft' });
     assert.deepEqual(await readdir(output), ['manifest.json']);
     await rm(path.join(output, 'manifest.json'));
@@ -165,8 +165,8 @@ describe('self-training', () => {
 
   it('soft weights: one that is missing is an error that names the file', async () => {
     await label({ threshold: 0.5 });
-    const labelled = await dataset.withLabels(output, { classCount: 3, weights: true });
-    await assert.rejects(labelled.read(0), /image-10\.confidence\.png/);
+    const labeled = await dataset.withLabels(output, { classCount: 3, weights: true });
+    await assert.rejects(labeled.read(0), /image-10\.confidence\.png/);
   });
 
   it('per-class: thresholds are the portion’s quantile over the whole set, but at most the cap', async () => {
@@ -208,10 +208,10 @@ describe('self-training', () => {
   it('stops with the signal’s reason and leaves no manifest', async () => {
     const controller = new AbortController();
     const selfTraining = new SelfTraining(fakeSegmenter().predictor, { classes, size });
-    const labelling = selfTraining.label(dataset, output, { signal: controller.signal });
-    await labelling.next();
+    const labeling = selfTraining.label(dataset, output, { signal: controller.signal });
+    await labeling.next();
     controller.abort(new Error('enough'));
-    await assert.rejects(drain(labelling), /enough/);
+    await assert.rejects(drain(labeling), /enough/);
     assert(!(await readdir(output)).includes('manifest.json'));
   });
 
@@ -226,16 +226,16 @@ describe('self-training', () => {
       const expected = await filesOf(output);
       for (let cut = 1; cut <= dataset.length; cut++) {
         const other = path.join(folder, `cut-${cut}`);
-        const states: LabellingState[] = [];
-        const save = async (state: LabellingState) => {
+        const states: LabelingState[] = [];
+        const save = async (state: LabelingState) => {
           states.push(structuredClone(state));
         };
         const first = new SelfTraining(fakeSegmenter().predictor, { classes, size, choice });
         const work = first.label(dataset, other, { checkpoints: { every: 100, state: null, save } });
-        let labelled = 0;
+        let labeled = 0;
         for await (const event of work) {
-          if (event.type === 'progress' && event.task === 'pseudo-label') labelled++;
-          if (labelled === cut) break;
+          if (event.type === 'progress' && event.task === 'pseudo-label') labeled++;
+          if (labeled === cut) break;
         }
         assert.deepEqual(
           states.map(({ step }) => step),
@@ -279,9 +279,9 @@ describe('self-training', () => {
     for (const [red, map] of Object.entries(maps)) {
       await writeLabels(path.join(truth, `image-${red}.png`), { data: Uint8Array.from(map), ...size });
     }
-    const labelled = await dataset.withLabels(truth, { classCount: 3 });
+    const labeled = await dataset.withLabels(truth, { classCount: 3 });
     const done: number[] = [];
-    const result = await evaluate(predictor, labelled, {
+    const result = await evaluate(predictor, labeled, {
       classCount: 3,
       size,
       onProgress: (progress) => done.push(progress.done),

@@ -50,7 +50,7 @@ async function segmentation(
   using segmenter = await Segmenter.create({
     ...network,
     classCount: CLASS_COUNT,
-    initialisation: 'kaiming',
+    initialization: 'kaiming',
     dtype,
   });
   using discriminator = await OutputDiscriminator.create({ classCount: CLASS_COUNT, baseWidth: 8, dtype });
@@ -70,7 +70,7 @@ async function translation(
   using segmenter = await Segmenter.create({
     ...RESNET18,
     classCount: CLASS_COUNT,
-    initialisation: 'kaiming',
+    initialization: 'kaiming',
     dtype,
   });
   const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8, dtype });
@@ -113,7 +113,7 @@ describe('options that are left out', () => {
       return outcome(await step.run({ ...BATCHES[0]!, ...rates }), step);
     };
     const paper: SegmentationStepOptions = {
-      ...{ normalise: 'all', ignoreIndex: 255, adversarialWeight: 1e-3, pseudoLabelWeight: 1 },
+      ...{ normalize: 'all', ignoreIndex: 255, adversarialWeight: 1e-3, pseudoLabelWeight: 1 },
       ...{ optimizer: 'sgd', momentum: 0.9, weightDecay: 5e-4, headLearningRateFactor: 10 },
       ...{ repeatedStep: false, discriminatorBetas: [0.9, 0.99], precision: 'fp32' },
     };
@@ -248,7 +248,7 @@ describe('the segmenter of the perceptual terms', () => {
     using segmenter = await Segmenter.create({
       ...RESNET18,
       classCount: CLASS_COUNT,
-      initialisation: 'kaiming',
+      initialization: 'kaiming',
     });
     const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8 });
     const batch = { source: randomBatch(RGB, 1), target: randomBatch(RGB, 6), learningRate: 0 };

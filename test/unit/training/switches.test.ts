@@ -309,7 +309,7 @@ describe('switches of the loop', () => {
 
   it('augmentation resumes bit for bit', async () => {
     const set = [
-      'segmentation.augmentation.source={scale: [0.5, 2], crop: [48, 32], colourJitter: {brightness: 0.4, hue: 0.2}, blur: 1}',
+      'segmentation.augmentation.source={scale: [0.5, 2], crop: [48, 32], colorJitter: {brightness: 0.4, hue: 0.2}, blur: 1}',
       'segmentation.augmentation.target={scale: [1, 2]}',
       'loop.translation=none',
     ];
@@ -319,7 +319,7 @@ describe('switches of the loop', () => {
     assert(!(await weights('augmented', 'source-only')).equals(await weights('none', 'source-only')));
   });
 
-  it('a part of the labelled target images trains the upper bound, and the rest measures it', async () => {
+  it('a part of the labeled target images trains the upper bound, and the rest measures it', async () => {
     const target = 'images: target/val/images, labels: target/val/labels';
     const set = [
       'loop.rounds=0',

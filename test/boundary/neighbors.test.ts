@@ -27,7 +27,7 @@ const rejects = (attempt: () => Promise<unknown>, message: RegExp) =>
 
 const zeros = (...shape: number[]) => Tensor.from(new Float32Array(shape.reduce((a, b) => a * b)), shape);
 
-describe("misuse of BDL's neighbours", () => {
+describe("misuse of BDL's neighbors", () => {
   let segmenter: Segmenter;
   before(async () => {
     segmenter = await Segmenter.create({ backbone: 'resnet18', width: 1 / 16, classCount: 5 });
