@@ -8,7 +8,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { Segmenter, Tensor } from '../dist/lib/index.js';
+import { exportOnnx, exportTorchScript, Segmenter, Tensor } from '../dist/lib/index.js';
 import { randomNormal } from '../dist/test/helpers/random.js';
 import { printAndCheck } from '../dist/test/helpers/table.js';
 import { randomizeWeights } from '../dist/test/helpers/tensor-file.js';
@@ -36,8 +36,8 @@ try {
   for (const { item, options } of NETWORKS) {
     const segmenter = await Segmenter.create({ ...options, classCount: CLASSES, initialization: 'kaiming' });
     await randomizeWeights(segmenter, at('weights'));
-    await segmenter.exportOnnx(at('model.onnx'));
-    await segmenter.exportTorchScript(at('model.pt'));
+    await exportOnnx(segmenter, at('model.onnx'));
+    await exportTorchScript(segmenter, at('model.pt'));
     await segmenter.eval();
     await segmenter.freeze();
     checkModel(twin);

@@ -1,5 +1,5 @@
 // Segmenter.predict(): from bytes of images to class indices of their size.
-import { Segmenter } from 'bidiseg';
+import { exportOnnx, Segmenter } from 'bidiseg';
 
 export async function create({ segmenter: shape, images: [count, height, width], precision }) {
   const segmenter = await Segmenter.create(shape);
@@ -10,7 +10,7 @@ export async function create({ segmenter: shape, images: [count, height, width],
   async function load(inputs) {
     await segmenter.load(inputs.segmenter);
     // For the twins that run it: as large as the images, as it is by default.
-    await segmenter.exportOnnx(`${inputs.segmenter}.onnx`);
+    await exportOnnx(segmenter, `${inputs.segmenter}.onnx`);
     images = inputs.images.data;
   }
 

@@ -6,8 +6,8 @@ import {
   type ClassSubset,
   type LabelMapName,
 } from '../data/label-maps.js';
+import { spreadPalette } from '../data/palette.js';
 import { STREET_SCENE_CLASSES, STREET_SCENE_PALETTE } from '../data/scenes/street-scenes.js';
-import { spreadPalette } from '../pipeline/datasets.js';
 
 export interface Classes {
   names: readonly string[];

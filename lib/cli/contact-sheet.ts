@@ -1,11 +1,7 @@
-import {
-  type ImageFile,
-  type ImageSize,
-  type LabelImage,
-  type RgbImage,
-  sampleNearest,
-} from '../data/image-files.js';
-import { colorLabels, composeGrid } from '../pipeline/picture-grid.js';
+import type { ImageFile, ImageSize, LabelImage, RgbImage } from '../data/image-size.js';
+import { sampleNearest } from '../data/label-codec.js';
+import { colorLabels } from '../data/palette.js';
+import { composeGrid } from '../pipeline/picture-grid.js';
 
 /** Longer side of a picture. */
 const SIDE = 240;

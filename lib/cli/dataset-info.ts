@@ -1,9 +1,9 @@
 import { ImageDataset, type Sample } from '../data/dataset.js';
 import { labelsByName, requireAll } from '../data/file-names.js';
-import { writeImage } from '../data/image-files.js';
+import { writeImage } from '../data/image-codec.js';
 import { labelMap as findLabelMap, type LabelMapName } from '../data/label-maps.js';
 import { type DatasetLayout, type DatasetPart, findDataset } from '../data/layouts.js';
-import { spreadPalette } from '../pipeline/datasets.js';
+import { spreadPalette } from '../data/palette.js';
 import { spread } from '../pipeline/pictures.js';
 import { BidisegError } from '../support/errors.js';
 import { counted, oneLine, percent } from '../support/format.js';

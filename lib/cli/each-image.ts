@@ -1,7 +1,8 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
-import { type ImageFile, openImage, type RgbImage } from '../data/image-files.js';
+import { openImage } from '../data/image-codec.js';
 import type { ImageLimits } from '../data/image-limits.js';
+import type { ImageFile, RgbImage } from '../data/image-size.js';
 import { counted, duration } from '../support/format.js';
 import { readAhead } from '../support/generators.js';
 import type { InputImage } from './inputs.js';

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { globSync, isDynamicPattern } from 'tinyglobby';
-import { IMAGE_EXTENSIONS } from '../data/image-files.js';
+import { IMAGE_EXTENSIONS } from '../data/image-bytes.js';
 import { DataError } from '../support/errors.js';
 
 /** An image to read, and the name (without extension, '/' between folders) its results get. */

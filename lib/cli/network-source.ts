@@ -3,8 +3,8 @@ import path from 'node:path';
 import type { Command } from 'commander';
 import type { Config } from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
-import type { ImageSize } from '../data/image-files.js';
 import { type ImageLimits, MAX_PIXELS } from '../data/image-limits.js';
+import type { ImageSize } from '../data/image-size.js';
 import { CAMVID, CITYSCAPES } from '../data/label-maps.js';
 import type { RunSummary, StageRecord } from '../pipeline/events.js';
 import { DataError } from '../support/errors.js';
@@ -122,7 +122,8 @@ export interface Classes {
 
 /** Names and colors for a network's classes: its run's, those of the known list of that length, or made-up ones. */
 export async function classesOf(config: Config | null, classCount: number): Promise<Classes> {
-  const { classNames, classPalette, spreadPalette } = await import('../pipeline/datasets.js');
+  const { classNames, classPalette } = await import('../config/classes.js');
+  const { spreadPalette } = await import('../data/palette.js');
   if (config) {
     const names = classNames(config);
     if (names.length === classCount) return { names, palette: classPalette(config) };

@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { ImageSize } from '../data/image-files.js';
 import { MAX_PIXELS } from '../data/image-limits.js';
+import type { ImageSize } from '../data/image-size.js';
 import { PRECISIONS, type Precision } from '../native/precision.js';
 
 /** The options every command has. */

@@ -1,6 +1,6 @@
 import { accessSync, constants, mkdirSync, rmdirSync, statSync } from 'node:fs';
 import { DataError } from '../support/errors.js';
-import { removeTemporaryFiles } from '../support/temporary-files.js';
+import { removeTemporaryFiles } from '../support/files.js';
 
 /** A folder that a command writes into. */
 export class OutputFolder {

@@ -6,6 +6,7 @@ import { addDemoCommand } from './commands/demo.js';
 import { addEvaluateCommand } from './commands/evaluate.js';
 import { addExportCommand } from './commands/export.js';
 import { addInfoCommand } from './commands/info.js';
+import { addInitCommand } from './commands/init.js';
 import { addPseudoLabelCommand } from './commands/pseudo-label.js';
 import { addReportCommand } from './commands/report.js';
 import { addResumeCommand } from './commands/resume.js';
@@ -30,6 +31,7 @@ export function createProgram(): Command {
     );
 
   addDemoCommand(program);
+  addInitCommand(program);
   addTrainCommand(program);
   addResumeCommand(program);
   addAblationCommand(program);

@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import type { ProgressEvent, RunEvent, RunSummary, StageRecord, StepEvent } from '../pipeline/events.js';
+import type { ProgressEvent, RunEvent, RunSummary, StageRecord } from '../pipeline/events.js';
 import { duration, percent, signedPercent } from '../support/format.js';
+import type { StepEvent } from '../training/events.js';
 import type { Progress } from './progress.js';
 import type { CommandContext } from './run-command.js';
 import { table } from './table.js';

@@ -1,13 +1,14 @@
 import path from 'node:path';
 import YAML from 'yaml';
 import { ConfigError, type DataError } from '../support/errors.js';
+import { readRegularFile } from '../support/files.js';
 import { oneLine } from '../support/format.js';
-import { readRegularFile } from '../support/regular-file.js';
+import { isTable, nearest } from '../support/options.js';
 import { describe, shortened } from '../support/validate.js';
-import { isTable, type Layer, MAX_DEPTH, nearest, parseLayers } from './parse.js';
+import { type Layer, MAX_DEPTH, parseLayers } from './parse.js';
 import { PRESETS, type PresetName } from './presets.js';
 import { type Config, configSchema, type PartialConfig } from './schema.js';
-import { toCurrentVersion } from './version.js';
+import { refuseOldNames, withoutVersion } from './version.js';
 
 /** Some 5000 lines. Time to parse YAML made for the purpose grows with the square of its length: this much takes seconds. */
 export const MAX_CONFIG_BYTES = 2 ** 16;
@@ -28,7 +29,7 @@ export async function loadConfig(
   options: { layers?: readonly Layer[]; set?: readonly string[] } = {},
 ): Promise<Config> {
   const { layers = [], set = [] } = options;
-  const own = { name: file, values: toCurrentVersion(file, await readTable(file)) };
+  const own = { name: file, values: withoutVersion(file, await readTable(file)) };
   return resolve([own, ...layers, ...set.map(parseAssignment)], path.dirname(path.resolve(file)));
 }
 
@@ -47,6 +48,7 @@ export function createConfig(
 }
 
 function resolve(layers: Layer[], folder: string): Config {
+  for (const layer of layers) refuseOldNames(layer);
   const named = layers.findLast((layer) => Object.hasOwn(layer.values, 'preset'));
   const own = layers.map(({ name, values: { preset: _, ...values } }) => ({ name, values }));
   const preset = named ? [presetLayer(named)] : [];

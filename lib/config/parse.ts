@@ -1,6 +1,7 @@
-import { z } from 'zod';
-import { ConfigError, InvalidArgumentError } from '../support/errors.js';
+import type { z } from 'zod';
+import { ConfigError } from '../support/errors.js';
 import { oneLine } from '../support/format.js';
+import { hasPath, isTable, joinFaults, listFaults } from '../support/options.js';
 import { describe, shortened } from '../support/validate.js';
 
 /** Where values came from, for error messages, and the values. Later layers override earlier ones. */
@@ -9,14 +10,13 @@ export interface Layer {
   values: Record<string, unknown>;
 }
 
-const MAX_REPORTED = 3;
 /** The schema's own tables are four deep. */
 export const MAX_DEPTH = 32;
 
 /**
  * Merges `layers` (tables key by key, everything else whole) and checks the result.
  *
- * @throws ConfigError that names, for each fault, the layer, the key path, what was found and what was expected.
+ * @throws ConfigError that names, for each fault, the layer, the key path, what was found and what was expected
  */
 export function parseLayers<S extends z.ZodType>(schema: S, layers: readonly Layer[]): z.output<S> {
   const merged = layers.reduce<Record<string, unknown>>(
@@ -25,40 +25,13 @@ export function parseLayers<S extends z.ZodType>(schema: S, layers: readonly Lay
   );
   const result = schema.safeParse(merged);
   if (result.success) return result.data;
-  const faults = listFaults(schema, result.error, merged).map(({ path, text }) => {
-    const origin = layers.findLast((layer) => has(layer.values, path)) ?? layers.at(-1);
-    return `${origin?.name ?? 'config'}: ${shortened(oneLine(path.join('.'))) || 'the top level'}: ${text}`;
+  const faults = listFaults(schema, result.error, merged).map(({ path, expected, value, unknownKey }) => {
+    const origin = layers.findLast((layer) => hasPath(layer.values, path)) ?? layers.at(-1);
+    const place = shortened(oneLine(path.join('.'))) || 'the top level';
+    const found = value === undefined ? 'it is missing' : `found ${describe(value)}`;
+    return `${origin?.name ?? 'config'}: ${place}: ${unknownKey ?? `expected ${expected} but ${found}`}`;
   });
   throw new ConfigError(joinFaults(faults));
-}
-
-/**
- * Checks one options object of the library against the schema that also checks config files, and fills in defaults.
- *
- * @throws InvalidArgumentError that names the option, what was found and what was expected.
- */
-export function parseOptions<S extends z.ZodType>(schema: S, options: unknown, name: string): z.output<S> {
-  const result = schema.safeParse(options);
-  if (result.success) return result.data;
-  const faults = listFaults(schema, result.error, options);
-  throw new InvalidArgumentError(
-    joinFaults(faults.map(({ path, text }) => `${[name, ...path].join('.')}: ${text}`)),
-  );
-}
-
-/** The candidate closest to `word`, if it is close enough to be what was meant. */
-export function nearest(word: string, candidates: readonly string[]): string | undefined {
-  const limit = Math.max(2, Math.floor(word.length / 3));
-  let best: { candidate: string; distance: number } | undefined;
-  for (const candidate of candidates) {
-    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
-    if (distance <= limit && distance < (best?.distance ?? Infinity)) best = { candidate, distance };
-  }
-  return best?.candidate;
-}
-
-export function isTable(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function merge(
@@ -83,77 +56,4 @@ function merge(
     else merged[key] = isTable(value) ? merge({}, value, layerName, depth + 1) : value;
   }
   return merged;
-}
-
-interface Fault {
-  path: string[];
-  text: string;
-}
-
-function listFaults(schema: z.ZodType, error: z.ZodError, input: unknown): Fault[] {
-  return error.issues.flatMap((issue): Fault[] => {
-    const path = issue.path.map(String);
-    if (issue.code === 'unrecognized_keys') {
-      const known = keysAt(schema, path);
-      return issue.keys.map((key) => ({ path: [...path, key], text: unknownKey(key, known) }));
-    }
-    const value = valueAt(input, path);
-    const found = value === undefined ? 'it is missing' : `found ${describe(value)}`;
-    return [{ path, text: `expected ${issue.message} but ${found}` }];
-  });
-}
-
-function unknownKey(key: string, known: readonly string[]): string {
-  const meant = nearest(key, known);
-  return meant ? `unknown key; did you mean ${meant}?` : `unknown key; expected one of ${known.join(', ')}`;
-}
-
-function joinFaults(faults: readonly string[]): string {
-  const more = faults.length - MAX_REPORTED;
-  return faults.slice(0, MAX_REPORTED).join('; ') + (more > 0 ? `; and ${more} more` : '');
-}
-
-/** The keys that `schema` knows for the table at `path`, whatever defaults and choices lie between. */
-function keysAt(schema: z.ZodType, path: readonly string[]): string[] {
-  if (
-    schema instanceof z.ZodDefault ||
-    schema instanceof z.ZodPrefault ||
-    schema instanceof z.ZodNullable ||
-    schema instanceof z.ZodOptional
-  ) {
-    return keysAt(schema.unwrap() as z.ZodType, path);
-  }
-  if (schema instanceof z.ZodUnion) {
-    return [...new Set(schema.options.flatMap((option) => keysAt(option as z.ZodType, path)))];
-  }
-  if (!(schema instanceof z.ZodObject)) return [];
-  const [key, ...rest] = path;
-  if (key === undefined) return Object.keys(schema.shape);
-  const next = schema.shape[key] as z.ZodType | undefined;
-  return next ? keysAt(next, rest) : [];
-}
-
-function valueAt(value: unknown, path: readonly string[]): unknown {
-  return path.reduce<unknown>((inner, key) => (has(inner, [key]) ? (inner as never)[key] : undefined), value);
-}
-
-function has(value: unknown, path: readonly string[]): boolean {
-  const [key, ...rest] = path;
-  if (key === undefined) return true;
-  if (typeof value !== 'object' || value === null || !Object.hasOwn(value, key)) return false;
-  return has((value as Record<string, unknown>)[key], rest);
-}
-
-/** Levenshtein's distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, row[j]! + 1, next[j - 1]! + 1));
-    }
-    row = next;
-  }
-  return row[b.length]!;
 }

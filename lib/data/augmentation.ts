@@ -1,6 +1,6 @@
 import sharp from 'sharp';
 import type { Sample } from './dataset.js';
-import type { ImageArea, ImageSize, RgbImage } from './image-files.js';
+import type { ImageArea, ImageSize, RgbImage } from './image-size.js';
 import type { Random } from './random.js';
 
 /** How far colors may be moved at random; 0 leaves them. */

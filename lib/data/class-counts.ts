@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
+import { writeFileAtomically } from '../support/files.js';
 import { readAhead } from '../support/generators.js';
 import type { ImageDataset } from './dataset.js';
-import { writeFileAtomically } from './image-files.js';
 import type { ClassCounts } from './rare-class-sampling.js';
 
 /** Counts the pixels of each class in the label files of `dataset`, which has labels. Tells after each image. */

@@ -1,6 +1,7 @@
 import { coveredPart, randomWindow, scaledSize } from './augmentation.js';
 import type { ImageDataset, Sample } from './dataset.js';
-import { type ImageArea, type ImageSize, type LabelImage, sampleNearest } from './image-files.js';
+import type { ImageArea, ImageSize, LabelImage } from './image-size.js';
+import { sampleNearest } from './label-codec.js';
 import type { Random } from './random.js';
 
 /** How objects of some images are pasted onto others. */

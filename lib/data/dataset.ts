@@ -1,22 +1,14 @@
 import { stat } from 'node:fs/promises';
 import { dirname, relative, resolve, sep } from 'node:path';
 import { DataError, InvalidArgumentError } from '../support/errors.js';
-import { readRegularFile } from '../support/regular-file.js';
+import { readRegularFile } from '../support/files.js';
 import { checkInteger, checkString, invalidArgument } from '../support/validate.js';
 import { duplicateName, filesByName, labelsByName, nameOf, requireAll, weightsFile } from './file-names.js';
-import {
-  IMAGE_EXTENSIONS,
-  type ImageFile,
-  type ImageSize,
-  type LabelEncoding,
-  type LabelImage,
-  openImage,
-  openLabels,
-  type RgbImage,
-  readImage,
-  type View,
-} from './image-files.js';
+import { IMAGE_EXTENSIONS } from './image-bytes.js';
+import { openImage, readImage } from './image-codec.js';
 import type { ImageLimits } from './image-limits.js';
+import type { ImageFile, ImageSize, LabelImage, RgbImage, View } from './image-size.js';
+import { type LabelEncoding, openLabels } from './label-codec.js';
 import { type LabelMap, type LabelMapName, type LabelTable, labelMap } from './label-maps.js';
 
 /** One image of a data set and, where it has one, its label map. */
@@ -283,10 +275,10 @@ export class ImageDataset {
   }
 
   /**
-   * The images that have a PNG of their name in `folder`, with those as labels; possibly none. Meant for
-   * pseudo-labels, so `sameSize` is false by default here.
+   * The images that have a PNG of their name in `folder`, with those as labels. There may be none. This is meant for
+   * pseudo-labels, so `sameSize` is false by default. With `weights`, NAME.confidence.png beside each NAME.png holds the
+   * weights of its pixels.
    *
-   * @param options.weights whether NAME.confidence.png beside each NAME.png has the weights of its pixels; default false
    * @throws {DataError} when the folder cannot be read or a base name stands twice; a file of weights that is missing is
    *   found out when read
    */

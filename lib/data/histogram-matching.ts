@@ -1,4 +1,4 @@
-import type { RgbImage } from './image-files.js';
+import type { RgbImage } from './image-size.js';
 
 const LEVELS = 256;
 

@@ -1,4 +1,6 @@
+import { z } from 'zod';
 import { InvalidArgumentError } from '../support/errors.js';
+import { choice, integer } from '../support/options.js';
 import { checkInteger, invalidArgument } from '../support/validate.js';
 
 /** The classes of one data set: their names in index order, and the colors they are drawn in (R, G, B each). */
@@ -140,7 +142,7 @@ export class LabelMap {
 
   /**
    * The lookup table for every 16-bit id, or every color: a class below `classCount`, or `ignoreIndex`, or
-   * {@link UNKNOWN_ID}. As an id, the ignore index always stays what it is, unless the map gives that id a class.
+   * 0xffff (unknown). As an id, the ignore index always stays what it is, unless the map gives that id a class.
    *
    * @throws {InvalidArgumentError} when the map gives classes beyond `classCount`, other than the ignore index
    */
@@ -251,6 +253,20 @@ export function parseLabelKeys(
   const areColors = colors.every((color) => color >= 0) && areDifferent(colors);
   return areColors ? { idsFrom: 'color', ids: colors } : undefined;
 }
+
+const LABEL_MAP = `one of ${LABEL_MAP_NAMES.join(', ')}, or a table of label id (0 to 65535) or color (R G B): class index`;
+
+/** Option: a label map, by name or as a table. */
+export const labelMapOption = () =>
+  z.union(
+    [
+      choice(...LABEL_MAP_NAMES),
+      z
+        .record(z.string(), integer(0, 255), LABEL_MAP)
+        .refine((map) => parseLabelKeys(Object.keys(map)) !== undefined, LABEL_MAP),
+    ],
+    LABEL_MAP,
+  );
 
 function areDifferent(ids: readonly number[]): boolean {
   return new Set(ids).size === ids.length;

@@ -1,9 +1,9 @@
 import { readdir, stat } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
 import { DataError } from '../support/errors.js';
-import { readRegularFile } from '../support/regular-file.js';
+import { readRegularFile } from '../support/files.js';
 import { filesByName, labelsByName } from './file-names.js';
-import { IMAGE_EXTENSIONS } from './image-files.js';
+import { IMAGE_EXTENSIONS } from './image-bytes.js';
 import type { LabelMapName } from './label-maps.js';
 
 /** A folder of images with, where there is one, its folder of label maps. */

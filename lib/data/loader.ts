@@ -12,7 +12,7 @@ import {
 } from './augmentation.js';
 import { type CopyPaste, pasteObject } from './copy-paste.js';
 import type { ImageDataset, Sample } from './dataset.js';
-import type { ImageSize } from './image-files.js';
+import type { ImageSize } from './image-size.js';
 import { Random } from './random.js';
 
 /** The images of one training step, all of one size. */
@@ -45,7 +45,7 @@ export interface BatchLoaderOptions {
   crop?: ImageSize | undefined;
   /** Then every other image, by chance, is mirrored left and right; default false. */
   flip?: boolean;
-  /** Objects of the data set's other images are pasted onto some; see {@link pasteObject}. Default none. */
+  /** Objects of the data set's other images are pasted onto some. Default none. */
   copyPaste?: CopyPaste | undefined;
   /** Further random changes; default none. */
   augmentation?: Augmentation | undefined;

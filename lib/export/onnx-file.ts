@@ -2,7 +2,7 @@ import { native } from '../native/binding.js';
 import type { StateEntry } from '../native/binding-types.js';
 import { call, callSync } from '../native/native-object.js';
 import { DataError } from '../support/errors.js';
-import { writeWhole } from '../support/whole-file.js';
+import { writeAtomically } from '../support/files.js';
 import { castWeights } from '../weights/weights-dtype.js';
 import { type OnnxGraph, type OnnxValue, OPSET } from './onnx-graph.js';
 import { encode, fieldPrefix } from './onnx-schema.js';
@@ -40,7 +40,7 @@ export async function writeOnnx(
   const prefixes = pieces.map(({ prefix }) => callSync(() => native.createTensor(prefix, [prefix.length])));
   try {
     const tensors = pieces.flatMap(({ weight }, i) => [prefixes[i]!, weights.get(weight)!]);
-    await writeWhole(file, (temporary) =>
+    await writeAtomically(file, (temporary) =>
       call((token) => native.writeTensorFile(temporary, head, tensors, token), signal),
     );
   } finally {

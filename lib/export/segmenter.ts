@@ -1,11 +1,11 @@
-import type { Segmenter } from '../models/segmenter.js';
+import { descriptionOf, Segmenter } from '../models/segmenter.js';
 import { native } from '../native/binding.js';
 import type { StateEntry } from '../native/binding-types.js';
-import { call, callSync } from '../native/native-object.js';
+import { call, callSync, handleOf } from '../native/native-object.js';
 import { SEGMENTER_MEAN_BGR } from '../native/pixels.js';
+import { writeAtomically } from '../support/files.js';
 import { checkBoolean, checkObject, checkPath, checkSignal } from '../support/validate.js';
-import { writeWhole } from '../support/whole-file.js';
-import { descriptionText, type WeightsDescription } from '../weights/weights-metadata.js';
+import { descriptionText } from '../weights/weights-metadata.js';
 import { writeOnnx } from './onnx-file.js';
 import type { OnnxValue } from './onnx-graph.js';
 import { deepLabV2Graph, fcn8sGraph, IMAGE, LOGITS } from './onnx-segmenter.js';
@@ -19,13 +19,21 @@ export interface ExportOptions {
   signal?: AbortSignal;
 }
 
-/** Writes an ONNX model: Segmenter.exportOnnx(). */
+/**
+ * Writes an ONNX model (opset 17) of a segmenter in evaluation mode.
+ *
+ * Its input `image` is float32 [N, 3, H, W] with any N, H and W: what `Segmenter.forward` takes. Its output `logits` is
+ * [N, C, H, W]. Its metadata property `bidiseg` holds the network, the classes and how to prepare images, as JSON. The file
+ * appears whole or not at all.
+ *
+ * @throws DataError naming the file when it cannot be written or would exceed the 2 GiB of ONNX files
+ */
 export async function exportOnnx(
   segmenter: Segmenter,
-  description: WeightsDescription,
   file: string,
-  options: ExportOptions,
+  options: ExportOptions = {},
 ): Promise<void> {
+  handleOf('segmenter', segmenter, Segmenter);
   const { upsample, signal } = checkOptions(file, options);
   const { network, branches, classCount } = segmenter.options;
   const state: StateEntry[] = await segmenter.state();
@@ -46,24 +54,29 @@ export async function exportOnnx(
       shape: ['batch', classCount, ...size],
       description: 'One score for each class; the largest is the class, their softmax the probabilities',
     };
-    const metadata = { bidiseg: metadataOf(description, upsample) };
+    const metadata = { bidiseg: metadataOf(segmenter, upsample) };
     await writeOnnx(file, { graph, input, output, metadata }, state, signal);
   } finally {
     for (const { tensor } of state) tensor.dispose();
   }
 }
 
-/** Writes a TorchScript archive: Segmenter.exportTorchScript(). */
+/**
+ * Writes a TorchScript archive of a segmenter for `torch.jit.load` in Python and C++. Input, output and metadata are those
+ * of `exportOnnx`, with weights under their state-dict names. The metadata is the archive's extra file `bidiseg.json`.
+ *
+ * @throws DataError naming the file when it cannot be written
+ */
 export async function exportTorchScript(
   segmenter: Segmenter,
-  description: WeightsDescription,
   file: string,
-  options: ExportOptions,
+  options: ExportOptions = {},
 ): Promise<void> {
+  const handle = handleOf('segmenter', segmenter, Segmenter);
   const { upsample, signal } = checkOptions(file, options);
-  const contents = { upsample, metadata: metadataOf(description, upsample) };
-  await writeWhole(file, (temporary) =>
-    call((token) => native.writeTorchScript(segmenter.handle, temporary, contents, token), signal),
+  const contents = { upsample, metadata: metadataOf(segmenter, upsample) };
+  await writeAtomically(file, (temporary) =>
+    call((token) => native.writeTorchScript(handle, temporary, contents, token), signal),
   );
 }
 
@@ -74,8 +87,8 @@ function checkOptions(file: string, options: ExportOptions) {
 }
 
 /** What an exported model says about itself: what weights files say, and what goes in and out. */
-function metadataOf(description: WeightsDescription, upsample: boolean): string {
+function metadataOf(segmenter: Segmenter, upsample: boolean): string {
   const input = { name: IMAGE, layout: 'NCHW', channels: 'BGR', range: [0, 255], mean: SEGMENTER_MEAN_BGR };
   const output = { name: LOGITS, layout: 'NCHW', upsampled: upsample };
-  return descriptionText(description, { input, output });
+  return descriptionText(descriptionOf(segmenter.options), { input, output });
 }

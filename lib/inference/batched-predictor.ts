@@ -1,8 +1,6 @@
 import { setImmediate, setTimeout } from 'node:timers/promises';
-import type { RgbImage } from '../data/image-files.js';
 import type { PredictOptions, Segmenter, SegmenterPrediction } from '../models/segmenter.js';
 import { checkInteger, checkNumber, invalidArgument } from '../support/validate.js';
-import { type ImagePrediction, type PredictStreamOptions, predictStream } from './prediction-stream.js';
 
 export interface BatchingOptions {
   /** The most images that go through the network at once, 1–1024; default 8. */
@@ -65,14 +63,6 @@ export class BatchedPredictor {
     const prediction = batch.add({ images: images.slice(), count }, signal);
     if (batch.count === this.#limit) batch.close();
     return prediction;
-  }
-
-  /** As {@link Segmenter.predictStream}; its images may share a batch, so `ahead` is better as large as `limit`. */
-  predictStream<Image extends RgbImage>(
-    images: AsyncIterable<Image> | Iterable<Image>,
-    options?: PredictStreamOptions,
-  ): AsyncGenerator<ImagePrediction<Image>, void> {
-    return predictStream(this, images, options);
   }
 
   async #schedule(batch: Batch): Promise<void> {

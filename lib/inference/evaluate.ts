@@ -1,7 +1,8 @@
 import type { ImageDataset } from '../data/dataset.js';
 import { filesByName, labelsByName, requireAll } from '../data/file-names.js';
-import { type ImageSize, openLabels } from '../data/image-files.js';
 import type { ImageLimits } from '../data/image-limits.js';
+import type { ImageSize } from '../data/image-size.js';
+import { openLabels } from '../data/label-codec.js';
 import {
   type LabelMap,
   type LabelMapName,
@@ -18,7 +19,8 @@ import { averagedOver, scaledSizes } from './views.js';
 /** All that is needed of a segmenter to use it. */
 export type Predictor = Pick<Segmenter, 'predict'>;
 
-interface ScoreOptions {
+/** What scores are taken over. */
+export interface ScoreOptions {
   /** Number of classes, 2–256. */
   classCount: number;
   /** The label that does not count, 0–255; default 255. */
@@ -62,8 +64,15 @@ export interface Evaluation {
   seconds: number;
 }
 
-type Progress = { done: number; total: number };
-type WithProgress = { onProgress?: (progress: Progress) => void };
+/** Images that are done, and of how many. */
+export interface EvaluationProgress {
+  done: number;
+  total: number;
+}
+interface WithProgress {
+  /** Called after each image. */
+  onProgress?: (progress: EvaluationProgress) => void;
+}
 
 /**
  * Compares a segmenter's predictions with the labels of a data set: one confusion matrix over all images.
@@ -84,7 +93,7 @@ export async function* evaluateImages(
   segmenter: Predictor,
   dataset: ImageDataset,
   options: EvaluationOptions,
-): AsyncGenerator<Progress, Evaluation> {
+): AsyncGenerator<EvaluationProgress, Evaluation> {
   const { size, outputSize = 'label', order = 'probabilities', flip, precision, signal } = options;
   if (dataset.length === 0 || !dataset.hasLabels) {
     throw new InvalidArgumentError('Expected a data set of labeled images to evaluate on');
@@ -141,7 +150,7 @@ export function evaluatePredictions(
 async function* comparePredictions(
   { predictions, labels, labelMap = 'identity', ...limits }: PredictionFolders,
   options: ScoreOptions,
-): AsyncGenerator<Progress, Evaluation> {
+): AsyncGenerator<EvaluationProgress, Evaluation> {
   const { classCount, ignoreIndex = 255, signal } = options;
   const map = labelMapOf(labelMap);
   const truths = await labelsByName(labels, { colors: map.idsFrom === 'color' });

@@ -1,4 +1,4 @@
-import type { RgbImage } from '../data/image-files.js';
+import type { RgbImage } from '../data/image-size.js';
 import type { PredictOptions, Segmenter, SegmenterPrediction } from '../models/segmenter.js';
 import { checkInteger, checkObject, checkSignal, invalidArgument } from '../support/validate.js';
 
@@ -17,7 +17,13 @@ export interface ImagePrediction<Image extends RgbImage = RgbImage> extends Segm
   height: number;
 }
 
-/** See `Segmenter.predictStream`. */
+/**
+ * Segments a stream of images in its order, each at its own size, for as long as it is iterated. Reading, predicting and what
+ * the caller does with a prediction happen at the same time, at most `ahead` images ahead of the caller. Leaving the loop
+ * ends all of it.
+ *
+ * @throws what `images` throws, after the predictions of the images before it
+ */
 export async function* predictStream<Image extends RgbImage>(
   predictor: Pick<Segmenter, 'predict'>,
   images: AsyncIterable<Image> | Iterable<Image>,

@@ -2,12 +2,14 @@ import { mkdir, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { ImageDataset } from '../data/dataset.js';
 import { matchHistograms } from '../data/histogram-matching.js';
-import { type ImageSize, type RgbImage, writeImage } from '../data/image-files.js';
+import { writeImage } from '../data/image-codec.js';
+import type { ImageSize, RgbImage } from '../data/image-size.js';
 import { Random } from '../data/random.js';
 import type { Translator } from '../models/translator.js';
 import { readAhead } from '../support/generators.js';
 
-interface Options {
+/** How a data set is translated to files. */
+export interface TranslateDatasetOptions {
   /** Size to which images are resized before, and which the translations have. */
   size: ImageSize;
   /** Leave the images that are in the folder already as they are; default false. */
@@ -25,7 +27,7 @@ export async function* translateDataset(
   translator: Pick<Translator, 'translate'>,
   dataset: ImageDataset,
   folder: string,
-  options: Options & { direction?: 'source-to-target' | 'target-to-source' },
+  options: TranslateDatasetOptions & { direction?: 'source-to-target' | 'target-to-source' },
 ): AsyncGenerator<{ done: number; total: number }, void> {
   const { size, direction = 'source-to-target', signal } = options;
   const job = { count: 1, ...size, direction, ...(signal && { signal }) };
@@ -42,7 +44,7 @@ export async function* matchDatasetHistograms(
   target: ImageDataset,
   dataset: ImageDataset,
   folder: string,
-  options: Options & { targetSize: ImageSize; seed: number; stage: string },
+  options: TranslateDatasetOptions & { targetSize: ImageSize; seed: number; stage: string },
 ): AsyncGenerator<{ done: number; total: number }, void> {
   yield* writeEach(dataset, folder, options, async (image, name) => {
     return matchHistograms(image, await drawReference(target, name, options)).data;
@@ -63,7 +65,7 @@ export function drawReference(
 async function* writeEach(
   dataset: ImageDataset,
   folder: string,
-  { size, resume = false, signal }: Options,
+  { size, resume = false, signal }: TranslateDatasetOptions,
   make: (image: RgbImage, name: string) => Promise<Uint8Array>,
 ): AsyncGenerator<{ done: number; total: number }, void> {
   await mkdir(folder, { recursive: true });

@@ -1,4 +1,4 @@
-import type { ImageSize, RgbImage } from '../data/image-files.js';
+import type { ImageSize, RgbImage } from '../data/image-size.js';
 import { checkNumber, invalidArgument } from '../support/validate.js';
 
 /** `size` times each of the scales, each ⅛–8. */

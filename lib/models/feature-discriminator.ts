@@ -1,20 +1,14 @@
 import { native } from '../native/binding.js';
+import type { NativeNetworkOptions } from '../native/binding-types.js';
+import { requireDevice } from '../native/device.js';
 import { call } from '../native/native-object.js';
-import { checkInteger, checkObject } from '../support/validate.js';
-import { checkDevice, checkDtype, Network, type NetworkDtype } from './network.js';
-
-export interface FeatureDiscriminatorOptions {
-  /** The segmenter's `featureCount`. */
-  featureCount: number;
-  /** An eighth of the channels between its layers; default 64. */
-  baseWidth?: number;
-  /** Of the initial weights; default 1. */
-  seed?: number;
-  /** Default `cpu`. */
-  device?: string;
-  /** Default `float32`; see SegmenterOptions. */
-  dtype?: NetworkDtype;
-}
+import { parseOptions } from '../support/options.js';
+import {
+  type CompleteFeatureDiscriminatorOptions,
+  type FeatureDiscriminatorOptions,
+  featureDiscriminatorSchema,
+} from './discriminator-options.js';
+import { Network } from './network.js';
 
 /**
  * Tells by a segmenter's features which domain an image is from, each position by itself (after Hoffman et al. 2016, "FCNs
@@ -24,29 +18,28 @@ export interface FeatureDiscriminatorOptions {
  * above for target.
  */
 export class FeatureDiscriminator extends Network {
-  readonly options: Readonly<Required<FeatureDiscriminatorOptions>>;
+  /** What it was created with, defaults filled in. */
+  readonly options: CompleteFeatureDiscriminatorOptions;
 
   private constructor(
     handle: ConstructorParameters<typeof Network>[0],
-    options: Required<FeatureDiscriminatorOptions>,
+    options: CompleteFeatureDiscriminatorOptions,
   ) {
     const { featureCount, baseWidth } = options;
     super(handle, { architecture: 'feature-discriminator', options: { featureCount, baseWidth } });
     this.options = options;
   }
 
-  /** @throws InvalidArgumentError naming a bad option. */
+  /** @throws InvalidArgumentError naming a bad option */
   static async create(options: FeatureDiscriminatorOptions): Promise<FeatureDiscriminator> {
-    checkObject('options', options);
-    const checked: Required<FeatureDiscriminatorOptions> = {
-      featureCount: checkInteger('featureCount', options.featureCount, 1, 65_536),
-      baseWidth: checkInteger('baseWidth', options.baseWidth ?? 64, 1, 1024),
-      seed: checkInteger('seed', options.seed ?? 1, 0),
-      device: checkDevice(options.device),
-      dtype: checkDtype(options.dtype),
-    };
+    const checked = parseOptions(featureDiscriminatorSchema, options);
+    requireDevice(checked.device);
+    const given = {
+      ...checked,
+      maxParameters: undefined,
+    } satisfies NativeNetworkOptions['feature-discriminator'];
     return new FeatureDiscriminator(
-      await call(() => native.createNetwork('feature-discriminator', checked)),
+      await call(() => native.createNetwork('feature-discriminator', given)),
       checked,
     );
   }

@@ -1,5 +1,7 @@
 import { native } from '../native/binding.js';
 import type { NetworkDtype, NetworkHandle, StateEntry, TensorHandle } from '../native/binding-types.js';
+import { requireDevice } from '../native/device.js';
+import { checkDtype } from '../native/dtype.js';
 import { call, callSync, handleOf, NativeObject } from '../native/native-object.js';
 import { Tensor } from '../native/tensor.js';
 import { DataError, InvalidArgumentError } from '../support/errors.js';
@@ -19,18 +21,6 @@ import { openWeights, readWeights, type WeightsFile } from '../weights/weights-f
 import { encodeDescription, type WeightsDescription } from '../weights/weights-metadata.js';
 
 export type { NetworkDtype } from '../native/binding-types.js';
-
-/** @internal The option `dtype`, checked; default float32. */
-export function checkDtype(dtype: NetworkDtype | undefined): NetworkDtype {
-  return checkChoice('dtype', dtype ?? 'float32', ['float32', 'float64']);
-}
-
-/** @internal The option `device`, checked; default `cpu`. @throws InvalidArgumentError where there is none of that name. */
-export function checkDevice(device: string | undefined): string {
-  const name = checkString('device', device ?? 'cpu');
-  callSync(() => native.checkDevice(name));
-  return name;
-}
 
 export interface SaveOptions {
   /**
@@ -357,8 +347,9 @@ export async function createFromFile<T extends Disposable & Pick<Network, 'load'
   kind: { name: string; architectures: readonly string[] },
   create: (description: WeightsDescription, place: FilePlace) => Promise<T>,
 ): Promise<T> {
-  const { device, dtype, signal } = checkObject('options', options);
-  const place = { device: checkDevice(device), dtype: checkDtype(dtype) };
+  const { device = 'cpu', dtype, signal } = checkObject('options', options);
+  const place = { device: checkString('device', device), dtype: checkDtype(dtype) };
+  requireDevice(place.device);
   checkPath('file', file);
   const { description, tensors } = await openWeights(file);
   if (!description) {

@@ -1,20 +1,14 @@
 import { native } from '../native/binding.js';
+import type { NativeNetworkOptions } from '../native/binding-types.js';
+import { requireDevice } from '../native/device.js';
 import { call } from '../native/native-object.js';
-import { checkInteger, checkObject } from '../support/validate.js';
-import { checkDevice, checkDtype, Network, type NetworkDtype } from './network.js';
-
-export interface OutputDiscriminatorOptions {
-  /** 2 to 256: the segmenter's. */
-  classCount: number;
-  /** Channels of the first convolution; default 64. */
-  baseWidth?: number;
-  /** Of the initial weights; default 1. */
-  seed?: number;
-  /** Default `cpu`. */
-  device?: string;
-  /** Default `float32`; see SegmenterOptions. */
-  dtype?: NetworkDtype;
-}
+import { parseOptions } from '../support/options.js';
+import {
+  type CompleteOutputDiscriminatorOptions,
+  type OutputDiscriminatorOptions,
+  outputDiscriminatorSchema,
+} from './discriminator-options.js';
+import { Network } from './network.js';
 
 /**
  * D_M: tells by the class probabilities of an image which domain it is from.
@@ -23,29 +17,28 @@ export interface OutputDiscriminatorOptions {
  * for source, above for target.
  */
 export class OutputDiscriminator extends Network {
-  readonly options: Readonly<Required<OutputDiscriminatorOptions>>;
+  /** What it was created with, defaults filled in. */
+  readonly options: CompleteOutputDiscriminatorOptions;
 
   private constructor(
     handle: ConstructorParameters<typeof Network>[0],
-    options: Required<OutputDiscriminatorOptions>,
+    options: CompleteOutputDiscriminatorOptions,
   ) {
     const { classCount, baseWidth } = options;
     super(handle, { architecture: 'output-discriminator', options: { classCount, baseWidth } });
     this.options = options;
   }
 
-  /** @throws InvalidArgumentError naming a bad option. */
+  /** @throws InvalidArgumentError naming a bad option */
   static async create(options: OutputDiscriminatorOptions): Promise<OutputDiscriminator> {
-    checkObject('options', options);
-    const checked: Required<OutputDiscriminatorOptions> = {
-      classCount: checkInteger('classCount', options.classCount, 2, 256),
-      baseWidth: checkInteger('baseWidth', options.baseWidth ?? 64, 1, 1024),
-      seed: checkInteger('seed', options.seed ?? 1, 0),
-      device: checkDevice(options.device),
-      dtype: checkDtype(options.dtype),
-    };
+    const checked = parseOptions(outputDiscriminatorSchema, options);
+    requireDevice(checked.device);
+    const given = {
+      ...checked,
+      maxParameters: undefined,
+    } satisfies NativeNetworkOptions['output-discriminator'];
     return new OutputDiscriminator(
-      await call(() => native.createNetwork('output-discriminator', checked)),
+      await call(() => native.createNetwork('output-discriminator', given)),
       checked,
     );
   }

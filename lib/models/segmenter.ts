@@ -1,15 +1,11 @@
-import type { RgbImage } from '../data/image-files.js';
-import type { ExportOptions } from '../export/segmenter.js';
-import {
-  type ImagePrediction,
-  type PredictStreamOptions,
-  predictStream,
-} from '../inference/prediction-stream.js';
 import { native } from '../native/binding.js';
+import type { NativeAveragedOptions, NativePredictOptions } from '../native/binding-types.js';
+import { requireDevice } from '../native/device.js';
 import { call, callSync, handleOf } from '../native/native-object.js';
 import { PRECISIONS, type Precision } from '../native/precision.js';
 import { Tensor } from '../native/tensor.js';
 import { InvalidArgumentError } from '../support/errors.js';
+import { parseOptions } from '../support/options.js';
 import {
   checkBoolean,
   checkChoice,
@@ -20,40 +16,12 @@ import {
   invalidArgument,
 } from '../support/validate.js';
 import type { WeightsDescription } from '../weights/weights-metadata.js';
+import { createFromFile, type FromFileOptions, Network } from './network.js';
 import {
-  checkDevice,
-  checkDtype,
-  createFromFile,
-  type FromFileOptions,
-  Network,
-  type NetworkDtype,
-} from './network.js';
-
-export interface SegmenterOptions {
-  /** Default `deeplab-v2`. */
-  network?: 'deeplab-v2' | 'fcn-8s';
-  /** DeepLab-v2's backbone. Default `resnet101`; FCN-8s always uses VGG-16. */
-  backbone?: 'resnet18' | 'resnet34' | 'resnet50' | 'resnet101';
-  /** Multiplies every channel count; (0, 2], default 1. */
-  width?: number;
-  /** How many of DeepLab-v2's four head branches are summed; default 4. */
-  branches?: 2 | 4;
-  /** 2 to 256. */
-  classCount: number;
-  /** Names of the classes in the order of their indices, which files carry along. Default: none. */
-  classNames?: readonly string[];
-  /** How convolution weights start: `normal`, N(0, 0.01), or `kaiming`, N(0, 2/fan_out). Default `normal`. */
-  initialization?: 'normal' | 'kaiming';
-  /** Of the initial weights; default 1. */
-  seed?: number;
-  /** `cpu`, `cuda` or `cuda:N`; default `cpu`. */
-  device?: string;
-  /**
-   * Default `float32`. `float64` is for checks to the last digit: everything computes in it, from the same initial weights,
-   * twice as slowly or worse. predict() looks at its logits in float32.
-   */
-  dtype?: NetworkDtype;
-}
+  type CompleteSegmenterOptions,
+  type SegmenterOptions,
+  segmenterSchema,
+} from './segmenter-options.js';
 
 export interface PredictOptions {
   /** How many images there are. */
@@ -101,9 +69,9 @@ export interface SegmenterPrediction {
  */
 export class Segmenter extends Network {
   /** What it was created with, defaults filled in. */
-  readonly options: Readonly<Required<SegmenterOptions>>;
+  readonly options: CompleteSegmenterOptions;
 
-  private constructor(handle: ConstructorParameters<typeof Network>[0], options: Required<SegmenterOptions>) {
+  private constructor(handle: ConstructorParameters<typeof Network>[0], options: CompleteSegmenterOptions) {
     super(handle, descriptionOf(options));
     this.options = options;
   }
@@ -114,28 +82,19 @@ export class Segmenter extends Network {
   }
 
   static async #create(options: SegmenterOptions, maxParameters?: number): Promise<Segmenter> {
-    checkObject('options', options);
-    const checked: Required<SegmenterOptions> = {
-      network: checkChoice('network', options.network ?? 'deeplab-v2', ['deeplab-v2', 'fcn-8s']),
-      backbone: checkChoice('backbone', options.backbone ?? 'resnet101', [
-        'resnet18',
-        'resnet34',
-        'resnet50',
-        'resnet101',
-      ]),
-      width: checkNumber('width', options.width ?? 1, 1 / 64, 2),
-      branches: checkInteger('branches', options.branches ?? 4, 2, 4) as 2 | 4,
-      classCount: checkInteger('classCount', options.classCount, 2, 256),
-      classNames: checkNames(options.classNames ?? [], options.classCount),
-      initialization: checkChoice('initialization', options.initialization ?? 'normal', [
-        'normal',
-        'kaiming',
-      ]),
-      seed: checkInteger('seed', options.seed ?? 1, 0),
-      device: checkDevice(options.device),
-      dtype: checkDtype(options.dtype),
-    };
-    const handle = await call(() => native.createNetwork(checked.network, { ...checked, maxParameters }));
+    const checked = parseOptions(segmenterSchema, options);
+    const { network, backbone, width, branches, classCount, classNames, initialization } = checked;
+    if (classNames.length > 0 && classNames.length !== classCount) {
+      throw invalidArgument('classNames', `${classCount} names, one for each class,`, classNames);
+    }
+    requireDevice(checked.device);
+    const { seed, device, dtype } = checked;
+    const common = { width, classCount, initialization, seed, device, dtype, maxParameters };
+    const handle = await call(() =>
+      network === 'deeplab-v2'
+        ? native.createNetwork(network, { ...common, backbone, branches })
+        : native.createNetwork(network, common),
+    );
     return new Segmenter(handle, checked);
   }
 
@@ -182,19 +141,19 @@ export class Segmenter extends Network {
     const count = checkInteger('count', options.count, 1);
     const width = checkInteger('width', options.width, 1);
     const height = checkInteger('height', options.height, 1);
-    const job = {
-      ...{ count, width, height, flip },
+    const output = {
       outputWidth: checkInteger('outputWidth', options.outputWidth ?? width, 1),
       outputHeight: checkInteger('outputHeight', options.outputHeight ?? height, 1),
       confidence: checkBoolean('confidence', options.confidence ?? false),
       precision: checkChoice('precision', options.precision ?? 'fp32', PRECISIONS),
       order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
-      classThresholds: checkNumbers('classThresholds', options.classThresholds ?? [], 0),
     };
+    const classThresholds = checkNumbers('classThresholds', options.classThresholds ?? [], 0);
     if (!flip && otherSizes.length === 0) {
+      const job = { count, width, height, ...output, classThresholds } satisfies NativePredictOptions;
       return call((token) => native.predict(this.handle, images, job, token), options.signal);
     }
-    if (job.classThresholds.length > 0) {
+    if (classThresholds.length > 0) {
       throw new InvalidArgumentError('Expected no classThresholds with flip or otherSizes');
     }
     const others = otherSizes.map((other, i) => ({
@@ -204,20 +163,8 @@ export class Segmenter extends Network {
       height: checkInteger(`otherSizes[${i}].height`, other.height, 1),
     }));
     const views = [{ images, count, width, height }, ...others];
+    const job = { ...output, flip } satisfies NativeAveragedOptions;
     return call((token) => native.predictAveraged(this.handle, views, job, token), options.signal);
-  }
-
-  /**
-   * Segments a stream of images, in its order, each at its own size, for as long as it is iterated. Reading, predicting and
-   * what the caller does with a prediction go on at once, `ahead` images at most. Leaving the loop ends all of it.
-   *
-   * @throws what `images` throws, after the predictions of the images before it
-   */
-  predictStream<Image extends RgbImage>(
-    images: AsyncIterable<Image> | Iterable<Image>,
-    options?: PredictStreamOptions,
-  ): AsyncGenerator<ImagePrediction<Image>, void> {
-    return predictStream(this, images, options);
   }
 
   /**
@@ -241,39 +188,10 @@ export class Segmenter extends Network {
     };
     await call((token) => native.updateStatistics(this.handle, images, job, token), signal);
   }
-
-  /**
-   * Writes an ONNX model (opset 17) of the segmenter in evaluation mode, to a temporary name that is then renamed.
-   *
-   * It takes `image`, float32 [N, 3, H, W] of any N, H and W: what forward() takes. It gives `logits`, [N, C, H, W]. Its
-   * metadata, the property `bidiseg`, tells the network, the classes and how to prepare images, in JSON.
-   *
-   * @throws DataError naming the file, where it cannot be written or would exceed the 2 GiB of ONNX files
-   */
-  async exportOnnx(file: string, options: ExportOptions = {}): Promise<void> {
-    const { exportOnnx } = await import('../export/segmenter.js');
-    await exportOnnx(this, descriptionOf(this.options), file, options);
-  }
-
-  /**
-   * Writes a TorchScript archive of the segmenter, for `torch.jit.load` in Python and C++: what exportOnnx() writes, with
-   * weights under their state-dict names. The metadata is the archive's extra file `bidiseg.json`.
-   */
-  async exportTorchScript(file: string, options: ExportOptions = {}): Promise<void> {
-    const { exportTorchScript } = await import('../export/segmenter.js');
-    await exportTorchScript(this, descriptionOf(this.options), file, options);
-  }
 }
 
-function checkNames(names: readonly string[], classCount: number): readonly string[] {
-  const isNames = Array.isArray(names) && names.every((name) => typeof name === 'string');
-  if (!isNames || (names.length > 0 && names.length !== classCount)) {
-    throw invalidArgument('classNames', `${classCount} names, one for each class,`, names);
-  }
-  return [...names];
-}
-
-function descriptionOf(options: Required<SegmenterOptions>): WeightsDescription {
+/** @internal What weights files and exported models say about a segmenter. */
+export function descriptionOf(options: CompleteSegmenterOptions): WeightsDescription {
   const { network, backbone, width, branches, classCount, classNames } = options;
   const shape = network === 'deeplab-v2' ? { backbone, width, branches, classCount } : { width, classCount };
   return { architecture: network, options: shape, ...(classNames.length > 0 && { classes: classNames }) };

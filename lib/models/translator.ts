@@ -1,49 +1,26 @@
 import { native } from '../native/binding.js';
+import type { NativeNetworkOptions } from '../native/binding-types.js';
+import { requireDevice } from '../native/device.js';
 import { call } from '../native/native-object.js';
 import { InvalidArgumentError } from '../support/errors.js';
-import { checkBoolean, checkChoice, checkInteger, checkObject } from '../support/validate.js';
+import { parseOptions } from '../support/options.js';
+import { checkChoice, checkInteger, checkObject } from '../support/validate.js';
 import {
-  checkDevice,
-  checkDtype,
   createFromFile,
   type FromFileOptions,
   type LoadOptions,
   type LoadReport,
   loadNetworks,
   Network,
-  type NetworkDtype,
   type SaveOptions,
   saveNetworks,
 } from './network.js';
-import { sizeMultiple } from './size-multiple.js';
-
-export interface TranslatorOptions {
-  /**
-   * `unpaired` (default): F and F⁻¹, ResNet generators as in CycleGAN. `paired`: F alone, the U-Net generator of pix2pix,
-   * for training on pairs of images.
-   */
-  pairing?: 'unpaired' | 'paired';
-  /** Unpaired: residual blocks of each generator; default 9. */
-  blocks?: 6 | 9;
-  /** Paired: how often the U-Net halves the image, 2 to 10; default 8. */
-  depth?: number;
-  /** Channels behind each generator's first convolution; default 64. */
-  baseWidth?: number;
-  /**
-   * Unpaired: generators that learn what to change, for short trainings: y = tanh(f(x) + w·IN(x) + b), with IN(x) the image less
-   * the mean of each channel and over its deviation, in place of y = tanh(f(x)). Details are there from the first step on, as
-   * gray images; the light of the other domain is learned. Not in the paper. Default false.
-   */
-  residual?: boolean;
-  /** Channels behind each discriminator's first convolution; default 64. */
-  discriminatorWidth?: number;
-  /** Of the initial weights; default 1. */
-  seed?: number;
-  /** Default `cpu`. */
-  device?: string;
-  /** Default `float32`; see SegmenterOptions. */
-  dtype?: NetworkDtype;
-}
+import {
+  type CompleteTranslatorOptions,
+  sizeMultiple,
+  type TranslatorOptions,
+  translatorSchema,
+} from './translator-options.js';
 
 export interface TranslateOptions {
   /** How many images there are. */
@@ -63,7 +40,7 @@ export interface TranslateOptions {
  * `sizeMultiple`, to the same; discriminators give one score per 70×70 patch.
  */
 export class Translator implements Disposable {
-  readonly options: Readonly<Required<TranslatorOptions>>;
+  readonly options: CompleteTranslatorOptions;
   /** F: source → target. */
   readonly toTarget: Network;
   /** Judges target images against F(S); paired: given S, which stands before them, [N, 6, H, W]. */
@@ -71,7 +48,7 @@ export class Translator implements Disposable {
   readonly #backward: { toSource: Network; sourceDiscriminator: Network } | null;
 
   private constructor(
-    options: Required<TranslatorOptions>,
+    options: CompleteTranslatorOptions,
     [toTarget, targetDiscriminator]: readonly [Network, Network],
     backward: readonly [Network, Network] | null,
   ) {
@@ -102,30 +79,22 @@ export class Translator implements Disposable {
   }
 
   static async #create(options: TranslatorOptions, maxParameters?: number): Promise<Translator> {
-    checkObject('options', options);
-    const checked: Required<TranslatorOptions> = {
-      pairing: checkChoice('pairing', options.pairing ?? 'unpaired', ['unpaired', 'paired']),
-      blocks: checkInteger('blocks', options.blocks ?? 9, 1, 64) as 6 | 9,
-      depth: checkInteger('depth', options.depth ?? 8, 2, 10),
-      baseWidth: checkInteger('baseWidth', options.baseWidth ?? 64, 1, 512),
-      residual: checkBoolean('residual', options.residual ?? false),
-      discriminatorWidth: checkInteger('discriminatorWidth', options.discriminatorWidth ?? 64, 1, 512),
-      seed: checkInteger('seed', options.seed ?? 1, 0),
-      device: checkDevice(options.device),
-      dtype: checkDtype(options.dtype),
-    };
-    const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth } = checked;
-    const { seed, device, dtype } = checked;
+    const checked = parseOptions(translatorSchema, options);
+    requireDevice(checked.device);
+    const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth, device, dtype } = checked;
     // Seeds apart, so that F and F⁻¹ do not start as the same function.
-    const create = (kind: string, shape: Record<string, unknown>, offset: number) =>
-      createNetwork(kind, { ...shape, seed: seed * 4 + offset, device, dtype, maxParameters });
+    const place = (offset: number) => ({ seed: checked.seed * 4 + offset, device, dtype, maxParameters });
     const discriminator = (inputChannels: number, offset: number) =>
-      create('patch-discriminator', { inputChannels, baseWidth: discriminatorWidth }, offset);
+      createNetwork('patch-discriminator', {
+        ...{ inputChannels, baseWidth: discriminatorWidth },
+        ...place(offset),
+      });
     if (pairing === 'paired') {
-      const generator = create('unet-generator', { depth, baseWidth }, 0);
+      const generator = createNetwork('unet-generator', { depth, baseWidth, ...place(0) });
       return new Translator(checked, await Promise.all([generator, discriminator(6, 2)]), null);
     }
-    const generator = (offset: number) => create('resnet-generator', { blocks, baseWidth, residual }, offset);
+    const generator = (offset: number) =>
+      createNetwork('resnet-generator', { blocks, baseWidth, residual, ...place(offset) });
     const [toTarget, toSource, targetDiscriminator, sourceDiscriminator] = await Promise.all([
       generator(0),
       generator(1),
@@ -196,7 +165,10 @@ export class Translator implements Disposable {
   }
 }
 
-async function createNetwork(kind: string, options: Record<string, unknown>): Promise<Network> {
+async function createNetwork<Kind extends keyof NativeNetworkOptions>(
+  kind: Kind,
+  options: NativeNetworkOptions[Kind],
+): Promise<Network> {
   const handle = await call(() => native.createNetwork(kind, options));
   const { seed: _seed, device: _device, dtype: _dtype, maxParameters: _max, ...shape } = options;
   return new Network(handle, { architecture: kind, options: shape });

@@ -4,6 +4,7 @@
  * Every function that returns a promise queues work on the compute thread of this Node environment and keeps the order
  * of calls. Arguments are copied before the function returns.
  */
+import type { Precision } from './precision.js';
 
 declare const kind: unique symbol;
 
@@ -75,6 +76,162 @@ export interface NativeBatch {
   width: number;
 }
 
+/*
+ * Bags of options, one type for each. TypeScript has checked and completed them: C++ has no defaults. A test compares the keys
+ * that C++ reads with those that are given (test/boundary/border.test.ts).
+ */
+
+interface NativeNetworkPlace {
+  seed: number;
+  device: string;
+  dtype: NetworkDtype;
+  /** Bound for networks that an untrusted file describes; see createNetwork in native/binding/networks.cc. */
+  maxParameters: number | undefined;
+}
+
+/** Options of each kind of network. */
+export interface NativeNetworkOptions {
+  'deeplab-v2': NativeNetworkPlace & {
+    backbone: 'resnet18' | 'resnet34' | 'resnet50' | 'resnet101';
+    width: number;
+    branches: 2 | 4;
+    classCount: number;
+    initialization: 'normal' | 'kaiming';
+  };
+  'fcn-8s': NativeNetworkPlace & {
+    width: number;
+    classCount: number;
+    initialization: 'normal' | 'kaiming';
+  };
+  'output-discriminator': NativeNetworkPlace & { classCount: number; baseWidth: number };
+  'feature-discriminator': NativeNetworkPlace & { featureCount: number; baseWidth: number };
+  'patch-discriminator': NativeNetworkPlace & { inputChannels: number; baseWidth: number };
+  'resnet-generator': NativeNetworkPlace & { blocks: 6 | 9; baseWidth: number; residual: boolean };
+  'unet-generator': NativeNetworkPlace & { depth: number; baseWidth: number };
+}
+
+interface NativeSgdOptions {
+  optimizer: 'sgd';
+  momentum: number;
+  repeatedStep: boolean;
+}
+
+interface NativeAdamOptions {
+  optimizer: 'adam';
+  adamBetas: readonly number[];
+}
+
+export type NativeOptimizerOptions = (NativeSgdOptions | NativeAdamOptions) & {
+  weightDecay: number;
+  headLearningRateFactor: number;
+};
+
+export type NativeOrder = 'logits' | 'probabilities';
+export type NativeGanMode = 'least-squares' | 'bce';
+export type NativePerceptualForm = 'l1' | 'normalized-mse';
+
+export interface NativeSegmentationStepOptions {
+  optimizer: 'sgd' | 'adam';
+  momentum: number;
+  repeatedStep: boolean;
+  adamBetas: readonly number[];
+  weightDecay: number;
+  headLearningRateFactor: number;
+  discriminatorBetas: readonly number[];
+  accumulation: number;
+  normalize: 'valid' | 'all';
+  ignoreIndex: number;
+  alignment:
+    | 'output-discriminator'
+    | 'entropy-discriminator'
+    | 'feature-discriminator'
+    | 'mean'
+    | 'correlation'
+    | 'none';
+  adversarialWeight: number;
+  momentWeight: number;
+  entropyWeight: number;
+  pseudoLabelWeight: number;
+  /** Read where the call has a teacher network. */
+  teacher: { decay: number; threshold: number; weight: number; classMix: boolean; seed: number } | null;
+  memoryFormat: 'auto' | 'contiguous' | 'channels-last';
+  precision: Precision;
+  lossScaling: boolean;
+  activationCheckpointing: boolean;
+  cudaGraphs: boolean;
+}
+
+export interface NativeTranslationStepOptions {
+  ganMode: NativeGanMode;
+  ganWeight: number;
+  betas: readonly number[];
+  cycleWeight: number;
+  identityWeight: number;
+  perceptualForm: NativePerceptualForm;
+  perceptualWeight: number;
+  perceptualReconstructionWeight: number;
+  poolSize: number;
+  seed: number;
+  /** 0: the whole batch. */
+  microBatchSize: number;
+  precision: Precision;
+  lossScaling: boolean;
+  activationCheckpointing: boolean;
+  cudaGraphs: boolean;
+}
+
+export interface NativePairedTranslationStepOptions {
+  ganMode: NativeGanMode;
+  ganWeight: number;
+  betas: readonly number[];
+  l1Weight: number;
+  precision: Precision;
+  lossScaling: boolean;
+  cudaGraphs: boolean;
+}
+
+export interface NativeCrossEntropyOptions {
+  normalize: 'valid' | 'all';
+  ignoreIndex: number;
+  alignCorners: boolean;
+  classWeights: readonly number[];
+  pixelWeights: TensorHandle | undefined;
+}
+
+interface NativeConfidentPixels {
+  height: number;
+  width: number;
+  thresholds: readonly number[];
+  inclusive: boolean;
+}
+
+export type NativeOnlineCrossEntropyOptions = NativeCrossEntropyOptions &
+  NativeConfidentPixels & { prediction: boolean };
+
+export type NativePseudoLabelOptions = NativeConfidentPixels & {
+  alignCorners: boolean;
+  order: NativeOrder;
+  ignoreIndex: number;
+  confidence: boolean;
+};
+
+interface NativeImages {
+  count: number;
+  width: number;
+  height: number;
+}
+
+interface NativeOutput {
+  outputWidth: number;
+  outputHeight: number;
+  confidence: boolean;
+  order: NativeOrder;
+  precision: Precision;
+}
+
+export type NativePredictOptions = NativeImages & NativeOutput & { classThresholds: readonly number[] };
+export type NativeAveragedOptions = NativeOutput & { flip: boolean };
+
 export interface SegmentationLosses {
   /** What the segmenter was moved against: the weighted sum of the next six. Those that do not take part are 0. */
   total: number;
@@ -132,7 +289,7 @@ export interface NativeBuildInfo {
   libtorchOrigin: string;
   cuda: boolean;
   /** By device, `cpu` first: what it has instructions for. */
-  precisions: Record<string, ('fp32' | 'tf32' | 'bf16')[]>;
+  precisions: Record<string, Precision[]>;
   threads: number;
   cpuCapability: string;
 }
@@ -147,7 +304,7 @@ export interface NativeBinding {
   tensorRequireGrad(tensor: TensorHandle): Promise<void>;
   tensorTo(
     tensor: TensorHandle,
-    options: { device: string; dtype: Dtype; memoryFormat: string },
+    options: { device: string; dtype: Dtype; memoryFormat: 'preserve' | 'contiguous' | 'channels-last' },
   ): Promise<TensorHandle>;
   tensorAdd(tensor: TensorHandle, other: TensorHandle): Promise<TensorHandle>;
   tensorScale(tensor: TensorHandle, factor: number): Promise<TensorHandle>;
@@ -165,7 +322,11 @@ export interface NativeBinding {
     cancellation?: CancellationToken,
   ): Promise<void>;
 
-  createNetwork(kind: string, options: object, cancellation?: CancellationToken): Promise<NetworkHandle>;
+  createNetwork<Kind extends keyof NativeNetworkOptions>(
+    kind: Kind,
+    options: NativeNetworkOptions[Kind],
+    cancellation?: CancellationToken,
+  ): Promise<NetworkHandle>;
   networkForward(
     network: NetworkHandle,
     input: TensorHandle,
@@ -190,7 +351,7 @@ export interface NativeBinding {
     cancellation?: CancellationToken,
   ): Promise<void>;
 
-  createOptimizer(network: NetworkHandle, options: object): Promise<OptimizerHandle>;
+  createOptimizer(network: NetworkHandle, options: NativeOptimizerOptions): Promise<OptimizerHandle>;
   optimizerStep(optimizer: OptimizerHandle, learningRate: number): Promise<void>;
   optimizerZeroGrad(optimizer: OptimizerHandle): Promise<void>;
 
@@ -199,15 +360,19 @@ export interface NativeBinding {
   segmenterInputFromTranslator(images: TensorHandle): Promise<TensorHandle>;
   translatorOutputBytes(images: TensorHandle): Promise<TensorHandle>;
 
-  maskedCrossEntropy(logits: TensorHandle, labels: TensorHandle, options: object): Promise<TensorHandle>;
+  maskedCrossEntropy(
+    logits: TensorHandle,
+    labels: TensorHandle,
+    options: NativeCrossEntropyOptions,
+  ): Promise<TensorHandle>;
   maskedCrossEntropyOnline(
     logits: TensorHandle,
-    options: object,
+    options: NativeOnlineCrossEntropyOptions,
     histogram?: ThresholdHistogramHandle,
   ): Promise<{ loss: TensorHandle; labels?: TensorHandle; confidence?: TensorHandle }>;
   classProbabilities(logits: TensorHandle, options: { height: number; width: number }): Promise<TensorHandle>;
   domainLoss(logits: TensorHandle, options: { domain: 'source' | 'target' }): Promise<TensorHandle>;
-  ganLoss(scores: TensorHandle, options: { real: boolean; ganMode: string }): Promise<TensorHandle>;
+  ganLoss(scores: TensorHandle, options: { real: boolean; ganMode: NativeGanMode }): Promise<TensorHandle>;
   l1Loss(input: TensorHandle, other: TensorHandle): Promise<TensorHandle>;
   meanDistance(source: TensorHandle, target: TensorHandle): Promise<TensorHandle>;
   correlationDistance(source: TensorHandle, target: TensorHandle): Promise<TensorHandle>;
@@ -216,14 +381,14 @@ export interface NativeBinding {
   perceptualLoss(
     logits: TensorHandle,
     other: TensorHandle,
-    options: { perceptualForm: string },
+    options: { perceptualForm: NativePerceptualForm },
   ): Promise<TensorHandle>;
 
   uploadBatch(network: NetworkHandle, batch: NativeBatch): UploadedBatchHandle;
   createSegmentationStep(
     segmenter: NetworkHandle,
     discriminator: NetworkHandle | null,
-    options: object,
+    options: NativeSegmentationStepOptions,
     teacher: NetworkHandle | null,
   ): Promise<SegmentationStepHandle>;
   runSegmentationStep(
@@ -247,7 +412,7 @@ export interface NativeBinding {
       sourceDiscriminator: NetworkHandle;
     },
     segmenter: NetworkHandle | null,
-    options: object,
+    options: NativeTranslationStepOptions,
   ): Promise<TranslationStepHandle>;
   runTranslationStep(
     step: TranslationStepHandle,
@@ -264,7 +429,7 @@ export interface NativeBinding {
   ): Promise<void>;
   createPairedTranslationStep(
     networks: { toTarget: NetworkHandle; targetDiscriminator: NetworkHandle },
-    options: object,
+    options: NativePairedTranslationStepOptions,
   ): Promise<PairedTranslationStepHandle>;
   runPairedTranslationStep(
     step: PairedTranslationStepHandle,
@@ -283,30 +448,30 @@ export interface NativeBinding {
   predict(
     segmenter: NetworkHandle,
     images: Uint8Array,
-    options: object,
+    options: NativePredictOptions,
     cancellation?: CancellationToken,
   ): Promise<{ labels: Uint8Array; confidence?: Float32Array }>;
   updateStatistics(
     segmenter: NetworkHandle,
     images: Uint8Array,
-    options: { count: number; width: number; height: number; momentum: number },
+    options: NativeImages & { momentum: number },
     cancellation?: CancellationToken,
   ): Promise<void>;
   pseudoLabels(
     logits: TensorHandle,
-    options: object,
+    options: NativePseudoLabelOptions,
     histogram?: ThresholdHistogramHandle,
   ): Promise<{ labels: TensorHandle; confidence?: TensorHandle }>;
   predictAveraged(
     segmenter: NetworkHandle,
-    views: readonly { images: Uint8Array; count: number; width: number; height: number }[],
-    options: object,
+    views: readonly (NativeImages & { images: Uint8Array })[],
+    options: NativeAveragedOptions,
     cancellation?: CancellationToken,
   ): Promise<{ labels: Uint8Array; confidence?: Float32Array }>;
   translate(
     generator: NetworkHandle,
     images: Uint8Array,
-    options: object,
+    options: NativeImages,
     cancellation?: CancellationToken,
   ): Promise<Uint8Array>;
   createThresholdHistogram(options: { classCount: number; bins: number }): ThresholdHistogramHandle;

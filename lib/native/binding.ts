@@ -1,13 +1,10 @@
 import { createRequire } from 'node:module';
-import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { resolve } from 'node:path';
 import bindings from 'bindings';
 import { BindingError } from '../support/errors.js';
+import { packageRoot } from '../support/package.js';
 import { prepareLibTorchThreads } from '../support/threads.js';
 import type { NativeBinding } from './binding-types.js';
-
-/** The package's root: the folder that holds package.json, from dist/lib/native/. */
-export const packageRoot = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
 
 prepareLibTorchThreads();
 
@@ -16,14 +13,14 @@ function load(): NativeBinding {
     // Another build of it, such as the one with sanitizers (scripts/check-addon-sanitized.sh).
     const { BIDISEG_ADDON } = process.env;
     if (BIDISEG_ADDON) return createRequire(import.meta.url)(resolve(BIDISEG_ADDON)) as NativeBinding;
-    return bindings({ bindings: 'bidiseg', module_root: packageRoot }) as NativeBinding;
+    return bindings({ bindings: 'bidiseg', module_root: packageRoot() }) as NativeBinding;
   } catch (cause) {
     const error = cause as Error & { tries?: string[] };
     const attempts = error.tries
       ? `It was looked for at:\n${error.tries.map((file) => `  ${file}`).join('\n')}`
       : `Loading it failed: ${error.message}`;
     throw new BindingError(
-      `The native addon of bidiseg cannot be loaded. ${attempts}\nBuild it with \`npm run setup\` in ${packageRoot}.`,
+      `The native addon of bidiseg cannot be loaded. ${attempts}\nBuild it with \`npm run setup\` in ${packageRoot()}.`,
       { cause },
     );
   }

@@ -1,8 +1,7 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { packageVersion } from '../support/package.js';
 import { checkInteger } from '../support/validate.js';
-import { native, packageRoot } from './binding.js';
-import { call } from './native-object.js';
+import { native } from './binding.js';
+import { call, callSync } from './native-object.js';
 import type { Precision } from './precision.js';
 
 export interface BuildInfo {
@@ -25,10 +24,14 @@ export interface BuildInfo {
 
 /** What this build of bidiseg is and what it finds on this machine. */
 export async function buildInfo(): Promise<BuildInfo> {
-  const manifest = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };
   const info = await call(() => native.buildInfo());
   const cudaDevices = Object.keys(info.precisions).filter((device) => device !== 'cpu');
-  return { version: manifest.version, ...info, cudaDevices };
+  return { version: packageVersion(), ...info, cudaDevices };
+}
+
+/** @internal @throws InvalidArgumentError unless there is a device of that name. */
+export function requireDevice(name: string): void {
+  callSync(() => native.checkDevice(name));
 }
 
 /** How many threads one operation may use; default: one per core. Takes effect for work that starts later. */

@@ -7,6 +7,11 @@ import {
   checkObject,
 } from '../support/validate.js';
 import { native } from './binding.js';
+import type {
+  NativeCrossEntropyOptions,
+  NativeOnlineCrossEntropyOptions,
+  NativePseudoLabelOptions,
+} from './binding-types.js';
 import { call, handleOf } from './native-object.js';
 import { Tensor } from './tensor.js';
 import { ThresholdHistogram } from './thresholds.js';
@@ -44,9 +49,9 @@ export interface ConfidentPixels {
 
 export interface OnlineCrossEntropy {
   loss: Tensor;
-  /** uint8 [N, H, W]: the predicted class, or the ignore index; only where asked for. */
+  /** Predicted class or the ignore index, uint8 [N, H, W]. Present only where asked for. */
   labels?: Tensor;
-  /** [N, H, W]: the probability of the predicted class; only where asked for. */
+  /** Probability of the predicted class, [N, H, W]. Present only where asked for. */
   confidence?: Tensor;
 }
 
@@ -86,13 +91,17 @@ export async function maskedCrossEntropy(
     alignCorners: checkBoolean('alignCorners', options.alignCorners ?? true),
     classWeights: checkNumbers('classWeights', options.classWeights ?? [], 0),
     pixelWeights: options.pixelWeights && handleOf('pixelWeights', options.pixelWeights, Tensor),
-  };
+  } satisfies NativeCrossEntropyOptions;
   if (labels !== null) {
     return new Tensor(
       await call(() => native.maskedCrossEntropy(input, handleOf('labels', labels, Tensor), checked)),
     );
   }
-  const online = { ...checked, ...confidentPixels(options), prediction: options.prediction ?? false };
+  const online = {
+    ...checked,
+    ...confidentPixels(options),
+    prediction: checkBoolean('prediction', options.prediction ?? false),
+  } satisfies NativeOnlineCrossEntropyOptions;
   checkInteger('ignoreIndex', checked.ignoreIndex, 0, 255);
   const found = await call(() =>
     native.maskedCrossEntropyOnline(input, online, histogramHandle(options.histogram)),
@@ -140,7 +149,7 @@ export async function pseudoLabels(
     order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
     ignoreIndex: checkInteger('ignoreIndex', options.ignoreIndex ?? 255, 0, 255),
     confidence: checkBoolean('confidence', options.confidence ?? false),
-  };
+  } satisfies NativePseudoLabelOptions;
   const found = await call(() =>
     native.pseudoLabels(handleOf('logits', logits, Tensor), checked, histogramHandle(options.histogram)),
   );

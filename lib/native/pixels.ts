@@ -1,6 +1,7 @@
-import { checkDtype, type NetworkDtype } from '../models/network.js';
 import { checkObject } from '../support/validate.js';
 import { native } from './binding.js';
+import type { NetworkDtype } from './binding-types.js';
+import { checkDtype } from './dtype.js';
 import { call, handleOf } from './native-object.js';
 import { Tensor } from './tensor.js';
 

@@ -1,13 +1,14 @@
 import { EventEmitter } from 'node:events';
+import { classNames } from '../config/classes.js';
 import type { Config } from '../config/schema.js';
 import { ConfigError } from '../support/errors.js';
 import { drain, mapEvents } from '../support/generators.js';
 import { dispose } from '../training/checkpoints.js';
-import { classNames, type Datasets } from './datasets.js';
+import type { Datasets } from './datasets.js';
 import type { RunEvent, RunSummary, StageRecord } from './events.js';
-import { planStages, type Stage, selectStage, stageInputs } from './plan.js';
+import { planStages, type Stage, selectStage, stageInputs, stageSteps } from './plan.js';
 import type { StageStore } from './stage-store.js';
-import { runStage, stageSteps } from './stages.js';
+import { runStage } from './stages/run-stage.js';
 
 export interface RunOptions {
   /** Go on where an earlier run stopped, complete stages and steps that were saved not being run again. Default false. */
@@ -24,7 +25,9 @@ export interface RunOptions {
 }
 
 /** For `on`: a listener per type of event, and `event` for all of them. */
-type Listeners = { event: [RunEvent] } & { [Type in RunEvent['type']]: [Extract<RunEvent, { type: Type }>] };
+export type RunListeners = { event: [RunEvent] } & {
+  [Type in RunEvent['type']]: [Extract<RunEvent, { type: Type }>];
+};
 
 /**
  * Bidirectional learning, the whole of Algorithm 1: a segmenter for a domain without labels.
@@ -33,7 +36,7 @@ type Listeners = { event: [RunEvent] } & { [Type in RunEvent['type']]: [Extract<
  * there, so that a run can go on, or run alone, at any stage. Follow it with `for await (… of learning.events())`, or with
  * `on` and `run()`.
  */
-export class BidirectionalLearning extends EventEmitter<Listeners> {
+export class BidirectionalLearning extends EventEmitter<RunListeners> {
   /** The stages in the order in which they run. */
   readonly plan: readonly Stage[];
   readonly #config: Config;

@@ -1,10 +1,9 @@
 import path from 'node:path';
-import type { Config, SizePair } from '../config/schema.js';
+import { classNames, meanClassIndices, pastedClassIndices } from '../config/classes.js';
+import type { Config } from '../config/schema.js';
 import { ImageDataset, type LabelOptions } from '../data/dataset.js';
-import type { ImageSize } from '../data/image-files.js';
-import { CAMVID, CITYSCAPES, type ClassList, type ClassSubset, classIndices } from '../data/label-maps.js';
+import { toSize } from '../data/image-size.js';
 import { createEmbeddedDataset } from '../data/scenes/embedded-dataset.js';
-import { STREET_SCENE_CLASSES, STREET_SCENE_PALETTE } from '../data/scenes/street-scenes.js';
 import { ConfigError } from '../support/errors.js';
 
 /** The image sets of a run. */
@@ -93,60 +92,4 @@ function requireLabels(dataset: ImageDataset, key: string): void {
   if (!dataset.hasLabels) {
     throw new ConfigError(`data.${key}.list: expected lines 'image label' but its lines name no label`);
   }
-}
-
-/** The names of the config's classes, in the order of their indices. */
-export function classNames({ data: { classes } }: Config): string[] {
-  return typeof classes === 'string' ? [...CLASS_LISTS[classes].names] : classes;
-}
-
-/** The indices of the classes that means are taken over; undefined: all. */
-export function meanClassIndices(config: Config): number[] | undefined {
-  const { meanClasses } = config.data;
-  return meanClasses === null ? undefined : indicesOf(meanClasses, 'data.meanClasses', config);
-}
-
-/** The indices of the classes whose objects are pasted onto source images; none without copy-paste. */
-export function pastedClassIndices(config: Config): number[] {
-  return indicesOf(config.segmentation.copyPaste?.classes ?? [], 'segmentation.copyPaste.classes', config);
-}
-
-function indicesOf(classes: ClassSubset | readonly string[], key: string, config: Config): number[] {
-  try {
-    return classIndices(classes, classNames(config));
-  } catch (error) {
-    throw new ConfigError(`${key}: ${(error as Error).message}`, { cause: error });
-  }
-}
-
-/** The colors of the config's classes: 3 bytes (R, G, B) a class. */
-export function classPalette({ data: { classes, palette } }: Config): Uint8Array {
-  if (palette) return Uint8Array.from(palette.flat());
-  if (typeof classes === 'string') return CLASS_LISTS[classes].palette;
-  return spreadPalette(classes.length);
-}
-
-/** Colors for that many classes that have none: 3 bytes (R, G, B) a class. */
-export function spreadPalette(count: number): Uint8Array {
-  return Uint8Array.from(Array.from({ length: count }, (_, index) => spreadColor(index)).flat());
-}
-
-/** A config's [width, height] as the library's size. */
-export function toSize([width, height]: SizePair): ImageSize {
-  return { width, height };
-}
-
-const CLASS_LISTS: Record<'cityscapes' | 'camvid' | 'street-scenes', ClassList> = {
-  cityscapes: CITYSCAPES,
-  camvid: CAMVID,
-  'street-scenes': { names: STREET_SCENE_CLASSES, palette: STREET_SCENE_PALETTE },
-};
-
-/** PASCAL VOC's colors: the bits of the index, dealt out to red, green and blue from the highest down. */
-function spreadColor(index: number): [number, number, number] {
-  const color: [number, number, number] = [0, 0, 0];
-  for (let bits = index + 1, shift = 7; bits > 0; bits >>= 3, shift--) {
-    for (let channel = 0; channel < 3; channel++) color[channel]! |= ((bits >> channel) & 1) << shift;
-  }
-  return color;
 }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import type { Config, SegmentationOptions } from '../config/schema.js';
+import type { Config } from '../config/schema.js';
+import { learnsFromUnlabeledTarget } from '../training/segmentation-options.js';
 import { type Stage, stageInputs } from './plan.js';
 
 /** Keys that change no output of any stage. What the loop has to do with a stage is in the stage itself. */
@@ -76,18 +77,6 @@ function unusedKeys(stage: Stage, { segmentation }: Config): string[] {
 export function hasPerceptualTerms({ translation }: Config): boolean {
   const { pairing, perceptualWeight, perceptualReconstructionWeight } = translation;
   return pairing === 'unpaired' && (perceptualWeight > 0 || perceptualReconstructionWeight > 0);
-}
-
-/**
- * Whether a segmenter learns from target images that have no pseudo-labels. Where nothing looks at them they stay out of M,
- * whose running statistics they would move even so.
- */
-export function learnsFromUnlabeledTarget({
-  alignment,
-  entropyWeight,
-  teacher,
-}: Pick<SegmentationOptions, 'alignment' | 'entropyWeight' | 'teacher'>): boolean {
-  return alignment !== 'none' || entropyWeight > 0 || teacher !== null;
 }
 
 /**

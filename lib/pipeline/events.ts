@@ -1,24 +1,6 @@
 import type { Best } from '../training/best-weights.js';
-import type { PairedTranslationLosses } from '../training/steps/paired-translation-step.js';
-import type { SegmentationLosses } from '../training/steps/segmentation-step.js';
-import type { TranslationLosses } from '../training/steps/translation-step.js';
+import type { CheckpointEvent, StepEvent, WarningEvent } from '../training/events.js';
 import type { Stage, StageKind } from './plan.js';
-
-/** A training step is done. */
-export interface StepEvent<Losses = SegmentationLosses | TranslationLosses | PairedTranslationLosses> {
-  type: 'step';
-  stage: string;
-  /** Steps done so far, 1 … `steps`. */
-  step: number;
-  steps: number;
-  losses: Losses;
-  /** The learning rate of this step (the segmenter's backbone, or the generators). */
-  learningRate: number;
-  /** Time the step took, in milliseconds, without waiting for data. */
-  stepMs: number;
-  /** Time this step waited for its data, in milliseconds. */
-  waitMs: number;
-}
 
 /** Part of a task over images is done. */
 export interface ProgressEvent {
@@ -62,14 +44,6 @@ export interface StageStartEvent {
   stepsBefore: number;
 }
 
-/** The state of a stage was saved: a run that is cut off goes on from here. */
-export interface CheckpointEvent {
-  type: 'checkpoint';
-  stage: string;
-  /** Training steps, or images pseudo-labeled, that are done. */
-  step: number;
-}
-
 /** What a part of a picture shows; see `PictureEvent`. */
 export type PictureColumn =
   | 'image'
@@ -99,13 +73,6 @@ export interface EvaluationEvent {
   images: number;
   /** Numbers of pixels [true class][predicted class]. */
   confusion: readonly (readonly number[])[];
-}
-
-/** Something that does not stop the run but that its owner should know. */
-export interface WarningEvent {
-  type: 'warning';
-  stage: string;
-  message: string;
 }
 
 /** What a finished stage leaves in the summary; null where a kind of stage has no such value. */

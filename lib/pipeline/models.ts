@@ -1,10 +1,11 @@
+import { classNames } from '../config/classes.js';
 import type { Config } from '../config/schema.js';
 import { FeatureDiscriminator } from '../models/feature-discriminator.js';
 import { OutputDiscriminator } from '../models/output-discriminator.js';
 import { Segmenter } from '../models/segmenter.js';
 import { Translator } from '../models/translator.js';
 import { DataError } from '../support/errors.js';
-import { classNames } from './datasets.js';
+import type { DomainDiscriminator } from '../training/steps/segmentation-step.js';
 
 /**
  * The config's segmenter with its initial weights, the same each time. Initial weights from a file may lack the head or
@@ -34,9 +35,6 @@ async function loadAllButHead(segmenter: Segmenter, file: string): Promise<void>
       `${lacking.length > 3 ? `and ${lacking.length - 3} more ` : ''}missing or of another shape`,
   );
 }
-
-/** What tells the domains apart: by M's outputs, or by its features. */
-export type DomainDiscriminator = OutputDiscriminator | FeatureDiscriminator;
 
 /** The discriminator that the config's alignment asks for with its initial weights, the same each time; null: none. */
 export async function createDiscriminator(

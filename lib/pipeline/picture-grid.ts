@@ -1,4 +1,4 @@
-import type { ImageArea, ImageSize, LabelImage, RgbImage } from '../data/image-files.js';
+import type { ImageArea, ImageSize, RgbImage } from '../data/image-size.js';
 
 /** Pixels of white between the parts. */
 const GAP = 4;
@@ -31,32 +31,4 @@ export function gridPart(
   const width = (picture.width + GAP) / grid.columns - GAP;
   const height = (picture.height + GAP) / grid.rows - GAP;
   return { x: column * (width + GAP), y: row * (height + GAP), width, height };
-}
-
-/** Class indices in their colors; indices beyond the palette, and so usually the ignore index, are black. */
-export function colorLabels(labels: LabelImage, palette: Uint8Array): RgbImage {
-  return paintLabels(labels, palette, new Uint8Array(labels.data.length * 3));
-}
-
-/** Class indices in their colors, and the image in pale gray where the index is beyond the palette. */
-export function labelsOverGray(labels: LabelImage, palette: Uint8Array, image: RgbImage): RgbImage {
-  const gray = new Uint8Array(image.data.length);
-  for (let pixel = 0; pixel < gray.length; pixel += 3) {
-    const [red, green, blue] = image.data.subarray(pixel, pixel + 3) as unknown as [number, number, number];
-    // Luma, with less contrast and lighter, so that no class can be taken for it.
-    gray.fill(120 + (0.299 * red + 0.587 * green + 0.114 * blue) * 0.45, pixel, pixel + 3);
-  }
-  return paintLabels(labels, palette, gray);
-}
-
-function paintLabels({ data, width, height }: LabelImage, palette: Uint8Array, onto: Uint8Array): RgbImage {
-  for (let pixel = 0; pixel < data.length; pixel++) {
-    const from = data[pixel]! * 3;
-    if (from >= palette.length) continue;
-    const to = pixel * 3;
-    onto[to] = palette[from]!;
-    onto[to + 1] = palette[from + 1]!;
-    onto[to + 2] = palette[from + 2]!;
-  }
-  return { data: onto, width, height };
 }

@@ -1,14 +1,15 @@
-import type { SelfTrainingOptions } from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
 import { matchHistograms } from '../data/histogram-matching.js';
-import type { ImageSize, RgbImage } from '../data/image-files.js';
+import type { ImageSize, RgbImage } from '../data/image-size.js';
+import { colorLabels, labelsOverGray } from '../data/palette.js';
 import type { Predictor } from '../inference/evaluate.js';
 import { drawReference } from '../inference/translate-dataset.js';
 import type { TranslateOptions, Translator } from '../models/translator.js';
 import { applyThresholds } from '../native/thresholds.js';
 import { predictionOptions } from '../training/self-training.js';
+import type { PseudoLabelChoice } from '../training/self-training-options.js';
 import type { PictureColumn } from './events.js';
-import { colorLabels, composeGrid, labelsOverGray } from './picture-grid.js';
+import { composeGrid } from './picture-grid.js';
 
 /** Larger than this, a picture's parts are reduced (predictions) or cut (translations, which would lose their texture). */
 const MAX_SIDE: ImageSize = { width: 512, height: 384 };
@@ -106,7 +107,7 @@ export async function pseudoLabelPicture(
     palette: Uint8Array;
     /** Per class, as the whole target set gave them. */
     thresholds: number[];
-    choice: Pick<SelfTrainingOptions, 'method' | 'order' | 'inclusive'>;
+    choice: Pick<PseudoLabelChoice, 'method' | 'order' | 'inclusive'>;
   },
 ): Promise<Picture> {
   const { count, size, palette, thresholds, choice, signal } = options;

@@ -1,4 +1,4 @@
-import type { LoopOptions } from '../config/schema.js';
+import type { Config, LoopOptions } from '../config/schema.js';
 import { InvalidArgumentError } from '../support/errors.js';
 
 interface StageIdentity {
@@ -99,6 +99,21 @@ export function planStages(loop: LoopOptions): Stage[] {
     }
   }
   return stages;
+}
+
+/** Training steps that a stage will take; 0 for a stage that only goes over images. */
+export function stageSteps(stage: Stage, { segmentation, translation }: Config): number {
+  switch (stage.kind) {
+    case 'source-only':
+      return segmentation.sourceOnlySteps;
+    case 'segmenter':
+      return stage.pseudoLabelsFrom ? segmentation.pseudoLabelSteps : segmentation.steps;
+    case 'translator':
+      return translation.steps;
+    case 'translate':
+    case 'pseudo-labels':
+      return 0;
+  }
 }
 
 /** The names of the stages whose output `stage` uses. */

@@ -1,6 +1,6 @@
-import { learnsFromUnlabeledTarget } from '../pipeline/dependencies.js';
 import type { Stage } from '../pipeline/plan.js';
 import { duration, percent } from '../support/format.js';
+import { learnsFromUnlabeledTarget } from '../training/segmentation-options.js';
 import {
   classLabel,
   difference,

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import sharp from 'sharp';
-import { readImage } from '../data/image-files.js';
+import { readImage } from '../data/image-codec.js';
 import type { PictureColumn } from '../pipeline/events.js';
 import { gridPart } from '../pipeline/picture-grid.js';
 import type { StageHistory } from '../run/history.js';

@@ -1,6 +1,6 @@
 import path from 'node:path';
-import { writeFileAtomically } from '../data/image-files.js';
 import { BidisegError, DataError } from '../support/errors.js';
+import { writeFileAtomically } from '../support/files.js';
 import { readRun } from './run-data.js';
 
 /**

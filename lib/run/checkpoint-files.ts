@@ -1,11 +1,11 @@
-import { createHash, randomUUID } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { open, readdir, rename, rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import type { StageBeginning, StageState } from '../pipeline/stage-store.js';
 import { DataError } from '../support/errors.js';
-import { withoutTemporaryNames } from '../support/temporary-files.js';
+import { syncFolder, writeAtomically } from '../support/files.js';
 import { loadTensors, saveTensors } from '../weights/tensors.js';
 
 /**
@@ -30,21 +30,18 @@ interface Checkpoint {
  */
 export async function saveCheckpoint(folder: string, state: StageState, keep: number): Promise<void> {
   const { tensors, ...values } = state;
-  const name = `checkpoint-${String(state.step).padStart(8, '0')}`;
-  const temporary = path.join(folder, `${name}.${randomUUID()}.tmp`);
+  const place = path.join(folder, `checkpoint-${String(state.step).padStart(8, '0')}`);
   try {
-    await saveTensors(temporary, tensors, { checkpoint: JSON.stringify({ version: VERSION, ...values }) });
-    const file = path.join(folder, `${name}-${await checksumOf(temporary)}.safetensors`);
-    await rename(temporary, file);
+    const file = await writeAtomically(place, async (temporary) => {
+      await saveTensors(temporary, tensors, { checkpoint: JSON.stringify({ version: VERSION, ...values }) });
+      return `${place}-${await checksumOf(temporary)}.safetensors`;
+    });
     await syncFolder(folder);
-    // Those of this step and of later ones are of an attempt that turned out to be unreadable.
+    // Those of this step and of later ones belong to an attempt that turned out to be unreadable.
     const earlier = (await checkpointsIn(folder)).filter(({ step }) => step < state.step);
     await removeCheckpoints(folder, [file, ...earlier.slice(0, keep - 1).map((other) => other.file)]);
-  } catch (error) {
-    await rm(temporary, { force: true }).catch(() => {});
-    throw new DataError(`No checkpoint: ${withoutTemporaryNames((error as Error).message)}`, {
-      cause: error,
-    });
+  } catch (cause) {
+    throw new DataError(`No checkpoint: ${(cause as Error).message}`, { cause });
   }
 }
 
@@ -68,19 +65,6 @@ export async function newestCheckpoint(folder: string): Promise<StageBeginning> 
 export async function removeCheckpoints(folder: string, except: readonly string[] = []): Promise<void> {
   for (const { file } of await checkpointsIn(folder)) {
     if (!except.includes(file)) await rm(file, { force: true });
-  }
-}
-
-/** Makes sure that the names of a folder's files survive a power cut, as `fsync` does for what is in a file. */
-export async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r');
-  try {
-    await handle.sync();
-  } catch (error) {
-    // Some network file systems have no such thing for folders.
-    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
-  } finally {
-    await handle.close();
   }
 }
 

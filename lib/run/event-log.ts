@@ -1,6 +1,7 @@
 import { type FileHandle, open, readFile } from 'node:fs/promises';
-import type { RunEvent, StepEvent } from '../pipeline/events.js';
+import type { RunEvent } from '../pipeline/events.js';
 import { DataError } from '../support/errors.js';
+import type { StepEvent } from '../training/events.js';
 
 /**
  * The append-only log of a run, `events.jsonl`: one JSON object a line, each with the `time` it was written. Of training

@@ -7,7 +7,7 @@ import type { Config } from '../config/schema.js';
 import type { RunSummary } from '../pipeline/events.js';
 import type { Stage } from '../pipeline/plan.js';
 import { ConfigError, DataError } from '../support/errors.js';
-import { readRegularFile } from '../support/regular-file.js';
+import { readRegularFile } from '../support/files.js';
 
 /** Hundreds of times what a summary takes. */
 const MAX_JSON_BYTES = 2 ** 26;

@@ -63,7 +63,7 @@ export function checkBoolean(name: string, value: unknown): boolean {
 /** Returns `value` if it is one of `choices`. */
 export function checkChoice<T extends string>(name: string, value: unknown, choices: readonly T[]): T {
   if (!choices.includes(value as T)) {
-    throw invalidArgument(name, `one of ${choices.map((choice) => `'${choice}'`).join(', ')}`, value);
+    throw invalidArgument(name, `one of ${choices.join(', ')}`, value);
   }
   return value as T;
 }

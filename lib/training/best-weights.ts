@@ -1,9 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { ImageDataset } from '../data/dataset.js';
-import { writeFileAtomically } from '../data/image-files.js';
 import { type EvaluationOptions, evaluate } from '../inference/evaluate.js';
 import type { Segmenter } from '../models/segmenter.js';
+import { writeFileAtomically } from '../support/files.js';
 
 /** When a segmenter did best in training on labeled source images that it was not trained on, and how well. */
 export interface Best {

@@ -1,5 +1,5 @@
 import type { TensorMap } from '../native/tensor.js';
-import type { CheckpointEvent, WarningEvent } from '../pipeline/events.js';
+import type { CheckpointEvent, WarningEvent } from './events.js';
 
 /** What work needs to go on from its middle: tensors, and in further properties plain data that JSON can hold. */
 export interface Resumable {

@@ -1,6 +1,6 @@
 import { Network } from '../models/network.js';
 import { native } from '../native/binding.js';
-import type { OptimizerHandle } from '../native/binding-types.js';
+import type { NativeOptimizerOptions, OptimizerHandle } from '../native/binding-types.js';
 import { call, handleOf, NativeObject } from '../native/native-object.js';
 import { checkBoolean, checkNumber, checkNumbers, checkObject } from '../support/validate.js';
 
@@ -70,7 +70,7 @@ function common(options: CommonOptimizerOptions) {
   };
 }
 
-async function create(network: Network, options: object): Promise<Optimizer> {
+async function create(network: Network, options: NativeOptimizerOptions): Promise<Optimizer> {
   return new Optimizer(
     await call(() => native.createOptimizer(handleOf('network', network, Network), options)),
   );

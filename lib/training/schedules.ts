@@ -1,4 +1,37 @@
-import type { Schedule } from '../config/schema.js';
+import { z } from 'zod';
+import { integer, number, section } from '../support/options.js';
+
+const steps = () => integer(1, 1_000_000_000);
+
+/** How the learning rate falls over a segmenter's training. */
+export const scheduleSchema = z.discriminatedUnion(
+  'kind',
+  [
+    section({
+      /** The factor is (1 − step / totalSteps)^power. */
+      kind: z.literal('poly'),
+      /** Exponent. */
+      power: number(0, 10).default(0.9),
+      /** Step at which the factor reaches 0. A training may stop earlier. null: its own number of steps. */
+      totalSteps: steps().nullable().default(null),
+    }),
+    section({
+      /** The factor is factor^⌊step / every⌋. */
+      kind: z.literal('step'),
+      /** Steps between two multiplications with `factor`. */
+      every: steps().default(50_000),
+      /** What the rate is multiplied by. */
+      factor: number(0, 1).default(0.1),
+    }),
+    section({
+      /** The rate stays as it is. */
+      kind: z.literal('constant'),
+    }),
+  ],
+  'one of poly, step, constant',
+);
+
+export type Schedule = z.output<typeof scheduleSchema>;
 
 /** The factor on the learning rate at `step`, counted from 0. */
 export type LearningRateFactor = (step: number) => number;

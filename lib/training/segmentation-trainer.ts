@@ -1,26 +1,27 @@
 import type { z } from 'zod';
-import { parseOptions } from '../config/parse.js';
-import {
-  type NonFiniteOptions,
-  nonFiniteSchema,
-  type SegmentationOptions,
-  segmentationSchema,
-} from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
-import type { ImageSize } from '../data/image-files.js';
+import type { ImageSize } from '../data/image-size.js';
+import { toSize } from '../data/image-size.js';
 import { BatchLoader } from '../data/loader.js';
 import { Random } from '../data/random.js';
 import { type ClassCounts, RareClassSampling } from '../data/rare-class-sampling.js';
 import type { Segmenter } from '../models/segmenter.js';
-import { toSize } from '../pipeline/datasets.js';
-import { learnsFromUnlabeledTarget } from '../pipeline/dependencies.js';
-import type { StepEvent } from '../pipeline/events.js';
-import type { DomainDiscriminator } from '../pipeline/models.js';
+import type { SegmentationLosses } from '../native/binding-types.js';
 import { InvalidArgumentError } from '../support/errors.js';
 import { drain } from '../support/generators.js';
+import { parseOptions, pickOptions } from '../support/options.js';
 import { checkInteger } from '../support/validate.js';
+import type { StepEvent } from './events.js';
+import { type NonFiniteOptions, nonFiniteSchema } from './loop-options.js';
 import { scheduleFactor } from './schedules.js';
-import { type SegmentationLosses, SegmentationStep } from './steps/segmentation-step.js';
+import {
+  learnsFromUnlabeledTarget,
+  type SegmentationOptions,
+  segmentationSchema,
+  segmentationStepSchema,
+} from './segmentation-options.js';
+import type { DomainDiscriminator } from './steps/segmentation-step.js';
+import { SegmentationStep } from './steps/segmentation-step.js';
 import { uploadBatch } from './steps/upload.js';
 import {
   type TrainingEvent,
@@ -114,9 +115,8 @@ export class SegmentationTrainer {
     const { segmenter, discriminator } = this.#models;
     const { stage, steps, seed, nonFinite, sourceSize, targetSize, ignoreIndex, pastedClasses } =
       this.#options;
-    const { batchSize, flip, augmentation, ...optimization } = this.#training;
-    const { rareClassSampling: _, validation: __, copyPaste, ...rates } = optimization;
-    const { learningRate, discriminatorLearningRate, schedule, teacher, ...training } = rates;
+    const { batchSize, flip, augmentation, copyPaste, learningRate, schedule, accumulation } = this.#training;
+    const { discriminatorLearningRate, teacher } = this.#training;
     const sampling = this.#sampling;
     const signal = options.signal && { signal: options.signal };
     const factor = scheduleFactor(schedule, steps);
@@ -124,7 +124,7 @@ export class SegmentationTrainer {
     const load = (dataset: ImageDataset, domain: 'source' | 'target', size: ImageSize, firstStep: number) => {
       const { crop, ...changes } = augmentation[domain];
       return new BatchLoader(dataset, {
-        batchSize: batchSize * training.accumulation,
+        batchSize: batchSize * accumulation,
         flip,
         size,
         crop: crop ? toSize(crop) : undefined,
@@ -142,7 +142,7 @@ export class SegmentationTrainer {
     const { source, target } = this.#data;
     const mixing = new Random(seed, stage, 'class-mix').integer(2 ** 31);
     using step = await SegmentationStep.create(segmenter, discriminator, {
-      ...training,
+      ...pickOptions(segmentationStepSchema, this.#training),
       ignoreIndex,
       teacher: target && teacher && { ...teacher, seed: mixing },
     });

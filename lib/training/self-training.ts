@@ -1,18 +1,20 @@
 import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { z } from 'zod';
-import { parseOptions } from '../config/parse.js';
-import { type SelfTrainingOptions as Method, selfTrainingSchema } from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
 import { weightsFile } from '../data/file-names.js';
-import { type ImageSize, writeFileAtomically, writeLabels } from '../data/image-files.js';
+import type { ImageSize } from '../data/image-size.js';
+import { writeLabels } from '../data/label-codec.js';
 import type { Predictor } from '../inference/evaluate.js';
 import { applyThresholds, ThresholdHistogram } from '../native/thresholds.js';
-import type { CheckpointEvent, WarningEvent } from '../pipeline/events.js';
 import { DataError } from '../support/errors.js';
+import { writeFileAtomically } from '../support/files.js';
 import { readAhead } from '../support/generators.js';
+import { parseOptions } from '../support/options.js';
 import { checkInteger } from '../support/validate.js';
 import { type Checkpoints, checkpointed, type Resumable } from './checkpoints.js';
+import type { CheckpointEvent, WarningEvent } from './events.js';
+import { type PseudoLabelChoice, selfTrainingSchema } from './self-training-options.js';
 
 export interface SelfTrainingOptions {
   /** Names of the classes, in the order of their indices; 2–255. */
@@ -28,7 +30,10 @@ export interface SelfTrainingOptions {
 }
 
 /** How a segmenter is to predict, for its predictions to be pseudo-labels with these thresholds. */
-export function predictionOptions({ method, order }: Pick<Method, 'method' | 'order'>, thresholds: number[]) {
+export function predictionOptions(
+  { method, order }: Pick<PseudoLabelChoice, 'method' | 'order'>,
+  thresholds: number[],
+) {
   return { order, ...(method === 'class-balanced' && { classThresholds: thresholds }) };
 }
 
@@ -47,7 +52,7 @@ export interface KeptClass {
 
 /** What `manifest.json` beside the pseudo-labels says. */
 export interface PseudoLabelManifest {
-  choice: Method;
+  choice: PseudoLabelChoice;
   size: ImageSize;
   /** Images looked at, and those with any kept pixel: only these have a file. */
   images: number;
@@ -91,7 +96,7 @@ export class SelfTraining {
   readonly #size: ImageSize;
   readonly #stage: string;
   readonly #ignoreIndex: number;
-  readonly #choice: Method;
+  readonly #choice: PseudoLabelChoice;
 
   /** @throws InvalidArgumentError when an option is out of range */
   constructor(segmenter: Predictor, options: SelfTrainingOptions) {

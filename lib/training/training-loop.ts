@@ -1,10 +1,10 @@
-import type { NonFiniteOptions } from '../config/schema.js';
 import type { Batch, BatchLoader } from '../data/loader.js';
 import type { UploadedBatchHandle } from '../native/binding-types.js';
 import type { TensorMap } from '../native/tensor.js';
-import type { CheckpointEvent, StepEvent, WarningEvent } from '../pipeline/events.js';
 import { NonFiniteLossError } from '../support/errors.js';
 import { type Checkpoints, checkpointed, dispose, type Resumable } from './checkpoints.js';
+import type { CheckpointEvent, StepEvent, WarningEvent } from './events.js';
+import type { NonFiniteOptions } from './loop-options.js';
 
 /** What a trainer has done when its last step is. */
 export interface TrainingResult {

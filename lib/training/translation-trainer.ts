@@ -1,24 +1,20 @@
 import type { z } from 'zod';
-import { parseOptions } from '../config/parse.js';
-import {
-  type NonFiniteOptions,
-  nonFiniteSchema,
-  type TranslationOptions,
-  translationSchema,
-} from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
-import type { ImageSize } from '../data/image-files.js';
+import type { ImageSize } from '../data/image-size.js';
 import { BatchLoader } from '../data/loader.js';
 import { Random } from '../data/random.js';
 import type { Segmenter } from '../models/segmenter.js';
 import type { Translator } from '../models/translator.js';
-import type { StepEvent } from '../pipeline/events.js';
+import type { PairedTranslationLosses, TranslationLosses } from '../native/binding-types.js';
 import { InvalidArgumentError } from '../support/errors.js';
 import { drain } from '../support/generators.js';
+import { parseOptions, pickOptions } from '../support/options.js';
 import { checkInteger } from '../support/validate.js';
+import type { StepEvent } from './events.js';
+import { type NonFiniteOptions, nonFiniteSchema } from './loop-options.js';
 import { linearDecayFactor } from './schedules.js';
-import { type PairedTranslationLosses, PairedTranslationStep } from './steps/paired-translation-step.js';
-import { type TranslationLosses, TranslationStep } from './steps/translation-step.js';
+import { PairedTranslationStep } from './steps/paired-translation-step.js';
+import { TranslationStep } from './steps/translation-step.js';
 import { uploadBatch } from './steps/upload.js';
 import {
   type TrainingEvent,
@@ -26,6 +22,12 @@ import {
   type TrainingResult,
   trainingLoop,
 } from './training-loop.js';
+import {
+  pairedTranslationStepSchema,
+  type TranslationOptions,
+  translationSchema,
+  translationStepSchema,
+} from './translation-options.js';
 
 export interface TranslationTrainerOptions {
   /** Size to which source images are resized. */
@@ -98,7 +100,7 @@ export class TranslationTrainer {
   ): AsyncGenerator<TrainingEvent<TranslationLosses | PairedTranslationLosses>, TrainingResult> {
     const { translator, segmenter } = this.#models;
     const { stage, seed, nonFinite, sourceSize, targetSize, crop } = this.#options;
-    const { pairing, steps, constantSteps, batchSize, flip, learningRate, ...training } = this.#training;
+    const { pairing, steps, constantSteps, batchSize, flip, learningRate } = this.#training;
     const signal = options.signal && { signal: options.signal };
     const factor = linearDecayFactor(constantSteps ?? Math.floor(steps / 2), steps);
     // The two images of a pair are drawn, cut and mirrored alike.
@@ -118,8 +120,14 @@ export class TranslationTrainer {
     const poolSeed = new Random(seed, stage, 'image-pool').integer(2 ** 31);
     using step =
       pairing === 'paired'
-        ? await PairedTranslationStep.create(translator, training)
-        : await TranslationStep.create(translator, segmenter, { ...training, seed: poolSeed });
+        ? await PairedTranslationStep.create(
+            translator,
+            pickOptions(pairedTranslationStepSchema, this.#training),
+          )
+        : await TranslationStep.create(translator, segmenter, {
+            ...pickOptions(translationStepSchema, this.#training),
+            seed: poolSeed,
+          });
     return yield* trainingLoop<TranslationLosses | PairedTranslationLosses>({
       stage,
       steps,

@@ -82,174 +82,123 @@ class Unpickler {
     throw this.#rules.bad(`its pickle has more than ${MAX_OPERATIONS} operations`);
   }
 
-  /** One opcode; the names are those of Python's pickletools. */
+  /** What each opcode does. The names are those of Python's pickletools. */
+  static readonly #opcodes: Readonly<Record<number, (reader: Unpickler) => void>> = {
+    128: (reader) => reader.#checkProtocol(), // PROTO
+    149: (reader) => reader.#take(8), // FRAME: only a hint about how much to read at a time
+
+    78: (reader) => reader.#push(null), // NONE
+    136: (reader) => reader.#push(true), // NEWTRUE
+    137: (reader) => reader.#push(false), // NEWFALSE
+    75: (reader) => reader.#push(reader.#uint(1)), // BININT1
+    77: (reader) => reader.#push(reader.#uint(2)), // BININT2
+    74: (reader) => reader.#push(reader.#take(4).readInt32LE()), // BININT
+    138: (reader) => reader.#push(reader.#integer(reader.#uint(1))), // LONG1
+    139: (reader) => reader.#push(reader.#integer(reader.#uint(4))), // LONG4
+    71: (reader) => reader.#push(reader.#take(8).readDoubleBE()), // BINFLOAT
+
+    85: (reader) => reader.#pushText(reader.#uint(1)), // SHORT_BINSTRING, Python 2's str
+    140: (reader) => reader.#pushText(reader.#uint(1)), // SHORT_BINUNICODE
+    84: (reader) => reader.#pushText(reader.#uint(4)), // BINSTRING, Python 2's str
+    88: (reader) => reader.#pushText(reader.#uint(4)), // BINUNICODE
+    141: (reader) => reader.#pushText(reader.#uint64()), // BINUNICODE8
+    67: (reader) => reader.#push(reader.#take(reader.#uint(1))), // SHORT_BINBYTES
+    66: (reader) => reader.#push(reader.#take(reader.#uint(4))), // BINBYTES
+    142: (reader) => reader.#push(reader.#take(reader.#uint64())), // BINBYTES8
+    150: (reader) => reader.#push(reader.#take(reader.#uint64())), // BYTEARRAY8
+
+    40: (reader) => reader.#stack.push(MARK), // MARK
+    48: (reader) => reader.#drop(), // POP
+    49: (reader) => reader.#popToMark(), // POP_MARK
+    50: (reader) => reader.#push(reader.#top()), // DUP
+
+    41: (reader) => reader.#push([]), // EMPTY_TUPLE
+    93: (reader) => reader.#push([]), // EMPTY_LIST
+    116: (reader) => reader.#push(reader.#popToMark()), // TUPLE
+    108: (reader) => reader.#push(reader.#popToMark()), // LIST
+    133: (reader) => reader.#push(reader.#popMany(1)), // TUPLE1
+    134: (reader) => reader.#push(reader.#popMany(2)), // TUPLE2
+    135: (reader) => reader.#push(reader.#popMany(3)), // TUPLE3
+    97: (reader) => reader.#append(reader.#popMany(1)), // APPEND
+    101: (reader) => reader.#append(reader.#popToMark()), // APPENDS
+
+    125: (reader) => reader.#push(new Map()), // EMPTY_DICT
+    100: (reader) => reader.#pushDict(reader.#popToMark()), // DICT
+    115: (reader) => reader.#setItems(reader.#popMany(2)), // SETITEM
+    117: (reader) => reader.#setItems(reader.#popToMark()), // SETITEMS
+
+    113: (reader) => reader.#memo.set(reader.#uint(1), reader.#top()), // BINPUT
+    114: (reader) => reader.#memo.set(reader.#uint(4), reader.#top()), // LONG_BINPUT
+    148: (reader) => reader.#memo.set(reader.#memo.size, reader.#top()), // MEMOIZE
+    104: (reader) => reader.#push(reader.#recall(reader.#uint(1))), // BINGET
+    106: (reader) => reader.#push(reader.#recall(reader.#uint(4))), // LONG_BINGET
+
+    99: (reader) => reader.#push(reader.#rules.global(reader.#twoLines())), // GLOBAL
+    147: (reader) => reader.#pushGlobal(reader.#popMany(2)), // STACK_GLOBAL
+    105: (reader) => reader.#refuseInstance(), // INST
+    81: (reader) => reader.#push(reader.#rules.persistent(reader.#pop())), // BINPERSID
+    82: (reader) => reader.#call(reader.#popMany(2)), // REDUCE
+    129: (reader) => reader.#call(reader.#popMany(2)), // NEWOBJ
+    98: (reader) => reader.#dropAttributes(), // BUILD
+  };
+
   #execute(opcode: number): void {
-    const stack = this.#stack;
-    switch (opcode) {
-      case 0x80: // PROTO
-        if (this.#uint(1) > 5) throw this.#rules.bad('its pickle protocol is newer than 5');
-        return;
-      case 0x95: // FRAME: only a hint about how much to read at a time
-        this.#take(8);
-        return;
+    const action = Unpickler.#opcodes[opcode];
+    if (!action) throw this.#unsupported(opcode, this.#position - 1);
+    action(this);
+  }
 
-      case 0x4e: // NONE
-        stack.push(null);
-        return;
-      case 0x88: // NEWTRUE
-        stack.push(true);
-        return;
-      case 0x89: // NEWFALSE
-        stack.push(false);
-        return;
-      case 0x4b: // BININT1
-        stack.push(this.#uint(1));
-        return;
-      case 0x4d: // BININT2
-        stack.push(this.#uint(2));
-        return;
-      case 0x4a: // BININT
-        stack.push(this.#take(4).readInt32LE());
-        return;
-      case 0x8a: // LONG1
-        stack.push(this.#integer(this.#uint(1)));
-        return;
-      case 0x8b: // LONG4
-        stack.push(this.#integer(this.#uint(4)));
-        return;
-      case 0x47: // BINFLOAT
-        stack.push(this.#take(8).readDoubleBE());
-        return;
-
-      case 0x55: // SHORT_BINSTRING and BINSTRING: Python 2's str
-      case 0x8c: // SHORT_BINUNICODE
-        stack.push(this.#take(this.#uint(1)).toString('utf8'));
-        return;
-      case 0x54:
-      case 0x58: // BINUNICODE
-        stack.push(this.#take(this.#uint(4)).toString('utf8'));
-        return;
-      case 0x8d: // BINUNICODE8
-        stack.push(this.#take(this.#uint64()).toString('utf8'));
-        return;
-      case 0x43: // SHORT_BINBYTES
-        stack.push(this.#take(this.#uint(1)));
-        return;
-      case 0x42: // BINBYTES
-        stack.push(this.#take(this.#uint(4)));
-        return;
-      case 0x8e: // BINBYTES8
-      case 0x96: // BYTEARRAY8
-        stack.push(this.#take(this.#uint64()));
-        return;
-
-      case 0x28: // MARK
-        stack.push(MARK);
-        return;
-      case 0x30: // POP
-        if (stack.pop() === undefined) throw this.#underflow();
-        return;
-      case 0x31: // POP_MARK
-        this.#popToMark();
-        return;
-      case 0x32: // DUP
-        stack.push(this.#top());
-        return;
-
-      case 0x29: // EMPTY_TUPLE
-      case 0x5d: // EMPTY_LIST
-        stack.push([]);
-        return;
-      case 0x74: // TUPLE
-      case 0x6c: // LIST
-        stack.push(this.#popToMark());
-        return;
-      case 0x85: // TUPLE1, TUPLE2, TUPLE3
-      case 0x86:
-      case 0x87: {
-        const items = Array.from({ length: opcode - 0x84 }, () => this.#pop());
-        stack.push(items.reverse());
-        return;
-      }
-      case 0x61: {
-        const item = this.#pop(); // APPEND
-        this.#list().push(item);
-        return;
-      }
-      case 0x65: {
-        const items = this.#popToMark(); // APPENDS
-        const list = this.#list();
-        for (const item of items) list.push(item);
-        return;
-      }
-
-      case 0x7d: // EMPTY_DICT
-        stack.push(new Map());
-        return;
-      case 0x64: {
-        const items = this.#popToMark(); // DICT
-        stack.push(new Map());
-        this.#setItems(items);
-        return;
-      }
-      case 0x73: {
-        const [value, key] = [this.#pop(), this.#pop()]; // SETITEM
-        this.#setItems([key, value]);
-        return;
-      }
-      case 0x75: // SETITEMS
-        this.#setItems(this.#popToMark());
-        return;
-
-      case 0x71: // BINPUT
-        this.#memo.set(this.#uint(1), this.#top());
-        return;
-      case 0x72: // LONG_BINPUT
-        this.#memo.set(this.#uint(4), this.#top());
-        return;
-      case 0x94: // MEMOIZE
-        this.#memo.set(this.#memo.size, this.#top());
-        return;
-      case 0x68: // BINGET
-        stack.push(this.#recall(this.#uint(1)));
-        return;
-      case 0x6a: // LONG_BINGET
-        stack.push(this.#recall(this.#uint(4)));
-        return;
-
-      case 0x63: // GLOBAL
-        stack.push(this.#rules.global(`${this.#line()}.${this.#line()}`));
-        return;
-      case 0x93: {
-        const [name, module] = [this.#pop(), this.#pop()]; // STACK_GLOBAL
-        stack.push(this.#rules.global(`${pickleText(module)}.${pickleText(name)}`));
-        return;
-      }
-      case 0x69: // INST, of protocol 0: in case it names something to refuse, that name is the message
-        this.#rules.global(`${this.#line()}.${this.#line()}`);
-        break;
-      case 0x51: // BINPERSID
-        stack.push(this.#rules.persistent(this.#pop()));
-        return;
-      case 0x52: // REDUCE
-      case 0x81: {
-        const [args, callable] = [this.#pop(), this.#pop()]; // NEWOBJ
-        const { construct, name } = (callable ?? {}) as Partial<PickleGlobal>;
-        if (typeof construct !== 'function' || !Array.isArray(args)) {
-          throw this.#rules.bad(`its pickle calls ${name ?? 'what is no function'}`);
-        }
-        stack.push(construct(args));
-        return;
-      }
-      case 0x62: // BUILD: attributes. State dicts have `_metadata` (module versions), which nothing here needs.
-        this.#pop();
-        if (!(this.#top() instanceof Map))
-          throw this.#rules.bad('its pickle sets attributes of what is no dict');
-        return;
-    }
-    throw this.#rules.bad(
-      `its pickle has the unsupported opcode 0x${opcode.toString(16)} at byte ${this.#position - 1}`,
+  #unsupported(opcode: number, position: number): Error {
+    return this.#rules.bad(
+      `its pickle has the unsupported opcode 0x${opcode.toString(16)} at byte ${position}`,
     );
+  }
+
+  #checkProtocol(): void {
+    if (this.#uint(1) > 5) throw this.#rules.bad('its pickle protocol is newer than 5');
+  }
+
+  #push(value: PickleValue): void {
+    this.#stack.push(value);
+  }
+
+  #pushText(length: number): void {
+    this.#push(this.#take(length).toString('utf8'));
+  }
+
+  #pushDict(items: PickleValue[]): void {
+    this.#push(new Map());
+    this.#setItems(items);
+  }
+
+  #pushGlobal([module, name]: PickleValue[]): void {
+    this.#push(this.#rules.global(`${pickleText(module)}.${pickleText(name)}`));
+  }
+
+  /** Of protocol 0, and not supported. If it names something to refuse, that name is the message. */
+  #refuseInstance(): never {
+    const position = this.#position - 1;
+    this.#rules.global(this.#twoLines());
+    throw this.#unsupported(0x69, position);
+  }
+
+  #call([callable, args]: PickleValue[]): void {
+    const { construct, name } = (callable ?? {}) as Partial<PickleGlobal>;
+    if (typeof construct !== 'function' || !Array.isArray(args)) {
+      throw this.#rules.bad(`its pickle calls ${name ?? 'what is no function'}`);
+    }
+    this.#push(construct(args));
+  }
+
+  /** Attributes. State dicts have `_metadata` (module versions), which nothing here needs. */
+  #dropAttributes(): void {
+    this.#pop();
+    if (!(this.#top() instanceof Map)) throw this.#rules.bad('its pickle sets attributes of what is no dict');
+  }
+
+  #append(items: PickleValue[]): void {
+    const list = this.#list();
+    for (const item of items) list.push(item);
   }
 
   #take(length: number): Buffer {
@@ -287,6 +236,11 @@ class Unpickler {
     return text;
   }
 
+  /** MODULE and NAME, a line each, as MODULE.NAME. */
+  #twoLines(): string {
+    return `${this.#line()}.${this.#line()}`;
+  }
+
   #underflow(): Error {
     return this.#rules.bad('its pickle takes a value that is not there');
   }
@@ -301,6 +255,15 @@ class Unpickler {
     const value = this.#top();
     this.#stack.pop();
     return value;
+  }
+
+  #drop(): void {
+    if (this.#stack.pop() === undefined) throw this.#underflow();
+  }
+
+  /** The topmost values in the order in which they were pushed. */
+  #popMany(count: number): PickleValue[] {
+    return Array.from({ length: count }, () => this.#pop()).reverse();
   }
 
   #popToMark(): PickleValue[] {

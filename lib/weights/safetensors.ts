@@ -3,8 +3,8 @@ import { native } from '../native/binding.js';
 import type { Dtype, StateEntry } from '../native/binding-types.js';
 import { call, callSync } from '../native/native-object.js';
 import { DataError } from '../support/errors.js';
+import { writeAtomically } from '../support/files.js';
 import { shortened } from '../support/validate.js';
-import { writeWhole } from '../support/whole-file.js';
 
 /**
  * The safetensors format: 8 bytes little-endian header length, a JSON header, then the tensors' bytes. The header is
@@ -88,7 +88,7 @@ function parseHeader(header: Buffer, dataStart: number, size: number, bad: Compl
   const metadata: Record<string, string> = Object.create(null); // names may be `__proto__`
   const tensors: TensorHeader[] = [];
   for (const [name, entry] of Object.entries(json)) {
-    if (name !== '__metadata__') tensors.push(parseEntry(name, entry, dataStart, bad));
+    if (name !== '__metadata__') tensors.push(parseEntry(currentName(name), entry, dataStart, bad));
     else for (const [key, value] of Object.entries(entry ?? {})) metadata[key] = String(value);
   }
   // The format wants the tensors to fill the file. Were they allowed to lie upon each other, a small file could ask for
@@ -103,6 +103,11 @@ function parseHeader(header: Buffer, dataStart: number, size: number, bad: Compl
   }
   if (end !== size) throw bad(`its tensors end at byte ${end}, the file has ${size}`);
   return { metadata, tensors };
+}
+
+/** bidiseg 0.1 called the discriminators of a translator critics. */
+function currentName(name: string): string {
+  return name.replace(/\b(target|source)_critic\./, '$1_discriminator.');
 }
 
 function parseEntry(name: string, entry: unknown, dataStart: number, bad: Complaint): TensorHeader {
@@ -156,7 +161,7 @@ export async function writeSafetensors(
   bytes.write(json, 8);
 
   const tensors = entries.map(({ tensor }) => tensor);
-  await writeWhole(file, (temporary) =>
+  await writeAtomically(file, (temporary) =>
     call((token) => native.writeTensorFile(temporary, bytes, tensors, token), signal),
   );
   return offset;

@@ -18,6 +18,7 @@ export async function loadTensors(
   file: string,
 ): Promise<{ tensors: TensorMap; metadata: Record<string, string> }> {
   const { tensors: headers, metadata } = await readSafetensorsHeader(file);
-  const handles = await call(() => native.readTensorFile(file, headers));
+  const places = headers.map(({ dtype, shape, offset }) => ({ dtype, shape, offset }));
+  const handles = await call(() => native.readTensorFile(file, places));
   return { tensors: new Map(headers.map(({ name }, i) => [name, new Tensor(handles[i]!)])), metadata };
 }

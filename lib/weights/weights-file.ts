@@ -3,7 +3,7 @@ import { native } from '../native/binding.js';
 import type { TensorHandle } from '../native/binding-types.js';
 import { call } from '../native/native-object.js';
 import { DataError } from '../support/errors.js';
-import { requireRegularFile } from '../support/regular-file.js';
+import { requireRegularFile } from '../support/files.js';
 import { shortened } from '../support/validate.js';
 import { PickleEnd } from './pickle.js';
 import { type PthFormat, readLegacyPth, readZipPth, type StridedTensorHeader } from './pth.js';
@@ -39,7 +39,6 @@ const USUAL_PREFIXES = ['module.', 'Scale.'];
  */
 export async function openWeights(file: string, strip?: string): Promise<WeightsFile> {
   const contents = await readContents(file);
-  contents.tensors = contents.tensors.map((tensor) => ({ ...tensor, name: currentName(tensor.name) }));
   const description = decodeDescription(file, contents.metadata);
   const prefix = strip ?? usualPrefix(contents.tensors.map(({ name }) => name));
   const tensors = contents.tensors.map((tensor) =>
@@ -54,11 +53,6 @@ export async function openWeights(file: string, strip?: string): Promise<Weights
     names.add(name);
   }
   return { file, ...contents, description, prefix, tensors };
-}
-
-/** bidiseg 0.1 called the discriminators of a translator critics. */
-function currentName(name: string): string {
-  return name.replace(/^(target|source)_critic\./, '$1_discriminator.');
 }
 
 type Contents = Omit<WeightsFile, 'file' | 'prefix' | 'description'>;
@@ -115,6 +109,12 @@ export async function readWeights(
   tensors: StridedTensorHeader[],
   signal?: AbortSignal,
 ): Promise<{ name: string; tensor: TensorHandle }[]> {
-  const handles = await call((token) => native.readTensorFile(file, tensors, token), signal);
+  const places = tensors.map(({ dtype, shape, offset, stride }) => ({
+    dtype,
+    shape,
+    offset,
+    ...(stride && { stride }),
+  }));
+  const handles = await call((token) => native.readTensorFile(file, places, token), signal);
   return tensors.map(({ name }, i) => ({ name, tensor: handles[i]! }));
 }

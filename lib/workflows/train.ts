@@ -1,11 +1,12 @@
 import type { Config } from '../config/schema.js';
 import { BidirectionalLearning, type RunOptions } from '../pipeline/bidirectional.js';
 import { type Datasets, openDatasets } from '../pipeline/datasets.js';
-import type { ProgressEvent, RunEvent, RunSummary, WarningEvent } from '../pipeline/events.js';
+import type { ProgressEvent, RunEvent, RunSummary } from '../pipeline/events.js';
 import { planStages, selectStage } from '../pipeline/plan.js';
 import { writeReport } from '../report/write-report.js';
 import { RunFolder } from '../run/run-folder.js';
 import { fromCallback, mapEvents } from '../support/generators.js';
+import type { WarningEvent } from '../training/events.js';
 
 /**
  * A whole run in one call: opens the run folder `config.output` and the data sets, generating the embedded one if asked,

@@ -260,7 +260,7 @@ describe('misuse', () => {
       () => segmenterInput(Tensor.from(new Uint8Array(3), [1, 1, 1, 3]), half),
       () => translatorInput(Tensor.from(new Uint8Array(3), [1, 1, 1, 3]), half),
     ]) {
-      await rejects(create, InvalidArgumentError, /'float32', 'float64' for dtype .*float16/);
+      await rejects(create, InvalidArgumentError, /float32, float64 for dtype .*float16/);
     }
 
     const dtype = 'float64';

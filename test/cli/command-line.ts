@@ -3,7 +3,8 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { writeImage, writeLabels } from '../../lib/data/image-files.js';
+import { writeImage } from '../../lib/data/image-codec.js';
+import { writeLabels } from '../../lib/data/label-codec.js';
 import { Random } from '../../lib/data/random.js';
 
 const MAIN = fileURLToPath(new URL('../../lib/cli/main.js', import.meta.url));

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { readImage, writeImage, writeLabels } from '../../lib/data/image-files.js';
+import { readImage, writeImage } from '../../lib/data/image-codec.js';
+import { writeLabels } from '../../lib/data/label-codec.js';
 import { evaluatePredictions } from '../../lib/inference/evaluate.js';
 import {
   CITYSCAPES_IDS,

@@ -3,10 +3,10 @@ import { randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { collectImages } from '../../lib/cli/inputs.js';
-import { overlay } from '../../lib/cli/overlay.js';
 import { table } from '../../lib/cli/table.js';
+import { overlay } from '../../lib/data/palette.js';
+import { removeTemporaryFiles } from '../../lib/support/files.js';
 import { duration, oneLine, percent, signedPercent } from '../../lib/support/format.js';
-import { removeTemporaryFiles } from '../../lib/support/temporary-files.js';
 import { temporaryFolder } from './command-line.js';
 
 describe('command line: its parts', () => {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { readImage, readLabels, writeImage, writeLabels } from '../../lib/data/image-files.js';
+import { readImage, writeImage } from '../../lib/data/image-codec.js';
+import { readLabels, writeLabels } from '../../lib/data/label-codec.js';
 import { labelMap } from '../../lib/data/label-maps.js';
 import { renderScene } from '../../lib/data/scenes/street-scenes.js';
 import { buildInfo } from '../../lib/native/device.js';
@@ -450,7 +451,7 @@ describe('command line: being stopped', () => {
   it('SIGTERM during segmentation: code 143 and whole images only', async () => {
     const images = Array.from({ length: 40 }, (_, i) => `in/${i}/same-${i}.png`);
     const image = { data: new Uint8Array(3 * 320 * 240).fill(100), width: 320, height: 240 };
-    const { writeImage } = await import('../../lib/data/image-files.js');
+    const { writeImage } = await import('../../lib/data/image-codec.js');
     for (const file of images) {
       mkdirSync(path.join(folder.path, path.dirname(file)), { recursive: true });
       await writeImage(path.join(folder.path, file), image);

@@ -1,13 +1,15 @@
 import path from 'node:path';
+import { classNames } from '../../lib/config/classes.js';
 import { createConfig } from '../../lib/config/load.js';
 import type { PartialConfig } from '../../lib/config/schema.js';
-import { type RgbImage, writeFileAtomically, writeImage } from '../../lib/data/image-files.js';
+import { writeImage } from '../../lib/data/image-codec.js';
+import type { RgbImage } from '../../lib/data/image-size.js';
 import { Random } from '../../lib/data/random.js';
-import { classNames } from '../../lib/pipeline/datasets.js';
 import type { PictureColumn, StageRecord } from '../../lib/pipeline/events.js';
 import { composeGrid } from '../../lib/pipeline/picture-grid.js';
 import { planStages, type Stage } from '../../lib/pipeline/plan.js';
 import { RunFolder } from '../../lib/run/run-folder.js';
+import { writeFileAtomically } from '../../lib/support/files.js';
 
 export interface FinishedRun {
   folder: string;

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { readdirSync, statSync } from 'node:fs';
 import {
   DataError,
+  exportOnnx,
+  exportTorchScript,
   SEGMENTER_MEAN_BGR,
   Segmenter,
   type SegmenterOptions,
@@ -86,7 +88,7 @@ describe('exported segmenters', () => {
       for (const { item, options } of KINDS) {
         const { segmenter, weights, network } = await prepared(options);
         const file = folder.path('model.pt');
-        await segmenter.exportTorchScript(file);
+        await exportTorchScript(segmenter, file);
         const request = { do: 'runTorchScript', network, weights, file, shapes: SHAPES, upsample: true };
         rows.push(...rowsOf(item, await twin().ask<Run>(request)));
         segmenter.dispose();
@@ -99,7 +101,7 @@ describe('exported segmenters', () => {
       const options: SegmenterOptions = { backbone: 'resnet18', width: 1 / 16, classCount: 5, classNames };
       const { segmenter, weights, network } = await prepared(options);
       const file = folder.path('small.pt');
-      await segmenter.exportTorchScript(file, { upsample: false });
+      await exportTorchScript(segmenter, file, { upsample: false });
       segmenter.dispose();
       const request = { do: 'runTorchScript', network, weights, file, shapes: SHAPES, upsample: false };
       const run = await twin().ask<Run>(request);
@@ -123,7 +125,7 @@ describe('exported segmenters', () => {
       for (const { item, options } of KINDS) {
         const { segmenter, weights, network } = await prepared(options);
         const file = folder.path('model.onnx');
-        await segmenter.exportOnnx(file);
+        await exportOnnx(segmenter, file);
         const request = { do: 'runOnnx', network, weights, file, shapes: SHAPES, upsample: true };
         const run = await twin().ask<Run>(request);
         rows.push(...rowsOf(item, run));
@@ -147,7 +149,7 @@ describe('exported segmenters', () => {
         classCount: 5,
       });
       const file = folder.path('small.onnx');
-      await segmenter.exportOnnx(file, { upsample: false });
+      await exportOnnx(segmenter, file, { upsample: false });
       segmenter.dispose();
       const request = { do: 'runOnnx', network, weights, file, shapes: SHAPES, upsample: false };
       const run = await twin().ask<Run>(request);
@@ -163,8 +165,8 @@ describe('exported segmenters', () => {
       using double = await Segmenter.create({ ...options, dtype: 'float64' });
       await double.load(weights);
       const [onnx, torchScript] = [folder.path('double.onnx'), folder.path('double.pt')];
-      await double.exportOnnx(onnx);
-      await double.exportTorchScript(torchScript);
+      await exportOnnx(double, onnx);
+      await exportTorchScript(double, torchScript);
       const request = { network, weights, shapes: SHAPES.slice(1, 3), upsample: true };
       printAndCheck('out of float64', [
         ...rowsOf('ONNX', await twin().ask<Run>({ do: 'runOnnx', ...request, file: onnx })),
@@ -209,8 +211,8 @@ describe('exported segmenters', () => {
     const list = () => readdirSync(folder.path('.')).sort();
     const files = list();
     for (const write of [
-      (file: string, signal?: AbortSignal) => segmenter.exportOnnx(file, signal && { signal }),
-      (file: string, signal?: AbortSignal) => segmenter.exportTorchScript(file, signal && { signal }),
+      (file: string, signal?: AbortSignal) => exportOnnx(segmenter, file, signal && { signal }),
+      (file: string, signal?: AbortSignal) => exportTorchScript(segmenter, file, signal && { signal }),
     ]) {
       for (const file of [folder.path('no/such/folder'), folder.path('.')]) {
         await assert.rejects(

@@ -20,7 +20,13 @@ import {
   TranslationStep,
   Translator,
 } from 'bidiseg';
+import { pickOptions } from '../../lib/support/options.js';
 import { dispose } from '../../lib/training/checkpoints.js';
+import { segmentationStepSchema } from '../../lib/training/segmentation-options.js';
+import {
+  pairedTranslationStepSchema,
+  translationStepSchema,
+} from '../../lib/training/translation-options.js';
 import { saveTensors } from '../../lib/weights/tensors.js';
 import { randomBatch, SEGMENTATION } from '../helpers/batches.js';
 import { temporaryFolder } from '../helpers/folder.js';
@@ -395,7 +401,11 @@ describe('parity with PyTorch: training', () => {
         },
       }),
     };
-    using step = await SegmentationStep.create(segmenter, discriminator, options);
+    using step = await SegmentationStep.create(
+      segmenter,
+      discriminator,
+      pickOptions(segmentationStepSchema, options),
+    );
     const factor = scheduleFactor(schedule, ITERATIONS);
     const after: Record<number, object> = {};
     const batches: string[] = [];
@@ -471,7 +481,11 @@ describe('parity with PyTorch: training', () => {
       await randomizeNormsAndBiases(network, folder.path('norms'));
     }
     const M = kase.segmenter && (await createSegmenter(kase.segmenter, dtype));
-    using step = await TranslationStep.create(translator, M ? M.segmenter : null, options);
+    using step = await TranslationStep.create(
+      translator,
+      M ? M.segmenter : null,
+      pickOptions(translationStepSchema, options),
+    );
     const before = await saved(translator, 't0');
     const factor = linearDecayFactor(LINEAR.constantSteps, LINEAR.steps);
     const after: Record<number, string> = {};
@@ -523,7 +537,10 @@ describe('parity with PyTorch: training', () => {
     for (const network of [translator.toTarget, translator.targetDiscriminator]) {
       await randomizeNormsAndBiases(network, folder.path('norms'));
     }
-    using step = await PairedTranslationStep.create(translator, options);
+    using step = await PairedTranslationStep.create(
+      translator,
+      pickOptions(pairedTranslationStepSchema, options),
+    );
     const before = await saved(translator, 't0');
     const factor = linearDecayFactor(LINEAR.constantSteps, LINEAR.steps);
     const after: Record<number, string> = {};

@@ -108,7 +108,7 @@ async function writeResults(wanted: Ablation): Promise<AblationResults> {
   ] = await Promise.all([
     import('../../workflows/ablation/results.js'),
     import('../../workflows/ablation/table.js'),
-    import('../../data/image-files.js'),
+    import('../../support/files.js'),
     import('../../run/run-files.js'),
     import('../../support/package.js'),
   ]);

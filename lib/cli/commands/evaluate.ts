@@ -1,8 +1,8 @@
 import { type Command, Option } from 'commander';
 import type { Config } from '../../config/schema.js';
 import type { ImageDataset } from '../../data/dataset.js';
-import type { ImageSize } from '../../data/image-files.js';
 import type { ImageLimits } from '../../data/image-limits.js';
+import type { ImageSize } from '../../data/image-size.js';
 import { type ClassSubset, classIndices, LABEL_MAP_NAMES, type LabelMapName } from '../../data/label-maps.js';
 import type { Evaluation } from '../../inference/evaluate.js';
 import { DataError } from '../../support/errors.js';
@@ -130,7 +130,7 @@ async function scoreNetwork(options: EvaluateOptions, { console, signal }: Conte
   const { file, config, device, limits } = await findNetwork('segmenter', options);
   await requirePrecision(device, precision, '--precision');
   const { Segmenter } = await import('../../models/segmenter.js');
-  const { toSize } = await import('../../pipeline/datasets.js');
+  const { toSize } = await import('../../data/image-size.js');
   const { evaluate } = await import('../../inference/evaluate.js');
   using segmenter = await Segmenter.fromFile(file, { device, signal });
   const { classCount } = segmenter.options;

@@ -57,9 +57,10 @@ async function exportSegmenter(
     throw new UsageError(`WEIGHTS and OUT are the same file: ${weights}`);
   }
   const { Segmenter } = await import('../../models/segmenter.js');
+  const { exportOnnx, exportTorchScript } = await import('../../export/segmenter.js');
   using segmenter = await Segmenter.fromFile(weights, { signal });
-  if (format === 'onnx') await segmenter.exportOnnx(output, { upsample, signal });
-  else await segmenter.exportTorchScript(output, { upsample, signal });
+  if (format === 'onnx') await exportOnnx(segmenter, output, { upsample, signal });
+  else await exportTorchScript(segmenter, output, { upsample, signal });
   const bytes = statSync(output).size;
   console.result({ weights, output, format, upsample, bytes }, `${output}: ${format}, ${bytesText(bytes)}`);
 }

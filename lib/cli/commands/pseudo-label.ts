@@ -1,12 +1,13 @@
 import { statSync } from 'node:fs';
 import { type Command, Option } from 'commander';
-import type { Config, SelfTrainingOptions } from '../../config/schema.js';
+import type { Config } from '../../config/schema.js';
 import type { ImageDataset } from '../../data/dataset.js';
-import type { ImageSize } from '../../data/image-files.js';
 import type { ImageLimits } from '../../data/image-limits.js';
+import type { ImageSize } from '../../data/image-size.js';
 import { DataError } from '../../support/errors.js';
 import { counted, percent } from '../../support/format.js';
 import type { PseudoLabelManifest } from '../../training/self-training.js';
+import type { PseudoLabelChoice } from '../../training/self-training-options.js';
 import { UsageError } from '../exit.js';
 import {
   addNetworkOptions,
@@ -22,11 +23,11 @@ import { table } from '../table.js';
 
 interface PseudoLabelOptions extends CommonOptions, NetworkOptions {
   output: string;
-  method?: SelfTrainingOptions['method'];
+  method?: PseudoLabelChoice['method'];
   threshold?: number;
   portion?: number;
-  order?: SelfTrainingOptions['order'];
-  weighting?: SelfTrainingOptions['weighting'];
+  order?: PseudoLabelChoice['order'];
+  weighting?: PseudoLabelChoice['weighting'];
   inclusive?: boolean;
   size?: ImageSize;
   root?: string;
@@ -112,7 +113,7 @@ async function pseudoLabel(
 
   const { Segmenter } = await import('../../models/segmenter.js');
   const { SelfTraining } = await import('../../training/self-training.js');
-  const { toSize } = await import('../../pipeline/datasets.js');
+  const { toSize } = await import('../../data/image-size.js');
   using segmenter = await Segmenter.fromFile(file, { device, signal });
   prepareOutputFolder(output, context);
   const { names } = await classesOf(config, segmenter.options.classCount);

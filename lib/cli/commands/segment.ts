@@ -1,6 +1,7 @@
 import path from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { ImageSize, LabelImage, RgbImage } from '../../data/image-files.js';
+import type { ImageSize, LabelImage, RgbImage } from '../../data/image-size.js';
+import { overlay } from '../../data/palette.js';
 import { averagedOver, scaledSizes } from '../../inference/views.js';
 import { forEachImage, type OpenInput, resultFile, summary } from '../each-image.js';
 import { collectImages } from '../inputs.js';
@@ -14,7 +15,6 @@ import {
   parseSize,
 } from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';
-import { overlay } from '../overlay.js';
 import { requirePrecision } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 
@@ -81,9 +81,10 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
   const { file, config, device, limits } = await findNetwork('segmenter', options);
   await requirePrecision(device, precision, '--precision');
 
-  const { toSize } = await import('../../pipeline/datasets.js');
+  const { toSize } = await import('../../data/image-size.js');
   const { Segmenter } = await import('../../models/segmenter.js');
-  const { writeColorLabels, writeImage, writeLabels } = await import('../../data/image-files.js');
+  const { writeImage } = await import('../../data/image-codec.js');
+  const { writeColorLabels, writeLabels } = await import('../../data/label-codec.js');
   using segmenter = await Segmenter.fromFile(file, { device, signal: context.signal });
   prepareOutputFolder(output, context);
   const { names, palette } = await classesOf(config, segmenter.options.classCount);

@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander';
-import type { ImageSize } from '../../data/image-files.js';
+import type { ImageSize } from '../../data/image-size.js';
 import { forEachImage, resultFile, summary } from '../each-image.js';
 import { collectImages } from '../inputs.js';
 import { addNetworkOptions, findNetwork, type NetworkOptions } from '../network-source.js';
@@ -47,9 +47,9 @@ async function translate(
   const images = collectImages(inputs, output);
   const { file, config, device, limits } = await findNetwork('translator', options);
 
-  const { toSize } = await import('../../pipeline/datasets.js');
+  const { toSize } = await import('../../data/image-size.js');
   const { Translator } = await import('../../models/translator.js');
-  const { writeImage } = await import('../../data/image-files.js');
+  const { writeImage } = await import('../../data/image-codec.js');
   using translator = await Translator.fromFile(file, { device, signal: context.signal });
   prepareOutputFolder(output, context);
   const pair = config?.sizes.translation[direction === 'source-to-target' ? 'source' : 'target'];

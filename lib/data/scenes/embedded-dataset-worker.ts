@@ -3,7 +3,8 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { DataError } from '../../support/errors.js';
-import { writeImage, writeLabels } from '../image-files.js';
+import { writeImage } from '../image-codec.js';
+import { writeLabels } from '../label-codec.js';
 import { renderScene, type SceneLook } from './street-scenes.js';
 
 /** What the worker is to make, in a folder that exists. */

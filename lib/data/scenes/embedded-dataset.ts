@@ -1,10 +1,10 @@
-import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { DataError } from '../../support/errors.js';
+import { temporaryName, writeFileAtomically } from '../../support/files.js';
 import { checkInteger, checkString } from '../../support/validate.js';
-import { type ImageSize, writeFileAtomically } from '../image-files.js';
+import type { ImageSize } from '../image-size.js';
 import type { EmbeddedDatasetJob, EmbeddedDatasetReport } from './embedded-dataset-worker.js';
 import { STREET_SCENE_CLASSES } from './street-scenes.js';
 
@@ -60,7 +60,7 @@ export async function createEmbeddedDataset(folder: string, options: EmbeddedDat
   const manifest = manifestText(parameters);
   if ((await existingManifest(final)) === manifest) return;
 
-  const building = join(dirname(final), `.${basename(final)}.${randomUUID()}.tmp`);
+  const building = temporaryName(final);
   try {
     await mkdir(building, { recursive: true });
     await runWorker({ folder: building, ...parameters }, onProgress, signal);

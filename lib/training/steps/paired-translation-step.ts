@@ -1,29 +1,17 @@
-import { translationSchema } from '../../config/schema.js';
 import { Network } from '../../models/network.js';
 import { Translator } from '../../models/translator.js';
 import { native } from '../../native/binding.js';
 import type {
+  NativePairedTranslationStepOptions,
   PairedTranslationLosses,
   PairedTranslationStepHandle,
   UploadedBatchHandle,
 } from '../../native/binding-types.js';
 import { call, handleOf } from '../../native/native-object.js';
+import { parseOptions } from '../../support/options.js';
 import { checkNumber, checkObject, invalidArgument } from '../../support/validate.js';
-import { type StepBatch, type StepOptions, TrainingStep, withDefaults } from './training-step.js';
-
-export type { PairedTranslationLosses } from '../../native/binding-types.js';
-
-const TRANSLATION = translationSchema.parse({});
-
-/** What is left out is as the config's `translation` has it. */
-export interface PairedTranslationStepOptions extends StepOptions {
-  ganMode?: 'least-squares' | 'bce';
-  ganWeight?: number;
-  /** Of E|F(S) − T|. */
-  l1Weight?: number;
-  /** Adam's, for generator and discriminator. */
-  betas?: [number, number];
-}
+import { type PairedTranslationStepOptions, pairedTranslationStepSchema } from '../translation-options.js';
+import { type StepBatch, TrainingStep, withLossScaling } from './training-step.js';
 
 /**
  * One iteration of a paired translator's training in one native call: pix2pix (Isola et al. 2017). F is moved against
@@ -39,6 +27,7 @@ export class PairedTranslationStep extends TrainingStep<PairedTranslationStepHan
     if (!(translator instanceof Translator) || translator.options?.pairing !== 'paired') {
       throw invalidArgument('translator', 'a paired Translator', translator);
     }
+    const checked = withLossScaling(parseOptions(pairedTranslationStepSchema, options));
     return new PairedTranslationStep(
       await call(() => {
         const networks = {
@@ -49,7 +38,10 @@ export class PairedTranslationStep extends TrainingStep<PairedTranslationStepHan
             Network,
           ),
         };
-        return native.createPairedTranslationStep(networks, withDefaults(TRANSLATION, options));
+        return native.createPairedTranslationStep(
+          networks,
+          checked satisfies NativePairedTranslationStepOptions,
+        );
       }),
     );
   }

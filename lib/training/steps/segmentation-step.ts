@@ -1,97 +1,22 @@
-import { ALIGNMENTS, segmentationSchema, teacherSchema } from '../../config/schema.js';
 import { FeatureDiscriminator } from '../../models/feature-discriminator.js';
 import { OutputDiscriminator } from '../../models/output-discriminator.js';
 import { Segmenter } from '../../models/segmenter.js';
 import { native } from '../../native/binding.js';
 import type {
+  NativeSegmentationStepOptions,
   NetworkHandle,
   SegmentationLosses,
   SegmentationStepHandle,
   UploadedBatchHandle,
 } from '../../native/binding-types.js';
 import { call, callSync, handleOf } from '../../native/native-object.js';
-import {
-  checkBoolean,
-  checkChoice,
-  checkInteger,
-  checkNumber,
-  checkObject,
-  invalidArgument,
-} from '../../support/validate.js';
-import {
-  checkSameDtype,
-  type StepBatch,
-  type StepOptions,
-  TrainingStep,
-  withDefaults,
-  withoutUndefined,
-} from './training-step.js';
+import { parseOptions } from '../../support/options.js';
+import { checkNumber, checkObject, invalidArgument } from '../../support/validate.js';
+import { type SegmentationStepOptions, segmentationStepSchema } from '../segmentation-options.js';
+import { checkSameDtype, type StepBatch, TrainingStep, withLossScaling } from './training-step.js';
 
-export type { SegmentationLosses } from '../../native/binding-types.js';
-
-const SEGMENTATION = segmentationSchema.parse({});
-const TEACHER = teacherSchema.parse({});
-
-/** How a segmenter is made to see both domains alike; see the config's `segmentation.alignment`. */
-export type Alignment = (typeof ALIGNMENTS)[number];
-
-/** What is left out is as DACS has it. */
-export interface TeacherOptions {
-  decay?: number;
-  threshold?: number;
-  weight?: number;
-  classMix?: boolean;
-  /** Of the draws of ClassMix; default 1. */
-  seed?: number;
-}
-
-/** What is left out is as the config's `segmentation` has it: the paper's. */
-export interface SegmentationStepOptions extends StepOptions {
-  /** What cross-entropies are divided by: the pixels that count, or all. */
-  normalize?: 'valid' | 'all';
-  ignoreIndex?: number;
-  /** What draws the domains together; see the config. */
-  alignment?: Alignment;
-  /** λ_adv. */
-  adversarialWeight?: number;
-  /** Of the distance of means or covariances. */
-  momentWeight?: number;
-  /** Of the mean entropy of target predictions. */
-  entropyWeight?: number;
-  /** Of the masked cross-entropy on pseudo-labels. */
-  pseudoLabelWeight?: number;
-  /** Labels target images while M trains; see the config. */
-  teacher?: TeacherOptions | null;
-  /** Of the segmenter; D_M always uses Adam without decay. */
-  optimizer?: 'sgd' | 'adam';
-  momentum?: number;
-  weightDecay?: number;
-  headLearningRateFactor?: number;
-  repeatedStep?: boolean;
-  adamBetas?: [number, number];
-  discriminatorBetas?: [number, number];
-  /**
-   * How many batches a step takes at once, 1–1024. Their images are given one after the other as a single batch,
-   * which is cut into as many parts: each goes through the networks alone, which BatchNorm sees, and the gradients are
-   * averaged before the one update.
-   */
-  accumulation?: number;
-  /** Of M's activations; auto: channels-last in bf16 and fp16, where it is faster. */
-  memoryFormat?: 'auto' | 'contiguous' | 'channels-last';
-  /** Whether blocks of M are computed again in the backward pass rather than kept in memory. */
-  activationCheckpointing?: boolean;
-}
-
-function checkTeacher(options: TeacherOptions) {
-  const { decay, threshold, weight, classMix, seed = 1 } = withoutUndefined('teacher', TEACHER, options);
-  return {
-    decay: checkNumber('teacher.decay', decay, 0, 1),
-    threshold: checkNumber('teacher.threshold', threshold, 0, 1),
-    weight: checkNumber('teacher.weight', weight, 0),
-    classMix: checkBoolean('teacher.classMix', classMix),
-    seed: checkInteger('teacher.seed', seed, 0),
-  };
-}
+/** Discriminator of the domains: looks at M's outputs, or at its features. */
+export type DomainDiscriminator = OutputDiscriminator | FeatureDiscriminator;
 
 /** One iteration of M's training (Eq. 1, and Eq. 3 with pseudo-labels) in one native call. */
 export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
@@ -103,17 +28,11 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
    */
   static async create(
     segmenter: Segmenter,
-    discriminator: OutputDiscriminator | FeatureDiscriminator | null,
+    discriminator: DomainDiscriminator | null,
     options: SegmentationStepOptions = {},
   ): Promise<SegmentationStep> {
-    const given = withDefaults({ ...SEGMENTATION, ignoreIndex: 255 }, options);
-    const alignment = checkChoice('alignment', given.alignment, ALIGNMENTS);
-    const complete = {
-      ...given,
-      alignment,
-      accumulation: checkInteger('accumulation', given.accumulation, 1, 1024),
-      teacher: given.teacher ? checkTeacher(given.teacher) : null,
-    };
+    const { teacher: teaching, ...checked } = withLossScaling(parseOptions(segmentationStepSchema, options));
+    const { alignment } = checked;
     const handles = callSync(() => {
       const kind = alignment === 'feature-discriminator' ? FeatureDiscriminator : OutputDiscriminator;
       const found = [
@@ -127,9 +46,10 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
       return found;
     });
     // The step gives it M's weights and holds it.
-    using teacher = complete.teacher && (await Segmenter.create(segmenter.options));
+    using teacher = teaching && (await Segmenter.create(segmenter.options));
+    const given = { ...checked, teacher: teaching } satisfies NativeSegmentationStepOptions;
     return new SegmentationStep(
-      await call(() => native.createSegmentationStep(...handles, complete, teacher?.handle ?? null)),
+      await call(() => native.createSegmentationStep(...handles, given, teacher?.handle ?? null)),
     );
   }
 

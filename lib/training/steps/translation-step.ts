@@ -1,51 +1,18 @@
-import { translationSchema } from '../../config/schema.js';
 import { Network } from '../../models/network.js';
 import { Segmenter } from '../../models/segmenter.js';
 import { Translator } from '../../models/translator.js';
 import { native } from '../../native/binding.js';
 import type {
+  NativeTranslationStepOptions,
   TranslationLosses,
   TranslationStepHandle,
   UploadedBatchHandle,
 } from '../../native/binding-types.js';
 import { call, handleOf } from '../../native/native-object.js';
-import { checkInteger, checkNumber, checkObject, invalidArgument } from '../../support/validate.js';
-import {
-  checkSameDtype,
-  type StepBatch,
-  type StepOptions,
-  TrainingStep,
-  withDefaults,
-} from './training-step.js';
-
-export type { TranslationLosses } from '../../native/binding-types.js';
-
-const TRANSLATION = translationSchema.parse({});
-
-/** What is left out is as the config's `translation` has it: the paper's. */
-export interface TranslationStepOptions extends StepOptions {
-  ganMode?: 'least-squares' | 'bce';
-  /** λ_GAN. */
-  ganWeight?: number;
-  /** λ_recon. */
-  cycleWeight?: number;
-  identityWeight?: number;
-  perceptualForm?: 'l1' | 'normalized-mse';
-  /** λ_per. */
-  perceptualWeight?: number;
-  /** λ_per_recon. */
-  perceptualReconstructionWeight?: number;
-  /** Earlier fakes kept for the discriminators; 0 for none. */
-  poolSize?: number;
-  /** Of the draws of the pool of target fakes; that of source fakes has the next one. Default 1. */
-  seed?: number;
-  /** Adam's, for generators and discriminators. */
-  betas?: [number, number];
-  /** Images of each domain that the networks are given at once, with the gradients of the whole batch. null: all. */
-  microBatchSize?: number | null;
-  /** Whether blocks of the generators are computed again in the backward pass rather than kept in memory. */
-  activationCheckpointing?: boolean;
-}
+import { parseOptions } from '../../support/options.js';
+import { checkNumber, checkObject, invalidArgument } from '../../support/validate.js';
+import { type TranslationStepOptions, translationStepSchema } from '../translation-options.js';
+import { checkSameDtype, type StepBatch, TrainingStep, withLossScaling } from './training-step.js';
 
 /** One iteration of the translators' training (Eq. 2) in one native call. */
 export class TranslationStep extends TrainingStep<TranslationStepHandle> {
@@ -59,7 +26,7 @@ export class TranslationStep extends TrainingStep<TranslationStepHandle> {
     segmenter: Segmenter | null,
     options: TranslationStepOptions = {},
   ): Promise<TranslationStep> {
-    const given = withDefaults({ ...TRANSLATION, seed: 1 }, options);
+    const checked = withLossScaling(parseOptions(translationStepSchema, options));
     if (!(translator instanceof Translator)) {
       throw invalidArgument('translator', 'an instance of Translator', translator);
     }
@@ -81,12 +48,11 @@ export class TranslationStep extends TrainingStep<TranslationStepHandle> {
         };
         const handle = segmenter === null ? null : handleOf('segmenter', segmenter, Segmenter);
         checkSameDtype({ translator: translator.toTarget, segmenter });
-        return native.createTranslationStep(networks, handle, {
-          ...given,
-          // As the addon takes it: 0 for none.
-          microBatchSize:
-            given.microBatchSize === null ? 0 : checkInteger('microBatchSize', given.microBatchSize, 1),
-        });
+        const given = {
+          ...checked,
+          microBatchSize: checked.microBatchSize ?? 0,
+        } satisfies NativeTranslationStepOptions;
+        return native.createTranslationStep(networks, handle, given);
       }),
     );
   }

@@ -1,10 +1,11 @@
 import path from 'node:path';
 import { z } from 'zod';
 import { loadConfig, readTable } from '../../config/load.js';
-import { nearest, parseLayers } from '../../config/parse.js';
+import { parseLayers } from '../../config/parse.js';
 import type { Config } from '../../config/schema.js';
 import { planStages } from '../../pipeline/plan.js';
 import { ConfigError } from '../../support/errors.js';
+import { nearest } from '../../support/options.js';
 
 const seed = z.number('a whole number ≥ 0').int('a whole number ≥ 0').min(0, 'a whole number ≥ 0');
 

@@ -84,7 +84,7 @@ const PAIRED_STEP = {
 } as const;
 const TRANSLATOR = {
   pairing: 'unpaired',
-  blocks: 1 as 6,
+  blocks: 6,
   baseWidth: 1,
   residual: true,
   discriminatorWidth: 1,
@@ -188,18 +188,22 @@ export function surface(folder: string): Record<string, Member> {
     'Segmenter#updateStatistics': {
       args: () => [bytes(), { ...SHAPE, momentum: 0.5, signal: signal() }],
     },
-    'Segmenter#predictStream': {
-      args: () => [
-        [{ data: bytes(), width: SIDE, height: SIDE }],
-        { ahead: 2, confidence: true, signal: signal() },
-      ],
-    },
     'Segmenter#predict (one view)': {
       args: () => [bytes(), { ...SHAPE, classThresholds: [0.5, 1, 1, 1, 2] }],
     },
-    'Segmenter#exportOnnx': { args: () => [join(folder, 'onnx'), { upsample: true, signal: signal() }] },
-    'Segmenter#exportTorchScript': {
-      args: () => [join(folder, 'torchscript'), { upsample: true, signal: signal() }],
+    exportOnnx: {
+      args: async () => [
+        await Segmenter.create(SEGMENTER),
+        join(folder, 'onnx'),
+        { upsample: true, signal: signal() },
+      ],
+    },
+    exportTorchScript: {
+      args: async () => [
+        await Segmenter.create(SEGMENTER),
+        join(folder, 'torchscript'),
+        { upsample: true, signal: signal() },
+      ],
     },
     'OutputDiscriminator.create': { args: () => [{ ...DISCRIMINATOR }] },
     'FeatureDiscriminator.create': { args: () => [{ ...FEATURE_DISCRIMINATOR }] },
@@ -239,6 +243,13 @@ export function surface(folder: string): Record<string, Member> {
         await Segmenter.create(SEGMENTER),
         await OutputDiscriminator.create(DISCRIMINATOR),
         { ...SEGMENTATION, lossScaling: true, cudaGraphs: false },
+      ],
+    },
+    'SegmentationStep.create (adam)': {
+      args: async () => [
+        await Segmenter.create(SEGMENTER),
+        null,
+        { optimizer: 'adam', adamBetas: [0.9, 0.99] },
       ],
     },
     'SegmentationStep.create (teacher)': {

@@ -510,9 +510,9 @@ async function skipNaN(setting: Setting, random: Random, note: (line: string) =>
 async function newerConfig(setting: Setting): Promise<void> {
   const run = setting.runOf(2);
   const file = path.join(run, 'config.yaml');
-  writeFileSync(file, readFileSync(file, 'utf8').replace('version: 1', 'version: 9'));
+  writeFileSync(file, readFileSync(file, 'utf8').replace('version: 2', 'version: 9'));
   const message = errorOf(await setting.resume(run).ended);
-  assert.match(message, /config\.yaml: version: expected 1 but found 9, which a newer bidiseg has written/);
+  assert.match(message, /config\.yaml: version: expected 2 but found 9, which a newer bidiseg has written/);
 }
 
 /** Takes away from a run folder what only a newer bidiseg writes. */
@@ -521,7 +521,7 @@ async function olderConfig(setting: Setting, random: Random): Promise<void> {
   const run = runBefore(setting, stage);
   const file = path.join(run, 'config.yaml');
   const older = readFileSync(file, 'utf8')
-    .replace('version: 1\n', '')
+    .replace('version: 2\n', '')
     .replace(/checkpoint:\n( +.*\n)+/, '')
     .replace(/nonFinite:\n( +.*\n)+/, '');
   assert.doesNotMatch(older, /version|checkpoint|nonFinite/);

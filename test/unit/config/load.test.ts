@@ -415,6 +415,35 @@ data:
     });
   });
 
+  describe('names of version 1', () => {
+    it('give one error that names the new one, wherever they stand', async () => {
+      const old = async (section: string, values: object) =>
+        write({ ...minimal, [section]: values }, `${section}.yaml`);
+      await fails(
+        await old('segmentation', { normalise: 'all' }),
+        /segmentation\.yaml: segmentation\.normalise is now called segmentation\.normalize$/,
+      );
+      await fails(
+        await old('segmentation', { augmentation: { source: { colourJitter: { hue: 0.1 } } } }),
+        /augmentation\.source\.colourJitter is now called segmentation\.augmentation\.source\.colorJitter$/,
+      );
+      await fails(
+        await write(minimal),
+        /^--set segmenter\.initialisation=normal: segmenter\.initialisation is now called segmenter\.initialization$/,
+        ['segmenter.initialisation=normal'],
+      );
+      await fails(
+        await old('translation', { perceptualForm: 'normalised-mse' }),
+        /translation\.perceptualForm: normalised-mse is now called normalized-mse$/,
+      );
+    });
+
+    it('do not stand in the way of a file that says version 1 and uses none of them', async () => {
+      const file = await write({ version: 1, ...minimal, seed: 5 }, 'one.yaml');
+      assert.equal((await loadConfig(file)).seed, 5);
+    });
+  });
+
   describe('what is made to do harm', () => {
     it('names no code', async () => {
       for (const tag of ['!!js/function', '!!python/object/apply:os.system', '!mine']) {

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { connectedAreas } from '../../../lib/data/copy-paste.js';
 import { ImageDataset } from '../../../lib/data/dataset.js';
-import { writeImage, writeLabels } from '../../../lib/data/image-files.js';
+import { writeImage } from '../../../lib/data/image-codec.js';
+import { writeLabels } from '../../../lib/data/label-codec.js';
 import { type Batch, BatchLoader, type BatchLoaderOptions } from '../../../lib/data/loader.js';
 import { temporaryFolder } from '../../helpers/folder.js';
 

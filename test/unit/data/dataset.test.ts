@@ -5,7 +5,8 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { ImageDataset } from '../../../lib/data/dataset.js';
-import { writeImage, writeLabels } from '../../../lib/data/image-files.js';
+import { writeImage } from '../../../lib/data/image-codec.js';
+import { writeLabels } from '../../../lib/data/label-codec.js';
 import { Random } from '../../../lib/data/random.js';
 
 describe('ImageDataset', () => {

@@ -4,21 +4,19 @@ import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFi
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
+import { openImage, readImage, writeImage } from '../../../lib/data/image-codec.js';
+import { MAX_PIXELS } from '../../../lib/data/image-limits.js';
+import type { ImageArea } from '../../../lib/data/image-size.js';
 import {
-  type ImageArea,
-  openImage,
   openLabels,
-  readImage,
   readLabels,
   sampleNearest,
   writeColorLabels,
-  writeFileAtomically,
-  writeImage,
   writeLabels,
-} from '../../../lib/data/image-files.js';
-import { MAX_PIXELS } from '../../../lib/data/image-limits.js';
+} from '../../../lib/data/label-codec.js';
 import { labelMap } from '../../../lib/data/label-maps.js';
 import { Random } from '../../../lib/data/random.js';
+import { writeFileAtomically } from '../../../lib/support/files.js';
 import { encodePng, pngChunk } from '../../helpers/png.js';
 import { encodeTiff } from '../../helpers/tiff.js';
 

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { meanClassIndices } from '../../../lib/config/classes.js';
 import { createConfig } from '../../../lib/config/load.js';
 import { ImageDataset } from '../../../lib/data/dataset.js';
-import { writeImage, writeLabels } from '../../../lib/data/image-files.js';
+import { writeImage } from '../../../lib/data/image-codec.js';
+import { writeLabels } from '../../../lib/data/label-codec.js';
 import { type DatasetLayout, findDataset } from '../../../lib/data/layouts.js';
-import { meanClassIndices, openDatasets } from '../../../lib/pipeline/datasets.js';
+import { openDatasets } from '../../../lib/pipeline/datasets.js';
 import { temporaryFolder } from '../../helpers/folder.js';
 import {
   CITYSCAPES_IDS,

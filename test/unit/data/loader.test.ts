@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ColorJitter, NO_AUGMENTATION } from '../../../lib/data/augmentation.js';
 import { ImageDataset } from '../../../lib/data/dataset.js';
-import { writeImage, writeLabels } from '../../../lib/data/image-files.js';
+import { writeImage } from '../../../lib/data/image-codec.js';
+import { writeLabels } from '../../../lib/data/label-codec.js';
 import { type Batch, BatchLoader, type BatchLoaderOptions } from '../../../lib/data/loader.js';
 
 const IMAGES = 7;

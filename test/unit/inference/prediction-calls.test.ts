@@ -218,7 +218,7 @@ describe('predictStream', () => {
     using segmenter = await Segmenter.create({ backbone: 'resnet18', width: 1 / 16, classCount: 5 });
     const images = [image(1), image(2, { width: 17, height: 33 }), image(3)];
     const found = [];
-    for await (const prediction of segmenter.predictStream(images, { confidence: true }))
+    for await (const prediction of predictStream(segmenter, images, { confidence: true }))
       found.push(prediction);
     assert.deepEqual(
       found.map((one) => one.image),
@@ -230,7 +230,7 @@ describe('predictStream', () => {
     }
     const batched = new BatchedPredictor(segmenter);
     let i = 0;
-    for await (const { labels } of batched.predictStream(images, { ahead: 8 })) {
+    for await (const { labels } of predictStream(batched, images, { ahead: 8 })) {
       assert.deepEqual(labels, found[i++]!.labels);
     }
     assert.equal(i, 3);

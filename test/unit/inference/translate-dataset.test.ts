@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ImageDataset } from '../../../lib/data/dataset.js';
-import { readImage, writeImage } from '../../../lib/data/image-files.js';
+import { readImage, writeImage } from '../../../lib/data/image-codec.js';
 import { translateDataset } from '../../../lib/inference/translate-dataset.js';
 import { drain } from '../../../lib/support/generators.js';
 

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createConfig } from '../../../lib/config/load.js';
 import type { Config } from '../../../lib/config/schema.js';
-import { openImage } from '../../../lib/data/image-files.js';
+import { openImage } from '../../../lib/data/image-codec.js';
 import { createEmbeddedDataset } from '../../../lib/data/scenes/embedded-dataset.js';
 import { native } from '../../../lib/native/binding.js';
 import { BidirectionalLearning, type RunOptions } from '../../../lib/pipeline/bidirectional.js';

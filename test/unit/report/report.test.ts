@@ -6,7 +6,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { type DefaultTreeAdapterTypes, defaultTreeAdapter, parse } from 'parse5';
 import sharp from 'sharp';
-import { readImage } from '../../../lib/data/image-files.js';
+import { readImage } from '../../../lib/data/image-codec.js';
 import { Random } from '../../../lib/data/random.js';
 import { composeGrid, gridPart } from '../../../lib/pipeline/picture-grid.js';
 import { planStages } from '../../../lib/pipeline/plan.js';

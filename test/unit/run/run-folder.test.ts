@@ -154,13 +154,13 @@ describe('run folder', () => {
     await runOf(1);
     const file = path.join(output, 'config.yaml');
     const text = await readFile(file, 'utf8');
-    assert.match(text, /^version: 1$/m);
+    assert.match(text, /^version: 2$/m);
     for (const [version, message] of [
-      ['2', /config\.yaml: version: expected 1 but found 2, which a newer bidiseg has written$/],
-      ['0', /config\.yaml: version: expected 1 but found 0$/],
-      ['"1"', /config\.yaml: version: expected 1 but found "1"$/],
+      ['3', /config\.yaml: version: expected 2 but found 3, which a newer bidiseg has written$/],
+      ['0', /config\.yaml: version: expected 2 but found 0$/],
+      ['"1"', /config\.yaml: version: expected 2 but found "1"$/],
     ] as const) {
-      await writeFile(file, text.replace('version: 1', `version: ${version}`));
+      await writeFile(file, text.replace('version: 2', `version: ${version}`));
       await assert.rejects(resumeConfig(output), (error: Error) => {
         assert(error instanceof ConfigError);
         assert.match(error.message, message);
@@ -168,7 +168,7 @@ describe('run folder', () => {
       });
     }
     // From before there were versions.
-    await writeFile(file, text.replace('version: 1\n', ''));
+    await writeFile(file, text.replace('version: 2\n', ''));
     assert.deepEqual(await resumeConfig(output), config());
   });
 

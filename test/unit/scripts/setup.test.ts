@@ -8,7 +8,7 @@ import path from 'node:path';
 // there: the true cmake and C++ compiler, and stand-ins for the rest. Nothing is downloaded, nothing outside the
 // temporary folder is touched.
 
-const CHECKOUT = path.resolve(import.meta.dirname, '../../..');
+const CHECKOUT = path.resolve(import.meta.dirname, '../../../..');
 const COPIED = ['package.json', 'scripts/setup.mjs', 'native/cmake/LibTorch.cmake'];
 
 const FAKE_PYTHON = `

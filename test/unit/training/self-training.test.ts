@@ -3,7 +3,8 @@ import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ImageDataset } from '../../../lib/data/dataset.js';
-import { writeImage, writeLabels } from '../../../lib/data/image-files.js';
+import { writeImage } from '../../../lib/data/image-codec.js';
+import { writeLabels } from '../../../lib/data/label-codec.js';
 import { BatchLoader } from '../../../lib/data/loader.js';
 import { evaluate, type Predictor } from '../../../lib/inference/evaluate.js';
 import { InvalidArgumentError } from '../../../lib/support/errors.js';
@@ -258,7 +259,7 @@ describe('self-training', () => {
       new SelfTraining(predictor, { classes, size, ...options });
     assert.throws(
       make({ choice: { threshold: 2 } }),
-      /choice\.threshold: expected a number from 0 to 1 but found 2/,
+      /Expected a number from 0 to 1 for choice\.threshold but received 2/,
     );
     assert.throws(
       make({ choice: { treshold: 1 } as never }),

@@ -184,7 +184,7 @@ describe('gradient accumulation', () => {
     });
     await assert.rejects(segmentation(RESNET18, 'float32', { accumulation: 0 }, batches), {
       code: 'ERR_INVALID_ARGUMENT',
-      message: /^Expected an integer from 1 to 1024 for accumulation but received 0/,
+      message: /^Expected a whole number from 1 to 1024 for accumulation but received 0/,
     });
   });
 });

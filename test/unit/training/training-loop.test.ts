@@ -4,12 +4,12 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { Tensor } from 'bidiseg';
-import type { NonFiniteOptions } from '../../../lib/config/schema.js';
 import { ImageDataset } from '../../../lib/data/dataset.js';
-import { writeImage } from '../../../lib/data/image-files.js';
+import { writeImage } from '../../../lib/data/image-codec.js';
 import { type Batch, BatchLoader } from '../../../lib/data/loader.js';
 import type { UploadedBatchHandle } from '../../../lib/native/binding-types.js';
 import { NonFiniteLossError } from '../../../lib/support/errors.js';
+import type { NonFiniteOptions } from '../../../lib/training/loop-options.js';
 import { type TrainingEvent, type TrainingState, trainingLoop } from '../../../lib/training/training-loop.js';
 
 const STEPS = 7;

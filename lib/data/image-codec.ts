@@ -1,0 +1,140 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import sharp, { type Sharp } from 'sharp';
+import { DataError } from '../support/errors.js';
+import { writeFileAtomically } from '../support/files.js';
+import {
+  decoder,
+  explainFailure,
+  LOOKUPS_AT_ONCE,
+  plainBytes,
+  rawPixels,
+  readBytes,
+  readHeader,
+} from './image-bytes.js';
+import type { ImageLimits } from './image-limits.js';
+import type { ImageFile, ImageSize, RgbImage } from './image-size.js';
+
+/**
+ * Reads an image as 8-bit RGB: what Pillow's `convert('RGB')` gives, which is what published models saw. Which of PNG,
+ * JPEG, WebP and TIFF it is, its content decides, not its name.
+ *
+ * - grayscale is repeated, a palette replaced by its colors; of 16 bits the higher 8 are kept, of grayscale too
+ * - alpha is dropped, not composited: the colors are as they are stored
+ * - CMYK is (1 − C)(1 − K), (1 − M)(1 − K), (1 − Y)(1 − K)
+ * - color profiles and gamma are ignored, and so is an orientation tag (EXIF): label maps are drawn on the pixels as
+ *   they are stored, and have no such tag that could turn them along
+ * - of several frames or pages the first is read
+ *
+ * Resizing is bicubic (Catmull-Rom, a = −½), with the kernel widened where it shrinks, as Pillow's BICUBIC.
+ *
+ * @param size default: the image's own
+ * @throws {DataError} when the file is missing, unreadable, corrupt, truncated, too large or of another kind
+ */
+export async function readImage(file: string, size?: ImageSize, limits?: ImageLimits): Promise<RgbImage> {
+  return (await openImage(file, limits)).decode(size && { size });
+}
+
+/** Reads an image's header; see {@link readImage} for conversions and errors. */
+export async function openImage(file: string, limits: ImageLimits = {}): Promise<ImageFile<RgbImage>> {
+  const bytes = await readBytes(file, limits);
+  const { width, height, space, depth, hasAlpha } = await readHeader(file, bytes, limits);
+  if (!SAMPLES[space]?.includes(depth)) {
+    throw new DataError(
+      `${file}: found samples of type ${depth} in the color space '${space}', expected 8 or 16 bits of gray or RGB, or 8 of CMYK`,
+    );
+  }
+
+  /** Only what can go straight from the decoder to a resizer: that of images with alpha weighs colors by it. */
+  async function decodeRgb(): Promise<Sharp> {
+    const source = decoder(bytes, limits);
+    if (space === 'cmyk') return explainFailure(file, cmykToRgb(source));
+    const rgb = source.toColorspace('srgb');
+    return hasAlpha ? explainFailure(file, rawBuffer(rgb.removeAlpha())) : rgb;
+  }
+
+  return {
+    file,
+    width,
+    height,
+    async decode({ size = { width, height }, crop, flip = false } = {}) {
+      let pipeline = await decodeRgb();
+      if (size.width > width || size.height > height) {
+        pipeline = await explainFailure(file, enlarge(pipeline, { width, height }, size));
+      }
+      pipeline = pipeline
+        // Shrinking while a JPEG is decoded would be quicker but not bicubic. Asking for the image's own size
+        // changes no pixel, but makes the crop come after mirroring whether or not there is something to resize.
+        .resize(size.width, size.height, { fit: 'fill', kernel: 'cubic', fastShrinkOnLoad: false })
+        .flop(flip);
+      if (crop) {
+        const left = flip ? size.width - crop.x - crop.width : crop.x;
+        pipeline = pipeline.extract({ left, top: crop.y, width: crop.width, height: crop.height });
+      }
+      const { data, info } = await explainFailure(file, pipeline.raw().toBuffer({ resolveWithObject: true }));
+      return { data: plainBytes(data), width: info.width, height: info.height };
+    },
+  };
+}
+
+/**
+ * Writes an 8-bit RGB PNG. The file appears whole or not at all: it is written under a temporary name in the
+ * same folder, flushed, then renamed.
+ *
+ * @throws {DataError} when it cannot be written
+ */
+export async function writeImage(file: string, image: RgbImage): Promise<void> {
+  const bytes = await rawPixels('image', image, 3).png().toBuffer();
+  await writeFileAtomically(file, bytes);
+}
+
+/** How far a cubic kernel reaches beyond the border, and one more. */
+const MARGIN = 3;
+
+/**
+ * The image, where it is narrower or lower than `size`, enlarged to that, with pixel centers where they belong:
+ * x′ + ½ = s (x + ½). sharp's own resizing puts an enlarged image half a pixel too far to the right and below.
+ */
+async function enlarge(pipeline: Sharp, from: ImageSize, size: ImageSize): Promise<Sharp> {
+  const [width, height] = [Math.max(from.width, size.width), Math.max(from.height, size.height)];
+  const [x, y] = [width / from.width, height / from.height];
+  const margins = { left: MARGIN, right: MARGIN, top: MARGIN, bottom: MARGIN };
+  const framed = await rawBuffer(pipeline.extend({ ...margins, extendWith: 'copy' }));
+  const offsets = { idx: 0.5 - 0.5 / x - MARGIN, idy: 0.5 - 0.5 / y - MARGIN };
+  const enlarged = await rawBuffer(framed.affine([x, 0, 0, y], { interpolator: 'bicubic', ...offsets }));
+  return enlarged.extract({ left: 0, top: 0, width, height });
+}
+
+/** Carries out a pipeline, as the start of another: sharp does its operations in an order of its own. */
+async function rawBuffer(pipeline: Sharp): Promise<Sharp> {
+  const { data, info } = await pipeline.raw().toBuffer({ resolveWithObject: true });
+  const { width, height, channels } = info;
+  return sharp(data, { raw: { width, height, channels } });
+}
+
+/** The types of samples that are read in each color space. */
+const SAMPLES: Record<string, readonly string[]> = {
+  'b-w': ['uchar'],
+  grey16: ['ushort'],
+  srgb: ['uchar'],
+  rgb16: ['ushort'],
+  cmyk: ['uchar'],
+};
+
+/** The formula of Pillow: what would be more exact takes a profile, and the ones of files are ignored. */
+async function cmykToRgb(pipeline: Sharp): Promise<Sharp> {
+  const cmyk = pipeline.pipelineColorspace('cmyk').toColorspace('cmyk').raw();
+  const { data, info } = await cmyk.toBuffer({ resolveWithObject: true });
+  const { width, height } = info;
+  const rgb = new Uint8Array(3 * width * height);
+  for (let start = 0; start < width * height; start += LOOKUPS_AT_ONCE) {
+    const end = Math.min(start + LOOKUPS_AT_ONCE, width * height);
+    for (let pixel = start; pixel < end; pixel++) {
+      const white = 255 - data[4 * pixel + 3]!;
+      for (let channel = 0; channel < 3; channel++) {
+        rgb[3 * pixel + channel] = Math.round(((255 - data[4 * pixel + channel]!) * white) / 255);
+      }
+    }
+    await nextTurn();
+  }
+  return sharp(rgb, { raw: { width, height, channels: 3 } });
+}

@@ -1,0 +1,198 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { DataError } from '../support/errors.js';
+import { writeFileAtomically } from '../support/files.js';
+import { invalidArgument } from '../support/validate.js';
+import {
+  decoder,
+  explainFailure,
+  LOOKUPS_AT_ONCE,
+  plainBytes,
+  rawPixels,
+  readBytes,
+  readHeader,
+} from './image-bytes.js';
+import type { ImageLimits } from './image-limits.js';
+import type { ImageFile, ImageSize, LabelImage, View } from './image-size.js';
+import { colorText, type LabelMap, UNKNOWN_ID } from './label-maps.js';
+import { asSamples, withPalette } from './png.js';
+
+/** The ids in a label file and what they become. */
+export interface LabelEncoding {
+  labelMap: LabelMap;
+  /** Number of classes, 1–256. */
+  classCount: number;
+  /** The value, 0–255, of pixels that belong to no class, in files and in what is read. */
+  ignoreIndex: number;
+}
+
+/**
+ * Reads a label map from a PNG: grayscale of any depth up to 16 bits, a palette image (its indices, not its colors,
+ * which are for looks), for 'synthia' the first channel of 16-bit RGB, or for a label map of colors 8-bit RGB, RGBA
+ * or a palette image. Resizing takes the nearest pixel.
+ *
+ * @throws {DataError} when the file is missing, broken, too large, of another kind, or holds an id or a color that the
+ *   map does not know; the message names the file, the id, its place and what was expected
+ */
+export async function readLabels(
+  file: string,
+  options: LabelEncoding & ImageLimits & { size?: ImageSize },
+): Promise<LabelImage> {
+  return (await openLabels(file, options)).decode(options.size && { size: options.size });
+}
+
+/** Reads a label map's header; see {@link readLabels} for conversions and errors. */
+export async function openLabels(
+  file: string,
+  options: LabelEncoding & ImageLimits,
+): Promise<ImageFile<LabelImage>> {
+  const { labelMap, classCount, ignoreIndex } = options;
+  const { idsFrom } = labelMap;
+  const table = labelMap.table(classCount, ignoreIndex);
+  const bytes = await readBytes(file, options);
+  const { png, kind, bitDepth, indexScale } = asSamples(file, bytes, { keepColors: idsFrom === 'color' });
+  const { fits, expected } = LABEL_PNGS[idsFrom];
+  if (!fits(kind, bitDepth)) {
+    throw new DataError(
+      `${file}: found a ${bitDepth}-bit ${kind} PNG, but the label map '${labelMap.name}' expects ${expected}`,
+    );
+  }
+  const { width, height } = await readHeader(file, png, options);
+
+  async function decodeIds(): Promise<ArrayLike<number>> {
+    const pipeline = decoder(png, options);
+    if (idsFrom === 'color') {
+      const rgb = await explainFailure(file, pipeline.removeAlpha().toColorspace('srgb').raw().toBuffer());
+      return packColors(rgb);
+    }
+    if (bitDepth < 16) {
+      const data = await explainFailure(file, pipeline.toColorspace('b-w').raw().toBuffer());
+      // The decoder stretches samples of 1, 2 and 4 bits over 0–255: gray levels should be, indices not.
+      return indexScale === 1 ? data : data.map((sample) => sample / indexScale);
+    }
+    const deep =
+      idsFrom === 'first-channel'
+        ? pipeline.toColorspace('rgb16').extractChannel(0)
+        : pipeline.toColorspace('grey16');
+    const data = plainBytes(await explainFailure(file, deep.raw({ depth: 'ushort' }).toBuffer()));
+    return new Uint16Array(data.buffer, data.byteOffset, data.byteLength / 2);
+  }
+
+  return {
+    file,
+    width,
+    height,
+    async decode(view = {}) {
+      const ids = await decodeIds();
+      const classes = new Uint8Array(ids.length);
+      // Every pixel is looked up before any is left out, so that a bad id shows at every size and crop; in parts,
+      // so that large files do not hold up the event loop.
+      for (let start = 0; start < ids.length; start += LOOKUPS_AT_ONCE) {
+        const end = Math.min(start + LOOKUPS_AT_ONCE, ids.length);
+        for (let index = start; index < end; index++) {
+          const classIndex = table[ids[index]!]!;
+          if (classIndex === UNKNOWN_ID) throw unknownId(file, ids[index]!, index, width, options);
+          classes[index] = classIndex;
+        }
+        await nextTurn();
+      }
+      return sampleNearest({ data: classes, width, height }, view);
+    },
+  };
+}
+
+/**
+ * The view of a label map, every pixel taken from the one whose area holds its center: for output column x,
+ * input column ⌊(x + ½) · in / out⌋, and likewise for rows (Pillow's NEAREST).
+ */
+export function sampleNearest(labels: LabelImage, { size = labels, crop, flip = false }: View): LabelImage {
+  const resized = size.width !== labels.width || size.height !== labels.height;
+  if (!resized && !crop && !flip) return labels;
+  const { x, y, width, height } = crop ?? { x: 0, y: 0, width: size.width, height: size.height };
+  const columns = Uint32Array.from({ length: width }, (_, column) =>
+    nearest(x + (flip ? width - 1 - column : column), labels.width, size.width),
+  );
+  const data = new Uint8Array(width * height);
+  for (let row = 0, target = 0; row < height; row++) {
+    const start = nearest(y + row, labels.height, size.height) * labels.width;
+    for (let column = 0; column < width; column++) data[target++] = labels.data[start + columns[column]!]!;
+  }
+  return { data, width, height };
+}
+
+/** Writes class indices as an 8-bit grayscale PNG, as {@link writeImage} does. */
+export async function writeLabels(file: string, labels: LabelImage): Promise<void> {
+  await writeFileAtomically(file, await encodeLabels(labels));
+}
+
+/**
+ * Writes class indices as an 8-bit palette PNG, as {@link writeImage} does: it looks colored, and read as
+ * labels it gives the class indices again.
+ *
+ * @param palette 3 bytes (R, G, B) for each class, at most 256 classes; classes beyond it, and so usually the
+ *   ignore index, are black
+ */
+export async function writeColorLabels(file: string, labels: LabelImage, palette: Uint8Array): Promise<void> {
+  if (palette.length % 3 !== 0 || palette.length > 768) {
+    throw invalidArgument('palette', 'a Uint8Array of 3 bytes a class, at most 256 classes', palette);
+  }
+  await writeFileAtomically(file, withPalette(await encodeLabels(labels), palette));
+}
+
+function nearest(position: number, from: number, to: number): number {
+  return Math.floor(((position + 0.5) * from) / to);
+}
+
+/** R · 2¹⁶ + G · 2⁸ + B of each pixel, as tables of label maps of colors have it. */
+function packColors(rgb: Uint8Array): Uint32Array {
+  const colors = new Uint32Array(rgb.length / 3);
+  for (let pixel = 0, at = 0; pixel < colors.length; pixel++, at += 3) {
+    colors[pixel] = (rgb[at]! << 16) | (rgb[at + 1]! << 8) | rgb[at + 2]!;
+  }
+  return colors;
+}
+
+function unknownId(
+  file: string,
+  id: number,
+  index: number,
+  width: number,
+  encoding: LabelEncoding,
+): DataError {
+  const { labelMap, classCount, ignoreIndex } = encoding;
+  const place = `column ${index % width}, row ${Math.floor(index / width)}`;
+  if (labelMap.idsFrom === 'color') {
+    return new DataError(
+      `${file}: found the color ${colorText(id)} at ${place}, expected a color of the label map '${labelMap.name}'`,
+    );
+  }
+  const expected =
+    labelMap.name === 'identity'
+      ? `a class index 0–${classCount - 1}`
+      : `an id of the label map '${labelMap.name}'`;
+  return new DataError(
+    `${file}: found label id ${id} at ${place}, expected ${expected} or ${ignoreIndex} (ignore)`,
+  );
+}
+
+function encodeLabels(labels: LabelImage): Promise<Buffer> {
+  return rawPixels('labels', labels, 1).toColorspace('b-w').png().toBuffer();
+}
+
+/** The kinds of PNG that labels can be read from, and what to say of others. */
+const LABEL_PNGS: Record<
+  LabelMap['idsFrom'],
+  { fits: (kind: string, bitDepth: number) => boolean; expected: string }
+> = {
+  'one-channel': {
+    fits: (kind) => kind === 'grayscale',
+    expected: 'a PNG with one channel (grayscale or palette) that holds the label id',
+  },
+  'first-channel': {
+    fits: (kind, bitDepth) => kind === 'RGB' && bitDepth === 16,
+    expected: 'a 16-bit RGB PNG with the label id in its first channel',
+  },
+  color: {
+    fits: (kind, bitDepth) => ['RGB', 'RGB with alpha', 'palette'].includes(kind) && bitDepth <= 8,
+    expected: 'an 8-bit RGB, RGBA or palette PNG that holds colors',
+  },
+};

@@ -1,0 +1,61 @@
+import type { LabelImage, RgbImage } from './image-size.js';
+
+/** Colors for that many classes that have none: 3 bytes (R, G, B) a class. */
+export function spreadPalette(count: number): Uint8Array {
+  return Uint8Array.from(Array.from({ length: count }, (_, index) => spreadColor(index)).flat());
+}
+
+/** Class indices in their colors; indices beyond the palette, and so usually the ignore index, are black. */
+export function colorLabels(labels: LabelImage, palette: Uint8Array): RgbImage {
+  return paintLabels(labels, palette, new Uint8Array(labels.data.length * 3));
+}
+
+/** Class indices in their colors, and the image in pale gray where the index is beyond the palette. */
+export function labelsOverGray(labels: LabelImage, palette: Uint8Array, image: RgbImage): RgbImage {
+  const gray = new Uint8Array(image.data.length);
+  for (let pixel = 0; pixel < gray.length; pixel += 3) {
+    const [red, green, blue] = image.data.subarray(pixel, pixel + 3) as unknown as [number, number, number];
+    // Luma, with less contrast and lighter, so that no class can be taken for it.
+    gray.fill(120 + (0.299 * red + 0.587 * green + 0.114 * blue) * 0.45, pixel, pixel + 3);
+  }
+  return paintLabels(labels, palette, gray);
+}
+
+function paintLabels({ data, width, height }: LabelImage, palette: Uint8Array, onto: Uint8Array): RgbImage {
+  for (let pixel = 0; pixel < data.length; pixel++) {
+    const from = data[pixel]! * 3;
+    if (from >= palette.length) continue;
+    const to = pixel * 3;
+    onto[to] = palette[from]!;
+    onto[to + 1] = palette[from + 1]!;
+    onto[to + 2] = palette[from + 2]!;
+  }
+  return { data: onto, width, height };
+}
+
+/**
+ * The image with each pixel mixed half and half with the color of its class.
+ *
+ * @param palette 3 bytes (R, G, B) a class; pixels of classes beyond it, such as 255, keep the image's color
+ */
+export function overlay(image: RgbImage, labels: LabelImage, palette: Uint8Array): RgbImage {
+  const data = Uint8Array.from(image.data);
+  const classCount = palette.length / 3;
+  for (let i = 0; i < labels.data.length; i++) {
+    const label = labels.data[i]!;
+    if (label >= classCount) continue;
+    for (let channel = 0; channel < 3; channel++) {
+      data[3 * i + channel] = (data[3 * i + channel]! + palette[3 * label + channel]!) >> 1;
+    }
+  }
+  return { ...image, data };
+}
+
+/** PASCAL VOC's colors: the bits of the index, dealt out to red, green and blue from the highest down. */
+function spreadColor(index: number): [number, number, number] {
+  const color: [number, number, number] = [0, 0, 0];
+  for (let bits = index + 1, shift = 7; bits > 0; bits >>= 3, shift--) {
+    for (let channel = 0; channel < 3; channel++) color[channel]! |= ((bits >> channel) & 1) << shift;
+  }
+  return color;
+}

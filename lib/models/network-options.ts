@@ -1,0 +1,22 @@
+import { z } from 'zod';
+import { choice, integer } from '../support/options.js';
+
+/** Option: where to compute. */
+export const deviceOption = () =>
+  z
+    .string('cpu, cuda or cuda:N')
+    .regex(/^(cpu|cuda(:\d{1,3})?)$/, 'cpu, cuda or cuda:N')
+    .default('cpu');
+
+/** Options that every network has. */
+export const networkFields = {
+  /** Seed of the initial weights. */
+  seed: integer(0).default(1),
+  /** Device of the weights: `cpu`, `cuda` or `cuda:N`. */
+  device: deviceOption(),
+  /**
+   * Type of the weights. Everything computes in it. `float64` is for checks to the last digit: it starts from the same
+   * initial weights and takes twice as long or more.
+   */
+  dtype: choice('float32', 'float64').default('float32'),
+};

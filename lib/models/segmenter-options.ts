@@ -1,0 +1,36 @@
+import { z } from 'zod';
+import { choice, integer, number, numberChoice, section } from '../support/options.js';
+import { networkFields } from './network-options.js';
+
+/** Options of a segmenter's architecture and initial weights, which configs have too. */
+export const segmenterFields = {
+  /** Architecture. */
+  network: choice('deeplab-v2', 'fcn-8s').default('deeplab-v2'),
+  /** Backbone of DeepLab-v2. FCN-8s always uses VGG-16. */
+  backbone: choice('resnet18', 'resnet34', 'resnet50', 'resnet101').default('resnet101'),
+  /** Factor on every channel count. */
+  width: number(1 / 64, 2).default(1),
+  /** Number of dilated branches of DeepLab-v2's head that are summed. Checkpoints from before mid-2020 need 2. */
+  branches: numberChoice(2, 4).default(4),
+  /** Distribution of the initial convolution weights: `normal` is N(0, 0.01), `kaiming` is N(0, 2/fan_out). */
+  initialization: choice('normal', 'kaiming').default('normal'),
+};
+
+const isNames = (value: unknown) => Array.isArray(value) && value.every((name) => typeof name === 'string');
+
+export const segmenterSchema = section({
+  ...segmenterFields,
+  /** Number of classes. */
+  classCount: integer(2, 256),
+  /** Names of the classes in the order of their indices. Weights files carry them. Empty: no names. */
+  classNames: z
+    .custom<readonly string[]>(isNames, 'a list of names, one for each class')
+    .transform((names): readonly string[] => [...names])
+    .default([]),
+  ...networkFields,
+});
+
+/** What a segmenter is created with. */
+export interface SegmenterOptions extends z.input<typeof segmenterSchema> {}
+/** The same with defaults filled in. */
+export interface CompleteSegmenterOptions extends Readonly<z.output<typeof segmenterSchema>> {}

@@ -1,0 +1,44 @@
+import type { z } from 'zod';
+import { boolean, choice, integer, numberChoice, section } from '../support/options.js';
+import { networkFields } from './network-options.js';
+
+/** Options of a translator's architecture, which configs have too. */
+export const translatorFields = {
+  /** Unpaired: number of residual blocks of each generator. */
+  blocks: numberChoice(6, 9).default(9),
+  /** Paired: how often the U-Net halves the image. The sides of an image must be divisible by 2 to this power. */
+  depth: integer(2, 10).default(8),
+  /** Channels after the first convolution of each generator. */
+  baseWidth: integer(1, 512).default(64),
+  /**
+   * Unpaired: generators that learn what to change, y = tanh(f(x) + w·IN(x) + b) instead of y = tanh(f(x)). IN(x) is the
+   * image with zero mean and unit deviation in each channel. Details pass through from the first step on, as gray images.
+   * The colors of the other domain are learned. For short trainings. Not in the paper.
+   */
+  residual: boolean().default(false),
+  /** Channels after the first convolution of each image discriminator. */
+  discriminatorWidth: integer(1, 512).default(64),
+};
+
+/**
+ * Option: `unpaired` has F and F⁻¹, ResNet generators as in CycleGAN. `paired` has F alone, the U-Net generator of pix2pix,
+ * for training on pairs of images.
+ */
+export const pairingOption = () => choice('unpaired', 'paired').default('unpaired');
+
+export const translatorSchema = section({
+  /** Kind of translator: `unpaired` (F and F⁻¹ as in CycleGAN) or `paired` (F alone, as in pix2pix). */
+  pairing: pairingOption(),
+  ...translatorFields,
+  ...networkFields,
+});
+
+/** What a translator is created with. */
+export interface TranslatorOptions extends z.input<typeof translatorSchema> {}
+/** The same with defaults filled in. */
+export interface CompleteTranslatorOptions extends Readonly<z.output<typeof translatorSchema>> {}
+
+/** What the sides of an image that a translator trains on must be divisible by. */
+export function sizeMultiple({ pairing, depth }: { pairing: 'unpaired' | 'paired'; depth: number }): number {
+  return pairing === 'paired' ? 2 ** depth : 4;
+}

@@ -1,0 +1,207 @@
+import { classNames, classPalette, meanClassIndices, pastedClassIndices } from '../../config/classes.js';
+import type { Config } from '../../config/schema.js';
+import { keptClassCounts } from '../../data/class-counts.js';
+import type { ImageDataset } from '../../data/dataset.js';
+import { toSize } from '../../data/image-size.js';
+import type { ClassCounts } from '../../data/rare-class-sampling.js';
+import { type Evaluation, evaluateImages } from '../../inference/evaluate.js';
+import type { Segmenter } from '../../models/segmenter.js';
+import { ConfigError } from '../../support/errors.js';
+import { mapEvents, readAhead } from '../../support/generators.js';
+import { BestWeights } from '../../training/best-weights.js';
+import type { WarningEvent } from '../../training/events.js';
+import { SegmentationTrainer } from '../../training/segmentation-trainer.js';
+import type { EvaluationEvent, ProgressEvent } from '../events.js';
+import { createDiscriminator, createSegmenter } from '../models.js';
+import { predictionPicture } from '../pictures.js';
+import type { SegmenterStage, SourceOnlyStage, Stage } from '../plan.js';
+import { stageSteps } from '../plan.js';
+import {
+  NO_OUTCOME,
+  ownCheckpoints,
+  progress,
+  type StageContext,
+  type StageEvent,
+  type StageOutcome,
+  savePicture,
+  shownImages,
+  trainingOutcome,
+} from './stage-context.js';
+
+/** M⁽⁰⁾ or Mᵢ⁽ᵏ⁾: trains a segmenter, saves it and measures it. */
+export async function* runSegmenter(
+  stage: SourceOnlyStage | SegmenterStage,
+  context: StageContext,
+): AsyncGenerator<StageEvent, StageOutcome> {
+  const { config, store, signal } = context;
+  using segmenter = await createSegmenter(config);
+  using discriminator = stage.kind === 'segmenter' ? await createDiscriminator(config, segmenter) : null;
+  const { source: labeled, target } = yield* segmenterData(stage, context);
+  const { source, heldOut } = holdOut(labeled, config);
+  const classCounts = yield* sourceClassCounts(stage, source.length, context);
+  const bestWeights = heldOut && (await openBestWeights(stage, segmenter, heldOut, context));
+  const every = config.segmentation.validation?.every ?? 0;
+  const steps = stageSteps(stage, config);
+  const trainer = new SegmentationTrainer(
+    { segmenter, discriminator },
+    { source, target },
+    {
+      stage: stage.name,
+      seed: config.seed,
+      steps,
+      sourceSize: toSize(config.sizes.source),
+      targetSize: toSize(config.sizes.target),
+      ignoreIndex: config.data.ignoreIndex,
+      nonFinite: config.nonFinite,
+      ...(classCounts && { classCounts }),
+      pastedClasses: pastedClassIndices(config),
+      training: config.segmentation,
+    },
+  );
+  const training = yield* trainer.steps({
+    signal,
+    checkpoints: ownCheckpoints(context),
+    beforeStep: async (done) => {
+      if (done > 0 && done % every === 0) await bestWeights?.measure(done);
+    },
+  });
+  await bestWeights?.measure(steps);
+  if (stage.kind === 'segmenter' && config.segmentation.targetStatistics) {
+    yield* mapEvents(takeStatistics(segmenter, context), progress(stage, 'statistics'));
+  }
+  const best = bestWeights?.best ?? null;
+  await segmenter.save(store.weightsFile(stage));
+  const evaluation = yield* evaluateStage(stage, segmenter, context);
+  if (config.sampleCount > 0) {
+    const picture = await predictionPicture(segmenter, shownImages(context), {
+      count: config.sampleCount,
+      size: toSize(config.sizes.evaluation),
+      palette: classPalette(config),
+      signal,
+    });
+    yield await savePicture(stage, 'target', picture, context);
+  }
+  return { ...NO_OUTCOME, best, ...trainingOutcome(training), ...evaluationOutcome(evaluation, config) };
+}
+
+/** BatchNorm's running statistics become the means over the target's training images; tells after each batch. */
+async function* takeStatistics(segmenter: Segmenter, { config, datasets, signal }: StageContext) {
+  const { target } = datasets;
+  const size = toSize(config.sizes.target);
+  const { batchSize } = config.segmentation;
+  let images: Uint8Array[] = [];
+  let batches = 0;
+  for await (const { data } of readAhead(target.length, (index) => target.readImage(index, size), {
+    signal,
+  })) {
+    const done = batches * batchSize + images.push(data);
+    if (images.length < batchSize && done < target.length) continue;
+    const momentum = 1 / ++batches;
+    const options = { count: images.length, ...size, momentum, ...(signal && { signal }) };
+    await segmenter.updateStatistics(Buffer.concat(images), options);
+    images = [];
+    yield { done, total: target.length };
+  }
+}
+
+/** The source images to train on, and those to validate on; null: none. */
+function holdOut(labeled: ImageDataset, { segmentation: { validation } }: Config) {
+  if (!validation) return { source: labeled, heldOut: null };
+  const count = Math.ceil(validation.share * labeled.length);
+  const kept = labeled.length - count;
+  if (kept === 0) {
+    throw new ConfigError(
+      `segmentation.validation.share: ${validation.share} of ${labeled.length} source images leaves none to train on`,
+    );
+  }
+  const indices = Array.from({ length: labeled.length }, (_, index) => index);
+  return { source: labeled.subset(indices.slice(0, kept)), heldOut: labeled.subset(indices.slice(kept)) };
+}
+
+function openBestWeights(
+  stage: Stage,
+  segmenter: Segmenter,
+  heldOut: ImageDataset,
+  { config, store, signal }: StageContext,
+): Promise<BestWeights> {
+  const size = toSize(config.sizes.source);
+  const options = {
+    classCount: classNames(config).length,
+    size,
+    outputSize: size,
+    ignoreIndex: config.data.ignoreIndex,
+    meanClasses: meanClassIndices(config),
+    signal,
+  };
+  return BestWeights.open(segmenter, heldOut, options, store.bestWeightsFile(stage));
+}
+
+/** Of the first `count` source images, which are those that are trained on. */
+async function* sourceClassCounts(
+  stage: Stage,
+  count: number,
+  { config, datasets, store, signal }: StageContext,
+): AsyncGenerator<StageEvent, ClassCounts | undefined> {
+  if (!config.segmentation.rareClassSampling) return undefined;
+  const classCount = classNames(config).length;
+  const counting = keptClassCounts(datasets.source, classCount, store.classCountsFile, { signal });
+  const { counts, pixels } = yield* mapEvents(counting, progress(stage, 'class-counts'));
+  return { counts: counts.slice(0, count), pixels: pixels.slice(0, count) };
+}
+
+async function* segmenterData(
+  stage: SourceOnlyStage | SegmenterStage,
+  context: StageContext,
+): AsyncGenerator<StageEvent, { source: ImageDataset; target: ImageDataset | null }> {
+  const { datasets, store } = context;
+  if (stage.kind === 'source-only') return { source: datasets.source, target: null };
+  const source = stage.translatedFrom
+    ? await datasets.source.withImages(store.imagesFolder(context.stage(stage.translatedFrom)))
+    : datasets.source;
+  if (!stage.pseudoLabelsFrom) return { source, target: datasets.target };
+  const labeled = await pseudoLabeled(context.stage(stage.pseudoLabelsFrom), context);
+  if (labeled.length > 0) return { source, target: labeled };
+  const message = 'no target image has a pseudo-label; training goes on without any';
+  yield { type: 'warning', stage: stage.name, message } satisfies WarningEvent;
+  return { source, target: datasets.target };
+}
+
+/** T_ssl: the target images that have a pseudo-label, with it. */
+function pseudoLabeled(stage: Stage, { config, datasets, store }: StageContext) {
+  return datasets.target.withLabels(store.imagesFolder(stage), {
+    classCount: classNames(config).length,
+    ignoreIndex: config.data.ignoreIndex,
+    weights: config.selfTraining.weighting === 'soft',
+  });
+}
+
+async function* evaluateStage(
+  stage: Stage,
+  segmenter: Segmenter,
+  { config, datasets, signal }: StageContext,
+): AsyncGenerator<ProgressEvent | EvaluationEvent, Evaluation | null> {
+  if (!datasets.validation) return null;
+  const { evaluation, evaluationOutput } = config.sizes;
+  const images = evaluateImages(segmenter, datasets.validation, {
+    classCount: classNames(config).length,
+    size: toSize(evaluation),
+    outputSize: evaluationOutput === 'label' ? 'label' : toSize(evaluationOutput),
+    ignoreIndex: config.data.ignoreIndex,
+    meanClasses: meanClassIndices(config),
+    signal,
+  });
+  const result = yield* mapEvents(images, progress(stage, 'evaluate'));
+  const { counts, classCount } = result.confusion;
+  const confusion = Array.from({ length: classCount }, (_, c) =>
+    Array.from(counts.subarray(c * classCount, (c + 1) * classCount)),
+  );
+  yield { type: 'evaluation', stage: stage.name, images: result.images, confusion };
+  return result;
+}
+
+function evaluationOutcome(evaluation: Evaluation | null, config: Config) {
+  if (!evaluation) return {};
+  const { meanIou, iou, pixelAccuracy } = evaluation;
+  const iouPerClass = Object.fromEntries(classNames(config).map((name, index) => [name, iou[index] ?? null]));
+  return { miou: meanIou, iouPerClass, pixelAccuracy };
+}

@@ -1,0 +1,79 @@
+import type { Config } from '../../config/schema.js';
+import { writeImage } from '../../data/image-codec.js';
+import type { Checkpoints, Resumable } from '../../training/checkpoints.js';
+import type { CheckpointEvent, StepEvent, WarningEvent } from '../../training/events.js';
+import type { TrainingResult } from '../../training/training-loop.js';
+import type { Datasets } from '../datasets.js';
+import type { EvaluationEvent, PictureEvent, ProgressEvent, StageRecord } from '../events.js';
+import type { Picture } from '../pictures.js';
+import type { Stage } from '../plan.js';
+import type { StageStore } from '../stage-store.js';
+
+/** What stages need to run. Each loads what it uses of earlier ones from the store, and leaves its own outputs there. */
+export interface StageContext {
+  config: Config;
+  datasets: Datasets;
+  store: StageStore;
+  /** The stage of that name. */
+  stage: (name: string) => Stage;
+  /** What it goes on from, and how it is saved. */
+  checkpoints: Checkpoints<Resumable>;
+  signal: AbortSignal | undefined;
+}
+
+/** The part of a stage's record that its work decides. */
+export type StageOutcome = Omit<StageRecord, 'name' | 'label' | 'round' | 'kind' | 'seconds'>;
+
+export type StageEvent =
+  | StepEvent
+  | ProgressEvent
+  | PictureEvent
+  | EvaluationEvent
+  | CheckpointEvent
+  | WarningEvent;
+
+/** The stage's checkpoints with the kind of state that its work has; a store gives back what the same stage saved. */
+export function ownCheckpoints<State extends Resumable>({ checkpoints }: StageContext): Checkpoints<State> {
+  return { ...checkpoints, state: checkpoints.state as State | null };
+}
+
+export function progress(stage: Stage, task: ProgressEvent['task']) {
+  return ({ done, total }: { done: number; total: number }): ProgressEvent => ({
+    type: 'progress',
+    stage: stage.name,
+    task,
+    done,
+    total,
+  });
+}
+
+/** Those with labels where there are any, so that every stage's picture shows the same images, and the truth is known. */
+export function shownImages({ datasets }: StageContext) {
+  return datasets.validation ?? datasets.target;
+}
+
+export async function savePicture(
+  stage: Stage,
+  domain: PictureEvent['domain'],
+  { image, columns, rows }: Picture,
+  { store }: StageContext,
+): Promise<PictureEvent> {
+  const file = store.pictureFile(stage, stage.kind === 'translator' ? domain : undefined);
+  await writeImage(file, image);
+  return { type: 'picture', stage: stage.name, file, domain, columns, rows };
+}
+
+export const NO_OUTCOME: StageOutcome = {
+  steps: 0,
+  best: null,
+  waitShare: null,
+  miou: null,
+  iouPerClass: null,
+  pixelAccuracy: null,
+  keptShare: null,
+  keptImages: null,
+};
+
+export function trainingOutcome({ steps, computeSeconds, waitSeconds }: TrainingResult) {
+  return { steps, waitShare: waitSeconds / (computeSeconds + waitSeconds) };
+}

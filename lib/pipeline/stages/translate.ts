@@ -1,0 +1,42 @@
+import { toSize } from '../../data/image-size.js';
+import { matchDatasetHistograms, translateDataset } from '../../inference/translate-dataset.js';
+import { mapEvents } from '../../support/generators.js';
+import { createTranslator } from '../models.js';
+import { matchedPicture } from '../pictures.js';
+import type { TranslateStage } from '../plan.js';
+import {
+  NO_OUTCOME,
+  progress,
+  type StageContext,
+  type StageEvent,
+  type StageOutcome,
+  savePicture,
+} from './stage-context.js';
+
+/** S′ ← F⁽ᵏ⁾(S): writes the translated source images. */
+export async function* runTranslate(
+  stage: TranslateStage,
+  context: StageContext,
+): AsyncGenerator<StageEvent, StageOutcome> {
+  const { config, datasets, store, signal } = context;
+  const folder = store.imagesFolder(stage);
+  const size = toSize(config.sizes.translation.source);
+  // What is in the folder was translated in the same way: the store sees to that.
+  const options = { size, resume: true, signal };
+  if (stage.translatorFrom) {
+    const weights = store.weightsFile(context.stage(stage.translatorFrom));
+    using translator = await createTranslator(config, weights);
+    const images = translateDataset(translator, datasets.source, folder, options);
+    yield* mapEvents(images, progress(stage, 'translate'));
+    return NO_OUTCOME;
+  }
+  const targetSize = toSize(config.sizes.translation.target);
+  const drawing = { targetSize, seed: config.seed, stage: stage.name };
+  const images = matchDatasetHistograms(datasets.target, datasets.source, folder, { ...options, ...drawing });
+  yield* mapEvents(images, progress(stage, 'translate'));
+  if (config.sampleCount > 0) {
+    const picture = await matchedPicture(datasets, { count: config.sampleCount, size, signal, ...drawing });
+    yield await savePicture(stage, 'source', picture, context);
+  }
+  return NO_OUTCOME;
+}

@@ -1,0 +1,52 @@
+import { toSize } from '../../data/image-size.js';
+import { TranslationTrainer } from '../../training/translation-trainer.js';
+import { hasPerceptualTerms } from '../dependencies.js';
+import { createSegmenter, createTranslator } from '../models.js';
+import { translationPicture } from '../pictures.js';
+import type { TranslatorStage } from '../plan.js';
+import {
+  NO_OUTCOME,
+  ownCheckpoints,
+  type StageContext,
+  type StageEvent,
+  type StageOutcome,
+  savePicture,
+  trainingOutcome,
+} from './stage-context.js';
+
+/** F⁽ᵏ⁾: trains a translator and saves it. */
+export async function* runTranslator(
+  stage: TranslatorStage,
+  context: StageContext,
+): AsyncGenerator<StageEvent, StageOutcome> {
+  const { config, datasets, store, signal } = context;
+  const { source, target, crop } = config.sizes.translation;
+  using translator = await createTranslator(config);
+  const { pairing } = config.translation;
+  using segmenter = hasPerceptualTerms(config)
+    ? await createSegmenter(config, store.weightsFile(context.stage(stage.segmenterFrom)))
+    : null;
+  const trainer = new TranslationTrainer({ translator, segmenter }, datasets, {
+    stage: stage.name,
+    seed: config.seed,
+    sourceSize: toSize(source),
+    targetSize: toSize(target),
+    crop: crop && toSize(crop),
+    nonFinite: config.nonFinite,
+    training: config.translation,
+  });
+  const training = yield* trainer.steps({ signal, checkpoints: ownCheckpoints(context) });
+  await translator.save(store.weightsFile(stage));
+  if (config.sampleCount > 0) {
+    for (const domain of pairing === 'paired' ? (['source'] as const) : (['source', 'target'] as const)) {
+      const picture = await translationPicture(translator, datasets[domain], {
+        count: config.sampleCount,
+        size: toSize(config.sizes.translation[domain]),
+        direction: domain === 'source' ? 'source-to-target' : 'target-to-source',
+        signal,
+      });
+      yield await savePicture(stage, domain, picture, context);
+    }
+  }
+  return { ...NO_OUTCOME, ...trainingOutcome(training) };
+}

@@ -1,0 +1,177 @@
+import type { z } from 'zod';
+import {
+  augmentationSchema,
+  batchSizeOption,
+  copyPasteSchema,
+  rareClassSamplingSchema,
+} from '../data/augmentation-options.js';
+import { boolean, choice, integer, number, section } from '../support/options.js';
+import {
+  betas,
+  computationFields,
+  learningRate,
+  lossScalingFields,
+  seed,
+  steps,
+  weight,
+} from './option-fields.js';
+import { scheduleSchema } from './schedules.js';
+
+export const ALIGNMENTS = [
+  'output-discriminator',
+  'entropy-discriminator',
+  'feature-discriminator',
+  'mean',
+  'correlation',
+  'none',
+] as const;
+
+/** How a segmenter is made to treat both domains alike. */
+export type Alignment = (typeof ALIGNMENTS)[number];
+
+/**
+ * A teacher that labels target images while M trains, as in DACS (Tranheden et al. 2021). It is the average of M's earlier
+ * weights, θ′ ← decay·θ′ + (1 − decay)·θ. The defaults are DACS's.
+ */
+export const teacherSchema = section({
+  /** Decay of the average. After step t it is min(decay, 1 − 1/(t + 1)), so that the first weights do not linger. */
+  decay: number(0, 1).default(0.99),
+  /** Confidence threshold. The loss on a batch is weighted by the share of its pixels with a higher probability. */
+  threshold: number(0, 1).default(0.968),
+  /** Weight of the cross-entropy on the teacher's labels. */
+  weight: weight().default(1),
+  /**
+   * Pastes half of the classes of each source image, with their labels, onto a target image and trains on that (ClassMix,
+   * Olsson et al. 2021). Source and target images must be of one size in training.
+   */
+  classMix: boolean().default(true),
+});
+
+/** Options of one training step of a segmenter that its config section has too. */
+const stepFields = {
+  /** Optimizer of the segmenter. Discriminators always use Adam without weight decay. */
+  optimizer: choice('sgd', 'adam').default('sgd'),
+  /** Factor on the learning rate of the segmenter's head. */
+  headLearningRateFactor: number(0, 1000).default(10),
+  /** Momentum of SGD. */
+  momentum: number(0, 1).default(0.9),
+  /** Weight decay, added to the gradient times the weight. */
+  weightDecay: number(0, 1).default(5e-4),
+  /** Betas of Adam for the segmenter. */
+  adamBetas: betas().default([0.9, 0.99]),
+  /** Moves most backbone weights several times a step, as the reference's SGD did. */
+  repeatedStep: boolean().default(false),
+  /** Betas of Adam for the discriminator. */
+  discriminatorBetas: betas().default([0.9, 0.99]),
+  /**
+   * Number of batches whose gradients are averaged, for M and its discriminator, before one update. A step draws
+   * accumulation · batchSize images of each domain but needs the memory of batchSize. BatchNorm, moments and the teacher's
+   * confident share see each batch alone. Losses are means over the batches.
+   */
+  accumulation: integer(1, 1024).default(1),
+  /** Divisor of cross-entropies: `all` pixels (Eq. 1) or the `valid` ones, which have a label (the reference). */
+  normalize: choice('all', 'valid').default('all'),
+  /**
+   * What draws the domains together. A discriminator looks at class probabilities (BDL, after AdaptSegNet), at their
+   * self-information −p log p / log C (ADVENT, Vu et al. 2019) or at features (Hoffman et al. 2016). `mean` and
+   * `correlation` are the distance of mean features (linear MMD, Tzeng et al. 2014) or of their covariances (Deep CORAL,
+   * Sun & Saenko 2016). `none`: nothing. Then M sees target images only with pseudo-labels, entropy or a teacher. Features
+   * are the input of the classifier.
+   */
+  alignment: choice(...ALIGNMENTS).default('output-discriminator'),
+  /** λ_adv, the weight of a discriminator's adversarial loss. */
+  adversarialWeight: weight().default(1e-3),
+  /** Weight of the distance of means or covariances. */
+  momentWeight: weight().default(1),
+  /** Weight of the mean entropy of target predictions, as a share of log C (MinEnt, Vu et al. 2019). */
+  entropyWeight: weight().default(0),
+  /** Weight of the masked cross-entropy on pseudo-labels. */
+  pseudoLabelWeight: weight().default(1),
+  /** Memory format of M's activations. `auto`: channels-last in bf16 and fp16, where it is faster. */
+  memoryFormat: choice('auto', 'contiguous', 'channels-last').default('auto'),
+  ...computationFields,
+};
+
+export const segmentationStepSchema = section({
+  ...stepFields,
+  /** Label of pixels that no loss looks at. */
+  ignoreIndex: integer(0, 255).default(255),
+  /** A teacher that labels target images while M trains. null: none. */
+  teacher: teacherSchema
+    .extend({
+      /** Seed of the draws of ClassMix. */
+      seed: seed(),
+    })
+    .nullable()
+    .default(null),
+  ...lossScalingFields,
+});
+
+/** Options of a {@link SegmentationStep}. Omitted ones default to the paper's values. */
+export interface SegmentationStepOptions extends z.input<typeof segmentationStepSchema> {}
+
+/** Training of the segmenter M and its discriminator (Eq. 1 and 3). */
+export const segmentationSchema = section({
+  /** Training steps of M₀⁽ᵏ⁾. */
+  steps: steps().default(80_000),
+  /** Training steps of M₁⁽ᵏ⁾, M₂⁽ᵏ⁾ and so on. */
+  pseudoLabelSteps: steps().default(120_000),
+  /** Training steps of M⁽⁰⁾. */
+  sourceOnlySteps: steps().default(80_000),
+  /** Number of images of each domain that go through M together. */
+  batchSize: batchSizeOption().default(1),
+  /** Mirrors half of the images, at random. */
+  flip: boolean().default(false),
+  /** Random changes to training images. */
+  augmentation: section({
+    /** Changes to source images. */
+    source: augmentationSchema.prefault({}),
+    /** Changes to target images. */
+    target: augmentationSchema.prefault({}),
+  }).prefault({}),
+  /** Draws rare classes more often. null: all images in turn. `{}`: DAFormer's numbers. */
+  rareClassSampling: rareClassSamplingSchema.nullable().default(null),
+  /** Pastes objects of other source images. null: none. */
+  copyPaste: copyPasteSchema.nullable().default(null),
+  /**
+   * Keeps a part of the source images from training and measures the segmenter on them. The weights that do best are saved
+   * beside the last ones, which all later stages use. Target labels are never used for it. null: no validation.
+   */
+  validation: section({
+    /** Share of the source images, from the end of their order. */
+    share: number(0.001, 0.9).default(0.1),
+    /** Number of steps between two measurements. The last step is measured too. */
+    every: steps().default(1000),
+  })
+    .nullable()
+    .default(null),
+  /** Learning rate of the segmenter's backbone. */
+  learningRate: learningRate().default(2.5e-4),
+  /** Schedule of the learning rates. */
+  schedule: scheduleSchema.prefault({ kind: 'poly', power: 0.9, totalSteps: 250_000 }),
+  /** Learning rate of the discriminator. It follows the segmenter's schedule. */
+  discriminatorLearningRate: learningRate().default(1e-4),
+  ...stepFields,
+  /** A teacher that labels target images, beside pseudo-labels where there are any. null: none. `{}`: DACS's numbers. */
+  teacher: teacherSchema.nullable().default(null),
+  /**
+   * Takes BatchNorm's running statistics from the target's training images alone at the end of each training but M⁽⁰⁾'s
+   * (AdaBN, Li et al. 2016), in batches of `batchSize`. DeepLab-v2 only.
+   */
+  targetStatistics: boolean().default(false),
+});
+
+/** Options of a segmenter's training, complete. */
+export interface SegmentationOptions extends z.output<typeof segmentationSchema> {}
+
+/**
+ * Whether a segmenter learns from target images that have no pseudo-labels. Otherwise such images stay out of M, because
+ * they would still move its running statistics.
+ */
+export function learnsFromUnlabeledTarget({
+  alignment,
+  entropyWeight,
+  teacher,
+}: Pick<SegmentationOptions, 'alignment' | 'entropyWeight' | 'teacher'>): boolean {
+  return alignment !== 'none' || entropyWeight > 0 || teacher !== null;
+}

@@ -1,0 +1,35 @@
+import assert from 'node:assert/strict';
+import * as bidiseg from 'bidiseg';
+
+/** The public API. What is added or removed here goes to CHANGELOG.md. */
+const VALUES = {
+  'configs and runs': `
+    BidirectionalLearning PRESETS RunFolder createConfig loadConfig openDatasets planStages readSummary resumeConfig
+    selectStage stageImages stageWeights train writeReport`,
+  training: `
+    Optimizer PairedTranslationStep SegmentationStep SegmentationTrainer SelfTraining TrainingStep TranslationStep
+    TranslationTrainer linearDecayFactor polyFactor scheduleFactor`,
+  inference: `
+    BatchedPredictor evaluate evaluateImages evaluatePredictions exportOnnx exportTorchScript matchDatasetHistograms
+    predictStream translateDataset`,
+  networks: 'FeatureDiscriminator Network OutputDiscriminator Segmenter Translator',
+  'images, labels and data sets': `
+    BatchLoader CAMVID CITYSCAPES ImageDataset LabelMap MAX_PIXELS STREET_SCENE_CLASSES STREET_SCENE_PALETTE
+    SYNTHIA_13_CLASSES SYNTHIA_16_CLASSES colorLabels countClasses createEmbeddedDataset findDataset labelMap openImage
+    openLabels overlay readImage readLabels renderScene writeColorLabels writeImage writeLabels`,
+  'tensors, losses and metrics': `
+    ConfusionMatrix SEGMENTER_MEAN_BGR Tensor ThresholdHistogram applyThresholds buildInfo classProbabilities
+    computeTimeMs correlationDistance domainLoss entropyLoss ganLoss l1Loss liveObjects maskedCrossEntropy meanDistance
+    memoryInUse perceptualLoss pseudoLabels segmenterInput segmenterInputFromTranslator selfInformation setMemoryLimit
+    setThreadCount translatorInput translatorOutputBytes`,
+  errors: `
+    BidisegError BindingError ConfigError DataError DisposedError InvalidArgumentError NativeError NonFiniteLossError
+    OutOfMemoryError`,
+};
+
+describe('the public API', () => {
+  it('has exactly the values of the list', () => {
+    const listed = Object.values(VALUES).flatMap((names) => names.trim().split(/\s+/));
+    assert.deepEqual(Object.keys(bidiseg).sort(), listed.sort());
+  });
+});
