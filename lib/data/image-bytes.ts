@@ -33,7 +33,7 @@ export async function readBytes(file: string, { maxPixels = MAX_PIXELS }: ImageL
   const isWebp = start.startsWith(WEBP_SIGNATURE[0]) && start.endsWith(WEBP_SIGNATURE[1]);
   // sharp's decoders know further formats, such as SVG. Files of these formats never reach them.
   if (!isWebp && !SIGNATURES.some((signature) => start.startsWith(signature))) {
-    throw new DataError(`${file}: begins like no PNG, JPEG, WebP or TIFF; expected one of these`);
+    throw new DataError(`${file}: is not a PNG, JPEG, WebP or TIFF; expected one of these`);
   }
   return bytes;
 }

@@ -91,7 +91,7 @@ async function existingManifest(folder: string): Promise<string | undefined> {
   // A folder that was not generated is never replaced.
   if (!text.includes(`"generator": "${GENERATOR}"`)) {
     throw new DataError(
-      `${folder}: holds files that are no embedded data set, expected a new or empty folder, or an embedded data set`,
+      `${folder}: holds files that are not an embedded data set, expected a new or empty folder, or an embedded data set`,
     );
   }
   return text;
