@@ -26,7 +26,7 @@ export const ALIGNMENTS = [
   'none',
 ] as const;
 
-/** How a segmenter is made to treat both domains alike. */
+/** Method that aligns the two domains in a segmenter. */
 export type Alignment = (typeof ALIGNMENTS)[number];
 
 /**
@@ -161,12 +161,13 @@ export const segmentationSchema = section({
   targetStatistics: boolean().default(false),
 });
 
-/** Options of a segmenter's training, complete. */
+/** Options of a segmenter's training, with defaults filled in. */
 export interface SegmentationOptions extends z.output<typeof segmentationSchema> {}
 
 /**
- * Whether a segmenter learns from target images that have no pseudo-labels. Otherwise such images stay out of M, because
- * they would still move its running statistics.
+ * Tests whether a segmenter learns from target images without pseudo-labels. If not, M does not see such images,
+ * because they would still change its running statistics. See
+ * docs/design/method.md#target-images-that-no-loss-uses-are-not-read.
  */
 export function learnsFromUnlabeledTarget({
   alignment,

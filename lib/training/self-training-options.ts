@@ -21,5 +21,5 @@ export const selfTrainingSchema = section({
   inclusive: boolean().default(false),
 });
 
-/** How pseudo-labels are chosen, complete. */
+/** Options for choosing pseudo-labels, with defaults filled in. */
 export interface PseudoLabelChoice extends z.output<typeof selfTrainingSchema> {}
