@@ -4,5 +4,5 @@ export interface ImageLimits {
   maxPixels?: number | undefined;
 }
 
-/** Default limit of pixels. A decoded image of this size takes 384 MiB. */
+/** Limit of pixels per image by default. A decoded image of this size takes 384 MiB. */
 export const MAX_PIXELS = 2 ** 27;

@@ -17,7 +17,7 @@ export const seed = () => integer(0).default(1);
 /** Options for how the passes of a step compute. Every training has them. */
 export const computationFields = {
   /**
-   * What convolutions compute in. `fp32`: the networks' own type. `tf32` (CUDA): float32 with shorter products. `bf16`:
+   * Precision of the convolutions. `fp32`: the networks' own type. `tf32` (CUDA): float32 with shorter products. `bf16`:
    * bfloat16 by autocasting. Weights, gradients, running statistics and losses stay float32. `fp16` (CUDA): the same in
    * float16 with scaled losses. `bidiseg info` reports what a device has instructions for.
    */

@@ -3,7 +3,7 @@ import { integer, number, section } from '../support/options.js';
 
 const steps = () => integer(1, 1_000_000_000);
 
-/** How the learning rate falls over a segmenter's training. */
+/** Schedule of the learning rate over a segmenter's training. */
 export const scheduleSchema = z.discriminatedUnion(
   'kind',
   [
@@ -20,7 +20,7 @@ export const scheduleSchema = z.discriminatedUnion(
       kind: z.literal('step'),
       /** Steps between two multiplications with `factor`. */
       every: steps().default(50_000),
-      /** What the rate is multiplied by. */
+      /** Factor that multiplies the rate. */
       factor: number(0, 1).default(0.1),
     }),
     section({

@@ -72,7 +72,7 @@ const stepFields = {
   /** Divisor of cross-entropies: `all` pixels (Eq. 1) or the `valid` ones, which have a label (the reference). */
   normalize: choice('all', 'valid').default('all'),
   /**
-   * What draws the domains together. A discriminator looks at class probabilities (BDL, after AdaptSegNet), at their
+   * Method that aligns the two domains. A discriminator looks at class probabilities (BDL, after AdaptSegNet), at their
    * self-information −p log p / log C (ADVENT, Vu et al. 2019) or at features (Hoffman et al. 2016). `mean` and
    * `correlation` are the distance of mean features (linear MMD, Tzeng et al. 2014) or of their covariances (Deep CORAL,
    * Sun & Saenko 2016). `none`: nothing. Then M sees target images only with pseudo-labels, entropy or a teacher. Features
