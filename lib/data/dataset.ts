@@ -117,7 +117,7 @@ export class ImageDataset {
   /**
    * Reads a list of images from a text file, in the order of its lines.
    *
-   * A line is `image` or `image label`, relative to `root`. A path with spaces stands in double quotes. Empty lines and
+   * A line is `image` or `image label`, relative to `root`. Put a path with spaces in double quotes. Empty lines and
    * lines that start with `#` are ignored. Either every line has a label or none has.
    *
    * @param options.list path of the text file, UTF-8, at most 256 MiB

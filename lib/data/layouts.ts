@@ -75,7 +75,7 @@ export async function findDataset(root: string): Promise<DatasetLayout> {
   );
 }
 
-/** Finds every folder `images` below `root`, with the folder `labels` beside it. */
+/** Finds every folder `images` below `root`, and the folder `labels` beside it if there is one. */
 async function folderPairs(root: string, folder = root, depth = DEPTH): Promise<DatasetPart[]> {
   const names = await subfolders(folder);
   if (names.includes('images')) {

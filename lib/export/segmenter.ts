@@ -10,6 +10,7 @@ import { writeOnnx } from './onnx-file.js';
 import type { OnnxValue } from './onnx-graph.js';
 import { deepLabV2Graph, fcn8sGraph, IMAGE, LOGITS } from './onnx-segmenter.js';
 
+/** Options of {@link exportOnnx} and {@link exportTorchScript}. */
 export interface ExportOptions {
   /**
    * Resizes logits to the image's height and width, bilinearly with aligned corners. Default true. With false,

@@ -2,6 +2,7 @@ import { setImmediate, setTimeout } from 'node:timers/promises';
 import type { PredictOptions, Segmenter, SegmenterPrediction } from '../models/segmenter.js';
 import { checkInteger, checkNumber, invalidArgument } from '../support/validate.js';
 
+/** Options of {@link BatchedPredictor}. */
 export interface BatchingOptions {
   /** Largest number of images that go through the network together, 1–1024. Default 8. */
   limit?: number;

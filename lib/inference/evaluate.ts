@@ -30,6 +30,7 @@ export interface ScoreOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** Options of {@link evaluate}. */
 export interface EvaluationOptions extends ScoreOptions {
   /** Size of the images that enter the segmenter. */
   size: ImageSize;
@@ -55,20 +56,23 @@ export interface EvaluationOptions extends ScoreOptions {
 
 /** Agreement of predictions with labels. */
 export interface Evaluation {
-  /** Mean of `iou` over those of `meanClasses` (default: all) that occur, 0 … 1. */
+  /** Mean of `iou` over the classes of `meanClasses` (default: all) that occur, 0 … 1. */
   meanIou: number;
   /** Intersection over union TP / (TP + FP + FN) of each class. Null for a class without true or predicted pixels. */
   iou: (number | null)[];
   /** Share of labeled pixels with the right class, 0 … 1. */
   pixelAccuracy: number;
-  /** Mean of `accuracy` over those of `meanClasses` that have true pixels, 0 … 1. */
+  /** Mean of `accuracy` over the classes of `meanClasses` that have true pixels, 0 … 1. */
   meanAccuracy: number;
   /** Recall TP / (TP + FN) of each class. Null for a class without true pixels. */
   accuracy: (number | null)[];
   /** Mean of `iou` over the same classes, weighted by their labeled pixels. */
   frequencyWeightedIou: number;
+  /** Confusion matrix over all images. */
   confusion: ConfusionMatrix;
+  /** Number of images. */
   images: number;
+  /** Duration of the evaluation in seconds. */
   seconds: number;
 }
 

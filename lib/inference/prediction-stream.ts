@@ -2,6 +2,7 @@ import type { RgbImage } from '../data/image-size.js';
 import type { PredictOptions, Segmenter, SegmenterPrediction } from '../models/segmenter.js';
 import { checkInteger, checkObject, checkSignal, invalidArgument } from '../support/validate.js';
 
+/** Options of {@link predictStream}. */
 export interface PredictStreamOptions
   extends Omit<PredictOptions, 'count' | 'width' | 'height' | 'otherSizes'> {
   /** Number of images read and predicted ahead of the caller, 1–1024. Default 2. */

@@ -22,6 +22,7 @@ import { encodeDescription, type WeightsDescription } from '../weights/weights-m
 
 export type { NetworkDtype } from '../native/binding-types.js';
 
+/** Options of {@link Network.save}. */
 export interface SaveOptions {
   /**
    * Dtype of the weights in the file. Default: the network's own. float16 and bfloat16 halve the file, and loading
@@ -33,6 +34,7 @@ export interface SaveOptions {
   signal?: AbortSignal;
 }
 
+/** Options of {@link Network.load}. */
 export interface LoadOptions {
   /**
    * Requires that all names and shapes fit. Default true. With false, the network keeps its own values for tensors that
@@ -47,9 +49,11 @@ export interface LoadOptions {
 
 /** Result of loading a weights file. Names are without the dropped prefix. */
 export interface LoadReport {
+  /** Format of the file. */
   format: WeightsFile['format'];
   /** Prefix that was dropped from every name, such as `module.`. Usually empty. */
   prefix: string;
+  /** Names of the tensors that were loaded. */
   loaded: string[];
   /**
    * Names only in the network, which keeps its values. A strict load tolerates a missing `num_batches_tracked`, because

@@ -23,6 +23,7 @@ import {
   segmenterSchema,
 } from './segmenter-options.js';
 
+/** Options of {@link Segmenter.predict}. */
 export interface PredictOptions {
   /** Number of images, ≥ 1. */
   count: number;
@@ -57,6 +58,7 @@ export interface PredictOptions {
   signal?: AbortSignal;
 }
 
+/** Result of {@link Segmenter.predict}. */
 export interface SegmenterPrediction {
   /** Class of each pixel, [count, outputHeight, outputWidth]. */
   labels: Uint8Array;

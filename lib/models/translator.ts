@@ -22,6 +22,7 @@ import {
   translatorSchema,
 } from './translator-options.js';
 
+/** Options of {@link Translator.translate}. */
 export interface TranslateOptions {
   /** Number of images, ≥ 1. */
   count: number;
@@ -40,6 +41,7 @@ export interface TranslateOptions {
  * of `sizeMultiple`. Discriminators return one score per 70×70 patch.
  */
 export class Translator implements Disposable {
+  /** Options that the translator was created with, with defaults filled in. */
   readonly options: CompleteTranslatorOptions;
   /** Generator F: source → target. */
   readonly toTarget: Network;
@@ -154,6 +156,7 @@ export class Translator implements Disposable {
     return loadNetworks(file, this.#named(), options);
   }
 
+  /** Releases all networks. */
   dispose(): void {
     for (const { network } of this.#named()) network.dispose();
   }

@@ -232,6 +232,7 @@ interface NativeOutput {
 export type NativePredictOptions = NativeImages & NativeOutput & { classThresholds: readonly number[] };
 export type NativeAveragedOptions = NativeOutput & { flip: boolean };
 
+/** Losses of one {@link SegmentationStep}. */
 export interface SegmentationLosses {
   /** Loss that the segmenter's step minimizes: the weighted sum of the next six. Terms that are switched off are 0. */
   total: number;
@@ -255,6 +256,7 @@ export interface SegmentationLosses {
   discriminatorTarget: number;
 }
 
+/** Losses of one {@link TranslationStep}. GAN, cycle, identity and perceptual terms are before their weights. */
 export interface TranslationLosses {
   /** Loss that the generators' step minimizes: the weighted sum of the next ten. */
   total: number;
@@ -274,6 +276,7 @@ export interface TranslationLosses {
   discriminatorTarget: number;
 }
 
+/** Losses of one {@link PairedTranslationStep}. GAN and L1 terms are before their weights. */
 export interface PairedTranslationLosses {
   /** Loss that the generator's step minimizes: the weighted sum of the next two. */
   total: number;

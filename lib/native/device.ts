@@ -4,9 +4,11 @@ import { native } from './binding.js';
 import { call, callSync } from './native-object.js';
 import type { Precision } from './precision.js';
 
+/** Build of bidiseg and the devices of this machine. */
 export interface BuildInfo {
   /** Version of bidiseg. */
   version: string;
+  /** Version of LibTorch. */
   libtorchVersion: string;
   /** How the build found LibTorch. */
   libtorchOrigin: string;

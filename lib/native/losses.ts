@@ -16,6 +16,7 @@ import { call, handleOf } from './native-object.js';
 import { Tensor } from './tensor.js';
 import { ThresholdHistogram } from './thresholds.js';
 
+/** Options of {@link maskedCrossEntropy}. */
 export interface MaskedCrossEntropyOptions {
   /**
    * Divisor of the loss. `valid` (default, the reference): the number of pixels that count, or the sum of their
@@ -50,7 +51,9 @@ export interface ConfidentPixels {
   histogram?: ThresholdHistogram;
 }
 
+/** Result of {@link maskedCrossEntropy} without labels. */
 export interface OnlineCrossEntropy {
+  /** Loss, a scalar. */
   loss: Tensor;
   /** Predicted class or the ignore index, uint8 [N, H, W]. Present if `prediction` is set. */
   labels?: Tensor;
@@ -118,6 +121,7 @@ export async function maskedCrossEntropy(
   };
 }
 
+/** Options of {@link pseudoLabels}. */
 export interface PseudoLabelOptions {
   /** Height and width of the label maps in pixels. */
   height: number;
@@ -263,6 +267,7 @@ export async function domainLoss(discriminatorLogits: Tensor, domain: 'source' |
   );
 }
 
+/** Options of {@link ganLoss}. */
 export interface GanLossOptions {
   /** Form of the loss: `least-squares` (default) or `bce`, binary cross-entropy with logits. */
   mode?: 'least-squares' | 'bce';

@@ -15,6 +15,11 @@ export class ConfusionMatrix {
   /** Counts [classCount, classCount] in row-major order. Rows are true classes. */
   readonly counts: Float64Array;
 
+  /**
+   * @param classCount number of classes, 2 to 256
+   * @param ignoreIndex label of pixels that do not count, 0 to 255. Default 255
+   * @throws InvalidArgumentError when a parameter is out of range
+   */
   constructor(classCount: number, ignoreIndex = 255) {
     this.classCount = checkInteger('classCount', classCount, 2, 256);
     this.ignoreIndex = checkInteger('ignoreIndex', ignoreIndex, 0, 255);

@@ -98,6 +98,7 @@ export abstract class NativeObject<Handle extends NativeHandle> implements Dispo
     return #handle in value;
   }
 
+  /** True after `dispose()`. */
   get disposed(): boolean {
     return this.#handle.disposed;
   }

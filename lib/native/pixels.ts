@@ -8,6 +8,7 @@ import { Tensor } from './tensor.js';
 /** Mean of blue, green and red that segmenterInput() subtracts: the mean of Caffe's usual ImageNet weights. */
 export const SEGMENTER_MEAN_BGR = [104.00698793, 116.66876762, 122.67891434] as const;
 
+/** Options of {@link segmenterInput} and {@link translatorInput}. */
 export interface NetworkInputOptions {
   /** Dtype of the network. Default `float32`. */
   dtype?: NetworkDtype;

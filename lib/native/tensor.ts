@@ -33,10 +33,12 @@ export class Tensor extends NativeObject<TensorHandle> {
     return new Tensor(callSync(() => native.createTensor(data, checked)));
   }
 
+  /** Extent of each dimension. */
   get shape(): number[] {
     return callSync(() => native.tensorInfo(this.handle).shape);
   }
 
+  /** Dtype of the elements. */
   get dtype(): Dtype {
     return callSync(() => native.tensorInfo(this.handle).dtype);
   }

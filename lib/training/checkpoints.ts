@@ -8,7 +8,7 @@ export interface Resumable {
   tensors: TensorMap;
 }
 
-/** Tells how often work saves its state and where it resumes. `save` decides where states are kept. */
+/** Options for saving the state of work and resuming it. `save` decides where states are kept. */
 export interface Checkpoints<State extends Resumable> {
   /** Steps or images between two calls of `save`. It is also called after the last one and when the work ends early. */
   every: number;

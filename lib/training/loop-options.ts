@@ -9,4 +9,5 @@ export const nonFiniteSchema = section({
   limit: integer(1).default(10),
 });
 
+/** Options for losses that are not finite, with defaults filled in. */
 export interface NonFiniteOptions extends z.output<typeof nonFiniteSchema> {}

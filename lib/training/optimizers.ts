@@ -11,6 +11,7 @@ interface CommonOptimizerOptions {
   headLearningRateFactor?: number;
 }
 
+/** Options of {@link Optimizer.sgd}. */
 export interface SgdOptions extends CommonOptimizerOptions {
   /** Momentum, 0 to 1. Default 0.9. */
   momentum?: number;
@@ -18,6 +19,7 @@ export interface SgdOptions extends CommonOptimizerOptions {
   repeatedStep?: boolean;
 }
 
+/** Options of {@link Optimizer.adam}. */
 export interface AdamOptions extends CommonOptimizerOptions {
   /** Decay rates of the first and second moments, 0 to 1. Default [0.9, 0.999]. */
   betas?: [number, number];

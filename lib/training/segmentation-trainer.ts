@@ -30,6 +30,7 @@ import {
   trainingLoop,
 } from './training-loop.js';
 
+/** Options of {@link SegmentationTrainer}. */
 export interface SegmentationTrainerOptions {
   /** Number of training steps, ≥ 1. */
   steps: number;

@@ -16,6 +16,7 @@ import { type Checkpoints, checkpointed, type Resumable } from './checkpoints.js
 import type { CheckpointEvent, WarningEvent } from './events.js';
 import { type PseudoLabelChoice, selfTrainingSchema } from './self-training-options.js';
 
+/** Options of {@link SelfTraining}. */
 export interface SelfTrainingOptions {
   /** Names of the classes in the order of their indices, 2–255 names. */
   classes: readonly string[];

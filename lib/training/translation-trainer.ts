@@ -29,6 +29,7 @@ import {
   translationStepSchema,
 } from './translation-options.js';
 
+/** Options of {@link TranslationTrainer}. */
 export interface TranslationTrainerOptions {
   /** Size to which source images are resized. */
   sourceSize: ImageSize;
