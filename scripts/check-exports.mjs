@@ -102,9 +102,7 @@ function checkModel(twin) {
   const { status, stderr } = twin
     ? spawnSync(twin.python, ['-c', script, at('model.onnx')])
     : { status: 1, stderr: '' };
-  console.log(
-    `onnx.checker: ${status === 0 ? 'passed' : `not run or failed ${stderr}`}`,
-  );
+  console.log(`onnx.checker: ${status === 0 ? 'passed' : `not run or failed ${stderr}`}`);
 }
 
 function imageOf(shape) {

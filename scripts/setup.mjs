@@ -271,8 +271,7 @@ function buildAddon(libtorch) {
     show: true,
     env: { CMAKE_BUILD_PARALLEL_LEVEL: process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(jobs) },
   });
-  if (!build.ok)
-    throw new SetupError("building the native addon failed; see the compiler's message above.");
+  if (!build.ok) throw new SetupError("building the native addon failed; see the compiler's message above.");
 }
 
 function buildTypeScript() {
