@@ -3,7 +3,7 @@
 
 #include <c10/core/Event.h>
 
-#include "core/training/segmentation_step.h"
+#include "core/data/batch.h"
 
 namespace bidiseg {
 

@@ -1,6 +1,7 @@
 // One iteration of M's training: Eq. 1, with pseudo-labels Eq. 3, and the update of D_M.
 #pragma once
 
+#include "core/data/batch.h"
 #include "core/losses/segmentation.h"
 #include "core/training/alignment.h"
 #include "core/training/finite.h"
@@ -30,14 +31,6 @@ struct SegmentationStepOptions {
   /// CUDA: forward and backward passes are recorded and replayed, see StepGraphs. ClassMix's draws, the checks, the updates
   /// and the teacher's average stay outside: they are few launches, and hold numbers that change.
   bool cuda_graphs = false;
-};
-
-/// Bytes of images [N, H, W, 3] and, where there are any, of labels [N, H, W] and of how much each labeled pixel counts,
-/// from 0 to 255 for 1. On the CPU or on the segmenter's device.
-struct SegmentationBatch {
-  at::Tensor images;
-  at::Tensor labels;
-  at::Tensor weights;
 };
 
 /// Terms before their weights, means over the parts of a batch; those that did not take part are 0.
