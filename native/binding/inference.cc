@@ -5,6 +5,7 @@
 #include "binding/training_options.h"
 #include "core/data/pixels.h"
 #include "core/inference/averaged_prediction.h"
+#include "core/metrics/confusion.h"
 #include "core/models/image_generator.h"
 #include "core/models/running_statistics.h"
 

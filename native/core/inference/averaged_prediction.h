@@ -1,7 +1,7 @@
 // Test-time averaging: one prediction from several views of the same images.
 #pragma once
 
-#include "core/self_training/pseudo_labels.h"
+#include "core/inference/prediction.h"
 
 namespace bidiseg {
 

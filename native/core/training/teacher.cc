@@ -2,7 +2,7 @@
 
 #include "core/data/pixels.h"
 #include "core/errors.h"
-#include "core/self_training/pseudo_labels.h"
+#include "core/inference/prediction.h"
 #include "core/training/class_mix.h"
 
 namespace bidiseg {
