@@ -103,7 +103,7 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
   step.loss_scaling = options.boolean("lossScaling");
   step.cuda_graphs = options.boolean("cudaGraphs");
   step.memory_format = memory_format_option(options);
-  step.checkpointing = options.boolean("activationCheckpointing");
+  step.activation_checkpointing = options.boolean("activationCheckpointing");
   const auto average = optional_network_argument<SegmentationNetwork>(info[3], "teacher");
   TeacherOptions teaching;
   if (average) teaching = teacher_options(info[2].As<Napi::Object>().Get("teacher"), step.cross_entropy.ignore_index);
@@ -173,7 +173,7 @@ Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
   step.loss_scaling = options.boolean("lossScaling");
   step.cuda_graphs = options.boolean("cudaGraphs");
   step.micro_batch_size = micro_batch_size_option(options);
-  step.checkpointing = options.boolean("activationCheckpointing");
+  step.activation_checkpointing = options.boolean("activationCheckpointing");
   return run_async(
       info.Env(), nullptr,
       [networks, segmenter = optional_network_argument<SegmentationNetwork>(info[1], "segmenter"), step] {

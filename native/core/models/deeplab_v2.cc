@@ -9,7 +9,7 @@ using torch::nn::BatchNorm2d;
 using torch::nn::Conv2d;
 using torch::nn::Conv2dOptions;
 
-// BatchNorm whose affine part is not trained: (1, 0), or what a checkpoint says. In training mode it still normalizes
+// BatchNorm whose affine part is not trained: (1, 0), or what a weights file says. In training mode it still normalizes
 // with batch statistics and updates the running ones.
 BatchNorm2d frozen_affine_batch_norm(int64_t channels) {
   BatchNorm2d norm(channels);
@@ -147,7 +147,7 @@ SegmentationOutput DeepLabV2::forward_with_features(const at::Tensor& input) {
     for (const auto& module : layer->children()) {
       const Segment block = [module](const at::Tensor& x) { return module->as<ResidualBlock>()->forward(x); };
       // With constant weights a block may write over its input.
-      x = is_training() ? checkpointed(x, block) : block(x);
+      x = is_training() ? run_segment(x, block) : block(x);
     }
   }
   at::Tensor logits;

@@ -1,5 +1,5 @@
 // DeepLab-v2 (Chen et al. 2017) on a dilated ResNet, as BDL uses it: output stride 8, the head is the sum of dilated
-// 3x3 convolutions. State-dict names are those of the published checkpoints.
+// 3x3 convolutions. State-dict names are those of the published weights.
 #pragma once
 
 #include "core/models/fused_convolution.h"
@@ -14,7 +14,7 @@ struct DeepLabV2Options {
   double width = 1.0;  ///< multiplies every channel count
   int64_t class_count = 19;
   /// How many of the head's four branches (dilations 6, 12, 18, 24) are summed: 4, or 2 as in the code that made the
-  /// released checkpoints. All four exist either way.
+  /// released weights. All four exist either way.
   int64_t branches = 4;
   Initialization initialization = Initialization::kNormal;
   uint64_t seed = 1;

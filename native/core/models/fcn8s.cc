@@ -90,7 +90,7 @@ SegmentationOutput Fcn8s::forward_with_features(const at::Tensor& input) {
   at::Tensor x = input;
   std::vector<at::Tensor> pools;
   for (auto& stage : stages_) {
-    x = checkpointed(x, [&stage](const at::Tensor& input) {
+    x = run_segment(x, [&stage](const at::Tensor& input) {
       at::Tensor x = input;
       for (auto& conv : stage) x = cancellation_point(conv.relu(x));
       return x;

@@ -4,7 +4,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
-#include "core/models/checkpoint.h"
+#include "core/models/activation_checkpoint.h"
 
 namespace bidiseg {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <torch/nn/module.h>
 
-#include "core/models/checkpoint.h"
+#include "core/models/activation_checkpoint.h"
 #include "core/named_tensors.h"
 #include "core/torch.h"
 
@@ -40,10 +40,10 @@ class Network : public torch::nn::Module {
   void set_frozen(bool frozen);
   bool is_frozen() const { return !frozen_.empty(); }
 
-  /// Whether forward passes keep only the input of each block for the backward pass, which computes them again: see
-  /// checkpoint().
-  void set_checkpointing(bool checkpointing) { checkpointing_ = checkpointing; }
-  bool is_checkpointing() const { return checkpointing_; }
+  /// Turns activation checkpointing on or off: with it, forward passes keep only the input of each block, and the
+  /// backward pass computes the block again. See activation_checkpoint().
+  void set_activation_checkpointing(bool on) { activation_checkpointing_ = on; }
+  bool has_activation_checkpointing() const { return activation_checkpointing_; }
 
   /// What forward() draws from in training mode; undefined for a network that draws nothing.
   virtual at::Generator generator() const { return {}; }
@@ -59,14 +59,14 @@ class Network : public torch::nn::Module {
   void convert(at::Device device, at::ScalarType dtype);
 
  protected:
-  /// segment(x), checkpointed where the network is.
-  at::Tensor checkpointed(const at::Tensor& x, const Segment& segment) const {
-    return checkpointing_ ? checkpoint(x, segment) : segment(x);
+  /// segment(x), with activation checkpointing if it is on.
+  at::Tensor run_segment(const at::Tensor& x, const Segment& segment) const {
+    return activation_checkpointing_ ? activation_checkpoint(x, segment) : segment(x);
   }
 
  private:
   std::vector<at::Tensor> frozen_;
-  bool checkpointing_ = false;
+  bool activation_checkpointing_ = false;
 };
 
 /// What a segmentation network makes of images in one pass.
@@ -117,20 +117,19 @@ class FrozenScope {
   bool was_frozen_;
 };
 
-/// Checkpointing for a scope.
-class CheckpointingScope {
+/// Turns activation checkpointing on or off for the lifetime of the scope.
+class ActivationCheckpointingScope {
  public:
-  CheckpointingScope(Network& network, bool checkpointing)
-      : network_(network), was_checkpointing_(network.is_checkpointing()) {
-    network_.set_checkpointing(checkpointing);
+  ActivationCheckpointingScope(Network& network, bool on) : network_(network), was_on_(network.has_activation_checkpointing()) {
+    network_.set_activation_checkpointing(on);
   }
-  ~CheckpointingScope() { network_.set_checkpointing(was_checkpointing_); }
-  CheckpointingScope(const CheckpointingScope&) = delete;
-  CheckpointingScope& operator=(const CheckpointingScope&) = delete;
+  ~ActivationCheckpointingScope() { network_.set_activation_checkpointing(was_on_); }
+  ActivationCheckpointingScope(const ActivationCheckpointingScope&) = delete;
+  ActivationCheckpointingScope& operator=(const ActivationCheckpointingScope&) = delete;
 
  private:
   Network& network_;
-  bool was_checkpointing_;
+  bool was_on_;
 };
 
 /// Training or evaluation mode for a scope; then the mode that the network's owner chose.

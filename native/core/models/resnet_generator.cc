@@ -63,7 +63,7 @@ at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
   x = at::relu(instance_norm(down1_(x)));
   x = cancellation_point(at::relu(instance_norm(down2_(x))));
   for (auto& block : blocks_) {
-    x = checkpointed(x, [&block](const at::Tensor& x) {
+    x = run_segment(x, [&block](const at::Tensor& x) {
       const at::Tensor y = at::relu(instance_norm(block.first(pad(x, 1))));
       return cancellation_point(x + instance_norm(block.second(pad(y, 1))));
     });

@@ -126,7 +126,7 @@ std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& i
 
 std::unique_ptr<SegmentationStep::Computed> SegmentationStep::compute_gradients(const Inputs& inputs) {
   const PrecisionScope precision(options_.precision, segmenter_->device());
-  const CheckpointingScope checkpointing(*segmenter_, options_.checkpointing);
+  const ActivationCheckpointingScope checkpointing(*segmenter_, options_.activation_checkpointing);
   auto computed = std::make_unique<Computed>(
       Computed{.losses = {}, .checks = StepChecks(1.0 / static_cast<double>(options_.accumulation))});
   auto& [losses, checks] = *computed;

@@ -27,7 +27,7 @@ struct SegmentationStepOptions {
   /// Of M's activations; none: the faster one, see fastest_format().
   std::optional<at::MemoryFormat> memory_format;
   /// Whether M's blocks are computed again in the backward pass rather than kept.
-  bool checkpointing = false;
+  bool activation_checkpointing = false;
   /// CUDA: forward and backward passes are recorded and replayed, see StepGraphs. ClassMix's draws, the checks, the updates
   /// and the teacher's average stay outside: they are few launches, and hold numbers that change.
   bool cuda_graphs = false;

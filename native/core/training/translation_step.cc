@@ -156,8 +156,8 @@ TranslationStep::Fakes TranslationStep::compute_generator_gradients(const Part& 
   auto& to_target = *networks_.to_target;
   auto& to_source = *networks_.to_source;
   const auto& o = options_;
-  const CheckpointingScope checkpointing_to_target(to_target, o.checkpointing);
-  const CheckpointingScope checkpointing_to_source(to_source, o.checkpointing);
+  const ActivationCheckpointingScope checkpointing_to_target(to_target, o.activation_checkpointing);
+  const ActivationCheckpointingScope checkpointing_to_source(to_source, o.activation_checkpointing);
   GeneratorTerms terms(share, scaler_.loss_gradient(), checks);
   std::vector<Generated> made;
   made.reserve(6);

@@ -37,7 +37,7 @@ struct TranslationStepOptions {
   /// batch, as no network of this step lets its images know of each other.
   int64_t micro_batch_size = 0;
   /// Whether the generators' blocks are computed again in the backward pass rather than kept.
-  bool checkpointing = false;
+  bool activation_checkpointing = false;
   /// CUDA: see StepGraphs. One graph is that of the generators' passes, another that of the discriminators'; between them
   /// the host decides about the image pools. The checks and the updates stay outside. Not with micro_batch_size.
   bool cuda_graphs = false;
