@@ -96,7 +96,7 @@ async function settle() {
 async function run(folder) {
   const segmenter = await newSegmenter();
   const discriminator = await OutputDiscriminator.create({ classCount: CLASSES, baseWidth: 4 });
-  const translator = await Translator.create({ blocks: 2, baseWidth: 4, discriminatorWidth: 4 });
+  const translator = await Translator.create({ blocks: 6, baseWidth: 4, discriminatorWidth: 4 });
   const tools = {
     ...{ segmenter, translator, file: join(folder, 'weights') },
     training: await SegmentationStep.create(segmenter, discriminator, SEGMENTATION),

@@ -81,6 +81,12 @@ int64_t Options::integer(const char* key, int64_t min, int64_t max) const {
   return value;
 }
 
+int64_t Options::either_integer(const char* key, int64_t first, int64_t second) const {
+  const int64_t value = integer(key);
+  if (value == first || value == second) return value;
+  throw InvalidArgument("Expected " + std::to_string(first) + " or " + std::to_string(second) + " for " + key);
+}
+
 std::optional<int64_t> Options::optional_integer(const char* key, int64_t min, int64_t max) const {
   return get(key).IsUndefined() ? std::nullopt : std::optional(integer(key, min, max));
 }

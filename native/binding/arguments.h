@@ -32,6 +32,8 @@ class Options {
   double number(const char* key, double min, double max) const;
   int64_t integer(const char* key) const;
   int64_t integer(const char* key, int64_t min, int64_t max) const;
+  /// One of two values.
+  int64_t either_integer(const char* key, int64_t first, int64_t second) const;
   std::optional<int64_t> optional_integer(const char* key, int64_t min, int64_t max) const;
   bool boolean(const char* key) const;
   std::string string(const char* key) const;

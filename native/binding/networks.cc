@@ -36,10 +36,9 @@ std::function<std::shared_ptr<Network>()> network_factory(const std::string& kin
                                                              {"resnet101", Backbone::kResNet101}});
     deeplab.width = options.number("width", 0, kMaxWidth);
     deeplab.class_count = class_count_option(options);
-    deeplab.branches = options.integer("branches");
+    deeplab.branches = options.either_integer("branches", 2, 4);
     deeplab.initialization = initialization_of(options);
     deeplab.seed = seed;
-    if (deeplab.branches != 2 && deeplab.branches != 4) throw InvalidArgument("Expected 2 or 4 for branches");
     return [deeplab] { return std::make_shared<DeepLabV2>(deeplab); };
   }
   if (kind == "fcn-8s") {
@@ -55,7 +54,7 @@ std::function<std::shared_ptr<Network>()> network_factory(const std::string& kin
     return [discriminator] { return std::make_shared<OutputDiscriminator>(discriminator); };
   }
   if (kind == "resnet-generator") {
-    const ResnetGeneratorOptions generator{options.integer("blocks", 1, 64), base_width_option(options),
+    const ResnetGeneratorOptions generator{options.either_integer("blocks", 6, 9), base_width_option(options),
                                            options.boolean("residual"), seed};
     return [generator] { return std::make_shared<ResnetGenerator>(generator); };
   }

@@ -28,7 +28,7 @@ export interface Hungry {
 
 const SHAPE = { count: 1, height: 64, width: 64 };
 const SEGMENTER = { backbone: 'resnet18', width: 1 / 16, classCount: 5, initialization: 'kaiming' } as const;
-const newTranslator = () => Translator.create({ blocks: 1 as 6, baseWidth: 4, discriminatorWidth: 4 });
+const newTranslator = () => Translator.create({ blocks: 6, baseWidth: 4, discriminatorWidth: 4 });
 const image = () => Tensor.from(new Float32Array(3 * 64 * 64).fill(0.5), [1, 3, 64, 64]);
 
 export const HUNGRY: Hungry[] = [

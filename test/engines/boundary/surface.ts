@@ -84,7 +84,7 @@ const PAIRED_STEP = {
 } as const;
 const TRANSLATOR = {
   pairing: 'unpaired',
-  blocks: 1 as 6,
+  blocks: 6,
   baseWidth: 1,
   residual: true,
   discriminatorWidth: 1,
