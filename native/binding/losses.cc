@@ -22,7 +22,11 @@ Napi::Value masked_cross_entropy_loss(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), nullptr,
       [logits = tensor_argument(info[0], "logits"), labels = tensor_argument(info[1], "labels"),
-       options = loss_options(info[2])] { return masked_cross_entropy(logits, labels, options); },
+       options = loss_options(info[2])] {
+        const CrossEntropyLoss result = masked_cross_entropy(logits, labels, options);
+        result.labels.throw_if_invalid();
+        return result.loss;
+      },
       tensor_to_js);
 }
 

@@ -214,14 +214,11 @@ CrossEntropyOutput cross_entropy_cpu(const CrossEntropyInput& input) {
     task.confidence = output.confidence.mutable_data_ptr<Real>();
   }
   std::vector<double> loss(jobs), weight(jobs);
-  std::vector<int64_t> stray(jobs, kNoStrayLabel);
+  std::vector<int64_t> invalid(jobs, kNoInvalidLabel);
   task.loss = loss.data();
   task.weight = weight.data();
-  task.stray_label = stray.data();
+  task.invalid_label = invalid.data();
   run_jobs<Real>(task, kernels<Real>().cross_entropy);
-  for (const int64_t label : stray) {
-    if (label != kNoStrayLabel) throw StrayLabel{label};
-  }
   const auto total = [&](const std::vector<double>& values) {
     double sum = 0;
     for (const double value : values) sum += value;
@@ -229,6 +226,7 @@ CrossEntropyOutput cross_entropy_cpu(const CrossEntropyInput& input) {
   };
   output.loss = total(loss);
   output.weight = total(weight);
+  output.invalid_label = at::scalar_tensor(*std::max_element(invalid.begin(), invalid.end()), at::kLong);
   if (parts) output.gradient = parts->join(grid);
   return output;
 }

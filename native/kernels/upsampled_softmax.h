@@ -40,16 +40,12 @@ struct CrossEntropyOutput {
   at::Tensor gradient;    ///< of `loss`, shape of the logits, where wanted
   at::Tensor predicted;   ///< uint8 [N, H, W], where wanted
   at::Tensor confidence;  ///< [N, H, W], where wanted
-  /// CUDA: int64, 0-dim: a label that is neither a class nor the ignore index, or kNoStrayLabel. To be looked at when the
-  /// host next waits for the device. On the CPU such a label is thrown at once, as StrayLabel.
-  at::Tensor stray_label;
+  /// int64, 0-dim, on the device of the logits: the largest label that is neither a class nor the ignore index, or
+  /// kNoInvalidLabel. Pixels with such a label do not count.
+  at::Tensor invalid_label;
 };
 
-inline constexpr int64_t kNoStrayLabel = INT64_MIN;
-
-struct StrayLabel {
-  int64_t value;
-};
+inline constexpr int64_t kNoInvalidLabel = INT64_MIN;
 
 /// Loss and gradient in one pass.
 CrossEntropyOutput upsampled_cross_entropy(const CrossEntropyInput& input);

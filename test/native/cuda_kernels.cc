@@ -95,14 +95,14 @@ void check_cross_entropy(const Case& c) {
     at::Tensor predicted = at::full(labels.sizes(), 99, at::kByte);
     at::Tensor confidence = at::full(labels.sizes(), std::nan(""), at::kFloat);
     at::Tensor gradient = at::full(c.logits, std::nan(""), at::kFloat);
-    long long stray = INT64_MIN;
+    long long invalid_label = INT64_MIN;
     const CrossEntropy task{grid, c.online || c.int64_labels ? nullptr : bytes.const_data_ptr<uint8_t>(),
                             c.online || !c.int64_labels ? nullptr : labels.const_data_ptr<int64_t>(), 255,
                             thresholds.const_data_ptr<float>(), false,
                             c.weights ? class_weights.const_data_ptr<float>() : nullptr,
                             c.weights ? pixel_weights.const_data_ptr<float>() : nullptr, true,
                             predicted.mutable_data_ptr<uint8_t>(), confidence.mutable_data_ptr<float>(),
-                            sums.mutable_data_ptr<double>(), sums.mutable_data_ptr<double>() + blocks, &stray};
+                            sums.mutable_data_ptr<double>(), sums.mutable_data_ptr<double>() + blocks, &invalid_label};
     if (fast) {
       at::Tensor parts = at::full({partials.size(grid)}, std::nan(""), at::kFloat);
       partials.values = parts.mutable_data_ptr<float>();
@@ -140,7 +140,7 @@ void check_cross_entropy(const Case& c) {
     report(c, path, "loss", relative_error(at::scalar_tensor(totals[0]), loss.detach()), c.online ? 1e-5 : 1e-6);
     report(c, path, "weight", relative_error(at::scalar_tensor(totals[1]), weights.sum()), 1e-6);
     report(c, path, "gradient", relative_error(gradient, reference.grad()), 1e-5);
-    if (stray != INT64_MIN) failed = true;
+    if (invalid_label != INT64_MIN) failed = true;
   }
 }
 

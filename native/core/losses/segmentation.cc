@@ -85,11 +85,6 @@ struct UpsampledSoftmax : torch::autograd::Function<UpsampledSoftmax> {
   }
 };
 
-[[noreturn]] void throw_stray(int64_t label, int64_t class_count, int64_t ignore_index) {
-  throw InvalidArgument("Expected labels from 0 to " + std::to_string(class_count - 1) + " or the ignore index " +
-                        std::to_string(ignore_index) + " but found " + std::to_string(label));
-}
-
 at::Tensor cross_entropy(CrossEntropyInput& input, const at::Tensor& logits, const CrossEntropyOptions& options,
                          CrossEntropyOutput& output) {
   const at::Tensor wide = kernel_logits(logits);
@@ -106,11 +101,7 @@ at::Tensor cross_entropy(CrossEntropyInput& input, const at::Tensor& logits, con
     input.pixel_weights = options.pixel_weights.detach().to(wide.options().requires_grad(false)).contiguous();
   }
   input.with_gradient = wide.requires_grad() && at::GradMode::is_enabled();
-  try {
-    return MaskedCrossEntropy::apply(wide, input, options.normalize, output);
-  } catch (const kernels::StrayLabel& stray) {
-    throw_stray(stray.value, logits.size(1), options.ignore_index);
-  }
+  return MaskedCrossEntropy::apply(wide, input, options.normalize, output);
 }
 
 }  // namespace
@@ -125,8 +116,15 @@ void check_logits(const at::Tensor& logits) {
   }
 }
 
-at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const CrossEntropyOptions& options,
-                                at::Tensor* stray_label) {
+void LabelCheck::throw_if_invalid() const {
+  const auto label = invalid_label.item<int64_t>();
+  if (label == kernels::kNoInvalidLabel) return;
+  throw InvalidArgument("Expected labels from 0 to " + std::to_string(class_count - 1) + " or the ignore index " +
+                        std::to_string(ignore_index) + " but found " + std::to_string(label));
+}
+
+CrossEntropyLoss masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels,
+                                      const CrossEntropyOptions& options) {
   check_logits(logits);
   if (labels.dim() != 3 || labels.size(0) != logits.size(0) || labels.size(1) < logits.size(2) ||
       labels.size(2) < logits.size(3)) {
@@ -146,18 +144,7 @@ at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labe
   input.labels = labels.contiguous();
   CrossEntropyOutput output;
   const at::Tensor loss = cross_entropy(input, logits, options, output);
-  if (stray_label != nullptr) {
-    *stray_label = output.stray_label;
-  } else {
-    throw_if_stray(output.stray_label, logits.size(1), options.ignore_index);
-  }
-  return loss;
-}
-
-void throw_if_stray(const at::Tensor& stray_label, int64_t class_count, int64_t ignore_index) {
-  if (!stray_label.defined()) return;
-  const auto label = stray_label.item<int64_t>();
-  if (label != kernels::kNoStrayLabel) throw_stray(label, class_count, ignore_index);
+  return {loss, {output.invalid_label, logits.size(1), options.ignore_index}};
 }
 
 SelfTrainingLoss self_training_loss(const at::Tensor& logits, int64_t height, int64_t width,

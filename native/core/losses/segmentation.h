@@ -19,6 +19,22 @@ struct CrossEntropyOptions {
   at::Tensor pixel_weights;           ///< [N, H, W]; undefined: 1
 };
 
+/// Whether the labels of a loss are in range: a result that is still on the device. Reading it waits for the device, so
+/// that training steps read it together with their losses. The CPU follows the same protocol.
+struct LabelCheck {
+  at::Tensor invalid_label;  ///< int64, 0-dim; see kernels::CrossEntropyOutput
+  int64_t class_count;
+  int64_t ignore_index;
+
+  /// Throws InvalidArgument naming the largest label that is neither a class nor the ignore index, if there is one.
+  void throw_if_invalid() const;
+};
+
+struct CrossEntropyLoss {
+  at::Tensor loss;  ///< 0-dim
+  LabelCheck labels;
+};
+
 /// Throws InvalidArgument unless these are floating-point logits [N, C, h, w] with C from 2 to 256.
 void check_logits(const at::Tensor& logits);
 
@@ -28,18 +44,14 @@ void check_logits(const at::Tensor& logits);
 ///     l = - 1/D * sum_{labels[n,y,x] != ignore} w[n,y,x] log softmax(up(logits))[n, labels[n,y,x], y, x]
 ///
 /// in one pass, in which the upsampled logits never exist. Logits are of any floating-point dtype, C from 2 to 256, labels
-/// uint8 or int64. The loss is float (double for double logits). Where no pixel counts, it is 0 with a zero gradient. A
-/// label outside [0, C) that is not the ignore index is an InvalidArgument that names it. The same input gives the same
-/// bits, whatever the number of threads. There is no second derivative. With pseudo-labels whose unsure pixels carry the
+/// uint8 or int64. The loss is float (double for double logits). Where no pixel counts, it is 0 with a zero gradient. The
+/// same input gives the same bits, whatever the number of threads. There is no second derivative. With pseudo-labels whose unsure pixels carry the
 /// ignore index this is the masked cross-entropy of Eq. 3.
 ///
-/// Double logits are for the CPU only. On CUDA finding a bad label means waiting for the device: with `stray_label` that
-/// is left to throw_if_stray(), to be called once the caller waits anyway.
-at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const CrossEntropyOptions& options,
-                                at::Tensor* stray_label = nullptr);
-
-/// Throws the InvalidArgument for what masked_cross_entropy() left in `stray_label`, which may be undefined.
-void throw_if_stray(const at::Tensor& stray_label, int64_t class_count, int64_t ignore_index);
+/// Double logits are for the CPU only. A label outside [0, C) that is not the ignore index does not count; the caller
+/// finds it with LabelCheck::throw_if_invalid().
+CrossEntropyLoss masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels,
+                                      const CrossEntropyOptions& options);
 
 /// Which of a segmenter's own predictions count as labels.
 struct ConfidenceThresholds {

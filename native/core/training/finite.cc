@@ -1,6 +1,5 @@
 #include "core/training/finite.h"
 
-#include "core/losses/segmentation.h"
 #include "kernels/upsampled_softmax.h"
 
 namespace bidiseg {
@@ -12,10 +11,6 @@ void StepChecks::loss(const char* name, const at::Tensor& loss, double& value) {
     return;
   }
   losses_.push_back({name, loss.detach(), &value});
-}
-
-void StepChecks::labels(const at::Tensor& stray_label, int64_t class_count, int64_t ignore_index) {
-  if (stray_label.defined()) labels_.push_back({stray_label, class_count, ignore_index});
 }
 
 void StepChecks::gradients(const char* name, const Optimizer* optimizer) {
@@ -35,7 +30,7 @@ void StepChecks::restore_gradients() {
 bool StepChecks::read(const LossScaler& scaler) {
   std::vector<at::Tensor> scalars;
   for (const auto& loss : losses_) scalars.push_back(loss.tensor);
-  for (const auto& labels : labels_) scalars.push_back(labels.stray);
+  for (const auto& labels : labels_) scalars.push_back(labels.invalid_label);
   if (!gradients_.empty()) {
     // The kernel of gradient scalers, whatever the scale: one pass, on the CPU ten times as quick as norms.
     const auto options = gradients_.front().options().dtype(at::kFloat);
@@ -47,9 +42,9 @@ bool StepChecks::read(const LossScaler& scaler) {
   const at::Tensor values = at::stack(scalars).to(at::kCPU, at::kDouble);
   const double* value = values.const_data_ptr<double>();
   for (const auto& loss : losses_) *loss.value = share_ * *value++;
-  for (const auto& [stray, class_count, ignore_index] : labels_) {
-    // Its own read, for all digits; that of no stray label is a power of two, which every dtype holds.
-    if (*value++ != static_cast<double>(kernels::kNoStrayLabel)) throw_if_stray(stray, class_count, ignore_index);
+  for (const auto& labels : labels_) {
+    // kNoInvalidLabel is a power of two, which every dtype holds. A label is read again for all of its digits.
+    if (*value++ != static_cast<double>(kernels::kNoInvalidLabel)) labels.throw_if_invalid();
   }
   for (const auto& loss : losses_) {
     if (std::isfinite(*loss.value)) continue;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/errors.h"
+#include "core/losses/segmentation.h"
 #include "core/training/loss_scaler.h"
 #include "core/training/optimizers.h"
 
@@ -16,8 +17,8 @@ class StepChecks {
   /// A scalar loss, or a batch's part of one: read() writes to `value` the sum of what was given for it, times the share.
   void loss(const char* name, const at::Tensor& loss, double& value);
 
-  /// What masked_cross_entropy() left in `stray_label`, which may be undefined.
-  void labels(const at::Tensor& stray_label, int64_t class_count, int64_t ignore_index);
+  /// Labels that must be in range.
+  void labels(const LabelCheck& check) { labels_.push_back(check); }
 
   /// The gradients of an optimizer's parameters, as they are now; null: none. `name` is for the message.
   void gradients(const char* name, const Optimizer* optimizer);
@@ -25,7 +26,7 @@ class StepChecks {
   /// Gives the parameters these gradients again, which they have lost where a graph was replayed (see StepGraphs).
   void restore_gradients();
 
-  /// Divides the gradients by the scale and tells whether they are finite. Throws InvalidArgument for a stray label,
+  /// Divides the gradients by the scale and tells whether they are finite. Throws InvalidArgument for a label out of range,
   /// NonFiniteLoss naming the first loss, or else, where the scale cannot be the reason, a parameter whose gradient, is NaN or
   /// infinite. To be called once a step, after all else.
   bool read(const LossScaler& scaler);
@@ -36,15 +37,11 @@ class StepChecks {
     at::Tensor tensor;
     double* value;
   };
-  struct Labels {
-    at::Tensor stray;
-    int64_t class_count, ignore_index;
-  };
   [[noreturn]] void throw_non_finite_gradient() const;
 
   double share_;
   std::vector<Loss> losses_;
-  std::vector<Labels> labels_;
+  std::vector<LabelCheck> labels_;
   std::vector<std::string> gradient_names_;
   std::vector<at::Tensor> parameters_, gradients_;
 };

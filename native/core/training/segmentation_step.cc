@@ -146,11 +146,10 @@ void SegmentationStep::add_gradients(const Inputs& part, SegmentationLosses& los
   };
   const auto cross_entropy = [&](const char* name, const at::Tensor& logits, const at::Tensor& labels,
                                  const CrossEntropyOptions& cross_entropy_options, double& value) {
-    at::Tensor stray;
-    const at::Tensor loss = masked_cross_entropy(logits, labels, cross_entropy_options, &stray);
-    checks.loss(name, loss, value);
-    checks.labels(stray, logits.size(1), cross_entropy_options.ignore_index);
-    return loss;
+    const CrossEntropyLoss result = masked_cross_entropy(logits, labels, cross_entropy_options);
+    checks.loss(name, result.loss, value);
+    checks.labels(result.labels);
+    return result.loss;
   };
 
   BackwardRoots from_source, from_target;

@@ -62,7 +62,7 @@ struct CrossEntropy {
   GradientOut<Real> out;             ///< of the sum of losses; null where it is not wanted
   double* loss = nullptr;            ///< [jobs]: sum of weighted losses
   double* weight = nullptr;          ///< [jobs]: sum of weights
-  int64_t* stray_label = nullptr;    ///< [jobs]: a label outside [0, classes); untouched where there is none
+  int64_t* invalid_label = nullptr;  ///< [jobs]: raised to the largest label outside [0, classes), if there is one
   uint8_t* predicted = nullptr;      ///< without labels: the argmax [batch, out_height, out_width], or null
   Real* confidence = nullptr;        ///< without labels: its probability, or null
 };

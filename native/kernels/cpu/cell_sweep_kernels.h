@@ -411,7 +411,7 @@ struct Total {
 
 // The classes of the pixels from their labels, -1 where a pixel does not count.
 template <typename Real>
-inline Int<Real> load_labels(const CrossEntropy<Real>& task, const Pixels<Real>& pixels, int64_t* stray) {
+inline Int<Real> load_labels(const CrossEntropy<Real>& task, const Pixels<Real>& pixels, int64_t* invalid) {
   constexpr int L = kLanes<Real>;
   const int64_t offset = pixels.offset(task.grid), classes = task.grid.classes;
   Int<Real> label;
@@ -429,8 +429,8 @@ inline Int<Real> load_labels(const CrossEntropy<Real>& task, const Pixels<Real>&
     if (value == task.ignore_index) continue;
     if (value >= 0 && value < classes) {
       label[lane] = static_cast<Lane<Real>>(value);
-    } else {
-      *stray = value;
+    } else if (value > *invalid) {
+      *invalid = value;
     }
   }
   return label;
@@ -465,7 +465,7 @@ void cross_entropy_job(const CrossEntropy<Real>& task, int64_t job, void* memory
     Int<Real> label{};
     Exponentials<Real> found;
     if constexpr (kLabeled) {
-      label = load_labels(task, pixels, task.stray_label + job);
+      label = load_labels(task, pixels, task.invalid_label + job);
       if (!any<Real>(label >= Int<Real>{})) return false;
       found = exponentials<Seek::kLabel>(pixels, classes, label);
     } else {

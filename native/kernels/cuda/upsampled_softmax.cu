@@ -83,7 +83,7 @@ CrossEntropyOutput upsampled_cross_entropy(const CrossEntropyInput& input) {
   const PreparedGrid source = prepared(input.logits, input.size, fast > 0 ? fast : classes, /*softmax=*/false);
   const Grid& grid = source.grid;
   CrossEntropyOutput output;
-  output.stray_label = at::full({}, kNoStrayLabel, options.dtype(at::kLong));
+  output.invalid_label = at::full({}, kNoInvalidLabel, options.dtype(at::kLong));
   if (input.with_prediction) {
     output.predicted = at::empty({grid.batch, grid.rows.out, grid.columns.out}, options.dtype(at::kByte));
     output.confidence = at::empty({grid.batch, grid.rows.out, grid.columns.out}, options);
@@ -106,7 +106,7 @@ CrossEntropyOutput upsampled_cross_entropy(const CrossEntropyInput& input) {
                     .confidence = data_or_null<float>(output.confidence),
                     .loss = sums.mutable_data_ptr<double>(),
                     .weight = sums.mutable_data_ptr<double>() + blocks,
-                    .stray_label = reinterpret_cast<long long*>(output.stray_label.mutable_data_ptr<int64_t>())};
+                    .invalid_label = reinterpret_cast<long long*>(output.invalid_label.mutable_data_ptr<int64_t>())};
   if (input.labels.defined()) {
     if (input.labels.scalar_type() == at::kByte) {
       task.labels8 = input.labels.const_data_ptr<uint8_t>();

@@ -84,7 +84,7 @@ struct CrossEntropy {
   float* confidence;
   double* loss;        ///< [blocks]
   double* weight;      ///< [blocks]
-  long long* stray_label;
+  long long* invalid_label;  ///< raised to the largest label that is out of range
 };
 
 __device__ inline float exp2_fast(float x) {
@@ -131,7 +131,7 @@ __device__ inline int load_label(const CrossEntropy& task, int64_t offset) {
   const int64_t value = task.labels8 != nullptr ? task.labels8[offset] : task.labels64[offset];
   if (value == task.ignore_index) return -1;
   if (value >= 0 && value < task.grid.classes) return static_cast<int>(value);
-  atomicMax(task.stray_label, static_cast<long long>(value));
+  atomicMax(task.invalid_label, static_cast<long long>(value));
   return -1;
 }
 
