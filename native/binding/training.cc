@@ -63,8 +63,12 @@ Napi::Value upload_batch(const Napi::CallbackInfo& info) {
 // { decay, threshold, weight, classMix, seed }
 TeacherOptions teacher_options(const Napi::Value& value, int64_t ignore_index) {
   const Options options(value);
-  return {options.number("decay"), options.number("threshold"), options.number("weight"), options.boolean("classMix"),
-          ignore_index, static_cast<uint64_t>(options.integer("seed"))};
+  return {.decay = options.number("decay"),
+          .threshold = options.number("threshold"),
+          .weight = options.number("weight"),
+          .class_mix = options.boolean("classMix"),
+          .ignore_index = ignore_index,
+          .seed = static_cast<uint64_t>(options.integer("seed"))};
 }
 
 // The alignment's discriminator, or null.
@@ -86,26 +90,24 @@ Created<Step> created_step(std::shared_ptr<Step> step) {
 // createSegmentationStep(segmenter, discriminator | null, options, teacher | null)
 Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
-  SegmentationStepOptions step;
-  step.cross_entropy = cross_entropy_options(options);
-  step.alignment = options.choice<Alignment>("alignment", {{"output-discriminator", Alignment::kOutputs},
+  const SegmentationStepOptions step{
+      .step = step_options(options),
+      .cross_entropy = cross_entropy_options(options),
+      .alignment = options.choice<Alignment>("alignment", {{"output-discriminator", Alignment::kOutputs},
                                                            {"entropy-discriminator", Alignment::kEntropies},
                                                            {"feature-discriminator", Alignment::kFeatures},
                                                            {"mean", Alignment::kMeans},
                                                            {"correlation", Alignment::kCorrelations},
-                                                           {"none", Alignment::kNone}});
-  step.adversarial_weight = options.number("adversarialWeight");
-  step.moment_weight = options.number("momentWeight");
-  step.entropy_weight = options.number("entropyWeight");
-  step.pseudo_label_weight = options.number("pseudoLabelWeight");
-  step.accumulation = options.integer("accumulation", 1, int64_t{1} << 20);
-  step.precision = precision_option(options);
-  step.loss_scaling = options.boolean("lossScaling");
-  step.cuda_graphs = options.boolean("cudaGraphs");
-  step.memory_format = memory_format_option(options);
-  step.activation_checkpointing = options.boolean("activationCheckpointing");
+                                                           {"none", Alignment::kNone}}),
+      .adversarial_weight = options.number("adversarialWeight"),
+      .moment_weight = options.number("momentWeight"),
+      .entropy_weight = options.number("entropyWeight"),
+      .pseudo_label_weight = options.number("pseudoLabelWeight"),
+      .accumulation = options.integer("accumulation", 1, int64_t{1} << 20),
+      .memory_format = memory_format_option(options),
+      .activation_checkpointing = options.boolean("activationCheckpointing")};
   const auto average = optional_network_argument<SegmentationNetwork>(info[3], "teacher");
-  TeacherOptions teaching;
+  std::optional<TeacherOptions> teaching;
   if (average) teaching = teacher_options(info[2].As<Napi::Object>().Get("teacher"), step.cross_entropy.ignore_index);
   return run_async(
       info.Env(), nullptr,
@@ -115,7 +117,7 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
         std::unique_ptr<Optimizer> discriminator_optimizer;
         if (discriminator) discriminator_optimizer = std::make_unique<Adam>(discriminator->trained_parameters(1.0), adam);
         std::unique_ptr<Teacher> teacher;
-        if (average) teacher = std::make_unique<Teacher>(average, *segmenter, teaching);
+        if (average) teacher = std::make_unique<Teacher>(average, *segmenter, *teaching);
         return created_step(std::make_shared<SegmentationStep>(segmenter, make_optimizer(*segmenter), discriminator,
                                                                std::move(discriminator_optimizer), std::move(teacher),
                                                                step));
@@ -153,27 +155,26 @@ Napi::Value run_segmentation_step(const Napi::CallbackInfo& info) {
 Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
   if (!info[0].IsObject()) throw InvalidArgument("Expected an object of networks");
   const auto given = info[0].As<Napi::Object>();
-  TranslationNetworks networks{network_argument<ResnetGenerator>(given.Get("toTarget"), "toTarget"),
-                               network_argument<ResnetGenerator>(given.Get("toSource"), "toSource"),
-                               network_argument<PatchDiscriminator>(given.Get("targetDiscriminator"), "targetDiscriminator"),
-                               network_argument<PatchDiscriminator>(given.Get("sourceDiscriminator"), "sourceDiscriminator")};
+  const TranslationNetworks networks{
+      .to_target = network_argument<ResnetGenerator>(given.Get("toTarget"), "toTarget"),
+      .to_source = network_argument<ResnetGenerator>(given.Get("toSource"), "toSource"),
+      .target_discriminator = network_argument<PatchDiscriminator>(given.Get("targetDiscriminator"), "targetDiscriminator"),
+      .source_discriminator = network_argument<PatchDiscriminator>(given.Get("sourceDiscriminator"), "sourceDiscriminator")};
   const Options options(info[2]);
-  TranslationStepOptions step;
-  step.gan_mode = gan_mode_option(options);
-  step.gan_weight = options.number("ganWeight");
-  step.cycle_weight = options.number("cycleWeight");
-  step.identity_weight = options.number("identityWeight");
-  step.perceptual_form = perceptual_form_option(options);
-  step.perceptual_weight = options.number("perceptualWeight");
-  step.perceptual_reconstruction_weight = options.number("perceptualReconstructionWeight");
-  step.pool_size = options.integer("poolSize", 0, int64_t{1} << 20);
-  step.seed = static_cast<uint64_t>(options.integer("seed"));
-  step.adam = adam_options(options, "betas");
-  step.precision = precision_option(options);
-  step.loss_scaling = options.boolean("lossScaling");
-  step.cuda_graphs = options.boolean("cudaGraphs");
-  step.micro_batch_size = micro_batch_size_option(options);
-  step.activation_checkpointing = options.boolean("activationCheckpointing");
+  const TranslationStepOptions step{
+      .step = step_options(options),
+      .gan_mode = gan_mode_option(options),
+      .gan_weight = options.number("ganWeight"),
+      .cycle_weight = options.number("cycleWeight"),
+      .identity_weight = options.number("identityWeight"),
+      .perceptual_form = perceptual_form_option(options),
+      .perceptual_weight = options.number("perceptualWeight"),
+      .perceptual_reconstruction_weight = options.number("perceptualReconstructionWeight"),
+      .pool_size = options.integer("poolSize", 0, int64_t{1} << 20),
+      .seed = static_cast<uint64_t>(options.integer("seed")),
+      .adam = adam_options(options, "betas"),
+      .micro_batch_size = micro_batch_size_option(options),
+      .activation_checkpointing = options.boolean("activationCheckpointing")};
   return run_async(
       info.Env(), nullptr,
       [networks, segmenter = optional_network_argument<SegmentationNetwork>(info[1], "segmenter"), step] {
@@ -211,13 +212,15 @@ Napi::Value run_translation_step(const Napi::CallbackInfo& info) {
 Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
   if (!info[0].IsObject()) throw InvalidArgument("Expected an object of networks");
   const auto given = info[0].As<Napi::Object>();
-  PairedTranslationNetworks networks{network_argument<ImageGenerator>(given.Get("toTarget"), "toTarget"),
-                                     network_argument<PatchDiscriminator>(given.Get("targetDiscriminator"), "targetDiscriminator")};
+  const PairedTranslationNetworks networks{
+      .to_target = network_argument<ImageGenerator>(given.Get("toTarget"), "toTarget"),
+      .target_discriminator = network_argument<PatchDiscriminator>(given.Get("targetDiscriminator"), "targetDiscriminator")};
   const Options options(info[1]);
-  const PairedTranslationStepOptions step{gan_mode_option(options), options.number("ganWeight"),
-                                          options.number("l1Weight"), adam_options(options, "betas"),
-                                          precision_option(options), options.boolean("lossScaling"),
-                                          options.boolean("cudaGraphs")};
+  const PairedTranslationStepOptions step{.step = step_options(options),
+                                          .gan_mode = gan_mode_option(options),
+                                          .gan_weight = options.number("ganWeight"),
+                                          .l1_weight = options.number("l1Weight"),
+                                          .adam = adam_options(options, "betas")};
   return run_async(
       info.Env(), nullptr,
       [networks, step] { return created_step(std::make_shared<PairedTranslationStep>(networks, step)); },

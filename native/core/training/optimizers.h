@@ -47,11 +47,11 @@ class Optimizer {
 };
 
 struct SgdOptions {
-  double momentum = 0.9;
-  double weight_decay = 0.0;
-  /// Move each parameter TrainedParameter::reference_repeats times a step, as the reference's PyTorch does: there the
-  /// decay is added into the gradient itself, so the r-th move carries it r times.
-  bool repeated_step = false;
+  double momentum;
+  double weight_decay;
+  /// Update each parameter TrainedParameter::reference_repeats times a step, as the reference's PyTorch does. There the
+  /// decay is added to the gradient itself, so that the r-th update contains it r times.
+  bool repeated_step;
 };
 
 /// v <- momentum v + (g + decay w); w <- w - lr v. The first v is g + decay w.
@@ -68,10 +68,10 @@ class Sgd : public Optimizer {
 };
 
 struct AdamOptions {
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double eps = 1e-8;
-  double weight_decay = 0.0;  ///< added to the gradient (L2), not decoupled
+  double beta1;
+  double beta2;
+  double eps;
+  double weight_decay;  ///< added to the gradient (L2), not decoupled
 };
 
 /// Adam (Kingma & Ba 2015) with bias correction, as torch.optim.Adam.
