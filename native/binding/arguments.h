@@ -54,12 +54,14 @@ class Options {
   Napi::Object object_;
 };
 
-/// `height` and `width` of what logits are upsampled to, or other names for them. Far more than anybody has, and little enough
-/// for tables of this length.
+/// Size that logits are upsampled to, from the options of these names. The kernels make tables of this length, which the
+/// limit keeps small.
 inline kernels::Upsampling upsampling_option(const Options& options, const char* height = "height",
                                              const char* width = "width") {
   constexpr int64_t kMaxExtent = int64_t{1} << 20;
-  return {options.integer(height, 1, kMaxExtent), options.integer(width, 1, kMaxExtent)};
+  return {.height = options.integer(height, 1, kMaxExtent),
+          .width = options.integer(width, 1, kMaxExtent),
+          .align_corners = true};
 }
 
 /// The label of pixels that do not count, where labels are bytes.

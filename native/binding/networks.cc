@@ -25,50 +25,56 @@ constexpr double kMaxWidth = 2;
 int64_t class_count_option(const Options& options) { return options.integer("classCount", 2, 256); }
 int64_t base_width_option(const Options& options) { return options.integer("baseWidth", 1, 1024); }
 
-// A function that makes the network, to be called off the event loop.
+// Function that makes the network; it is called off the event loop.
 std::function<std::shared_ptr<Network>()> network_factory(const std::string& kind, const Options& options) {
   const auto seed = static_cast<uint64_t>(options.integer("seed"));
   if (kind == "deeplab-v2") {
-    DeepLabV2Options deeplab;
-    deeplab.backbone = options.choice<Backbone>("backbone", {{"resnet18", Backbone::kResNet18},
-                                                             {"resnet34", Backbone::kResNet34},
-                                                             {"resnet50", Backbone::kResNet50},
-                                                             {"resnet101", Backbone::kResNet101}});
-    deeplab.width = options.number("width", 0, kMaxWidth);
-    deeplab.class_count = class_count_option(options);
-    deeplab.branches = options.either_integer("branches", 2, 4);
-    deeplab.initialization = initialization_of(options);
-    deeplab.seed = seed;
+    const DeepLabV2Options deeplab{
+        .backbone = options.choice<Backbone>("backbone", {{"resnet18", Backbone::kResNet18},
+                                                          {"resnet34", Backbone::kResNet34},
+                                                          {"resnet50", Backbone::kResNet50},
+                                                          {"resnet101", Backbone::kResNet101}}),
+        .width = options.number("width", 0, kMaxWidth),
+        .class_count = class_count_option(options),
+        .branches = options.either_integer("branches", 2, 4),
+        .initialization = initialization_of(options),
+        .seed = seed};
     return [deeplab] { return std::make_shared<DeepLabV2>(deeplab); };
   }
   if (kind == "fcn-8s") {
-    Fcn8sOptions fcn;
-    fcn.width = options.number("width", 0, kMaxWidth);
-    fcn.class_count = class_count_option(options);
-    fcn.initialization = initialization_of(options);
-    fcn.seed = seed;
+    const Fcn8sOptions fcn{.width = options.number("width", 0, kMaxWidth),
+                           .class_count = class_count_option(options),
+                           .initialization = initialization_of(options),
+                           .seed = seed};
     return [fcn] { return std::make_shared<Fcn8s>(fcn); };
   }
   if (kind == "output-discriminator") {
-    const OutputDiscriminatorOptions discriminator{class_count_option(options), base_width_option(options), seed};
+    const OutputDiscriminatorOptions discriminator{
+        .class_count = class_count_option(options), .base_width = base_width_option(options), .seed = seed};
     return [discriminator] { return std::make_shared<OutputDiscriminator>(discriminator); };
   }
   if (kind == "resnet-generator") {
-    const ResnetGeneratorOptions generator{options.either_integer("blocks", 6, 9), base_width_option(options),
-                                           options.boolean("residual"), seed};
+    const ResnetGeneratorOptions generator{.blocks = options.either_integer("blocks", 6, 9),
+                                           .base_width = base_width_option(options),
+                                           .residual = options.boolean("residual"),
+                                           .seed = seed};
     return [generator] { return std::make_shared<ResnetGenerator>(generator); };
   }
   if (kind == "unet-generator") {
-    const UNetGeneratorOptions generator{options.integer("depth", 2, 16), base_width_option(options), seed};
+    const UNetGeneratorOptions generator{
+        .depth = options.integer("depth", 2, 16), .base_width = base_width_option(options), .seed = seed};
     return [generator] { return std::make_shared<UNetGenerator>(generator); };
   }
   if (kind == "feature-discriminator") {
-    const FeatureDiscriminatorOptions discriminator{options.integer("featureCount", 1, 1 << 16), base_width_option(options),
-                                                    seed};
+    const FeatureDiscriminatorOptions discriminator{.feature_count = options.integer("featureCount", 1, 1 << 16),
+                                                    .base_width = base_width_option(options),
+                                                    .seed = seed};
     return [discriminator] { return std::make_shared<FeatureDiscriminator>(discriminator); };
   }
   if (kind == "patch-discriminator") {
-    const PatchDiscriminatorOptions discriminator{options.integer("inputChannels", 1, 64), base_width_option(options), seed};
+    const PatchDiscriminatorOptions discriminator{.input_channels = options.integer("inputChannels", 1, 64),
+                                                  .base_width = base_width_option(options),
+                                                  .seed = seed};
     return [discriminator] { return std::make_shared<PatchDiscriminator>(discriminator); };
   }
   throw InvalidArgument("Unknown kind of network '" + kind + "'");

@@ -14,24 +14,24 @@ namespace bidiseg::kernels {
 
 /// Bilinear upsampling to [height, width], with the source index arithmetic of at::upsample_bilinear2d.
 struct Upsampling {
-  int64_t height = 0;
-  int64_t width = 0;
-  bool align_corners = true;
+  int64_t height;
+  int64_t width;
+  bool align_corners;
 };
 
 struct CrossEntropyInput {
   at::Tensor logits;
   Upsampling size;
   at::Tensor labels;  ///< [N, H, W], uint8 or int64, contiguous. Undefined: see `thresholds`.
-  int64_t ignore_index = 255;
-  /// [C], as the logits. Without labels a pixel's label is its argmax; it counts where its probability exceeds
+  int64_t ignore_index;
+  /// [C], dtype of the logits. Without labels a pixel's label is its argmax. It counts if its probability exceeds
   /// thresholds[label] (`inclusive`: or equals it).
   at::Tensor thresholds;
-  bool inclusive = false;
-  at::Tensor class_weights;  ///< [C], as the logits; undefined: 1
-  at::Tensor pixel_weights;  ///< [N, H, W], as the logits, contiguous; undefined: 1
-  bool with_gradient = false;
-  bool with_prediction = false;  ///< without labels: also what each pixel's argmax and its probability are
+  bool inclusive;
+  at::Tensor class_weights;  ///< [C], dtype of the logits; undefined: 1
+  at::Tensor pixel_weights;  ///< [N, H, W], dtype of the logits, contiguous; undefined: 1
+  bool with_gradient;
+  bool with_prediction;  ///< without labels: return each pixel's argmax and its probability too
 };
 
 struct CrossEntropyOutput {

@@ -36,7 +36,7 @@ bool run_trial(std::mt19937_64& random) {
                             : at::upsample_bilinear2d(reference, {size.height, size.width}, size.align_corners);
   const at::Tensor log_p = at::log_softmax(up, 1);
 
-  CrossEntropyInput input;
+  CrossEntropyInput input{};
   input.logits = logits;
   input.size = size;
   input.with_gradient = true;

@@ -12,9 +12,9 @@ enum class Normalize {
 };
 
 struct CrossEntropyOptions {
-  Normalize normalize = Normalize::kValid;
-  int64_t ignore_index = 255;
-  bool align_corners = true;
+  Normalize normalize;
+  int64_t ignore_index;
+  bool align_corners;
   std::vector<double> class_weights;  ///< one per class; none: 1
   at::Tensor pixel_weights;           ///< [N, H, W]; undefined: 1
 };
@@ -56,7 +56,7 @@ CrossEntropyLoss masked_cross_entropy(const at::Tensor& logits, const at::Tensor
 /// Which of a segmenter's own predictions count as labels.
 struct ConfidenceThresholds {
   std::vector<double> values;  ///< one for all classes, or one per class
-  bool inclusive = false;      ///< whether a confidence equal to the threshold counts (the reference) or not (the paper)
+  bool inclusive;              ///< whether a confidence equal to the threshold counts (the reference) or not (the paper)
 };
 
 struct SelfTrainingLoss {

@@ -10,14 +10,14 @@ namespace bidiseg {
 enum class Backbone { kResNet18, kResNet34, kResNet50, kResNet101 };
 
 struct DeepLabV2Options {
-  Backbone backbone = Backbone::kResNet101;
-  double width = 1.0;  ///< multiplies every channel count
-  int64_t class_count = 19;
+  Backbone backbone;
+  double width;  ///< factor of every channel count
+  int64_t class_count;
   /// How many of the head's four branches (dilations 6, 12, 18, 24) are summed: 4, or 2 as in the code that made the
   /// released weights. All four exist either way.
-  int64_t branches = 4;
-  Initialization initialization = Initialization::kNormal;
-  uint64_t seed = 1;
+  int64_t branches;
+  Initialization initialization;
+  uint64_t seed;
 };
 
 /// [N, 3, H, W] -> logits [N, class_count, (H + 1)/8 + 1, (W + 1)/8 + 1] (integer division).

@@ -6,9 +6,9 @@
 namespace bidiseg {
 
 struct OutputDiscriminatorOptions {
-  int64_t class_count = 19;
-  int64_t base_width = 64;
-  uint64_t seed = 1;
+  int64_t class_count;
+  int64_t base_width;
+  uint64_t seed;
 };
 
 /// D_M of AdaptSegNet and BDL: five 4x4 stride-2 convolutions over class probabilities, LeakyReLU(0.2) between,
@@ -24,9 +24,9 @@ class OutputDiscriminator : public Network {
 };
 
 struct FeatureDiscriminatorOptions {
-  int64_t feature_count = 2048;
-  int64_t base_width = 64;
-  uint64_t seed = 1;
+  int64_t feature_count;
+  int64_t base_width;
+  uint64_t seed;
 };
 
 /// Judges each position of a segmenter's features by itself (after Hoffman et al. 2016, "FCNs in the Wild"): 1x1
@@ -42,9 +42,9 @@ class FeatureDiscriminator : public Network {
 };
 
 struct PatchDiscriminatorOptions {
-  int64_t input_channels = 3;
-  int64_t base_width = 64;
-  uint64_t seed = 1;
+  int64_t input_channels;
+  int64_t base_width;
+  uint64_t seed;
 };
 
 /// D_F: the 70x70 PatchGAN (Isola et al. 2017), InstanceNorm without affine on the middle three convolutions.

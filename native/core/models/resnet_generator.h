@@ -6,12 +6,12 @@
 namespace bidiseg {
 
 struct ResnetGeneratorOptions {
-  int64_t blocks = 9;
-  int64_t base_width = 64;
+  int64_t blocks;
+  int64_t base_width;
   /// y = tanh(f(x) + w IN(x) + b) in place of y = tanh(f(x)), with a w and a b for each channel: details pass by, and f and
   /// the two learn what to change. f starts at 0.
-  bool residual = false;
-  uint64_t seed = 1;
+  bool residual;
+  uint64_t seed;
 };
 
 /// RGB in [-1, 1] -> RGB in [-1, 1], [N, 3, H, W]; H and W must be multiples of 4. Weights start N(0, 0.02).

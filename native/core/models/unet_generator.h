@@ -6,9 +6,9 @@
 namespace bidiseg {
 
 struct UNetGeneratorOptions {
-  int64_t depth = 8;  ///< how often the image is halved, at least 2
-  int64_t base_width = 64;
-  uint64_t seed = 1;
+  int64_t depth;  ///< how often the image is halved, at least 2
+  int64_t base_width;
+  uint64_t seed;
 };
 
 /// 4x4 stride-2 convolutions down and up again, with base_width, 2, 4, then always 8 times as many channels; each
