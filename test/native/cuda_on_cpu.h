@@ -15,6 +15,7 @@
 #define __host__
 #define __shared__ static
 #define __launch_bounds__(threads)
+#define __forceinline__ inline
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;

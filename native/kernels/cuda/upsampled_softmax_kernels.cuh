@@ -186,107 +186,118 @@ struct Partials {
   }
 };
 
-/// The fast path. Grid: (tiles, cell rows, images), kThreads threads. K is the number of classes that grid.values was
-/// padded to.
+/// One output column in one cell row: where its corners lie, the grid points around its pixels.
+struct Column {
+  int64_t image, row, below;  ///< grid rows above and below
+  int64_t left, right;        ///< grid columns
+  float lambda;               ///< weight of the right one
+};
+
+/// Logits of a column's pixels, in registers: pixel z_c = top[c] + lambda * difference[c], with the pixel's weight lambda
+/// of the grid row below.
 template <int K>
-__global__ void __launch_bounds__(kThreads)
-    cross_entropy_cells(CrossEntropy task, Partials partials) {
-  __shared__ float columns[2][K][kThreads];
-  __shared__ double sums[kThreads];
-  const Grid& grid = task.grid;
-  const int64_t row = blockIdx.y, image = blockIdx.z;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads, x = first + threadIdx.x;
-  const bool inside = x < grid.columns.out;
-  const int64_t left = grid.columns.index(inside ? x : grid.columns.out - 1), right = grid.columns.next(left);
-  const float lambda_x = grid.columns.lambda(inside ? x : grid.columns.out - 1, left);
-  const int64_t below = grid.rows.next(row);
-  const int64_t plane = grid.plane();
+struct ColumnLogits {
+  float top[K], difference[K];
 
-  float top[K], difference[K], sum_g[K], sum_lambda_g[K];
-#pragma unroll
-  for (int c = 0; c < K; ++c) {
-    const float* values = grid.values + (image * K + c) * plane;
-    const float a = values[row * grid.columns.in + left], b = values[row * grid.columns.in + right];
-    const float d = values[below * grid.columns.in + left], e = values[below * grid.columns.in + right];
-    // A class that is not there is -inf everywhere, and -inf - -inf is not a number.
-    top[c] = c < grid.classes ? a + lambda_x * (b - a) : a;
-    difference[c] = c < grid.classes ? d + lambda_x * (e - d) - top[c] : 0.0f;
-    sum_g[c] = sum_lambda_g[c] = 0;
-  }
-
-  double loss = 0, weights = 0;
-  const int64_t end = inside ? grid.rows.begin(row + 1) : 0;
-  for (int64_t y = inside ? grid.rows.begin(row) : 0; y < end; ++y) {
-    const int64_t offset = (image * grid.rows.out + y) * grid.columns.out + x;
-    const bool labeled = task.labels8 != nullptr || task.labels64 != nullptr;
-    int label = labeled ? load_label(task, offset) : 0;
-    if (label < 0) continue;
-    const float lambda = grid.rows.lambda(y, row);
-    float e[K], total = 0, shift = 0;
+  __device__ __forceinline__ ColumnLogits(const Grid& grid, const Column& column) {
+    const int64_t plane = grid.plane();
 #pragma unroll
     for (int c = 0; c < K; ++c) {
-      e[c] = exp2_fast(top[c] + lambda * difference[c]);
+      const float* above_corners = grid.values + (column.image * K + c) * plane + column.row * grid.columns.in;
+      const float* below_corners = grid.values + (column.image * K + c) * plane + column.below * grid.columns.in;
+      const float top_left = above_corners[column.left], top_right = above_corners[column.right];
+      const float bottom_left = below_corners[column.left], bottom_right = below_corners[column.right];
+      // A padded class is -inf everywhere, and -inf - -inf is not a number.
+      const bool exists = c < grid.classes;
+      top[c] = exists ? top_left + column.lambda * (top_right - top_left) : top_left;
+      difference[c] = exists ? bottom_left + column.lambda * (bottom_right - bottom_left) - top[c] : 0.0f;
+    }
+  }
+
+  __device__ __forceinline__ float at(int c, float lambda) const { return top[c] + lambda * difference[c]; }
+
+  /// The first class with the largest logit, which goes to `best`.
+  __device__ __forceinline__ int find_argmax(float lambda, float& best) const {
+    int argmax = 0;
+    best = -INFINITY;
+#pragma unroll
+    for (int c = 0; c < K; ++c) {
+      const float z = at(c, lambda);
+      if (z > best) {
+        best = z;
+        argmax = c;
+      }
+    }
+    return argmax;
+  }
+
+  /// e[c] = 2^(z_c - shift); returns their sum. `shift` is 0 where that is in range. Some class is 0 at each grid point, but
+  /// between two points with different best classes all may be far below; then the largest logit is subtracted.
+  __device__ __forceinline__ float exponentials(float lambda, float (&e)[K], float& shift) const {
+    float total = 0;
+    shift = 0;
+#pragma unroll
+    for (int c = 0; c < K; ++c) {
+      e[c] = exp2_fast(at(c, lambda));
       total += e[c];
     }
-    // Some class is 0 at each grid point, but between two points with different best classes all may be far below. Only
-    // where the sum would run out of range the largest is taken away first.
     if (total < kTiny) {
-      shift = top[0] + lambda * difference[0];
+      shift = at(0, lambda);
 #pragma unroll
-      for (int c = 1; c < K; ++c) shift = fmaxf(shift, top[c] + lambda * difference[c]);
+      for (int c = 1; c < K; ++c) shift = fmaxf(shift, at(c, lambda));
       total = 0;
 #pragma unroll
       for (int c = 0; c < K; ++c) {
-        e[c] = exp2_fast(top[c] + lambda * difference[c] - shift);
+        e[c] = exp2_fast(at(c, lambda) - shift);
         total += e[c];
       }
     }
-    if (!labeled) {
-      float best = -INFINITY;
+    return total;
+  }
+};
+
+/// Gradient of a column's pixels, in registers: their sum, and their sum weighted by lambda, which belongs to the grid row
+/// below.
+template <int K>
+struct ColumnGradient {
+  float sum[K], sum_below[K];
+
+  __device__ __forceinline__ ColumnGradient() {
 #pragma unroll
-      for (int c = 0; c < K; ++c) {
-        const float z = top[c] + lambda * difference[c];
-        if (z > best) {
-          best = z;
-          label = c;
-        }
-      }
-      label = online_label(task, offset, label, exp2_fast(best - shift) / total);
-      if (label < 0) continue;
-    }
-    float z_label = 0;
-#pragma unroll
-    for (int c = 0; c < K; ++c) z_label = c == label ? top[c] + lambda * difference[c] - shift : z_label;
-    const float weight = pixel_weight(task, offset, label);
-    loss += weight * ((log2f(total) - z_label) * kLn2);
-    weights += weight;
+    for (int c = 0; c < K; ++c) sum[c] = sum_below[c] = 0;
+  }
+
+  /// Adds a pixel's weight * (softmax - one-hot label).
+  __device__ __forceinline__ void add(const float (&e)[K], float total, int label, float weight, float lambda) {
     const float scale = weight / total;
 #pragma unroll
     for (int c = 0; c < K; ++c) {
       const float g = e[c] * scale - (c == label ? weight : 0.0f);
-      sum_g[c] += g;
-      sum_lambda_g[c] += lambda * g;
+      sum[c] += g;
+      sum_below[c] += lambda * g;
     }
   }
+};
 
-  const double block_loss = block_sum(loss, sums), block_weight = block_sum(weights, sums);
+/// Writes the sums of `loss` and `weight` over the block. `shared` holds kThreads doubles.
+__device__ inline void write_block_sums(const CrossEntropy& task, double loss, double weight, int64_t block,
+                                        double* shared) {
+  const double block_loss = block_sum(loss, shared), block_weight = block_sum(weight, shared);
   if (threadIdx.x == 0) {
-    const int64_t block = (image * gridDim.y + row) * gridDim.x + blockIdx.x;
     task.loss[block] = block_loss;
     task.weight[block] = block_weight;
   }
-  if (!task.gradient) return;
-#pragma unroll
-  for (int c = 0; c < K; ++c) {
-    const bool at_bottom = below == row;
-    columns[0][c][threadIdx.x] = at_bottom ? sum_g[c] : sum_g[c] - sum_lambda_g[c];
-    columns[1][c][threadIdx.x] = at_bottom ? 0.0f : sum_lambda_g[c];
-  }
-  __syncthreads();
+}
+
+/// Writes the partial gradients of a tile, whose first output column is `first`, from the gradients of its columns in
+/// `shared` [above or below, class, column]. One thread a class, side and grid column: it sums over the output columns of
+/// the cells to the left and right of the grid column.
+template <int K>
+__device__ __forceinline__ void write_partials(const Grid& grid, const Partials& partials, int64_t image, int64_t row,
+                                               int64_t first, const float (&shared)[2][K][kThreads]) {
   const int64_t base = grid.columns.index(first);
   const int64_t last = first + kThreads < grid.columns.out ? first + kThreads : grid.columns.out;
   const int64_t touched = grid.columns.next(grid.columns.index(last - 1)) - base + 1;
-  // One thread a class, side and grid column; it looks at the output columns of the cells before and behind that.
   for (int64_t i = threadIdx.x; i < 2 * grid.classes * touched; i += kThreads) {
     const int64_t j = base + i % touched, c = i / touched % grid.classes;
     const int side = static_cast<int>(i / touched / grid.classes);
@@ -299,10 +310,72 @@ __global__ void __launch_bounds__(kThreads)
       const float behind = grid.columns.lambda(column, source);
       float share = source == j ? 1 - behind : 0;
       if (grid.columns.next(source) == j) share += behind;
-      sum += share * columns[side][c][column - first];
+      sum += share * shared[side][c][column - first];
     }
     partials.at(grid, image, row, blockIdx.x, side, c)[j - base] = sum;
   }
+}
+
+/// The fast path. Grid: (tiles, cell rows, images), kThreads threads. K is the number of classes that grid.values was
+/// padded to.
+template <int K>
+__global__ void __launch_bounds__(kThreads)
+    cross_entropy_cells(CrossEntropy task, Partials partials) {
+  __shared__ float columns[2][K][kThreads];
+  __shared__ double sums[kThreads];
+  const Grid& grid = task.grid;
+  const int64_t row = blockIdx.y, image = blockIdx.z;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads, x = first + threadIdx.x;
+
+  // The column of this thread. Threads behind the last column repeat it and have no pixels.
+  const bool inside = x < grid.columns.out;
+  const int64_t source = inside ? x : grid.columns.out - 1;
+  const int64_t left = grid.columns.index(source), below = grid.rows.next(row);
+  const ColumnLogits<K> logits(grid, {.image = image,
+                                      .row = row,
+                                      .below = below,
+                                      .left = left,
+                                      .right = grid.columns.next(left),
+                                      .lambda = grid.columns.lambda(source, left)});
+
+  // Its pixels, from top to bottom.
+  ColumnGradient<K> gradient;
+  double loss = 0, weights = 0;
+  const int64_t end = inside ? grid.rows.begin(row + 1) : 0;
+  for (int64_t y = inside ? grid.rows.begin(row) : 0; y < end; ++y) {
+    const int64_t offset = (image * grid.rows.out + y) * grid.columns.out + x;
+    const bool labeled = task.labels8 != nullptr || task.labels64 != nullptr;
+    int label = labeled ? load_label(task, offset) : 0;
+    if (label < 0) continue;
+    const float lambda = grid.rows.lambda(y, row);
+    float e[K], shift;
+    const float total = logits.exponentials(lambda, e, shift);
+    if (!labeled) {
+      float best;
+      label = logits.find_argmax(lambda, best);
+      label = online_label(task, offset, label, exp2_fast(best - shift) / total);
+      if (label < 0) continue;
+    }
+    float z_label = 0;
+#pragma unroll
+    for (int c = 0; c < K; ++c) z_label = c == label ? logits.at(c, lambda) - shift : z_label;
+    const float weight = pixel_weight(task, offset, label);
+    loss += weight * ((log2f(total) - z_label) * kLn2);
+    weights += weight;
+    gradient.add(e, total, label, weight, lambda);
+  }
+  write_block_sums(task, loss, weights, (image * gridDim.y + row) * gridDim.x + blockIdx.x, sums);
+  if (!task.gradient) return;
+
+  // The gradients of the block's columns, for the grid rows above and below.
+#pragma unroll
+  for (int c = 0; c < K; ++c) {
+    const bool at_bottom = below == row;
+    columns[0][c][threadIdx.x] = at_bottom ? gradient.sum[c] : gradient.sum[c] - gradient.sum_below[c];
+    columns[1][c][threadIdx.x] = at_bottom ? 0.0f : gradient.sum_below[c];
+  }
+  __syncthreads();
+  write_partials<K>(grid, partials, image, row, first, columns);
 }
 
 /// gradient[n, c, i, j] from the partial sums of the cell rows before and behind grid row i, and of the tiles that touch
@@ -342,13 +415,13 @@ __global__ void sum_blocks(const double* losses, const double* weights, int64_t 
 
 /// The upsampled values of one pixel, by class.
 struct Pixel {
-  const float* corner;
-  int64_t plane, right, below;
+  const float* top_left;        ///< the corner of class 0
+  int64_t plane, right, below;  ///< steps to the same corner of the next class, and to the other corners
   float lambda_x, lambda_y;
 
   __device__ Pixel(const Grid& grid, int64_t padded, int64_t image, int64_t y, int64_t x) : plane(grid.plane()) {
     const int64_t i = grid.rows.index(y), j = grid.columns.index(x);
-    corner = grid.values + image * padded * plane + i * grid.columns.in + j;
+    top_left = grid.values + image * padded * plane + i * grid.columns.in + j;
     right = grid.columns.next(j) - j;
     below = (grid.rows.next(i) - i) * grid.columns.in;
     lambda_x = grid.columns.lambda(x, j);
@@ -356,9 +429,9 @@ struct Pixel {
   }
 
   __device__ float operator()(int64_t c) const {
-    const float* at = corner + c * plane;
-    const float top = at[0] + lambda_x * (at[right] - at[0]);
-    const float bottom = at[below] + lambda_x * (at[below + right] - at[below]);
+    const float* corner = top_left + c * plane;
+    const float top = corner[0] + lambda_x * (corner[right] - corner[0]);
+    const float bottom = corner[below] + lambda_x * (corner[below + right] - corner[below]);
     return top + lambda_y * (bottom - top);
   }
 };
@@ -455,11 +528,7 @@ __global__ void cross_entropy_pixels(CrossEntropy task, PixelState* states) {
     }
     if (states != nullptr) states[offset] = state;
   }
-  const double block_loss = block_sum(loss, sums), block_weight = block_sum(weights, sums);
-  if (threadIdx.x == 0) {
-    task.loss[blockIdx.x] = block_loss;
-    task.weight[blockIdx.x] = block_weight;
-  }
+  write_block_sums(task, loss, weights, blockIdx.x, sums);
 }
 
 /// The same for the derivative of the softmax: weight is the mean of the upstream gradient under the softmax.
