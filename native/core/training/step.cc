@@ -9,7 +9,8 @@ Step::Step(const StepOptions& options, double loss_share, const Network& network
       loss_share_(loss_share),
       device_(network.device()),
       scaler_(options.loss_scaling, loss_share, at::dtype(network.dtype()).device(device_)),
-      graphs_(options.cuda_graphs, network) {
+      graphs_(options.cuda_graphs, network),
+      checks_(loss_share) {
   require_precision(options.precision, network);
 }
 
@@ -33,14 +34,14 @@ LossValues Step::iterate(const std::function<void()>& compute_gradients, const s
   is_computed_ = false;
   compute_gradients();
   if (is_computed_) {
-    for (const auto& [name, optimizer] : optimizers_) checks_->gradients(name, *optimizer);
+    for (const auto& [name, optimizer] : optimizers_) checks_.gradients(name, *optimizer);
   } else {
-    checks_->restore_gradients();
+    checks_.restore_gradients();
   }
 
   // Between the phases: gradients, losses and checks are complete, on the device, and nothing has been read or applied.
-  StepChecks::Result result = checks_->read(scaler_);
-  if (!graphs_.enabled()) checks_.reset();
+  StepChecks::Result result = checks_.read(scaler_);
+  if (!graphs_.enabled()) checks_ = StepChecks(loss_share_);
   throw_if_canceled();
 
   scaler_.update(result.finite);
@@ -55,7 +56,7 @@ LossValues Step::iterate(const std::function<void()>& compute_gradients, const s
 
 void Step::run_piece(size_t piece, const std::vector<at::Tensor*>& inputs, const std::function<void()>& passes) {
   graphs_.run(piece, inputs, [&] {
-    if (!is_computed_) checks_.emplace(loss_share_);
+    if (!is_computed_) checks_ = StepChecks(loss_share_);
     is_computed_ = true;
     passes();
   });

@@ -61,7 +61,7 @@ class Step {
   void run_piece(size_t piece, const std::vector<at::Tensor*>& inputs, const std::function<void()>& passes);
 
   const at::Tensor& loss_gradient() const { return scaler_.loss_gradient(); }
-  StepChecks& checks() { return *checks_; }
+  StepChecks& checks() { return checks_; }
   PrecisionScope precision_scope() const { return PrecisionScope(options_.precision, device_); }
 
   static constexpr const char* kWrongState = "the state does not fit the step";
@@ -76,8 +76,8 @@ class Step {
   std::vector<std::pair<std::string, std::unique_ptr<Optimizer>>> optimizers_;
   LossScaler scaler_;
   StepGraphs graphs_;
-  std::optional<StepChecks> checks_;  // with CUDA graphs it refers to their tensors and outlives a step
-  bool is_computed_ = false;          // whether passes of this iteration have run, rather than been replayed
+  StepChecks checks_;         // with CUDA graphs it refers to their tensors and outlives a step
+  bool is_computed_ = false;  // whether passes of this iteration have run, rather than been replayed
   bool is_half_applied_ = false;
 };
 
