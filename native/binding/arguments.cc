@@ -174,7 +174,7 @@ at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>
   }
   at::Tensor tensor = at::empty(shape, at::dtype(found->type).pinned_memory(pinned));
   if (elements > 0) {
-    // Not by array.ArrayBuffer(), which fails for shared memory.
+    // array.ArrayBuffer() would fail for shared memory.
     void* bytes = nullptr;
     if (napi_get_typedarray_info(array.Env(), array, nullptr, nullptr, &bytes, nullptr, nullptr) != napi_ok) {
       throw InvalidArgument(std::string("The elements of ") + name + " cannot be read");
@@ -194,7 +194,7 @@ at::Device device_argument(const std::string& name) {
     device.emplace(name);
   } catch (const c10::Error&) {
   }
-  // LibTorch knows others, such as 'meta', whose tensors have no elements.
+  // LibTorch knows other devices too, such as 'meta', whose tensors have no elements.
   if (!device || !(device->is_cpu() || device->is_cuda())) {
     throw InvalidArgument("Expected a device such as 'cpu', 'cuda' or 'cuda:1' but received '" + name + "'");
   }

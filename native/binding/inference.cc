@@ -1,4 +1,4 @@
-// Segmenting, translating, pseudo-labeling and scoring images given as bytes.
+// Segmentation, translation, pseudo-labels and metrics of images given as bytes.
 #include "binding/arguments.h"
 #include "binding/async.h"
 #include "binding/exports.h"
@@ -46,7 +46,7 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
       prediction_to_js);
 }
 
-// updateStatistics(segmenter, images, { count, width, height, momentum }, token)
+// updateStatistics(segmenter, images, { count, width, height, momentum }, cancellation?)
 Napi::Value update_statistics(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
   return run_async(
@@ -58,7 +58,7 @@ Napi::Value update_statistics(const Napi::CallbackInfo& info) {
       });
 }
 
-// The second argument is an array of views, { images, count, width, height } each.
+// predictAveraged(segmenter, views, options, cancellation?) with views [{ images, count, width, height }]
 Napi::Value predict_averaged_labels(const Napi::CallbackInfo& info) {
   if (!info[1].IsArray()) throw InvalidArgument("Expected an array of views");
   const auto array = info[1].As<Napi::Array>();

@@ -97,7 +97,7 @@ Napi::Value segmentation_perceptual_loss(const Napi::CallbackInfo& info) {
       tensor_to_js);
 }
 
-// A function of two tensors.
+// Exported function for a loss of two tensors.
 template <at::Tensor (*Loss)(const at::Tensor&, const at::Tensor&)>
 Napi::Value feature_distance(const Napi::CallbackInfo& info) {
   return run_async(

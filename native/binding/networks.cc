@@ -1,4 +1,4 @@
-// Networks: creation by kind, forward, state, modes; optimizers over their parameters.
+// Networks: creation, forward pass, state and modes. Optimizers of their parameters.
 #include "binding/arguments.h"
 #include "binding/async.h"
 #include "binding/exports.h"
@@ -84,12 +84,12 @@ at::ScalarType network_dtype_option(const Options& options) {
   return options.choice<at::ScalarType>("dtype", {{"float32", at::kFloat}, {"float64", at::kDouble}});
 }
 
-// Of memory, while a network is made: float32, then the same in another dtype, and what drawing initial weights takes.
+// Memory for making a network: the weights in float32, in their final dtype, and temporaries of the initialization.
 constexpr int64_t kBytesPerParameter = 16;
-constexpr int64_t kBytesBesides = int64_t{1} << 22;
+constexpr int64_t kExtraBytes = int64_t{1} << 22;
 
-// createNetwork(kind, options, cancellation?). The option `maxParameters` is for networks that an untrusted file describes: one
-// that has considerably more is refused before it takes their memory.
+// createNetwork(kind, options, cancellation?). The option `maxParameters` is for networks that an untrusted file describes: a
+// network with far more parameters is rejected before it allocates them.
 Napi::Value create_network(const Napi::CallbackInfo& info) {
   if (!info[0].IsString()) throw InvalidArgument("Expected a string for kind");
   const Options options(info[1]);
@@ -100,7 +100,7 @@ Napi::Value create_network(const Napi::CallbackInfo& info) {
        parameters = options.optional_integer("maxParameters", 0, int64_t{1} << 40)] {
         std::optional<AllocationBudget> budget;
         if (parameters) {
-          budget.emplace(*parameters * kBytesPerParameter + kBytesBesides,
+          budget.emplace(*parameters * kBytesPerParameter + kExtraBytes,
                          "the network has far more parameters than the " + std::to_string(*parameters) + " that there are");
         }
         auto network = make();
@@ -165,7 +165,7 @@ Napi::Value network_set_training(const Napi::CallbackInfo& info) {
                    });
 }
 
-// What is trained at all is a property of the architecture (BatchNorm's affine part is not), so freezing remembers it.
+// Freezing remembers which parameters require a gradient, since some never do (BatchNorm's affine part).
 Napi::Value network_set_frozen(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), nullptr,
                    [network = Handle<Network>::get(info[0], "network"), on = info[1].ToBoolean().Value()] {
@@ -173,7 +173,7 @@ Napi::Value network_set_frozen(const Napi::CallbackInfo& info) {
                    });
 }
 
-// [{ name, kind: 'parameter' | 'buffer', tensor }]; tensors share storage with the network.
+// Array of { name, kind: 'parameter' | 'buffer', tensor }. The tensors share storage with the network.
 Napi::Value network_state(const Napi::CallbackInfo& info) {
   auto network = Handle<Network>::get(info[0], "network");
   return run_async(
@@ -235,7 +235,7 @@ Napi::Value optimizer_zero_grad(const Napi::CallbackInfo& info) {
                    [optimizer = Handle<Optimizer>::get(info[0], "optimizer")] { optimizer->zero_grad(); });
 }
 
-// From bytes to what networks of a dtype take: one exported function each.
+// Exported function for a conversion from bytes to the input of networks.
 template <at::Tensor (*Convert)(const at::Tensor&, at::ScalarType)>
 Napi::Value convert_bytes(const Napi::CallbackInfo& info) {
   return run_async(
@@ -246,7 +246,7 @@ Napi::Value convert_bytes(const Napi::CallbackInfo& info) {
       tensor_to_js);
 }
 
-// Conversions of what networks give.
+// Exported function for a conversion of a network's output.
 template <at::Tensor (*Convert)(const at::Tensor&)>
 Napi::Value convert_pixels(const Napi::CallbackInfo& info) {
   return run_async(

@@ -1,4 +1,4 @@
-// Whole training steps in one call: the step surface.
+// Training steps, one call for each step.
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "binding/arguments.h"
@@ -23,7 +23,7 @@ SegmentationBatch batch_copy(const Napi::Value& value, const char* name, bool pi
   return batch;
 }
 
-// A batch for a step, as a copy on the CPU or uploaded.
+// Batch for a step: a copy on the CPU, or a batch uploaded earlier.
 class BatchArgument {
  public:
   BatchArgument() = default;
@@ -34,7 +34,7 @@ class BatchArgument {
       batch_ = batch_copy(value, name, /*pinned=*/false);
     }
   }
-  /// On the thread that computes.
+  /// Call it on the compute thread.
   SegmentationBatch get() const { return uploaded_ ? uploaded_->get() : batch_; }
 
  private:
@@ -42,7 +42,7 @@ class BatchArgument {
   std::shared_ptr<UploadedBatch> uploaded_;
 };
 
-// uploadBatch(network, batch): on its way to the network's CUDA device when this returns.
+// uploadBatch(network, batch): starts copying a batch to the network's CUDA device
 Napi::Value upload_batch(const Napi::CallbackInfo& info) {
   const at::Device device = Handle<Network>::get(info[0], "network")->device();
   if (!device.is_cuda()) throw InvalidArgument("Expected a network on a CUDA device but it is on " + device.str());
@@ -71,7 +71,7 @@ TeacherOptions teacher_options(const Napi::Value& value, int64_t ignore_index) {
           .seed = static_cast<uint64_t>(options.integer("seed"))};
 }
 
-// The alignment's discriminator, or null.
+// Discriminator of the alignment, or null.
 std::shared_ptr<Network> discriminator_argument(const Napi::Value& value, Alignment alignment) {
   if (value.IsNull() || value.IsUndefined()) return nullptr;
   if (!has_discriminator(alignment)) throw InvalidArgument("Expected null for discriminator");
@@ -79,7 +79,7 @@ std::shared_ptr<Network> discriminator_argument(const Napi::Value& value, Alignm
   return network_argument<OutputDiscriminator>(value, "discriminator");
 }
 
-// A step keeps its networks and optimizers alive. The state of a random generator is a copy that it does not keep.
+// A step keeps its networks and optimizers alive, but not the copied state of a random generator.
 template <typename Step>
 Created<Step> created_step(std::shared_ptr<Step> step) {
   NamedTensors state = step->state();
@@ -243,14 +243,14 @@ Napi::Value run_paired_translation_step(const Napi::CallbackInfo& info) {
       });
 }
 
-// [{ name, tensor }]; tensors share storage with the step and its networks.
+// Array of { name, tensor }. The tensors share storage with the step and its networks.
 template <typename Step>
 Napi::Value step_state(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), nullptr, [step = Handle<Step>::get(info[0], "step")] { return step->state(); }, named_tensors_to_js);
 }
 
-// (step, names, tensors)
+// loadState(step, names, tensors)
 template <typename Step>
 Napi::Value step_load_state(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), nullptr,

@@ -1,4 +1,4 @@
-// Option objects of training, copied into C++ structs.
+// Option objects of training as C++ structs. They have no defaults: TypeScript passes every value.
 #pragma once
 
 #include "binding/arguments.h"

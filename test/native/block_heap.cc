@@ -1,5 +1,5 @@
-// Random blocks, taken and released by several threads: none overlaps another, each keeps what was written into it, and in the
-// end everything is one with its neighbors again and goes back to the system.
+// Test of the heap with random blocks in several threads: no block overlaps another, each keeps its content, and at the end
+// free blocks have merged and go back to the system.
 #include "core/block_heap.h"
 
 #include <cstdint>
@@ -40,7 +40,7 @@ void take_and_release(BlockHeap& heap, unsigned seed) {
   std::vector<Held> all;
   for (int i = 0; i < 3000; ++i) {
     if (all.size() < 24 && random() % 2 == 0) {
-      // From a word to 16 MB, small ones more often; now and then more than a new segment has.
+      // From a word to 16 MB, small ones more often; sometimes more than a new segment has.
       const size_t bytes = random() % 500 == 0 ? size_t{80} << 20 : 8 + random() % (size_t{1} << (4 + random() % 21));
       auto* const block = heap.allocate(bytes);
       require(block != nullptr, "no memory");
@@ -72,7 +72,7 @@ int main() {
   heap.give_back();
   require(heap.mapped() == 0, "free blocks were not joined to whole segments");
 
-  // What was freed serves again without another mapping, in parts and whole.
+  // Freed memory is used again without another mapping, in parts and as a whole.
   constexpr size_t kLarge = size_t{48} << 20;
   void* const large = heap.allocate(kLarge);
   const size_t mapped = heap.mapped();

@@ -1,6 +1,6 @@
-// The CPU kernels on random shapes and options, against LibTorch's operators in double. Meant for a build with
-// AddressSanitizer and UndefinedBehaviorSanitizer (scripts/check-kernels-sanitized.sh): shapes are small and odd, so that
-// a step over an edge is likely. usage: cpu_kernels [TRIALS [SEED]]. Ends with 1 where an error exceeds its bound.
+// Comparison of the CPU kernels with LibTorch's operators in double, on random shapes and options. For a build with
+// AddressSanitizer and UndefinedBehaviorSanitizer (scripts/check-kernels-sanitized.sh): shapes are small and odd, so that an
+// access out of bounds is likely. usage: cpu_kernels [TRIALS [SEED]]. Exits with 1 if an error exceeds its bound.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -87,13 +87,13 @@ bool run_trial(std::mt19937_64& random) {
       {"confidence", (confidence - 0.5).abs().max().item<double>(), 0.5 + rounding},
   };
   loss.backward({}, /*retain_graph=*/true);
-  // What is left of a loss where the argmax is certain is rounding.
+  // The loss of a pixel with a probability near 1 is mostly rounding.
   const double share = online ? 1e-3 * spread : 1e-6;
   checks.push_back({"loss", relative_error(output.loss, loss.detach()), share});
   checks.push_back({"gradient", relative_error(output.gradient, reference.grad()), online ? share : 1e-5});
   reference.mutable_grad() = at::Tensor();
   (log_p.exp() * upstream.to(at::kDouble)).sum().backward();
-  // Relative to the upstream gradient: where all is certain, the gradient itself is 0 but for rounding.
+  // Relative to the upstream gradient, because for probabilities near 1 the gradient itself is mostly rounding.
   const double scale = upstream.norm().item<double>();
   checks.push_back({"softmax gradient", (gradient - reference.grad()).norm().item<double>() / scale, rounding});
   bool fine = true;

@@ -1,5 +1,5 @@
-// The CUDA kernels, run on the CPU (cuda_on_cpu.h), against LibTorch's operators in double. Prints one line a case and
-// ends with 1 where an error exceeds its bound. The same launches as in native/kernels/cuda/upsampled_softmax.cu.
+// Comparison of the CUDA kernels, run on the CPU (cuda_on_cpu.h), with LibTorch's operators in double. The launches are those
+// of native/kernels/cuda/upsampled_softmax.cu. Prints one line per error and exits with 1 if one exceeds its bound.
 #include "cuda_on_cpu.h"
 
 #include <ATen/ATen.h>
@@ -125,7 +125,7 @@ void check_cross_entropy(const Case& c) {
       const auto [best, argmax] = log_p.detach().exp().max(1);
       report(c, path, "confidence", (confidence - best).abs().max().item<double>(), 1e-6 + c.scale * 3e-7);
       report(c, path, "predicted", (predicted != argmax).sum().item<double>(), 0);
-      // The labels that were found here: one near its threshold may fall on either side.
+      // The labels found here, because one near its threshold may be on either side.
       const at::Tensor kept = confidence > thresholds.index_select(0, predicted.flatten().to(at::kLong)).view_as(confidence);
       target = at::where(kept, predicted.to(at::kLong), at::full_like(labels, 255));
     }

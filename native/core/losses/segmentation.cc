@@ -86,7 +86,7 @@ struct UpsampledSoftmax : torch::autograd::Function<UpsampledSoftmax> {
   }
 };
 
-// Input of the kernel but for what gives a pixel its label: labels or thresholds.
+// Input of the kernel without labels and thresholds.
 CrossEntropyInput kernel_input(const at::Tensor& logits, int64_t height, int64_t width,
                                const CrossEntropyOptions& options) {
   at::Tensor pixel_weights;

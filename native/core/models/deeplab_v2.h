@@ -1,5 +1,5 @@
-// DeepLab-v2 (Chen et al. 2017) on a dilated ResNet, as BDL uses it: output stride 8, the head is the sum of dilated
-// 3x3 convolutions. State-dict names are those of the published weights.
+// DeepLab-v2 (Chen et al. 2017) on a dilated ResNet, as BDL uses it: output stride 8, and a head that sums dilated 3x3
+// convolutions. State-dict names are those of the published weights.
 #pragma once
 
 #include "core/models/fused_convolution.h"
@@ -13,8 +13,8 @@ struct DeepLabV2Options {
   Backbone backbone;
   double width;  ///< factor of every channel count
   int64_t class_count;
-  /// How many of the head's four branches (dilations 6, 12, 18, 24) are summed: 4, or 2 as in the code that made the
-  /// released weights. All four exist either way.
+  /// Number of the head's branches (dilations 6, 12, 18, 24) that are summed: 4, or 2 as in the code that made the released
+  /// weights. All four have parameters either way.
   int64_t branches;
   Initialization initialization;
   uint64_t seed;

@@ -12,13 +12,13 @@ namespace {
 using OptionalTensor = std::optional<at::Tensor>;
 using OptionalScalars = c10::List<std::optional<at::Scalar>>;
 
-// oneDNN's convolutions with prepacked weights: what torch.compile calls. LibTorch has no header for them.
+// oneDNN's convolutions with prepacked weights, which torch.compile uses. LibTorch has no header for them.
 template <typename Signature>
 c10::TypedOperatorHandle<Signature> mkldnn_operator(const char* name, const char* overload = "") {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, overload).typed<Signature>();
 }
 
-// How a convolution moves over its input; refers to what it was made of.
+// Geometry of a convolution. It refers to the arguments of its constructor.
 struct Window {
   Window(at::IntArrayRef padding, at::IntArrayRef stride, at::IntArrayRef dilation, int64_t groups)
       : padding(padding), stride(stride), dilation(dilation), groups(groups) {}
@@ -51,7 +51,7 @@ at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Ten
                           relu ? "relu" : "none", OptionalScalars(), std::nullopt);
 }
 
-// Into `sum`.
+// Adds the result to `sum`.
 at::Tensor convolve_and_add(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Window& window,
                             at::Tensor sum, bool relu) {
   static const auto convolution = mkldnn_operator<at::Tensor&(
@@ -68,11 +68,11 @@ bool has_packed(at::Device device, at::ScalarType dtype) {
          (dtype == at::kFloat || dtype == at::kBFloat16);
 }
 
-// Below these Winograd's transforms cost more than they save (CONTRIBUTING.md has the figures).
+// Limits beyond which Winograd's transforms cost more than they save (CONTRIBUTING.md has the figures).
 constexpr int64_t kLeastChannels = 256, kLeastTiles = 128;
 constexpr double kLargestCost = 0.36;
 
-// Of transformed inputs and products that are alive at once.
+// Memory for transformed inputs and products.
 constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
 
 }  // namespace
@@ -82,9 +82,9 @@ FusedConvolution::FusedConvolution(torch::nn::Conv2d convolution, torch::nn::Bat
 
 bool FusedConvolution::is_constant() const {
   if (norm_ && norm_->is_training()) return false;
-  // What the tracer records has to be made of the weights themselves.
+  // The tracer must record the weights themselves.
   if (torch::jit::tracer::isTracing()) return false;
-  // Training compares passes with and without gradients (logits by L1, say): all of them round alike, as PyTorch's do.
+  // Training compares passes with and without gradients, in perceptual losses. As in PyTorch, both must round equally.
   return c10::InferenceMode::is_enabled();
 }
 
@@ -96,7 +96,7 @@ bool FusedConvolution::is_wide_3x3() const {
          window.groups == 1 && is(window.padding, window.dilation[0]) && is(window.dilation, window.dilation[0]);
 }
 
-// Versions only ever grow, so two equal sums are of the same values.
+// Versions only grow, so that equal sums mean equal values.
 uint64_t FusedConvolution::version() const {
   uint64_t sum = 0;
   const auto add = [&sum](const at::Tensor& tensor) { sum += tensor.defined() ? tensor._version() : 0; };
@@ -104,7 +104,7 @@ uint64_t FusedConvolution::version() const {
   add(convolution_->bias);
   if (norm_) {
     for (const at::Tensor& tensor : norm_->parameters()) add(tensor);
-    // LibTorch's kernel moves the statistics without counting it, but the module counts its batches.
+    // LibTorch's kernel updates the statistics without changing their versions, but the module counts batches.
     for (const at::Tensor& tensor : norm_->buffers()) add(tensor);
   }
   return sum;
@@ -114,8 +114,8 @@ template <typename Arrange>
 const FusedConvolution::Constants& FusedConvolution::current(std::optional<Constants>& kept, at::ScalarType dtype,
                                                              Arrange arrange) const {
   if (kept && kept->version == version() && kept->dtype == dtype) return *kept;
-  kept.reset();  // before there is another
-  // What is kept is made of ordinary tensors, as the modules are.
+  kept.reset();  // frees the old weights before the new ones are made
+  // The kept tensors are ordinary ones, like the modules'.
   const c10::InferenceMode normal_mode(false);
   at::NoGradGuard no_grad;
   at::Tensor weight = convolution_->weight.detach(), bias = convolution_->bias;
@@ -155,7 +155,7 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
 
 at::Tensor FusedConvolution::normalize(const at::Tensor& y) {
   if (segment_run() != SegmentRun::kAgain || !norm_->is_training()) return norm_->forward(y);
-  // The statistics of this batch, without a second update of the running ones.
+  // Normalizes with the statistics of the batch without a second update of the running ones.
   return at::batch_norm(y, norm_->weight, norm_->bias, {}, {}, /*training=*/true, /*momentum=*/0.0, norm_->options.eps(),
                         /*cudnn_enabled=*/true);
 }
@@ -180,7 +180,7 @@ at::Tensor FusedConvolution::forward_winograd(const at::Tensor& x, const kernels
   const int64_t in = x.size(1), out = out_channels();
   const int64_t most = std::max(kLeastTiles, kWorkspaceBytes / (kernels::WinogradTiles::kPoints * (in + out) * 4));
   const int64_t parts = (tiles.count() + most - 1) / most, size = (tiles.count() + parts - 1) / parts;
-  // The products are 1x1 convolutions of "images" that are as high as there are tiles.
+  // The products are 1x1 convolutions of "images" whose height is the number of tiles.
   const std::array<int64_t, 2> one{1, 1}, zero{0, 0};
   const Window product(zero, one, one, 1);
   const auto& constants = current(winograd_, at::kFloat, [&](const at::Tensor& weight) {

@@ -11,7 +11,7 @@ using torch::nn::Conv2dOptions;
 using torch::nn::ConvTranspose2d;
 using torch::nn::ConvTranspose2dOptions;
 
-// tanh of it for an input of one deviation: images start with half of the range of colors to either side of gray.
+// Initial skip weight: a deviation of 1 becomes tanh(0.5), about half of the range of colors on each side of gray.
 constexpr double kFirstContrast = 0.5;
 
 at::Tensor pad(const at::Tensor& x, int64_t margin) {
@@ -22,7 +22,7 @@ at::Tensor pad(const at::Tensor& x, int64_t margin) {
 
 ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options)
     : ImageGenerator("ResnetGenerator"), residual_(options.residual) {
-  // Weights are named by their place in the usual Sequential, which counts paddings, norms and activations too:
+  // Weights are named by their position in the usual Sequential, which counts paddings, norms and activations too:
   // 0 pad, 1 conv, 2 norm, 3 relu, 4 conv, ..., 10 first block, ...
   auto model = std::make_shared<torch::nn::Module>("Model");
   const int64_t width = options.base_width;

@@ -16,8 +16,8 @@ using torch::nn::ConvTranspose2dOptions;
 UNetGenerator::UNetGenerator(const UNetGeneratorOptions& options) : ImageGenerator("UNetGenerator") {
   const auto depth = static_cast<size_t>(options.depth);
   const auto channels = [&](size_t level) { return options.base_width << std::min<size_t>(level, 3); };
-  // Weights have the names of the usual nesting: each level is a Sequential that counts activations and norms too, and
-  // has the next level in its middle.
+  // Weights have the names of the usual nesting. Each level is a Sequential, which counts activations and norms too, with the
+  // next level in its middle.
   torch::nn::Module* parent = this;
   std::string name = "model";
   std::vector<std::shared_ptr<torch::nn::Module>> levels;

@@ -27,7 +27,7 @@ void ThresholdHistogram::add(const at::Tensor& labels, const at::Tensor& confide
   std::array<int64_t*, 256> counts{};
   for (size_t c = 0; c < counts_.size(); ++c) counts[c] = counts_[c].data();
   const int64_t pixels = flat_labels.numel();
-  // First, so that it is all or nothing. A mean of probabilities may be rounded to somewhat more than 1.
+  // Checked before anything is counted. Rounding can make a mean of probabilities slightly larger than 1.
   const auto fits = [](float confidence) { return (confidence >= 0.0f) & (confidence <= 1.001f); };
   bool all_fit = true;
   for (int64_t i = 0; i < pixels; ++i) all_fit &= (label[i] < classes) & fits(value[i]);
@@ -81,7 +81,7 @@ PseudoLabels apply_thresholds(const at::Tensor& labels, const at::Tensor& confid
   const auto* value = flat_confidence.const_data_ptr<float>();
   auto* out = result.labels.mutable_data_ptr<uint8_t>();
   auto* kept = result.kept_per_class.data();
-  // Without a branch on what is kept: which pixels are is next to random.
+  // Without a branch, since the processor cannot predict which pixels are kept.
   for (int64_t i = 0, pixels = flat_labels.numel(); i < pixels; ++i) {
     if (label[i] >= class_count) throw_label_out_of_range("labels", label[i], class_count);
     const double threshold = thresholds[label[i]];

@@ -10,7 +10,7 @@ class Optimizer {
  public:
   virtual ~Optimizer() = default;
 
-  /// Applies the gradients at `learning_rate` times each parameter's own factor. Parameters without a gradient stay.
+  /// Updates the parameters that have a gradient, at `learning_rate` times their own factors.
   void step(double learning_rate);
 
   /// Drops all gradients.
@@ -18,12 +18,12 @@ class Optimizer {
 
   const std::vector<TrainedParameter>& parameters() const { return parameters_; }
 
-  /// What it remembers from step to step, as PyTorch names it and then the parameter's name, such as
+  /// Buffers of the optimizer. Names are PyTorch's name of the buffer and the name of the parameter, such as
   /// `exp_avg.conv1.weight`. Shares storage with the optimizer.
   virtual NamedTensors state() const = 0;
 
  protected:
-  /// Parameters that share a learning rate and a repeat count, and their positions in parameters().
+  /// Parameters with the same learning rate factor and repeat count, by their indices in parameters().
   struct Group {
     double learning_rate_factor;
     int repeats;
@@ -33,7 +33,7 @@ class Optimizer {
   explicit Optimizer(std::vector<TrainedParameter> parameters);
   virtual void step_group(const std::vector<size_t>& indices, int repeats, double learning_rate) = 0;
 
-  /// Tensors that belong to the parameters, in their order, with names as in state().
+  /// `tensors`, one for each parameter in order, with names as in state().
   NamedTensors named(const std::string& kind, const std::vector<at::Tensor>& tensors) const;
 
   /// The tensors at `indices` of `all`.

@@ -1,5 +1,5 @@
-// Launches on the current stream; nothing waits for the device, and nothing is copied from the host, so that a CUDA graph
-// can capture it.
+// Launches of the kernels on the current stream. A CUDA graph can capture them: no function waits for the device or copies
+// from the host.
 #include "kernels/cuda/upsampled_softmax.h"
 
 #include <ATen/ops/empty.h>
@@ -22,7 +22,7 @@ T* data_or_null(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.mutable_data_ptr<T>() : nullptr;
 }
 
-// A grid with its prepared values, for `padded` classes.
+// Grid with its prepared values, for `padded` classes.
 struct PreparedGrid {
   at::Tensor values;
   Grid grid;
@@ -39,7 +39,7 @@ PreparedGrid prepared(const at::Tensor& logits, const Upsampling& size, int64_t 
                        Axis(logits.size(3), size.width, size.align_corners)}};
 }
 
-// The class count that the fast path is compiled for, or 0.
+// Class count of the fast path that is compiled for `classes`; 0 if there is none.
 int64_t compiled_classes(int64_t classes) {
   for (const int64_t padded : {4, 8, 12, 16, 20, 24, 32, 40}) {
     if (classes <= padded) return padded;

@@ -1,10 +1,11 @@
-// The CUDA kernels, without ATen: test/native runs the same text on the CPU, where a race or a missing barrier shows too.
+// The CUDA kernels, without ATen, so that test/native can run the same code on the CPU and find races and missing barriers.
 //
-// As on the CPU, work is done per cell row, the pixel rows between two rows of the low-resolution grid. In the fast path a
-// thread owns one output column of a cell row, with the column-interpolated logits above (T), the differences to those
-// below (D) and the sums of gradients in registers, so that a pixel's logit is one multiply-add. A block sums its columns
-// per grid column in shared memory and writes partial sums; another kernel adds these in a fixed order. No atomics but for
-// reporting a bad label: the same input gives the same bits.
+// As on the CPU, work is done per cell row: the pixel rows between two rows of the low-resolution grid. In the fast path a
+// thread owns one output column of a cell row. It interpolates between the corners of its cells once, from left to right,
+// and keeps the logits at the top and their differences to the bottom in registers, together with the sums of gradients. So
+// a pixel's logit is one multiply-add. A block sums the gradients of its columns per grid column in shared memory and writes
+// partial sums, which another kernel adds in a fixed order. Only reports of invalid labels use atomics, so that the same
+// input gives the same bits.
 //
 // Grid values are prepared first: relative to the largest logit of the grid point, in units of log 2.
 #pragma once
@@ -15,10 +16,10 @@ namespace bidiseg::kernels::cuda {
 
 constexpr int kThreads = 128;      // output columns in a block
 constexpr int kMaxClasses = 40;    // of the fast path: five arrays of this many registers
-constexpr float kTiny = 0x1p-60f;  // see sum_exponentials
+constexpr float kTiny = 0x1p-60f;  // sums of exponentials below this are computed again
 constexpr float kLn2 = 0.6931471805599453f;
 
-/// One axis of the upsampling; in double, like the tables of the CPU kernels.
+/// One axis of the upsampling, computed in double like the tables of the CPU kernels.
 struct Axis {
   int64_t in, out;
   double scale, shift;
@@ -32,22 +33,22 @@ struct Axis {
   }
 
   __device__ double source(int64_t i) const {
-    // Not contracted to a multiply-add, so that every compiler gives the host's bits.
+    // Not contracted to a multiply-add, so that the bits are those of the host.
     const double s = __dsub_rn(__dmul_rn(scale, static_cast<double>(i) + shift), shift);
     return s > 0 ? s : 0;
   }
-  /// The sample at or before the source of output i; the other one is next(index).
+  /// Sample at or before the source of output i; the other one is next(index).
   __device__ int64_t index(int64_t i) const {
     const auto whole = static_cast<int64_t>(source(i));
     return whole < in - 1 ? whole : in - 1;
   }
   __device__ int64_t next(int64_t index) const { return index + 1 < in ? index + 1 : index; }
-  /// The weight of the sample behind.
+  /// Weight of the sample next(index).
   __device__ float lambda(int64_t i, int64_t index) const {
     const double rest = source(i) - static_cast<double>(index);
     return static_cast<float>(rest < 1 ? rest : 1);
   }
-  /// The first output whose index is `index` or more.
+  /// First output whose index is at least `index`.
   __device__ int64_t begin(int64_t index) const {
     if (index <= 0) return 0;
     if (scale == 0) return out;
@@ -59,7 +60,7 @@ struct Axis {
   }
 };
 
-/// The upsampling of prepared values [batch, classes, rows.in, columns.in].
+/// Upsampling of prepared values [batch, classes, rows.in, columns.in].
 struct Grid {
   const float* values;
   int64_t batch, classes;
@@ -69,7 +70,7 @@ struct Grid {
   __device__ int64_t pixels() const { return rows.out * columns.out; }
 };
 
-/// What the loss is computed from and what it leaves. Pointers may be null where cpu/cell_sweep.h says so.
+/// Input and output of the cross-entropy. The same pointers may be null as in cpu/cell_sweep.h.
 struct CrossEntropy {
   Grid grid;
   const uint8_t* labels8;
@@ -97,8 +98,8 @@ __device__ inline float exp2_fast(float x) {
 #endif
 }
 
-/// values[n, c, i, j] = (logits[n, c, i, j] - max over classes) / ln 2, for `padded` classes, those without logits -inf;
-/// with `softmax`, the softmax. One thread a grid point.
+/// values[n, c, i, j] = (logits[n, c, i, j] - max over classes) / ln 2, for `padded` classes; -inf for classes without logits.
+/// With `softmax`, their softmax instead. One thread per grid point.
 template <typename Logit>
 __global__ void prepare(const Logit* logits, float* values, int64_t batch, int64_t classes, int64_t padded,
                         int64_t plane, bool softmax) {
@@ -126,7 +127,7 @@ __global__ void prepare(const Logit* logits, float* values, int64_t batch, int64
   for (int64_t c = classes; c < padded; ++c) to[c * plane] = -INFINITY;
 }
 
-/// A pixel's label, -1 where it does not count.
+/// Label of a pixel; -1 if it does not count.
 __device__ inline int load_label(const CrossEntropy& task, int64_t offset) {
   const int64_t value = task.labels8 != nullptr ? task.labels8[offset] : task.labels64[offset];
   if (value == task.ignore_index) return -1;
@@ -135,13 +136,13 @@ __device__ inline int load_label(const CrossEntropy& task, int64_t offset) {
   return -1;
 }
 
-/// The argmax where its probability exceeds the threshold, otherwise -1; notes both where wanted.
+/// The argmax if its probability exceeds the threshold, otherwise -1. Stores both if requested.
 __device__ inline int online_label(const CrossEntropy& task, int64_t offset, int argmax, float confidence) {
   if (task.predicted != nullptr) task.predicted[offset] = static_cast<uint8_t>(argmax);
   if (task.confidence != nullptr) task.confidence[offset] = confidence;
   const float threshold = task.thresholds[argmax];
   const bool kept = task.inclusive ? confidence >= threshold : confidence > threshold;
-  return kept || confidence != confidence ? argmax : -1;  // a NaN is kept, so that the loss tells of it
+  return kept || confidence != confidence ? argmax : -1;  // a NaN counts, so that the loss becomes NaN
 }
 
 __device__ inline float pixel_weight(const CrossEntropy& task, int64_t offset, int label) {
@@ -151,7 +152,7 @@ __device__ inline float pixel_weight(const CrossEntropy& task, int64_t offset, i
   return weight;
 }
 
-/// The sum of a double over the block, in a fixed order, in thread 0. `shared` holds kThreads doubles.
+/// Sum of a double over the block, in a fixed order, in thread 0. `shared` holds kThreads doubles.
 __device__ inline double block_sum(double value, double* shared) {
   __syncthreads();
   shared[threadIdx.x] = value;
@@ -163,8 +164,8 @@ __device__ inline double block_sum(double value, double* shared) {
   return shared[0];
 }
 
-/// How the fast path's partial gradients are laid out: [image, cell row, tile, above or below, class, column], with
-/// `columns` the most grid columns that the kThreads output columns of a tile can touch.
+/// Partial gradients of the fast path: [image, cell row, tile, above or below, class, column]. `columns` is the largest number
+/// of grid columns that the kThreads output columns of a tile can touch.
 struct Partials {
   float* values;
   int64_t tiles, columns;
@@ -172,7 +173,7 @@ struct Partials {
   explicit Partials(const Grid& grid)
       : values(nullptr),
         tiles((grid.columns.out + kThreads - 1) / kThreads),
-        // The sources of the first to the last output column, the one behind, and one for rounding.
+        // The sources of the first to the last output column, the next one, and one for rounding.
         columns(static_cast<int64_t>(kThreads * grid.columns.scale) + 3) {
     if (columns > grid.columns.in) columns = grid.columns.in;
   }
@@ -186,15 +187,15 @@ struct Partials {
   }
 };
 
-/// One output column in one cell row: where its corners lie, the grid points around its pixels.
+/// Output column of a cell row, by the indices of its corners, the four grid points around its pixels.
 struct Column {
   int64_t image, row, below;  ///< grid rows above and below
   int64_t left, right;        ///< grid columns
-  float lambda;               ///< weight of the right one
+  float lambda;               ///< weight of the right corners
 };
 
-/// Logits of a column's pixels, in registers: pixel z_c = top[c] + lambda * difference[c], with the pixel's weight lambda
-/// of the grid row below.
+/// Logits of a column's pixels, in registers: z_c = top[c] + lambda * difference[c] for a pixel whose weight of the grid row
+/// below is lambda.
 template <int K>
 struct ColumnLogits {
   float top[K], difference[K];
@@ -216,7 +217,7 @@ struct ColumnLogits {
 
   __device__ __forceinline__ float at(int c, float lambda) const { return top[c] + lambda * difference[c]; }
 
-  /// The first class with the largest logit, which goes to `best`.
+  /// First class with the largest logit, which is stored in `best`.
   __device__ __forceinline__ int find_argmax(float lambda, float& best) const {
     int argmax = 0;
     best = -INFINITY;
@@ -231,8 +232,8 @@ struct ColumnLogits {
     return argmax;
   }
 
-  /// e[c] = 2^(z_c - shift); returns their sum. `shift` is 0 where that is in range. Some class is 0 at each grid point, but
-  /// between two points with different best classes all may be far below; then the largest logit is subtracted.
+  /// Computes e[c] = 2^(z_c - shift) and returns their sum. Some z_c is 0 at each grid point, but between points with
+  /// different best classes all may be far below 0. Only if the sum would underflow, `shift` is the largest z_c instead of 0.
   __device__ __forceinline__ float exponentials(float lambda, float (&e)[K], float& shift) const {
     float total = 0;
     shift = 0;
@@ -256,8 +257,7 @@ struct ColumnLogits {
   }
 };
 
-/// Gradient of a column's pixels, in registers: their sum, and their sum weighted by lambda, which belongs to the grid row
-/// below.
+/// Gradients of a column's pixels, in registers: their sum, and their sum weighted by lambda, the part of the grid row below.
 template <int K>
 struct ColumnGradient {
   float sum[K], sum_below[K];
@@ -316,8 +316,7 @@ __device__ __forceinline__ void write_partials(const Grid& grid, const Partials&
   }
 }
 
-/// The fast path. Grid: (tiles, cell rows, images), kThreads threads. K is the number of classes that grid.values was
-/// padded to.
+/// Fast path of the cross-entropy. Grid: (tiles, cell rows, images), kThreads threads. grid.values is padded to K classes.
 template <int K>
 __global__ void __launch_bounds__(kThreads)
     cross_entropy_cells(CrossEntropy task, Partials partials) {
@@ -327,7 +326,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t row = blockIdx.y, image = blockIdx.z;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads, x = first + threadIdx.x;
 
-  // The column of this thread. Threads behind the last column repeat it and have no pixels.
+  // The column of this thread. Threads past the last column repeat it but have no pixels.
   const bool inside = x < grid.columns.out;
   const int64_t source = inside ? x : grid.columns.out - 1;
   const int64_t left = grid.columns.index(source), below = grid.rows.next(row);
@@ -378,8 +377,8 @@ __global__ void __launch_bounds__(kThreads)
   write_partials<K>(grid, partials, image, row, first, columns);
 }
 
-/// gradient[n, c, i, j] from the partial sums of the cell rows before and behind grid row i, and of the tiles that touch
-/// grid column j. One thread an element.
+/// gradient[n, c, i, j] from the partial sums of the cell rows above and below grid row i, and of the tiles that touch grid
+/// column j. One thread per element.
 __global__ void join_partials(Grid grid, Partials partials, float* gradient) {
   const int64_t element = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t plane = grid.plane();
@@ -398,7 +397,7 @@ __global__ void join_partials(Grid grid, Partials partials, float* gradient) {
   gradient[element] = sum;
 }
 
-/// The sums over blocks, in a fixed order, to loss and weight. One block.
+/// Sums `losses` and `weights` over blocks, in a fixed order. One block.
 __global__ void sum_blocks(const double* losses, const double* weights, int64_t blocks, float* loss, float* weight) {
   __shared__ double sums[kThreads];
   double my_loss = 0, my_weight = 0;
@@ -413,7 +412,7 @@ __global__ void sum_blocks(const double* losses, const double* weights, int64_t 
   }
 }
 
-/// The upsampled values of one pixel, by class.
+/// Upsampled values of one pixel, by class.
 struct Pixel {
   const float* top_left;        ///< the corner of class 0
   int64_t plane, right, below;  ///< steps to the same corner of the next class, and to the other corners
@@ -436,7 +435,7 @@ struct Pixel {
   }
 };
 
-/// The sum of 2^(z_c - shift); `shift` is 0 where that is in range.
+/// Sum of 2^(z_c - shift); `shift` is 0 unless the sum would underflow.
 __device__ inline float sum_exponentials(const Pixel& pixel, int64_t classes, float& shift) {
   shift = 0;
   float total = 0;
@@ -449,7 +448,7 @@ __device__ inline float sum_exponentials(const Pixel& pixel, int64_t classes, fl
   return total;
 }
 
-/// The first class with the largest value, which goes to `best`.
+/// First class with the largest value, which is stored in `best`.
 __device__ inline int find_argmax(const Pixel& pixel, int64_t classes, float& best) {
   int argmax = 0;
   best = pixel(0);
@@ -463,7 +462,7 @@ __device__ inline int find_argmax(const Pixel& pixel, int64_t classes, float& be
   return argmax;
 }
 
-/// argmax and its probability; values are probabilities already or logits. One thread a pixel.
+/// Argmax and its probability, from prepared logits or from probabilities. One thread per pixel.
 __global__ void argmax_pixels(Grid grid, bool probabilities, uint8_t* predicted, float* confidence) {
   const int64_t offset = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (offset >= grid.batch * grid.pixels()) return;
@@ -479,7 +478,7 @@ __global__ void argmax_pixels(Grid grid, bool probabilities, uint8_t* predicted,
   confidence[offset] = best;
 }
 
-/// softmax of the upsampled logits, [batch, classes, H, W]. One thread a pixel.
+/// Softmax of the upsampled logits, [batch, classes, H, W]. One thread per pixel.
 __global__ void softmax_pixels(Grid grid, float* result) {
   const int64_t offset = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t pixels = grid.pixels();
@@ -493,14 +492,14 @@ __global__ void softmax_pixels(Grid grid, float* result) {
   }
 }
 
-/// What the gradient of a pixel needs: g_c = 2^(z_c - shift) * scale - (label == c) * weight for the cross-entropy;
+/// Values for the gradient of a pixel: g_c = 2^(z_c - shift) * scale - (label == c) * weight for the cross-entropy, and
 /// g_c = 2^(z_c - shift) * scale * (upstream_c - weight) for the softmax.
 struct PixelState {
   float shift, scale, weight;
   int label;
 };
 
-/// The cross-entropy of any number of classes, first half: loss and state of each pixel. Grid-stride over pixels.
+/// Cross-entropy of any number of classes, first half: loss and state of each pixel. Grid-stride loop over pixels.
 __global__ void cross_entropy_pixels(CrossEntropy task, PixelState* states) {
   __shared__ double sums[kThreads];
   const Grid& grid = task.grid;
@@ -531,7 +530,8 @@ __global__ void cross_entropy_pixels(CrossEntropy task, PixelState* states) {
   write_block_sums(task, loss, weights, blockIdx.x, sums);
 }
 
-/// The same for the derivative of the softmax: weight is the mean of the upstream gradient under the softmax.
+/// First half of the softmax's gradient: the state of each pixel. Its weight is the mean of the upstream gradient under the
+/// softmax.
 __global__ void softmax_backward_pixels(Grid grid, const float* upstream, PixelState* states) {
   const int64_t offset = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t pixels = grid.pixels();
@@ -547,8 +547,8 @@ __global__ void softmax_backward_pixels(Grid grid, const float* upstream, PixelS
   states[offset] = state;
 }
 
-/// Second half: one thread an element of the gradient, which looks at every pixel that it has a part in, in order.
-/// `upstream` is null for the cross-entropy.
+/// Second half of both: each element of the gradient sums over its pixels, in order. One thread per element. `upstream` is null
+/// for the cross-entropy.
 __global__ void gather_gradient(Grid grid, const PixelState* states, const float* upstream, float* gradient) {
   const int64_t element = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t plane = grid.plane(), pixels = grid.pixels();
