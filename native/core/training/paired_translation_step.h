@@ -40,7 +40,7 @@ class PairedTranslationStep : public Step {
   ///     L_F = gan_weight l_GAN(D(S, F(S)), real) + l1_weight E|F(S) - T|
   ///     L_D = 1/2 [ l_GAN(D(S, T), real) + l_GAN(D(S, F(S)), fake) ],
   ///
-  /// each with the other network's weights from before the step. Exceptions and overflows are as in Step.
+  /// each with the other network's weights from before the step. See Step for exceptions.
   PairedTranslationLosses run(const at::Tensor& source_images, const at::Tensor& target_images, double learning_rate);
 
  private:

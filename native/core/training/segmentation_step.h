@@ -40,15 +40,15 @@ struct SegmentationLosses {
 
 class SegmentationStep : public Step {
  public:
-  /// The networks are shared with the caller. `discriminator` belongs to the alignment; without it there is no adversarial
-  /// loss. `teacher` may be null. Throws InvalidArgument if the networks cannot be computed in the precision.
+  /// The networks are shared with the caller. `discriminator` belongs to the alignment; it may be null, and then there is no
+  /// adversarial loss. `teacher` may be null. Throws InvalidArgument if the networks cannot be computed in the precision.
   SegmentationStep(std::shared_ptr<SegmentationNetwork> segmenter, std::unique_ptr<Optimizer> segmenter_optimizer,
                    std::shared_ptr<Network> discriminator, std::unique_ptr<Optimizer> discriminator_optimizer,
                    std::unique_ptr<Teacher> teacher, SegmentationStepOptions options);
 
   /// Trains M on one batch of each domain. `target` may be empty (training on the source alone). The number of images of
-  /// each domain must be divisible by `accumulation`; part i is the i-th of so many equal ranges of images. Exceptions and
-  /// overflows are as in Step; running statistics, the generator of dropout and the mode count among what is restored.
+  /// each domain must be divisible by `accumulation`; a part is a range of consecutive images. An exception restores running
+  /// statistics, the generator of dropout and the mode too, see Step.
   SegmentationLosses run(const SegmentationBatch& source, const SegmentationBatch& target, double learning_rate,
                          double discriminator_learning_rate);
 

@@ -1,4 +1,4 @@
-// What the training steps share: the order of an iteration, the state, and that a step is applied as a whole or not at all.
+// Base class of the training steps: the order of an iteration, the state, and updates that are all applied or none.
 #pragma once
 
 #include "core/training/optimizers.h"
@@ -21,8 +21,8 @@ struct StepOptions {
 ///   2. Read: one transfer gives the losses and whether the step may be applied.
 ///   3. Apply: all updates, or none.
 ///
-/// If an exception ends phase 1 or 2 (NonFiniteLoss, Canceled, ...), everything is as before the step. If the loss scale
-/// was too large, the step returns its losses but changes only that scale.
+/// If an exception ends phase 1 or 2 (NonFiniteLoss, Canceled, ...), everything is as before the step. If the gradients
+/// overflow at the current loss scale, the step returns its losses but changes only that scale.
 class Step {
  public:
   Step(const Step&) = delete;
@@ -42,12 +42,12 @@ class Step {
   /// the step's networks. Throws InvalidArgument if it cannot be computed in the precision or recorded as a CUDA graph.
   Step(const StepOptions& options, double loss_share, const Network& network);
 
-  /// Makes tensors part of the state, their names behind `prefix`.
+  /// Makes tensors part of the state, with `prefix` before their names.
   void add_state(std::string prefix, std::function<NamedTensors()> tensors);
   void add_network(const std::string& name, std::shared_ptr<const Network> network);
 
-  /// Makes an optimizer and the gradients of its parameters part of the step. `name`, of what it updates, is for messages
-  /// and for the state, as `name`_optimizer.
+  /// Makes an optimizer and the gradients of its parameters part of the step. `name` is the name of its networks in messages.
+  /// In the state the optimizer is `name`_optimizer.
   Optimizer& add_optimizer(const std::string& name, std::unique_ptr<Optimizer> optimizer);
 
   /// Selects the stream of CUDA graphs for the rest of the step, see StepGraphs.

@@ -56,8 +56,8 @@ class TranslationStep : public Step {
   TranslationStep(TranslationNetworks networks, std::shared_ptr<SegmentationNetwork> segmenter,
                   const TranslationStepOptions& options);
 
-  /// Trains on one batch of each domain: RGB bytes [N, H, W, 3], H and W multiples of 4 and equal for both. Exceptions and
-  /// overflows are as in Step; image pools and modes count among what is restored.
+  /// Trains on one batch of each domain: RGB bytes [N, H, W, 3], H and W multiples of 4 and equal for both. An exception
+  /// restores image pools and modes too, see Step.
   TranslationLosses run(const at::Tensor& source_images, const at::Tensor& target_images, double learning_rate);
 
   NamedTensors state() const override;  ///< without the segmenter, which no step changes; the image pools are copies
