@@ -167,8 +167,9 @@ struct Scratch {
 
 template <typename Real>
 int64_t scratch_bytes(const Grid<Real>& grid) {
-  const int64_t rows = (kBand + 1) * grid.classes * padded_width(grid);
-  return (2 * rows + 7 * grid.classes * kLanes<Real>) * static_cast<int64_t>(sizeof(Real));
+  const int64_t rows = 2 * (kBand + 1) * grid.classes * padded_width(grid);
+  const int64_t vectors = 7 * grid.classes * kLanes<Real>;
+  return (rows + vectors) * static_cast<int64_t>(sizeof(Real));
 }
 
 template <typename Real>
