@@ -163,10 +163,14 @@ at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>
   const auto kind = array.TypedArrayType() == napi_uint8_clamped_array ? napi_uint8_array : array.TypedArrayType();
   const auto found = std::find_if(kDtypes.begin(), kDtypes.end(),
                                   [&](const Dtype& dtype) { return dtype.has_array && dtype.array == kind; });
-  if (found == kDtypes.end()) throw InvalidArgument(std::string("The typed array for ") + name + " is of an unsupported kind");
+  if (found == kDtypes.end()) {
+    throw InvalidArgument(std::string("The typed array for ") + name + " is of an unsupported kind");
+  }
   int64_t elements = 1;
   for (const int64_t extent : shape) {
-    if (__builtin_mul_overflow(elements, extent, &elements)) throw InvalidArgument(std::string("The shape of ") + name + " is too large");
+    if (__builtin_mul_overflow(elements, extent, &elements)) {
+      throw InvalidArgument(std::string("The shape of ") + name + " is too large");
+    }
   }
   if (static_cast<int64_t>(array.ElementLength()) != elements) {
     throw InvalidArgument("Expected " + std::to_string(elements) + " elements for " + name + " but received " +
@@ -220,7 +224,9 @@ Napi::Array named_tensors_to_js(Napi::Env env, const NamedTensors& tensors) {
 
 Napi::Value typed_array_to_js(Napi::Env env, const at::Tensor& tensor) {
   const Dtype& dtype = dtype_of(tensor.scalar_type());
-  if (!dtype.has_array) throw InvalidArgument(std::string("No typed array holds ") + dtype.name + "; convert the tensor first");
+  if (!dtype.has_array) {
+    throw InvalidArgument(std::string("No typed array holds ") + dtype.name + "; convert the tensor first");
+  }
   const auto elements = static_cast<size_t>(tensor.numel());
   auto* owner = new at::Tensor(tensor);
   auto buffer = elements == 0 ? Napi::ArrayBuffer::New(env, 0)

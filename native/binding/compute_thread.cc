@@ -26,7 +26,9 @@ ComputeThread::ComputeThread(Napi::Env env, std::function<void()> on_idle) : env
 ComputeThread::~ComputeThread() { stop(); }
 
 void ComputeThread::post(std::unique_ptr<Job> job) {
-  if (stopped_) throw make_error(env_, "ERR_NATIVE", "bidiseg has been shut down in this thread: the process is exiting");
+  if (stopped_) {
+    throw make_error(env_, "ERR_NATIVE", "bidiseg has been shut down in this thread: the process is exiting");
+  }
   if (unsettled_++ == 0) napi_ref_threadsafe_function(env_, notify_);
   {
     const std::lock_guard lock(mutex_);

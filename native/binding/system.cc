@@ -84,7 +84,9 @@ Napi::Value set_memory_limit(const Napi::CallbackInfo& info) {
     return info.Env().Undefined();
   }
   const double bytes = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
-  if (!(bytes >= 0 && bytes <= 9007199254740991.0)) throw InvalidArgument("Expected a number of bytes or null for limit");
+  if (!(bytes >= 0 && bytes <= 9007199254740991.0)) {
+    throw InvalidArgument("Expected a number of bytes or null for limit");
+  }
   set_host_memory_limit(static_cast<int64_t>(bytes));
   return info.Env().Undefined();
 }

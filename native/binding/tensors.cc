@@ -58,7 +58,9 @@ Napi::Value tensor_detach(const Napi::CallbackInfo& info) {
 // tensorRequireGrad(tensor): makes it a leaf that receives a gradient from backward()
 Napi::Value tensor_require_grad(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), nullptr, [tensor = tensor_argument(info[0], "tensor")]() mutable {
-    if (!tensor.is_leaf()) throw InvalidArgument("Only a tensor that was not computed from others can require a gradient");
+    if (!tensor.is_leaf()) {
+      throw InvalidArgument("Only a tensor that was not computed from others can require a gradient");
+    }
     tensor.requires_grad_(true);
   });
 }

@@ -115,7 +115,9 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
        discriminator = discriminator_argument(info[1], step.alignment), average, teaching,
        make_optimizer = optimizer_factory(options), adam = adam_options(options, "discriminatorBetas"), step] {
         std::unique_ptr<Optimizer> discriminator_optimizer;
-        if (discriminator) discriminator_optimizer = std::make_unique<Adam>(discriminator->trained_parameters(1.0), adam);
+        if (discriminator) {
+          discriminator_optimizer = std::make_unique<Adam>(discriminator->trained_parameters(1.0), adam);
+        }
         std::unique_ptr<Teacher> teacher;
         if (average) teacher = std::make_unique<Teacher>(average, *segmenter, *teaching);
         return created_step(std::make_shared<SegmentationStep>(segmenter, make_optimizer(*segmenter), discriminator,

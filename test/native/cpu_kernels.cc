@@ -64,7 +64,9 @@ bool run_trial(std::mt19937_64& random) {
   const at::Tensor counts = target != input.ignore_index;
   const at::Tensor safe = at::where(counts, target, at::zeros_like(target));
   at::Tensor weights = counts.to(at::kDouble);
-  if (input.class_weights.defined()) weights = weights * input.class_weights.index_select(0, safe.flatten()).view_as(weights);
+  if (input.class_weights.defined()) {
+    weights = weights * input.class_weights.index_select(0, safe.flatten()).view_as(weights);
+  }
   if (input.pixel_weights.defined()) weights = weights * input.pixel_weights;
   const at::Tensor loss = -(log_p.gather(1, safe.unsqueeze(1)).squeeze(1) * weights).sum();
 

@@ -19,7 +19,8 @@ SegmentationBatch UploadedBatch::get() const {
   const c10::Stream current = c10::impl::VirtualGuardImpl(copied_.device_type()).getStream(batch_.images.device());
   copied_.block(current);
   for (const at::Tensor& tensor : {batch_.images, batch_.labels, batch_.weights}) {
-    if (tensor.defined()) tensor.record_stream(current);  // keeps the memory from being reused before `current` is done with it
+    // Its memory must not be reused before `current` is done with it.
+    if (tensor.defined()) tensor.record_stream(current);
   }
   return batch_;
 }

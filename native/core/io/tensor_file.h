@@ -11,7 +11,7 @@ struct TensorEntry {
   at::ScalarType dtype;
   std::vector<int64_t> shape;
   int64_t offset;  ///< in bytes from the start of the file
-  std::optional<std::vector<int64_t>> stride;  ///< in elements, not negative; without it the elements lie in row-major order
+  std::optional<std::vector<int64_t>> stride;  ///< in elements, not negative; none: row-major order
 };
 
 /// Reads each entry as a new contiguous CPU tensor. Throws a DataError naming the file if it cannot be read or an entry
