@@ -37,12 +37,12 @@ PairedTranslationLosses PairedTranslationStep::run(const at::Tensor& source_imag
   const auto scope = begin_step();
   at::Tensor source = translator_input(source_images.to(device), dtype);
   at::Tensor target = translator_input(target_images.to(device), dtype);
-  const LossValues value = iterate(
-      [&] { run_piece(0, {&source, &target}, [&] { compute_gradients(source, target); }); },
-      [&] {
-        generator_optimizer_.step(learning_rate);
-        discriminator_optimizer_.step(learning_rate);
-      });
+  const auto compute = [&] { run_piece(0, {&source, &target}, [&] { compute_gradients(source, target); }); };
+  const auto apply = [&] {
+    generator_optimizer_.step(learning_rate);
+    discriminator_optimizer_.step(learning_rate);
+  };
+  const LossValues value = iterate(compute, apply);
   return {.gan = value[kGan],
           .l1 = value[kL1],
           .discriminator = value[kDiscriminator],

@@ -74,19 +74,14 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
   Inputs inputs = inputs_of(source, target);
   const ModeScope training(*segmenter_, /*training=*/true);
   ForwardTraces traces(*segmenter_);
-  const auto compute_gradients = [&] {
-    const PrecisionScope precision = precision_scope();
-    const ActivationCheckpointingScope checkpointing(*segmenter_, options_.activation_checkpointing);
-    for (const Inputs& part : parts_of(inputs)) add_gradients(part);
+  const auto compute = [&] { run_piece(0, inputs.all(), [&] { compute_gradients(inputs); }); };
+  const auto apply = [&] {
+    traces.keep();
+    segmenter_optimizer_.step(learning_rate);
+    if (discriminator_) discriminator_optimizer_->step(discriminator_learning_rate);
+    if (teacher_) teacher_->follow(*segmenter_);
   };
-  const LossValues value = iterate(
-      [&] { run_piece(0, inputs.all(), compute_gradients); },
-      [&] {
-        traces.keep();
-        segmenter_optimizer_.step(learning_rate);
-        if (discriminator_) discriminator_optimizer_->step(discriminator_learning_rate);
-        if (teacher_) teacher_->follow(*segmenter_);
-      });
+  const LossValues value = iterate(compute, apply);
   return {.segmentation = value[kSegmentation],
           .adversarial = value[kAdversarial],
           .moments = value[kMoments],
@@ -126,6 +121,12 @@ std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& i
     parts.push_back({changed(inputs.source, part), changed(inputs.target, part), part(inputs.mask)});
   }
   return parts;
+}
+
+void SegmentationStep::compute_gradients(const Inputs& inputs) {
+  const PrecisionScope precision = precision_scope();
+  const ActivationCheckpointingScope checkpointing(*segmenter_, options_.activation_checkpointing);
+  for (const Inputs& part : parts_of(inputs)) add_gradients(part);
 }
 
 void SegmentationStep::add_gradients(const Inputs& part) {
@@ -220,7 +221,8 @@ void SegmentationStep::judge_source(const at::Tensor& view) {
 std::pair<at::Tensor, at::Tensor> SegmentationStep::moment_gradients(const at::Tensor& source_features,
                                                                      const at::Tensor& target_features) {
   const PrecisionScope full(Precision::kFloat32, segmenter_->device());
-  const at::Tensor source = source_features.detach().requires_grad_(), target = target_features.detach().requires_grad_();
+  const at::Tensor source = source_features.detach().requires_grad_();
+  const at::Tensor target = target_features.detach().requires_grad_();
   const at::Tensor distance = moment_distance(options_.alignment, source, target);
   checks().loss(kMoments, distance);
   const auto gradients =

@@ -68,7 +68,7 @@ class SegmentationStep : public Step {
   Inputs inputs_of(const SegmentationBatch& source, const SegmentationBatch& target) const;
   std::vector<Inputs> parts_of(const Inputs& inputs) const;
 
-  /// Adds the gradients of one part.
+  void compute_gradients(const Inputs& inputs);
   void add_gradients(const Inputs& part);
 
   /// Cross-entropy under a name in checks().

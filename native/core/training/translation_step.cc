@@ -99,19 +99,20 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
       parts_of(translator_input(source_images.to(device), dtype), translator_input(target_images.to(device), dtype));
   // The pools as they will be. A copy is cheap: it shares the images.
   ImagePool fake_target_pool = fake_target_pool_, fake_source_pool = fake_source_pool_;
-  const auto compute_gradients = [&] {
+  const auto compute = [&] {
     for (Part& part : parts) {
       run_piece(0, {&part.source, &part.target}, [&] { compute_generator_gradients(part); });
       Fakes shown{fake_source_pool.exchange(fakes_.source), fake_target_pool.exchange(fakes_.target)};
       run_piece(1, {&shown.source, &shown.target}, [&] { compute_discriminator_gradients(part, shown); });
     }
   };
-  const LossValues value = iterate(compute_gradients, [&] {
+  const auto apply = [&] {
     fake_target_pool_ = std::move(fake_target_pool);
     fake_source_pool_ = std::move(fake_source_pool);
     generator_optimizer_.step(learning_rate);
     discriminator_optimizer_.step(learning_rate);
-  });
+  };
+  const LossValues value = iterate(compute, apply);
   const auto& o = options_;
   return {.gan_source_to_target = value[kGanSourceToTarget],
           .gan_target_to_source = value[kGanTargetToSource],
