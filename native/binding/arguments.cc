@@ -230,8 +230,9 @@ Napi::Value typed_array_to_js(Napi::Env env, const at::Tensor& tensor) {
   const auto elements = static_cast<size_t>(tensor.numel());
   auto* owner = new at::Tensor(tensor);
   auto buffer = elements == 0 ? Napi::ArrayBuffer::New(env, 0)
-                              : Napi::ArrayBuffer::New(env, tensor.mutable_data_ptr(), tensor.nbytes(),
-                                                       [](Napi::Env, void*, at::Tensor* held) { delete held; }, owner);
+                              : Napi::ArrayBuffer::New(
+                                    env, tensor.mutable_data_ptr(), tensor.nbytes(),
+                                    [](Napi::Env, void*, at::Tensor* held) { delete held; }, owner);
   if (elements == 0) delete owner;
   napi_value array;
   if (napi_create_typedarray(env, dtype.array, elements, buffer, 0, &array) != napi_ok) {

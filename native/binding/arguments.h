@@ -22,8 +22,8 @@ BIDISEG_HANDLE(std::atomic<bool>, "CancellationToken", 7);
 BIDISEG_HANDLE(PairedTranslationStep, "PairedTranslationStep", 8);
 BIDISEG_HANDLE(UploadedBatch, "UploadedBatch", 9);
 
-/// Plain object of options. lib/ has already validated it, with messages for users. The checks here only make sure that no
-/// value causes undefined behavior; they throw InvalidArgument.
+/// Plain object of options. lib/ has already validated it, with messages for users. The checks here only make sure that
+/// no value causes undefined behavior; they throw InvalidArgument.
 class Options {
  public:
   explicit Options(const Napi::Value& value);
@@ -54,8 +54,8 @@ class Options {
   Napi::Object object_;
 };
 
-/// Size that logits are upsampled to, from the options of these names. The kernels make tables of this length, which the
-/// limit keeps small.
+/// Size that logits are upsampled to, from the options of these names. The kernels make tables of this length, which
+/// the limit keeps small.
 inline kernels::Upsampling upsampling_option(const Options& options, const char* height = "height",
                                              const char* width = "width") {
   constexpr int64_t kMaxExtent = int64_t{1} << 20;
@@ -69,9 +69,8 @@ inline int64_t ignore_index_option(const Options& options) { return options.inte
 
 /// Order of softmax and upsampling: `logits` are upsampled before the softmax, `probabilities` after it.
 inline kernels::SoftmaxOrder softmax_order_option(const Options& options) {
-  return options.choice<kernels::SoftmaxOrder>("order",
-                                               {{"logits", kernels::SoftmaxOrder::kAfterUpsampling},
-                                                {"probabilities", kernels::SoftmaxOrder::kBeforeUpsampling}});
+  return options.choice<kernels::SoftmaxOrder>("order", {{"logits", kernels::SoftmaxOrder::kAfterUpsampling},
+                                                         {"probabilities", kernels::SoftmaxOrder::kBeforeUpsampling}});
 }
 
 /// Histogram, or null for undefined.

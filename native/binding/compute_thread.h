@@ -18,15 +18,15 @@ namespace bidiseg::binding {
 class Job {
  public:
   virtual ~Job() = default;
-  virtual void run() noexcept = 0;              ///< on the compute thread
-  virtual void settle(Napi::Env env) = 0;       ///< on the JavaScript thread
-  CancellationFlag cancellation;                ///< may be null
+  virtual void run() noexcept = 0;         ///< on the compute thread
+  virtual void settle(Napi::Env env) = 0;  ///< on the JavaScript thread
+  CancellationFlag cancellation;           ///< may be null
 };
 
 /// The thread of an environment that runs all of its jobs, in the order of calls.
 ///
-/// It replaces libuv's pool for four reasons. LibTorch keeps worker threads, grad mode and other state per thread. Image
-/// decoding has the pool to itself. Jobs on one object never race. At exit there is one thread to stop.
+/// It replaces libuv's pool for four reasons. LibTorch keeps worker threads, grad mode and other state per thread.
+/// Image decoding has the pool to itself. Jobs on one object never race. At exit there is one thread to stop.
 class ComputeThread {
  public:
   /// `on_idle` is called on the thread after ten seconds without a job, and again ten seconds after memory_was_freed().
@@ -44,8 +44,8 @@ class ComputeThread {
   /// Total time spent in jobs. Any thread.
   std::chrono::nanoseconds busy() const { return std::chrono::nanoseconds(busy_ns_.load(std::memory_order_relaxed)); }
 
-  /// JavaScript thread. Cancels the running job at its next cancellation point, waits for the thread and drops the queued
-  /// jobs, whose promises never settle. Idempotent.
+  /// JavaScript thread. Cancels the running job at its next cancellation point, waits for the thread and drops the
+  /// queued jobs, whose promises never settle. Idempotent.
   void stop();
 
  private:

@@ -27,8 +27,8 @@ class Environment {
   /// Tells V8's garbage collector that a handle keeps `bytes` more of native memory alive, or less if negative.
   void adjust_bytes(int64_t bytes);
 
-  /// adjust_bytes() for the storages of tensors. A storage that several handles share is counted once. The result is the
-  /// argument of remove_storages(), which subtracts exactly what was added, even if the tensors have changed since.
+  /// adjust_bytes() for the storages of tensors. A storage that several handles share is counted once. The result is
+  /// the argument of remove_storages(), which subtracts exactly what was added, even if the tensors have changed since.
   std::vector<const void*> add_storages(const std::vector<at::Tensor>& tensors);
   void remove_storages(const std::vector<const void*>& storages);
 

@@ -8,29 +8,29 @@
 
 namespace bidiseg::binding {
 
-/// Name of the JavaScript class for handles of a T, and a type tag that identifies its objects. BIDISEG_HANDLE specializes
-/// it.
+/// Name of the JavaScript class for handles of a T, and a type tag that identifies its objects. BIDISEG_HANDLE
+/// specializes it.
 template <typename T>
 struct HandleClass;
 
-#define BIDISEG_HANDLE(Type, js_name, tag)              \
-  template <>                                           \
-  struct HandleClass<Type> {                            \
-    static constexpr const char* kName = js_name;       \
+#define BIDISEG_HANDLE(Type, js_name, tag)                            \
+  template <>                                                         \
+  struct HandleClass<Type> {                                          \
+    static constexpr const char* kName = js_name;                     \
     static constexpr napi_type_tag kTag = {0x62696469736567ull, tag}; \
   }
 
-/// Handle of a T, whose ownership it shares with the jobs that use it. dispose() gives up its share at once; running jobs
-/// finish with theirs. The finalizer does the same for a handle that was not disposed.
+/// Handle of a T, whose ownership it shares with the jobs that use it. dispose() gives up its share at once; running
+/// jobs finish with theirs. The finalizer does the same for a handle that was not disposed.
 template <typename T>
 class Handle : public Napi::ObjectWrap<Handle<T>> {
  public:
   using Base = Napi::ObjectWrap<Handle<T>>;
 
   static void define(Napi::Env env, Napi::Object exports) {
-    Napi::Function constructor = Base::DefineClass(
-        env, HandleClass<T>::kName,
-        {Base::InstanceMethod("dispose", &Handle::dispose), Base::template InstanceAccessor<&Handle::disposed>("disposed")});
+    Napi::Function constructor = Base::DefineClass(env, HandleClass<T>::kName,
+                                                   {Base::InstanceMethod("dispose", &Handle::dispose),
+                                                    Base::template InstanceAccessor<&Handle::disposed>("disposed")});
     exports.Set(HandleClass<T>::kName, constructor);
     Environment::of(env).constructors[HandleClass<T>::kName] = Napi::Persistent(constructor);
     Environment::of(env).live[HandleClass<T>::kName] = 0;

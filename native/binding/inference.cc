@@ -49,13 +49,12 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
 // updateStatistics(segmenter, images, { count, width, height, momentum }, cancellation?)
 Napi::Value update_statistics(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
-  return run_async(
-      info.Env(), cancellation_argument(info[3]),
-      [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
-       images = images_argument(info[1], options), momentum = options.number("momentum")] {
-        update_running_statistics(*segmenter, segmenter_input(images.to(segmenter->device()), segmenter->dtype()),
-                                  momentum);
-      });
+  return run_async(info.Env(), cancellation_argument(info[3]),
+                   [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
+                    images = images_argument(info[1], options), momentum = options.number("momentum")] {
+                     update_running_statistics(
+                         *segmenter, segmenter_input(images.to(segmenter->device()), segmenter->dtype()), momentum);
+                   });
 }
 
 // predictAveraged(segmenter, views, options, cancellation?) with views [{ images, count, width, height }]
@@ -91,10 +90,9 @@ Napi::Value choose_pseudo_labels(const Napi::CallbackInfo& info) {
   size.align_corners = options.boolean("alignCorners");
   return run_async(
       info.Env(), nullptr,
-      [logits = tensor_argument(info[0], "logits"), size,
-       order = softmax_order_option(options), thresholds = options.numbers("thresholds"),
-       inclusive = options.boolean("inclusive"), ignore_index = ignore_index_option(options),
-       histogram = optional_histogram_argument(info[2])] {
+      [logits = tensor_argument(info[0], "logits"), size, order = softmax_order_option(options),
+       thresholds = options.numbers("thresholds"), inclusive = options.boolean("inclusive"),
+       ignore_index = ignore_index_option(options), histogram = optional_histogram_argument(info[2])] {
         return pseudo_labels(logits, size, order, thresholds, inclusive, ignore_index, histogram.get());
       },
       [with_confidence](Napi::Env env, const Prediction& prediction) {
@@ -187,7 +185,8 @@ Napi::Value count_confusion(const Napi::CallbackInfo& info) {
   }
   return run_async(
       info.Env(), nullptr,
-      [truth, prediction, classes = options.integer("classCount", 1, 256), ignore_index = ignore_index_option(options)] {
+      [truth, prediction, classes = options.integer("classCount", 1, 256),
+       ignore_index = ignore_index_option(options)] {
         return confusion_counts(truth, prediction, classes, ignore_index).to(at::kDouble);
       },
       typed_array_to_js);

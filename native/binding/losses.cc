@@ -37,9 +37,11 @@ Napi::Value masked_cross_entropy_online(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), nullptr,
       [logits = tensor_argument(info[0], "logits"), size = upsampling_option(options),
-       thresholds = ConfidenceThresholds{.values = options.numbers("thresholds"), .inclusive = options.boolean("inclusive")},
+       thresholds =
+           ConfidenceThresholds{.values = options.numbers("thresholds"), .inclusive = options.boolean("inclusive")},
        loss = loss_options(info[1]), with_prediction, histogram] {
-        SelfTrainingLoss result = self_training_loss(logits, size.height, size.width, thresholds, loss, with_prediction);
+        SelfTrainingLoss result =
+            self_training_loss(logits, size.height, size.width, thresholds, loss, with_prediction);
         if (histogram) histogram->add(result.predicted.cpu(), result.confidence.to(at::kCPU, at::kFloat));
         return result;
       },

@@ -88,8 +88,8 @@ at::ScalarType network_dtype_option(const Options& options) {
 constexpr int64_t kBytesPerParameter = 16;
 constexpr int64_t kExtraBytes = int64_t{1} << 22;
 
-// createNetwork(kind, options, cancellation?). The option `maxParameters` is for networks that an untrusted file describes: a
-// network with far more parameters is rejected before it allocates them.
+// createNetwork(kind, options, cancellation?). The option `maxParameters` is for networks that an untrusted file
+// describes: a network with far more parameters is rejected before it allocates them.
 Napi::Value create_network(const Napi::CallbackInfo& info) {
   if (!info[0].IsString()) throw InvalidArgument("Expected a string for kind");
   const Options options(info[1]);
@@ -100,8 +100,9 @@ Napi::Value create_network(const Napi::CallbackInfo& info) {
        parameters = options.optional_integer("maxParameters", 0, int64_t{1} << 40)] {
         std::optional<AllocationBudget> budget;
         if (parameters) {
-          budget.emplace(*parameters * kBytesPerParameter + kExtraBytes,
-                         "the network has far more parameters than the " + std::to_string(*parameters) + " that there are");
+          budget.emplace(
+              *parameters * kBytesPerParameter + kExtraBytes,
+              "the network has far more parameters than the " + std::to_string(*parameters) + " that there are");
         }
         auto network = make();
         network->convert(device, dtype);
@@ -150,8 +151,8 @@ Napi::Value network_forward_with_features(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value network_feature_count(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(),
-                           static_cast<double>(network_argument<SegmentationNetwork>(info[0], "segmenter")->feature_count()));
+  return Napi::Number::New(
+      info.Env(), static_cast<double>(network_argument<SegmentationNetwork>(info[0], "segmenter")->feature_count()));
 }
 
 Napi::Value network_dtype(const Napi::CallbackInfo& info) {
@@ -159,10 +160,9 @@ Napi::Value network_dtype(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value network_set_training(const Napi::CallbackInfo& info) {
-  return run_async(info.Env(), nullptr,
-                   [network = Handle<Network>::get(info[0], "network"), on = info[1].ToBoolean().Value()] {
-                     network->train(on);
-                   });
+  return run_async(
+      info.Env(), nullptr,
+      [network = Handle<Network>::get(info[0], "network"), on = info[1].ToBoolean().Value()] { network->train(on); });
 }
 
 // Freezing remembers which parameters require a gradient, since some never do (BatchNorm's affine part).
@@ -190,9 +190,8 @@ Napi::Value network_state(const Napi::CallbackInfo& info) {
 
 Napi::Value network_load_state(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), nullptr,
-                   [network = Handle<Network>::get(info[0], "network"), state = named_tensors_argument(info[1], info[2])] {
-                     load_state(*network, state);
-                   });
+                   [network = Handle<Network>::get(info[0], "network"),
+                    state = named_tensors_argument(info[1], info[2])] { load_state(*network, state); });
 }
 
 Napi::Value network_parameter_count(const Napi::CallbackInfo& info) {
@@ -204,11 +203,10 @@ Napi::Value network_parameter_count(const Napi::CallbackInfo& info) {
 // writeTorchScript(network, file, { upsample, metadata }, cancellation?)
 Napi::Value write_torch_script(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
-  return run_async(
-      info.Env(), cancellation_argument(info[3]),
-      [network = network_argument<SegmentationNetwork>(info[0], "network"),
-       file = path_argument(info[1]), upsample = options.boolean("upsample"),
-       metadata = options.string("metadata")] { write_torchscript(*network, file, upsample, metadata); });
+  return run_async(info.Env(), cancellation_argument(info[3]),
+                   [network = network_argument<SegmentationNetwork>(info[0], "network"), file = path_argument(info[1]),
+                    upsample = options.boolean("upsample"),
+                    metadata = options.string("metadata")] { write_torchscript(*network, file, upsample, metadata); });
 }
 
 Napi::Value create_optimizer(const Napi::CallbackInfo& info) {

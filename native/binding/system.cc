@@ -96,7 +96,9 @@ Napi::Value memory_in_use(const Napi::CallbackInfo& info) {
 }
 
 // Resolves after all earlier jobs.
-Napi::Value idle(const Napi::CallbackInfo& info) { return run_async(info.Env(), nullptr, [] {}); }
+Napi::Value idle(const Napi::CallbackInfo& info) {
+  return run_async(info.Env(), nullptr, [] {});
+}
 
 Napi::Value shut_down(const Napi::CallbackInfo& info) {
   Environment::of(info.Env()).compute().stop();

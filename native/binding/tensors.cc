@@ -51,8 +51,8 @@ Napi::Value tensor_gradient(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value tensor_detach(const Napi::CallbackInfo& info) {
-  return run_async(info.Env(), nullptr, [tensor = tensor_argument(info[0], "tensor")] { return tensor.detach(); },
-                   tensor_to_js);
+  return run_async(
+      info.Env(), nullptr, [tensor = tensor_argument(info[0], "tensor")] { return tensor.detach(); }, tensor_to_js);
 }
 
 // tensorRequireGrad(tensor): makes it a leaf that receives a gradient from backward()

@@ -157,11 +157,12 @@ Napi::Value run_segmentation_step(const Napi::CallbackInfo& info) {
 Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
   if (!info[0].IsObject()) throw InvalidArgument("Expected an object of networks");
   const auto given = info[0].As<Napi::Object>();
-  const TranslationNetworks networks{
-      .to_target = network_argument<ResnetGenerator>(given.Get("toTarget"), "toTarget"),
-      .to_source = network_argument<ResnetGenerator>(given.Get("toSource"), "toSource"),
-      .target_discriminator = network_argument<PatchDiscriminator>(given.Get("targetDiscriminator"), "targetDiscriminator"),
-      .source_discriminator = network_argument<PatchDiscriminator>(given.Get("sourceDiscriminator"), "sourceDiscriminator")};
+  const TranslationNetworks networks{.to_target = network_argument<ResnetGenerator>(given.Get("toTarget"), "toTarget"),
+                                     .to_source = network_argument<ResnetGenerator>(given.Get("toSource"), "toSource"),
+                                     .target_discriminator = network_argument<PatchDiscriminator>(
+                                         given.Get("targetDiscriminator"), "targetDiscriminator"),
+                                     .source_discriminator = network_argument<PatchDiscriminator>(
+                                         given.Get("sourceDiscriminator"), "sourceDiscriminator")};
   const Options options(info[2]);
   const TranslationStepOptions step{
       .step = step_options(options),
@@ -190,7 +191,9 @@ Napi::Value run_translation_step(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), cancellation_argument(info[4]),
       [step = Handle<TranslationStep>::get(info[0], "step"), source, target,
-       rate = Options(info[3]).number("learningRate")] { return step->run(source.get().images, target.get().images, rate); },
+       rate = Options(info[3]).number("learningRate")] {
+        return step->run(source.get().images, target.get().images, rate);
+      },
       [](Napi::Env env, const TranslationLosses& losses) {
         Napi::Object result = Napi::Object::New(env);
         result.Set("total", losses.total);
@@ -216,7 +219,8 @@ Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
   const auto given = info[0].As<Napi::Object>();
   const PairedTranslationNetworks networks{
       .to_target = network_argument<ImageGenerator>(given.Get("toTarget"), "toTarget"),
-      .target_discriminator = network_argument<PatchDiscriminator>(given.Get("targetDiscriminator"), "targetDiscriminator")};
+      .target_discriminator =
+          network_argument<PatchDiscriminator>(given.Get("targetDiscriminator"), "targetDiscriminator")};
   const Options options(info[1]);
   const PairedTranslationStepOptions step{.step = step_options(options),
                                           .gan_mode = gan_mode_option(options),
@@ -234,7 +238,9 @@ Napi::Value run_paired_translation_step(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), cancellation_argument(info[4]),
       [step = Handle<PairedTranslationStep>::get(info[0], "step"), source, target,
-       rate = Options(info[3]).number("learningRate")] { return step->run(source.get().images, target.get().images, rate); },
+       rate = Options(info[3]).number("learningRate")] {
+        return step->run(source.get().images, target.get().images, rate);
+      },
       [](Napi::Env env, const PairedTranslationLosses& losses) {
         Napi::Object result = Napi::Object::New(env);
         result.Set("total", losses.total);

@@ -15,8 +15,8 @@ inline CrossEntropyOptions cross_entropy_options(const Options& options) {
 }
 
 inline GanMode gan_mode_option(const Options& options) {
-  return options.choice<GanMode>(
-      "ganMode", {{"least-squares", GanMode::kLeastSquares}, {"bce", GanMode::kBinaryCrossEntropy}});
+  return options.choice<GanMode>("ganMode",
+                                 {{"least-squares", GanMode::kLeastSquares}, {"bce", GanMode::kBinaryCrossEntropy}});
 }
 
 inline PerceptualForm perceptual_form_option(const Options& options) {
@@ -25,11 +25,10 @@ inline PerceptualForm perceptual_form_option(const Options& options) {
 }
 
 inline Precision precision_option(const Options& options) {
-  return options.choice<Precision>(
-      "precision", {{"fp32", Precision::kFloat32},
-                    {"tf32", Precision::kTf32},
-                    {"bf16", Precision::kBfloat16},
-                    {"fp16", Precision::kFloat16}});
+  return options.choice<Precision>("precision", {{"fp32", Precision::kFloat32},
+                                                 {"tf32", Precision::kTf32},
+                                                 {"bf16", Precision::kBfloat16},
+                                                 {"fp16", Precision::kFloat16}});
 }
 
 inline StepOptions step_options(const Options& options) {
@@ -61,8 +60,8 @@ inline AdamOptions adam_options(const Options& options, const char* betas_key, d
   return {.beta1 = betas[0], .beta2 = betas[1], .eps = 1e-8, .weight_decay = weight_decay};
 }
 
-/// Function that makes the optimizer of a network; it is called off the event loop. Keys: optimizer, momentum, weightDecay,
-/// repeatedStep, adamBetas, headLearningRateFactor.
+/// Function that makes the optimizer of a network; it is called off the event loop. Keys: optimizer, momentum,
+/// weightDecay, repeatedStep, adamBetas, headLearningRateFactor.
 inline std::function<std::unique_ptr<Optimizer>(const Network&)> optimizer_factory(const Options& options) {
   const double head_factor = options.number("headLearningRateFactor");
   const double weight_decay = options.number("weightDecay");

@@ -10,10 +10,10 @@ namespace bidiseg {
 
 /// Heap for large tensors.
 ///
-/// malloc maps every large block and unmaps it when it is freed. A training step allocates and frees the same gigabytes each
-/// time, and each time the system would clear them page by page. This heap keeps them mapped until give_back(), in huge pages
-/// if the system has any. It takes the smallest free block that is large enough and merges adjacent free blocks. All
-/// functions are thread-safe.
+/// malloc maps every large block and unmaps it when it is freed. A training step allocates and frees the same gigabytes
+/// each time, and each time the system would clear them page by page. This heap keeps them mapped until give_back(), in
+/// huge pages if the system has any. It takes the smallest free block that is large enough and merges adjacent free
+/// blocks. All functions are thread-safe.
 class BlockHeap {
  public:
   static constexpr size_t kPage = 4096;
@@ -23,8 +23,8 @@ class BlockHeap {
   BlockHeap(const BlockHeap&) = delete;
   BlockHeap& operator=(const BlockHeap&) = delete;
 
-  /// Allocates `bytes` > 0, rounded up to whole pages and aligned to a page. The content is undefined. Returns nullptr if the
-  /// system has no more memory.
+  /// Allocates `bytes` > 0, rounded up to whole pages and aligned to a page. The content is undefined. Returns nullptr
+  /// if the system has no more memory.
   void* allocate(size_t bytes);
 
   /// Size of a block in use; 0 for any other address.

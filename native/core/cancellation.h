@@ -25,8 +25,8 @@ class CancellationScope {
 /// Throws Canceled if one of the thread's flags is set.
 void throw_if_canceled();
 
-/// Cancellation point of a network's forward pass; if `x` needs a gradient, of its backward pass too. Networks have one after
-/// every block, so that a canceled job ends within the time of a block. Returns `x`.
+/// Cancellation point of a network's forward pass; if `x` needs a gradient, of its backward pass too. Networks have one
+/// after every block, so that a canceled job ends within the time of a block. Returns `x`.
 at::Tensor cancellation_point(at::Tensor x);
 
 }  // namespace bidiseg

@@ -36,8 +36,8 @@ int64_t size_of(void* block) {
 }
 
 [[noreturn]] void throw_out_of_memory(size_t bytes, const std::string& reason) {
-  TORCH_CHECK_WITH(OutOfMemoryError, false, "out of memory: a tensor of ", bytes, " bytes was asked for while tensors hold ",
-                   host_memory_in_use(), " bytes; ", reason);
+  TORCH_CHECK_WITH(OutOfMemoryError, false, "out of memory: a tensor of ", bytes,
+                   " bytes was asked for while tensors hold ", host_memory_in_use(), " bytes; ", reason);
 }
 
 class CountingAllocator final : public at::Allocator {
@@ -91,7 +91,8 @@ class CountingAllocator final : public at::Allocator {
 }  // namespace
 
 void count_host_memory() {
-  // Never destroyed: tensors outlive static destructors, and the library stays loaded as long as the process (-z nodelete).
+  // Never destroyed: tensors outlive static destructors, and the library stays loaded as long as the process (-z
+  // nodelete).
   static auto* const allocator = [] {
     auto* result = new CountingAllocator;
     c10::SetCPUAllocator(result);

@@ -1,18 +1,19 @@
 // Accounting and limit of LibTorch's host memory.
 //
-// LibTorch has one CPU allocator per process, so all of this is per process. Memory of tensors is counted; scratch memory
-// inside oneDNN and small bookkeeping are not.
+// LibTorch has one CPU allocator per process, so all of this is per process. Memory of tensors is counted; scratch
+// memory inside oneDNN and small bookkeeping are not.
 #pragma once
 
 #include "core/torch.h"
 
 namespace bidiseg {
 
-/// Replaces LibTorch's allocator by a counting one. Earlier allocations are not counted. Large blocks come from a BlockHeap,
-/// which keeps freed memory, and small ones from LibTorch's allocator. Idempotent.
+/// Replaces LibTorch's allocator by a counting one. Earlier allocations are not counted. Large blocks come from a
+/// BlockHeap, which keeps freed memory, and small ones from LibTorch's allocator. Idempotent.
 void count_host_memory();
 
-/// Returns free memory of the heap to the system. Call it while nothing computes: the system clears memory that it maps again.
+/// Returns free memory of the heap to the system. Call it while nothing computes: the system clears memory that it maps
+/// again.
 void give_back_host_memory();
 
 /// Bytes of tensors in host memory.
@@ -20,12 +21,12 @@ int64_t host_memory_in_use();
 
 inline constexpr int64_t kNoMemoryLimit = INT64_MAX;
 
-/// Limits host_memory_in_use(). An allocation that would exceed the limit throws c10::OutOfMemoryError with the sizes in its
-/// message. Memory already in use stays.
+/// Limits host_memory_in_use(). An allocation that would exceed the limit throws c10::OutOfMemoryError with the sizes
+/// in its message. Memory already in use stays.
 void set_host_memory_limit(int64_t bytes);
 
-/// Limits the bytes that this thread allocates within a scope, including those that it frees. Beyond it, allocations throw
-/// InvalidArgument with `complaint`. For work whose size an untrusted file determines.
+/// Limits the bytes that this thread allocates within a scope, including those that it frees. Beyond it, allocations
+/// throw InvalidArgument with `complaint`. For work whose size an untrusted file determines.
 class AllocationBudget {
  public:
   AllocationBudget(int64_t bytes, std::string complaint);

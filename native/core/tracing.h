@@ -1,5 +1,5 @@
-// Operations whose sizes come from another tensor. LibTorch's tracer records plain numbers as constants. These functions tell
-// it where the numbers come from, so that the recorded module works for images of any size.
+// Operations whose sizes come from another tensor. LibTorch's tracer records plain numbers as constants. These
+// functions tell it where the numbers come from, so that the recorded module works for images of any size.
 #pragma once
 
 #include "core/torch.h"

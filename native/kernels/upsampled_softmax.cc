@@ -25,8 +25,8 @@ namespace {
 using namespace cpu;
 
 // Sources of the samples of one axis: `index` and the next one, weighted 1 - lambda and lambda. As in
-// at::upsample_bilinear2d, but in double: in float its weights at 161 columns are off by up to 4e-6, far more than all other
-// errors.
+// at::upsample_bilinear2d, but in double: in float its weights at 161 columns are off by up to 4e-6, far more than all
+// other errors.
 template <typename Real>
 struct Axis {
   std::vector<int64_t> index;
@@ -80,7 +80,9 @@ class GridTables {
 
  private:
   void group_columns(const Axis<Real>& columns, int64_t lanes) {
-    const auto right_of = [&](int64_t x) { return std::min(columns.index[static_cast<size_t>(x)] + 1, grid_.width - 1); };
+    const auto right_of = [&](int64_t x) {
+      return std::min(columns.index[static_cast<size_t>(x)] + 1, grid_.width - 1);
+    };
     for (int64_t x = 0; x < grid_.out_width;) {
       const int64_t base = columns.index[static_cast<size_t>(x)];
       int64_t count = 0;
@@ -113,8 +115,8 @@ class GridTables {
   Grid<Real> grid_;
 };
 
-// Kernels of the best instruction set that LibTorch uses too, so that ATEN_CPU_CAPABILITY=default, avx2 or avx512 applies to
-// both.
+// Kernels of the best instruction set that LibTorch uses too, so that ATEN_CPU_CAPABILITY=default, avx2 or avx512
+// applies to both.
 template <typename Real>
 const Kernels<Real>& kernels() {
   static const Kernels<Real>& chosen = []() -> const Kernels<Real>& {

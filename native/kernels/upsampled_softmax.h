@@ -1,9 +1,9 @@
-// Softmax over the classes of bilinearly upsampled logits, and losses and predictions from it. The kernels never store the
-// upsampled logits: they work per cell of the low-resolution grid. See cpu/cell_sweep.h for the CPU and
+// Softmax over the classes of bilinearly upsampled logits, and losses and predictions from it. The kernels never store
+// the upsampled logits: they work per cell of the low-resolution grid. See cpu/cell_sweep.h for the CPU and
 // cuda/upsampled_softmax_kernels.cuh for CUDA.
 //
-// Logits are [N, C, h, w] with 2 <= C <= 256, contiguous, float or (CPU only) double; callers convert. Output size is H >= h,
-// W >= w. All sums have a fixed order: the same input gives the same bits for any number of threads.
+// Logits are [N, C, h, w] with 2 <= C <= 256, contiguous, float or (CPU only) double; callers convert. Output size is H
+// >= h, W >= w. All sums have a fixed order: the same input gives the same bits for any number of threads.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -55,7 +55,8 @@ enum class SoftmaxOrder {
   kBeforeUpsampling,  ///< of the logits; the probabilities are upsampled: the reference's pseudo-labels
 };
 
-/// Argmax, uint8 [N, H, W], and if `confidence` is not null its probability, [N, H, W]. Of equal classes the first wins.
+/// Argmax, uint8 [N, H, W], and if `confidence` is not null its probability, [N, H, W]. Of equal classes the first
+/// wins.
 void upsampled_argmax(const at::Tensor& logits, const Upsampling& size, SoftmaxOrder order, at::Tensor& predicted,
                       at::Tensor* confidence);
 

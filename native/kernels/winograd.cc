@@ -54,7 +54,8 @@ BIDISEG_CLONES void output_lines(Lines in, float* const* out, int64_t channels) 
 }
 
 // to = [to +] from [+ bias], then optional ReLU, for the channels of a pixel.
-BIDISEG_CLONES void finish_line(const float* from, const float* bias, bool add, bool relu, float* to, int64_t channels) {
+BIDISEG_CLONES void finish_line(const float* from, const float* bias, bool add, bool relu, float* to,
+                                int64_t channels) {
   const float lowest = relu ? 0.0f : -std::numeric_limits<float>::infinity();
 #pragma GCC ivdep
   for (int64_t i = 0; i < channels; ++i) {
@@ -88,7 +89,8 @@ double WinogradTiles::cost() const {
 
 at::Tensor WinogradTiles::weights(const at::Tensor& weight) {
   // 24 G, whose elements are integers.
-  const at::Tensor g = at::tensor({6, 0, 0, -4, -4, -4, -4, 4, -4, 1, 2, 4, 1, -2, 4, 0, 0, 24}, at::kDouble).view({kIn, 3}) / 24;
+  const at::Tensor g =
+      at::tensor({6, 0, 0, -4, -4, -4, -4, 4, -4, 1, 2, 4, 1, -2, 4, 0, 0, 24}, at::kDouble).view({kIn, 3}) / 24;
   return at::einsum("ia,kcab,jb->ijkc", {g, weight.to(at::kDouble), g})
       .reshape({kPoints, weight.size(0), weight.size(1)})
       .to(at::kFloat);

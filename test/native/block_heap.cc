@@ -1,5 +1,5 @@
-// Test of the heap with random blocks in several threads: no block overlaps another, each keeps its content, and at the end
-// free blocks have merged and go back to the system.
+// Test of the heap with random blocks in several threads: no block overlaps another, each keeps its content, and at the
+// end free blocks have merged and go back to the system.
 #include "core/block_heap.h"
 
 #include <cstdint>
@@ -45,7 +45,8 @@ void take_and_release(BlockHeap& heap, unsigned seed) {
       auto* const block = heap.allocate(bytes);
       require(block != nullptr, "no memory");
       require(reinterpret_cast<uintptr_t>(block) % BlockHeap::kPage == 0, "a block does not begin with a page");
-      require(heap.size_of(block) >= bytes && heap.size_of(block) < bytes + BlockHeap::kPage, "a block of another size");
+      require(heap.size_of(block) >= bytes && heap.size_of(block) < bytes + BlockHeap::kPage,
+              "a block of another size");
       all.push_back({static_cast<uint64_t*>(block), bytes / 8, random()});
       fill(all.back());
     } else if (!all.empty()) {
@@ -84,7 +85,8 @@ int main() {
   require(heap.allocate(kLarge) == large && heap.mapped() == mapped, "the same memory was not used again");
 
   int on_the_stack = 0;
-  require(!heap.release(&on_the_stack) && heap.size_of(&on_the_stack) == 0, "an address of another was taken for a block");
+  require(!heap.release(&on_the_stack) && heap.size_of(&on_the_stack) == 0,
+          "an address of another was taken for a block");
   require(heap.allocate(SIZE_MAX) == nullptr, "2^64 bytes were granted");
   require(heap.allocate(size_t{1} << 46) == nullptr, "70 TB were granted");
   std::puts("block_heap: all well");

@@ -1,6 +1,5 @@
-// Test of the compute thread with a fake Node, for ThreadSanitizer: jobs are posted, canceled and settled while others run,
-// and the thread is stopped at random moments.
-// usage: compute_thread [TRIALS]
+// Test of the compute thread with a fake Node, for ThreadSanitizer: jobs are posted, canceled and settled while others
+// run, and the thread is stopped at random moments. usage: compute_thread [TRIALS]
 #include "binding/compute_thread.h"
 
 #include <cstdio>
@@ -45,8 +44,8 @@ bool turn() {
 
 extern "C" {
 
-napi_status napi_create_threadsafe_function(napi_env, napi_value, napi_value, napi_value, size_t, size_t, void*, napi_finalize,
-                                            void* context, napi_threadsafe_function_call_js call_js,
+napi_status napi_create_threadsafe_function(napi_env, napi_value, napi_value, napi_value, size_t, size_t, void*,
+                                            napi_finalize, void* context, napi_threadsafe_function_call_js call_js,
                                             napi_threadsafe_function* result) {
   notifier = *result = new napi_threadsafe_function__;
   notifier->call_js = call_js;
@@ -54,7 +53,8 @@ napi_status napi_create_threadsafe_function(napi_env, napi_value, napi_value, na
   return napi_ok;
 }
 
-napi_status napi_call_threadsafe_function(napi_threadsafe_function function, void*, napi_threadsafe_function_call_mode) {
+napi_status napi_call_threadsafe_function(napi_threadsafe_function function, void*,
+                                          napi_threadsafe_function_call_mode) {
   const std::lock_guard lock(function->mutex);
   if (function->closing) return napi_closing;
   ++function->calls;

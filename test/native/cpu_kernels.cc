@@ -1,6 +1,7 @@
 // Comparison of the CPU kernels with LibTorch's operators in double, on random shapes and options. For a build with
-// AddressSanitizer and UndefinedBehaviorSanitizer (scripts/check-kernels-sanitized.sh): shapes are small and odd, so that an
-// access out of bounds is likely. usage: cpu_kernels [TRIALS [SEED]]. Exits with 1 if an error exceeds its bound.
+// AddressSanitizer and UndefinedBehaviorSanitizer (scripts/check-kernels-sanitized.sh): shapes are small and odd, so
+// that an access out of bounds is likely. usage: cpu_kernels [TRIALS [SEED]]. Exits with 1 if an error exceeds its
+// bound.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -24,7 +25,8 @@ bool run_trial(std::mt19937_64& random) {
   const bool twice = draw(0, 3) == 0;  // in double
   const int64_t classes = draw(0, 9) == 0 ? draw(2, 256) : draw(2, 24);
   const int64_t h = draw(1, 12), w = draw(1, 40), batch = draw(1, 2);
-  const Upsampling size{draw(0, 4) == 0 ? h : draw(h, 8 * h + 3), draw(0, 4) == 0 ? w : draw(w, 5 * w + 3), draw(0, 1) == 0};
+  const Upsampling size{draw(0, 4) == 0 ? h : draw(h, 8 * h + 3), draw(0, 4) == 0 ? w : draw(w, 5 * w + 3),
+                        draw(0, 1) == 0};
   const at::ScalarType dtype = twice ? at::kDouble : at::kFloat;
   const double spread = draw(0, 5) == 0 ? 1000 : 3;
   at::set_num_threads(static_cast<int>(draw(1, 3)));

@@ -1,5 +1,6 @@
-// Subset of CUDA's language that runs kernels on the CPU. The threads of a block are threads; blocks run one after the other.
-// It is slow, but it finds wrong results on a machine without a GPU and, with ThreadSanitizer, races and missing barriers.
+// Subset of CUDA's language that runs kernels on the CPU. The threads of a block are threads; blocks run one after the
+// other. It is slow, but it finds wrong results on a machine without a GPU and, with ThreadSanitizer, races and missing
+// barriers.
 #pragma once
 
 #include <algorithm>

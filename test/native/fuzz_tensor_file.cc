@@ -1,5 +1,5 @@
-// Fuzz target (libFuzzer, scripts/fuzz-native.sh) of the native reader of weights files: arbitrary entries in a file of any
-// content. The reader must return the elements of the file or throw a DataError.
+// Fuzz target (libFuzzer, scripts/fuzz-native.sh) of the native reader of weights files: arbitrary entries in a file of
+// any content. The reader must return the elements of the file or throw a DataError.
 #include <fuzzer/FuzzedDataProvider.h>
 #include <sys/mman.h>
 #include <unistd.h>

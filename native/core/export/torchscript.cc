@@ -57,8 +57,10 @@ void write_torchscript(SegmentationNetwork& network, const std::string& file, bo
     const bool smaller = logits.size(2) != input.size(2) || logits.size(3) != input.size(3);
     return {upsample && smaller ? resize_like(logits, input) : logits};
   };
-  const auto traced = torch::jit::tracer::trace({image.detach()}, forward, [](const at::Tensor&) { return std::string(); },
-                                                /*strict=*/true, /*force_outplace=*/false, &module, {"image"}).first;
+  const auto traced =
+      torch::jit::tracer::trace({image.detach()}, forward, [](const at::Tensor&) { return std::string(); },
+                                /*strict=*/true, /*force_outplace=*/false, &module, {"image"})
+          .first;
   module.type()->addMethod(module._ivalue()->compilation_unit()->create_function(
       c10::QualifiedName(*module.type()->name(), "forward"), traced->graph));
 

@@ -6,8 +6,8 @@
 namespace bidiseg {
 
 /// Writes `network` in evaluation mode. Weights are float32 on the CPU, under their state-dict names. The only method,
-/// `forward(image)`, maps the network's input, of any batch and image size, to logits. With `upsample` it resizes smaller
-/// logits to the size of the image. `metadata` becomes the extra file `bidiseg.json` of the archive.
+/// `forward(image)`, maps the network's input, of any batch and image size, to logits. With `upsample` it resizes
+/// smaller logits to the size of the image. `metadata` becomes the extra file `bidiseg.json` of the archive.
 ///
 /// The network does not change. Throws DataError naming the file; the caller removes the incomplete file.
 void write_torchscript(SegmentationNetwork& network, const std::string& file, bool upsample,

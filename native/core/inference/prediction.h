@@ -27,6 +27,7 @@ Prediction predict_balanced(const at::Tensor& logits, int64_t height, int64_t wi
                             const std::vector<double>& thresholds);
 
 /// Probabilities [N, C, height, width] in either order.
-at::Tensor upsampled_probabilities(const at::Tensor& logits, int64_t height, int64_t width, kernels::SoftmaxOrder order);
+at::Tensor upsampled_probabilities(const at::Tensor& logits, int64_t height, int64_t width,
+                                   kernels::SoftmaxOrder order);
 
 }  // namespace bidiseg

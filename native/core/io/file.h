@@ -1,4 +1,5 @@
-// Files as byte ranges. Failures throw a DataError that names the file. Every few megabytes there is a cancellation point.
+// Files as byte ranges. Failures throw a DataError that names the file. Every few megabytes there is a cancellation
+// point.
 #pragma once
 
 #include <cstddef>

@@ -6,8 +6,8 @@
 namespace bidiseg {
 namespace {
 
-// Bytes of a tensor of this shape; -1 if an extent is negative or the product overflows. The product of the extents other
-// than 0 must not overflow either, since LibTorch computes it too.
+// Bytes of a tensor of this shape; -1 if an extent is negative or the product overflows. The product of the extents
+// other than 0 must not overflow either, since LibTorch computes it too.
 int64_t checked_bytes(at::ScalarType dtype, const std::vector<int64_t>& shape) {
   int64_t bytes = static_cast<int64_t>(c10::elementSize(dtype));
   bool empty = false;

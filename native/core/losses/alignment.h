@@ -24,8 +24,8 @@ at::Tensor correlation_distance(const at::Tensor& source_features, const at::Ten
 ///     I = - p log p / log C,   [N, C, H, W] -> [N, C, H, W], values in [0, 1 / (e log C)].
 at::Tensor self_information(const at::Tensor& probabilities);
 
-/// Mean over pixels of the entropy of softmax(up(logits)), divided by its largest value log C ("MinEnt", Vu et al. 2019). It
-/// is 0 if every pixel has a class of probability 1, and 1 if all classes are equally probable.
+/// Mean over pixels of the entropy of softmax(up(logits)), divided by its largest value log C ("MinEnt", Vu et al.
+/// 2019). It is 0 if every pixel has a class of probability 1, and 1 if all classes are equally probable.
 at::Tensor entropy_loss(const at::Tensor& logits, int64_t height, int64_t width);
 
 }  // namespace bidiseg

@@ -175,8 +175,8 @@ SelfTrainingLoss self_training_loss(const at::Tensor& logits, int64_t height, in
   SelfTrainingLoss result;
   result.loss = MaskedCrossEntropy::apply(converted, input, options.normalize, output);
   if (with_prediction) {
-    const at::Tensor threshold = input.thresholds.index_select(0, output.predicted.flatten().to(at::kLong))
-                                     .view_as(output.confidence);
+    const at::Tensor threshold =
+        input.thresholds.index_select(0, output.predicted.flatten().to(at::kLong)).view_as(output.confidence);
     const at::Tensor kept = thresholds.inclusive ? output.confidence >= threshold : output.confidence > threshold;
     result.labels = at::where(kept, output.predicted, at::full_like(output.predicted, options.ignore_index));
     result.predicted = output.predicted;

@@ -44,12 +44,12 @@ void check_logits(const at::Tensor& logits);
 ///     l = - 1/D * sum_{labels[n,y,x] != ignore} w[n,y,x] log softmax(up(logits))[n, labels[n,y,x], y, x]
 ///
 /// in one pass that never stores the upsampled logits. Logits are of any floating-point dtype, C from 2 to 256, labels
-/// uint8 or int64. The loss is float (double for double logits). If no pixel counts, loss and gradient are 0. The same input
-/// gives the same bits for any number of threads. There is no second derivative. For pseudo-labels in which pixels below the
-/// threshold have the ignore index, this is the masked cross-entropy of Eq. 3.
+/// uint8 or int64. The loss is float (double for double logits). If no pixel counts, loss and gradient are 0. The same
+/// input gives the same bits for any number of threads. There is no second derivative. For pseudo-labels in which
+/// pixels below the threshold have the ignore index, this is the masked cross-entropy of Eq. 3.
 ///
-/// Double logits must be on the CPU. A label outside [0, C) that is not the ignore index does not count, and the caller must
-/// report it with LabelCheck::throw_if_invalid().
+/// Double logits must be on the CPU. A label outside [0, C) that is not the ignore index does not count, and the caller
+/// must report it with LabelCheck::throw_if_invalid().
 CrossEntropyLoss masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels,
                                       const CrossEntropyOptions& options);
 
@@ -67,8 +67,8 @@ struct SelfTrainingLoss {
 };
 
 /// masked_cross_entropy() with pseudo-labels found in the same pass: the argmax of each of height * width pixels whose
-/// probability exceeds the threshold. Labels and mask are constants for the derivative. Without `with_prediction` the result
-/// has only the loss.
+/// probability exceeds the threshold. Labels and mask are constants for the derivative. Without `with_prediction` the
+/// result has only the loss.
 SelfTrainingLoss self_training_loss(const at::Tensor& logits, int64_t height, int64_t width,
                                     const ConfidenceThresholds& thresholds, const CrossEntropyOptions& options,
                                     bool with_prediction);
@@ -82,9 +82,9 @@ at::Tensor class_probabilities(const at::Tensor& logits, int64_t height, int64_t
 /// Classes of D_M.
 enum class Domain { kSource = 0, kTarget = 1 };
 
-/// Mean binary cross-entropy of discriminator logits with the label `domain` everywhere. D_M's own loss is the sum over both
-/// domains of half of this, on detached probabilities. M's adversarial loss is this on the target's probabilities with
-/// kSource.
+/// Mean binary cross-entropy of discriminator logits with the label `domain` everywhere. D_M's own loss is the sum over
+/// both domains of half of this, on detached probabilities. M's adversarial loss is this on the target's probabilities
+/// with kSource.
 at::Tensor domain_loss(const at::Tensor& discriminator_logits, Domain domain);
 
 }  // namespace bidiseg

@@ -9,8 +9,8 @@ using torch::nn::BatchNorm2d;
 using torch::nn::Conv2d;
 using torch::nn::Conv2dOptions;
 
-// BatchNorm whose affine part is not trained: it is (1, 0) or comes from a weights file. In training mode it normalizes with
-// batch statistics and updates the running ones.
+// BatchNorm whose affine part is not trained: it is (1, 0) or comes from a weights file. In training mode it normalizes
+// with batch statistics and updates the running ones.
 BatchNorm2d frozen_affine_batch_norm(int64_t channels) {
   BatchNorm2d norm(channels);
   norm->weight.requires_grad_(false);
@@ -60,7 +60,8 @@ class BasicBlock : public ResidualBlock {
   }
 };
 
-// Block of 1x1, 3x3 and 1x1 convolutions, the last with four times the channels. The first has the stride (ResNet-50 and -101).
+// Block of 1x1, 3x3 and 1x1 convolutions, the last with four times the channels. The first has the stride (ResNet-50
+// and -101).
 class Bottleneck : public ResidualBlock {
  public:
   static constexpr int64_t kExpansion = 4;
@@ -95,7 +96,9 @@ constexpr std::array<int64_t, 4> kHeadDilation = {6, 12, 18, 24};
 }  // namespace
 
 DeepLabV2::DeepLabV2(const DeepLabV2Options& options)
-    : SegmentationNetwork("DeepLabV2"), class_count_(options.class_count), branches_(static_cast<size_t>(options.branches)) {
+    : SegmentationNetwork("DeepLabV2"),
+      class_count_(options.class_count),
+      branches_(static_cast<size_t>(options.branches)) {
   const BackboneShape shape = shape_of(options.backbone);
   const int64_t stem = scaled_channels(64, options.width);
   const Conv2d conv1 = register_module("conv1", Conv2d(Conv2dOptions(3, stem, 7).stride(2).padding(3).bias(false)));

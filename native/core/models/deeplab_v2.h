@@ -13,8 +13,8 @@ struct DeepLabV2Options {
   Backbone backbone;
   double width;  ///< factor of every channel count
   int64_t class_count;
-  /// Number of the head's branches (dilations 6, 12, 18, 24) that are summed: 4, or 2 as in the code that made the released
-  /// weights. All four have parameters either way.
+  /// Number of the head's branches (dilations 6, 12, 18, 24) that are summed: 4, or 2 as in the code that made the
+  /// released weights. All four have parameters either way.
   int64_t branches;
   Initialization initialization;
   uint64_t seed;

@@ -11,8 +11,8 @@ struct OutputDiscriminatorOptions {
   uint64_t seed;
 };
 
-/// D_M of AdaptSegNet and BDL: five 4x4 stride-2 convolutions over class probabilities, with LeakyReLU(0.2) between them and
-/// without normalization. [N, class_count, H, W] -> one logit per position, [N, 1, H/32, W/32].
+/// D_M of AdaptSegNet and BDL: five 4x4 stride-2 convolutions over class probabilities, with LeakyReLU(0.2) between
+/// them and without normalization. [N, class_count, H, W] -> one logit per position, [N, 1, H/32, W/32].
 class OutputDiscriminator : public Network {
  public:
   explicit OutputDiscriminator(const OutputDiscriminatorOptions& options);
@@ -30,8 +30,8 @@ struct FeatureDiscriminatorOptions {
 };
 
 /// Discriminator of single positions of a segmenter's features (after Hoffman et al. 2016, "FCNs in the Wild"): 1x1
-/// convolutions to 8 base_width, 8 base_width and 1 channels, with LeakyReLU(0.2) between them. [N, feature_count, h, w] of
-/// any size -> one logit per position, [N, 1, h, w].
+/// convolutions to 8 base_width, 8 base_width and 1 channels, with LeakyReLU(0.2) between them. [N, feature_count, h,
+/// w] of any size -> one logit per position, [N, 1, h, w].
 class FeatureDiscriminator : public Network {
  public:
   explicit FeatureDiscriminator(const FeatureDiscriminatorOptions& options);
@@ -47,9 +47,10 @@ struct PatchDiscriminatorOptions {
   uint64_t seed;
 };
 
-/// D_F: the 70x70 PatchGAN (Isola et al. 2017), with InstanceNorm without affine part after the middle three convolutions.
-/// RGB in [-1, 1], [N, input_channels, H, W] -> one score per patch, [N, 1, H/8 - 2, W/8 - 2]. Initial weights are
-/// N(0, 0.02). With 6 input channels it is conditional: its input is an image and the original of its translation.
+/// D_F: the 70x70 PatchGAN (Isola et al. 2017), with InstanceNorm without affine part after the middle three
+/// convolutions. RGB in [-1, 1], [N, input_channels, H, W] -> one score per patch, [N, 1, H/8 - 2, W/8 - 2]. Initial
+/// weights are N(0, 0.02). With 6 input channels it is conditional: its input is an image and the original of its
+/// translation.
 class PatchDiscriminator : public Network {
  public:
   explicit PatchDiscriminator(const PatchDiscriminatorOptions& options);

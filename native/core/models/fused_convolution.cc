@@ -37,16 +37,17 @@ OptionalTensor optional(const at::Tensor& tensor) { return tensor.defined() ? Op
 at::Tensor channels_last(const at::Tensor& x) { return x.contiguous(at::MemoryFormat::ChannelsLast); }
 
 at::Tensor pack(const at::Tensor& weight, const Window& window, at::IntArrayRef input_size) {
-  static const auto reorder = mkldnn_operator<at::Tensor(const at::Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
-                                                         int64_t, at::OptionalIntArrayRef)>(
-      "mkldnn::_reorder_convolution_weight");
+  static const auto reorder =
+      mkldnn_operator<at::Tensor(const at::Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t,
+                                 at::OptionalIntArrayRef)>("mkldnn::_reorder_convolution_weight");
   return reorder.call(channels_last(weight), window.padding, window.stride, window.dilation, window.groups, input_size);
 }
 
-at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Window& window, bool relu) {
+at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Window& window,
+                    bool relu) {
   static const auto convolution = mkldnn_operator<at::Tensor(
-      const at::Tensor&, const at::Tensor&, const OptionalTensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t,
-      c10::string_view, OptionalScalars, std::optional<c10::string_view>)>("mkldnn::_convolution_pointwise");
+      const at::Tensor&, const at::Tensor&, const OptionalTensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
+      int64_t, c10::string_view, OptionalScalars, std::optional<c10::string_view>)>("mkldnn::_convolution_pointwise");
   return convolution.call(x, weight, optional(bias), window.padding, window.stride, window.dilation, window.groups,
                           relu ? "relu" : "none", OptionalScalars(), std::nullopt);
 }
@@ -56,11 +57,11 @@ at::Tensor convolve_and_add(const at::Tensor& x, const at::Tensor& weight, const
                             at::Tensor sum, bool relu) {
   static const auto convolution = mkldnn_operator<at::Tensor&(
       at::Tensor&, const at::Tensor&, const at::Tensor&, const OptionalTensor&, at::IntArrayRef, at::IntArrayRef,
-      at::IntArrayRef, int64_t, c10::string_view, std::optional<at::Scalar>, std::optional<c10::string_view>, OptionalScalars,
-      std::optional<c10::string_view>)>("mkldnn::_convolution_pointwise_", "binary");
-  return convolution.call(sum, x, weight, optional(bias), window.padding, window.stride, window.dilation, window.groups, "add",
-                          1.0, relu ? std::make_optional<c10::string_view>("relu") : std::nullopt, OptionalScalars(),
-                          std::nullopt);
+      at::IntArrayRef, int64_t, c10::string_view, std::optional<at::Scalar>, std::optional<c10::string_view>,
+      OptionalScalars, std::optional<c10::string_view>)>("mkldnn::_convolution_pointwise_", "binary");
+  return convolution.call(sum, x, weight, optional(bias), window.padding, window.stride, window.dilation, window.groups,
+                          "add", 1.0, relu ? std::make_optional<c10::string_view>("relu") : std::nullopt,
+                          OptionalScalars(), std::nullopt);
 }
 
 bool has_packed(at::Device device, at::ScalarType dtype) {
@@ -142,9 +143,8 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
     if (has_packed(x.device(), dtype)) return forward_packed(x.to(dtype), sum, relu);
   }
   if (!y.defined()) {
-    const auto& constants = current(folded_, convolution_->weight.scalar_type(), [](const at::Tensor& weight) {
-      return std::vector<at::Tensor>{weight};
-    });
+    const auto& constants = current(folded_, convolution_->weight.scalar_type(),
+                                    [](const at::Tensor& weight) { return std::vector<at::Tensor>{weight}; });
     const Window window(*convolution_);
     y = at::conv2d(x, constants.weights[0], optional(constants.bias), window.stride, window.padding, window.dilation,
                    window.groups);
@@ -156,7 +156,8 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
 at::Tensor FusedConvolution::normalize(const at::Tensor& y) {
   if (segment_run() != SegmentRun::kAgain || !norm_->is_training()) return norm_->forward(y);
   // Normalizes with the statistics of the batch without a second update of the running ones.
-  return at::batch_norm(y, norm_->weight, norm_->bias, {}, {}, /*training=*/true, /*momentum=*/0.0, norm_->options.eps(),
+  return at::batch_norm(y, norm_->weight, norm_->bias, {}, {}, /*training=*/true, /*momentum=*/0.0,
+                        norm_->options.eps(),
                         /*cudnn_enabled=*/true);
 }
 
@@ -172,11 +173,12 @@ at::Tensor FusedConvolution::forward_packed(const at::Tensor& x, const at::Tenso
     return std::vector<at::Tensor>{pack(weight, window, x.sizes())};
   });
   if (!sum.defined()) return convolve(input, constants.weights[0], constants.bias, window, relu);
-  return convolve_and_add(input, constants.weights[0], constants.bias, window, channels_last(sum.to(x.scalar_type())), relu);
+  return convolve_and_add(input, constants.weights[0], constants.bias, window, channels_last(sum.to(x.scalar_type())),
+                          relu);
 }
 
-at::Tensor FusedConvolution::forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles, const at::Tensor& sum,
-                                              bool relu) {
+at::Tensor FusedConvolution::forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles,
+                                              const at::Tensor& sum, bool relu) {
   const int64_t in = x.size(1), out = out_channels();
   const int64_t most = std::max(kLeastTiles, kWorkspaceBytes / (kernels::WinogradTiles::kPoints * (in + out) * 4));
   const int64_t parts = (tiles.count() + most - 1) / most, size = (tiles.count() + parts - 1) / parts;

@@ -13,10 +13,11 @@ namespace bidiseg {
 ///
 ///     w' = w·γ/√(σ² + ε),  b' = (b − μ)·γ/√(σ² + ε) + β.
 ///
-/// All of it is then one oneDNN operation, on CPUs that support it, and its weights are kept in oneDNN's layout and dtype.
-/// Wide 3x3 convolutions in float32 use Winograd's algorithm (kernels/winograd.h). Their weights take four times the memory,
-/// and their rounding errors are larger, about 1e-5 of the largest value. Kept weights are renewed when the version of a
-/// module's tensor changes. Code that changes a tensor without autograd must bump its version, as Optimizer::step() does.
+/// All of it is then one oneDNN operation, on CPUs that support it, and its weights are kept in oneDNN's layout and
+/// dtype. Wide 3x3 convolutions in float32 use Winograd's algorithm (kernels/winograd.h). Their weights take four times
+/// the memory, and their rounding errors are larger, about 1e-5 of the largest value. Kept weights are renewed when the
+/// version of a module's tensor changes. Code that changes a tensor without autograd must bump its version, as
+/// Optimizer::step() does.
 ///
 /// The owner registers the modules under the names of the state dict.
 class FusedConvolution {
@@ -43,7 +44,8 @@ class FusedConvolution {
   at::Tensor forward(const at::Tensor& x, const at::Tensor& sum, bool relu);
   at::Tensor normalize(const at::Tensor& y);
   at::Tensor forward_packed(const at::Tensor& x, const at::Tensor& sum, bool relu);
-  at::Tensor forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles, const at::Tensor& sum, bool relu);
+  at::Tensor forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles, const at::Tensor& sum,
+                              bool relu);
   bool is_constant() const;
   bool is_wide_3x3() const;
   uint64_t version() const;

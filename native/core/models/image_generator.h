@@ -15,9 +15,9 @@ class ImageGenerator : public Network {
   void check_size(const at::Tensor& input) const;
 };
 
-/// Generator output for images of any size, with the same size. It pads the image to multiples of size_multiple() and crops
-/// the output. Padding reflects the image; an image too small for that repeats its border. (The reference turns 562 rows
-/// into 564.)
+/// Generator output for images of any size, with the same size. It pads the image to multiples of size_multiple() and
+/// crops the output. Padding reflects the image; an image too small for that repeats its border. (The reference turns
+/// 562 rows into 564.)
 at::Tensor generate_same_size(ImageGenerator& generator, const at::Tensor& input);
 
 }  // namespace bidiseg

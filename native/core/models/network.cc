@@ -3,8 +3,8 @@
 namespace bidiseg {
 namespace {
 
-// Calls `fill(weight, bias, transposed)` for every convolution below `module`, in registration order, so that a seed always
-// gives the same weights.
+// Calls `fill(weight, bias, transposed)` for every convolution below `module`, in registration order, so that a seed
+// always gives the same weights.
 template <typename Fill>
 void for_each_convolution(torch::nn::Module& module, Fill fill) {
   at::NoGradGuard no_grad;

@@ -20,8 +20,8 @@ struct TrainedParameter {
   std::string name;
   at::Tensor value;
   double learning_rate_factor = 1.0;
-  /// Number of updates in one optimizer step of the reference (algorithm.md, `repeatedStep`). Its parameter generator yields
-  /// a convolution once for every module that contains it, from the layer down.
+  /// Number of updates in one optimizer step of the reference (algorithm.md, `repeatedStep`). Its parameter generator
+  /// yields a convolution once for every module that contains it, from the layer down.
   int reference_repeats = 1;
 };
 
@@ -32,8 +32,8 @@ class Network : public torch::nn::Module {
   /// Forward pass. The output has the dtype of the input, also with autocasting.
   virtual at::Tensor forward(const at::Tensor& input) = 0;
 
-  /// Parameters that require a gradient. `head_factor` multiplies the learning rate of the classifier head, if the network
-  /// has one.
+  /// Parameters that require a gradient. `head_factor` multiplies the learning rate of the classifier head, if the
+  /// network has one.
   virtual std::vector<TrainedParameter> trained_parameters(double head_factor) const;
 
   /// Turns gradients off, or on again for the parameters that required one before.
@@ -54,8 +54,8 @@ class Network : public torch::nn::Module {
   /// Dtype of the parameters and of the input.
   at::ScalarType dtype() const { return parameters().front().scalar_type(); }
 
-  /// Converts parameters and buffers to `device`, and those of a floating-point dtype to `dtype` (torch::nn::Module::to would
-  /// convert counters too). Only for new networks: optimizers and handles keep the old tensors.
+  /// Converts parameters and buffers to `device`, and those of a floating-point dtype to `dtype` (torch::nn::Module::to
+  /// would convert counters too). Only for new networks: optimizers and handles keep the old tensors.
   void convert(at::Device device, at::ScalarType dtype);
 
  protected:
@@ -119,7 +119,8 @@ class FrozenScope {
 /// Turns activation checkpointing on or off for the lifetime of the scope.
 class ActivationCheckpointingScope {
  public:
-  ActivationCheckpointingScope(Network& network, bool on) : network_(network), was_on_(network.has_activation_checkpointing()) {
+  ActivationCheckpointingScope(Network& network, bool on)
+      : network_(network), was_on_(network.has_activation_checkpointing()) {
     network_.set_activation_checkpointing(on);
   }
   ~ActivationCheckpointingScope() { network_.set_activation_checkpointing(was_on_); }

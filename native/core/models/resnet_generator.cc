@@ -46,7 +46,8 @@ ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options)
   };
   up1_ = up(0, width * 4, width * 2);
   up2_ = up(3, width * 2, width);
-  output_ = model->register_module(std::to_string(kFirstBlock + options.blocks + 7), Conv2d(Conv2dOptions(width, 3, 7)));
+  output_ =
+      model->register_module(std::to_string(kFirstBlock + options.blocks + 7), Conv2d(Conv2dOptions(width, 3, 7)));
   register_module("model", model);
   initialize_normal(*this, 0.02, make_cpu_generator(options.seed));
   if (residual_) {

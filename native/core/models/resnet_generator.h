@@ -8,8 +8,8 @@ namespace bidiseg {
 struct ResnetGeneratorOptions {
   int64_t blocks;
   int64_t base_width;
-  /// Computes y = tanh(f(x) + w IN(x) + b) instead of y = tanh(f(x)), with w and b per channel. Details of the input bypass f.
-  /// The last layer of f starts at 0.
+  /// Computes y = tanh(f(x) + w IN(x) + b) instead of y = tanh(f(x)), with w and b per channel. Details of the input
+  /// bypass f. The last layer of f starts at 0.
   bool residual;
   uint64_t seed;
 };

@@ -11,10 +11,10 @@ struct UNetGeneratorOptions {
   uint64_t seed;
 };
 
-/// 4x4 stride-2 convolutions down and up again, with 1, 2, 4 and then 8 times base_width channels. The input of each decoder
-/// layer includes the encoder layer of its size. InstanceNorm without affine part, except at both ends; LeakyReLU(0.2) down,
-/// ReLU up. There is no dropout, unlike in pix2pix, so that a translation depends on its image only. Initial weights are
-/// N(0, 0.02).
+/// 4x4 stride-2 convolutions down and up again, with 1, 2, 4 and then 8 times base_width channels. The input of each
+/// decoder layer includes the encoder layer of its size. InstanceNorm without affine part, except at both ends;
+/// LeakyReLU(0.2) down, ReLU up. There is no dropout, unlike in pix2pix, so that a translation depends on its image
+/// only. Initial weights are N(0, 0.02).
 class UNetGenerator : public ImageGenerator {
  public:
   explicit UNetGenerator(const UNetGeneratorOptions& options);

@@ -5,22 +5,22 @@
 
 namespace bidiseg {
 
-/// Confidence histograms over a whole data set, one per predicted class. Their memory does not depend on the size of the
-/// set.
+/// Confidence histograms over a whole data set, one per predicted class. Their memory does not depend on the size of
+/// the set.
 class ThresholdHistogram {
  public:
   ThresholdHistogram(int64_t class_count, int64_t bins);
 
-  /// Counts pixels: `labels` uint8 and `confidence` float in [0, 1], of equal shape, on the CPU. Throws InvalidArgument for
-  /// a value out of range, and then counts nothing.
+  /// Counts pixels: `labels` uint8 and `confidence` float in [0, 1], of equal shape, on the CPU. Throws InvalidArgument
+  /// for a value out of range, and then counts nothing.
   void add(const at::Tensor& labels, const at::Tensor& confidence);
 
   /// Threshold of each class c with n_c pixels:
   ///
   ///     t_c = min(cap, p_sorted[round(portion n_c)]),   p_sorted ascending,
   ///
-  /// rounded half to even; 0 for a class that never occurred. The result is exact to one bin: it is the lower edge of the
-  /// bin, 1/bins wide, that holds p_sorted[...].
+  /// rounded half to even; 0 for a class that never occurred. The result is exact to one bin: it is the lower edge of
+  /// the bin, 1/bins wide, that holds p_sorted[...].
   std::vector<double> thresholds(double portion, double cap) const;
 
   int64_t class_count() const { return static_cast<int64_t>(counts_.size()); }
@@ -33,7 +33,7 @@ class ThresholdHistogram {
 };
 
 struct PseudoLabels {
-  at::Tensor labels;                    ///< uint8, `ignore_index` where not kept
+  at::Tensor labels;  ///< uint8, `ignore_index` where not kept
   std::vector<int64_t> kept_per_class;
 };
 

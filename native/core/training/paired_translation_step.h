@@ -34,8 +34,8 @@ class PairedTranslationStep : public Step {
   /// Throws InvalidArgument if the networks cannot be computed in the precision.
   PairedTranslationStep(PairedTranslationNetworks networks, const PairedTranslationStepOptions& options);
 
-  /// Images are RGB bytes [N, H, W, 3] of one shape, H and W multiples of the generator's size_multiple(). The losses of
-  /// generator and discriminator are
+  /// Images are RGB bytes [N, H, W, 3] of one shape, H and W multiples of the generator's size_multiple(). The losses
+  /// of generator and discriminator are
   ///
   ///     L_F = gan_weight l_GAN(D(S, F(S)), real) + l1_weight E|F(S) - T|
   ///     L_D = 1/2 [ l_GAN(D(S, T), real) + l_GAN(D(S, F(S)), fake) ],

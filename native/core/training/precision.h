@@ -15,23 +15,24 @@ enum class Precision {
 /// `fp32`, `tf32`, `bf16` or `fp16`.
 const char* precision_name(Precision precision);
 
-/// Precisions that `device` has instructions for. kFloat32 is always the first. bfloat16 needs AMX or AVX-512's bf16 on a
-/// CPU. On CUDA, bfloat16 and TensorFloat-32 need compute capability 8.0 and float16 needs 7.0.
+/// Precisions that `device` has instructions for. kFloat32 is always the first. bfloat16 needs AMX or AVX-512's bf16 on
+/// a CPU. On CUDA, bfloat16 and TensorFloat-32 need compute capability 8.0 and float16 needs 7.0.
 std::vector<Precision> precisions_of(at::Device device);
 
-/// Throws InvalidArgument if the network's device lacks `precision`, or if a network other than float32 is to be autocast.
+/// Throws InvalidArgument if the network's device lacks `precision`, or if a network other than float32 is to be
+/// autocast.
 void require_precision(Precision precision, const Network& network);
 
-/// Memory format in which a segmenter trains faster. On the CPU channels_last is 3 to 10 % faster in bfloat16 and 4 to 30 %
-/// slower in float32. On CUDA it is the format for tensor cores; this was not measured.
+/// Memory format in which a segmenter trains faster. On the CPU channels_last is 3 to 10 % faster in bfloat16 and 4 to
+/// 30 % slower in float32. On CUDA it is the format for tensor cores; this was not measured.
 inline at::MemoryFormat fastest_format(Precision precision) {
   const bool half = precision == Precision::kBfloat16 || precision == Precision::kFloat16;
   return half ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
 
-/// Sets the precision of forward and backward passes for the lifetime of the scope. Parameters, their gradients, running
-/// statistics and losses stay float32. Each parameter is cast once, so that none may change within the scope. Autocasting is
-/// a setting of the thread; TensorFloat-32 is a setting of the process.
+/// Sets the precision of forward and backward passes for the lifetime of the scope. Parameters, their gradients,
+/// running statistics and losses stay float32. Each parameter is cast once, so that none may change within the scope.
+/// Autocasting is a setting of the thread; TensorFloat-32 is a setting of the process.
 class PrecisionScope {
  public:
   PrecisionScope(Precision precision, at::Device device);

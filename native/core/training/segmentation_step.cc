@@ -52,8 +52,8 @@ void require_divisible(const char* domain, const at::Tensor& images, int64_t par
 SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmenter,
                                    std::unique_ptr<Optimizer> segmenter_optimizer,
                                    std::shared_ptr<Network> discriminator,
-                                   std::unique_ptr<Optimizer> discriminator_optimizer,
-                                   std::unique_ptr<Teacher> teacher, SegmentationStepOptions options)
+                                   std::unique_ptr<Optimizer> discriminator_optimizer, std::unique_ptr<Teacher> teacher,
+                                   SegmentationStepOptions options)
     : Step(options.step, /*loss_share=*/1.0 / static_cast<double>(options.accumulation), *segmenter),
       segmenter_(std::move(segmenter)),
       segmenter_optimizer_(add_optimizer("segmenter", std::move(segmenter_optimizer))),
@@ -139,8 +139,10 @@ void SegmentationStep::add_gradients(const Inputs& part) {
 
   BackwardRoots from_source, from_target;
   const SegmentationOutput on_source = output_of(source.images);
-  from_source.add(cross_entropy(kSegmentation, on_source.logits, source.labels, options_.cross_entropy), loss_gradient());
-  // Gradients of moments flow back to both domains. Without them the source's graph is freed before the target's is made.
+  from_source.add(cross_entropy(kSegmentation, on_source.logits, source.labels, options_.cross_entropy),
+                  loss_gradient());
+  // Gradients of moments flow back to both domains. Without them the source's graph is freed before the target's is
+  // made.
   const bool with_moments = compares_moments(options_.alignment) && target.images.defined();
   if (!with_moments) from_source.backward();
   if (!target.images.defined()) return;
@@ -195,8 +197,8 @@ at::Tensor SegmentationStep::cross_entropy(const char* name, const at::Tensor& l
   return result.loss;
 }
 
-// D_M sees the target once. From one forward pass the adversarial loss needs the gradient for the input alone and D_M's own
-// loss the gradients for the weights alone, so that neither disturbs the other.
+// D_M sees the target once. From one forward pass the adversarial loss needs the gradient for the input alone and D_M's
+// own loss the gradients for the weights alone, so that neither disturbs the other.
 at::Tensor SegmentationStep::judge_target(const at::Tensor& view) {
   view.requires_grad_();
   const at::Tensor scores = discriminator_->forward(view);

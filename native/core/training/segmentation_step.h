@@ -40,15 +40,16 @@ struct SegmentationLosses {
 
 class SegmentationStep : public Step {
  public:
-  /// The networks are shared with the caller. `discriminator` belongs to the alignment; it may be null, and then there is no
-  /// adversarial loss. `teacher` may be null. Throws InvalidArgument if the networks cannot be computed in the precision.
+  /// The networks are shared with the caller. `discriminator` belongs to the alignment; it may be null, and then there
+  /// is no adversarial loss. `teacher` may be null. Throws InvalidArgument if the networks cannot be computed in the
+  /// precision.
   SegmentationStep(std::shared_ptr<SegmentationNetwork> segmenter, std::unique_ptr<Optimizer> segmenter_optimizer,
                    std::shared_ptr<Network> discriminator, std::unique_ptr<Optimizer> discriminator_optimizer,
                    std::unique_ptr<Teacher> teacher, SegmentationStepOptions options);
 
-  /// Trains M on one batch of each domain. `target` may be empty (training on the source alone). The number of images of
-  /// each domain must be divisible by `accumulation`; a part is a range of consecutive images. An exception restores running
-  /// statistics, the generator of dropout and the mode too, see Step.
+  /// Trains M on one batch of each domain. `target` may be empty (training on the source alone). The number of images
+  /// of each domain must be divisible by `accumulation`; a part is a range of consecutive images. An exception restores
+  /// running statistics, the generator of dropout and the mode too, see Step.
   SegmentationLosses run(const SegmentationBatch& source, const SegmentationBatch& target, double learning_rate,
                          double discriminator_learning_rate);
 
@@ -75,8 +76,8 @@ class SegmentationStep : public Step {
   at::Tensor cross_entropy(const char* name, const at::Tensor& logits, const at::Tensor& labels,
                            const CrossEntropyOptions& options);
 
-  /// Backward pass of D_M's own loss on the target. Returns the gradient of the weighted adversarial loss for `view`, the
-  /// input of D_M, which is detached.
+  /// Backward pass of D_M's own loss on the target. Returns the gradient of the weighted adversarial loss for `view`,
+  /// the input of D_M, which is detached.
   at::Tensor judge_target(const at::Tensor& view);
   void judge_source(const at::Tensor& view);
 

@@ -46,8 +46,8 @@ class Step {
   void add_state(std::string prefix, std::function<NamedTensors()> tensors);
   void add_network(const std::string& name, std::shared_ptr<const Network> network);
 
-  /// Makes an optimizer and the gradients of its parameters part of the step. `name` is the name of its networks in messages.
-  /// In the state the optimizer is `name`_optimizer.
+  /// Makes an optimizer and the gradients of its parameters part of the step. `name` is the name of its networks in
+  /// messages. In the state the optimizer is `name`_optimizer.
   Optimizer& add_optimizer(const std::string& name, std::unique_ptr<Optimizer> optimizer);
 
   /// Selects the stream of CUDA graphs for the rest of the step, see StepGraphs.
@@ -56,8 +56,8 @@ class Step {
   /// Runs one iteration. `compute_gradients` does so in calls of run_piece(). `apply` makes all updates.
   LossValues iterate(const std::function<void()>& compute_gradients, const std::function<void()>& apply);
 
-  /// Runs forward and backward passes that can be recorded as one CUDA graph, see StepGraphs::run(). Backward passes start
-  /// with loss_gradient(), and checks() takes the losses.
+  /// Runs forward and backward passes that can be recorded as one CUDA graph, see StepGraphs::run(). Backward passes
+  /// start with loss_gradient(), and checks() takes the losses.
   void run_piece(size_t piece, const std::vector<at::Tensor*>& inputs, const std::function<void()>& passes);
 
   const at::Tensor& loss_gradient() const { return scaler_.loss_gradient(); }

@@ -21,8 +21,8 @@ class LossValues {
   std::vector<std::pair<const char*, double>> values_;
 };
 
-/// Losses of a step and what decides whether the step may be applied. All of it is collected on the device and read in one
-/// transfer, the only time that a step waits for its device.
+/// Losses of a step and what decides whether the step may be applied. All of it is collected on the device and read in
+/// one transfer, the only time that a step waits for its device.
 class StepChecks {
  public:
   /// Result of read().
@@ -47,8 +47,8 @@ class StepChecks {
   void restore_gradients();
 
   /// Divides the gradients by the scale and waits for the device. Throws InvalidArgument for a label out of range and
-  /// NonFiniteLoss for a loss that is NaN or infinite. A gradient that is NaN or infinite is a NonFiniteLoss only if the
-  /// scale cannot be the reason. Call it once a step, after everything else.
+  /// NonFiniteLoss for a loss that is NaN or infinite. A gradient that is NaN or infinite is a NonFiniteLoss only if
+  /// the scale cannot be the reason. Call it once a step, after everything else.
   Result read(const LossScaler& scaler);
 
  private:

@@ -33,13 +33,13 @@ class Teacher {
     at::Tensor confident_share;  ///< 0-dim: share of pixels that the teacher is confident of
   };
 
-  /// Pixels of each source image that ClassMix pastes in the next step; see class_mix_mask(). Labels and mask are on the
-  /// CPU. Undefined without ClassMix.
+  /// Pixels of each source image that ClassMix pastes in the next step; see class_mix_mask(). Labels and mask are on
+  /// the CPU. Undefined without ClassMix.
   at::Tensor draw_mask(const at::Tensor& source_labels) const;
 
-  /// Labels target images in eval mode. The weight of every pixel is the confident share. With a mask, the masked pixels of
-  /// each source image and its labels are pasted onto the target image of the same index, with weight 1; both batches must
-  /// then have one shape. All tensors are on the teacher's device.
+  /// Labels target images in eval mode. The weight of every pixel is the confident share. With a mask, the masked
+  /// pixels of each source image and its labels are pasted onto the target image of the same index, with weight 1; both
+  /// batches must then have one shape. All tensors are on the teacher's device.
   Labeled label(const at::Tensor& source_images, const at::Tensor& source_labels, const at::Tensor& target_images,
                 const at::Tensor& mask) const;
 

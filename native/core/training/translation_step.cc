@@ -63,10 +63,10 @@ TranslationStep::TranslationStep(TranslationNetworks networks, std::shared_ptr<S
       networks_(std::move(networks)),
       segmenter_(std::move(segmenter)),
       options_(options),
-      generator_optimizer_(add_optimizer(
-          "generator", std::make_unique<Adam>(parameters_of({{"to_target", networks_.to_target.get()},
-                                                             {"to_source", networks_.to_source.get()}}),
-                                              options.adam))),
+      generator_optimizer_(
+          add_optimizer("generator", std::make_unique<Adam>(parameters_of({{"to_target", networks_.to_target.get()},
+                                                                           {"to_source", networks_.to_source.get()}}),
+                                                            options.adam))),
       discriminator_optimizer_(add_optimizer(
           "discriminator",
           std::make_unique<Adam>(parameters_of({{"target_discriminator", networks_.target_discriminator.get()},
@@ -183,10 +183,10 @@ void TranslationStep::compute_generator_gradients(const Part& part) {
   FrozenScope frozen_target_discriminator(*networks_.target_discriminator);
   FrozenScope frozen_source_discriminator(*networks_.source_discriminator);
   losses.add(kGanSourceToTarget, o.gan_weight,
-            gan_loss(networks_.target_discriminator->forward(fake_target.leaf), true, o.gan_mode));
+             gan_loss(networks_.target_discriminator->forward(fake_target.leaf), true, o.gan_mode));
   losses.backward();
   losses.add(kGanTargetToSource, o.gan_weight,
-            gan_loss(networks_.source_discriminator->forward(fake_source.leaf), true, o.gan_mode));
+             gan_loss(networks_.source_discriminator->forward(fake_source.leaf), true, o.gan_mode));
   losses.backward();
 
   if (segmenter_ && (o.perceptual_weight != 0 || o.perceptual_reconstruction_weight != 0)) {
@@ -211,10 +211,8 @@ void TranslationStep::compute_generator_gradients(const Part& part) {
     }
     if (const double weight = o.perceptual_reconstruction_weight; weight != 0) {
       const auto [of_source, of_target] = logits(cycled_source.leaf, cycled_target.leaf);
-      losses.add(kReconstructionSource, weight,
-                perceptual_loss(of_source, truth.first, o.perceptual_form));
-      losses.add(kReconstructionTarget, weight,
-                perceptual_loss(of_target, truth.second, o.perceptual_form));
+      losses.add(kReconstructionSource, weight, perceptual_loss(of_source, truth.first, o.perceptual_form));
+      losses.add(kReconstructionTarget, weight, perceptual_loss(of_target, truth.second, o.perceptual_form));
       losses.backward();
     }
   }
@@ -228,15 +226,15 @@ void TranslationStep::compute_generator_gradients(const Part& part) {
   fakes_ = {fake_source.image.detach(), fake_target.image.detach()};
 }
 
-// The fakes were made before the generators change, and the gradients of D_F do not depend on the generators' weights. So
-// computing these gradients first and making all updates at the end changes no result.
+// The fakes were made before the generators change, and the gradients of D_F do not depend on the generators' weights.
+// So computing these gradients first and making all updates at the end changes no result.
 void TranslationStep::compute_discriminator_gradients(const Part& part, const Fakes& fakes) {
   const PrecisionScope precision = precision_scope();
   const auto judge = [&](const char* name, PatchDiscriminator& discriminator, const at::Tensor& real,
                          const at::Tensor& fake) {
     const auto [of_real, of_fake] = forward_both(discriminator, real, fake);
-    const at::Tensor loss = part.share * 0.5 * (gan_loss(of_real, true, options_.gan_mode) +
-                                                gan_loss(of_fake, false, options_.gan_mode));
+    const at::Tensor loss =
+        part.share * 0.5 * (gan_loss(of_real, true, options_.gan_mode) + gan_loss(of_fake, false, options_.gan_mode));
     checks().loss(name, loss);
     loss.backward(loss_gradient());
   };

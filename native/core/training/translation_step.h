@@ -18,8 +18,8 @@ struct TranslationNetworks {
 };
 
 struct TranslationStepOptions {
-  /// CUDA graphs: one for the generators' passes and one for the discriminators'. Between them the host decides about the
-  /// image pools.
+  /// CUDA graphs: one for the generators' passes and one for the discriminators'. Between them the host decides about
+  /// the image pools.
   StepOptions step;
   GanMode gan_mode;
   double gan_weight;
@@ -31,14 +31,14 @@ struct TranslationStepOptions {
   int64_t pool_size;
   uint64_t seed;  ///< of the target image pool; the source pool uses `seed` + 1
   AdamOptions adam;
-  /// Images of each domain that go through the networks together; 0: the whole batch. The gradients are those of the whole
-  /// batch, since no network of this step mixes the images of a batch. Not with CUDA graphs.
+  /// Images of each domain that go through the networks together; 0: the whole batch. The gradients are those of the
+  /// whole batch, since no network of this step mixes the images of a batch. Not with CUDA graphs.
   int64_t micro_batch_size;
   bool activation_checkpointing;  ///< of the generators' blocks
 };
 
-/// Losses before their weights. A loss whose weight is 0 is not computed and reads 0. "source" and "target" are the domain of
-/// the image that the loss looks at; for discriminators, the domain that they judge.
+/// Losses before their weights. A loss whose weight is 0 is not computed and reads 0. "source" and "target" are the
+/// domain of the image that the loss looks at; for discriminators, the domain that they judge.
 struct TranslationLosses {
   double gan_source_to_target, gan_target_to_source;
   double cycle_source, cycle_target;
@@ -51,21 +51,21 @@ struct TranslationLosses {
 
 class TranslationStep : public Step {
  public:
-  /// `segmenter` gives the perceptual losses; it may be null. Throws InvalidArgument if the networks cannot be computed in
-  /// the precision, or for a micro_batch_size with CUDA graphs.
+  /// `segmenter` gives the perceptual losses; it may be null. Throws InvalidArgument if the networks cannot be computed
+  /// in the precision, or for a micro_batch_size with CUDA graphs.
   TranslationStep(TranslationNetworks networks, std::shared_ptr<SegmentationNetwork> segmenter,
                   const TranslationStepOptions& options);
 
-  /// Trains on one batch of each domain: RGB bytes [N, H, W, 3], H and W multiples of 4 and equal for both. An exception
-  /// restores image pools and modes too, see Step.
+  /// Trains on one batch of each domain: RGB bytes [N, H, W, 3], H and W multiples of 4 and equal for both. An
+  /// exception restores image pools and modes too, see Step.
   TranslationLosses run(const at::Tensor& source_images, const at::Tensor& target_images, double learning_rate);
 
   NamedTensors state() const override;  ///< without the segmenter, which no step changes; the image pools are copies
   void load_state(NamedTensors state) override;
 
  private:
-  /// Output of F or F⁻¹ and a leaf in its place, for the losses of other networks. The leaf collects their gradients, so
-  /// that the graph of one network is freed before the next is made, and the generators go backward only once.
+  /// Output of F or F⁻¹ and a leaf in its place, for the losses of other networks. The leaf collects their gradients,
+  /// so that the graph of one network is freed before the next is made, and the generators go backward only once.
   struct Generated {
     at::Tensor image;
     at::Tensor leaf = image.detach().requires_grad_();

@@ -1,5 +1,5 @@
-// Input and output of the CPU kernels, as plain data. This header is compiled for several instruction sets, so that it must
-// not include code (see cell_sweep_kernels.h).
+// Input and output of the CPU kernels, as plain data. This header is compiled for several instruction sets, so that it
+// must not include code (see cell_sweep_kernels.h).
 //
 // All operations read bilinearly upsampled logits without storing them. Between two rows of the low-resolution
 // grid and for one column of output pixels, the interpolant is z = T + lambda * (B - T) with the column-interpolated
@@ -26,20 +26,20 @@ struct Grid {
   const int64_t* row_begin = nullptr;  ///< [height + 1]: the first output row of each cell row
   const Real* row_lambda = nullptr;    ///< [out_height]: the weight of the grid row below
   int64_t vectors = 0;
-  const int64_t* first = nullptr;      ///< [vectors]
-  const int64_t* count = nullptr;      ///< [vectors]: lanes in use
-  const int64_t* base = nullptr;       ///< [vectors]
-  const int32_t* left = nullptr;       ///< [vectors * lanes]
-  const int32_t* right = nullptr;      ///< [vectors * lanes]
-  const Real* lambda = nullptr;        ///< [vectors * lanes]
-  const Real* scatter = nullptr;       ///< [vectors * lanes * lanes]
+  const int64_t* first = nullptr;  ///< [vectors]
+  const int64_t* count = nullptr;  ///< [vectors]: lanes in use
+  const int64_t* base = nullptr;   ///< [vectors]
+  const int32_t* left = nullptr;   ///< [vectors * lanes]
+  const int32_t* right = nullptr;  ///< [vectors * lanes]
+  const Real* lambda = nullptr;    ///< [vectors * lanes]
+  const Real* scatter = nullptr;   ///< [vectors * lanes * lanes]
 
   int64_t bands() const { return (height + kBand - 1) / kBand; }
   int64_t jobs() const { return batch * bands(); }
 };
 
-/// Output of a job's gradient: its own rows in `gradient` [batch, classes, height, width], and its part of the first row of
-/// the band below in `seam` [jobs, classes, width].
+/// Output of a job's gradient: its own rows in `gradient` [batch, classes, height, width], and its part of the first
+/// row of the band below in `seam` [jobs, classes, width].
 template <typename Real>
 struct GradientOut {
   Real* gradient = nullptr;
@@ -49,12 +49,12 @@ struct GradientOut {
 template <typename Real>
 struct CrossEntropy {
   Grid<Real> grid;  ///< of logits
-  /// Labels [batch, out_height, out_width] of one type, or none. Without labels a pixel's label is its argmax, and it counts
-  /// if its confidence exceeds (`inclusive`: reaches) thresholds[label].
+  /// Labels [batch, out_height, out_width] of one type, or none. Without labels a pixel's label is its argmax, and it
+  /// counts if its confidence exceeds (`inclusive`: reaches) thresholds[label].
   const uint8_t* labels8 = nullptr;
   const int64_t* labels64 = nullptr;
   int64_t ignore_index = 0;
-  const Real* thresholds = nullptr;     ///< [classes]
+  const Real* thresholds = nullptr;  ///< [classes]
   bool inclusive = false;
   const Real* class_weights = nullptr;  ///< [classes] or null
   const Real* pixel_weights = nullptr;  ///< [batch, out_height, out_width] or null
@@ -70,9 +70,9 @@ struct CrossEntropy {
 template <typename Real>
 struct Predict {
   Grid<Real> grid;
-  bool probabilities = false;         ///< whether the softmax comes before the upsampling
-  uint8_t* predicted = nullptr;       ///< [batch, out_height, out_width]
-  Real* confidence = nullptr;         ///< the same shape, or null
+  bool probabilities = false;    ///< whether the softmax comes before the upsampling
+  uint8_t* predicted = nullptr;  ///< [batch, out_height, out_width]
+  Real* confidence = nullptr;    ///< the same shape, or null
 };
 
 template <typename Real>
@@ -99,8 +99,8 @@ struct Kernels {
   void (*softmax_backward)(const SoftmaxBackward<Real>&, int64_t job, void* scratch);
 };
 
-#define BIDISEG_DECLARE_KERNELS(name)  \
-  namespace name {                     \
+#define BIDISEG_DECLARE_KERNELS(name)      \
+  namespace name {                         \
   const Kernels<float>& float_kernels();   \
   const Kernels<double>& double_kernels(); \
   }

@@ -103,8 +103,8 @@ inline Vec<float> pick<float>(Vec<float> window, Int<float> index) {
 }
 #endif
 
-// 2^x for x <= 0 (a little above is fine too), relative error below 1e-7. 2^x = 2^n 2^f with n the integer nearest to x:
-// adding 1.5 * 2^23 leaves n in the low bits of the sum. 2^f is the minimax polynomial on [-1/2, 1/2] with 2^0 = 1.
+// 2^x for x <= 0 (a little above is fine too), relative error below 1e-7. 2^x = 2^n 2^f with n the integer nearest to
+// x: adding 1.5 * 2^23 leaves n in the low bits of the sum. 2^f is the minimax polynomial on [-1/2, 1/2] with 2^0 = 1.
 inline Vec<float> exp2(Vec<float> x) {
   const Vec<float> magic = broadcast(12582912.0f);
   x = at_least<float>(x, broadcast(-126.0f));
@@ -119,8 +119,8 @@ inline Vec<float> exp2(Vec<float> x) {
   return (Vec<float>)((Int<float>)p + ((Int<float>)shifted << 23));
 }
 
-// log2 of a positive normal number: its exponent, and for the mantissa m in [1/sqrt 2, sqrt 2) the minimax polynomial of
-// log2(m) / (m - 1), relative error below 1e-7.
+// log2 of a positive normal number: its exponent, and for the mantissa m in [1/sqrt 2, sqrt 2) the minimax polynomial
+// of log2(m) / (m - 1), relative error below 1e-7.
 inline Vec<float> log2(Vec<float> x) {
   const Int<float> bits = (Int<float>)x;
   const Int<float> exponent = (bits - 0x3f3504f3) >> 23;  // the bits of 1/sqrt 2
@@ -158,11 +158,11 @@ int64_t padded_width(const Grid<Real>& grid) {
 // Working memory of a job.
 template <typename Real>
 struct Scratch {
-  Real* rows;                             // [kBand + 1][classes][padded width]: the band's grid rows and the one below
-  Real* gradient;                         // of the same shape
-  Vec<Real>*above, *below, *difference;   // [classes]: column-interpolated grid rows, and below - above
-  Vec<Real>*sum, *weighted;               // [classes]: sums of g and of lambda g down the pixel rows of a cell row
-  Vec<Real>*carry, *work;                 // [classes]
+  Real* rows;                            // [kBand + 1][classes][padded width]: the band's grid rows and the one below
+  Real* gradient;                        // of the same shape
+  Vec<Real>*above, *below, *difference;  // [classes]: column-interpolated grid rows, and below - above
+  Vec<Real>*sum, *weighted;              // [classes]: sums of g and of lambda g down the pixel rows of a cell row
+  Vec<Real>*carry, *work;                // [classes]
 };
 
 template <typename Real>
@@ -183,9 +183,9 @@ Scratch<Real> scratch_at(void* memory, const Grid<Real>& grid) {
 
 enum class Prepare { kLogits, kSoftmax };
 
-// Prepares all classes of one grid row, from `from` (classes `plane` apart) to `to` (`padded` apart). Logits become relative
-// to the largest one of the grid point, in units of log 2. That changes no softmax, but keeps the relevant values near 0,
-// where floats are dense. With kSoftmax they are replaced by their softmax.
+// Prepares all classes of one grid row, from `from` (classes `plane` apart) to `to` (`padded` apart). Logits become
+// relative to the largest one of the grid point, in units of log 2. That changes no softmax, but keeps the relevant
+// values near 0, where floats are dense. With kSoftmax they are replaced by their softmax.
 template <typename Real>
 void prepare_row(const Grid<Real>& grid, Prepare how, const Real* from, int64_t plane, Real* to, int64_t padded) {
   constexpr int L = kLanes<Real>;
@@ -229,9 +229,7 @@ struct Pixels {
     weighted[c] += lambda * g;
   }
 
-  int64_t offset(const Grid<Real>& grid) const {
-    return (image * grid.out_height + row) * grid.out_width + column;
-  }
+  int64_t offset(const Grid<Real>& grid) const { return (image * grid.out_height + row) * grid.out_width + column; }
 };
 
 // row[c][base + k] += sum over lanes l of values[c][l] * scatter[l][k].
@@ -255,9 +253,9 @@ void scatter_columns(const Grid<Real>& grid, const Vec<Real>* values, const Real
   }
 }
 
-// Calls `look(Pixels)` for every pixel of a job; it returns whether it added a gradient. The gradient g of a pixel with row
-// weight lambda is distributed to the grid rows above, (1 - lambda) g, and below, lambda g. So a cell row needs only the sums
-// of g and of lambda g over its pixel rows, and columns are distributed once per grid row.
+// Calls `look(Pixels)` for every pixel of a job; it returns whether it added a gradient. The gradient g of a pixel with
+// row weight lambda is distributed to the grid rows above, (1 - lambda) g, and below, lambda g. So a cell row needs
+// only the sums of g and of lambda g over its pixel rows, and columns are distributed once per grid row.
 template <bool kGradient, typename Real, typename Look>
 void sweep(const Grid<Real>& grid, int64_t job, Prepare how, const GradientOut<Real>& out, void* memory, Look&& look) {
   constexpr int L = kLanes<Real>;
@@ -378,8 +376,8 @@ inline Exponentials<Real> exponentials_from(const Pixels<Real>& pixels, int64_t 
   return found;
 }
 
-// Grid values are at most 0, and 0 for some class at each grid point. Between two points with different best classes all may
-// be far below 0. Only if the sum would underflow, the largest value is found first and subtracted.
+// Grid values are at most 0, and 0 for some class at each grid point. Between two points with different best classes
+// all may be far below 0. Only if the sum would underflow, the largest value is found first and subtracted.
 template <Seek kSeek, typename Real>
 inline Exponentials<Real> exponentials(const Pixels<Real>& pixels, int64_t classes, Int<Real> label) {
   const auto found = exponentials_from<kSeek, false>(pixels, classes, Vec<Real>{}, label);
@@ -516,7 +514,7 @@ void cross_entropy(const CrossEntropy<Real>& task, int64_t job, void* memory) {
   const bool labeled = task.labels8 != nullptr || task.labels64 != nullptr;
   const bool gradient = task.out.gradient != nullptr;
   const auto run = labeled ? (gradient ? cross_entropy_job<true, true, Real> : cross_entropy_job<false, true, Real>)
-                            : (gradient ? cross_entropy_job<true, false, Real> : cross_entropy_job<false, false, Real>);
+                           : (gradient ? cross_entropy_job<true, false, Real> : cross_entropy_job<false, false, Real>);
   run(task, job, memory);
 }
 
@@ -593,7 +591,7 @@ void softmax_backward(const SoftmaxBackward<Real>& task, int64_t job, void* memo
 }
 
 template <typename Real>
-constexpr Kernels<Real> kKernels = {kLanes<Real>,   scratch_bytes<Real>, cross_entropy<Real>,
+constexpr Kernels<Real> kKernels = {kLanes<Real>,  scratch_bytes<Real>, cross_entropy<Real>,
                                     predict<Real>, softmax<Real>,       softmax_backward<Real>};
 
 }  // namespace

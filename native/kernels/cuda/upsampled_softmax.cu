@@ -1,5 +1,5 @@
-// Launches of the kernels on the current stream. A CUDA graph can capture them: no function waits for the device or copies
-// from the host.
+// Launches of the kernels on the current stream. A CUDA graph can capture them: no function waits for the device or
+// copies from the host.
 #include "kernels/cuda/upsampled_softmax.h"
 
 #include <ATen/ops/empty.h>
@@ -34,9 +34,9 @@ PreparedGrid prepared(const at::Tensor& logits, const Upsampling& size, int64_t 
   prepare<float><<<blocks_for(batch * plane), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
       logits.const_data_ptr<float>(), values.mutable_data_ptr<float>(), batch, classes, padded, plane, softmax);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
-  return {values, Grid{values.const_data_ptr<float>(), batch, classes,
-                       Axis(logits.size(2), size.height, size.align_corners),
-                       Axis(logits.size(3), size.width, size.align_corners)}};
+  return {values,
+          Grid{values.const_data_ptr<float>(), batch, classes, Axis(logits.size(2), size.height, size.align_corners),
+               Axis(logits.size(3), size.width, size.align_corners)}};
 }
 
 // Class count of the fast path that is compiled for `classes`; 0 if there is none.
@@ -88,7 +88,8 @@ CrossEntropyOutput upsampled_cross_entropy(const CrossEntropyInput& input) {
     output.predicted = at::empty({grid.batch, grid.rows.out, grid.columns.out}, options.dtype(at::kByte));
     output.confidence = at::empty({grid.batch, grid.rows.out, grid.columns.out}, options);
   }
-  const dim3 cells(blocks_for(grid.columns.out), static_cast<unsigned>(grid.rows.in), static_cast<unsigned>(grid.batch));
+  const dim3 cells(blocks_for(grid.columns.out), static_cast<unsigned>(grid.rows.in),
+                   static_cast<unsigned>(grid.batch));
   const int64_t pixels = grid.batch * grid.rows.out * grid.columns.out;
   const int64_t blocks = fast > 0 ? int64_t{cells.x} * cells.y * cells.z : std::min<int64_t>(blocks_for(pixels), 4096);
   const at::Tensor sums = at::empty({2, blocks}, options.dtype(at::kDouble));
@@ -164,8 +165,8 @@ void upsampled_argmax(const at::Tensor& logits, const Upsampling& size, SoftmaxO
 at::Tensor upsampled_softmax(const at::Tensor& logits, const Upsampling& size) {
   const c10::cuda::CUDAGuard guard(logits.device());
   const PreparedGrid source = prepared(logits, size, logits.size(1), /*softmax=*/false);
-  at::Tensor result = at::empty({logits.size(0), logits.size(1), size.height, size.width},
-                                logits.options().requires_grad(false));
+  at::Tensor result =
+      at::empty({logits.size(0), logits.size(1), size.height, size.width}, logits.options().requires_grad(false));
   softmax_pixels<<<blocks_for(logits.size(0) * size.height * size.width), kThreads, 0,
                    c10::cuda::getCurrentCUDAStream()>>>(source.grid, result.mutable_data_ptr<float>());
   C10_CUDA_KERNEL_LAUNCH_CHECK();

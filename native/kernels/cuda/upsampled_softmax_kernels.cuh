@@ -1,11 +1,12 @@
-// The CUDA kernels, without ATen, so that test/native can run the same code on the CPU and find races and missing barriers.
+// The CUDA kernels, without ATen, so that test/native can run the same code on the CPU and find races and missing
+// barriers.
 //
-// As on the CPU, work is done per cell row: the pixel rows between two rows of the low-resolution grid. In the fast path a
-// thread owns one output column of a cell row. It interpolates between the corners of its cells once, from left to right,
-// and keeps the logits at the top and their differences to the bottom in registers, together with the sums of gradients. So
-// a pixel's logit is one multiply-add. A block sums the gradients of its columns per grid column in shared memory and writes
-// partial sums, which another kernel adds in a fixed order. Only reports of invalid labels use atomics, so that the same
-// input gives the same bits.
+// As on the CPU, work is done per cell row: the pixel rows between two rows of the low-resolution grid. In the fast
+// path a thread owns one output column of a cell row. It interpolates between the corners of its cells once, from left
+// to right, and keeps the logits at the top and their differences to the bottom in registers, together with the sums of
+// gradients. So a pixel's logit is one multiply-add. A block sums the gradients of its columns per grid column in
+// shared memory and writes partial sums, which another kernel adds in a fixed order. Only reports of invalid labels use
+// atomics, so that the same input gives the same bits.
 //
 // Grid values are prepared first: relative to the largest logit of the grid point, in units of log 2.
 #pragma once
@@ -83,8 +84,8 @@ struct CrossEntropy {
   bool gradient;
   uint8_t* predicted;
   float* confidence;
-  double* loss;        ///< [blocks]
-  double* weight;      ///< [blocks]
+  double* loss;              ///< [blocks]
+  double* weight;            ///< [blocks]
   long long* invalid_label;  ///< raised to the largest label that is out of range
 };
 
@@ -98,8 +99,8 @@ __device__ inline float exp2_fast(float x) {
 #endif
 }
 
-/// values[n, c, i, j] = (logits[n, c, i, j] - max over classes) / ln 2, for `padded` classes; -inf for classes without logits.
-/// With `softmax`, their softmax instead. One thread per grid point.
+/// values[n, c, i, j] = (logits[n, c, i, j] - max over classes) / ln 2, for `padded` classes; -inf for classes without
+/// logits. With `softmax`, their softmax instead. One thread per grid point.
 template <typename Logit>
 __global__ void prepare(const Logit* logits, float* values, int64_t batch, int64_t classes, int64_t padded,
                         int64_t plane, bool softmax) {
@@ -164,8 +165,8 @@ __device__ inline double block_sum(double value, double* shared) {
   return shared[0];
 }
 
-/// Partial gradients of the fast path: [image, cell row, tile, above or below, class, column]. `columns` is the largest number
-/// of grid columns that the kThreads output columns of a tile can touch.
+/// Partial gradients of the fast path: [image, cell row, tile, above or below, class, column]. `columns` is the largest
+/// number of grid columns that the kThreads output columns of a tile can touch.
 struct Partials {
   float* values;
   int64_t tiles, columns;
@@ -178,9 +179,7 @@ struct Partials {
     if (columns > grid.columns.in) columns = grid.columns.in;
   }
 
-  int64_t size(const Grid& grid) const {
-    return grid.batch * grid.rows.in * tiles * 2 * grid.classes * columns;
-  }
+  int64_t size(const Grid& grid) const { return grid.batch * grid.rows.in * tiles * 2 * grid.classes * columns; }
 
   __device__ float* at(const Grid& grid, int64_t image, int64_t row, int64_t tile, int side, int64_t c) const {
     return values + ((((image * grid.rows.in + row) * tiles + tile) * 2 + side) * grid.classes + c) * columns;
@@ -194,8 +193,8 @@ struct Column {
   float lambda;               ///< weight of the right corners
 };
 
-/// Logits of a column's pixels, in registers: z_c = top[c] + lambda * difference[c] for a pixel whose weight of the grid row
-/// below is lambda.
+/// Logits of a column's pixels, in registers: z_c = top[c] + lambda * difference[c] for a pixel whose weight of the
+/// grid row below is lambda.
 template <int K>
 struct ColumnLogits {
   float top[K], difference[K];
@@ -233,7 +232,8 @@ struct ColumnLogits {
   }
 
   /// Computes e[c] = 2^(z_c - shift) and returns their sum. Some z_c is 0 at each grid point, but between points with
-  /// different best classes all may be far below 0. Only if the sum would underflow, `shift` is the largest z_c instead of 0.
+  /// different best classes all may be far below 0. Only if the sum would underflow, `shift` is the largest z_c instead
+  /// of 0.
   __device__ __forceinline__ float exponentials(float lambda, float (&e)[K], float& shift) const {
     float total = 0;
     shift = 0;
@@ -257,7 +257,8 @@ struct ColumnLogits {
   }
 };
 
-/// Gradients of a column's pixels, in registers: their sum, and their sum weighted by lambda, the part of the grid row below.
+/// Gradients of a column's pixels, in registers: their sum, and their sum weighted by lambda, the part of the grid row
+/// below.
 template <int K>
 struct ColumnGradient {
   float sum[K], sum_below[K];
@@ -290,8 +291,8 @@ __device__ inline void write_block_sums(const CrossEntropy& task, double loss, d
 }
 
 /// Writes the partial gradients of a tile, whose first output column is `first`, from the gradients of its columns in
-/// `shared` [above or below, class, column]. One thread a class, side and grid column: it sums over the output columns of
-/// the cells to the left and right of the grid column.
+/// `shared` [above or below, class, column]. One thread a class, side and grid column: it sums over the output columns
+/// of the cells to the left and right of the grid column.
 template <int K>
 __device__ __forceinline__ void write_partials(const Grid& grid, const Partials& partials, int64_t image, int64_t row,
                                                int64_t first, const float (&shared)[2][K][kThreads]) {
@@ -316,10 +317,10 @@ __device__ __forceinline__ void write_partials(const Grid& grid, const Partials&
   }
 }
 
-/// Fast path of the cross-entropy. Grid: (tiles, cell rows, images), kThreads threads. grid.values is padded to K classes.
+/// Fast path of the cross-entropy. Grid: (tiles, cell rows, images), kThreads threads. grid.values is padded to K
+/// classes.
 template <int K>
-__global__ void __launch_bounds__(kThreads)
-    cross_entropy_cells(CrossEntropy task, Partials partials) {
+__global__ void __launch_bounds__(kThreads) cross_entropy_cells(CrossEntropy task, Partials partials) {
   __shared__ float columns[2][K][kThreads];
   __shared__ double sums[kThreads];
   const Grid& grid = task.grid;
@@ -377,8 +378,8 @@ __global__ void __launch_bounds__(kThreads)
   write_partials<K>(grid, partials, image, row, first, columns);
 }
 
-/// gradient[n, c, i, j] from the partial sums of the cell rows above and below grid row i, and of the tiles that touch grid
-/// column j. One thread per element.
+/// gradient[n, c, i, j] from the partial sums of the cell rows above and below grid row i, and of the tiles that touch
+/// grid column j. One thread per element.
 __global__ void join_partials(Grid grid, Partials partials, float* gradient) {
   const int64_t element = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t plane = grid.plane();
@@ -505,8 +506,8 @@ __global__ void cross_entropy_pixels(CrossEntropy task, PixelState* states) {
   const Grid& grid = task.grid;
   double loss = 0, weights = 0;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
-  for (int64_t offset = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-       offset < grid.batch * grid.pixels(); offset += stride) {
+  for (int64_t offset = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; offset < grid.batch * grid.pixels();
+       offset += stride) {
     const bool labeled = task.labels8 != nullptr || task.labels64 != nullptr;
     PixelState state{0, 0, 0, labeled ? load_label(task, offset) : 0};
     if (state.label >= 0) {
@@ -530,8 +531,8 @@ __global__ void cross_entropy_pixels(CrossEntropy task, PixelState* states) {
   write_block_sums(task, loss, weights, blockIdx.x, sums);
 }
 
-/// First half of the softmax's gradient: the state of each pixel. Its weight is the mean of the upstream gradient under the
-/// softmax.
+/// First half of the softmax's gradient: the state of each pixel. Its weight is the mean of the upstream gradient under
+/// the softmax.
 __global__ void softmax_backward_pixels(Grid grid, const float* upstream, PixelState* states) {
   const int64_t offset = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t pixels = grid.pixels();
@@ -547,8 +548,8 @@ __global__ void softmax_backward_pixels(Grid grid, const float* upstream, PixelS
   states[offset] = state;
 }
 
-/// Second half of both: each element of the gradient sums over its pixels, in order. One thread per element. `upstream` is null
-/// for the cross-entropy.
+/// Second half of both: each element of the gradient sums over its pixels, in order. One thread per element. `upstream`
+/// is null for the cross-entropy.
 __global__ void gather_gradient(Grid grid, const PixelState* states, const float* upstream, float* gradient) {
   const int64_t element = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t plane = grid.plane(), pixels = grid.pixels();
@@ -568,9 +569,8 @@ __global__ void gather_gradient(Grid grid, const PixelState* states, const float
       const PixelState state = states[image * pixels + at];
       if (state.scale == 0) continue;
       const float e = exp2_fast(Pixel(grid, grid.classes, image, y, x)(c) - state.shift) * state.scale;
-      const float g = upstream == nullptr
-                          ? e - (state.label == c ? state.weight : 0.0f)
-                          : e * (upstream[(image * grid.classes + c) * pixels + at] - state.weight);
+      const float g = upstream == nullptr ? e - (state.label == c ? state.weight : 0.0f)
+                                          : e * (upstream[(image * grid.classes + c) * pixels + at] - state.weight);
       row += share(grid.columns, x, j) * g;
     }
     sum += share(grid.rows, y, i) * row;
