@@ -113,7 +113,8 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
       info.Env(), nullptr,
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
        discriminator = discriminator_argument(info[1], step.alignment), average, teaching,
-       make_optimizer = optimizer_factory(options), adam = adam_options(options, "discriminatorBetas"), step] {
+       make_optimizer = optimizer_factory(options),
+       adam = adam_options(options, "discriminatorBetas", /*weight_decay=*/0), step] {
         std::unique_ptr<Optimizer> discriminator_optimizer;
         if (discriminator) {
           discriminator_optimizer = std::make_unique<Adam>(discriminator->trained_parameters(1.0), adam);
@@ -175,7 +176,7 @@ Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
       .perceptual_reconstruction_weight = options.number("perceptualReconstructionWeight"),
       .pool_size = options.integer("poolSize", 0, int64_t{1} << 20),
       .seed = static_cast<uint64_t>(options.integer("seed")),
-      .adam = adam_options(options, "betas"),
+      .adam = adam_options(options, "betas", /*weight_decay=*/0),
       .micro_batch_size = micro_batch_size_option(options),
       .activation_checkpointing = options.boolean("activationCheckpointing")};
   return run_async(
@@ -226,7 +227,7 @@ Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
                                           .gan_mode = gan_mode_option(options),
                                           .gan_weight = options.number("ganWeight"),
                                           .l1_weight = options.number("l1Weight"),
-                                          .adam = adam_options(options, "betas")};
+                                          .adam = adam_options(options, "betas", /*weight_decay=*/0)};
   return run_async(
       info.Env(), nullptr,
       [networks, step] { return created_step(std::make_shared<PairedTranslationStep>(networks, step)); },

@@ -51,7 +51,7 @@ inline int64_t micro_batch_size_option(const Options& options) {
   return size;
 }
 
-inline AdamOptions adam_options(const Options& options, const char* betas_key, double weight_decay = 0) {
+inline AdamOptions adam_options(const Options& options, const char* betas_key, double weight_decay) {
   const auto betas = options.numbers(betas_key);
   const auto fits = [](double beta) { return beta >= 0 && beta < 1; };  // a beta of 1 would divide by 0
   if (betas.size() != 2 || !fits(betas[0]) || !fits(betas[1])) {

@@ -19,8 +19,8 @@ const char* precision_name(Precision precision);
 /// a CPU. On CUDA, bfloat16 and TensorFloat-32 need compute capability 8.0 and float16 needs 7.0.
 std::vector<Precision> precisions_of(at::Device device);
 
-/// Throws InvalidArgument if the network's device lacks `precision`, or if a network other than float32 is to be
-/// autocast.
+/// Throws InvalidArgument if the network's device lacks `precision`, or if the network is float64 and `precision` is
+/// not kFloat32.
 void require_precision(Precision precision, const Network& network);
 
 /// Memory format in which a segmenter trains faster. On the CPU channels_last is 3 to 10 % faster in bfloat16 and 4 to
