@@ -69,7 +69,7 @@ bool has_packed(at::Device device, at::ScalarType dtype) {
          (dtype == at::kFloat || dtype == at::kBFloat16);
 }
 
-// Limits beyond which Winograd's transforms cost more than they save (CONTRIBUTING.md has the figures).
+// Limits beyond which Winograd's transforms cost more than they save (docs/design/kernels-and-speed.md has the figures).
 constexpr int64_t kLeastChannels = 256, kLeastTiles = 128;
 constexpr double kLargestCost = 0.36;
 
