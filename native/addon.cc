@@ -1,4 +1,4 @@
-// The addon: one Environment for each Node environment that loads it, and the exports.
+// Entry point of the addon: makes an Environment for the Node environment and fills the exports.
 #include "binding/environment.h"
 #include "binding/exports.h"
 #include "core/host_memory.h"

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Compiles every CUDA source, and every C++ source with a CUDA part, with nvcc. It links nothing and needs no GPU. The CPU
-# build of LibTorch also has the CUDA headers, except for the generated macros, which a define replaces. A file takes about
-# half a minute.
-#   scripts/check-cuda-compiles.sh [FILE ...]      ARCH=sm_90 by default
+# Compiles every CUDA source, and every C++ source with a CUDA part, with nvcc. It links nothing and needs no GPU: the CPU
+# build of LibTorch has the CUDA headers too, except the generated macros, which a define replaces. About half a minute per
+# file. usage: scripts/check-cuda-compiles.sh [FILE ...]      ARCH=sm_90 by default
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

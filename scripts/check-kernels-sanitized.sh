@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Runs the kernels under sanitizers. The CPU kernels run on random shapes with AddressSanitizer and
-# UndefinedBehaviorSanitizer, for each instruction set of this machine. The source of the CUDA kernels runs on the CPU with
-# ThreadSanitizer. So do the compute thread and the heap of large blocks. Takes about two minutes. See
-# docs/design/sanitizers.md.
-#   scripts/check-kernels-sanitized.sh [TRIALS]
+# Runs native code with sanitizers. The CPU kernels run on random shapes with AddressSanitizer and UndefinedBehaviorSanitizer,
+# for each instruction set of this machine. The CUDA kernels on the CPU, the compute thread and the heap of large blocks run
+# with ThreadSanitizer. About two minutes.
+# usage: scripts/check-kernels-sanitized.sh [TRIALS]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,7 +13,7 @@ trap 'rm -rf "$folder"' EXIT
 common=(-std=c++20 -g -O1 -Inative -isystem "$torch/include" -isystem "$torch/include/torch/csrc/api/include")
 link=(-L"$torch/lib" -ltorch -ltorch_cpu -lc10 "-Wl,-rpath,$torch/lib")
 cpu=(-fsanitize=address,undefined -fno-sanitize-recover=undefined)
-# No vptr check, because LibTorch's classes lack the type information that it needs.
+# vptr needs type information that LibTorch does not export.
 cpu+=(-fno-sanitize=vptr -ffp-contract=fast -fno-math-errno -fno-trapping-math)
 
 objects=()
@@ -28,7 +27,7 @@ if [[ $(uname -m) == x86_64 ]]; then
   compile native/kernels/cpu/cell_sweep_avx2.cc -mavx2 -mfma
   compile native/kernels/cpu/cell_sweep_avx512.cc -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
   for name in avx2 avx512; do
-    # /proc/cpuinfo calls the foundation of AVX-512 avx512f.
+    # In /proc/cpuinfo the AVX-512 foundation is avx512f.
     if grep -q "${name/512/512f}" /proc/cpuinfo; then capabilities+=("$name"); fi
   done
   set -- "${1:-300}" -DBIDISEG_X86_KERNELS
@@ -37,12 +36,12 @@ compile native/kernels/upsampled_softmax.cc "${@:2}"
 compile test/native/cpu_kernels.cc
 g++ "${cpu[@]}" "${objects[@]}" -o "$folder/cpu_kernels" "${link[@]}"
 for capability in "${capabilities[@]}"; do
-  # LibTorch leaks its registries at exit on purpose.
+  # Without leak detection: LibTorch does not free its registries at exit.
   ASAN_OPTIONS=detect_leaks=0 ATEN_CPU_CAPABILITY=$capability "$folder/cpu_kernels" "${1:-300}"
 done
 
 g++ "${common[@]}" -fsanitize=thread test/native/cuda_kernels.cc -o "$folder/cuda_kernels" "${link[@]}"
-# No address space randomization, because ThreadSanitizer of GCC 12 does not know the layout of newer kernels.
+# Without address space randomization: ThreadSanitizer of GCC 12 does not know the memory layout of newer Linux kernels.
 TSAN_OPTIONS=exitcode=66 setarch -R "$folder/cuda_kernels" | tail -1
 g++ -std=c++20 -g -O1 -Inative -fsanitize=thread native/core/block_heap.cc test/native/block_heap.cc -o "$folder/block_heap"
 TSAN_OPTIONS=exitcode=66 setarch -R "$folder/block_heap"

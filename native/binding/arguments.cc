@@ -81,6 +81,12 @@ int64_t Options::integer(const char* key, int64_t min, int64_t max) const {
   return value;
 }
 
+int64_t Options::either_integer(const char* key, int64_t first, int64_t second) const {
+  const int64_t value = integer(key);
+  if (value == first || value == second) return value;
+  throw InvalidArgument("Expected " + std::to_string(first) + " or " + std::to_string(second) + " for " + key);
+}
+
 std::optional<int64_t> Options::optional_integer(const char* key, int64_t min, int64_t max) const {
   return get(key).IsUndefined() ? std::nullopt : std::optional(integer(key, min, max));
 }
@@ -157,10 +163,14 @@ at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>
   const auto kind = array.TypedArrayType() == napi_uint8_clamped_array ? napi_uint8_array : array.TypedArrayType();
   const auto found = std::find_if(kDtypes.begin(), kDtypes.end(),
                                   [&](const Dtype& dtype) { return dtype.has_array && dtype.array == kind; });
-  if (found == kDtypes.end()) throw InvalidArgument(std::string("The typed array for ") + name + " is of an unsupported kind");
+  if (found == kDtypes.end()) {
+    throw InvalidArgument(std::string("The typed array for ") + name + " is of an unsupported kind");
+  }
   int64_t elements = 1;
   for (const int64_t extent : shape) {
-    if (__builtin_mul_overflow(elements, extent, &elements)) throw InvalidArgument(std::string("The shape of ") + name + " is too large");
+    if (__builtin_mul_overflow(elements, extent, &elements)) {
+      throw InvalidArgument(std::string("The shape of ") + name + " is too large");
+    }
   }
   if (static_cast<int64_t>(array.ElementLength()) != elements) {
     throw InvalidArgument("Expected " + std::to_string(elements) + " elements for " + name + " but received " +
@@ -168,7 +178,7 @@ at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>
   }
   at::Tensor tensor = at::empty(shape, at::dtype(found->type).pinned_memory(pinned));
   if (elements > 0) {
-    // Not by array.ArrayBuffer(), which fails for shared memory.
+    // array.ArrayBuffer() would fail for shared memory.
     void* bytes = nullptr;
     if (napi_get_typedarray_info(array.Env(), array, nullptr, nullptr, &bytes, nullptr, nullptr) != napi_ok) {
       throw InvalidArgument(std::string("The elements of ") + name + " cannot be read");
@@ -188,7 +198,7 @@ at::Device device_argument(const std::string& name) {
     device.emplace(name);
   } catch (const c10::Error&) {
   }
-  // LibTorch knows others, such as 'meta', whose tensors have no elements.
+  // LibTorch knows other devices too, such as 'meta', whose tensors have no elements.
   if (!device || !(device->is_cpu() || device->is_cuda())) {
     throw InvalidArgument("Expected a device such as 'cpu', 'cuda' or 'cuda:1' but received '" + name + "'");
   }
@@ -214,12 +224,15 @@ Napi::Array named_tensors_to_js(Napi::Env env, const NamedTensors& tensors) {
 
 Napi::Value typed_array_to_js(Napi::Env env, const at::Tensor& tensor) {
   const Dtype& dtype = dtype_of(tensor.scalar_type());
-  if (!dtype.has_array) throw InvalidArgument(std::string("No typed array holds ") + dtype.name + "; convert the tensor first");
+  if (!dtype.has_array) {
+    throw InvalidArgument(std::string("No typed array holds ") + dtype.name + "; convert the tensor first");
+  }
   const auto elements = static_cast<size_t>(tensor.numel());
   auto* owner = new at::Tensor(tensor);
   auto buffer = elements == 0 ? Napi::ArrayBuffer::New(env, 0)
-                              : Napi::ArrayBuffer::New(env, tensor.mutable_data_ptr(), tensor.nbytes(),
-                                                       [](Napi::Env, void*, at::Tensor* held) { delete held; }, owner);
+                              : Napi::ArrayBuffer::New(
+                                    env, tensor.mutable_data_ptr(), tensor.nbytes(),
+                                    [](Napi::Env, void*, at::Tensor* held) { delete held; }, owner);
   if (elements == 0) delete owner;
   napi_value array;
   if (napi_create_typedarray(env, dtype.array, elements, buffer, 0, &array) != napi_ok) {

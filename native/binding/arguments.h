@@ -1,4 +1,4 @@
-// From JavaScript arguments to C++ values, copied, before any other thread sees them.
+// Conversion of JavaScript arguments to C++ values. They are copied before another thread sees them.
 #pragma once
 
 #include "binding/handle.h"
@@ -22,8 +22,8 @@ BIDISEG_HANDLE(std::atomic<bool>, "CancellationToken", 7);
 BIDISEG_HANDLE(PairedTranslationStep, "PairedTranslationStep", 8);
 BIDISEG_HANDLE(UploadedBatch, "UploadedBatch", 9);
 
-/// A plain object of options. lib/ has validated it with messages for people; these checks are the last line, so that
-/// no value whatever is undefined behavior.
+/// Plain object of options. lib/ has already validated it, with messages for users. The checks here only make sure that
+/// no value causes undefined behavior; they throw InvalidArgument.
 class Options {
  public:
   explicit Options(const Napi::Value& value);
@@ -32,12 +32,14 @@ class Options {
   double number(const char* key, double min, double max) const;
   int64_t integer(const char* key) const;
   int64_t integer(const char* key, int64_t min, int64_t max) const;
+  /// One of two values; anything else is an InvalidArgument.
+  int64_t either_integer(const char* key, int64_t first, int64_t second) const;
   std::optional<int64_t> optional_integer(const char* key, int64_t min, int64_t max) const;
   bool boolean(const char* key) const;
   std::string string(const char* key) const;
   std::vector<double> numbers(const char* key) const;
 
-  /// One of a few names.
+  /// The value that belongs to one of these names; another name is an InvalidArgument.
   template <typename T>
   T choice(const char* key, std::initializer_list<std::pair<const char*, T>> choices) const {
     const std::string value = string(key);
@@ -52,32 +54,33 @@ class Options {
   Napi::Object object_;
 };
 
-/// `height` and `width` of what logits are upsampled to, or other names for them. Far more than anybody has, and little enough
-/// for tables of this length.
+/// Size that logits are upsampled to, from the options of these names. The kernels make tables of this length, which
+/// the limit keeps small.
 inline kernels::Upsampling upsampling_option(const Options& options, const char* height = "height",
                                              const char* width = "width") {
   constexpr int64_t kMaxExtent = int64_t{1} << 20;
-  return {options.integer(height, 1, kMaxExtent), options.integer(width, 1, kMaxExtent)};
+  return {.height = options.integer(height, 1, kMaxExtent),
+          .width = options.integer(width, 1, kMaxExtent),
+          .align_corners = true};
 }
 
-/// The label of pixels that do not count, where labels are bytes.
+/// Label of pixels that do not count, for labels of one byte.
 inline int64_t ignore_index_option(const Options& options) { return options.integer("ignoreIndex", 0, 255); }
 
-/// What is upsampled: the logits, before the softmax, or the probabilities, after it.
+/// Order of softmax and upsampling: `logits` are upsampled before the softmax, `probabilities` after it.
 inline kernels::SoftmaxOrder softmax_order_option(const Options& options) {
-  return options.choice<kernels::SoftmaxOrder>("order",
-                                               {{"logits", kernels::SoftmaxOrder::kAfterUpsampling},
-                                                {"probabilities", kernels::SoftmaxOrder::kBeforeUpsampling}});
+  return options.choice<kernels::SoftmaxOrder>("order", {{"logits", kernels::SoftmaxOrder::kAfterUpsampling},
+                                                         {"probabilities", kernels::SoftmaxOrder::kBeforeUpsampling}});
 }
 
-/// Undefined gives an empty pointer.
+/// Histogram, or null for undefined.
 inline std::shared_ptr<ThresholdHistogram> optional_histogram_argument(const Napi::Value& value) {
   return value.IsUndefined() ? nullptr : Handle<ThresholdHistogram>::get(value, "histogram");
 }
 
 at::Tensor tensor_argument(const Napi::Value& value, const char* name);
 
-/// The network as the kind that is needed; another kind is an error.
+/// Network of type T; a network of another type is an InvalidArgument.
 template <typename T>
 std::shared_ptr<T> network_argument(const Napi::Value& value, const char* name) {
   auto network = std::dynamic_pointer_cast<T>(Handle<Network>::get(value, name));
@@ -85,33 +88,33 @@ std::shared_ptr<T> network_argument(const Napi::Value& value, const char* name) 
   return network;
 }
 
-/// Null or undefined give an empty pointer.
+/// Network of type T, or null for null and undefined.
 template <typename T>
 std::shared_ptr<T> optional_network_argument(const Napi::Value& value, const char* name) {
   return value.IsNull() || value.IsUndefined() ? nullptr : network_argument<T>(value, name);
 }
 
-/// A copy of a typed array's elements as a tensor of `shape` on the CPU; its length must be the product of `shape`.
-/// Copied, not shared: JavaScript may transfer the buffer to another thread while a job reads it.
-/// `pinned`: in memory that a CUDA device can copy from by itself.
+/// Copy of a typed array as a tensor of `shape` on the CPU; its length must be the product of `shape`. The elements are
+/// copied because JavaScript may transfer the buffer to another thread while a job reads it. `pinned`: in page-locked
+/// memory, from which a CUDA device can copy asynchronously.
 at::Tensor typed_array_copy(const Napi::Value& value, const std::vector<int64_t>& shape, const char* name,
                             bool pinned = false);
 
-/// From an array of names and one of as many tensors.
+/// Named tensors from an array of names and an array of as many tensors.
 NamedTensors named_tensors_argument(const Napi::Value& names, const Napi::Value& tensors);
 
-/// The name of a file. One with a null byte would name another file.
+/// Path of a file. A path with a null byte is an InvalidArgument: C would read it as another path.
 std::string path_argument(const Napi::Value& value);
 
 std::vector<int64_t> shape_argument(const Napi::Value& value, const char* name);
 
-/// Undefined gives null: a job that only the end of the environment cancels.
+/// Cancellation flag. Undefined gives null, for a job that only the end of the environment cancels.
 CancellationFlag cancellation_argument(const Napi::Value& value);
 
-/// 'cpu', 'cuda' or 'cuda:N', and there is one.
+/// Device 'cpu', 'cuda' or 'cuda:N'. A device that does not exist is an InvalidArgument.
 at::Device device_argument(const std::string& name);
 
-/// A new object and the tensors that it keeps alive, from the job that makes it.
+/// New object, made by a job, and the tensors that it keeps alive.
 template <typename T>
 struct Created {
   std::shared_ptr<T> value;
@@ -127,19 +130,19 @@ Napi::Value created_to_js(Napi::Env env, const Created<T>& created) {
   return Handle<T>::create(env, created.value, created.tensors);
 }
 
-/// A tensor's handle.
+/// Handle of a tensor.
 Napi::Value tensor_to_js(Napi::Env env, const at::Tensor& tensor);
 
-/// [{ name, tensor }]
+/// Array of { name, tensor }.
 Napi::Array named_tensors_to_js(Napi::Env env, const NamedTensors& tensors);
 
-/// A contiguous CPU tensor as a typed array that takes over its memory without a copy.
+/// Contiguous CPU tensor as a typed array, which shares its memory and keeps it alive.
 Napi::Value typed_array_to_js(Napi::Env env, const at::Tensor& tensor);
 
 Napi::Value numbers_to_js(Napi::Env env, const std::vector<double>& values);
 Napi::Value numbers_to_js(Napi::Env env, const std::vector<int64_t>& values);
 
-/// The JavaScript name of a dtype.
+/// JavaScript name of a dtype.
 const char* dtype_name(at::ScalarType dtype);
 at::ScalarType dtype_argument(const std::string& name);
 

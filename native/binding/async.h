@@ -1,4 +1,4 @@
-// The one way to compute off the event loop and return a promise.
+// Promises for work off the event loop. All asynchronous functions of the addon use this template.
 #pragma once
 
 #include "binding/environment.h"
@@ -16,7 +16,7 @@ class PromiseJob final : public Job {
 
   void run() noexcept override {
     try {
-      throw_if_canceled();  // it may have waited in the queue
+      throw_if_canceled();  // the job may have been canceled while it was queued
       result_.emplace(work_());
     } catch (...) {
       error_ = std::current_exception();
@@ -40,8 +40,8 @@ class PromiseJob final : public Job {
   std::exception_ptr error_;
 };
 
-/// Runs `work` on the compute thread and resolves the returned promise with `to_js(env, result)`. `work` must own all
-/// it uses and touch no JavaScript value. `cancellation` may be null.
+/// Runs `work` on the compute thread and resolves the returned promise with `to_js(env, result)`. `work` must own
+/// everything that it uses and must not touch JavaScript values. `cancellation` may be null.
 template <typename Work, typename ToJs>
 Napi::Value run_async(Napi::Env env, CancellationFlag cancellation, Work work, ToJs to_js) {
   auto job = std::make_unique<PromiseJob<Work, ToJs>>(env, std::move(work), std::move(to_js));
@@ -51,7 +51,7 @@ Napi::Value run_async(Napi::Env env, CancellationFlag cancellation, Work work, T
   return promise;
 }
 
-/// The same for work without a result.
+/// run_async() for work without a result.
 template <typename Work>
 Napi::Value run_async(Napi::Env env, CancellationFlag cancellation, Work work) {
   return run_async(

@@ -1,4 +1,4 @@
-// Everything native/binding uses, as one precompiled header.
+// Precompiled header of native/binding.
 #pragma once
 
 #include <napi.h>

@@ -12,7 +12,7 @@ constexpr std::chrono::seconds kIdle{10};
 
 ComputeThread::ComputeThread(Napi::Env env, std::function<void()> on_idle) : env_(env), on_idle_(std::move(on_idle)) {
   const auto on_finished = [](napi_env env, napi_value, void* context, void*) {
-    // A null environment: it is being torn down and no JavaScript may run.
+    // A null environment is being torn down; no JavaScript may run.
     if (env != nullptr) static_cast<ComputeThread*>(context)->settle_finished(Napi::Env(env));
   };
   const auto status = napi_create_threadsafe_function(
@@ -26,7 +26,9 @@ ComputeThread::ComputeThread(Napi::Env env, std::function<void()> on_idle) : env
 ComputeThread::~ComputeThread() { stop(); }
 
 void ComputeThread::post(std::unique_ptr<Job> job) {
-  if (stopped_) throw make_error(env_, "ERR_NATIVE", "bidiseg has been shut down in this thread: the process is exiting");
+  if (stopped_) {
+    throw make_error(env_, "ERR_NATIVE", "bidiseg has been shut down in this thread: the process is exiting");
+  }
   if (unsettled_++ == 0) napi_ref_threadsafe_function(env_, notify_);
   {
     const std::lock_guard lock(mutex_);
@@ -35,9 +37,9 @@ void ComputeThread::post(std::unique_ptr<Job> job) {
   wake_.notify_one();
 }
 
-void ComputeThread::stir() {
+void ComputeThread::memory_was_freed() {
   const std::lock_guard lock(mutex_);
-  if (std::exchange(resting_, false)) wake_.notify_one();
+  if (std::exchange(is_idle_, false)) wake_.notify_one();
 }
 
 void ComputeThread::stop() {
@@ -60,12 +62,12 @@ void ComputeThread::loop() {
     {
       std::unique_lock lock(mutex_);
       while (!wake_.wait_for(lock, kIdle, awaited)) {
-        resting_ = true;
+        is_idle_ = true;
         lock.unlock();
         on_idle_();
         lock.lock();
-        wake_.wait(lock, [&] { return awaited() || !resting_; });
-        resting_ = false;
+        wake_.wait(lock, [&] { return awaited() || !is_idle_; });
+        is_idle_ = false;
       }
       if (stopping_->load()) return;
       job = std::move(queue_.front());

@@ -13,23 +13,23 @@
 
 namespace bidiseg::binding {
 
-/// Work that leaves the event loop. It holds no JavaScript value but its promise: inputs were copied or are shared
-/// native objects, so nothing has to be kept alive or released on another thread.
+/// Work for the compute thread. Its promise is the only JavaScript value that it holds. Its inputs are copies or shared
+/// native objects, so that no JavaScript value has to be kept alive or released on another thread.
 class Job {
  public:
   virtual ~Job() = default;
-  virtual void run() noexcept = 0;              ///< on the compute thread
-  virtual void settle(Napi::Env env) = 0;       ///< on the JavaScript thread
-  CancellationFlag cancellation;                ///< may be null
+  virtual void run() noexcept = 0;         ///< on the compute thread
+  virtual void settle(Napi::Env env) = 0;  ///< on the JavaScript thread
+  CancellationFlag cancellation;           ///< may be null
 };
 
-/// The one thread of an environment on which everything computes, in the order in which it was asked for.
+/// The thread of an environment that runs all of its jobs, in the order of calls.
 ///
-/// A thread of our own rather than libuv's pool: LibTorch keeps a team of workers, the grad mode and more per thread,
-/// image decoding has the pool to itself, jobs on one object never race, and there is one thing to stop at exit.
+/// It replaces libuv's pool for four reasons. LibTorch keeps worker threads, grad mode and other state per thread.
+/// Image decoding has the pool to itself. Jobs on one object never race. At exit there is one thread to stop.
 class ComputeThread {
  public:
-  /// `on_idle` is called on the thread when there has been nothing to do for ten seconds, and again after every stir().
+  /// `on_idle` is called on the thread after ten seconds without a job, and again ten seconds after memory_was_freed().
   ComputeThread(Napi::Env env, std::function<void()> on_idle);
   ~ComputeThread();
   ComputeThread(const ComputeThread&) = delete;
@@ -38,14 +38,14 @@ class ComputeThread {
   /// JavaScript thread. Keeps the event loop alive until the job has settled.
   void post(std::unique_ptr<Job> job);
 
-  /// Something has been freed: ten seconds from now `on_idle` has work again. Any thread.
-  void stir();
+  /// Tells the thread that memory was freed, so that `on_idle` has work again. Any thread.
+  void memory_was_freed();
 
-  /// Time spent in jobs so far. Any thread.
+  /// Total time spent in jobs. Any thread.
   std::chrono::nanoseconds busy() const { return std::chrono::nanoseconds(busy_ns_.load(std::memory_order_relaxed)); }
 
-  /// JavaScript thread. Cancels what runs at its next cancellation point, waits for the thread and drops what is
-  /// queued; those promises never settle. Idempotent.
+  /// JavaScript thread. Cancels the running job at its next cancellation point, waits for the thread and drops the
+  /// queued jobs, whose promises never settle. Idempotent.
   void stop();
 
  private:
@@ -56,7 +56,7 @@ class ComputeThread {
   std::condition_variable wake_;
   std::deque<std::unique_ptr<Job>> queue_, finished_;
   CancellationFlag stopping_ = std::make_shared<std::atomic<bool>>(false);
-  bool resting_ = false;  // on_idle has had its turn
+  bool is_idle_ = false;  // on_idle has been called and nothing has happened since
   size_t unsettled_ = 0;  // JavaScript thread only
   bool stopped_ = false;  // JavaScript thread only
   std::atomic<int64_t> busy_ns_ = 0;

@@ -5,7 +5,7 @@
 namespace bidiseg::binding {
 namespace {
 
-// Runs before the environment's handles and promises go: after it no thread of ours touches them.
+// Runs before handles and promises of the environment are destroyed. After it no thread of the addon touches them.
 void stop_compute_thread(void* environment) { static_cast<Environment*>(environment)->compute().stop(); }
 
 }  // namespace

@@ -5,7 +5,7 @@
 
 namespace bidiseg::binding {
 
-/// What the addon keeps per Node environment (the main thread, or a worker): nothing is global.
+/// State of the addon in one Node environment, the main thread or a worker. The addon has no global state.
 class Environment {
  public:
   explicit Environment(Napi::Env env);
@@ -15,20 +15,20 @@ class Environment {
 
   ComputeThread& compute() { return compute_; }
 
-  /// Constructors of the handle classes by name.
+  /// Constructors of the handle classes, by name.
   std::map<std::string, Napi::FunctionReference> constructors;
 
-  /// By CUDA device, the stream that batches are copied on.
+  /// Streams that batches are copied on, by CUDA device.
   std::map<c10::DeviceIndex, c10::Stream> copy_streams;
 
-  /// How many undisposed handles there are, by class.
+  /// Numbers of undisposed handles, by class.
   std::map<std::string, int64_t> live;
 
-  /// Tells V8's garbage collector that a handle keeps `bytes` of native memory alive (or, negative, no longer does).
+  /// Tells V8's garbage collector that a handle keeps `bytes` more of native memory alive, or less if negative.
   void adjust_bytes(int64_t bytes);
 
-  /// The same for the storages of tensors, each of which is counted once however many handles share it. The result is for
-  /// remove_storages(), which takes away what was added, whatever the tensors have become.
+  /// adjust_bytes() for the storages of tensors. A storage that several handles share is counted once. The result is
+  /// the argument of remove_storages(), which subtracts exactly what was added, even if the tensors have changed since.
   std::vector<const void*> add_storages(const std::vector<at::Tensor>& tensors);
   void remove_storages(const std::vector<const void*>& storages);
 

@@ -31,7 +31,7 @@ Napi::Error translate(Napi::Env env, const std::exception_ptr& exception) {
   } catch (const c10::Error& error) {
     return make_error(env, "ERR_NATIVE", error.what_without_backtrace());
   } catch (const std::bad_alloc&) {
-    // Not from a tensor, whose size the message would say (core/host_memory.h).
+    // Tensors throw c10::OutOfMemoryError with their size instead (core/host_memory.h).
     return make_error(env, "ERR_OUT_OF_MEMORY",
                       "out of memory while tensors hold " + std::to_string(host_memory_in_use()) + " bytes");
   } catch (const std::exception& error) {

@@ -4,13 +4,13 @@
 
 namespace bidiseg::binding {
 
-/// A JavaScript Error with `code`; lib/native/native-object.ts turns it into the subclass of that code.
+/// JavaScript Error with a `code`. lib/native/native-object.ts converts it to the subclass for that code.
 Napi::Error make_error(Napi::Env env, const char* code, const std::string& message);
 
-/// The one place where C++ exceptions become JavaScript errors.
+/// JavaScript error for a C++ exception. All exceptions of the addon are translated here.
 Napi::Error translate(Napi::Env env, const std::exception_ptr& exception);
 
-/// Wraps an exported function so that no C++ exception leaves it untranslated.
+/// Exported function whose C++ exceptions are translated.
 template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
 Napi::Value guarded(const Napi::CallbackInfo& info) {
   try {

@@ -1,4 +1,4 @@
-// Each file of native/binding that exports functions has one of these; addon.cc calls them all.
+// One function for each file of native/binding that exports functions; addon.cc calls them.
 #pragma once
 
 #include "binding/binding.h"

@@ -1,4 +1,4 @@
-// JavaScript's hold on a native object.
+// JavaScript handles of native objects.
 #pragma once
 
 #include "binding/binding.h"
@@ -8,35 +8,35 @@
 
 namespace bidiseg::binding {
 
-/// The name of the JavaScript class that holds a T, and a tag by which objects of it are told from all others.
-/// Specialized for every T with BIDISEG_HANDLE.
+/// Name of the JavaScript class for handles of a T, and a type tag that identifies its objects. BIDISEG_HANDLE
+/// specializes it.
 template <typename T>
 struct HandleClass;
 
-#define BIDISEG_HANDLE(Type, js_name, tag)              \
-  template <>                                           \
-  struct HandleClass<Type> {                            \
-    static constexpr const char* kName = js_name;       \
+#define BIDISEG_HANDLE(Type, js_name, tag)                            \
+  template <>                                                         \
+  struct HandleClass<Type> {                                          \
+    static constexpr const char* kName = js_name;                     \
     static constexpr napi_type_tag kTag = {0x62696469736567ull, tag}; \
   }
 
-/// Shares ownership of a T with the jobs that use it. dispose() lets go at once; running jobs finish with their own
-/// share. The finalizer does the same for handles that were dropped.
+/// Handle of a T, whose ownership it shares with the jobs that use it. dispose() gives up its share at once; running
+/// jobs finish with theirs. The finalizer does the same for a handle that was not disposed.
 template <typename T>
 class Handle : public Napi::ObjectWrap<Handle<T>> {
  public:
   using Base = Napi::ObjectWrap<Handle<T>>;
 
   static void define(Napi::Env env, Napi::Object exports) {
-    Napi::Function constructor = Base::DefineClass(
-        env, HandleClass<T>::kName,
-        {Base::InstanceMethod("dispose", &Handle::dispose), Base::template InstanceAccessor<&Handle::disposed>("disposed")});
+    Napi::Function constructor = Base::DefineClass(env, HandleClass<T>::kName,
+                                                   {Base::InstanceMethod("dispose", &Handle::dispose),
+                                                    Base::template InstanceAccessor<&Handle::disposed>("disposed")});
     exports.Set(HandleClass<T>::kName, constructor);
     Environment::of(env).constructors[HandleClass<T>::kName] = Napi::Persistent(constructor);
     Environment::of(env).live[HandleClass<T>::kName] = 0;
   }
 
-  /// A new handle. What it keeps alive of native memory: `tensors`, and `bytes` besides.
+  /// New handle. `tensors` and `bytes` are the native memory that it keeps alive.
   static Napi::Value create(Napi::Env env, std::shared_ptr<T> value, const std::vector<at::Tensor>& tensors,
                             int64_t bytes = 0) {
     auto& environment = Environment::of(env);
@@ -50,7 +50,7 @@ class Handle : public Napi::ObjectWrap<Handle<T>> {
     return object;
   }
 
-  /// The object in `value`, or an error that names the argument.
+  /// Object of the handle `value`. Throws an error naming the argument if there is none.
   static std::shared_ptr<T> get(const Napi::Value& value, const char* name) {
     if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&HandleClass<T>::kTag)) {
       throw InvalidArgument(std::string("Expected a native ") + HandleClass<T>::kName + " for " + name);
@@ -79,7 +79,7 @@ class Handle : public Napi::ObjectWrap<Handle<T>> {
       environment->adjust_bytes(-bytes_);
     }
     value_.reset();
-    if (environment != nullptr) environment->compute().stir();
+    if (environment != nullptr) environment->compute().memory_was_freed();
   }
 
   Napi::Value dispose(const Napi::CallbackInfo& info) {

@@ -1,10 +1,11 @@
-// Segmenting, translating, pseudo-labeling and scoring images given as bytes.
+// Segmentation, translation, pseudo-labels and metrics of images given as bytes.
 #include "binding/arguments.h"
 #include "binding/async.h"
 #include "binding/exports.h"
 #include "binding/training_options.h"
 #include "core/data/pixels.h"
 #include "core/inference/averaged_prediction.h"
+#include "core/metrics/confusion.h"
 #include "core/models/image_generator.h"
 #include "core/models/running_statistics.h"
 
@@ -45,19 +46,18 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
       prediction_to_js);
 }
 
-// updateStatistics(segmenter, images, { count, width, height, momentum }, token)
+// updateStatistics(segmenter, images, { count, width, height, momentum }, cancellation?)
 Napi::Value update_statistics(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
-  return run_async(
-      info.Env(), cancellation_argument(info[3]),
-      [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
-       images = images_argument(info[1], options), momentum = options.number("momentum")] {
-        update_running_statistics(*segmenter, segmenter_input(images.to(segmenter->device()), segmenter->dtype()),
-                                  momentum);
-      });
+  return run_async(info.Env(), cancellation_argument(info[3]),
+                   [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
+                    images = images_argument(info[1], options), momentum = options.number("momentum")] {
+                     update_running_statistics(
+                         *segmenter, segmenter_input(images.to(segmenter->device()), segmenter->dtype()), momentum);
+                   });
 }
 
-// The second argument is an array of views, { images, count, width, height } each.
+// predictAveraged(segmenter, views, options, cancellation?) with views [{ images, count, width, height }]
 Napi::Value predict_averaged_labels(const Napi::CallbackInfo& info) {
   if (!info[1].IsArray()) throw InvalidArgument("Expected an array of views");
   const auto array = info[1].As<Napi::Array>();
@@ -90,10 +90,9 @@ Napi::Value choose_pseudo_labels(const Napi::CallbackInfo& info) {
   size.align_corners = options.boolean("alignCorners");
   return run_async(
       info.Env(), nullptr,
-      [logits = tensor_argument(info[0], "logits"), size,
-       order = softmax_order_option(options), thresholds = options.numbers("thresholds"),
-       inclusive = options.boolean("inclusive"), ignore_index = ignore_index_option(options),
-       histogram = optional_histogram_argument(info[2])] {
+      [logits = tensor_argument(info[0], "logits"), size, order = softmax_order_option(options),
+       thresholds = options.numbers("thresholds"), inclusive = options.boolean("inclusive"),
+       ignore_index = ignore_index_option(options), histogram = optional_histogram_argument(info[2])] {
         return pseudo_labels(logits, size, order, thresholds, inclusive, ignore_index, histogram.get());
       },
       [with_confidence](Napi::Env env, const Prediction& prediction) {
@@ -186,7 +185,8 @@ Napi::Value count_confusion(const Napi::CallbackInfo& info) {
   }
   return run_async(
       info.Env(), nullptr,
-      [truth, prediction, classes = options.integer("classCount", 1, 256), ignore_index = ignore_index_option(options)] {
+      [truth, prediction, classes = options.integer("classCount", 1, 256),
+       ignore_index = ignore_index_option(options)] {
         return confusion_counts(truth, prediction, classes, ignore_index).to(at::kDouble);
       },
       typed_array_to_js);

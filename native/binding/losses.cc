@@ -22,7 +22,11 @@ Napi::Value masked_cross_entropy_loss(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), nullptr,
       [logits = tensor_argument(info[0], "logits"), labels = tensor_argument(info[1], "labels"),
-       options = loss_options(info[2])] { return masked_cross_entropy(logits, labels, options); },
+       options = loss_options(info[2])] {
+        const CrossEntropyLoss result = masked_cross_entropy(logits, labels, options);
+        result.labels.throw_if_invalid();
+        return result.loss;
+      },
       tensor_to_js);
 }
 
@@ -33,9 +37,11 @@ Napi::Value masked_cross_entropy_online(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), nullptr,
       [logits = tensor_argument(info[0], "logits"), size = upsampling_option(options),
-       thresholds = ConfidenceThresholds{options.numbers("thresholds"), options.boolean("inclusive")},
+       thresholds =
+           ConfidenceThresholds{.values = options.numbers("thresholds"), .inclusive = options.boolean("inclusive")},
        loss = loss_options(info[1]), with_prediction, histogram] {
-        SelfTrainingLoss result = self_training_loss(logits, size.height, size.width, thresholds, loss, with_prediction);
+        SelfTrainingLoss result =
+            self_training_loss(logits, size.height, size.width, thresholds, loss, with_prediction);
         if (histogram) histogram->add(result.predicted.cpu(), result.confidence.to(at::kCPU, at::kFloat));
         return result;
       },
@@ -93,7 +99,7 @@ Napi::Value segmentation_perceptual_loss(const Napi::CallbackInfo& info) {
       tensor_to_js);
 }
 
-// A function of two tensors.
+// Exported function for a loss of two tensors.
 template <at::Tensor (*Loss)(const at::Tensor&, const at::Tensor&)>
 Napi::Value feature_distance(const Napi::CallbackInfo& info) {
   return run_async(

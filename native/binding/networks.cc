@@ -1,4 +1,4 @@
-// Networks: creation by kind, forward, state, modes; optimizers over their parameters.
+// Networks: creation, forward pass, state and modes. Optimizers of their parameters.
 #include "binding/arguments.h"
 #include "binding/async.h"
 #include "binding/exports.h"
@@ -25,51 +25,56 @@ constexpr double kMaxWidth = 2;
 int64_t class_count_option(const Options& options) { return options.integer("classCount", 2, 256); }
 int64_t base_width_option(const Options& options) { return options.integer("baseWidth", 1, 1024); }
 
-// A function that makes the network, to be called off the event loop.
+// Function that makes the network; it is called off the event loop.
 std::function<std::shared_ptr<Network>()> network_factory(const std::string& kind, const Options& options) {
   const auto seed = static_cast<uint64_t>(options.integer("seed"));
   if (kind == "deeplab-v2") {
-    DeepLabV2Options deeplab;
-    deeplab.backbone = options.choice<Backbone>("backbone", {{"resnet18", Backbone::kResNet18},
-                                                             {"resnet34", Backbone::kResNet34},
-                                                             {"resnet50", Backbone::kResNet50},
-                                                             {"resnet101", Backbone::kResNet101}});
-    deeplab.width = options.number("width", 0, kMaxWidth);
-    deeplab.class_count = class_count_option(options);
-    deeplab.branches = options.integer("branches");
-    deeplab.initialization = initialization_of(options);
-    deeplab.seed = seed;
-    if (deeplab.branches != 2 && deeplab.branches != 4) throw InvalidArgument("Expected 2 or 4 for branches");
+    const DeepLabV2Options deeplab{
+        .backbone = options.choice<Backbone>("backbone", {{"resnet18", Backbone::kResNet18},
+                                                          {"resnet34", Backbone::kResNet34},
+                                                          {"resnet50", Backbone::kResNet50},
+                                                          {"resnet101", Backbone::kResNet101}}),
+        .width = options.number("width", 0, kMaxWidth),
+        .class_count = class_count_option(options),
+        .branches = options.either_integer("branches", 2, 4),
+        .initialization = initialization_of(options),
+        .seed = seed};
     return [deeplab] { return std::make_shared<DeepLabV2>(deeplab); };
   }
   if (kind == "fcn-8s") {
-    Fcn8sOptions fcn;
-    fcn.width = options.number("width", 0, kMaxWidth);
-    fcn.class_count = class_count_option(options);
-    fcn.initialization = initialization_of(options);
-    fcn.seed = seed;
+    const Fcn8sOptions fcn{.width = options.number("width", 0, kMaxWidth),
+                           .class_count = class_count_option(options),
+                           .initialization = initialization_of(options),
+                           .seed = seed};
     return [fcn] { return std::make_shared<Fcn8s>(fcn); };
   }
   if (kind == "output-discriminator") {
-    const OutputDiscriminatorOptions discriminator{class_count_option(options), base_width_option(options), seed};
+    const OutputDiscriminatorOptions discriminator{
+        .class_count = class_count_option(options), .base_width = base_width_option(options), .seed = seed};
     return [discriminator] { return std::make_shared<OutputDiscriminator>(discriminator); };
   }
   if (kind == "resnet-generator") {
-    const ResnetGeneratorOptions generator{options.integer("blocks", 1, 64), base_width_option(options),
-                                           options.boolean("residual"), seed};
+    const ResnetGeneratorOptions generator{.blocks = options.either_integer("blocks", 6, 9),
+                                           .base_width = base_width_option(options),
+                                           .residual = options.boolean("residual"),
+                                           .seed = seed};
     return [generator] { return std::make_shared<ResnetGenerator>(generator); };
   }
   if (kind == "unet-generator") {
-    const UNetGeneratorOptions generator{options.integer("depth", 2, 16), base_width_option(options), seed};
+    const UNetGeneratorOptions generator{
+        .depth = options.integer("depth", 2, 16), .base_width = base_width_option(options), .seed = seed};
     return [generator] { return std::make_shared<UNetGenerator>(generator); };
   }
   if (kind == "feature-discriminator") {
-    const FeatureDiscriminatorOptions discriminator{options.integer("featureCount", 1, 1 << 16), base_width_option(options),
-                                                    seed};
+    const FeatureDiscriminatorOptions discriminator{.feature_count = options.integer("featureCount", 1, 1 << 16),
+                                                    .base_width = base_width_option(options),
+                                                    .seed = seed};
     return [discriminator] { return std::make_shared<FeatureDiscriminator>(discriminator); };
   }
   if (kind == "patch-discriminator") {
-    const PatchDiscriminatorOptions discriminator{options.integer("inputChannels", 1, 64), base_width_option(options), seed};
+    const PatchDiscriminatorOptions discriminator{.input_channels = options.integer("inputChannels", 1, 64),
+                                                  .base_width = base_width_option(options),
+                                                  .seed = seed};
     return [discriminator] { return std::make_shared<PatchDiscriminator>(discriminator); };
   }
   throw InvalidArgument("Unknown kind of network '" + kind + "'");
@@ -79,12 +84,12 @@ at::ScalarType network_dtype_option(const Options& options) {
   return options.choice<at::ScalarType>("dtype", {{"float32", at::kFloat}, {"float64", at::kDouble}});
 }
 
-// Of memory, while a network is made: float32, then the same in another dtype, and what drawing initial weights takes.
+// Memory for making a network: the weights in float32, in their final dtype, and temporaries of the initialization.
 constexpr int64_t kBytesPerParameter = 16;
-constexpr int64_t kBytesBesides = int64_t{1} << 22;
+constexpr int64_t kExtraBytes = int64_t{1} << 22;
 
-// createNetwork(kind, options, cancellation?). The option `maxParameters` is for networks that an untrusted file describes: one
-// that has considerably more is refused before it takes their memory.
+// createNetwork(kind, options, cancellation?). The option `maxParameters` is for networks that an untrusted file
+// describes: a network with far more parameters is rejected before it allocates them.
 Napi::Value create_network(const Napi::CallbackInfo& info) {
   if (!info[0].IsString()) throw InvalidArgument("Expected a string for kind");
   const Options options(info[1]);
@@ -95,8 +100,9 @@ Napi::Value create_network(const Napi::CallbackInfo& info) {
        parameters = options.optional_integer("maxParameters", 0, int64_t{1} << 40)] {
         std::optional<AllocationBudget> budget;
         if (parameters) {
-          budget.emplace(*parameters * kBytesPerParameter + kBytesBesides,
-                         "the network has far more parameters than the " + std::to_string(*parameters) + " that there are");
+          budget.emplace(
+              *parameters * kBytesPerParameter + kExtraBytes,
+              "the network has far more parameters than the " + std::to_string(*parameters) + " that there are");
         }
         auto network = make();
         network->convert(device, dtype);
@@ -145,8 +151,8 @@ Napi::Value network_forward_with_features(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value network_feature_count(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(),
-                           static_cast<double>(network_argument<SegmentationNetwork>(info[0], "segmenter")->feature_count()));
+  return Napi::Number::New(
+      info.Env(), static_cast<double>(network_argument<SegmentationNetwork>(info[0], "segmenter")->feature_count()));
 }
 
 Napi::Value network_dtype(const Napi::CallbackInfo& info) {
@@ -154,13 +160,12 @@ Napi::Value network_dtype(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value network_set_training(const Napi::CallbackInfo& info) {
-  return run_async(info.Env(), nullptr,
-                   [network = Handle<Network>::get(info[0], "network"), on = info[1].ToBoolean().Value()] {
-                     network->train(on);
-                   });
+  return run_async(
+      info.Env(), nullptr,
+      [network = Handle<Network>::get(info[0], "network"), on = info[1].ToBoolean().Value()] { network->train(on); });
 }
 
-// What is trained at all is a property of the architecture (BatchNorm's affine part is not), so freezing remembers it.
+// Freezing remembers which parameters require a gradient, since some never do (BatchNorm's affine part).
 Napi::Value network_set_frozen(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), nullptr,
                    [network = Handle<Network>::get(info[0], "network"), on = info[1].ToBoolean().Value()] {
@@ -168,7 +173,7 @@ Napi::Value network_set_frozen(const Napi::CallbackInfo& info) {
                    });
 }
 
-// [{ name, kind: 'parameter' | 'buffer', tensor }]; tensors share storage with the network.
+// Array of { name, kind: 'parameter' | 'buffer', tensor }. The tensors share storage with the network.
 Napi::Value network_state(const Napi::CallbackInfo& info) {
   auto network = Handle<Network>::get(info[0], "network");
   return run_async(
@@ -185,9 +190,8 @@ Napi::Value network_state(const Napi::CallbackInfo& info) {
 
 Napi::Value network_load_state(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), nullptr,
-                   [network = Handle<Network>::get(info[0], "network"), state = named_tensors_argument(info[1], info[2])] {
-                     load_state(*network, state);
-                   });
+                   [network = Handle<Network>::get(info[0], "network"),
+                    state = named_tensors_argument(info[1], info[2])] { load_state(*network, state); });
 }
 
 Napi::Value network_parameter_count(const Napi::CallbackInfo& info) {
@@ -199,11 +203,10 @@ Napi::Value network_parameter_count(const Napi::CallbackInfo& info) {
 // writeTorchScript(network, file, { upsample, metadata }, cancellation?)
 Napi::Value write_torch_script(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
-  return run_async(
-      info.Env(), cancellation_argument(info[3]),
-      [network = network_argument<SegmentationNetwork>(info[0], "network"),
-       file = path_argument(info[1]), upsample = options.boolean("upsample"),
-       metadata = options.string("metadata")] { write_torchscript(*network, file, upsample, metadata); });
+  return run_async(info.Env(), cancellation_argument(info[3]),
+                   [network = network_argument<SegmentationNetwork>(info[0], "network"), file = path_argument(info[1]),
+                    upsample = options.boolean("upsample"),
+                    metadata = options.string("metadata")] { write_torchscript(*network, file, upsample, metadata); });
 }
 
 Napi::Value create_optimizer(const Napi::CallbackInfo& info) {
@@ -230,7 +233,7 @@ Napi::Value optimizer_zero_grad(const Napi::CallbackInfo& info) {
                    [optimizer = Handle<Optimizer>::get(info[0], "optimizer")] { optimizer->zero_grad(); });
 }
 
-// From bytes to what networks of a dtype take: one exported function each.
+// Exported function for a conversion from bytes to the input of networks.
 template <at::Tensor (*Convert)(const at::Tensor&, at::ScalarType)>
 Napi::Value convert_bytes(const Napi::CallbackInfo& info) {
   return run_async(
@@ -241,7 +244,7 @@ Napi::Value convert_bytes(const Napi::CallbackInfo& info) {
       tensor_to_js);
 }
 
-// Conversions of what networks give.
+// Exported function for a conversion of a network's output.
 template <at::Tensor (*Convert)(const at::Tensor&)>
 Napi::Value convert_pixels(const Napi::CallbackInfo& info) {
   return run_async(

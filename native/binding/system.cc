@@ -1,4 +1,4 @@
-// What the build is, what is alive, and how it stops.
+// Build information, live objects, memory limits and shutdown.
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <torch/headeronly/version.h>
@@ -11,7 +11,7 @@
 namespace bidiseg::binding {
 namespace {
 
-struct Found {
+struct BuildInfo {
   int threads = at::get_num_threads();
   std::string cpu_capability = at::get_cpu_capability();
   int64_t cuda_devices = at::hasCUDA() ? static_cast<int64_t>(at::detail::getCUDAHooks().deviceCount()) : 0;
@@ -25,8 +25,8 @@ Napi::Array precision_names(Napi::Env env, at::Device device) {
 
 Napi::Value build_info(const Napi::CallbackInfo& info) {
   return run_async(
-      info.Env(), nullptr, [] { return Found(); },
-      [](Napi::Env env, const Found& found) {
+      info.Env(), nullptr, [] { return BuildInfo(); },
+      [](Napi::Env env, const BuildInfo& found) {
         Napi::Object precisions = Napi::Object::New(env);
         precisions.Set("cpu", precision_names(env, at::kCPU));
         for (int64_t i = 0; i < found.cuda_devices; ++i) {
@@ -51,11 +51,11 @@ Napi::Value build_info(const Napi::CallbackInfo& info) {
 Napi::Value set_thread_count(const Napi::CallbackInfo& info) {
   const int64_t threads = info[0].IsNumber() ? info[0].As<Napi::Number>().Int64Value() : 0;
   if (threads < 1 || threads > 1024) throw InvalidArgument("Expected an integer from 1 to 1024 for threads");
-  // On the compute thread: the setting belongs to the thread that opens a parallel region.
+  // The setting belongs to the thread that opens a parallel region, which is the compute thread.
   return run_async(info.Env(), nullptr, [threads] { at::set_num_threads(static_cast<int>(threads)); });
 }
 
-// Undisposed handles by class, and the bytes that V8 was told of.
+// Numbers of undisposed handles by class, and `bytes`, the native memory reported to V8.
 Napi::Value live_objects(const Napi::CallbackInfo& info) {
   const auto& environment = Environment::of(info.Env());
   Napi::Object result = Napi::Object::New(info.Env());
@@ -64,13 +64,13 @@ Napi::Value live_objects(const Napi::CallbackInfo& info) {
   return result;
 }
 
-// Milliseconds that this environment's compute thread has spent in jobs.
+// Milliseconds that the compute thread of this environment has spent in jobs.
 Napi::Value compute_time(const Napi::CallbackInfo& info) {
   const std::chrono::duration<double, std::milli> busy = Environment::of(info.Env()).compute().busy();
   return Napi::Number::New(info.Env(), busy.count());
 }
 
-// checkDevice(name) throws what every function throws that takes a device.
+// checkDevice(name) throws the same error as functions that take a device.
 Napi::Value check_device(const Napi::CallbackInfo& info) {
   if (!info[0].IsString()) throw InvalidArgument("Expected a string for device");
   device_argument(info[0].As<Napi::String>().Utf8Value());
@@ -84,7 +84,9 @@ Napi::Value set_memory_limit(const Napi::CallbackInfo& info) {
     return info.Env().Undefined();
   }
   const double bytes = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
-  if (!(bytes >= 0 && bytes <= 9007199254740991.0)) throw InvalidArgument("Expected a number of bytes or null for limit");
+  if (!(bytes >= 0 && bytes <= 9007199254740991.0)) {
+    throw InvalidArgument("Expected a number of bytes or null for limit");
+  }
   set_host_memory_limit(static_cast<int64_t>(bytes));
   return info.Env().Undefined();
 }
@@ -93,8 +95,10 @@ Napi::Value memory_in_use(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(host_memory_in_use()));
 }
 
-// Resolves when all that was asked for before has been done.
-Napi::Value idle(const Napi::CallbackInfo& info) { return run_async(info.Env(), nullptr, [] {}); }
+// Resolves after all earlier jobs.
+Napi::Value idle(const Napi::CallbackInfo& info) {
+  return run_async(info.Env(), nullptr, [] {});
+}
 
 Napi::Value shut_down(const Napi::CallbackInfo& info) {
   Environment::of(info.Env()).compute().stop();

@@ -1,5 +1,4 @@
-// Tensor handles: creation, data, gradients, the few operations that a training loop written in TypeScript needs, and
-// bulk file access.
+// Tensor handles: creation, data, gradients, the operations that a training loop in TypeScript needs, and file access.
 #include "binding/arguments.h"
 #include "binding/async.h"
 #include "binding/exports.h"
@@ -9,7 +8,7 @@
 namespace bidiseg::binding {
 namespace {
 
-// createTensor(data, shape): on the CPU, copied.
+// createTensor(data, shape): a copy on the CPU
 Napi::Value create_tensor(const Napi::CallbackInfo& info) {
   return tensor_to_js(info.Env(), typed_array_copy(info[0], shape_argument(info[1], "shape"), "data"));
 }
@@ -28,7 +27,7 @@ Napi::Value tensor_data(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), nullptr,
       [tensor = tensor_argument(info[0], "tensor")] {
-        // Always a copy: the typed array must not change under its reader when training goes on.
+        // Always a copy, so that later training does not change the typed array.
         return tensor.detach().to(at::kCPU).clone(at::MemoryFormat::Contiguous);
       },
       typed_array_to_js);
@@ -42,7 +41,7 @@ Napi::Value tensor_backward(const Napi::CallbackInfo& info) {
   });
 }
 
-// The gradient of a parameter, or null where it has none.
+// Gradient of a parameter; null if it has none.
 Napi::Value tensor_gradient(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), nullptr, [tensor = tensor_argument(info[0], "tensor")] { return at::Tensor(tensor.grad()); },
@@ -52,14 +51,16 @@ Napi::Value tensor_gradient(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value tensor_detach(const Napi::CallbackInfo& info) {
-  return run_async(info.Env(), nullptr, [tensor = tensor_argument(info[0], "tensor")] { return tensor.detach(); },
-                   tensor_to_js);
+  return run_async(
+      info.Env(), nullptr, [tensor = tensor_argument(info[0], "tensor")] { return tensor.detach(); }, tensor_to_js);
 }
 
-// tensorRequireGrad(tensor): a leaf whose gradient backward() will fill.
+// tensorRequireGrad(tensor): makes it a leaf that receives a gradient from backward()
 Napi::Value tensor_require_grad(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), nullptr, [tensor = tensor_argument(info[0], "tensor")]() mutable {
-    if (!tensor.is_leaf()) throw InvalidArgument("Only a tensor that was not computed from others can require a gradient");
+    if (!tensor.is_leaf()) {
+      throw InvalidArgument("Only a tensor that was not computed from others can require a gradient");
+    }
     tensor.requires_grad_(true);
   });
 }

@@ -1,4 +1,4 @@
-// Whole training steps in one call: the step surface.
+// Training steps, one call for each step.
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "binding/arguments.h"
@@ -23,7 +23,7 @@ SegmentationBatch batch_copy(const Napi::Value& value, const char* name, bool pi
   return batch;
 }
 
-// A batch for a step, as a copy on the CPU or uploaded.
+// Batch for a step: a copy on the CPU, or a batch uploaded earlier.
 class BatchArgument {
  public:
   BatchArgument() = default;
@@ -34,7 +34,7 @@ class BatchArgument {
       batch_ = batch_copy(value, name, /*pinned=*/false);
     }
   }
-  /// On the thread that computes.
+  /// Call it on the compute thread.
   SegmentationBatch get() const { return uploaded_ ? uploaded_->get() : batch_; }
 
  private:
@@ -42,7 +42,7 @@ class BatchArgument {
   std::shared_ptr<UploadedBatch> uploaded_;
 };
 
-// uploadBatch(network, batch): on its way to the network's CUDA device when this returns.
+// uploadBatch(network, batch): starts copying a batch to the network's CUDA device
 Napi::Value upload_batch(const Napi::CallbackInfo& info) {
   const at::Device device = Handle<Network>::get(info[0], "network")->device();
   if (!device.is_cuda()) throw InvalidArgument("Expected a network on a CUDA device but it is on " + device.str());
@@ -63,11 +63,15 @@ Napi::Value upload_batch(const Napi::CallbackInfo& info) {
 // { decay, threshold, weight, classMix, seed }
 TeacherOptions teacher_options(const Napi::Value& value, int64_t ignore_index) {
   const Options options(value);
-  return {options.number("decay"), options.number("threshold"), options.number("weight"), options.boolean("classMix"),
-          ignore_index, static_cast<uint64_t>(options.integer("seed"))};
+  return {.decay = options.number("decay"),
+          .threshold = options.number("threshold"),
+          .weight = options.number("weight"),
+          .class_mix = options.boolean("classMix"),
+          .ignore_index = ignore_index,
+          .seed = static_cast<uint64_t>(options.integer("seed"))};
 }
 
-// The alignment's discriminator, or null.
+// Discriminator of the alignment, or null.
 std::shared_ptr<Network> discriminator_argument(const Napi::Value& value, Alignment alignment) {
   if (value.IsNull() || value.IsUndefined()) return nullptr;
   if (!has_discriminator(alignment)) throw InvalidArgument("Expected null for discriminator");
@@ -75,7 +79,7 @@ std::shared_ptr<Network> discriminator_argument(const Napi::Value& value, Alignm
   return network_argument<OutputDiscriminator>(value, "discriminator");
 }
 
-// A step keeps its networks and optimizers alive. The state of a random generator is a copy that it does not keep.
+// A step keeps its networks and optimizers alive, but not the copied state of a random generator.
 template <typename Step>
 Created<Step> created_step(std::shared_ptr<Step> step) {
   NamedTensors state = step->state();
@@ -86,36 +90,37 @@ Created<Step> created_step(std::shared_ptr<Step> step) {
 // createSegmentationStep(segmenter, discriminator | null, options, teacher | null)
 Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
-  SegmentationStepOptions step;
-  step.cross_entropy = cross_entropy_options(options);
-  step.alignment = options.choice<Alignment>("alignment", {{"output-discriminator", Alignment::kOutputs},
+  const SegmentationStepOptions step{
+      .step = step_options(options),
+      .cross_entropy = cross_entropy_options(options),
+      .alignment = options.choice<Alignment>("alignment", {{"output-discriminator", Alignment::kOutputs},
                                                            {"entropy-discriminator", Alignment::kEntropies},
                                                            {"feature-discriminator", Alignment::kFeatures},
                                                            {"mean", Alignment::kMeans},
                                                            {"correlation", Alignment::kCorrelations},
-                                                           {"none", Alignment::kNone}});
-  step.adversarial_weight = options.number("adversarialWeight");
-  step.moment_weight = options.number("momentWeight");
-  step.entropy_weight = options.number("entropyWeight");
-  step.pseudo_label_weight = options.number("pseudoLabelWeight");
-  step.accumulation = options.integer("accumulation", 1, int64_t{1} << 20);
-  step.precision = precision_option(options);
-  step.loss_scaling = options.boolean("lossScaling");
-  step.cuda_graphs = options.boolean("cudaGraphs");
-  step.memory_format = memory_format_option(options);
-  step.checkpointing = options.boolean("activationCheckpointing");
+                                                           {"none", Alignment::kNone}}),
+      .adversarial_weight = options.number("adversarialWeight"),
+      .moment_weight = options.number("momentWeight"),
+      .entropy_weight = options.number("entropyWeight"),
+      .pseudo_label_weight = options.number("pseudoLabelWeight"),
+      .accumulation = options.integer("accumulation", 1, int64_t{1} << 20),
+      .memory_format = memory_format_option(options),
+      .activation_checkpointing = options.boolean("activationCheckpointing")};
   const auto average = optional_network_argument<SegmentationNetwork>(info[3], "teacher");
-  TeacherOptions teaching;
+  std::optional<TeacherOptions> teaching;
   if (average) teaching = teacher_options(info[2].As<Napi::Object>().Get("teacher"), step.cross_entropy.ignore_index);
   return run_async(
       info.Env(), nullptr,
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
        discriminator = discriminator_argument(info[1], step.alignment), average, teaching,
-       make_optimizer = optimizer_factory(options), adam = adam_options(options, "discriminatorBetas"), step] {
+       make_optimizer = optimizer_factory(options),
+       adam = adam_options(options, "discriminatorBetas", /*weight_decay=*/0), step] {
         std::unique_ptr<Optimizer> discriminator_optimizer;
-        if (discriminator) discriminator_optimizer = std::make_unique<Adam>(discriminator->trained_parameters(1.0), adam);
+        if (discriminator) {
+          discriminator_optimizer = std::make_unique<Adam>(discriminator->trained_parameters(1.0), adam);
+        }
         std::unique_ptr<Teacher> teacher;
-        if (average) teacher = std::make_unique<Teacher>(average, *segmenter, teaching);
+        if (average) teacher = std::make_unique<Teacher>(average, *segmenter, *teaching);
         return created_step(std::make_shared<SegmentationStep>(segmenter, make_optimizer(*segmenter), discriminator,
                                                                std::move(discriminator_optimizer), std::move(teacher),
                                                                step));
@@ -153,27 +158,27 @@ Napi::Value run_segmentation_step(const Napi::CallbackInfo& info) {
 Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
   if (!info[0].IsObject()) throw InvalidArgument("Expected an object of networks");
   const auto given = info[0].As<Napi::Object>();
-  TranslationNetworks networks{network_argument<ResnetGenerator>(given.Get("toTarget"), "toTarget"),
-                               network_argument<ResnetGenerator>(given.Get("toSource"), "toSource"),
-                               network_argument<PatchDiscriminator>(given.Get("targetDiscriminator"), "targetDiscriminator"),
-                               network_argument<PatchDiscriminator>(given.Get("sourceDiscriminator"), "sourceDiscriminator")};
+  const TranslationNetworks networks{.to_target = network_argument<ResnetGenerator>(given.Get("toTarget"), "toTarget"),
+                                     .to_source = network_argument<ResnetGenerator>(given.Get("toSource"), "toSource"),
+                                     .target_discriminator = network_argument<PatchDiscriminator>(
+                                         given.Get("targetDiscriminator"), "targetDiscriminator"),
+                                     .source_discriminator = network_argument<PatchDiscriminator>(
+                                         given.Get("sourceDiscriminator"), "sourceDiscriminator")};
   const Options options(info[2]);
-  TranslationStepOptions step;
-  step.gan_mode = gan_mode_option(options);
-  step.gan_weight = options.number("ganWeight");
-  step.cycle_weight = options.number("cycleWeight");
-  step.identity_weight = options.number("identityWeight");
-  step.perceptual_form = perceptual_form_option(options);
-  step.perceptual_weight = options.number("perceptualWeight");
-  step.perceptual_reconstruction_weight = options.number("perceptualReconstructionWeight");
-  step.pool_size = options.integer("poolSize", 0, int64_t{1} << 20);
-  step.seed = static_cast<uint64_t>(options.integer("seed"));
-  step.adam = adam_options(options, "betas");
-  step.precision = precision_option(options);
-  step.loss_scaling = options.boolean("lossScaling");
-  step.cuda_graphs = options.boolean("cudaGraphs");
-  step.micro_batch_size = micro_batch_size_option(options);
-  step.checkpointing = options.boolean("activationCheckpointing");
+  const TranslationStepOptions step{
+      .step = step_options(options),
+      .gan_mode = gan_mode_option(options),
+      .gan_weight = options.number("ganWeight"),
+      .cycle_weight = options.number("cycleWeight"),
+      .identity_weight = options.number("identityWeight"),
+      .perceptual_form = perceptual_form_option(options),
+      .perceptual_weight = options.number("perceptualWeight"),
+      .perceptual_reconstruction_weight = options.number("perceptualReconstructionWeight"),
+      .pool_size = options.integer("poolSize", 0, int64_t{1} << 20),
+      .seed = static_cast<uint64_t>(options.integer("seed")),
+      .adam = adam_options(options, "betas", /*weight_decay=*/0),
+      .micro_batch_size = micro_batch_size_option(options),
+      .activation_checkpointing = options.boolean("activationCheckpointing")};
   return run_async(
       info.Env(), nullptr,
       [networks, segmenter = optional_network_argument<SegmentationNetwork>(info[1], "segmenter"), step] {
@@ -187,7 +192,9 @@ Napi::Value run_translation_step(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), cancellation_argument(info[4]),
       [step = Handle<TranslationStep>::get(info[0], "step"), source, target,
-       rate = Options(info[3]).number("learningRate")] { return step->run(source.get().images, target.get().images, rate); },
+       rate = Options(info[3]).number("learningRate")] {
+        return step->run(source.get().images, target.get().images, rate);
+      },
       [](Napi::Env env, const TranslationLosses& losses) {
         Napi::Object result = Napi::Object::New(env);
         result.Set("total", losses.total);
@@ -211,13 +218,16 @@ Napi::Value run_translation_step(const Napi::CallbackInfo& info) {
 Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
   if (!info[0].IsObject()) throw InvalidArgument("Expected an object of networks");
   const auto given = info[0].As<Napi::Object>();
-  PairedTranslationNetworks networks{network_argument<ImageGenerator>(given.Get("toTarget"), "toTarget"),
-                                     network_argument<PatchDiscriminator>(given.Get("targetDiscriminator"), "targetDiscriminator")};
+  const PairedTranslationNetworks networks{
+      .to_target = network_argument<ImageGenerator>(given.Get("toTarget"), "toTarget"),
+      .target_discriminator =
+          network_argument<PatchDiscriminator>(given.Get("targetDiscriminator"), "targetDiscriminator")};
   const Options options(info[1]);
-  const PairedTranslationStepOptions step{gan_mode_option(options), options.number("ganWeight"),
-                                          options.number("l1Weight"), adam_options(options, "betas"),
-                                          precision_option(options), options.boolean("lossScaling"),
-                                          options.boolean("cudaGraphs")};
+  const PairedTranslationStepOptions step{.step = step_options(options),
+                                          .gan_mode = gan_mode_option(options),
+                                          .gan_weight = options.number("ganWeight"),
+                                          .l1_weight = options.number("l1Weight"),
+                                          .adam = adam_options(options, "betas", /*weight_decay=*/0)};
   return run_async(
       info.Env(), nullptr,
       [networks, step] { return created_step(std::make_shared<PairedTranslationStep>(networks, step)); },
@@ -229,7 +239,9 @@ Napi::Value run_paired_translation_step(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), cancellation_argument(info[4]),
       [step = Handle<PairedTranslationStep>::get(info[0], "step"), source, target,
-       rate = Options(info[3]).number("learningRate")] { return step->run(source.get().images, target.get().images, rate); },
+       rate = Options(info[3]).number("learningRate")] {
+        return step->run(source.get().images, target.get().images, rate);
+      },
       [](Napi::Env env, const PairedTranslationLosses& losses) {
         Napi::Object result = Napi::Object::New(env);
         result.Set("total", losses.total);
@@ -240,14 +252,14 @@ Napi::Value run_paired_translation_step(const Napi::CallbackInfo& info) {
       });
 }
 
-// [{ name, tensor }]; tensors share storage with the step and its networks.
+// Array of { name, tensor }. The tensors share storage with the step and its networks.
 template <typename Step>
 Napi::Value step_state(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), nullptr, [step = Handle<Step>::get(info[0], "step")] { return step->state(); }, named_tensors_to_js);
 }
 
-// (step, names, tensors)
+// loadState(step, names, tensors)
 template <typename Step>
 Napi::Value step_load_state(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), nullptr,

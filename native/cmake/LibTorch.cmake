@@ -1,24 +1,24 @@
-# Finds LibTorch and defines the imported target `libtorch`, or stops with one message that holds the remedy.
+# Finds LibTorch and defines the imported target `libtorch`, or stops with a message that tells the remedy.
 #
-# Looked for in this order. The first usable one wins, but the first two, where given, must be of the right version:
+# Places, in this order. The first usable one is taken. The first two, if given, must have the right version:
 #   1. LIBTORCH        a folder with include/ and lib/ (environment or -DLIBTORCH=...)
-#   2. PYTHON          a Python interpreter, where it has torch (environment or -DPYTHON=...)
-#   3. python3, python on the PATH, where they have torch
+#   2. PYTHON          a Python interpreter, if it has torch (environment or -DPYTHON=...)
+#   3. python3, python on the PATH, if they have torch
 #   4. .libtorch/      the private environment that `npm run setup` makes
 #
-# This file is the only place that knows the order and the versions: scripts/setup.mjs asks it, by running it as
-# `cmake -P native/cmake/LibTorch.cmake`, which prints what it found as lines `-- LIBTORCH_NAME=value`.
+# Only this file knows the order and the versions. scripts/setup.mjs runs it as `cmake -P native/cmake/LibTorch.cmake`, which
+# prints the result as lines `-- LIBTORCH_NAME=value`.
 #
-# We do not use LibTorch's own TorchConfig.cmake: it drags in CUDA toolkit components (cuBLAS, NVRTC, ...) that this
-# project never links, and fails where they are missing.
+# LibTorch's own TorchConfig.cmake is not used: it requires CUDA toolkit components (cuBLAS, NVRTC, ...) that this project does
+# not link.
 
 cmake_policy(VERSION 3.20)
 set(_from 2.11)
 set(_below 2.14)
 get_filename_component(_root "${CMAKE_CURRENT_LIST_DIR}/../.." ABSOLUTE)
 
-# Sets <out> to the torch package folder of a Python interpreter, or to "" where it has none. Torch is not imported:
-# that would take seconds.
+# Sets <out> to the torch package folder of a Python interpreter, or to "" if it has none. Torch is not imported, which would
+# take seconds.
 function(_torch_of_python python out)
   execute_process(
     COMMAND "${python}" -c "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')"
@@ -29,7 +29,7 @@ function(_torch_of_python python out)
   set(${out} "${folder}" PARENT_SCOPE)
 endfunction()
 
-# Sets <version> to the version of the LibTorch in <folder>, and <reason> to what is wrong with it, "" where it is fine.
+# Sets <version> to the version of the LibTorch in <folder>, and <reason> to why it cannot be used, or to "".
 function(_check_libtorch folder version reason)
   set(${reason} "" PARENT_SCOPE)
   set(found "")
@@ -68,7 +68,7 @@ if(LIBTORCH)
 elseif(PYTHON)
   _torch_of_python("${PYTHON}" _folder)
   set(_candidates "PYTHON=${PYTHON}|${_folder}")
-  if(NOT _folder)  # no error: node-gyp sets PYTHON too, to any Python
+  if(NOT _folder)  # not an error, because node-gyp sets PYTHON too, to any Python
     set(LIBTORCH_REJECTED " PYTHON=${PYTHON} does not run, or has no torch.")
   endif()
 endif()
@@ -115,7 +115,7 @@ if(NOT LIBTORCH_FOLDER)
   message(FATAL_ERROR "bidiseg: no usable LibTorch was found.${LIBTORCH_REJECTED} Run `npm run setup`, which makes a private one in .libtorch/ with pip, or set LIBTORCH to a LibTorch folder, or PYTHON to a Python that has torch (>= ${_from}, < ${_below}).")
 endif()
 message(STATUS "bidiseg: LibTorch ${LIBTORCH_VERSION} from ${LIBTORCH_FOLDER} (${LIBTORCH_ORIGIN})")
-# What this build tree is configured for: scripts/setup.mjs configures anew when its own search finds another one.
+# The LibTorch of this build tree. scripts/setup.mjs configures again if it finds another one.
 set(BIDISEG_LIBTORCH "${LIBTORCH_FOLDER}" CACHE INTERNAL "")
 
 set(LIBTORCH_HAS_CUDA FALSE)
@@ -129,13 +129,13 @@ target_include_directories(libtorch SYSTEM INTERFACE
 target_link_directories(libtorch INTERFACE "${LIBTORCH_FOLDER}/lib")
 target_link_libraries(libtorch INTERFACE torch torch_cpu c10)
 if(LIBTORCH_HAS_CUDA)
-  # --no-as-needed: nothing refers to libtorch_cuda by symbol, yet loading it is what registers the CUDA operators.
+  # --no-as-needed: no symbol refers to libtorch_cuda, but loading it registers the CUDA operators.
   target_link_libraries(libtorch INTERFACE
     "-Wl,--push-state,--no-as-needed,-ltorch_cuda,-lc10_cuda,--pop-state")
 endif()
 
-# Sets <out> to the entry of a runtime path that leads from <from> to <folder>: relative where the folder lies in the
-# checkout, so that the checkout can move.
+# Sets <out> to the entry of a runtime path from <from> to <folder>. It is relative for folders in the checkout, so that the
+# checkout can move.
 function(bidiseg_rpath from folder out)
   file(RELATIVE_PATH inside "${CMAKE_SOURCE_DIR}" "${folder}")
   if(inside MATCHES "^\\.\\./" OR IS_ABSOLUTE "${inside}")

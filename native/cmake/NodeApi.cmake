@@ -1,9 +1,9 @@
-# Defines `node_api`: the headers of Node-API and of its C++ wrapper, from node_modules. Nothing is downloaded, and no
-# headers of a particular Node are needed: the addon uses only the stable C interface.
+# Defines `node_api`: the headers of Node-API and of its C++ wrapper, from node_modules. The addon uses only the stable C
+# interface, so that it needs no headers of a particular Node.
 foreach(package node-api-headers node-addon-api)
   set(folder "${CMAKE_SOURCE_DIR}/node_modules/${package}")
   if(NOT EXISTS "${folder}/package.json")
-    # Installed as a dependency of something else: npm may have put them further up.
+    # If bidiseg is a dependency, npm may have installed them in a folder further up.
     execute_process(
       COMMAND node -p "path.dirname(require.resolve('${package}/package.json'))"
       WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"

@@ -54,7 +54,7 @@ bool BlockHeap::release(void* address) {
     --block;
     free_.erase({block->second.size, block->first});
   }
-  // It takes in what is free behind it: what was released, the free block behind that, or both.
+  // Merges the free blocks that follow: the released block, the free block after it, or both.
   for (auto next = std::next(block); next != blocks_.end() && next->second.is_free && !next->second.opens_segment;
        next = blocks_.erase(next)) {
     free_.erase({next->second.size, next->first});
@@ -74,12 +74,12 @@ size_t BlockHeap::mapped() const {
   return mapped_;
 }
 
-// A new segment as one free block; blocks_.end() where the system has no room for `size`.
+// Maps a new segment as one free block. Returns blocks_.end() if the system has no room for `size`.
 BlockHeap::Blocks::iterator BlockHeap::map_segment(size_t size) {
   const auto map = [](size_t bytes) {
     return mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   };
-  // The more is in use, the more at once: pages that nothing touches cost nothing, and few segments have few seams.
+  // Segments grow with the memory in use. Untouched pages cost nothing, and blocks of different segments cannot merge.
   size_t bytes = std::max({size, kLeastSegment, mapped_ / 2 / kPage * kPage});
   void* segment = map(bytes);
   if (segment == MAP_FAILED) {
@@ -88,7 +88,7 @@ BlockHeap::Blocks::iterator BlockHeap::map_segment(size_t size) {
     segment = map(bytes);
     if (segment == MAP_FAILED) return blocks_.end();
   }
-  // A wish: without huge pages it is slower.
+  // Only advice: without huge pages the heap is slower.
   madvise(segment, bytes, MADV_HUGEPAGE);
   mapped_ += bytes;
   const auto block = blocks_.emplace(static_cast<char*>(segment), Block{bytes, true, true}).first;

@@ -8,12 +8,12 @@
 
 namespace bidiseg {
 
-/// Where the memory of large tensors comes from.
+/// Heap for large tensors.
 ///
-/// malloc maps each large block anew and unmaps it when it is freed. A training step takes and frees the same gigabytes
-/// every time, and every time the system would clear them page by page. Here they stay mapped until give_back(), in huge
-/// pages where there are any. The smallest free block that is large enough is taken; neighbors that are free are one block.
-/// Any thread.
+/// malloc maps every large block and unmaps it when it is freed. A training step allocates and frees the same gigabytes
+/// each time, and each time the system would clear them page by page. This heap keeps them mapped until give_back(), in
+/// huge pages if the system has any. It takes the smallest free block that is large enough and merges adjacent free
+/// blocks. All functions are thread-safe.
 class BlockHeap {
  public:
   static constexpr size_t kPage = 4096;
@@ -23,27 +23,27 @@ class BlockHeap {
   BlockHeap(const BlockHeap&) = delete;
   BlockHeap& operator=(const BlockHeap&) = delete;
 
-  /// `bytes` > 0 rounded up to whole pages, at the beginning of one; what they hold is left open. nullptr where the system
-  /// has no more.
+  /// Allocates `bytes` > 0, rounded up to whole pages and aligned to a page. The content is undefined. Returns nullptr
+  /// if the system has no more memory.
   void* allocate(size_t bytes);
 
-  /// The size of a block in use; 0 for any other address.
+  /// Size of a block in use; 0 for any other address.
   size_t size_of(const void* block) const;
 
-  /// Whether `block` was one in use.
+  /// Frees a block. Returns whether `block` was in use.
   bool release(void* block);
 
-  /// What no block uses goes back to the system.
+  /// Unmaps free memory.
   void give_back();
 
-  /// Bytes mapped, in use or not.
+  /// Bytes mapped, in use or free.
   size_t mapped() const;
 
  private:
   struct Block {
     size_t size;
     bool is_free;
-    bool opens_segment;  // what lies before it was mapped at another time
+    bool opens_segment;  // first block of its segment
   };
   using Blocks = std::map<char*, Block>;
 
@@ -51,8 +51,8 @@ class BlockHeap {
   void give_back_locked();
 
   mutable std::mutex mutex_;
-  Blocks blocks_;                            // all, by address: a segment's lie side by side
-  std::set<std::pair<size_t, char*>> free_;  // those that are free
+  Blocks blocks_;                            // all blocks by address; those of a segment are adjacent
+  std::set<std::pair<size_t, char*>> free_;  // free blocks by size
   size_t mapped_ = 0;
 };
 

@@ -26,7 +26,7 @@ void throw_if_canceled() { throw_if_any(current_flags); }
 
 at::Tensor cancellation_point(at::Tensor x) {
   throw_if_canceled();
-  // The flags go with the hook: on CUDA the backward pass runs on threads of the autograd engine.
+  // The hook carries the flags, because on CUDA the backward pass runs on threads of the autograd engine.
   if (x.requires_grad()) x.register_hook([flags = current_flags](const at::Tensor&) { throw_if_any(flags); });
   return x;
 }

@@ -1,4 +1,4 @@
-// Cooperative cancellation of a job that is computing.
+// Cooperative cancellation of a running job.
 #pragma once
 
 #include <atomic>
@@ -10,8 +10,7 @@ namespace bidiseg {
 
 using CancellationFlag = std::shared_ptr<std::atomic<bool>>;
 
-/// Makes these flags, either of which may be null, the ones that cancellation points of this thread look at, for the
-/// lifetime of the scope.
+/// Sets the flags that cancellation points of this thread check, for the lifetime of the scope. Either may be null.
 class CancellationScope {
  public:
   CancellationScope(CancellationFlag first, CancellationFlag second);
@@ -23,11 +22,11 @@ class CancellationScope {
   std::array<CancellationFlag, 2> previous_;
 };
 
-/// Throws Canceled where one of the thread's flags is set.
+/// Throws Canceled if one of the thread's flags is set.
 void throw_if_canceled();
 
-/// A cancellation point in a network's forward pass, and, where `x` needs a gradient, one at the same place of the
-/// backward pass. Networks put one behind every block, so that a canceled job ends within a block's time. Returns `x`.
+/// Cancellation point of a network's forward pass; if `x` needs a gradient, of its backward pass too. Networks have one
+/// after every block, so that a canceled job ends within the time of a block. Returns `x`.
 at::Tensor cancellation_point(at::Tensor x);
 
 }  // namespace bidiseg

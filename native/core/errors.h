@@ -10,12 +10,12 @@ struct InvalidArgument : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-/// A file's content is not what it should be. The message names the file.
+/// A file cannot be read or written, or its content is invalid. The message names the file.
 struct DataError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// A loss or a gradient is NaN or infinite; thrown before any weight was touched.
+/// A loss or a gradient is NaN or infinite. It is thrown before any update.
 struct NonFiniteLoss : std::runtime_error {
   using std::runtime_error::runtime_error;
 };

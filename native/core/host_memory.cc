@@ -16,10 +16,10 @@ std::atomic<int64_t> limit{kNoMemoryLimit};
 thread_local AllocationBudget* budget = nullptr;
 
 #if defined(__SANITIZE_ADDRESS__)
-// Within blocks of our own the address sanitizer would see no bounds.
+// The address sanitizer would see no bounds within blocks of the heap.
 constexpr size_t kLeastHeapBlock = SIZE_MAX;
 #else
-/// What is smaller malloc keeps by itself.
+/// Smaller blocks are kept by malloc itself.
 constexpr size_t kLeastHeapBlock = size_t{256} << 10;
 #endif
 
@@ -29,24 +29,24 @@ BlockHeap& heap() {
   return *result;
 }
 
-// What was really given: the one size that is known both when a block comes and when it goes.
+// Usable size: the only size that is known both at allocation and at release.
 int64_t size_of(void* block) {
   const size_t size = heap().size_of(block);
   return static_cast<int64_t>(size > 0 ? size : malloc_usable_size(block));
 }
 
 [[noreturn]] void throw_out_of_memory(size_t bytes, const std::string& reason) {
-  TORCH_CHECK_WITH(OutOfMemoryError, false, "out of memory: a tensor of ", bytes, " bytes was asked for while tensors hold ",
-                   host_memory_in_use(), " bytes; ", reason);
+  TORCH_CHECK_WITH(OutOfMemoryError, false, "out of memory: a tensor of ", bytes,
+                   " bytes was asked for while tensors hold ", host_memory_in_use(), " bytes; ", reason);
 }
 
 class CountingAllocator final : public at::Allocator {
  public:
   at::DataPtr allocate(size_t bytes) override {
-    // More than a signed size: LibTorch's own allocator knows what to say.
+    // More than a signed size can hold: LibTorch's own allocator throws a suitable error.
     const auto wanted = static_cast<int64_t>(std::min(bytes, static_cast<size_t>(INT64_MAX)));
     AllocationBudget::spend(wanted);
-    // First taken, then looked at: several threads may allocate at once.
+    // Adds first and checks then, because several threads may allocate at once.
     const int64_t allowed = limit.load(std::memory_order_relaxed);
     const int64_t before = in_use.fetch_add(wanted, std::memory_order_relaxed);
     if (wanted > allowed - std::min(before, allowed)) {
@@ -91,7 +91,8 @@ class CountingAllocator final : public at::Allocator {
 }  // namespace
 
 void count_host_memory() {
-  // Never destroyed: tensors outlive static destructors, and the library stays loaded as long as the process (-z nodelete).
+  // Never destroyed: tensors outlive static destructors, and the library stays loaded as long as the process (-z
+  // nodelete).
   static auto* const allocator = [] {
     auto* result = new CountingAllocator;
     c10::SetCPUAllocator(result);

@@ -1,31 +1,32 @@
-// What LibTorch takes of the host's memory: counted, and limited where somebody wants it so.
+// Accounting and limit of LibTorch's host memory.
 //
-// LibTorch has one CPU allocator for the whole process, so all of this is the process's. Counted is what tensors hold;
-// scratch memory inside oneDNN and small bookkeeping are not.
+// LibTorch has one CPU allocator per process, so all of this is per process. Memory of tensors is counted; scratch
+// memory inside oneDNN and small bookkeeping are not.
 #pragma once
 
 #include "core/torch.h"
 
 namespace bidiseg {
 
-/// Puts a counting allocator in the place of LibTorch's own; what was allocated before is not counted. It takes large blocks
-/// from a BlockHeap, which keeps what was freed, and small ones from LibTorch's. Idempotent.
+/// Replaces LibTorch's allocator by a counting one. Earlier allocations are not counted. Large blocks come from a
+/// BlockHeap, which keeps freed memory, and small ones from LibTorch's allocator. Idempotent.
 void count_host_memory();
 
-/// Memory that was kept for later goes back to the system. For when nothing computes: it has to be cleared anew.
+/// Returns free memory of the heap to the system. Call it while nothing computes: the system clears memory that it maps
+/// again.
 void give_back_host_memory();
 
-/// Bytes that tensors on the host hold.
+/// Bytes of tensors in host memory.
 int64_t host_memory_in_use();
 
 inline constexpr int64_t kNoMemoryLimit = INT64_MAX;
 
-/// An allocation with which more than this would be in use throws c10::OutOfMemoryError, with the sizes in its message.
-/// Nothing is taken away from what is in use already.
+/// Limits host_memory_in_use(). An allocation that would exceed the limit throws c10::OutOfMemoryError with the sizes
+/// in its message. Memory already in use stays.
 void set_host_memory_limit(int64_t bytes);
 
-/// For a scope, this thread may allocate so many bytes in all, whether or not it frees them; then InvalidArgument with
-/// `complaint`. For work whose size an untrusted file decides.
+/// Limits the bytes that this thread allocates within a scope, including those that it frees. Beyond it, allocations
+/// throw InvalidArgument with `complaint`. For work whose size an untrusted file determines.
 class AllocationBudget {
  public:
   AllocationBudget(int64_t bytes, std::string complaint);
@@ -33,7 +34,7 @@ class AllocationBudget {
   AllocationBudget(const AllocationBudget&) = delete;
   AllocationBudget& operator=(const AllocationBudget&) = delete;
 
-  /// Called for every allocation of the thread.
+  /// Called for each allocation of the thread.
   static void spend(int64_t bytes);
 
  private:

@@ -1,4 +1,4 @@
-// Tensors by name: what files of weights and saved training states hold.
+// Tensors by name: the content of weights files and of saved training states.
 #pragma once
 
 #include "core/torch.h"
@@ -7,14 +7,14 @@ namespace bidiseg {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-/// Appends `part` to `all`, its names behind `prefix`.
+/// Appends `part` to `all`, with `prefix` before its names.
 void append(NamedTensors& all, const std::string& prefix, const NamedTensors& part);
 
-/// Removes from `all` what is named `prefix`… and returns it without the prefix.
+/// Removes the tensors from `all` whose names start with `prefix`. Returns them without the prefix.
 NamedTensors extract(NamedTensors& all, const std::string& prefix);
 
-/// Copies `incoming` into the tensors of `own`, by name. Every name must occur on both sides and with the same shape;
-/// otherwise InvalidArgument: `complaint` and the first few differences, and nothing changes.
+/// Copies `incoming` into the tensors of `own`, by name. Both must have the same names and shapes. Otherwise throws
+/// InvalidArgument with `complaint` and the first differences, and changes nothing.
 void copy_tensors(const NamedTensors& own, const NamedTensors& incoming, const std::string& complaint);
 
 }  // namespace bidiseg

@@ -8,7 +8,7 @@ namespace tracer = torch::jit::tracer;
 
 at::Tensor narrow_like(const at::Tensor& x, int64_t dim, int64_t start, const at::Tensor& reference) {
   if (tracer::isTracing()) {
-    // For the argument of this name of the next operation.
+    // Becomes the argument of this name in the next operation.
     tracer::ArgumentStash::stashValue("length", 1, tracer::getSizeOf(reference, dim), c10::IntType::get());
   }
   return x.narrow(dim, start, reference.size(dim));

@@ -7,7 +7,7 @@
 #include <array>
 #include <limits>
 
-// The best of what the processor has, as LibTorch's own kernels do.
+// Compiled for several instruction sets, of which the best is used, as in LibTorch's own kernels.
 #if defined(__x86_64__) && defined(__GNUC__)
 #define BIDISEG_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -18,11 +18,11 @@ namespace bidiseg::kernels {
 namespace {
 
 constexpr int64_t kIn = 6, kOut = 4;
-constexpr int64_t kBlock = 64;  // channels at a time: a tile of them stays in the first cache
+constexpr int64_t kBlock = 64;  // channels at a time: a tile of them fits the first-level cache
 
 using Lines = const float* const*;
 
-// out = Bᵀ in, channel by channel; six lines of channels each.
+// out = Bᵀ in for each channel; six lines of channels each.
 BIDISEG_CLONES void input_lines(Lines in, float* const* out, int64_t channels) {
   const float *a = in[0], *b = in[1], *c = in[2], *d = in[3], *e = in[4], *f = in[5];
   float *u = out[0], *v = out[1], *w = out[2], *x = out[3], *y = out[4], *z = out[5];
@@ -39,7 +39,7 @@ BIDISEG_CLONES void input_lines(Lines in, float* const* out, int64_t channels) {
   }
 }
 
-// out = Aᵀ in: six lines to four.
+// out = Aᵀ in for each channel: six lines to four.
 BIDISEG_CLONES void output_lines(Lines in, float* const* out, int64_t channels) {
   const float *a = in[0], *b = in[1], *c = in[2], *d = in[3], *e = in[4], *f = in[5];
   float *u = out[0], *v = out[1], *w = out[2], *x = out[3];
@@ -53,8 +53,9 @@ BIDISEG_CLONES void output_lines(Lines in, float* const* out, int64_t channels) 
   }
 }
 
-// to = [to +] from [+ bias], then ReLU: a line of a pixel's channels.
-BIDISEG_CLONES void finish_line(const float* from, const float* bias, bool add, bool relu, float* to, int64_t channels) {
+// to = [to +] from [+ bias], then optional ReLU, for the channels of a pixel.
+BIDISEG_CLONES void finish_line(const float* from, const float* bias, bool add, bool relu, float* to,
+                                int64_t channels) {
   const float lowest = relu ? 0.0f : -std::numeric_limits<float>::infinity();
 #pragma GCC ivdep
   for (int64_t i = 0; i < channels; ++i) {
@@ -63,7 +64,7 @@ BIDISEG_CLONES void finish_line(const float* from, const float* bias, bool add, 
   }
 }
 
-// Where tiles begin along an axis: in each of `dilation` interleaved sets of pixels, every fourth.
+// First pixels of the tiles along an axis: every fourth pixel of each of `dilation` interleaved sets.
 std::vector<int64_t> tile_starts(int64_t size, int64_t dilation) {
   std::vector<int64_t> starts;
   for (int64_t phase = 0; phase < std::min(dilation, size); ++phase) {
@@ -87,8 +88,9 @@ double WinogradTiles::cost() const {
 }
 
 at::Tensor WinogradTiles::weights(const at::Tensor& weight) {
-  // 24 G: whole numbers.
-  const at::Tensor g = at::tensor({6, 0, 0, -4, -4, -4, -4, 4, -4, 1, 2, 4, 1, -2, 4, 0, 0, 24}, at::kDouble).view({kIn, 3}) / 24;
+  // 24 G, whose elements are integers.
+  const at::Tensor g =
+      at::tensor({6, 0, 0, -4, -4, -4, -4, 4, -4, 1, 2, 4, 1, -2, 4, 0, 0, 24}, at::kDouble).view({kIn, 3}) / 24;
   return at::einsum("ia,kcab,jb->ijkc", {g, weight.to(at::kDouble), g})
       .reshape({kPoints, weight.size(0), weight.size(1)})
       .to(at::kFloat);

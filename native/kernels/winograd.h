@@ -1,4 +1,4 @@
-// 3x3 convolutions with a quarter of the multiplications: Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray 2016).
+// 3x3 convolutions with a quarter of the multiplications: Winograd's minimal filtering F(4x4, 3x3) (Lavin & Gray 2016).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,12 +7,12 @@
 
 namespace bidiseg::kernels {
 
-/// Where the 4x4 tiles of an output lie that is as large as its input: stride 1, padding equal to the dilation. Neighbors in
-/// a tile are `dilation` pixels apart, so that a dilated convolution is an ordinary one of each of dilation² sets of pixels.
+/// 4x4 tiles of an output that is as large as its input: stride 1, padding equal to the dilation. Neighbors in a tile
+/// are `dilation` pixels apart, so that a dilated convolution is an ordinary one on each of dilation² sets of pixels.
 ///
-/// A tile of the output is Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A for weights g and a 6x6 tile d of the input. Summed over channels, the
-/// product ⊙ is 36 matrix products over all tiles, [tiles, C]·[C, K]; those are the caller's. All tensors here are float32,
-/// on the CPU; images are channels_last.
+/// A tile of the output is Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A for weights g and a 6x6 tile d of the input. Summed over channels,
+/// the product ⊙ is 36 matrix products over all tiles, [tiles, C]·[C, K], which the caller computes. All tensors are
+/// float32 on the CPU; images are channels_last.
 class WinogradTiles {
  public:
   static constexpr int64_t kPoints = 36;
@@ -21,23 +21,24 @@ class WinogradTiles {
 
   int64_t count() const { return images_ * static_cast<int64_t>(rows_.size() * columns_.size()); }
 
-  /// Multiplications of the 36 products by those of the convolution: 1/4 at best, more where tiles jut out.
+  /// Multiplications of the 36 products relative to those of the convolution: 1/4, or more if tiles reach past the
+  /// output.
   double cost() const;
 
   /// [36, K, C] of weights [K, C, 3, 3].
   static at::Tensor weights(const at::Tensor& weight);
 
-  /// Bᵀ d B of the tiles from `first` on, as many as `transformed` [36, tiles, C] has.
+  /// Writes Bᵀ d B of the tiles from `first` on to `transformed` [36, tiles, C].
   void transform_input(const at::Tensor& input, int64_t first, at::Tensor& transformed) const;
 
-  /// Aᵀ m A of the same tiles, m being 36 tensors [tiles, K] in row-major order, plus `bias` [K], which may be undefined,
-  /// plus what `output` holds already where `add`, then ReLU where `relu`.
-  void transform_output(const std::vector<at::Tensor>& products, int64_t first, const at::Tensor& bias, bool add, bool relu,
-                        at::Tensor& output) const;
+  /// Writes Aᵀ m A of the same tiles to `output`. m is 36 tensors [tiles, K] in row-major order. Adds `bias` [K], which
+  /// may be undefined; with `add`, the present content of `output`; then applies ReLU with `relu`.
+  void transform_output(const std::vector<at::Tensor>& products, int64_t first, const at::Tensor& bias, bool add,
+                        bool relu, at::Tensor& output) const;
 
  private:
   int64_t images_, height_, width_, dilation_;
-  std::vector<int64_t> rows_, columns_;  // of the tiles' first pixels
+  std::vector<int64_t> rows_, columns_;  // first pixels of the tiles
 };
 
 }  // namespace bidiseg::kernels

@@ -6,8 +6,10 @@ import { bidiseg, jsonLines, temporaryFolder } from './command-line.js';
 
 const COMMANDS = [
   'demo',
+  'init',
   'train',
   'resume',
+  'ablation',
   'report',
   'translate',
   'pseudo-label',

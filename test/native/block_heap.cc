@@ -1,5 +1,5 @@
-// Random blocks, taken and released by several threads: none overlaps another, each keeps what was written into it, and in the
-// end everything is one with its neighbors again and goes back to the system.
+// Test of the heap with random blocks in several threads: no block overlaps another, each keeps its content, and at the
+// end free blocks have merged and go back to the system.
 #include "core/block_heap.h"
 
 #include <cstdint>
@@ -40,12 +40,13 @@ void take_and_release(BlockHeap& heap, unsigned seed) {
   std::vector<Held> all;
   for (int i = 0; i < 3000; ++i) {
     if (all.size() < 24 && random() % 2 == 0) {
-      // From a word to 16 MB, small ones more often; now and then more than a new segment has.
+      // From a word to 16 MB, small ones more often; sometimes more than a new segment has.
       const size_t bytes = random() % 500 == 0 ? size_t{80} << 20 : 8 + random() % (size_t{1} << (4 + random() % 21));
       auto* const block = heap.allocate(bytes);
       require(block != nullptr, "no memory");
       require(reinterpret_cast<uintptr_t>(block) % BlockHeap::kPage == 0, "a block does not begin with a page");
-      require(heap.size_of(block) >= bytes && heap.size_of(block) < bytes + BlockHeap::kPage, "a block of another size");
+      require(heap.size_of(block) >= bytes && heap.size_of(block) < bytes + BlockHeap::kPage,
+              "a block of another size");
       all.push_back({static_cast<uint64_t*>(block), bytes / 8, random()});
       fill(all.back());
     } else if (!all.empty()) {
@@ -72,7 +73,7 @@ int main() {
   heap.give_back();
   require(heap.mapped() == 0, "free blocks were not joined to whole segments");
 
-  // What was freed serves again without another mapping, in parts and whole.
+  // Freed memory is used again without another mapping, in parts and as a whole.
   constexpr size_t kLarge = size_t{48} << 20;
   void* const large = heap.allocate(kLarge);
   const size_t mapped = heap.mapped();
@@ -84,7 +85,8 @@ int main() {
   require(heap.allocate(kLarge) == large && heap.mapped() == mapped, "the same memory was not used again");
 
   int on_the_stack = 0;
-  require(!heap.release(&on_the_stack) && heap.size_of(&on_the_stack) == 0, "an address of another was taken for a block");
+  require(!heap.release(&on_the_stack) && heap.size_of(&on_the_stack) == 0,
+          "an address of another was taken for a block");
   require(heap.allocate(SIZE_MAX) == nullptr, "2^64 bytes were granted");
   require(heap.allocate(size_t{1} << 46) == nullptr, "70 TB were granted");
   std::puts("block_heap: all well");

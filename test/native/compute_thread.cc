@@ -1,6 +1,5 @@
-// The compute thread with a stand-in for Node, so that ThreadSanitizer can see both sides: jobs are posted, canceled and settled
-// while others run, and the thread is stopped at any moment.
-// usage: compute_thread [TRIALS]
+// Test of the compute thread with a fake Node, for ThreadSanitizer: jobs are posted, canceled and settled while others
+// run, and the thread is stopped at random moments. usage: compute_thread [TRIALS]
 #include "binding/compute_thread.h"
 
 #include <cstdio>
@@ -9,7 +8,7 @@
 
 #include "binding/error_translation.h"
 
-// Node's thread-safe function, as far as the compute thread uses it: calls that wait for the JavaScript thread.
+// Node's thread-safe function as the compute thread uses it: calls that wait for the JavaScript thread.
 struct napi_threadsafe_function__ {
   std::mutex mutex;
   int calls = 0;
@@ -30,7 +29,7 @@ void require(bool holds, const char* what) {
   std::exit(1);
 }
 
-// One turn of the event loop; whether there was anything to do.
+// Runs one turn of the event loop. Returns whether there was work.
 bool turn() {
   {
     const std::lock_guard lock(notifier->mutex);
@@ -45,8 +44,8 @@ bool turn() {
 
 extern "C" {
 
-napi_status napi_create_threadsafe_function(napi_env, napi_value, napi_value, napi_value, size_t, size_t, void*, napi_finalize,
-                                            void* context, napi_threadsafe_function_call_js call_js,
+napi_status napi_create_threadsafe_function(napi_env, napi_value, napi_value, napi_value, size_t, size_t, void*,
+                                            napi_finalize, void* context, napi_threadsafe_function_call_js call_js,
                                             napi_threadsafe_function* result) {
   notifier = *result = new napi_threadsafe_function__;
   notifier->call_js = call_js;
@@ -54,7 +53,8 @@ napi_status napi_create_threadsafe_function(napi_env, napi_value, napi_value, na
   return napi_ok;
 }
 
-napi_status napi_call_threadsafe_function(napi_threadsafe_function function, void*, napi_threadsafe_function_call_mode) {
+napi_status napi_call_threadsafe_function(napi_threadsafe_function function, void*,
+                                          napi_threadsafe_function_call_mode) {
   const std::lock_guard lock(function->mutex);
   if (function->closing) return napi_closing;
   ++function->calls;
@@ -77,7 +77,7 @@ napi_status napi_unref_threadsafe_function(napi_env, napi_threadsafe_function fu
   return napi_ok;
 }
 
-// The linker puts this in the place of everything else, which the headers of Node-API mention and no compute thread calls.
+// The linker uses this for all other functions of Node-API, which the compute thread does not call.
 void unexpected_call() { require(false, "a function of Node-API was called that has no stand-in"); }
 
 napi_status napi_create_string_utf8(napi_env, const char*, size_t, napi_value*) { return napi_ok; }
@@ -90,7 +90,7 @@ Napi::Error make_error(Napi::Env, const char*, const std::string& message) { thr
 
 namespace {
 
-// What jobs share without any lock: the compute thread's order is all that protects it.
+// Shared by jobs without a lock, since the compute thread runs them one after the other.
 struct Shared {
   int next = 0;
   std::vector<int> ran;

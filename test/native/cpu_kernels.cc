@@ -1,6 +1,7 @@
-// The CPU kernels on random shapes and options, against LibTorch's operators in double. Meant for a build with
-// AddressSanitizer and UndefinedBehaviorSanitizer (scripts/check-kernels-sanitized.sh): shapes are small and odd, so that
-// a step over an edge is likely. usage: cpu_kernels [TRIALS [SEED]]. Ends with 1 where an error exceeds its bound.
+// Comparison of the CPU kernels with LibTorch's operators in double, on random shapes and options. For a build with
+// AddressSanitizer and UndefinedBehaviorSanitizer (scripts/check-kernels-sanitized.sh): shapes are small and odd, so
+// that an access out of bounds is likely. usage: cpu_kernels [TRIALS [SEED]]. Exits with 1 if an error exceeds its
+// bound.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -24,7 +25,8 @@ bool run_trial(std::mt19937_64& random) {
   const bool twice = draw(0, 3) == 0;  // in double
   const int64_t classes = draw(0, 9) == 0 ? draw(2, 256) : draw(2, 24);
   const int64_t h = draw(1, 12), w = draw(1, 40), batch = draw(1, 2);
-  const Upsampling size{draw(0, 4) == 0 ? h : draw(h, 8 * h + 3), draw(0, 4) == 0 ? w : draw(w, 5 * w + 3), draw(0, 1) == 0};
+  const Upsampling size{draw(0, 4) == 0 ? h : draw(h, 8 * h + 3), draw(0, 4) == 0 ? w : draw(w, 5 * w + 3),
+                        draw(0, 1) == 0};
   const at::ScalarType dtype = twice ? at::kDouble : at::kFloat;
   const double spread = draw(0, 5) == 0 ? 1000 : 3;
   at::set_num_threads(static_cast<int>(draw(1, 3)));
@@ -36,7 +38,7 @@ bool run_trial(std::mt19937_64& random) {
                             : at::upsample_bilinear2d(reference, {size.height, size.width}, size.align_corners);
   const at::Tensor log_p = at::log_softmax(up, 1);
 
-  CrossEntropyInput input;
+  CrossEntropyInput input{};
   input.logits = logits;
   input.size = size;
   input.with_gradient = true;
@@ -64,7 +66,9 @@ bool run_trial(std::mt19937_64& random) {
   const at::Tensor counts = target != input.ignore_index;
   const at::Tensor safe = at::where(counts, target, at::zeros_like(target));
   at::Tensor weights = counts.to(at::kDouble);
-  if (input.class_weights.defined()) weights = weights * input.class_weights.index_select(0, safe.flatten()).view_as(weights);
+  if (input.class_weights.defined()) {
+    weights = weights * input.class_weights.index_select(0, safe.flatten()).view_as(weights);
+  }
   if (input.pixel_weights.defined()) weights = weights * input.pixel_weights;
   const at::Tensor loss = -(log_p.gather(1, safe.unsqueeze(1)).squeeze(1) * weights).sum();
 
@@ -87,13 +91,13 @@ bool run_trial(std::mt19937_64& random) {
       {"confidence", (confidence - 0.5).abs().max().item<double>(), 0.5 + rounding},
   };
   loss.backward({}, /*retain_graph=*/true);
-  // What is left of a loss where the argmax is certain is rounding.
+  // The loss of a pixel with a probability near 1 is mostly rounding.
   const double share = online ? 1e-3 * spread : 1e-6;
   checks.push_back({"loss", relative_error(output.loss, loss.detach()), share});
   checks.push_back({"gradient", relative_error(output.gradient, reference.grad()), online ? share : 1e-5});
   reference.mutable_grad() = at::Tensor();
   (log_p.exp() * upstream.to(at::kDouble)).sum().backward();
-  // Relative to the upstream gradient: where all is certain, the gradient itself is 0 but for rounding.
+  // Relative to the upstream gradient, because for probabilities near 1 the gradient itself is mostly rounding.
   const double scale = upstream.norm().item<double>();
   checks.push_back({"softmax gradient", (gradient - reference.grad()).norm().item<double>() / scale, rounding});
   bool fine = true;

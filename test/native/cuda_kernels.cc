@@ -1,5 +1,6 @@
-// The CUDA kernels, run on the CPU (cuda_on_cpu.h), against LibTorch's operators in double. Prints one line a case and
-// ends with 1 where an error exceeds its bound. The same launches as in native/kernels/cuda/upsampled_softmax.cu.
+// Comparison of the CUDA kernels, run on the CPU (cuda_on_cpu.h), with LibTorch's operators in double. The launches are
+// those of native/kernels/cuda/upsampled_softmax.cu. Prints one line per error and exits with 1 if one exceeds its
+// bound.
 #include "cuda_on_cpu.h"
 
 #include <ATen/ATen.h>
@@ -61,7 +62,8 @@ Grid grid_of(const at::Tensor& values, const Case& c) {
 
 template <int... K>
 void launch_cells(int64_t padded, dim3 grid, const CrossEntropy& task, const Partials& partials) {
-  ((padded == K ? cuda_on_cpu::launch_with_barriers(grid, kThreads, cross_entropy_cells<K>, task, partials) : void()), ...);
+  ((padded == K ? cuda_on_cpu::launch_with_barriers(grid, kThreads, cross_entropy_cells<K>, task, partials) : void()),
+   ...);
 }
 
 void check_cross_entropy(const Case& c) {
@@ -95,14 +97,21 @@ void check_cross_entropy(const Case& c) {
     at::Tensor predicted = at::full(labels.sizes(), 99, at::kByte);
     at::Tensor confidence = at::full(labels.sizes(), std::nan(""), at::kFloat);
     at::Tensor gradient = at::full(c.logits, std::nan(""), at::kFloat);
-    long long stray = INT64_MIN;
-    const CrossEntropy task{grid, c.online || c.int64_labels ? nullptr : bytes.const_data_ptr<uint8_t>(),
-                            c.online || !c.int64_labels ? nullptr : labels.const_data_ptr<int64_t>(), 255,
-                            thresholds.const_data_ptr<float>(), false,
+    long long invalid_label = INT64_MIN;
+    const CrossEntropy task{grid,
+                            c.online || c.int64_labels ? nullptr : bytes.const_data_ptr<uint8_t>(),
+                            c.online || !c.int64_labels ? nullptr : labels.const_data_ptr<int64_t>(),
+                            255,
+                            thresholds.const_data_ptr<float>(),
+                            false,
                             c.weights ? class_weights.const_data_ptr<float>() : nullptr,
-                            c.weights ? pixel_weights.const_data_ptr<float>() : nullptr, true,
-                            predicted.mutable_data_ptr<uint8_t>(), confidence.mutable_data_ptr<float>(),
-                            sums.mutable_data_ptr<double>(), sums.mutable_data_ptr<double>() + blocks, &stray};
+                            c.weights ? pixel_weights.const_data_ptr<float>() : nullptr,
+                            true,
+                            predicted.mutable_data_ptr<uint8_t>(),
+                            confidence.mutable_data_ptr<float>(),
+                            sums.mutable_data_ptr<double>(),
+                            sums.mutable_data_ptr<double>() + blocks,
+                            &invalid_label};
     if (fast) {
       at::Tensor parts = at::full({partials.size(grid)}, std::nan(""), at::kFloat);
       partials.values = parts.mutable_data_ptr<float>();
@@ -111,12 +120,14 @@ void check_cross_entropy(const Case& c) {
                           gradient.mutable_data_ptr<float>());
     } else {
       std::vector<PixelState> states(static_cast<size_t>(pixels));
-      cuda_on_cpu::launch_with_barriers({static_cast<unsigned>(blocks)}, kThreads, cross_entropy_pixels, task, states.data());
+      cuda_on_cpu::launch_with_barriers({static_cast<unsigned>(blocks)}, kThreads, cross_entropy_pixels, task,
+                                        states.data());
       cuda_on_cpu::launch({blocks_for(gradient.numel())}, kThreads, gather_gradient, grid, states.data(),
                           static_cast<const float*>(nullptr), gradient.mutable_data_ptr<float>());
     }
     float totals[2];
-    cuda_on_cpu::launch_with_barriers({1}, kThreads, sum_blocks, task.loss, task.weight, blocks, &totals[0], &totals[1]);
+    cuda_on_cpu::launch_with_barriers({1}, kThreads, sum_blocks, task.loss, task.weight, blocks, &totals[0],
+                                      &totals[1]);
 
     at::Tensor reference = logits.to(at::kDouble).requires_grad_(true);
     const at::Tensor log_p = at::log_softmax(upsample(reference, c), 1);
@@ -125,22 +136,24 @@ void check_cross_entropy(const Case& c) {
       const auto [best, argmax] = log_p.detach().exp().max(1);
       report(c, path, "confidence", (confidence - best).abs().max().item<double>(), 1e-6 + c.scale * 3e-7);
       report(c, path, "predicted", (predicted != argmax).sum().item<double>(), 0);
-      // The labels that were found here: one near its threshold may fall on either side.
-      const at::Tensor kept = confidence > thresholds.index_select(0, predicted.flatten().to(at::kLong)).view_as(confidence);
+      // The labels found here, because one near its threshold may be on either side.
+      const at::Tensor kept =
+          confidence > thresholds.index_select(0, predicted.flatten().to(at::kLong)).view_as(confidence);
       target = at::where(kept, predicted.to(at::kLong), at::full_like(labels, 255));
     }
     const at::Tensor counts = target != 255;
     at::Tensor weights = counts.to(at::kDouble);
     const at::Tensor safe = at::where(counts, target, at::zeros_like(target));
     if (c.weights) {
-      weights = weights * class_weights.to(at::kDouble).index_select(0, safe.flatten()).view_as(weights) * pixel_weights;
+      weights =
+          weights * class_weights.to(at::kDouble).index_select(0, safe.flatten()).view_as(weights) * pixel_weights;
     }
     const at::Tensor loss = -(log_p.gather(1, safe.unsqueeze(1)).squeeze(1) * weights).sum();
     loss.backward();
     report(c, path, "loss", relative_error(at::scalar_tensor(totals[0]), loss.detach()), c.online ? 1e-5 : 1e-6);
     report(c, path, "weight", relative_error(at::scalar_tensor(totals[1]), weights.sum()), 1e-6);
     report(c, path, "gradient", relative_error(gradient, reference.grad()), 1e-5);
-    if (stray != INT64_MIN) failed = true;
+    if (invalid_label != INT64_MIN) failed = true;
   }
 }
 
@@ -173,7 +186,8 @@ void check_softmax(const Case& c) {
     const at::Tensor wide = logits.to(at::kDouble);
     const auto [best, argmax] =
         (probabilities ? upsample(at::softmax(wide, 1), c) : at::softmax(upsample(wide, c), 1)).max(1);
-    report(c, "pixels", probabilities ? "confidence (p)" : "confidence", (confidence - best).abs().max().item<double>(), 2e-6);
+    report(c, "pixels", probabilities ? "confidence (p)" : "confidence", (confidence - best).abs().max().item<double>(),
+           2e-6);
     report(c, "pixels", probabilities ? "argmax (p)" : "argmax", (predicted != argmax).sum().item<double>(), 0);
   }
 }

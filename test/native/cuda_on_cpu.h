@@ -1,5 +1,6 @@
-// Enough of CUDA's language to run kernels on the CPU: the threads of a block are threads, blocks run one after the other.
-// Slow, but it shows wrong results on a machine without a GPU, and under ThreadSanitizer races and missing barriers.
+// Subset of CUDA's language that runs kernels on the CPU. The threads of a block are threads; blocks run one after the
+// other. It is slow, but it finds wrong results on a machine without a GPU and, with ThreadSanitizer, races and missing
+// barriers.
 #pragma once
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #define __host__
 #define __shared__ static
 #define __launch_bounds__(threads)
+#define __forceinline__ inline
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -45,7 +47,7 @@ inline void each_block(dim3 grid, auto&& run) {
   }
 }
 
-/// A kernel whose threads wait for each other.
+/// Launches a kernel whose threads wait for each other.
 template <typename... Parameters, typename... Arguments>
 void launch_with_barriers(dim3 grid, unsigned threads, void (*kernel)(Parameters...), Arguments... arguments) {
   each_block(grid, [&](dim3 block) {
@@ -64,7 +66,7 @@ void launch_with_barriers(dim3 grid, unsigned threads, void (*kernel)(Parameters
   });
 }
 
-/// A kernel without barriers.
+/// Launches a kernel without barriers.
 template <typename... Parameters, typename... Arguments>
 void launch(dim3 grid, unsigned threads, void (*kernel)(Parameters...), Arguments... arguments) {
   each_block(grid, [&](dim3 block) {

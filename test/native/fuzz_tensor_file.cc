@@ -1,6 +1,5 @@
-// libFuzzer on the native reader of weights files, see scripts/fuzz-native.sh: places as a parser would give them if it
-// checked nothing, in a file of any content. What is read must be what is there, element by element; anything else must be a
-// DataError.
+// Fuzz target (libFuzzer, scripts/fuzz-native.sh) of the native reader of weights files: arbitrary entries in a file of
+// any content. The reader must return the elements of the file or throw a DataError.
 #include <fuzzer/FuzzedDataProvider.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -15,12 +14,12 @@ namespace {
 
 constexpr at::ScalarType kDtypes[] = {at::kByte, at::kHalf, at::kFloat, at::kLong};
 
-// Mostly small, so that some of it fits; sometimes anything.
+// Mostly small, so that some entries fit the file; sometimes any number.
 int64_t number(FuzzedDataProvider& data, int64_t usual) {
   return data.ConsumeBool() ? data.ConsumeIntegralInRange<int64_t>(0, usual) : data.ConsumeIntegral<int64_t>();
 }
 
-// The parsers refuse tensors that would take much more than their file; a broadcast terabyte is not for the reader to refuse.
+// Parsers reject tensors much larger than their file, such as a broadcast terabyte. The reader does not check that.
 bool is_moderate(const bidiseg::TensorEntry& entry) {
   int64_t elements = 1;
   for (const int64_t extent : entry.shape) {
@@ -58,7 +57,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t length) {
     for (auto& extent : entry.shape) extent = number(data, 6);
     entry.offset = number(data, 64);
     if (data.ConsumeBool()) {
-      // As many strides as extents, or not.
+      // As many strides as extents, or another number.
       entry.stride.emplace(data.ConsumeIntegralInRange<size_t>(0, 7) == 0 ? 2 : entry.shape.size());
       for (auto& step : *entry.stride) step = number(data, 8);
     }

@@ -18,7 +18,7 @@ at::Tensor channels_first(const at::Tensor& rgb_bytes, at::ScalarType dtype) {
 }
 
 at::Tensor bgr_minus_mean(const at::Tensor& rgb) {
-  // Filled, not copied: a copy from the host would wait for the device, and a CUDA graph cannot hold one.
+  // Filled rather than copied: a copy from the host waits for the device and cannot be part of a CUDA graph.
   const at::Tensor mean = at::empty({1, 3, 1, 1}, rgb.options());
   for (int64_t c = 0; c < 3; ++c) mean.select(1, c).fill_(kMeanBgr[static_cast<size_t>(c)]);
   return rgb.flip({1}).sub(mean);

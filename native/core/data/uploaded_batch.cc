@@ -6,7 +6,7 @@
 namespace bidiseg {
 
 UploadedBatch::UploadedBatch(const SegmentationBatch& batch, c10::Stream copies) : copied_(copies.device_type()) {
-  // Memory for the copies is this stream's, so that it need not wait for what others did with it.
+  // The copies are allocated on this stream, so that they do not wait for work of other streams.
   const c10::StreamGuard guard(copies);
   const auto copied = [&](const at::Tensor& tensor) {
     return tensor.defined() ? tensor.to(copies.device(), tensor.scalar_type(), /*non_blocking=*/true) : tensor;
@@ -19,7 +19,8 @@ SegmentationBatch UploadedBatch::get() const {
   const c10::Stream current = c10::impl::VirtualGuardImpl(copied_.device_type()).getStream(batch_.images.device());
   copied_.block(current);
   for (const at::Tensor& tensor : {batch_.images, batch_.labels, batch_.weights}) {
-    if (tensor.defined()) tensor.record_stream(current);  // not to be used for a later copy before `current` is done with it
+    // Its memory must not be reused before `current` is done with it.
+    if (tensor.defined()) tensor.record_stream(current);
   }
   return batch_;
 }

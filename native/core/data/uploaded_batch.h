@@ -1,20 +1,19 @@
-// Batches on their way to a CUDA device while it computes.
+// Copies of batches to a CUDA device while it computes.
 #pragma once
 
 #include <c10/core/Event.h>
 
-#include "core/training/segmentation_step.h"
+#include "core/data/batch.h"
 
 namespace bidiseg {
 
-/// A batch that is copied to a device beside whatever that computes: from pinned memory, on a stream for copies alone.
+/// Batch that is copied to a device from pinned memory, on a stream that only copies.
 class UploadedBatch {
  public:
-  /// Begins to copy. The tensors of `batch` are in pinned memory, and need not live longer than this call. May be called on
-  /// any thread.
+  /// Starts the copy. The tensors of `batch` are in pinned memory and need not outlive this call. Any thread.
   UploadedBatch(const SegmentationBatch& batch, c10::Stream copies);
 
-  /// The batch on the device, for the stream that is the current one: what it is asked from now on waits for the copy.
+  /// Batch on the device. Later work of the current stream waits for the copy.
   SegmentationBatch get() const;
 
  private:

@@ -14,10 +14,10 @@ namespace {
 
 using torch::jit::Module;
 
-// Large enough for every layer to have something to do, small enough to take no time.
+// Large enough for every layer to have output, and otherwise small.
 constexpr int64_t kTracedSize = 65;
 
-// The part of `root` that holds the tensor of this state-dict name, made where it is missing, and the name's last part.
+// Submodule of `root` for the tensor of this state-dict name, created if missing, and the last part of the name.
 std::pair<Module, std::string> owner_of(const Module& root, const std::string& name) {
   Module owner = root;
   size_t begin = 0;
@@ -41,7 +41,7 @@ void write_torchscript(SegmentationNetwork& network, const std::string& file, bo
   at::NoGradGuard no_grad;
   const ModeScope evaluation(network, /*training=*/false);
 
-  // The tracer knows weights by the tensors that hold them, so for now the module shares the network's own.
+  // The tracer identifies weights by their tensors, so that the module has to share the network's while tracing.
   Module module("__torch__.bidiseg.Segmenter");
   module.register_attribute("training", c10::BoolType::get(), false);
   const auto state = state_of(network);
@@ -57,8 +57,10 @@ void write_torchscript(SegmentationNetwork& network, const std::string& file, bo
     const bool smaller = logits.size(2) != input.size(2) || logits.size(3) != input.size(3);
     return {upsample && smaller ? resize_like(logits, input) : logits};
   };
-  const auto traced = torch::jit::tracer::trace({image.detach()}, forward, [](const at::Tensor&) { return std::string(); },
-                                                /*strict=*/true, /*force_outplace=*/false, &module, {"image"}).first;
+  const auto traced =
+      torch::jit::tracer::trace({image.detach()}, forward, [](const at::Tensor&) { return std::string(); },
+                                /*strict=*/true, /*force_outplace=*/false, &module, {"image"})
+          .first;
   module.type()->addMethod(module._ivalue()->compilation_unit()->create_function(
       c10::QualifiedName(*module.type()->name(), "forward"), traced->graph));
 
@@ -67,7 +69,7 @@ void write_torchscript(SegmentationNetwork& network, const std::string& file, bo
     const at::ScalarType dtype = tensor.is_floating_point() ? at::kFloat : tensor.scalar_type();
     owner.setattr(name, tensor.detach().to(at::kCPU, dtype));
   }
-  // LibTorch's writer must not learn of a failure: its destructor would then throw, which ends the process.
+  // LibTorch's writer must not see a failure: its destructor would throw, which ends the process.
   OutputFile output(file);
   std::exception_ptr failure;
   const auto write = [&](const void* data, size_t length) {

@@ -1,16 +1,15 @@
-// A segmenter as a TorchScript archive, which LibTorch and PyTorch run without this library.
+// Export of a segmenter as a TorchScript archive, which LibTorch and PyTorch run without this library.
 #pragma once
 
 #include "core/models/network.h"
 
 namespace bidiseg {
 
-/// Writes `network` in evaluation mode, its weights as float32 on the CPU under their state-dict names, with one method
-/// `forward(image)`: what the network takes, of any batch and image size, to logits. `upsample` has it resize logits to
-/// the image's size where they are smaller. `metadata` becomes the archive's extra file `bidiseg.json`.
+/// Writes `network` in evaluation mode. Weights are float32 on the CPU, under their state-dict names. The only method,
+/// `forward(image)`, maps the network's input, of any batch and image size, to logits. With `upsample` it resizes
+/// smaller logits to the size of the image. `metadata` becomes the extra file `bidiseg.json` of the archive.
 ///
-/// The network itself is left as it was. Fails with a DataError that names the file; what was written until then stays
-/// for the caller to remove.
+/// The network does not change. Throws DataError naming the file; the caller removes the incomplete file.
 void write_torchscript(SegmentationNetwork& network, const std::string& file, bool upsample,
                        const std::string& metadata);
 

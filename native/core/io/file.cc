@@ -31,7 +31,7 @@ void File::fail(const char* what) const { throw DataError(name_ + " " + what + "
 InputFile::InputFile(const std::string& name) : File(name, O_RDONLY) {}
 
 int64_t InputFile::size() const {
-  struct stat info {};
+  struct stat info{};
   if (::fstat(fd_, &info) != 0) fail("cannot be examined");
   return info.st_size;
 }

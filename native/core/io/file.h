@@ -1,4 +1,5 @@
-// Files as byte ranges. Failures are a DataError that names the file; every few megabytes there is a cancellation point.
+// Files as byte ranges. Failures throw a DataError that names the file. Every few megabytes there is a cancellation
+// point.
 #pragma once
 
 #include <cstddef>
@@ -28,12 +29,12 @@ class InputFile : public File {
   void read_at(void* out, size_t length, int64_t offset) const;
 };
 
-/// Replaces what was there.
+/// Replaces an existing file.
 class OutputFile : public File {
  public:
   explicit OutputFile(const std::string& name);
   void write(const void* data, size_t length);
-  /// To the disk itself.
+  /// Flushes the file to disk.
   void flush();
 };
 

@@ -6,8 +6,8 @@
 namespace bidiseg {
 namespace {
 
-// The bytes of a tensor of this shape, or -1 where the shape is negative or the product overflows. So it does where
-// extents beside a 0 overflow, which LibTorch multiplies too.
+// Bytes of a tensor of this shape; -1 if an extent is negative or the product overflows. The product of the extents
+// other than 0 must not overflow either, since LibTorch computes it too.
 int64_t checked_bytes(at::ScalarType dtype, const std::vector<int64_t>& shape) {
   int64_t bytes = static_cast<int64_t>(c10::elementSize(dtype));
   bool empty = false;
@@ -18,7 +18,7 @@ int64_t checked_bytes(at::ScalarType dtype, const std::vector<int64_t>& shape) {
   return empty ? 0 : bytes;
 }
 
-// How many elements lie between the first and the last one of a strided tensor, both included, or -1 as above.
+// Number of elements from the first to the last one of a strided tensor, both included; -1 as above.
 int64_t checked_span(const std::vector<int64_t>& shape, const std::vector<int64_t>& stride) {
   if (shape.size() != stride.size()) return -1;
   int64_t span = 1;
@@ -27,7 +27,7 @@ int64_t checked_span(const std::vector<int64_t>& shape, const std::vector<int64_
     int64_t step = 0;
     if (shape[i] < 0 || stride[i] < 0) return -1;
     empty = empty || shape[i] == 0;
-    if (empty) continue;  // the rest still must not be negative
+    if (empty) continue;  // the other strides must not be negative either
     if (__builtin_mul_overflow(shape[i] - 1, stride[i], &step) || __builtin_add_overflow(span, step, &span)) return -1;
   }
   return empty ? 0 : span;
@@ -40,7 +40,7 @@ std::vector<at::Tensor> read_tensors(const std::string& name, const std::vector<
   const int64_t size = file.size();
   std::vector<at::Tensor> tensors;
   for (const auto& entry : entries) {
-    // What lies in the file: the tensor itself, or the stretch from its first to its last element.
+    // Part of the file: the tensor itself, or the range from its first to its last element.
     const std::vector<int64_t> shape =
         entry.stride ? std::vector<int64_t>{checked_span(entry.shape, *entry.stride)} : entry.shape;
     const int64_t bytes = checked_bytes(entry.dtype, entry.shape) < 0 ? -1 : checked_bytes(entry.dtype, shape);
@@ -50,7 +50,7 @@ std::vector<at::Tensor> read_tensors(const std::string& name, const std::vector<
     }
     at::Tensor tensor = at::empty(shape, entry.dtype);
     file.read_at(tensor.mutable_data_ptr(), static_cast<size_t>(bytes), entry.offset);
-    // A copy also where the view is contiguous by chance, so that no tensor keeps more memory than it shows.
+    // Always a copy, even of a contiguous view, so that no tensor keeps more memory than it has elements.
     if (entry.stride) tensor = tensor.as_strided(entry.shape, *entry.stride).clone(at::MemoryFormat::Contiguous);
     tensors.push_back(std::move(tensor));
   }

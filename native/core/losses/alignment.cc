@@ -6,7 +6,7 @@
 namespace bidiseg {
 namespace {
 
-// [N, C, h, w] -> [C, N h w], in a dtype that sums can be taken in.
+// [N, C, h, w] -> [C, N h w], in a dtype that is wide enough for sums.
 at::Tensor by_channel(const at::Tensor& features) {
   const auto dtype = features.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   return features.to(dtype).transpose(0, 1).flatten(1);
@@ -45,7 +45,7 @@ at::Tensor self_information(const at::Tensor& probabilities) {
     text << "Expected probabilities [N, C, H, W] with C of at least 2 but received " << probabilities.sizes();
     throw InvalidArgument(text.str());
   }
-  // p may be 0 in float; this keeps p log p and its derivative finite and changes nothing else.
+  // p may be 0 in float. This term keeps p log p and its derivative finite and changes no other value.
   constexpr double kTiny = 1e-30;
   return probabilities * (probabilities + kTiny).log() * (-1 / std::log(static_cast<double>(probabilities.size(1))));
 }

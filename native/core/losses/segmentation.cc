@@ -20,7 +20,7 @@ std::string shape_of(const at::Tensor& tensor) {
   return text.str();
 }
 
-// What the kernels take: double stays, every other dtype is widened to float.
+// Logits as the kernels take them: double stays, every other dtype becomes float.
 at::Tensor kernel_logits(const at::Tensor& logits) {
   if (logits.scalar_type() == at::kDouble && !logits.is_cpu()) {
     throw InvalidArgument("Expected float64 logits on the CPU only but they are on " + logits.device().str());
@@ -37,7 +37,7 @@ at::Tensor per_class(const std::vector<double>& values, const at::Tensor& logits
   return at::tensor(values, at::kDouble).to(logits.options().requires_grad(false));
 }
 
-// The float next to a threshold such that comparing a float with it is as comparing with the threshold itself.
+// The float for which comparing another float with it gives the same result as comparing with the threshold itself.
 double comparable(double threshold, bool inclusive) {
   const auto rounded = static_cast<float>(threshold);
   if (inclusive && rounded < threshold) return std::nextafter(rounded, 2.0f);
@@ -45,13 +45,13 @@ double comparable(double threshold, bool inclusive) {
   return rounded;
 }
 
-// Value and gradient come from one pass; backward only scales the latter.
+// Value and gradient come from one pass; the backward pass only scales the gradient.
 struct MaskedCrossEntropy : torch::autograd::Function<MaskedCrossEntropy> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& logits, const CrossEntropyInput& input,
                             Normalize normalize, CrossEntropyOutput& output) {
     output = kernels::upsampled_cross_entropy(input);
     const auto all = static_cast<double>(logits.size(0) * input.size.height * input.size.width);
-    // Where nothing counts, loss and gradient are 0 and so may be divided by anything.
+    // If no pixel counts, loss and gradient are 0, and any divisor will do.
     const at::Tensor scale = normalize == Normalize::kAll ? at::full_like(output.weight, 1 / all)
                                                           : at::where(output.weight > 0, output.weight, 1).reciprocal();
     if (input.with_gradient) context->save_for_backward({output.gradient, scale});
@@ -74,43 +74,39 @@ struct UpsampledSoftmax : torch::autograd::Function<UpsampledSoftmax> {
     context->save_for_backward({logits});
     context->saved_data["height"] = height;
     context->saved_data["width"] = width;
-    return kernels::upsampled_softmax(logits, {height, width});
+    return kernels::upsampled_softmax(logits, {height, width, /*align_corners=*/true});
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& upstream) {
     MaskedCrossEntropy::refuse_second_derivative("classProbabilities");
     const at::Tensor logits = context->get_saved_variables()[0];
-    const Upsampling size{context->saved_data["height"].toInt(), context->saved_data["width"].toInt()};
+    const Upsampling size{context->saved_data["height"].toInt(), context->saved_data["width"].toInt(),
+                          /*align_corners=*/true};
     return {kernels::upsampled_softmax_backward(logits, size, upstream[0].contiguous()), {}, {}};
   }
 };
 
-[[noreturn]] void throw_stray(int64_t label, int64_t class_count, int64_t ignore_index) {
-  throw InvalidArgument("Expected labels from 0 to " + std::to_string(class_count - 1) + " or the ignore index " +
-                        std::to_string(ignore_index) + " but found " + std::to_string(label));
-}
-
-at::Tensor cross_entropy(CrossEntropyInput& input, const at::Tensor& logits, const CrossEntropyOptions& options,
-                         CrossEntropyOutput& output) {
-  const at::Tensor wide = kernel_logits(logits);
-  const int64_t height = input.size.height, width = input.size.width;
-  input.logits = wide.detach();
-  input.size.align_corners = options.align_corners;
-  input.ignore_index = options.ignore_index;
-  input.class_weights = per_class(options.class_weights, wide, "class weights");
+// Input of the kernel without labels and thresholds.
+CrossEntropyInput kernel_input(const at::Tensor& logits, int64_t height, int64_t width,
+                               const CrossEntropyOptions& options) {
+  at::Tensor pixel_weights;
   if (options.pixel_weights.defined()) {
     if (!options.pixel_weights.sizes().equals({logits.size(0), height, width})) {
       throw InvalidArgument("Expected pixel weights of the shape of the labels but received " +
                             shape_of(options.pixel_weights));
     }
-    input.pixel_weights = options.pixel_weights.detach().to(wide.options().requires_grad(false)).contiguous();
+    pixel_weights = options.pixel_weights.detach().to(logits.options().requires_grad(false)).contiguous();
   }
-  input.with_gradient = wide.requires_grad() && at::GradMode::is_enabled();
-  try {
-    return MaskedCrossEntropy::apply(wide, input, options.normalize, output);
-  } catch (const kernels::StrayLabel& stray) {
-    throw_stray(stray.value, logits.size(1), options.ignore_index);
-  }
+  return {.logits = logits.detach(),
+          .size = {height, width, options.align_corners},
+          .labels = {},
+          .ignore_index = options.ignore_index,
+          .thresholds = {},
+          .inclusive = false,
+          .class_weights = per_class(options.class_weights, logits, "class weights"),
+          .pixel_weights = pixel_weights,
+          .with_gradient = logits.requires_grad() && at::GradMode::is_enabled(),
+          .with_prediction = false};
 }
 
 }  // namespace
@@ -125,8 +121,15 @@ void check_logits(const at::Tensor& logits) {
   }
 }
 
-at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const CrossEntropyOptions& options,
-                                at::Tensor* stray_label) {
+void LabelCheck::throw_if_invalid() const {
+  const auto label = invalid_label.item<int64_t>();
+  if (label == kernels::kNoInvalidLabel) return;
+  throw InvalidArgument("Expected labels from 0 to " + std::to_string(class_count - 1) + " or the ignore index " +
+                        std::to_string(ignore_index) + " but found " + std::to_string(label));
+}
+
+CrossEntropyLoss masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labels,
+                                      const CrossEntropyOptions& options) {
   check_logits(logits);
   if (labels.dim() != 3 || labels.size(0) != logits.size(0) || labels.size(1) < logits.size(2) ||
       labels.size(2) < logits.size(3)) {
@@ -141,23 +144,12 @@ at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& labe
     throw InvalidArgument("Expected labels on " + logits.device().str() + ", as the logits, but they are on " +
                           labels.device().str());
   }
-  CrossEntropyInput input;
-  input.size = {labels.size(1), labels.size(2)};
+  const at::Tensor converted = kernel_logits(logits);
+  CrossEntropyInput input = kernel_input(converted, labels.size(1), labels.size(2), options);
   input.labels = labels.contiguous();
   CrossEntropyOutput output;
-  const at::Tensor loss = cross_entropy(input, logits, options, output);
-  if (stray_label != nullptr) {
-    *stray_label = output.stray_label;
-  } else {
-    throw_if_stray(output.stray_label, logits.size(1), options.ignore_index);
-  }
-  return loss;
-}
-
-void throw_if_stray(const at::Tensor& stray_label, int64_t class_count, int64_t ignore_index) {
-  if (!stray_label.defined()) return;
-  const auto label = stray_label.item<int64_t>();
-  if (label != kernels::kNoStrayLabel) throw_stray(label, class_count, ignore_index);
+  const at::Tensor loss = MaskedCrossEntropy::apply(converted, input, options.normalize, output);
+  return {loss, {output.invalid_label, logits.size(1), options.ignore_index}};
 }
 
 SelfTrainingLoss self_training_loss(const at::Tensor& logits, int64_t height, int64_t width,
@@ -168,23 +160,23 @@ SelfTrainingLoss self_training_loss(const at::Tensor& logits, int64_t height, in
     throw InvalidArgument("Expected a height and width not below those of the logits " + shape_of(logits) +
                           " but received " + std::to_string(height) + " and " + std::to_string(width));
   }
-  CrossEntropyInput input;
-  input.size = {height, width};
+  const at::Tensor converted = kernel_logits(logits);
+  CrossEntropyInput input = kernel_input(converted, height, width, options);
   std::vector<double> each = thresholds.values;
   if (each.size() == 1) each.resize(static_cast<size_t>(logits.size(1)), each[0]);
   if (logits.scalar_type() != at::kDouble) {
     for (double& threshold : each) threshold = comparable(threshold, thresholds.inclusive);
   }
-  input.thresholds = per_class(each, kernel_logits(logits), "thresholds");
+  input.thresholds = per_class(each, converted, "thresholds");
   if (!input.thresholds.defined()) throw InvalidArgument("Expected a threshold");
   input.inclusive = thresholds.inclusive;
   input.with_prediction = with_prediction;
   CrossEntropyOutput output;
   SelfTrainingLoss result;
-  result.loss = cross_entropy(input, logits, options, output);
+  result.loss = MaskedCrossEntropy::apply(converted, input, options.normalize, output);
   if (with_prediction) {
-    const at::Tensor threshold = input.thresholds.index_select(0, output.predicted.flatten().to(at::kLong))
-                                     .view_as(output.confidence);
+    const at::Tensor threshold =
+        input.thresholds.index_select(0, output.predicted.flatten().to(at::kLong)).view_as(output.confidence);
     const at::Tensor kept = thresholds.inclusive ? output.confidence >= threshold : output.confidence > threshold;
     result.labels = at::where(kept, output.predicted, at::full_like(output.predicted, options.ignore_index));
     result.predicted = output.predicted;

@@ -5,7 +5,7 @@
 
 namespace bidiseg {
 
-/// How D_F's scores are compared with "real" (1) and "fake" (0).
+/// Loss between scores of D_F and "real" (1) or "fake" (0).
 enum class GanMode {
   kLeastSquares,        ///< mean squared error (Mao et al. 2017): the reference
   kBinaryCrossEntropy,  ///< with logits (Goodfellow et al. 2014)
@@ -13,7 +13,7 @@ enum class GanMode {
 
 at::Tensor gan_loss(const at::Tensor& scores, bool real, GanMode mode);
 
-/// How segmentation outputs of an image and of its translation are compared.
+/// Distance between segmentation outputs of an image and of its translation.
 enum class PerceptualForm {
   kL1,             ///< mean absolute difference of logits: the paper
   kNormalizedMse,  ///< mean squared difference of logits that are instance-normalized per class: the reference

@@ -9,7 +9,7 @@ using torch::nn::BatchNorm2d;
 using torch::nn::Conv2d;
 using torch::nn::Conv2dOptions;
 
-// BatchNorm whose affine part is not trained: (1, 0), or what a checkpoint says. In training mode it still normalizes
+// BatchNorm whose affine part is not trained: it is (1, 0) or comes from a weights file. In training mode it normalizes
 // with batch statistics and updates the running ones.
 BatchNorm2d frozen_affine_batch_norm(int64_t channels) {
   BatchNorm2d norm(channels);
@@ -18,7 +18,7 @@ BatchNorm2d frozen_affine_batch_norm(int64_t channels) {
   return norm;
 }
 
-// A residual block: the sum of its body and a shortcut, then ReLU.
+// Residual block: ReLU of the sum of its body and a shortcut.
 class ResidualBlock : public torch::nn::Module {
  public:
   at::Tensor forward(const at::Tensor& x) {
@@ -28,15 +28,15 @@ class ResidualBlock : public torch::nn::Module {
   }
 
  protected:
-  // A convolution of the body and its normalization: the modules convN and bnN.
+  // Adds a convolution to the body, with its normalization, as the modules convN and bnN.
   void add_convolution(const Conv2dOptions& options) {
     const std::string number = std::to_string(body_.size() + 1);
     const Conv2d convolution = register_module("conv" + number, Conv2d(options));
     body_.emplace_back(convolution, register_module("bn" + number, frozen_affine_batch_norm(options.out_channels())));
   }
 
-  // The shortcut is projected where the shape changes, and in layer4 (dilation 4) and layer3 (dilation 2) always, as
-  // in the reference; there the shape changes anyway, but for a BasicBlock of equal width.
+  // The first block of a layer projects its shortcut if the shape changes. As in the reference, layer3 (dilation 2) and
+  // layer4 (dilation 4) always do so, even if a BasicBlock's shape stays the same.
   void add_shortcut(int64_t in, int64_t out, int64_t stride, int64_t dilation, bool first) {
     if (!first || (stride == 1 && in == out && dilation == 1)) return;
     const Conv2d convolution(Conv2dOptions(in, out, 1).stride(stride).bias(false));
@@ -50,7 +50,7 @@ class ResidualBlock : public torch::nn::Module {
   std::optional<FusedConvolution> downsample_;
 };
 
-// Two 3x3 convolutions (ResNet-18 and -34).
+// Block of two 3x3 convolutions (ResNet-18 and -34).
 class BasicBlock : public ResidualBlock {
  public:
   BasicBlock(int64_t in, int64_t channels, int64_t stride, int64_t dilation, bool first) {
@@ -60,7 +60,8 @@ class BasicBlock : public ResidualBlock {
   }
 };
 
-// 1x1, 3x3, 1x1 with four times the channels; the stride is on the first 1x1 (ResNet-50 and -101).
+// Block of 1x1, 3x3 and 1x1 convolutions, the last with four times the channels. The first has the stride (ResNet-50
+// and -101).
 class Bottleneck : public ResidualBlock {
  public:
   static constexpr int64_t kExpansion = 4;
@@ -95,7 +96,9 @@ constexpr std::array<int64_t, 4> kHeadDilation = {6, 12, 18, 24};
 }  // namespace
 
 DeepLabV2::DeepLabV2(const DeepLabV2Options& options)
-    : SegmentationNetwork("DeepLabV2"), class_count_(options.class_count), branches_(static_cast<size_t>(options.branches)) {
+    : SegmentationNetwork("DeepLabV2"),
+      class_count_(options.class_count),
+      branches_(static_cast<size_t>(options.branches)) {
   const BackboneShape shape = shape_of(options.backbone);
   const int64_t stem = scaled_channels(64, options.width);
   const Conv2d conv1 = register_module("conv1", Conv2d(Conv2dOptions(3, stem, 7).stride(2).padding(3).bias(false)));
@@ -125,7 +128,7 @@ DeepLabV2::DeepLabV2(const DeepLabV2Options& options)
     branches->push_back(branch);
     head_.emplace_back(branch);
   }
-  // The intermediate module exists for its name only: layer5.conv2d_list.N.
+  // The intermediate module only gives the parameters their names: layer5.conv2d_list.N.
   auto classifier = std::make_shared<torch::nn::Module>("Classifier");
   classifier->register_module("conv2d_list", branches);
   register_module("layer5", classifier);
@@ -146,8 +149,8 @@ SegmentationOutput DeepLabV2::forward_with_features(const at::Tensor& input) {
   for (const auto& layer : layers_) {
     for (const auto& module : layer->children()) {
       const Segment block = [module](const at::Tensor& x) { return module->as<ResidualBlock>()->forward(x); };
-      // With constant weights a block may write over its input.
-      x = is_training() ? checkpointed(x, block) : block(x);
+      // In evaluation mode a block may overwrite its input, which activation checkpointing does not allow.
+      x = is_training() ? run_segment(x, block) : block(x);
     }
   }
   at::Tensor logits;

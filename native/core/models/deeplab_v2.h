@@ -1,5 +1,5 @@
-// DeepLab-v2 (Chen et al. 2017) on a dilated ResNet, as BDL uses it: output stride 8, the head is the sum of dilated
-// 3x3 convolutions. State-dict names are those of the published checkpoints.
+// DeepLab-v2 (Chen et al. 2017) on a dilated ResNet, as BDL uses it: output stride 8, and a head that sums dilated 3x3
+// convolutions. State-dict names are those of the published weights.
 #pragma once
 
 #include "core/models/fused_convolution.h"
@@ -10,14 +10,14 @@ namespace bidiseg {
 enum class Backbone { kResNet18, kResNet34, kResNet50, kResNet101 };
 
 struct DeepLabV2Options {
-  Backbone backbone = Backbone::kResNet101;
-  double width = 1.0;  ///< multiplies every channel count
-  int64_t class_count = 19;
-  /// How many of the head's four branches (dilations 6, 12, 18, 24) are summed: 4, or 2 as in the code that made the
-  /// released checkpoints. All four exist either way.
-  int64_t branches = 4;
-  Initialization initialization = Initialization::kNormal;
-  uint64_t seed = 1;
+  Backbone backbone;
+  double width;  ///< factor of every channel count
+  int64_t class_count;
+  /// Number of the head's branches (dilations 6, 12, 18, 24) that are summed: 4, or 2 as in the code that made the
+  /// released weights. All four have parameters either way.
+  int64_t branches;
+  Initialization initialization;
+  uint64_t seed;
 };
 
 /// [N, 3, H, W] -> logits [N, class_count, (H + 1)/8 + 1, (W + 1)/8 + 1] (integer division).

@@ -50,7 +50,8 @@ at::Tensor FeatureDiscriminator::forward(const at::Tensor& input) {
 }
 
 PatchDiscriminator::PatchDiscriminator(const PatchDiscriminatorOptions& options) : Network("PatchDiscriminator") {
-  // The positions of the convolutions among the norms and activations of the usual Sequential, which name the weights.
+  // Positions of the convolutions in the usual Sequential, which also counts norms and activations. They name the
+  // weights.
   constexpr std::array<const char*, 5> kNames = {"0", "2", "5", "8", "11"};
   auto model = std::make_shared<torch::nn::Module>("Model");
   int64_t in = options.input_channels;

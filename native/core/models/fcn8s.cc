@@ -19,7 +19,7 @@ struct Stage {
 };
 constexpr std::array<Stage, 5> kStages = {{{2, 64}, {2, 128}, {3, 256}, {3, 512}, {3, 512}}};
 
-// A transposed convolution that interpolates bilinearly, channel by channel, and is not trained.
+// Transposed convolution that interpolates each channel bilinearly and is not trained.
 ConvTranspose2d bilinear_upsampling(int64_t channels, int64_t kernel, int64_t stride) {
   ConvTranspose2d conv(ConvTranspose2dOptions(channels, channels, kernel).stride(stride).bias(false));
   at::NoGradGuard no_grad;
@@ -48,7 +48,7 @@ Fcn8s::Fcn8s(const Fcn8sOptions& options)
     const int64_t out = scaled_channels(kStages[s].channels, options.width);
     auto& stage = stages_.emplace_back();
     for (int64_t i = 0; i < kStages[s].convolutions; ++i) {
-      // Padding 100 on the very first convolution keeps small images from vanishing below fc6's 7x7 window.
+      // Padding 100 in the first convolution keeps small images as large as fc6's 7x7 window.
       const int64_t padding = s == 0 && i == 0 ? 100 : 1;
       const std::string name = "conv" + std::to_string(s + 1) + "_" + std::to_string(i + 1);
       stage.emplace_back(register_module(name, Conv2d(Conv2dOptions(in, out, 3).padding(padding))));
@@ -72,14 +72,14 @@ Fcn8s::Fcn8s(const Fcn8sOptions& options)
   } else {
     initialize_normal(*this, 0.01, generator);
   }
-  // Registered last: their weights are set by formula, not drawn.
+  // Registered last, because their weights are computed rather than drawn.
   upscore2_ = register_module("upscore2", bilinear_upsampling(classes, 4, 2));
   upscore_pool4_ = register_module("upscore_pool4", bilinear_upsampling(classes, 4, 2));
   upscore8_ = register_module("upscore8", bilinear_upsampling(classes, 16, 8));
 }
 
-// Dropout of whole channels: one draw for each image and channel, from the network's own generator. LibTorch's is a
-// global one, which other threads and other networks advance.
+// Dropout of whole channels: one draw for each image and channel, from the network's own generator. Other threads and
+// networks would advance LibTorch's global generator.
 at::Tensor Fcn8s::dropout(const at::Tensor& x) {
   if (!is_training()) return x;
   at::Tensor keep = at::empty({x.size(0), x.size(1), 1, 1}, at::kFloat).bernoulli_(1 - kDropout, dropout_generator_);
@@ -90,7 +90,7 @@ SegmentationOutput Fcn8s::forward_with_features(const at::Tensor& input) {
   at::Tensor x = input;
   std::vector<at::Tensor> pools;
   for (auto& stage : stages_) {
-    x = checkpointed(x, [&stage](const at::Tensor& input) {
+    x = run_segment(x, [&stage](const at::Tensor& input) {
       at::Tensor x = input;
       for (auto& conv : stage) x = cancellation_point(conv.relu(x));
       return x;

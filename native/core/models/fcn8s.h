@@ -7,10 +7,10 @@
 namespace bidiseg {
 
 struct Fcn8sOptions {
-  double width = 1.0;  ///< multiplies every channel count, fc6 and fc7 included
-  int64_t class_count = 19;
-  Initialization initialization = Initialization::kNormal;
-  uint64_t seed = 1;
+  double width;  ///< factor of every channel count, fc6 and fc7 included
+  int64_t class_count;
+  Initialization initialization;
+  uint64_t seed;  ///< of the initial weights and of dropout
 };
 
 /// [N, 3, H, W] -> logits [N, class_count, H, W].
@@ -19,7 +19,7 @@ class Fcn8s : public SegmentationNetwork {
   explicit Fcn8s(const Fcn8sOptions& options);
   SegmentationOutput forward_with_features(const at::Tensor& input) override;
 
-  /// Biases learn at twice the rate (Long et al. 2015); there is no separate head.
+  /// Biases have twice the learning rate (Long et al. 2015); there is no separate head.
   std::vector<TrainedParameter> trained_parameters(double head_factor) const override;
   int64_t class_count() const override { return class_count_; }
 

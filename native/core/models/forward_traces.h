@@ -4,13 +4,13 @@
 
 namespace bidiseg {
 
-/// Puts a network back as it was before forward passes that came to nothing: in training mode they move running statistics
-/// and the random generator.
+/// Restores what forward passes in training mode change, running statistics and the random generator, unless keep() is
+/// called. For work that may fail after its forward passes.
 class ForwardTraces {
  public:
   explicit ForwardTraces(const Network& network) {
     if (!network.is_training()) return;
-    // Apart, because one call copies tensors of one dtype in one go.
+    // By dtype, because one call copies tensors of one dtype in one operation.
     for (const auto& buffer : network.buffers()) (buffer.is_floating_point() ? statistics_ : counters_).add(buffer);
     for (auto* buffers : {&statistics_, &counters_}) buffers->copy(buffers->now, buffers->before);
     generator_ = network.generator();

@@ -4,7 +4,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
-#include "core/models/checkpoint.h"
+#include "core/models/activation_checkpoint.h"
 
 namespace bidiseg {
 namespace {
@@ -12,13 +12,13 @@ namespace {
 using OptionalTensor = std::optional<at::Tensor>;
 using OptionalScalars = c10::List<std::optional<at::Scalar>>;
 
-// oneDNN's convolutions with prepacked weights: what torch.compile calls. LibTorch has no header for them.
+// oneDNN's convolutions with prepacked weights, which torch.compile uses. LibTorch has no header for them.
 template <typename Signature>
 c10::TypedOperatorHandle<Signature> mkldnn_operator(const char* name, const char* overload = "") {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, overload).typed<Signature>();
 }
 
-// How a convolution moves over its input; refers to what it was made of.
+// Geometry of a convolution. It refers to the arguments of its constructor.
 struct Window {
   Window(at::IntArrayRef padding, at::IntArrayRef stride, at::IntArrayRef dilation, int64_t groups)
       : padding(padding), stride(stride), dilation(dilation), groups(groups) {}
@@ -37,30 +37,31 @@ OptionalTensor optional(const at::Tensor& tensor) { return tensor.defined() ? Op
 at::Tensor channels_last(const at::Tensor& x) { return x.contiguous(at::MemoryFormat::ChannelsLast); }
 
 at::Tensor pack(const at::Tensor& weight, const Window& window, at::IntArrayRef input_size) {
-  static const auto reorder = mkldnn_operator<at::Tensor(const at::Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
-                                                         int64_t, at::OptionalIntArrayRef)>(
-      "mkldnn::_reorder_convolution_weight");
+  static const auto reorder =
+      mkldnn_operator<at::Tensor(const at::Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t,
+                                 at::OptionalIntArrayRef)>("mkldnn::_reorder_convolution_weight");
   return reorder.call(channels_last(weight), window.padding, window.stride, window.dilation, window.groups, input_size);
 }
 
-at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Window& window, bool relu) {
+at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Window& window,
+                    bool relu) {
   static const auto convolution = mkldnn_operator<at::Tensor(
-      const at::Tensor&, const at::Tensor&, const OptionalTensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t,
-      c10::string_view, OptionalScalars, std::optional<c10::string_view>)>("mkldnn::_convolution_pointwise");
+      const at::Tensor&, const at::Tensor&, const OptionalTensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
+      int64_t, c10::string_view, OptionalScalars, std::optional<c10::string_view>)>("mkldnn::_convolution_pointwise");
   return convolution.call(x, weight, optional(bias), window.padding, window.stride, window.dilation, window.groups,
                           relu ? "relu" : "none", OptionalScalars(), std::nullopt);
 }
 
-// Into `sum`.
+// Adds the result to `sum`.
 at::Tensor convolve_and_add(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Window& window,
                             at::Tensor sum, bool relu) {
   static const auto convolution = mkldnn_operator<at::Tensor&(
       at::Tensor&, const at::Tensor&, const at::Tensor&, const OptionalTensor&, at::IntArrayRef, at::IntArrayRef,
-      at::IntArrayRef, int64_t, c10::string_view, std::optional<at::Scalar>, std::optional<c10::string_view>, OptionalScalars,
-      std::optional<c10::string_view>)>("mkldnn::_convolution_pointwise_", "binary");
-  return convolution.call(sum, x, weight, optional(bias), window.padding, window.stride, window.dilation, window.groups, "add",
-                          1.0, relu ? std::make_optional<c10::string_view>("relu") : std::nullopt, OptionalScalars(),
-                          std::nullopt);
+      at::IntArrayRef, int64_t, c10::string_view, std::optional<at::Scalar>, std::optional<c10::string_view>,
+      OptionalScalars, std::optional<c10::string_view>)>("mkldnn::_convolution_pointwise_", "binary");
+  return convolution.call(sum, x, weight, optional(bias), window.padding, window.stride, window.dilation, window.groups,
+                          "add", 1.0, relu ? std::make_optional<c10::string_view>("relu") : std::nullopt,
+                          OptionalScalars(), std::nullopt);
 }
 
 bool has_packed(at::Device device, at::ScalarType dtype) {
@@ -68,11 +69,11 @@ bool has_packed(at::Device device, at::ScalarType dtype) {
          (dtype == at::kFloat || dtype == at::kBFloat16);
 }
 
-// Below these Winograd's transforms cost more than they save (CONTRIBUTING.md has the figures).
+// Limits beyond which Winograd's transforms cost more than they save (docs/design/kernels-and-speed.md has the figures).
 constexpr int64_t kLeastChannels = 256, kLeastTiles = 128;
 constexpr double kLargestCost = 0.36;
 
-// Of transformed inputs and products that are alive at once.
+// Memory for transformed inputs and products.
 constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
 
 }  // namespace
@@ -82,9 +83,9 @@ FusedConvolution::FusedConvolution(torch::nn::Conv2d convolution, torch::nn::Bat
 
 bool FusedConvolution::is_constant() const {
   if (norm_ && norm_->is_training()) return false;
-  // What the tracer records has to be made of the weights themselves.
+  // The tracer must record the weights themselves.
   if (torch::jit::tracer::isTracing()) return false;
-  // Training compares passes with and without gradients (logits by L1, say): all of them round alike, as PyTorch's do.
+  // Training compares passes with and without gradients, in perceptual losses. As in PyTorch, both must round equally.
   return c10::InferenceMode::is_enabled();
 }
 
@@ -96,7 +97,7 @@ bool FusedConvolution::is_wide_3x3() const {
          window.groups == 1 && is(window.padding, window.dilation[0]) && is(window.dilation, window.dilation[0]);
 }
 
-// Versions only ever grow, so two equal sums are of the same values.
+// Versions only grow, so that equal sums mean equal values.
 uint64_t FusedConvolution::version() const {
   uint64_t sum = 0;
   const auto add = [&sum](const at::Tensor& tensor) { sum += tensor.defined() ? tensor._version() : 0; };
@@ -104,7 +105,7 @@ uint64_t FusedConvolution::version() const {
   add(convolution_->bias);
   if (norm_) {
     for (const at::Tensor& tensor : norm_->parameters()) add(tensor);
-    // LibTorch's kernel moves the statistics without counting it, but the module counts its batches.
+    // LibTorch's kernel updates the statistics without changing their versions, but the module counts batches.
     for (const at::Tensor& tensor : norm_->buffers()) add(tensor);
   }
   return sum;
@@ -114,8 +115,8 @@ template <typename Arrange>
 const FusedConvolution::Constants& FusedConvolution::current(std::optional<Constants>& kept, at::ScalarType dtype,
                                                              Arrange arrange) const {
   if (kept && kept->version == version() && kept->dtype == dtype) return *kept;
-  kept.reset();  // before there is another
-  // What is kept is made of ordinary tensors, as the modules are.
+  kept.reset();  // frees the old weights before the new ones are made
+  // The kept tensors are ordinary ones, like the modules'.
   const c10::InferenceMode normal_mode(false);
   at::NoGradGuard no_grad;
   at::Tensor weight = convolution_->weight.detach(), bias = convolution_->bias;
@@ -142,9 +143,8 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
     if (has_packed(x.device(), dtype)) return forward_packed(x.to(dtype), sum, relu);
   }
   if (!y.defined()) {
-    const auto& constants = current(folded_, convolution_->weight.scalar_type(), [](const at::Tensor& weight) {
-      return std::vector<at::Tensor>{weight};
-    });
+    const auto& constants = current(folded_, convolution_->weight.scalar_type(),
+                                    [](const at::Tensor& weight) { return std::vector<at::Tensor>{weight}; });
     const Window window(*convolution_);
     y = at::conv2d(x, constants.weights[0], optional(constants.bias), window.stride, window.padding, window.dilation,
                    window.groups);
@@ -155,8 +155,9 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
 
 at::Tensor FusedConvolution::normalize(const at::Tensor& y) {
   if (segment_run() != SegmentRun::kAgain || !norm_->is_training()) return norm_->forward(y);
-  // The statistics of this batch, without a second update of the running ones.
-  return at::batch_norm(y, norm_->weight, norm_->bias, {}, {}, /*training=*/true, /*momentum=*/0.0, norm_->options.eps(),
+  // Normalizes with the statistics of the batch without a second update of the running ones.
+  return at::batch_norm(y, norm_->weight, norm_->bias, {}, {}, /*training=*/true, /*momentum=*/0.0,
+                        norm_->options.eps(),
                         /*cudnn_enabled=*/true);
 }
 
@@ -172,15 +173,16 @@ at::Tensor FusedConvolution::forward_packed(const at::Tensor& x, const at::Tenso
     return std::vector<at::Tensor>{pack(weight, window, x.sizes())};
   });
   if (!sum.defined()) return convolve(input, constants.weights[0], constants.bias, window, relu);
-  return convolve_and_add(input, constants.weights[0], constants.bias, window, channels_last(sum.to(x.scalar_type())), relu);
+  return convolve_and_add(input, constants.weights[0], constants.bias, window, channels_last(sum.to(x.scalar_type())),
+                          relu);
 }
 
-at::Tensor FusedConvolution::forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles, const at::Tensor& sum,
-                                              bool relu) {
+at::Tensor FusedConvolution::forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles,
+                                              const at::Tensor& sum, bool relu) {
   const int64_t in = x.size(1), out = out_channels();
   const int64_t most = std::max(kLeastTiles, kWorkspaceBytes / (kernels::WinogradTiles::kPoints * (in + out) * 4));
   const int64_t parts = (tiles.count() + most - 1) / most, size = (tiles.count() + parts - 1) / parts;
-  // The products are 1x1 convolutions of "images" that are as high as there are tiles.
+  // The products are 1x1 convolutions of "images" whose height is the number of tiles.
   const std::array<int64_t, 2> one{1, 1}, zero{0, 0};
   const Window product(zero, one, one, 1);
   const auto& constants = current(winograd_, at::kFloat, [&](const at::Tensor& weight) {

@@ -1,4 +1,4 @@
-// A convolution together with what follows it.
+// Convolution with the operations that follow it.
 #pragma once
 
 #include "core/torch.h"
@@ -6,20 +6,20 @@
 
 namespace bidiseg {
 
-/// A convolution, BatchNorm where there is one, the sum with a shortcut, and ReLU.
+/// Convolution, optional BatchNorm, optional sum with a shortcut, and optional ReLU.
 ///
-/// In c10::InferenceMode, that is for predictions, weights and statistics are constants, and BatchNorm is part of the
+/// In c10::InferenceMode, used for predictions, weights and statistics are constants, and BatchNorm is part of the
 /// convolution:
 ///
 ///     w' = w·γ/√(σ² + ε),  b' = (b − μ)·γ/√(σ² + ε) + β.
 ///
-/// All of it is then one operation of oneDNN's on CPUs that have it, and its weights are kept in the layout and dtype that
-/// this wants. Wide 3x3 convolutions in float32 are Winograd's
-/// (kernels/winograd.h): their weights are four times as large, and their rounding errors larger, about 1e-5 of the largest
-/// value. What is kept follows the modules by the versions of their tensors: whatever changes one behind autograd's back
-/// has to bump its version, as Optimizer::step() does.
+/// All of it is then one oneDNN operation, on CPUs that support it, and its weights are kept in oneDNN's layout and
+/// dtype. Wide 3x3 convolutions in float32 use Winograd's algorithm (kernels/winograd.h). Their weights take four times
+/// the memory, and their rounding errors are larger, about 1e-5 of the largest value. Kept weights are renewed when the
+/// version of a module's tensor changes. Code that changes a tensor without autograd must bump its version, as
+/// Optimizer::step() does.
 ///
-/// The modules stay registered with their owner under the names of the state dict.
+/// The owner registers the modules under the names of the state dict.
 class FusedConvolution {
  public:
   explicit FusedConvolution(torch::nn::Conv2d convolution, torch::nn::BatchNorm2d norm = nullptr);
@@ -27,13 +27,13 @@ class FusedConvolution {
   at::Tensor operator()(const at::Tensor& x) { return forward(x, {}, false); }
   at::Tensor relu(const at::Tensor& x) { return forward(x, {}, true); }
 
-  /// `sum` is given up: it may hold the result.
+  /// Consumes `sum`, which may hold the result.
   at::Tensor add_relu(const at::Tensor& x, const at::Tensor& sum) { return forward(x, sum, true); }
 
   int64_t out_channels() const { return convolution_->options.out_channels(); }
 
  private:
-  // What is derived from the modules, in one dtype.
+  // Weights and bias derived from the modules, in one dtype.
   struct Constants {
     uint64_t version;
     at::ScalarType dtype;
@@ -44,12 +44,13 @@ class FusedConvolution {
   at::Tensor forward(const at::Tensor& x, const at::Tensor& sum, bool relu);
   at::Tensor normalize(const at::Tensor& y);
   at::Tensor forward_packed(const at::Tensor& x, const at::Tensor& sum, bool relu);
-  at::Tensor forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles, const at::Tensor& sum, bool relu);
+  at::Tensor forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles, const at::Tensor& sum,
+                              bool relu);
   bool is_constant() const;
   bool is_wide_3x3() const;
   uint64_t version() const;
 
-  // `kept`, made anew from the folded weight where the modules have changed. `arrange` gives the weights to keep.
+  // Returns `kept`, renewed from the folded weight if the modules have changed. `arrange` gives the weights to keep.
   template <typename Arrange>
   const Constants& current(std::optional<Constants>& kept, at::ScalarType dtype, Arrange arrange) const;
 

@@ -17,8 +17,8 @@ at::Tensor generate_same_size(ImageGenerator& generator, const at::Tensor& input
   const int64_t bottom = (multiple - height % multiple) % multiple, right = (multiple - width % multiple) % multiple;
   if (bottom == 0 && right == 0) return generator.forward(input);
   const std::array<int64_t, 4> margin = {0, right, 0, bottom};
-  const at::Tensor padded = bottom < height && right < width ? at::reflection_pad2d(input, margin)
-                                                             : at::replication_pad2d(input, margin);
+  const at::Tensor padded =
+      bottom < height && right < width ? at::reflection_pad2d(input, margin) : at::replication_pad2d(input, margin);
   return generator.forward(padded).narrow(2, 0, height).narrow(3, 0, width);
 }
 

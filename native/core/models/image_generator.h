@@ -4,19 +4,20 @@
 
 namespace bidiseg {
 
-/// A translator's network: RGB in [-1, 1] -> RGB in [-1, 1], [N, 3, H, W], H and W multiples of size_multiple().
+/// Network of a translator: RGB in [-1, 1] -> RGB in [-1, 1], [N, 3, H, W], H and W multiples of size_multiple().
 class ImageGenerator : public Network {
  public:
   using Network::Network;
   virtual int64_t size_multiple() const = 0;
 
  protected:
-  /// Throws InvalidArgument where H or W is no multiple of size_multiple().
+  /// Throws InvalidArgument if H or W is not a multiple of size_multiple().
   void check_size(const at::Tensor& input) const;
 };
 
-/// Generator output of any size: pads to what the generator can take, by reflection (by repeating the border where the image
-/// is too small for that), and crops back, so that an image keeps its size (the reference turns 562 rows into 564).
+/// Generator output for images of any size, with the same size. It pads the image to multiples of size_multiple() and
+/// crops the output. Padding reflects the image; an image too small for that repeats its border. (The reference turns
+/// 562 rows into 564.)
 at::Tensor generate_same_size(ImageGenerator& generator, const at::Tensor& input);
 
 }  // namespace bidiseg

@@ -4,7 +4,7 @@ namespace bidiseg {
 namespace {
 
 // Calls `fill(weight, bias, transposed)` for every convolution below `module`, in registration order, so that a seed
-// always meets the same weights.
+// always gives the same weights.
 template <typename Fill>
 void for_each_convolution(torch::nn::Module& module, Fill fill) {
   at::NoGradGuard no_grad;

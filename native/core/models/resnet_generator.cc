@@ -11,7 +11,7 @@ using torch::nn::Conv2dOptions;
 using torch::nn::ConvTranspose2d;
 using torch::nn::ConvTranspose2dOptions;
 
-// tanh of it for an input of one deviation: images start with half of the range of colors to either side of gray.
+// Initial skip weight: a deviation of 1 becomes tanh(0.5), about half of the range of colors on each side of gray.
 constexpr double kFirstContrast = 0.5;
 
 at::Tensor pad(const at::Tensor& x, int64_t margin) {
@@ -22,7 +22,7 @@ at::Tensor pad(const at::Tensor& x, int64_t margin) {
 
 ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options)
     : ImageGenerator("ResnetGenerator"), residual_(options.residual) {
-  // Weights are named by their place in the usual Sequential, which counts paddings, norms and activations too:
+  // Weights are named by their position in the usual Sequential, which counts paddings, norms and activations too:
   // 0 pad, 1 conv, 2 norm, 3 relu, 4 conv, ..., 10 first block, ...
   auto model = std::make_shared<torch::nn::Module>("Model");
   const int64_t width = options.base_width;
@@ -46,7 +46,8 @@ ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options)
   };
   up1_ = up(0, width * 4, width * 2);
   up2_ = up(3, width * 2, width);
-  output_ = model->register_module(std::to_string(kFirstBlock + options.blocks + 7), Conv2d(Conv2dOptions(width, 3, 7)));
+  output_ =
+      model->register_module(std::to_string(kFirstBlock + options.blocks + 7), Conv2d(Conv2dOptions(width, 3, 7)));
   register_module("model", model);
   initialize_normal(*this, 0.02, make_cpu_generator(options.seed));
   if (residual_) {
@@ -63,7 +64,7 @@ at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
   x = at::relu(instance_norm(down1_(x)));
   x = cancellation_point(at::relu(instance_norm(down2_(x))));
   for (auto& block : blocks_) {
-    x = checkpointed(x, [&block](const at::Tensor& x) {
+    x = run_segment(x, [&block](const at::Tensor& x) {
       const at::Tensor y = at::relu(instance_norm(block.first(pad(x, 1))));
       return cancellation_point(x + instance_norm(block.second(pad(y, 1))));
     });

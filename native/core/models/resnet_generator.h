@@ -6,15 +6,16 @@
 namespace bidiseg {
 
 struct ResnetGeneratorOptions {
-  int64_t blocks = 9;
-  int64_t base_width = 64;
-  /// y = tanh(f(x) + w IN(x) + b) in place of y = tanh(f(x)), with a w and a b for each channel: details pass by, and f and
-  /// the two learn what to change. f starts at 0.
-  bool residual = false;
-  uint64_t seed = 1;
+  int64_t blocks;
+  int64_t base_width;
+  /// Computes y = tanh(f(x) + w IN(x) + b) instead of y = tanh(f(x)), with w and b per channel. Details of the input
+  /// bypass f. The last layer of f starts at 0.
+  bool residual;
+  uint64_t seed;
 };
 
-/// RGB in [-1, 1] -> RGB in [-1, 1], [N, 3, H, W]; H and W must be multiples of 4. Weights start N(0, 0.02).
+/// RGB in [-1, 1] -> RGB in [-1, 1], [N, 3, H, W]; H and W must be multiples of 4. Initial weights are
+/// N(0, 0.02).
 class ResnetGenerator : public ImageGenerator {
  public:
   explicit ResnetGenerator(const ResnetGeneratorOptions& options);

@@ -6,7 +6,7 @@
 namespace bidiseg {
 namespace {
 
-// The momentum of all BatchNorm layers for the lifetime of the scope.
+// Sets the momentum of all BatchNorm layers for the lifetime of the scope.
 class MomentumScope {
  public:
   MomentumScope(const Network& network, double momentum) {

@@ -16,8 +16,8 @@ using torch::nn::ConvTranspose2dOptions;
 UNetGenerator::UNetGenerator(const UNetGeneratorOptions& options) : ImageGenerator("UNetGenerator") {
   const auto depth = static_cast<size_t>(options.depth);
   const auto channels = [&](size_t level) { return options.base_width << std::min<size_t>(level, 3); };
-  // Weights have the names of the usual nesting: each level is a Sequential that counts activations and norms too, and
-  // has the next level in its middle.
+  // Weights have the names of the usual nesting. Each level is a Sequential, which counts activations and norms too,
+  // with the next level in its middle.
   torch::nn::Module* parent = this;
   std::string name = "model";
   std::vector<std::shared_ptr<torch::nn::Module>> levels;
@@ -34,7 +34,8 @@ UNetGenerator::UNetGenerator(const UNetGeneratorOptions& options) : ImageGenerat
     name = outermost ? "1" : "3";
     up_.push_back(ConvTranspose2d(
         ConvTranspose2dOptions(innermost ? channels(i) : 2 * channels(i), outermost ? 3 : channels(i - 1), 4)
-            .stride(2).padding(1)));
+            .stride(2)
+            .padding(1)));
   }
   for (size_t i = depth; i-- > 0;) {
     levels[i]->register_module(i == 0 || i + 1 == depth ? "3" : "5", up_[i]);

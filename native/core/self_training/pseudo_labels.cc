@@ -1,8 +1,7 @@
 #include "core/self_training/pseudo_labels.h"
 
-#include "core/data/pixels.h"
+#include "core/data/labels.h"
 #include "core/errors.h"
-#include "core/losses/segmentation.h"
 
 namespace bidiseg {
 namespace {
@@ -14,50 +13,7 @@ void check_pair(const at::Tensor& labels, const at::Tensor& confidence) {
   }
 }
 
-[[noreturn]] void throw_class_outside(const char* what, int value, int64_t class_count) {
-  throw InvalidArgument(std::string("Expected ") + what + " from 0 to " + std::to_string(class_count - 1) +
-                        " but found " + std::to_string(value));
-}
-
 }  // namespace
-
-Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
-                   kernels::SoftmaxOrder order, bool with_confidence, const std::vector<double>& thresholds) {
-  const c10::InferenceMode inference;
-  const ModeScope evaluation(segmenter, /*training=*/false);
-  const at::Tensor logits = segmenter.forward(segmenter_input(rgb_bytes, segmenter.dtype())).to(at::kFloat);
-  return thresholds.empty() ? predict(logits, {height, width}, order, with_confidence)
-                            : predict_balanced(logits, height, width, order, thresholds);
-}
-
-Prediction predict(const at::Tensor& logits, const kernels::Upsampling& size, kernels::SoftmaxOrder order,
-                   bool with_confidence) {
-  check_logits(logits);
-  Prediction prediction;
-  kernels::upsampled_argmax(logits.detach().to(at::kFloat).contiguous(), size, order, prediction.labels,
-                            with_confidence ? &prediction.confidence : nullptr);
-  return prediction;
-}
-
-Prediction predict_balanced(const at::Tensor& logits, int64_t height, int64_t width, kernels::SoftmaxOrder order,
-                            const std::vector<double>& thresholds) {
-  check_logits(logits);
-  const auto class_count = static_cast<size_t>(logits.size(1));
-  const auto positive = [](double threshold) { return threshold > 0; };
-  if (thresholds.size() != class_count || !std::all_of(thresholds.begin(), thresholds.end(), positive)) {
-    throw InvalidArgument("Expected " + std::to_string(class_count) + " thresholds above 0, one per class");
-  }
-  const at::Tensor probabilities = upsampled_probabilities(logits.detach().to(at::kFloat), height, width, order);
-  const at::Tensor by_class = at::tensor(thresholds, probabilities.options()).view({1, -1, 1, 1});
-  const at::Tensor labels = (probabilities / by_class).argmax(1, /*keepdim=*/true);
-  return {labels.squeeze(1).to(at::kByte), probabilities.gather(1, labels).squeeze(1)};
-}
-
-at::Tensor upsampled_probabilities(const at::Tensor& logits, int64_t height, int64_t width,
-                                   kernels::SoftmaxOrder order) {
-  if (order == kernels::SoftmaxOrder::kAfterUpsampling) return class_probabilities(logits, height, width);
-  return resize_bilinear(at::softmax(logits, 1), height, width);
-}
 
 ThresholdHistogram::ThresholdHistogram(int64_t class_count, int64_t bins)
     : bins_(bins), counts_(static_cast<size_t>(class_count), std::vector<int64_t>(static_cast<size_t>(bins))) {}
@@ -71,12 +27,12 @@ void ThresholdHistogram::add(const at::Tensor& labels, const at::Tensor& confide
   std::array<int64_t*, 256> counts{};
   for (size_t c = 0; c < counts_.size(); ++c) counts[c] = counts_[c].data();
   const int64_t pixels = flat_labels.numel();
-  // First, so that it is all or nothing. A mean of probabilities may be rounded to somewhat more than 1.
+  // Checked before anything is counted. Rounding can make a mean of probabilities slightly larger than 1.
   const auto fits = [](float confidence) { return (confidence >= 0.0f) & (confidence <= 1.001f); };
   bool all_fit = true;
   for (int64_t i = 0; i < pixels; ++i) all_fit &= (label[i] < classes) & fits(value[i]);
   for (int64_t i = 0; !all_fit && i < pixels; ++i) {
-    if (label[i] >= classes) throw_class_outside("labels", label[i], classes);
+    if (label[i] >= classes) throw_label_out_of_range("labels", label[i], classes);
     if (!fits(value[i])) {
       throw InvalidArgument("Expected confidences from 0 to 1 but found " + std::to_string(value[i]));
     }
@@ -125,9 +81,9 @@ PseudoLabels apply_thresholds(const at::Tensor& labels, const at::Tensor& confid
   const auto* value = flat_confidence.const_data_ptr<float>();
   auto* out = result.labels.mutable_data_ptr<uint8_t>();
   auto* kept = result.kept_per_class.data();
-  // Without a branch on what is kept: which pixels are is next to random.
+  // Without a branch, since the processor cannot predict which pixels are kept.
   for (int64_t i = 0, pixels = flat_labels.numel(); i < pixels; ++i) {
-    if (label[i] >= class_count) throw_class_outside("labels", label[i], class_count);
+    if (label[i] >= class_count) throw_label_out_of_range("labels", label[i], class_count);
     const double threshold = thresholds[label[i]];
     const bool keep = (value[i] > threshold) | (inclusive & (value[i] == threshold));
     out[i] = keep ? label[i] : static_cast<uint8_t>(ignore_index);
@@ -150,26 +106,6 @@ Prediction pseudo_labels(const at::Tensor& logits, const kernels::Upsampling& si
   if (histogram != nullptr) histogram->add(labels, confidence);
   prediction.labels = apply_thresholds(labels, confidence, thresholds, inclusive, ignore_index).labels;
   return prediction;
-}
-
-at::Tensor confusion_counts(const at::Tensor& truth, const at::Tensor& prediction, int64_t class_count,
-                            int64_t ignore_index) {
-  if (truth.numel() != prediction.numel()) {
-    throw InvalidArgument("Expected as many predictions as truths but received " + std::to_string(prediction.numel()) +
-                          " and " + std::to_string(truth.numel()));
-  }
-  at::Tensor counts = at::zeros({class_count * class_count}, at::kLong);
-  const at::Tensor flat_truth = truth.contiguous(), flat_prediction = prediction.contiguous();
-  const auto* expected = flat_truth.const_data_ptr<uint8_t>();
-  const auto* found = flat_prediction.const_data_ptr<uint8_t>();
-  auto* count = counts.mutable_data_ptr<int64_t>();
-  for (int64_t i = 0; i < flat_truth.numel(); ++i) {
-    if (expected[i] == ignore_index) continue;
-    if (expected[i] >= class_count) throw_class_outside("true labels", expected[i], class_count);
-    if (found[i] >= class_count) throw_class_outside("predicted labels", found[i], class_count);
-    ++count[expected[i] * class_count + found[i]];
-  }
-  return counts;
 }
 
 }  // namespace bidiseg

@@ -5,7 +5,7 @@
 
 namespace bidiseg {
 
-/// What a segmenter is moved against so that it sees both domains alike.
+/// Method that aligns a segmenter's features or outputs of both domains.
 enum class Alignment {
   kOutputs,       ///< a discriminator on class probabilities: BDL, after AdaptSegNet (Tsai et al. 2018)
   kEntropies,     ///< a discriminator on self-information: ADVENT (Vu et al. 2019)
@@ -22,10 +22,10 @@ inline bool compares_moments(Alignment alignment) {
   return alignment == Alignment::kMeans || alignment == Alignment::kCorrelations;
 }
 
-/// What the discriminator of an alignment that has one is shown of images of [height, width].
+/// Input of the discriminator, for images of [height, width]; only for alignments that have one.
 at::Tensor discriminator_input(Alignment alignment, const SegmentationOutput& output, int64_t height, int64_t width);
 
-/// The distance of an alignment that compares moments.
+/// Distance of moments; only for alignments that compare them.
 at::Tensor moment_distance(Alignment alignment, const at::Tensor& source_features, const at::Tensor& target_features);
 
 }  // namespace bidiseg

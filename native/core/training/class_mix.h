@@ -6,12 +6,12 @@
 
 namespace bidiseg {
 
-/// Which pixels of each image ClassMix (Olsson et al. 2021) cuts out: those of half of its classes, rounded up, chosen at
-/// random. Labels uint8 [N, H, W] on the CPU -> bool [N, H, W]; a label of `ignore_index` is no class.
+/// Mask of the pixels that ClassMix (Olsson et al. 2021) cuts out of each image: those of half of its classes, rounded
+/// up, drawn at random. Labels uint8 [N, H, W] on the CPU -> bool [N, H, W]. `ignore_index` is not a class.
 ///
-/// Anyone can replay the choices: of each image's classes, ascending, the i-th place (i = 0, 1, … below half of the count)
-/// is swapped with the one that lies (a 64-bit draw modulo the places from i on) behind it; what then stands there is
-/// cut out.
+/// The draws can be reproduced. They are the first half of a shuffle of each image's n classes in ascending order: for
+/// i = 0, 1, …, the class at i swaps places with the class at i + r mod (n - i), where r is the next 64-bit number of
+/// `random`, and the class that is now at i is cut out.
 at::Tensor class_mix_mask(const at::Tensor& labels, int64_t ignore_index, std::mt19937_64& random);
 
 }  // namespace bidiseg

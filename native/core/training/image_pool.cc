@@ -13,7 +13,7 @@ at::Tensor ImagePool::exchange(const at::Tensor& images) {
       result.push_back(image);
       continue;
     }
-    // Bits of the engine rather than a std distribution: those differ between standard libraries.
+    // Bits of the engine, because std distributions differ between standard libraries.
     const uint64_t draw = random_();
     ++draws_;
     if (draw >> 63 == 0) {
@@ -33,7 +33,7 @@ NamedTensors ImagePool::state() const {
 }
 
 ImagePool ImagePool::resumed(const NamedTensors& state, at::Device device) const {
-  constexpr int64_t kMaxDraws = int64_t{1} << 36;  // a minute's work; no training comes near
+  constexpr int64_t kMaxDraws = int64_t{1} << 36;  // takes a minute to skip, and no training comes near
   ImagePool pool(size_, seed_);
   int64_t draws = -1;
   for (const auto& [name, tensor] : state) {

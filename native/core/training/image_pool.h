@@ -6,23 +6,25 @@
 
 namespace bidiseg {
 
-/// A pool of earlier fakes for D_F (Shrivastava et al. 2017): while it fills, images pass through and are kept; then
-/// each image either passes through or, with probability 1/2, takes the place of a random kept one, which is returned
-/// instead. Size 0 passes everything through.
+/// Pool of earlier fakes for D_F (Shrivastava et al. 2017). Until it is full, images are kept and returned. Afterwards
+/// each image is returned or, with probability 1/2, replaces a random kept image, which is returned instead. A pool of
+/// size 0 returns all images.
 ///
-/// Anyone can replay the choices: a full pool draws one 64-bit number for each image in turn, from std::mt19937_64(seed).
-/// The image passes where its highest bit is 0; else the other 63 bits, modulo the size, are the place in the pool.
+/// The draws can be reproduced. A full pool draws one 64-bit number for each image from std::mt19937_64(seed). If the
+/// highest bit is 0 the image is returned. Otherwise the other 63 bits, modulo the size, are the index of the kept
+/// image.
 class ImagePool {
  public:
   ImagePool(int64_t size, uint64_t seed) : size_(size), seed_(seed), random_(seed) {}
 
-  /// [N, C, H, W] detached -> the same shape.
+  /// Images for D_F in place of `images`, which are [N, C, H, W] and detached.
   at::Tensor exchange(const at::Tensor& images);
 
-  /// The kept images, `0`, `1`, …, and `draws`: how many numbers were drawn, from which the engine's state follows.
+  /// Kept images `0`, `1`, …, and `draws`, the number of draws, which determines the state of the engine.
   NamedTensors state() const;
 
-  /// A pool of this size and seed that goes on from a state(), images on `device`; InvalidArgument for what is none.
+  /// Pool of this size and seed with a restored state(), images on `device`. Throws InvalidArgument for an invalid
+  /// state.
   ImagePool resumed(const NamedTensors& state, at::Device device) const;
 
  private:

@@ -45,7 +45,7 @@ void LossScaler::update(bool finite) {
   if (++count_in(good_steps_) < kGrowthInterval) return;
   count_in(good_steps_) = 0;
   const double grown = scale_in(scale_) * kGrowth;
-  if (grown <= std::numeric_limits<float>::max()) scale_in(scale_) = grown;  // as a float it meets the losses
+  if (grown <= std::numeric_limits<float>::max()) scale_in(scale_) = grown;  // it multiplies float losses
 }
 
 NamedTensors LossScaler::state() const {

@@ -1,37 +1,36 @@
-// What the backward pass of a step's losses begins with.
+// Loss scaling for float16 gradients.
 #pragma once
 
 #include "core/named_tensors.h"
 
 namespace bidiseg {
 
-/// Where gradients are computed in float16, losses are multiplied by a scale, or else many gradients would be 0, and the
-/// gradients divided by it. It is found as torch.amp.GradScaler finds it: begun at 65536, doubled behind 2000 steps in a row
-/// whose gradients were finite, halved behind one whose were not, which is not applied. A power of two, so that it rounds
-/// nothing.
+/// Factor of losses whose gradients are computed in float16, where many gradients would otherwise be 0. The gradients
+/// are divided by it. It follows torch.amp.GradScaler: the scale starts at 65536, doubles after 2000 consecutive finite
+/// steps and halves after an overflow, whose step is not applied. It is a power of two, so that scaling does not round.
 class LossScaler {
  public:
-  /// One that is not dynamic has the scale 1 for ever, and no state. `share` is that of each loss that goes backward in the
-  /// step's, which its gradient is to have too; `options` those of the losses.
+  /// Without `dynamic` the scale is always 1 and there is no state. `share` is the share of each loss in the step's
+  /// loss. `options` are those of the losses.
   LossScaler(bool dynamic, double share, at::TensorOptions options);
 
-  /// To be called before each step, as the state may have been replaced.
+  /// Prepares a step. To be called before each step, since the state may have been replaced.
   void prepare();
 
-  /// What the backward pass of each loss begins with: its share times the scale. Undefined where that is 1 for ever.
+  /// Gradient that the backward pass of each loss starts with: share times scale. Undefined if that is always 1.
   const at::Tensor& loss_gradient() const { return loss_gradient_; }
 
-  /// What gradients are multiplied by behind it: 1 / scale, a float on the losses' device.
+  /// Factor of the gradients after the backward pass: 1 / scale, a float on the device of the losses.
   const at::Tensor& inverse() const { return inverse_; }
 
-  /// Whether gradients that are not finite may be the scale's fault, so that a later step may do better. At a scale of 1 or
-  /// below they are not, nor after 20 such steps in a row.
+  /// Whether gradients that are not finite can be due to the scale, so that a later step may succeed. They cannot if
+  /// the scale is at most 1 or after 20 consecutive overflows.
   bool may_overflow() const;
 
-  /// To be called behind each step, with whether its gradients were finite; where they were not, may_overflow() was true.
+  /// Updates the scale after a step whose gradients were finite or not. If they were not, may_overflow() was true.
   void update(bool finite);
 
-  /// `scale`, and how many steps in a row up to now were finite (`good_steps`) or not (`overflows`). Shares storage.
+  /// `scale` and the numbers of consecutive finite steps (`good_steps`) and overflows. Shares storage.
   NamedTensors state() const;
 
  private:
@@ -39,7 +38,7 @@ class LossScaler {
 
   double share_;
   at::Tensor scale_, good_steps_, overflows_;  // 0-dim, on the CPU
-  at::Tensor loss_gradient_, inverse_;         // 0-dim, where the losses are
+  at::Tensor loss_gradient_, inverse_;         // 0-dim, on the device of the losses
 };
 
 }  // namespace bidiseg

@@ -22,7 +22,7 @@ void Optimizer::step(double learning_rate) {
     }
     if (with_gradient.empty()) continue;
     step_group(with_gradient, group.repeats, learning_rate * group.learning_rate_factor);
-    // LibTorch's fused kernels change values without counting it; what is derived from a parameter goes by its version.
+    // LibTorch's fused kernels do not change the versions of tensors, which FusedConvolution depends on.
     for (const size_t i : with_gradient) values_[i].unsafeGetTensorImpl()->bump_version();
   }
 }
@@ -57,7 +57,7 @@ std::vector<at::Tensor> gradients_of(const std::vector<at::Tensor>& values) {
 
 Sgd::Sgd(std::vector<TrainedParameter> parameters, const SgdOptions& options)
     : Optimizer(std::move(parameters)), options_(options) {
-  // Zeros make the general update equal to the special first one: momentum * 0 + g = g.
+  // With zeros the first update needs no special case: momentum * 0 + g = g.
   for (const auto& value : values_) momentum_.push_back(at::zeros_like(value));
 }
 
@@ -70,14 +70,14 @@ void Sgd::step_group(const std::vector<size_t>& indices, int repeats, double lea
   const int moves = options_.repeated_step ? repeats : 1;
   double decay = options_.weight_decay;
   if (moves > 1 && decay != 0) {
-    for (auto& gradient : gradients) gradient = gradient.clone();  // its owner's stays what backward() made it
+    for (auto& gradient : gradients) gradient = gradient.clone();  // the parameter's own gradient must not change
   }
   for (int move = 0; move < moves; ++move) {
     if (moves > 1 && options_.weight_decay != 0) {
       at::_foreach_add_(gradients, values, options_.weight_decay);
       decay = 0;
     }
-    // Without momentum the kernel wants no buffers.
+    // Without momentum the kernel requires an empty list.
     at::_fused_sgd_(values, gradients, options_.momentum == 0 ? std::vector<at::Tensor>() : momentum, decay,
                     options_.momentum, learning_rate, /*dampening=*/0.0, /*nesterov=*/false, /*maximize=*/false,
                     /*is_first_step=*/false);

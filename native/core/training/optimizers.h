@@ -10,7 +10,7 @@ class Optimizer {
  public:
   virtual ~Optimizer() = default;
 
-  /// Applies the gradients at `learning_rate` times each parameter's own factor. Parameters without a gradient stay.
+  /// Updates the parameters that have a gradient, at `learning_rate` times their own factors.
   void step(double learning_rate);
 
   /// Drops all gradients.
@@ -18,12 +18,12 @@ class Optimizer {
 
   const std::vector<TrainedParameter>& parameters() const { return parameters_; }
 
-  /// What it remembers from step to step, as PyTorch names it and then the parameter's name, such as
+  /// Buffers of the optimizer. Names are PyTorch's name of the buffer and the name of the parameter, such as
   /// `exp_avg.conv1.weight`. Shares storage with the optimizer.
   virtual NamedTensors state() const = 0;
 
  protected:
-  /// Parameters that share a learning rate and a repeat count, and their positions in parameters().
+  /// Parameters with the same learning rate factor and repeat count, by their indices in parameters().
   struct Group {
     double learning_rate_factor;
     int repeats;
@@ -33,7 +33,7 @@ class Optimizer {
   explicit Optimizer(std::vector<TrainedParameter> parameters);
   virtual void step_group(const std::vector<size_t>& indices, int repeats, double learning_rate) = 0;
 
-  /// Tensors that belong to the parameters, in their order, with names as in state().
+  /// `tensors`, one for each parameter in order, with names as in state().
   NamedTensors named(const std::string& kind, const std::vector<at::Tensor>& tensors) const;
 
   /// The tensors at `indices` of `all`.
@@ -47,11 +47,11 @@ class Optimizer {
 };
 
 struct SgdOptions {
-  double momentum = 0.9;
-  double weight_decay = 0.0;
-  /// Move each parameter TrainedParameter::reference_repeats times a step, as the reference's PyTorch does: there the
-  /// decay is added into the gradient itself, so the r-th move carries it r times.
-  bool repeated_step = false;
+  double momentum;
+  double weight_decay;
+  /// Update each parameter TrainedParameter::reference_repeats times a step, as the reference's PyTorch does. There the
+  /// decay is added to the gradient itself, so that the r-th update contains it r times.
+  bool repeated_step;
 };
 
 /// v <- momentum v + (g + decay w); w <- w - lr v. The first v is g + decay w.
@@ -68,10 +68,10 @@ class Sgd : public Optimizer {
 };
 
 struct AdamOptions {
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double eps = 1e-8;
-  double weight_decay = 0.0;  ///< added to the gradient (L2), not decoupled
+  double beta1;
+  double beta2;
+  double eps;
+  double weight_decay;  ///< added to the gradient (L2), not decoupled
 };
 
 /// Adam (Kingma & Ba 2015) with bias correction, as torch.optim.Adam.

@@ -15,7 +15,7 @@ bool cpu_has_bfloat16() {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx512bf16") || __builtin_cpu_supports("amx-bf16");
 #else
-  return false;  // nothing else has been tried
+  return false;  // no other processor has been tested
 #endif
 }
 

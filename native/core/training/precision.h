@@ -1,4 +1,4 @@
-// What convolutions compute in: the precision of a training step.
+// Precision of the convolutions in a training step.
 #pragma once
 
 #include "core/models/network.h"
@@ -6,32 +6,33 @@
 namespace bidiseg {
 
 enum class Precision {
-  kFloat32,   ///< the networks' own dtype, TensorFloat-32 not allowed
-  kTf32,      ///< CUDA: float32 whose products keep 10 bits of mantissa
-  kBfloat16,  ///< convolutions and what lies between them in bfloat16
-  kFloat16,   ///< CUDA: the same in float16, whose gradients want a LossScaler
+  kFloat32,   ///< dtype of the networks, without TensorFloat-32
+  kTf32,      ///< CUDA: float32 with 10 bits of mantissa in products
+  kBfloat16,  ///< convolutions and the operations between them in bfloat16
+  kFloat16,   ///< CUDA: the same in float16; its gradients need a LossScaler
 };
 
 /// `fp32`, `tf32`, `bf16` or `fp16`.
 const char* precision_name(Precision precision);
 
-/// Those that `device` has instructions for; kFloat32 comes first and is always there. On a CPU bfloat16 needs AMX or
-/// AVX-512's bf16, on CUDA it and TensorFloat-32 need compute capability 8.0, float16 7.0.
+/// Precisions that `device` has instructions for. kFloat32 is always the first. bfloat16 needs AMX or AVX-512's bf16 on
+/// a CPU. On CUDA, bfloat16 and TensorFloat-32 need compute capability 8.0 and float16 needs 7.0.
 std::vector<Precision> precisions_of(at::Device device);
 
-/// Throws InvalidArgument where the network's device lacks `precision`, or where the network is not of float32.
+/// Throws InvalidArgument if the network's device lacks `precision`, or if the network is float64 and `precision` is
+/// not kFloat32.
 void require_precision(Precision precision, const Network& network);
 
-/// The memory format that a segmenter's training is faster in. Measured on the CPU, where bfloat16 gains 3 to 10 % from
-/// channels_last and float32 loses 4 to 30 %; on CUDA, unmeasured, what tensor cores want.
+/// Memory format in which a segmenter trains faster. On the CPU channels_last is 3 to 10 % faster in bfloat16 and 4 to
+/// 30 % slower in float32. On CUDA it is the format for tensor cores; this was not measured.
 inline at::MemoryFormat fastest_format(Precision precision) {
   const bool half = precision == Precision::kBfloat16 || precision == Precision::kFloat16;
   return half ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
 
-/// Autocasting for the lifetime of the scope, forward and backward. Parameters, their gradients, running statistics and
-/// losses stay float32; a parameter is cast once, so none may change before the scope ends. Autocasting belongs to this
-/// thread, whether TensorFloat-32 is allowed to the process.
+/// Sets the precision of forward and backward passes for the lifetime of the scope. Parameters, their gradients,
+/// running statistics and losses stay float32. Each parameter is cast once, so that none may change within the scope.
+/// Autocasting is a setting of the thread; TensorFloat-32 is a setting of the process.
 class PrecisionScope {
  public:
   PrecisionScope(Precision precision, at::Device device);

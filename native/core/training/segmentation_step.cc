@@ -2,7 +2,6 @@
 
 #include <torch/csrc/autograd/autograd.h>
 
-#include "core/cancellation.h"
 #include "core/data/pixels.h"
 #include "core/losses/alignment.h"
 #include "core/models/forward_traces.h"
@@ -10,7 +9,13 @@
 namespace bidiseg {
 namespace {
 
-// Where a backward pass begins, and with which gradients.
+// Names of the losses.
+constexpr char kSegmentation[] = "segmentation", kAdversarial[] = "adversarial", kMoments[] = "moment",
+               kEntropy[] = "entropy", kPseudoLabel[] = "pseudo-label", kTeacher[] = "teacher",
+               kConfidentShare[] = "confident share", kDiscriminatorSource[] = "discriminator (source)",
+               kDiscriminatorTarget[] = "discriminator (target)";
+
+// Tensors that a backward pass starts at, and their gradients.
 class BackwardRoots {
  public:
   void add(const at::Tensor& root, const at::Tensor& gradient) {
@@ -47,55 +52,49 @@ void require_divisible(const char* domain, const at::Tensor& images, int64_t par
 SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmenter,
                                    std::unique_ptr<Optimizer> segmenter_optimizer,
                                    std::shared_ptr<Network> discriminator,
-                                   std::unique_ptr<Optimizer> discriminator_optimizer,
-                                   std::unique_ptr<Teacher> teacher, SegmentationStepOptions options)
-    : segmenter_(std::move(segmenter)),
-      segmenter_optimizer_(std::move(segmenter_optimizer)),
+                                   std::unique_ptr<Optimizer> discriminator_optimizer, std::unique_ptr<Teacher> teacher,
+                                   SegmentationStepOptions options)
+    : Step(options.step, /*loss_share=*/1.0 / static_cast<double>(options.accumulation), *segmenter),
+      segmenter_(std::move(segmenter)),
+      segmenter_optimizer_(add_optimizer("segmenter", std::move(segmenter_optimizer))),
       discriminator_(std::move(discriminator)),
-      discriminator_optimizer_(std::move(discriminator_optimizer)),
       teacher_(std::move(teacher)),
-      options_(options),
-      scaler_(options.loss_scaling, 1.0 / static_cast<double>(options.accumulation),
-              at::dtype(segmenter_->dtype()).device(segmenter_->device())),
-      graphs_(options.cuda_graphs, *segmenter_) {
-  require_precision(options_.precision, *segmenter_);
+      options_(std::move(options)) {
+  add_network("segmenter", segmenter_);
+  if (discriminator_) {
+    discriminator_optimizer_ = &add_optimizer("discriminator", std::move(discriminator_optimizer));
+    add_network("discriminator", discriminator_);
+  }
+  if (teacher_) add_state("teacher.", [this] { return teacher_->state(); });
 }
 
 SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const SegmentationBatch& target,
                                          double learning_rate, double discriminator_learning_rate) {
-  const auto scope = graphs_.begin_step();
+  const auto scope = begin_step();
   Inputs inputs = inputs_of(source, target);
   const ModeScope training(*segmenter_, /*training=*/true);
   ForwardTraces traces(*segmenter_);
-  segmenter_optimizer_->zero_grad();
-  if (discriminator_) discriminator_optimizer_->zero_grad();
-  scaler_.prepare();
-  graphs_.run(0, inputs.all(), [&] {
-    computed_.reset();  // a warm-up's gradients
-    computed_ = compute_gradients(inputs);
-  });
-  computed_->checks.restore_gradients();
-  const bool finite = computed_->checks.read(scaler_);
-  SegmentationLosses losses = computed_->losses;
-  if (!graphs_.enabled()) computed_.reset();
-  losses.total = losses.segmentation + options_.adversarial_weight * losses.adversarial +
-                 options_.moment_weight * losses.moments + options_.entropy_weight * losses.entropy +
-                 options_.pseudo_label_weight * losses.pseudo_label +
-                 (teacher_ ? teacher_->options().weight * losses.teacher : 0);
-
-  throw_if_canceled();  // the last point: from here on the step is applied whole
-  scaler_.update(finite);
-  if (finite) {
+  const auto compute = [&] { run_piece(0, inputs.all(), [&] { compute_gradients(inputs); }); };
+  const auto apply = [&] {
     traces.keep();
-    half_applied_ = true;
-    segmenter_optimizer_->step(learning_rate);
-    if (discriminator_ && target.images.defined()) discriminator_optimizer_->step(discriminator_learning_rate);
+    segmenter_optimizer_.step(learning_rate);
+    if (discriminator_) discriminator_optimizer_->step(discriminator_learning_rate);
     if (teacher_) teacher_->follow(*segmenter_);
-    half_applied_ = false;
-  }
-  segmenter_optimizer_->zero_grad();
-  if (discriminator_) discriminator_optimizer_->zero_grad();
-  return losses;
+  };
+  const LossValues value = iterate(compute, apply);
+  return {.segmentation = value[kSegmentation],
+          .adversarial = value[kAdversarial],
+          .moments = value[kMoments],
+          .entropy = value[kEntropy],
+          .pseudo_label = value[kPseudoLabel],
+          .teacher = value[kTeacher],
+          .confident_share = value[kConfidentShare],
+          .discriminator_source = value[kDiscriminatorSource],
+          .discriminator_target = value[kDiscriminatorTarget],
+          .total = value[kSegmentation] + options_.adversarial_weight * value[kAdversarial] +
+                   options_.moment_weight * value[kMoments] + options_.entropy_weight * value[kEntropy] +
+                   options_.pseudo_label_weight * value[kPseudoLabel] +
+                   (teacher_ ? teacher_->options().weight * value[kTeacher] : 0)};
 }
 
 SegmentationStep::Inputs SegmentationStep::inputs_of(const SegmentationBatch& source,
@@ -124,151 +123,127 @@ std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& i
   return parts;
 }
 
-std::unique_ptr<SegmentationStep::Computed> SegmentationStep::compute_gradients(const Inputs& inputs) {
-  const PrecisionScope precision(options_.precision, segmenter_->device());
-  const CheckpointingScope checkpointing(*segmenter_, options_.checkpointing);
-  auto computed = std::make_unique<Computed>(
-      Computed{.losses = {}, .checks = StepChecks(1.0 / static_cast<double>(options_.accumulation))});
-  auto& [losses, checks] = *computed;
-  for (const Inputs& part : parts_of(inputs)) add_gradients(part, losses, checks);
-  checks.gradients("segmenter", segmenter_optimizer_.get());
-  checks.gradients("discriminator", discriminator_optimizer_.get());
-  return computed;
+void SegmentationStep::compute_gradients(const Inputs& inputs) {
+  const PrecisionScope precision = precision_scope();
+  const ActivationCheckpointingScope checkpointing(*segmenter_, options_.activation_checkpointing);
+  for (const Inputs& part : parts_of(inputs)) add_gradients(part);
 }
 
-void SegmentationStep::add_gradients(const Inputs& part, SegmentationLosses& losses, StepChecks& checks) {
+void SegmentationStep::add_gradients(const Inputs& part) {
   const auto& [source, target, mask] = part;
   const at::ScalarType dtype = segmenter_->dtype();
-  const at::MemoryFormat format = options_.memory_format.value_or(fastest_format(options_.precision));
-  const at::Tensor& unit = scaler_.loss_gradient();
+  const at::MemoryFormat format = options_.memory_format.value_or(fastest_format(options_.step.precision));
   const auto output_of = [&](const at::Tensor& images) {
     return segmenter_->forward_with_features(segmenter_input(images, dtype).contiguous(format));
-  };
-  const auto cross_entropy = [&](const char* name, const at::Tensor& logits, const at::Tensor& labels,
-                                 const CrossEntropyOptions& cross_entropy_options, double& value) {
-    at::Tensor stray;
-    const at::Tensor loss = masked_cross_entropy(logits, labels, cross_entropy_options, &stray);
-    checks.loss(name, loss, value);
-    checks.labels(stray, logits.size(1), cross_entropy_options.ignore_index);
-    return loss;
   };
 
   BackwardRoots from_source, from_target;
   const SegmentationOutput on_source = output_of(source.images);
-  from_source.add(
-      cross_entropy("segmentation", on_source.logits, source.labels, options_.cross_entropy, losses.segmentation),
-      unit);
-  // Moments lead back to both domains; otherwise the graph of the one is let go before that of the other is made.
+  from_source.add(cross_entropy(kSegmentation, on_source.logits, source.labels, options_.cross_entropy),
+                  loss_gradient());
+  // Gradients of moments flow back to both domains. Without them the source's graph is freed before the target's is
+  // made.
   const bool with_moments = compares_moments(options_.alignment) && target.images.defined();
   if (!with_moments) from_source.backward();
+  if (!target.images.defined()) return;
 
-  if (target.images.defined()) {
-    const int64_t height = target.images.size(1), width = target.images.size(2);
-    const SegmentationOutput on_target = output_of(target.images);
-    if (discriminator_) {
-      const at::Tensor view = discriminator_input(options_.alignment, on_target, height, width);
-      from_target.add(view, judge_target(view.detach(), losses, checks));
-      judge_source(discriminator_input(options_.alignment, detached(on_source), source.images.size(1),
-                                       source.images.size(2)),
-                   losses, checks);
-    }
-    if (with_moments) {
-      const auto [of_source, of_target] = moment_gradients(on_source.features, on_target.features, losses, checks);
-      from_source.add(on_source.features, of_source);
-      from_target.add(on_target.features, of_target);
-      from_source.backward();
-    }
-    if (options_.entropy_weight != 0) {
-      const at::Tensor loss = entropy_loss(on_target.logits, height, width);
-      checks.loss("entropy", loss, losses.entropy);
-      from_target.add(options_.entropy_weight * loss, unit);
-    }
-    if (target.labels.defined()) {
-      CrossEntropyOptions weighted = options_.cross_entropy;
-      if (target.weights.defined()) weighted.pixel_weights = target.weights.to(dtype) / 255;
-      from_target.add(options_.pseudo_label_weight *
-                      cross_entropy("pseudo-label", on_target.logits, target.labels, weighted, losses.pseudo_label),
-                      unit);
-    }
-    if (teacher_) {
-      const Teacher::Lesson lesson = teacher_->prepare(source.images, source.labels, target.images, mask);
-      checks.loss("confident share", lesson.confident_share, losses.confident_share);
-      const auto learn = [&](const at::Tensor& logits) {
-        CrossEntropyOptions weighted = options_.cross_entropy;
-        weighted.normalize = Normalize::kAll;
-        weighted.pixel_weights = lesson.weights;
-        from_target.add(teacher_->options().weight *
-                            cross_entropy("teacher", logits, lesson.labels, weighted, losses.teacher),
-                        unit);
-      };
-      if (teacher_->options().class_mix) {
-        from_target.backward();
-        learn(output_of(lesson.images).logits);
-      } else {
-        learn(on_target.logits);
-      }
-    }
-    from_target.backward();
+  const int64_t height = target.images.size(1), width = target.images.size(2);
+  const SegmentationOutput on_target = output_of(target.images);
+  if (discriminator_) {
+    const at::Tensor view = discriminator_input(options_.alignment, on_target, height, width);
+    from_target.add(view, judge_target(view.detach()));
+    judge_source(
+        discriminator_input(options_.alignment, detached(on_source), source.images.size(1), source.images.size(2)));
   }
+  if (with_moments) {
+    const auto [of_source, of_target] = moment_gradients(on_source.features, on_target.features);
+    from_source.add(on_source.features, of_source);
+    from_target.add(on_target.features, of_target);
+    from_source.backward();
+  }
+  if (options_.entropy_weight != 0) {
+    const at::Tensor loss = entropy_loss(on_target.logits, height, width);
+    checks().loss(kEntropy, loss);
+    from_target.add(options_.entropy_weight * loss, loss_gradient());
+  }
+  if (target.labels.defined()) {
+    CrossEntropyOptions weighted = options_.cross_entropy;
+    if (target.weights.defined()) weighted.pixel_weights = target.weights.to(dtype) / 255;
+    const at::Tensor loss = cross_entropy(kPseudoLabel, on_target.logits, target.labels, weighted);
+    from_target.add(options_.pseudo_label_weight * loss, loss_gradient());
+  }
+  if (teacher_) {
+    const Teacher::Labeled taught = teacher_->label(source.images, source.labels, target.images, mask);
+    checks().loss(kConfidentShare, taught.confident_share);
+    at::Tensor logits = on_target.logits;
+    if (teacher_->options().class_mix) {
+      from_target.backward();
+      logits = output_of(taught.images).logits;
+    }
+    CrossEntropyOptions weighted = options_.cross_entropy;
+    weighted.normalize = Normalize::kAll;
+    weighted.pixel_weights = taught.weights;
+    const at::Tensor loss = cross_entropy(kTeacher, logits, taught.labels, weighted);
+    from_target.add(teacher_->options().weight * loss, loss_gradient());
+  }
+  from_target.backward();
 }
 
-// D_M looks at the target once. Of one forward pass the adversarial loss wants the gradient for the input alone, D_M's
-// own loss those for the weights alone, so neither meets what the other leaves.
-at::Tensor SegmentationStep::judge_target(const at::Tensor& view, SegmentationLosses& losses,
-                                          StepChecks& checks) {
+at::Tensor SegmentationStep::cross_entropy(const char* name, const at::Tensor& logits, const at::Tensor& labels,
+                                           const CrossEntropyOptions& options) {
+  const CrossEntropyLoss result = masked_cross_entropy(logits, labels, options);
+  checks().loss(name, result.loss);
+  checks().labels(result.labels);
+  return result.loss;
+}
+
+// D_M sees the target once. From one forward pass the adversarial loss needs the gradient for the input alone and D_M's
+// own loss the gradients for the weights alone, so that neither disturbs the other.
+at::Tensor SegmentationStep::judge_target(const at::Tensor& view) {
   view.requires_grad_();
-  const at::Tensor& unit = scaler_.loss_gradient();
-  const at::Tensor judged = discriminator_->forward(view);
-  const at::Tensor adversarial = domain_loss(judged, Domain::kSource), own = domain_loss(judged, Domain::kTarget);
-  checks.loss("adversarial", adversarial, losses.adversarial);
-  checks.loss("discriminator (target)", own, losses.discriminator_target);
+  const at::Tensor scores = discriminator_->forward(view);
+  const at::Tensor adversarial = domain_loss(scores, Domain::kSource), own = domain_loss(scores, Domain::kTarget);
+  checks().loss(kAdversarial, adversarial);
+  checks().loss(kDiscriminatorTarget, own);
   const auto gradient = torch::autograd::grad({options_.adversarial_weight * adversarial}, {view},
-                                              /*grad_outputs=*/{unit}, /*retain_graph=*/true);
+                                              /*grad_outputs=*/{loss_gradient()}, /*retain_graph=*/true);
   std::vector<at::Tensor> weights;
   for (const auto& parameter : discriminator_optimizer_->parameters()) weights.push_back(parameter.value);
-  torch::autograd::backward({0.5 * own}, /*grad_tensors=*/{unit}, /*retain_graph=*/false, /*create_graph=*/false, weights);
+  torch::autograd::backward({0.5 * own}, /*grad_tensors=*/{loss_gradient()}, /*retain_graph=*/false,
+                            /*create_graph=*/false, weights);
   return gradient.front();
 }
 
-void SegmentationStep::judge_source(const at::Tensor& view, SegmentationLosses& losses, StepChecks& checks) {
+void SegmentationStep::judge_source(const at::Tensor& view) {
   const at::Tensor own = domain_loss(discriminator_->forward(view), Domain::kSource);
-  checks.loss("discriminator (source)", own, losses.discriminator_source);
-  (0.5 * own).backward(scaler_.loss_gradient());
+  checks().loss(kDiscriminatorSource, own);
+  (0.5 * own).backward(loss_gradient());
 }
 
 std::pair<at::Tensor, at::Tensor> SegmentationStep::moment_gradients(const at::Tensor& source_features,
-                                                                     const at::Tensor& target_features,
-                                                                     SegmentationLosses& losses, StepChecks& checks) {
+                                                                     const at::Tensor& target_features) {
   const PrecisionScope full(Precision::kFloat32, segmenter_->device());
-  const at::Tensor source = source_features.detach().requires_grad_(), target = target_features.detach().requires_grad_();
+  const at::Tensor source = source_features.detach().requires_grad_();
+  const at::Tensor target = target_features.detach().requires_grad_();
   const at::Tensor distance = moment_distance(options_.alignment, source, target);
-  checks.loss("moment", distance, losses.moments);
-  const auto gradients = torch::autograd::grad({options_.moment_weight * distance}, {source, target},
-                                               {scaler_.loss_gradient()});
+  checks().loss(kMoments, distance);
+  const auto gradients =
+      torch::autograd::grad({options_.moment_weight * distance}, {source, target}, {loss_gradient()});
   return {gradients[0], gradients[1]};
 }
 
 NamedTensors SegmentationStep::state() const {
-  if (half_applied_) throw std::runtime_error("the last step was cut off while it was applied; its state is of no use");
-  NamedTensors state;
-  append(state, "segmenter.", state_of(*segmenter_));
-  append(state, "segmenter_optimizer.", segmenter_optimizer_->state());
-  if (discriminator_) {
-    append(state, "discriminator.", state_of(*discriminator_));
-    append(state, "discriminator_optimizer.", discriminator_optimizer_->state());
-  }
-  if (teacher_) append(state, "teacher.", teacher_->state());
-  append(state, "loss_scaler.", scaler_.state());
+  NamedTensors state = Step::state();
   if (const at::Generator random = segmenter_->generator(); random.defined()) {
     state.emplace_back("random.segmenter", random.get_state());
   }
   return state;
 }
 
-void SegmentationStep::load_state(const NamedTensors& state) {
+void SegmentationStep::load_state(NamedTensors state) {
   NamedTensors own = this->state();
-  copy_tensors(own, state, "the state does not fit the segmentation step");
-  // A generator's state is a copy, unlike the other tensors.
+  copy_tensors(own, state, kWrongState);
+  // Unlike the other tensors, the state of a generator is a copy.
   for (const auto& [name, random] : extract(own, "random.")) segmenter_->generator().set_state(random);
 }
 

@@ -1,88 +1,66 @@
 // One iteration of M's training: Eq. 1, with pseudo-labels Eq. 3, and the update of D_M.
 #pragma once
 
+#include "core/data/batch.h"
 #include "core/losses/segmentation.h"
 #include "core/training/alignment.h"
-#include "core/training/finite.h"
-#include "core/training/optimizers.h"
-#include "core/training/precision.h"
-#include "core/training/step_graphs.h"
+#include "core/training/step.h"
 #include "core/training/teacher.h"
 
 namespace bidiseg {
 
 struct SegmentationStepOptions {
+  StepOptions step;
   CrossEntropyOptions cross_entropy;
-  Alignment alignment = Alignment::kOutputs;
-  double adversarial_weight = 1e-3;  ///< of an alignment by a discriminator
-  double moment_weight = 1.0;        ///< of one by moments
-  double entropy_weight = 0.0;       ///< of entropy_loss() on the target
-  double pseudo_label_weight = 1.0;
-  /// How many parts of a batch go through the networks one after the other, their gradients averaged. Batch statistics,
-  /// moments and the shares that the teacher is confident of are those of a part.
-  int64_t accumulation = 1;
-  Precision precision = Precision::kFloat32;
-  bool loss_scaling = false;  ///< see LossScaler
-  /// Of M's activations; none: the faster one, see fastest_format().
-  std::optional<at::MemoryFormat> memory_format;
-  /// Whether M's blocks are computed again in the backward pass rather than kept.
-  bool checkpointing = false;
-  /// CUDA: forward and backward passes are recorded and replayed, see StepGraphs. ClassMix's draws, the checks, the updates
-  /// and the teacher's average stay outside: they are few launches, and hold numbers that change.
-  bool cuda_graphs = false;
+  Alignment alignment;
+  double adversarial_weight;  ///< of an alignment by a discriminator
+  double moment_weight;       ///< of an alignment by moments
+  double entropy_weight;      ///< of entropy_loss() on the target
+  double pseudo_label_weight;
+  /// Number of parts of a batch that go through the networks one after the other; their gradients are averaged. Batch
+  /// statistics, moments and the teacher's confident share are those of a part.
+  int64_t accumulation;
+  std::optional<at::MemoryFormat> memory_format;  ///< of M's activations; none: fastest_format()
+  bool activation_checkpointing;                  ///< of M's blocks
 };
 
-/// Bytes of images [N, H, W, 3] and, where there are any, of labels [N, H, W] and of how much each labeled pixel counts,
-/// from 0 to 255 for 1. On the CPU or on the segmenter's device.
-struct SegmentationBatch {
-  at::Tensor images;
-  at::Tensor labels;
-  at::Tensor weights;
-};
-
-/// Terms before their weights, means over the parts of a batch; those that did not take part are 0.
+/// Losses before their weights, means over the parts of a batch. A loss that takes no part is 0.
 struct SegmentationLosses {
-  double segmentation = 0;
-  double adversarial = 0;
-  double moments = 0;
-  double entropy = 0;
-  double pseudo_label = 0;
-  double teacher = 0;
-  double confident_share = 0;  ///< of the target's pixels, by the teacher
-  double discriminator_source = 0;
-  double discriminator_target = 0;
-  double total = 0;  ///< what M was moved against: the weighted sum
+  double segmentation;
+  double adversarial;
+  double moments;
+  double entropy;
+  double pseudo_label;
+  double teacher;
+  double confident_share;  ///< share of the target's pixels that the teacher is confident of
+  double discriminator_source;
+  double discriminator_target;
+  double total;  ///< weighted sum that M minimizes
 };
 
-class SegmentationStep {
+class SegmentationStep : public Step {
  public:
-  /// The discriminator is the alignment's; without it there is no adversarial term, without a teacher none of its
-  /// labels. The networks are shared with the caller. Throws InvalidArgument where they cannot be computed in the
+  /// The networks are shared with the caller. `discriminator` belongs to the alignment; it may be null, and then there
+  /// is no adversarial loss. `teacher` may be null. Throws InvalidArgument if the networks cannot be computed in the
   /// precision.
   SegmentationStep(std::shared_ptr<SegmentationNetwork> segmenter, std::unique_ptr<Optimizer> segmenter_optimizer,
                    std::shared_ptr<Network> discriminator, std::unique_ptr<Optimizer> discriminator_optimizer,
                    std::unique_ptr<Teacher> teacher, SegmentationStepOptions options);
 
-  /// Source forward and backward; target forward, adversarial and pseudo-label loss backward; D_M's own loss on both
-  /// domains' probabilities; entropy, moments and the teacher's labels where they take part; all updates. `target` may be
-  /// empty (training on the source alone). The images of each domain must be divisible by `accumulation`, whose i-th part
-  /// has the i-th of its images. A step whose gradients the loss scale is too large for changes that scale and nothing else,
-  /// and gives its losses all the same. Where it throws (NonFiniteLoss, Canceled, ...), weights, running statistics, the
-  /// generator of dropout and the mode are as before.
+  /// Trains M on one batch of each domain. `target` may be empty (training on the source alone). The number of images
+  /// of each domain must be divisible by `accumulation`; a part is a range of consecutive images. An exception restores
+  /// running statistics, the generator of dropout and the mode too, see Step.
   SegmentationLosses run(const SegmentationBatch& source, const SegmentationBatch& target, double learning_rate,
                          double discriminator_learning_rate);
 
-  /// All that later steps depend on: networks, optimizers, random generators, the loss scale. The tensors share storage with them.
-  NamedTensors state() const;
-
-  /// Takes over what state() gave of a step made in the same way; see copy_tensors().
-  void load_state(const NamedTensors& state);
+  NamedTensors state() const override;  ///< the state of the generator of dropout is a copy
+  void load_state(NamedTensors state) override;
 
  private:
-  /// What a step, or a part of one, looks at, on the segmenter's device.
+  /// Input of a step, or of a part of one, on the segmenter's device.
   struct Inputs {
     SegmentationBatch source, target;
-    at::Tensor mask;  ///< the teacher's, see Teacher::draw_mask()
+    at::Tensor mask;  ///< see Teacher::draw_mask()
 
     std::vector<at::Tensor*> all() {
       return {&source.images, &source.labels, &target.images, &target.labels, &target.weights, &mask};
@@ -91,35 +69,28 @@ class SegmentationStep {
   Inputs inputs_of(const SegmentationBatch& source, const SegmentationBatch& target) const;
   std::vector<Inputs> parts_of(const Inputs& inputs) const;
 
-  /// What forward and backward passes leave behind, beside the gradients. The checks write to the losses.
-  struct Computed {
-    SegmentationLosses losses;
-    StepChecks checks;
-  };
-  std::unique_ptr<Computed> compute_gradients(const Inputs& inputs);
-  void add_gradients(const Inputs& part, SegmentationLosses& losses, StepChecks& checks);
+  void compute_gradients(const Inputs& inputs);
+  void add_gradients(const Inputs& part);
 
-  /// Backward pass of D_M's own loss on the target, and the weighted adversarial loss's gradient for `view`, what D_M is
-  /// shown, detached.
-  at::Tensor judge_target(const at::Tensor& view, SegmentationLosses& losses, StepChecks& checks);
-  void judge_source(const at::Tensor& view, SegmentationLosses& losses, StepChecks& checks);
+  /// Cross-entropy under a name in checks().
+  at::Tensor cross_entropy(const char* name, const at::Tensor& logits, const at::Tensor& labels,
+                           const CrossEntropyOptions& options);
 
-  /// The gradients of the weighted distance of moments for the features of both domains.
+  /// Backward pass of D_M's own loss on the target. Returns the gradient of the weighted adversarial loss for `view`,
+  /// the input of D_M, which is detached.
+  at::Tensor judge_target(const at::Tensor& view);
+  void judge_source(const at::Tensor& view);
+
+  /// Gradients of the weighted distance of moments for the features of both domains.
   std::pair<at::Tensor, at::Tensor> moment_gradients(const at::Tensor& source_features,
-                                                     const at::Tensor& target_features, SegmentationLosses& losses,
-                                                     StepChecks& checks);
+                                                     const at::Tensor& target_features);
 
   std::shared_ptr<SegmentationNetwork> segmenter_;
-  std::unique_ptr<Optimizer> segmenter_optimizer_;
-  std::shared_ptr<Network> discriminator_;
-  std::unique_ptr<Optimizer> discriminator_optimizer_;
-  std::unique_ptr<Teacher> teacher_;
+  Optimizer& segmenter_optimizer_;
+  std::shared_ptr<Network> discriminator_;        // may be null, and then
+  Optimizer* discriminator_optimizer_ = nullptr;  // this too
+  std::unique_ptr<Teacher> teacher_;              // may be null
   SegmentationStepOptions options_;
-  LossScaler scaler_;
-  StepGraphs graphs_;
-  std::unique_ptr<Computed> computed_;  ///< outlives a step only where its tensors are those of a graph
-  /// From the first weight that moves to the last: where memory runs out in between, there is no state to go on from.
-  bool half_applied_ = false;
 };
 
 }  // namespace bidiseg

@@ -12,12 +12,12 @@
 namespace bidiseg {
 namespace {
 
-// As many as PyTorch's own documentation runs: libraries choose their algorithms and take their workspaces in them.
+// Runs in which libraries choose algorithms and allocate workspaces; PyTorch's documentation has as many.
 constexpr int kWarmUps = 3;
 
 c10::impl::VirtualGuardImpl streams() { return c10::impl::VirtualGuardImpl(at::kCUDA); }
 
-// What is asked of `later` from now on waits for all that was asked of `earlier`.
+// Later work of the stream `later` waits for the present work of `earlier`.
 void join(const c10::Stream& earlier, const c10::Stream& later) {
   c10::Event event(at::kCUDA);
   event.record(earlier);
@@ -34,15 +34,15 @@ struct StepGraphs::Piece {
   std::unique_ptr<at::cuda::CUDAGraph> graph;
 
   void record(const std::function<void()>& work) {
-    // What the warm-ups took on this stream is of no more use: a graph has memory of its own.
+    // Frees the memory of the warm-ups on this stream, which the graph cannot use.
     c10::cuda::CUDACachingAllocator::emptyCache();
     auto recorded = std::make_unique<at::cuda::CUDAGraph>();
-    // Other threads go on using CUDA; only what this one does must be fit for recording.
+    // Only calls of this thread must be suitable for recording; other threads use CUDA at the same time.
     recorded->capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
     try {
       work();
     } catch (...) {
-      // It may have ended already, by what went wrong; the error that counts is the first.
+      // The failure may have ended the recording already. The first error is the one to report.
       try {
         recorded->capture_end();
       } catch (const c10::Error&) {
@@ -88,7 +88,7 @@ void StepGraphs::run(size_t piece, const std::vector<at::Tensor*>& inputs, const
 
 struct StepGraphs::Piece {};
 
-// A network on a CUDA device without our CUDA sources: an addon that was built without nvcc.
+// Addon that was built without nvcc.
 void StepGraphs::run(size_t /*piece*/, const std::vector<at::Tensor*>& /*inputs*/, const std::function<void()>& work) {
   work();
 }
@@ -128,7 +128,7 @@ StepGraphs::StepScope::~StepScope() {
   try {
     join(*graphs_.stream_, *before_);
   } catch (const c10::Error&) {
-    // The device has failed, which whatever is asked of it next will say.
+    // The device has failed; the next call will report it.
   }
 }
 

@@ -1,4 +1,4 @@
-// CUDA graphs of what a step computes anew each time in the same way: one launch in place of thousands.
+// CUDA graphs of training steps: one launch instead of thousands.
 #pragma once
 
 #include <c10/core/Stream.h>
@@ -10,25 +10,25 @@
 
 namespace bidiseg {
 
-/// The pieces of a step that are recorded as CUDA graphs. A piece is run as it is until everything that initializes itself
-/// has done so, then recorded, and from then on replayed: the same kernels on the same memory. What the host decides, and
-/// what depends on a number that changes, has to stay outside of pieces. Where they are off, all of it is as if it were not there.
+/// Pieces of a step that are recorded as CUDA graphs. The first runs of a piece are warm-ups, in which libraries
+/// initialize themselves. The next run is recorded, and later runs replay the same kernels on the same memory.
+/// Decisions of the host and numbers that change must stay outside of pieces. If graphs are off, pieces simply run.
 class StepGraphs {
  public:
-  /// Throws InvalidArgument where they are on and the network is not on a CUDA device, or draws from a generator of the host
-  /// while it trains (FCN-8s, its dropout).
+  /// Throws InvalidArgument if graphs are on and the network is not on a CUDA device, or draws from a generator on the
+  /// host during training (dropout of FCN-8s).
   StepGraphs(bool enabled, const Network& network);
   ~StepGraphs();
 
   bool enabled() const { return stream_.has_value(); }
 
-  /// For a whole step, see below.
+  /// Scope of a whole step.
   class StepScope;
   StepScope begin_step();
 
-  /// Does `work`, or what it did when it was recorded. Before, each of the tensors `inputs` becomes a buffer of the same
-  /// content, which stays where it is from step to step; another shape than the last time's begins anew. What `work`
-  /// leaves behind, losses say, has to be kept: replaying writes it again, and nothing but tensors changes.
+  /// Runs `work`, or replays it if it was recorded. First each tensor of `inputs` is replaced by a buffer with its
+  /// content, which stays at one address. Inputs of another shape than in the last run start with warm-ups again. The
+  /// caller keeps the tensors that `work` makes, such as losses: a replay writes to them and has no other effect.
   void run(size_t piece, const std::vector<at::Tensor*>& inputs, const std::function<void()>& work);
 
  private:
@@ -38,9 +38,9 @@ class StepGraphs {
   std::vector<std::unique_ptr<Piece>> pieces_;
 };
 
-/// CUDA graphs are recorded on a stream of their own, and the rest of the step belongs there too: it is the current one for
-/// the lifetime of the scope, behind all that was asked of the stream before, and that one goes on behind the step. A step
-/// that throws leaves nothing recorded, since its pieces need not have come equally far.
+/// Makes the stream of the graphs the current one for the lifetime of the scope. Its work waits for earlier work of the
+/// previous stream, and later work of the previous stream waits for the step. After an exception all pieces start with
+/// warm-ups again, so that the pieces of a step are always equally far.
 class StepGraphs::StepScope {
  public:
   explicit StepScope(StepGraphs& graphs);

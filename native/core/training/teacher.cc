@@ -2,7 +2,7 @@
 
 #include "core/data/pixels.h"
 #include "core/errors.h"
-#include "core/self_training/pseudo_labels.h"
+#include "core/inference/prediction.h"
 #include "core/training/class_mix.h"
 
 namespace bidiseg {
@@ -19,12 +19,12 @@ at::Tensor Teacher::draw_mask(const at::Tensor& source_labels) const {
   return class_mix_mask(source_labels, options_.ignore_index, random);
 }
 
-Teacher::Lesson Teacher::prepare(const at::Tensor& source_images, const at::Tensor& source_labels,
-                                 const at::Tensor& target_images, const at::Tensor& mask) const {
+Teacher::Labeled Teacher::label(const at::Tensor& source_images, const at::Tensor& source_labels,
+                                const at::Tensor& target_images, const at::Tensor& mask) const {
   at::NoGradGuard no_grad;
   const ModeScope evaluation(*network_, /*training=*/false);
   const at::Tensor logits = network_->forward(segmenter_input(target_images, network_->dtype()));
-  const Prediction found = predict(logits, {target_images.size(1), target_images.size(2)},
+  const Prediction found = predict(logits, {target_images.size(1), target_images.size(2), /*align_corners=*/true},
                                    kernels::SoftmaxOrder::kAfterUpsampling, /*with_confidence=*/true);
   const at::Tensor share = (found.confidence > options_.threshold).to(network_->dtype()).mean();
   if (!mask.defined()) return {target_images, found.labels, share.expand_as(found.confidence), share};
@@ -51,7 +51,7 @@ void Teacher::follow(const SegmentationNetwork& student) {
       averages.push_back(tensor);
       newest.push_back(value);
     } else {
-      at::Tensor(tensor).copy_(value);  // how many batches the statistics are of
+      at::Tensor(tensor).copy_(value);  // number of batches of the statistics
     }
   }
   at::_foreach_lerp_(averages, newest, 1 - decay);

@@ -1,4 +1,4 @@
-// An average of the segmenter's own earlier weights, which labels target images while they are trained on.
+// Average of a segmenter's earlier weights, which labels target images during training.
 #pragma once
 
 #include "core/models/network.h"
@@ -6,47 +6,49 @@
 namespace bidiseg {
 
 struct TeacherOptions {
-  double decay = 0.99;
-  double threshold = 0.968;  ///< a pixel is one of the confident ones where its probability exceeds this
-  double weight = 1.0;       ///< of the loss on what the teacher prepares
-  bool class_mix = true;
-  int64_t ignore_index = 255;
-  uint64_t seed = 1;
+  double decay;
+  double threshold;  ///< the teacher is confident of a pixel if its probability exceeds this
+  double weight;     ///< of the loss on the teacher's labels
+  bool class_mix;
+  int64_t ignore_index;
+  uint64_t seed;
 };
 
 /// The mean teacher (Tarvainen & Valpola 2017) of DACS (Tranheden et al. 2021). After the t-th step of the student
 ///
 ///     theta' <- a theta' + (1 - a) theta,   a = min(decay, 1 - 1/(t + 1)),
 ///
-/// over parameters and running statistics; it begins as the student.
+/// over parameters and running statistics. It starts with the student's weights.
 class Teacher {
  public:
-  /// Takes over the student's weights into `network`, which has its shape.
+  /// Copies the student's weights into `network`, which has the same architecture.
   Teacher(std::shared_ptr<SegmentationNetwork> network, const SegmentationNetwork& student,
           const TeacherOptions& options);
 
-  /// What the student is to learn from: bytes of images [N, H, W, 3], labels [N, H, W] and how much each pixel counts.
-  struct Lesson {
-    at::Tensor images, labels, weights;
-    at::Tensor confident_share;  ///< 0-dim
+  /// Images for the student with the teacher's labels.
+  struct Labeled {
+    at::Tensor images;           ///< uint8 [N, H, W, 3]
+    at::Tensor labels;           ///< uint8 [N, H, W]
+    at::Tensor weights;          ///< floating-point [N, H, W]: weight of each pixel
+    at::Tensor confident_share;  ///< 0-dim: share of pixels that the teacher is confident of
   };
 
-  /// What ClassMix will paste of each source image in the coming step, as class_mix_mask() has it, labels and mask on the
-  /// CPU; undefined without ClassMix.
+  /// Pixels of each source image that ClassMix pastes in the next step; see class_mix_mask(). Labels and mask are on
+  /// the CPU. Undefined without ClassMix.
   at::Tensor draw_mask(const at::Tensor& source_labels) const;
 
-  /// The target images with the labels that the teacher, in eval mode, gives them. All count by the same weight, the share
-  /// of pixels that it is confident of. Where there is a mask, what it shows of each source image, labels and all, is
-  /// pasted onto the target image of its number, with weight 1; both batches must then have one shape. All on its device.
-  Lesson prepare(const at::Tensor& source_images, const at::Tensor& source_labels, const at::Tensor& target_images,
-                 const at::Tensor& mask) const;
+  /// Labels target images in eval mode. The weight of every pixel is the confident share. With a mask, the masked
+  /// pixels of each source image and its labels are pasted onto the target image of the same index, with weight 1; both
+  /// batches must then have one shape. All tensors are on the teacher's device.
+  Labeled label(const at::Tensor& source_images, const at::Tensor& source_labels, const at::Tensor& target_images,
+                const at::Tensor& mask) const;
 
-  /// Moves toward the student, behind each of its steps.
+  /// Updates the average; to be called after each of the student's steps.
   void follow(const SegmentationNetwork& student);
 
   const TeacherOptions& options() const { return options_; }
 
-  /// The weights, and the steps followed, from which the draws of ClassMix follow. Shares storage.
+  /// Weights, and the number of steps followed, which determines the draws of ClassMix. Shares storage.
   NamedTensors state() const;
 
  private:

@@ -2,13 +2,21 @@
 
 #include <torch/csrc/autograd/autograd.h>
 
-#include "core/cancellation.h"
 #include "core/data/pixels.h"
 
 namespace bidiseg {
 namespace {
 
-// The parameters of several networks, which one optimizer moves, with names that tell the networks apart.
+// Names of the losses.
+constexpr char kGanSourceToTarget[] = "GAN source-to-target", kGanTargetToSource[] = "GAN target-to-source",
+               kCycleSource[] = "cycle (source)", kCycleTarget[] = "cycle (target)",
+               kIdentitySource[] = "identity (source)", kIdentityTarget[] = "identity (target)",
+               kPerceptualSource[] = "perceptual (source)", kPerceptualTarget[] = "perceptual (target)",
+               kReconstructionSource[] = "perceptual reconstruction (source)",
+               kReconstructionTarget[] = "perceptual reconstruction (target)",
+               kDiscriminatorSource[] = "discriminator (source)", kDiscriminatorTarget[] = "discriminator (target)";
+
+// Parameters of several networks that share an optimizer; their names begin with the network's.
 std::vector<TrainedParameter> parameters_of(std::initializer_list<std::pair<const char*, const Network*>> networks) {
   std::vector<TrainedParameter> parameters;
   for (const auto& [name, network] : networks) {
@@ -20,29 +28,29 @@ std::vector<TrainedParameter> parameters_of(std::initializer_list<std::pair<cons
   return parameters;
 }
 
-// Two batches through a network as one: no network of this step lets images of a batch know of each other.
+// Forward pass of two batches as one: no network of this step mixes the images of a batch.
 std::pair<at::Tensor, at::Tensor> forward_both(Network& network, const at::Tensor& first, const at::Tensor& second) {
   const auto outputs = network.forward(at::cat({first, second})).split_with_sizes({first.size(0), second.size(0)});
   return {outputs[0], outputs[1]};
 }
 
-// Terms of the generators' loss. Those that look at the outputs of one network go backward together.
-class GeneratorTerms {
+// Losses of the generators. Those that look at the outputs of one network go backward together.
+class GeneratorLosses {
  public:
-  /// `share` is that of the images in their batch; backward passes begin with `unit`.
-  GeneratorTerms(double share, const at::Tensor& unit, StepChecks& checks)
-      : share_(share), unit_(unit), checks_(checks) {}
+  /// `share`: of the images in their batch. Backward passes start with `gradient`.
+  GeneratorLosses(double share, const at::Tensor& gradient, StepChecks& checks)
+      : share_(share), gradient_(gradient), checks_(checks) {}
 
-  void add(const char* name, double weight, const at::Tensor& mean, double& value) {
-    const at::Tensor term = share_ * mean;
-    checks_.loss(name, term, value);
-    sum_ = sum_.defined() ? sum_ + weight * term : weight * term;
+  void add(const char* name, double weight, const at::Tensor& mean) {
+    const at::Tensor loss = share_ * mean;
+    checks_.loss(name, loss);
+    sum_ = sum_.defined() ? sum_ + weight * loss : weight * loss;
   }
-  void backward() { std::exchange(sum_, {}).backward(unit_); }
+  void backward() { std::exchange(sum_, {}).backward(gradient_); }
 
  private:
   double share_;
-  const at::Tensor& unit_;
+  const at::Tensor& gradient_;
   StepChecks& checks_;
   at::Tensor sum_;
 };
@@ -51,25 +59,29 @@ class GeneratorTerms {
 
 TranslationStep::TranslationStep(TranslationNetworks networks, std::shared_ptr<SegmentationNetwork> segmenter,
                                  const TranslationStepOptions& options)
-    : networks_(std::move(networks)),
+    : Step(options.step, /*loss_share=*/1.0, *networks.to_target),
+      networks_(std::move(networks)),
       segmenter_(std::move(segmenter)),
       options_(options),
       generator_optimizer_(
-          parameters_of({{"to_target", networks_.to_target.get()}, {"to_source", networks_.to_source.get()}}),
-          options.adam),
-      discriminator_optimizer_(parameters_of({{"target_discriminator", networks_.target_discriminator.get()},
-                                              {"source_discriminator", networks_.source_discriminator.get()}}),
-                               options.adam),
-      scaler_(options.loss_scaling, /*share=*/1.0,
-              at::dtype(networks_.to_target->dtype()).device(networks_.to_target->device())),
-      graphs_(options.cuda_graphs, *networks_.to_target),
+          add_optimizer("generator", std::make_unique<Adam>(parameters_of({{"to_target", networks_.to_target.get()},
+                                                                           {"to_source", networks_.to_source.get()}}),
+                                                            options.adam))),
+      discriminator_optimizer_(add_optimizer(
+          "discriminator",
+          std::make_unique<Adam>(parameters_of({{"target_discriminator", networks_.target_discriminator.get()},
+                                                {"source_discriminator", networks_.source_discriminator.get()}}),
+                                 options.adam))),
       fake_target_pool_(options.pool_size, options.seed),
       fake_source_pool_(options.pool_size, options.seed + 1) {
-  require_precision(options_.precision, *networks_.to_target);
-  if (options_.cuda_graphs && options_.micro_batch_size != 0) {
-    // A graph computes gradients; those of a second part would have to be added to them.
+  if (options_.step.cuda_graphs && options_.micro_batch_size != 0) {
+    // A replayed graph overwrites gradients; a second part would have to add to them.
     throw InvalidArgument("Expected no microBatchSize with cudaGraphs");
   }
+  add_network("to_target", networks_.to_target);
+  add_network("to_source", networks_.to_source);
+  add_network("target_discriminator", networks_.target_discriminator);
+  add_network("source_discriminator", networks_.source_discriminator);
 }
 
 TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at::Tensor& target_images,
@@ -82,55 +94,43 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
   }
   const at::Device device = networks_.to_target->device();
   const at::ScalarType dtype = networks_.to_target->dtype();
-  const auto scope = graphs_.begin_step();
-  const at::Tensor source = translator_input(source_images.to(device), dtype);
-  const at::Tensor target = translator_input(target_images.to(device), dtype);
-  generator_optimizer_.zero_grad();
-  discriminator_optimizer_.zero_grad();
-
-  scaler_.prepare();
-  // The pools as they will be: the images are shared, so that a copy is cheap.
+  const auto scope = begin_step();
+  std::vector<Part> parts =
+      parts_of(translator_input(source_images.to(device), dtype), translator_input(target_images.to(device), dtype));
+  // The pools as they will be. A copy is cheap: it shares the images.
   ImagePool fake_target_pool = fake_target_pool_, fake_source_pool = fake_source_pool_;
-  std::vector<Part> parts = parts_of(source, target);
-  for (Part& part : parts) {
-    graphs_.run(0, {&part.source, &part.target}, [&] {
-      if (&part == &parts.front()) computed_ = std::make_unique<Computed>();
-      computed_->fakes = compute_generator_gradients(part, computed_->losses, computed_->checks);
-      if (&part == &parts.back()) computed_->checks.gradients("generators", &generator_optimizer_);
-    });
-    Fakes shown{fake_source_pool.exchange(computed_->fakes.source),
-                fake_target_pool.exchange(computed_->fakes.target)};
-    graphs_.run(1, {&shown.source, &shown.target}, [&] {
-      compute_discriminator_gradients(part, shown, computed_->losses, computed_->checks);
-      if (&part == &parts.back()) computed_->checks.gradients("discriminators", &discriminator_optimizer_);
-    });
-  }
-  computed_->checks.restore_gradients();
-  const bool finite = computed_->checks.read(scaler_);
-  TranslationLosses losses = computed_->losses;
-  if (!graphs_.enabled()) computed_.reset();
-  const auto& o = options_;
-  losses.total =
-      o.gan_weight * (losses.gan_source_to_target + losses.gan_target_to_source) +
-      o.cycle_weight * (losses.cycle_source + losses.cycle_target) +
-      o.identity_weight * (losses.identity_source + losses.identity_target) +
-      o.perceptual_weight * (losses.perceptual_source + losses.perceptual_target) +
-      o.perceptual_reconstruction_weight *
-          (losses.perceptual_reconstruction_source + losses.perceptual_reconstruction_target);
-
-  throw_if_canceled();  // the last point: from here on the step is applied whole
-  scaler_.update(finite);
-  if (finite) {
-    half_applied_ = true;
+  const auto compute = [&] {
+    for (Part& part : parts) {
+      run_piece(0, {&part.source, &part.target}, [&] { compute_generator_gradients(part); });
+      Fakes shown{fake_source_pool.exchange(fakes_.source), fake_target_pool.exchange(fakes_.target)};
+      run_piece(1, {&shown.source, &shown.target}, [&] { compute_discriminator_gradients(part, shown); });
+    }
+  };
+  const auto apply = [&] {
     fake_target_pool_ = std::move(fake_target_pool);
     fake_source_pool_ = std::move(fake_source_pool);
     generator_optimizer_.step(learning_rate);
     discriminator_optimizer_.step(learning_rate);
-    half_applied_ = false;
-  }
-  generator_optimizer_.zero_grad();
-  discriminator_optimizer_.zero_grad();
-  return losses;
+  };
+  const LossValues value = iterate(compute, apply);
+  const auto& o = options_;
+  return {.gan_source_to_target = value[kGanSourceToTarget],
+          .gan_target_to_source = value[kGanTargetToSource],
+          .cycle_source = value[kCycleSource],
+          .cycle_target = value[kCycleTarget],
+          .identity_source = value[kIdentitySource],
+          .identity_target = value[kIdentityTarget],
+          .perceptual_source = value[kPerceptualSource],
+          .perceptual_target = value[kPerceptualTarget],
+          .perceptual_reconstruction_source = value[kReconstructionSource],
+          .perceptual_reconstruction_target = value[kReconstructionTarget],
+          .discriminator_source = value[kDiscriminatorSource],
+          .discriminator_target = value[kDiscriminatorTarget],
+          .total = o.gan_weight * (value[kGanSourceToTarget] + value[kGanTargetToSource]) +
+                   o.cycle_weight * (value[kCycleSource] + value[kCycleTarget]) +
+                   o.identity_weight * (value[kIdentitySource] + value[kIdentityTarget]) +
+                   o.perceptual_weight * (value[kPerceptualSource] + value[kPerceptualTarget]) +
+                   o.perceptual_reconstruction_weight * (value[kReconstructionSource] + value[kReconstructionTarget])};
 }
 
 std::vector<TranslationStep::Part> TranslationStep::parts_of(const at::Tensor& source, const at::Tensor& target) const {
@@ -149,16 +149,15 @@ std::vector<TranslationStep::Part> TranslationStep::parts_of(const at::Tensor& s
   return parts;
 }
 
-TranslationStep::Fakes TranslationStep::compute_generator_gradients(const Part& part, TranslationLosses& losses,
-                                                                    StepChecks& checks) {
-  const PrecisionScope precision(options_.precision, networks_.to_target->device());
+void TranslationStep::compute_generator_gradients(const Part& part) {
+  const PrecisionScope precision = precision_scope();
   const auto& [source, target, share] = part;
   auto& to_target = *networks_.to_target;
   auto& to_source = *networks_.to_source;
   const auto& o = options_;
-  const CheckpointingScope checkpointing_to_target(to_target, o.checkpointing);
-  const CheckpointingScope checkpointing_to_source(to_source, o.checkpointing);
-  GeneratorTerms terms(share, scaler_.loss_gradient(), checks);
+  const ActivationCheckpointingScope checkpointing_to_target(to_target, o.activation_checkpointing);
+  const ActivationCheckpointingScope checkpointing_to_source(to_source, o.activation_checkpointing);
+  GeneratorLosses losses(share, loss_gradient(), checks());
   std::vector<Generated> made;
   made.reserve(6);
   const auto keep = [&made](const at::Tensor& image) -> const Generated& { return made.emplace_back(image); };
@@ -173,55 +172,48 @@ TranslationStep::Fakes TranslationStep::compute_generator_gradients(const Part& 
   const Generated& cycled_source = keep(to_source.forward(fake_target.image));
   const Generated& cycled_target = keep(to_target.forward(fake_source.image));
 
-  terms.add("cycle (source)", o.cycle_weight, at::l1_loss(cycled_source.leaf, source), losses.cycle_source);
-  terms.add("cycle (target)", o.cycle_weight, at::l1_loss(cycled_target.leaf, target), losses.cycle_target);
+  losses.add(kCycleSource, o.cycle_weight, at::l1_loss(cycled_source.leaf, source));
+  losses.add(kCycleTarget, o.cycle_weight, at::l1_loss(cycled_target.leaf, target));
   if (with_identity) {
-    terms.add("identity (source)", o.identity_weight, at::l1_loss(keep(source_again).leaf, source),
-              losses.identity_source);
-    terms.add("identity (target)", o.identity_weight, at::l1_loss(keep(target_again).leaf, target),
-              losses.identity_target);
+    losses.add(kIdentitySource, o.identity_weight, at::l1_loss(keep(source_again).leaf, source));
+    losses.add(kIdentityTarget, o.identity_weight, at::l1_loss(keep(target_again).leaf, target));
   }
-  terms.backward();
+  losses.backward();
 
-  FrozenScope frozen_target_discriminator(*networks_.target_discriminator), frozen_source_discriminator(*networks_.source_discriminator);
-  terms.add("GAN source-to-target", o.gan_weight,
-            gan_loss(networks_.target_discriminator->forward(fake_target.leaf), true, o.gan_mode),
-            losses.gan_source_to_target);
-  terms.backward();
-  terms.add("GAN target-to-source", o.gan_weight,
-            gan_loss(networks_.source_discriminator->forward(fake_source.leaf), true, o.gan_mode),
-            losses.gan_target_to_source);
-  terms.backward();
+  FrozenScope frozen_target_discriminator(*networks_.target_discriminator);
+  FrozenScope frozen_source_discriminator(*networks_.source_discriminator);
+  losses.add(kGanSourceToTarget, o.gan_weight,
+             gan_loss(networks_.target_discriminator->forward(fake_target.leaf), true, o.gan_mode));
+  losses.backward();
+  losses.add(kGanTargetToSource, o.gan_weight,
+             gan_loss(networks_.source_discriminator->forward(fake_source.leaf), true, o.gan_mode));
+  losses.backward();
 
   if (segmenter_ && (o.perceptual_weight != 0 || o.perceptual_reconstruction_weight != 0)) {
     const ModeScope evaluation(*segmenter_, /*training=*/false);
     FrozenScope frozen_segmenter(*segmenter_);
     const auto input = [&](const at::Tensor& rgb) {
-      return segmenter_input_from_translator(rgb).contiguous(fastest_format(o.precision));
+      return segmenter_input_from_translator(rgb).contiguous(fastest_format(o.step.precision));
     };
     const auto logits = [&](const at::Tensor& first, const at::Tensor& second) {
       return forward_both(*segmenter_, input(first), input(second));
     };
     std::pair<at::Tensor, at::Tensor> truth;
     {
-      at::NoGradGuard no_grad;  // what the translations are compared with is a constant
+      at::NoGradGuard no_grad;  // the segmenter's outputs of the originals are constants
       truth = logits(source, target);
     }
     if (const double weight = o.perceptual_weight; weight != 0) {
       const auto [of_source, of_target] = logits(fake_target.leaf, fake_source.leaf);
-      terms.add("perceptual (source)", weight, perceptual_loss(of_source, truth.first, o.perceptual_form),
-                losses.perceptual_source);
-      terms.add("perceptual (target)", weight, perceptual_loss(of_target, truth.second, o.perceptual_form),
-                losses.perceptual_target);
-      terms.backward();
+      losses.add(kPerceptualSource, weight, perceptual_loss(of_source, truth.first, o.perceptual_form));
+      losses.add(kPerceptualTarget, weight, perceptual_loss(of_target, truth.second, o.perceptual_form));
+      losses.backward();
     }
     if (const double weight = o.perceptual_reconstruction_weight; weight != 0) {
       const auto [of_source, of_target] = logits(cycled_source.leaf, cycled_target.leaf);
-      terms.add("perceptual reconstruction (source)", weight,
-                perceptual_loss(of_source, truth.first, o.perceptual_form), losses.perceptual_reconstruction_source);
-      terms.add("perceptual reconstruction (target)", weight,
-                perceptual_loss(of_target, truth.second, o.perceptual_form), losses.perceptual_reconstruction_target);
-      terms.backward();
+      losses.add(kReconstructionSource, weight, perceptual_loss(of_source, truth.first, o.perceptual_form));
+      losses.add(kReconstructionTarget, weight, perceptual_loss(of_target, truth.second, o.perceptual_form));
+      losses.backward();
     }
   }
 
@@ -231,26 +223,29 @@ TranslationStep::Fakes TranslationStep::compute_generator_gradients(const Part& 
     gradients.push_back(leaf.grad());
   }
   torch::autograd::backward(roots, gradients);
-  return {fake_source.image.detach(), fake_target.image.detach()};
+  fakes_ = {fake_source.image.detach(), fake_target.image.detach()};
+}
+
+// The fakes were made before the generators change, and the gradients of D_F do not depend on the generators' weights.
+// So computing these gradients first and making all updates at the end changes no result.
+void TranslationStep::compute_discriminator_gradients(const Part& part, const Fakes& fakes) {
+  const PrecisionScope precision = precision_scope();
+  const auto judge = [&](const char* name, PatchDiscriminator& discriminator, const at::Tensor& real,
+                         const at::Tensor& fake) {
+    const auto [of_real, of_fake] = forward_both(discriminator, real, fake);
+    const at::Tensor loss =
+        part.share * 0.5 * (gan_loss(of_real, true, options_.gan_mode) + gan_loss(of_fake, false, options_.gan_mode));
+    checks().loss(name, loss);
+    loss.backward(loss_gradient());
+  };
+  judge(kDiscriminatorTarget, *networks_.target_discriminator, part.target, fakes.target);
+  judge(kDiscriminatorSource, *networks_.source_discriminator, part.source, fakes.source);
 }
 
 NamedTensors TranslationStep::state() const {
-  NamedTensors state = fixed_state();
+  NamedTensors state = Step::state();
   append(state, "fake_target_pool.", fake_target_pool_.state());
   append(state, "fake_source_pool.", fake_source_pool_.state());
-  return state;
-}
-
-NamedTensors TranslationStep::fixed_state() const {
-  if (half_applied_) throw std::runtime_error("the last step was cut off while it was applied; its state is of no use");
-  NamedTensors state;
-  append(state, "to_target.", state_of(*networks_.to_target));
-  append(state, "to_source.", state_of(*networks_.to_source));
-  append(state, "target_discriminator.", state_of(*networks_.target_discriminator));
-  append(state, "source_discriminator.", state_of(*networks_.source_discriminator));
-  append(state, "generator_optimizer.", generator_optimizer_.state());
-  append(state, "discriminator_optimizer.", discriminator_optimizer_.state());
-  append(state, "loss_scaler.", scaler_.state());
   return state;
 }
 
@@ -258,26 +253,9 @@ void TranslationStep::load_state(NamedTensors state) {
   const at::Device device = networks_.to_target->device();
   ImagePool fake_target_pool = fake_target_pool_.resumed(extract(state, "fake_target_pool."), device);
   ImagePool fake_source_pool = fake_source_pool_.resumed(extract(state, "fake_source_pool."), device);
-  copy_tensors(fixed_state(), state, "the state does not fit the translation step");
+  Step::load_state(std::move(state));
   fake_target_pool_ = std::move(fake_target_pool);
   fake_source_pool_ = std::move(fake_source_pool);
-}
-
-// The fakes were made before the generators moved, and D_F's gradients do not depend on the generators' weights, so
-// computing them first and moving everything at the end changes nothing but makes the step all or nothing.
-void TranslationStep::compute_discriminator_gradients(const Part& part, const Fakes& fakes, TranslationLosses& losses,
-                                                      StepChecks& checks) {
-  const PrecisionScope precision(options_.precision, networks_.to_target->device());
-  const auto judge = [&](PatchDiscriminator& discriminator, const at::Tensor& real, const at::Tensor& fake, const char* name,
-                         double& value) {
-    const auto [of_real, of_fake] = forward_both(discriminator, real, fake);
-    const at::Tensor loss = part.share * 0.5 * (gan_loss(of_real, true, options_.gan_mode) +
-                                                gan_loss(of_fake, false, options_.gan_mode));
-    checks.loss(name, loss, value);
-    loss.backward(scaler_.loss_gradient());
-  };
-  judge(*networks_.target_discriminator, part.target, fakes.target, "discriminator (target)", losses.discriminator_target);
-  judge(*networks_.source_discriminator, part.source, fakes.source, "discriminator (source)", losses.discriminator_source);
 }
 
 }  // namespace bidiseg

@@ -14,7 +14,7 @@
 namespace bidiseg::kernels::cpu::BIDISEG_ISA {
 namespace {
 
-// Vectors of as many lanes: of reals, of integers of their size, of doubles and of bytes.
+// Vectors with the same number of lanes: reals, integers of their size, doubles and bytes.
 template <typename Real>
 struct Types;
 template <>
@@ -61,7 +61,7 @@ inline Vec<Real> broadcast(Real value) {
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// A NaN in `a` comes back: the maximum instructions return their second operand then.
+// Returns a NaN in `a`: maximum instructions return their second operand then.
 template <typename Real>
 inline Vec<Real> at_least(Vec<Real> a, Vec<Real> floor) {
   return floor > a ? floor : a;
@@ -89,7 +89,7 @@ inline bool any<float>(Int<float> mask) {
 }
 template <>
 inline Vec<float> pick<float>(Vec<float> window, Int<float> index) {
-  // Not the form without a mask, of which GCC 12 warns that it uses an undefined vector.
+  // The form with a mask, because GCC 12 warns of an undefined vector in the other one.
   return (Vec<float>)_mm512_maskz_permutexvar_ps(0xffff, (__m512i)index, (__m512)window);
 }
 #elif defined(__AVX2__)
@@ -103,8 +103,8 @@ inline Vec<float> pick<float>(Vec<float> window, Int<float> index) {
 }
 #endif
 
-// 2^x for x <= 0 (a little above is fine too), relative error below 1e-7. 2^x = 2^n 2^f with n the integer nearest to x:
-// adding 1.5 * 2^23 leaves n in the low bits of the sum. 2^f is the minimax polynomial on [-1/2, 1/2] with 2^0 = 1.
+// 2^x for x <= 0 (a little above is fine too), relative error below 1e-7. 2^x = 2^n 2^f with n the integer nearest to
+// x: adding 1.5 * 2^23 leaves n in the low bits of the sum. 2^f is the minimax polynomial on [-1/2, 1/2] with 2^0 = 1.
 inline Vec<float> exp2(Vec<float> x) {
   const Vec<float> magic = broadcast(12582912.0f);
   x = at_least<float>(x, broadcast(-126.0f));
@@ -119,8 +119,8 @@ inline Vec<float> exp2(Vec<float> x) {
   return (Vec<float>)((Int<float>)p + ((Int<float>)shifted << 23));
 }
 
-// log2 of a positive normal number: its exponent, and for the mantissa m in [1/sqrt 2, sqrt 2) the minimax polynomial of
-// log2(m) / (m - 1), relative error below 1e-7.
+// log2 of a positive normal number: its exponent, and for the mantissa m in [1/sqrt 2, sqrt 2) the minimax polynomial
+// of log2(m) / (m - 1), relative error below 1e-7.
 inline Vec<float> log2(Vec<float> x) {
   const Int<float> bits = (Int<float>)x;
   const Int<float> exponent = (bits - 0x3f3504f3) >> 23;  // the bits of 1/sqrt 2
@@ -155,20 +155,21 @@ int64_t padded_width(const Grid<Real>& grid) {
   return (grid.width / kLanes<Real> + 2) * kLanes<Real>;
 }
 
-// A job's working memory.
+// Working memory of a job.
 template <typename Real>
 struct Scratch {
-  Real* rows;                             // [kBand + 1][classes][padded width]: the band's grid rows and the one below
-  Real* gradient;                         // the same
-  Vec<Real>*above, *below, *difference;   // [classes]: column-interpolated grid rows, and below - above
-  Vec<Real>*sum, *weighted;               // [classes]: sums of g and of lambda g down the pixel rows of a cell row
-  Vec<Real>*carry, *work;                 // [classes]
+  Real* rows;                            // [kBand + 1][classes][padded width]: the band's grid rows and the one below
+  Real* gradient;                        // of the same shape
+  Vec<Real>*above, *below, *difference;  // [classes]: column-interpolated grid rows, and below - above
+  Vec<Real>*sum, *weighted;              // [classes]: sums of g and of lambda g down the pixel rows of a cell row
+  Vec<Real>*carry, *work;                // [classes]
 };
 
 template <typename Real>
 int64_t scratch_bytes(const Grid<Real>& grid) {
-  const int64_t rows = (kBand + 1) * grid.classes * padded_width(grid);
-  return (2 * rows + 7 * grid.classes * kLanes<Real>) * static_cast<int64_t>(sizeof(Real));
+  const int64_t rows = 2 * (kBand + 1) * grid.classes * padded_width(grid);
+  const int64_t vectors = 7 * grid.classes * kLanes<Real>;
+  return (rows + vectors) * static_cast<int64_t>(sizeof(Real));
 }
 
 template <typename Real>
@@ -182,9 +183,9 @@ Scratch<Real> scratch_at(void* memory, const Grid<Real>& grid) {
 
 enum class Prepare { kLogits, kSoftmax };
 
-// One grid row, all classes, from `from` (classes `plane` apart) to `to` (`padded` apart). Logits are taken relative to the
-// largest of the grid point, which changes no softmax but keeps what matters near 0, where floats are dense; and in units of
-// log 2. With kSoftmax they are replaced by their softmax.
+// Prepares all classes of one grid row, from `from` (classes `plane` apart) to `to` (`padded` apart). Logits become
+// relative to the largest one of the grid point, in units of log 2. That changes no softmax, but keeps the relevant
+// values near 0, where floats are dense. With kSoftmax they are replaced by their softmax.
 template <typename Real>
 void prepare_row(const Grid<Real>& grid, Prepare how, const Real* from, int64_t plane, Real* to, int64_t padded) {
   constexpr int L = kLanes<Real>;
@@ -209,15 +210,15 @@ void prepare_row(const Grid<Real>& grid, Prepare how, const Real* from, int64_t 
   }
 }
 
-// A few neighboring pixels of one output row.
+// Neighboring pixels of one output row, one in each lane.
 template <typename Real>
 struct Pixels {
   const Vec<Real>* above;       // [classes]
   const Vec<Real>* difference;  // [classes]
   Vec<Real> lambda;             // of the row
   int64_t image, row, column;   // of the first pixel
-  int64_t count;                // how many there are
-  Vec<Real>* sum;               // [classes]: where gradients g are added,
+  int64_t count;                // number of pixels
+  Vec<Real>* sum;               // [classes]: sums of gradients g,
   Vec<Real>* weighted;          // and lambda g
   Vec<Real>* work;              // [classes]
 
@@ -228,9 +229,7 @@ struct Pixels {
     weighted[c] += lambda * g;
   }
 
-  int64_t offset(const Grid<Real>& grid) const {
-    return (image * grid.out_height + row) * grid.out_width + column;
-  }
+  int64_t offset(const Grid<Real>& grid) const { return (image * grid.out_height + row) * grid.out_width + column; }
 };
 
 // row[c][base + k] += sum over lanes l of values[c][l] * scatter[l][k].
@@ -254,9 +253,9 @@ void scatter_columns(const Grid<Real>& grid, const Vec<Real>* values, const Real
   }
 }
 
-// Shows every pixel of a job to `look(Pixels)`, which returns whether it added a gradient. The gradient g of a pixel with
-// row weight lambda goes to the grid rows above, (1 - lambda) g, and below, lambda g: so the sums of g and of lambda g down
-// the pixel rows are all that a cell row needs, and columns are taken apart once a grid row.
+// Calls `look(Pixels)` for every pixel of a job; it returns whether it added a gradient. The gradient g of a pixel with
+// row weight lambda is distributed to the grid rows above, (1 - lambda) g, and below, lambda g. So a cell row needs
+// only the sums of g and of lambda g over its pixel rows, and columns are distributed once per grid row.
 template <bool kGradient, typename Real, typename Look>
 void sweep(const Grid<Real>& grid, int64_t job, Prepare how, const GradientOut<Real>& out, void* memory, Look&& look) {
   constexpr int L = kLanes<Real>;
@@ -343,7 +342,7 @@ void sweep(const Grid<Real>& grid, int64_t job, Prepare how, const GradientOut<R
   }
 }
 
-// What a softmax over the classes of some pixels needs.
+// Values for a softmax over the classes of some pixels.
 template <typename Real>
 struct Exponentials {
   Vec<Real> sum;       // of 2^(z_c - shift), which are in `work`
@@ -377,8 +376,8 @@ inline Exponentials<Real> exponentials_from(const Pixels<Real>& pixels, int64_t 
   return found;
 }
 
-// Grid values are at most 0 and 0 for some class at each grid point. Between two points with different best classes all may
-// be far below; only where the sum would run out of range is the largest found first and taken away.
+// Grid values are at most 0, and 0 for some class at each grid point. Between two points with different best classes
+// all may be far below 0. Only if the sum would underflow, the largest value is found first and subtracted.
 template <Seek kSeek, typename Real>
 inline Exponentials<Real> exponentials(const Pixels<Real>& pixels, int64_t classes, Int<Real> label) {
   const auto found = exponentials_from<kSeek, false>(pixels, classes, Vec<Real>{}, label);
@@ -409,9 +408,9 @@ struct Total {
   }
 };
 
-// The classes of the pixels from their labels, -1 where a pixel does not count.
+// Classes of the pixels from their labels; -1 for a pixel that does not count.
 template <typename Real>
-inline Int<Real> load_labels(const CrossEntropy<Real>& task, const Pixels<Real>& pixels, int64_t* stray) {
+inline Int<Real> load_labels(const CrossEntropy<Real>& task, const Pixels<Real>& pixels, int64_t* invalid) {
   constexpr int L = kLanes<Real>;
   const int64_t offset = pixels.offset(task.grid), classes = task.grid.classes;
   Int<Real> label;
@@ -429,8 +428,8 @@ inline Int<Real> load_labels(const CrossEntropy<Real>& task, const Pixels<Real>&
     if (value == task.ignore_index) continue;
     if (value >= 0 && value < classes) {
       label[lane] = static_cast<Lane<Real>>(value);
-    } else {
-      *stray = value;
+    } else if (value > *invalid) {
+      *invalid = value;
     }
   }
   return label;
@@ -465,7 +464,7 @@ void cross_entropy_job(const CrossEntropy<Real>& task, int64_t job, void* memory
     Int<Real> label{};
     Exponentials<Real> found;
     if constexpr (kLabeled) {
-      label = load_labels(task, pixels, task.stray_label + job);
+      label = load_labels(task, pixels, task.invalid_label + job);
       if (!any<Real>(label >= Int<Real>{})) return false;
       found = exponentials<Seek::kLabel>(pixels, classes, label);
     } else {
@@ -478,7 +477,7 @@ void cross_entropy_job(const CrossEntropy<Real>& task, int64_t job, void* memory
       Int<Real> kept = confidence > threshold;
       if (task.inclusive) kept |= confidence == threshold;
       kept &= lane_index<Real>() < static_cast<Lane<Real>>(pixels.count);
-      // A NaN is kept, so that the loss tells of it.
+      // A NaN counts, so that the loss becomes NaN.
       label = kept | (confidence != confidence) ? found.argmax : Int<Real>{} - 1;
       found.label = found.best;
       if (!any<Real>(label >= Int<Real>{})) return false;
@@ -515,7 +514,7 @@ void cross_entropy(const CrossEntropy<Real>& task, int64_t job, void* memory) {
   const bool labeled = task.labels8 != nullptr || task.labels64 != nullptr;
   const bool gradient = task.out.gradient != nullptr;
   const auto run = labeled ? (gradient ? cross_entropy_job<true, true, Real> : cross_entropy_job<false, true, Real>)
-                            : (gradient ? cross_entropy_job<true, false, Real> : cross_entropy_job<false, false, Real>);
+                           : (gradient ? cross_entropy_job<true, false, Real> : cross_entropy_job<false, false, Real>);
   run(task, job, memory);
 }
 
@@ -535,7 +534,7 @@ void predict(const Predict<Real>& task, int64_t job, void* memory) {
     });
     return;
   }
-  // The largest logit is the largest probability; so without confidences no exponential is needed.
+  // The largest logit has the largest probability, so that without confidences no exponential is needed.
   const Prepare how = task.probabilities ? Prepare::kSoftmax : Prepare::kLogits;
   sweep<false>(task.grid, job, how, {}, memory, [&](const Pixels<Real>& pixels) {
     Vec<Real> best = pixels.value(0);
@@ -592,7 +591,7 @@ void softmax_backward(const SoftmaxBackward<Real>& task, int64_t job, void* memo
 }
 
 template <typename Real>
-constexpr Kernels<Real> kKernels = {kLanes<Real>,   scratch_bytes<Real>, cross_entropy<Real>,
+constexpr Kernels<Real> kKernels = {kLanes<Real>,  scratch_bytes<Real>, cross_entropy<Real>,
                                     predict<Real>, softmax<Real>,       softmax_backward<Real>};
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Launches on the current stream; nothing waits for the device, and nothing is copied from the host, so that a CUDA graph
-// can capture it.
+// Launches of the kernels on the current stream. A CUDA graph can capture them: no function waits for the device or
+// copies from the host.
 #include "kernels/cuda/upsampled_softmax.h"
 
 #include <ATen/ops/empty.h>
@@ -22,7 +22,7 @@ T* data_or_null(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.mutable_data_ptr<T>() : nullptr;
 }
 
-// A grid with its prepared values, for `padded` classes.
+// Grid with its prepared values, for `padded` classes.
 struct PreparedGrid {
   at::Tensor values;
   Grid grid;
@@ -34,12 +34,12 @@ PreparedGrid prepared(const at::Tensor& logits, const Upsampling& size, int64_t 
   prepare<float><<<blocks_for(batch * plane), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
       logits.const_data_ptr<float>(), values.mutable_data_ptr<float>(), batch, classes, padded, plane, softmax);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
-  return {values, Grid{values.const_data_ptr<float>(), batch, classes,
-                       Axis(logits.size(2), size.height, size.align_corners),
-                       Axis(logits.size(3), size.width, size.align_corners)}};
+  return {values,
+          Grid{values.const_data_ptr<float>(), batch, classes, Axis(logits.size(2), size.height, size.align_corners),
+               Axis(logits.size(3), size.width, size.align_corners)}};
 }
 
-// The class count that the fast path is compiled for, or 0.
+// Class count of the fast path that is compiled for `classes`; 0 if there is none.
 int64_t compiled_classes(int64_t classes) {
   for (const int64_t padded : {4, 8, 12, 16, 20, 24, 32, 40}) {
     if (classes <= padded) return padded;
@@ -83,12 +83,13 @@ CrossEntropyOutput upsampled_cross_entropy(const CrossEntropyInput& input) {
   const PreparedGrid source = prepared(input.logits, input.size, fast > 0 ? fast : classes, /*softmax=*/false);
   const Grid& grid = source.grid;
   CrossEntropyOutput output;
-  output.stray_label = at::full({}, kNoStrayLabel, options.dtype(at::kLong));
+  output.invalid_label = at::full({}, kNoInvalidLabel, options.dtype(at::kLong));
   if (input.with_prediction) {
     output.predicted = at::empty({grid.batch, grid.rows.out, grid.columns.out}, options.dtype(at::kByte));
     output.confidence = at::empty({grid.batch, grid.rows.out, grid.columns.out}, options);
   }
-  const dim3 cells(blocks_for(grid.columns.out), static_cast<unsigned>(grid.rows.in), static_cast<unsigned>(grid.batch));
+  const dim3 cells(blocks_for(grid.columns.out), static_cast<unsigned>(grid.rows.in),
+                   static_cast<unsigned>(grid.batch));
   const int64_t pixels = grid.batch * grid.rows.out * grid.columns.out;
   const int64_t blocks = fast > 0 ? int64_t{cells.x} * cells.y * cells.z : std::min<int64_t>(blocks_for(pixels), 4096);
   const at::Tensor sums = at::empty({2, blocks}, options.dtype(at::kDouble));
@@ -106,7 +107,7 @@ CrossEntropyOutput upsampled_cross_entropy(const CrossEntropyInput& input) {
                     .confidence = data_or_null<float>(output.confidence),
                     .loss = sums.mutable_data_ptr<double>(),
                     .weight = sums.mutable_data_ptr<double>() + blocks,
-                    .stray_label = reinterpret_cast<long long*>(output.stray_label.mutable_data_ptr<int64_t>())};
+                    .invalid_label = reinterpret_cast<long long*>(output.invalid_label.mutable_data_ptr<int64_t>())};
   if (input.labels.defined()) {
     if (input.labels.scalar_type() == at::kByte) {
       task.labels8 = input.labels.const_data_ptr<uint8_t>();
@@ -164,8 +165,8 @@ void upsampled_argmax(const at::Tensor& logits, const Upsampling& size, SoftmaxO
 at::Tensor upsampled_softmax(const at::Tensor& logits, const Upsampling& size) {
   const c10::cuda::CUDAGuard guard(logits.device());
   const PreparedGrid source = prepared(logits, size, logits.size(1), /*softmax=*/false);
-  at::Tensor result = at::empty({logits.size(0), logits.size(1), size.height, size.width},
-                                logits.options().requires_grad(false));
+  at::Tensor result =
+      at::empty({logits.size(0), logits.size(1), size.height, size.width}, logits.options().requires_grad(false));
   softmax_pixels<<<blocks_for(logits.size(0) * size.height * size.width), kThreads, 0,
                    c10::cuda::getCurrentCUDAStream()>>>(source.grid, result.mutable_data_ptr<float>());
   C10_CUDA_KERNEL_LAUNCH_CHECK();

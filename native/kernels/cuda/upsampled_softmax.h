@@ -1,4 +1,4 @@
-// upsampled_softmax.h on CUDA. See there; float logits only.
+// kernels/upsampled_softmax.h on CUDA, for float logits only.
 #pragma once
 
 #include "kernels/upsampled_softmax.h"

@@ -1,10 +1,12 @@
-// The CUDA kernels, without ATen: test/native runs the same text on the CPU, where a race or a missing barrier shows too.
+// The CUDA kernels, without ATen, so that test/native can run the same code on the CPU and find races and missing
+// barriers.
 //
-// As on the CPU, work is done per cell row, the pixel rows between two rows of the low-resolution grid. In the fast path a
-// thread owns one output column of a cell row, with the column-interpolated logits above (T), the differences to those
-// below (D) and the sums of gradients in registers, so that a pixel's logit is one multiply-add. A block sums its columns
-// per grid column in shared memory and writes partial sums; another kernel adds these in a fixed order. No atomics but for
-// reporting a bad label: the same input gives the same bits.
+// As on the CPU, work is done per cell row: the pixel rows between two rows of the low-resolution grid. In the fast
+// path a thread owns one output column of a cell row. It interpolates between the corners of its cells once, from left
+// to right, and keeps the logits at the top and their differences to the bottom in registers, together with the sums of
+// gradients. So a pixel's logit is one multiply-add. A block sums the gradients of its columns per grid column in
+// shared memory and writes partial sums, which another kernel adds in a fixed order. Only reports of invalid labels use
+// atomics, so that the same input gives the same bits.
 //
 // Grid values are prepared first: relative to the largest logit of the grid point, in units of log 2.
 #pragma once
@@ -15,10 +17,10 @@ namespace bidiseg::kernels::cuda {
 
 constexpr int kThreads = 128;      // output columns in a block
 constexpr int kMaxClasses = 40;    // of the fast path: five arrays of this many registers
-constexpr float kTiny = 0x1p-60f;  // see sum_exponentials
+constexpr float kTiny = 0x1p-60f;  // sums of exponentials below this are computed again
 constexpr float kLn2 = 0.6931471805599453f;
 
-/// One axis of the upsampling; in double, like the tables of the CPU kernels.
+/// One axis of the upsampling, computed in double like the tables of the CPU kernels.
 struct Axis {
   int64_t in, out;
   double scale, shift;
@@ -32,22 +34,22 @@ struct Axis {
   }
 
   __device__ double source(int64_t i) const {
-    // Not contracted to a multiply-add, so that every compiler gives the host's bits.
+    // Not contracted to a multiply-add, so that the bits are those of the host.
     const double s = __dsub_rn(__dmul_rn(scale, static_cast<double>(i) + shift), shift);
     return s > 0 ? s : 0;
   }
-  /// The sample at or before the source of output i; the other one is next(index).
+  /// Sample at or before the source of output i; the other one is next(index).
   __device__ int64_t index(int64_t i) const {
     const auto whole = static_cast<int64_t>(source(i));
     return whole < in - 1 ? whole : in - 1;
   }
   __device__ int64_t next(int64_t index) const { return index + 1 < in ? index + 1 : index; }
-  /// The weight of the sample behind.
+  /// Weight of the sample next(index).
   __device__ float lambda(int64_t i, int64_t index) const {
     const double rest = source(i) - static_cast<double>(index);
     return static_cast<float>(rest < 1 ? rest : 1);
   }
-  /// The first output whose index is `index` or more.
+  /// First output whose index is at least `index`.
   __device__ int64_t begin(int64_t index) const {
     if (index <= 0) return 0;
     if (scale == 0) return out;
@@ -59,7 +61,7 @@ struct Axis {
   }
 };
 
-/// The upsampling of prepared values [batch, classes, rows.in, columns.in].
+/// Upsampling of prepared values [batch, classes, rows.in, columns.in].
 struct Grid {
   const float* values;
   int64_t batch, classes;
@@ -69,7 +71,7 @@ struct Grid {
   __device__ int64_t pixels() const { return rows.out * columns.out; }
 };
 
-/// What the loss is computed from and what it leaves. Pointers may be null where cpu/cell_sweep.h says so.
+/// Input and output of the cross-entropy. The same pointers may be null as in cpu/cell_sweep.h.
 struct CrossEntropy {
   Grid grid;
   const uint8_t* labels8;
@@ -82,9 +84,9 @@ struct CrossEntropy {
   bool gradient;
   uint8_t* predicted;
   float* confidence;
-  double* loss;        ///< [blocks]
-  double* weight;      ///< [blocks]
-  long long* stray_label;
+  double* loss;              ///< [blocks]
+  double* weight;            ///< [blocks]
+  long long* invalid_label;  ///< raised to the largest label that is out of range
 };
 
 __device__ inline float exp2_fast(float x) {
@@ -97,8 +99,8 @@ __device__ inline float exp2_fast(float x) {
 #endif
 }
 
-/// values[n, c, i, j] = (logits[n, c, i, j] - max over classes) / ln 2, for `padded` classes, those without logits -inf;
-/// with `softmax`, the softmax. One thread a grid point.
+/// values[n, c, i, j] = (logits[n, c, i, j] - max over classes) / ln 2, for `padded` classes; -inf for classes without
+/// logits. With `softmax`, their softmax instead. One thread per grid point.
 template <typename Logit>
 __global__ void prepare(const Logit* logits, float* values, int64_t batch, int64_t classes, int64_t padded,
                         int64_t plane, bool softmax) {
@@ -126,22 +128,22 @@ __global__ void prepare(const Logit* logits, float* values, int64_t batch, int64
   for (int64_t c = classes; c < padded; ++c) to[c * plane] = -INFINITY;
 }
 
-/// A pixel's label, -1 where it does not count.
+/// Label of a pixel; -1 if it does not count.
 __device__ inline int load_label(const CrossEntropy& task, int64_t offset) {
   const int64_t value = task.labels8 != nullptr ? task.labels8[offset] : task.labels64[offset];
   if (value == task.ignore_index) return -1;
   if (value >= 0 && value < task.grid.classes) return static_cast<int>(value);
-  atomicMax(task.stray_label, static_cast<long long>(value));
+  atomicMax(task.invalid_label, static_cast<long long>(value));
   return -1;
 }
 
-/// The argmax where its probability exceeds the threshold, otherwise -1; notes both where wanted.
+/// The argmax if its probability exceeds the threshold, otherwise -1. Stores both if requested.
 __device__ inline int online_label(const CrossEntropy& task, int64_t offset, int argmax, float confidence) {
   if (task.predicted != nullptr) task.predicted[offset] = static_cast<uint8_t>(argmax);
   if (task.confidence != nullptr) task.confidence[offset] = confidence;
   const float threshold = task.thresholds[argmax];
   const bool kept = task.inclusive ? confidence >= threshold : confidence > threshold;
-  return kept || confidence != confidence ? argmax : -1;  // a NaN is kept, so that the loss tells of it
+  return kept || confidence != confidence ? argmax : -1;  // a NaN counts, so that the loss becomes NaN
 }
 
 __device__ inline float pixel_weight(const CrossEntropy& task, int64_t offset, int label) {
@@ -151,7 +153,7 @@ __device__ inline float pixel_weight(const CrossEntropy& task, int64_t offset, i
   return weight;
 }
 
-/// The sum of a double over the block, in a fixed order, in thread 0. `shared` holds kThreads doubles.
+/// Sum of a double over the block, in a fixed order, in thread 0. `shared` holds kThreads doubles.
 __device__ inline double block_sum(double value, double* shared) {
   __syncthreads();
   shared[threadIdx.x] = value;
@@ -163,8 +165,8 @@ __device__ inline double block_sum(double value, double* shared) {
   return shared[0];
 }
 
-/// How the fast path's partial gradients are laid out: [image, cell row, tile, above or below, class, column], with
-/// `columns` the most grid columns that the kThreads output columns of a tile can touch.
+/// Partial gradients of the fast path: [image, cell row, tile, above or below, class, column]. `columns` is the largest
+/// number of grid columns that the kThreads output columns of a tile can touch.
 struct Partials {
   float* values;
   int64_t tiles, columns;
@@ -172,121 +174,131 @@ struct Partials {
   explicit Partials(const Grid& grid)
       : values(nullptr),
         tiles((grid.columns.out + kThreads - 1) / kThreads),
-        // The sources of the first to the last output column, the one behind, and one for rounding.
+        // The sources of the first to the last output column, the next one, and one for rounding.
         columns(static_cast<int64_t>(kThreads * grid.columns.scale) + 3) {
     if (columns > grid.columns.in) columns = grid.columns.in;
   }
 
-  int64_t size(const Grid& grid) const {
-    return grid.batch * grid.rows.in * tiles * 2 * grid.classes * columns;
-  }
+  int64_t size(const Grid& grid) const { return grid.batch * grid.rows.in * tiles * 2 * grid.classes * columns; }
 
   __device__ float* at(const Grid& grid, int64_t image, int64_t row, int64_t tile, int side, int64_t c) const {
     return values + ((((image * grid.rows.in + row) * tiles + tile) * 2 + side) * grid.classes + c) * columns;
   }
 };
 
-/// The fast path. Grid: (tiles, cell rows, images), kThreads threads. K is the number of classes that grid.values was
-/// padded to.
+/// Output column of a cell row, by the indices of its corners, the four grid points around its pixels.
+struct Column {
+  int64_t image, row, below;  ///< grid rows above and below
+  int64_t left, right;        ///< grid columns
+  float lambda;               ///< weight of the right corners
+};
+
+/// Logits of a column's pixels, in registers: z_c = top[c] + lambda * difference[c] for a pixel whose weight of the
+/// grid row below is lambda.
 template <int K>
-__global__ void __launch_bounds__(kThreads)
-    cross_entropy_cells(CrossEntropy task, Partials partials) {
-  __shared__ float columns[2][K][kThreads];
-  __shared__ double sums[kThreads];
-  const Grid& grid = task.grid;
-  const int64_t row = blockIdx.y, image = blockIdx.z;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads, x = first + threadIdx.x;
-  const bool inside = x < grid.columns.out;
-  const int64_t left = grid.columns.index(inside ? x : grid.columns.out - 1), right = grid.columns.next(left);
-  const float lambda_x = grid.columns.lambda(inside ? x : grid.columns.out - 1, left);
-  const int64_t below = grid.rows.next(row);
-  const int64_t plane = grid.plane();
+struct ColumnLogits {
+  float top[K], difference[K];
 
-  float top[K], difference[K], sum_g[K], sum_lambda_g[K];
-#pragma unroll
-  for (int c = 0; c < K; ++c) {
-    const float* values = grid.values + (image * K + c) * plane;
-    const float a = values[row * grid.columns.in + left], b = values[row * grid.columns.in + right];
-    const float d = values[below * grid.columns.in + left], e = values[below * grid.columns.in + right];
-    // A class that is not there is -inf everywhere, and -inf - -inf is not a number.
-    top[c] = c < grid.classes ? a + lambda_x * (b - a) : a;
-    difference[c] = c < grid.classes ? d + lambda_x * (e - d) - top[c] : 0.0f;
-    sum_g[c] = sum_lambda_g[c] = 0;
-  }
-
-  double loss = 0, weights = 0;
-  const int64_t end = inside ? grid.rows.begin(row + 1) : 0;
-  for (int64_t y = inside ? grid.rows.begin(row) : 0; y < end; ++y) {
-    const int64_t offset = (image * grid.rows.out + y) * grid.columns.out + x;
-    const bool labeled = task.labels8 != nullptr || task.labels64 != nullptr;
-    int label = labeled ? load_label(task, offset) : 0;
-    if (label < 0) continue;
-    const float lambda = grid.rows.lambda(y, row);
-    float e[K], total = 0, shift = 0;
+  __device__ __forceinline__ ColumnLogits(const Grid& grid, const Column& column) {
+    const int64_t plane = grid.plane();
 #pragma unroll
     for (int c = 0; c < K; ++c) {
-      e[c] = exp2_fast(top[c] + lambda * difference[c]);
+      const float* above_corners = grid.values + (column.image * K + c) * plane + column.row * grid.columns.in;
+      const float* below_corners = grid.values + (column.image * K + c) * plane + column.below * grid.columns.in;
+      const float top_left = above_corners[column.left], top_right = above_corners[column.right];
+      const float bottom_left = below_corners[column.left], bottom_right = below_corners[column.right];
+      // A padded class is -inf everywhere, and -inf - -inf is not a number.
+      const bool exists = c < grid.classes;
+      top[c] = exists ? top_left + column.lambda * (top_right - top_left) : top_left;
+      difference[c] = exists ? bottom_left + column.lambda * (bottom_right - bottom_left) - top[c] : 0.0f;
+    }
+  }
+
+  __device__ __forceinline__ float at(int c, float lambda) const { return top[c] + lambda * difference[c]; }
+
+  /// First class with the largest logit, which is stored in `best`.
+  __device__ __forceinline__ int find_argmax(float lambda, float& best) const {
+    int argmax = 0;
+    best = -INFINITY;
+#pragma unroll
+    for (int c = 0; c < K; ++c) {
+      const float z = at(c, lambda);
+      if (z > best) {
+        best = z;
+        argmax = c;
+      }
+    }
+    return argmax;
+  }
+
+  /// Computes e[c] = 2^(z_c - shift) and returns their sum. Some z_c is 0 at each grid point, but between points with
+  /// different best classes all may be far below 0. Only if the sum would underflow, `shift` is the largest z_c instead
+  /// of 0.
+  __device__ __forceinline__ float exponentials(float lambda, float (&e)[K], float& shift) const {
+    float total = 0;
+    shift = 0;
+#pragma unroll
+    for (int c = 0; c < K; ++c) {
+      e[c] = exp2_fast(at(c, lambda));
       total += e[c];
     }
-    // Some class is 0 at each grid point, but between two points with different best classes all may be far below. Only
-    // where the sum would run out of range the largest is taken away first.
     if (total < kTiny) {
-      shift = top[0] + lambda * difference[0];
+      shift = at(0, lambda);
 #pragma unroll
-      for (int c = 1; c < K; ++c) shift = fmaxf(shift, top[c] + lambda * difference[c]);
+      for (int c = 1; c < K; ++c) shift = fmaxf(shift, at(c, lambda));
       total = 0;
 #pragma unroll
       for (int c = 0; c < K; ++c) {
-        e[c] = exp2_fast(top[c] + lambda * difference[c] - shift);
+        e[c] = exp2_fast(at(c, lambda) - shift);
         total += e[c];
       }
     }
-    if (!labeled) {
-      float best = -INFINITY;
+    return total;
+  }
+};
+
+/// Gradients of a column's pixels, in registers: their sum, and their sum weighted by lambda, the part of the grid row
+/// below.
+template <int K>
+struct ColumnGradient {
+  float sum[K], sum_below[K];
+
+  __device__ __forceinline__ ColumnGradient() {
 #pragma unroll
-      for (int c = 0; c < K; ++c) {
-        const float z = top[c] + lambda * difference[c];
-        if (z > best) {
-          best = z;
-          label = c;
-        }
-      }
-      label = online_label(task, offset, label, exp2_fast(best - shift) / total);
-      if (label < 0) continue;
-    }
-    float z_label = 0;
-#pragma unroll
-    for (int c = 0; c < K; ++c) z_label = c == label ? top[c] + lambda * difference[c] - shift : z_label;
-    const float weight = pixel_weight(task, offset, label);
-    loss += weight * ((log2f(total) - z_label) * kLn2);
-    weights += weight;
+    for (int c = 0; c < K; ++c) sum[c] = sum_below[c] = 0;
+  }
+
+  /// Adds a pixel's weight * (softmax - one-hot label).
+  __device__ __forceinline__ void add(const float (&e)[K], float total, int label, float weight, float lambda) {
     const float scale = weight / total;
 #pragma unroll
     for (int c = 0; c < K; ++c) {
       const float g = e[c] * scale - (c == label ? weight : 0.0f);
-      sum_g[c] += g;
-      sum_lambda_g[c] += lambda * g;
+      sum[c] += g;
+      sum_below[c] += lambda * g;
     }
   }
+};
 
-  const double block_loss = block_sum(loss, sums), block_weight = block_sum(weights, sums);
+/// Writes the sums of `loss` and `weight` over the block. `shared` holds kThreads doubles.
+__device__ inline void write_block_sums(const CrossEntropy& task, double loss, double weight, int64_t block,
+                                        double* shared) {
+  const double block_loss = block_sum(loss, shared), block_weight = block_sum(weight, shared);
   if (threadIdx.x == 0) {
-    const int64_t block = (image * gridDim.y + row) * gridDim.x + blockIdx.x;
     task.loss[block] = block_loss;
     task.weight[block] = block_weight;
   }
-  if (!task.gradient) return;
-#pragma unroll
-  for (int c = 0; c < K; ++c) {
-    const bool at_bottom = below == row;
-    columns[0][c][threadIdx.x] = at_bottom ? sum_g[c] : sum_g[c] - sum_lambda_g[c];
-    columns[1][c][threadIdx.x] = at_bottom ? 0.0f : sum_lambda_g[c];
-  }
-  __syncthreads();
+}
+
+/// Writes the partial gradients of a tile, whose first output column is `first`, from the gradients of its columns in
+/// `shared` [above or below, class, column]. One thread a class, side and grid column: it sums over the output columns
+/// of the cells to the left and right of the grid column.
+template <int K>
+__device__ __forceinline__ void write_partials(const Grid& grid, const Partials& partials, int64_t image, int64_t row,
+                                               int64_t first, const float (&shared)[2][K][kThreads]) {
   const int64_t base = grid.columns.index(first);
   const int64_t last = first + kThreads < grid.columns.out ? first + kThreads : grid.columns.out;
   const int64_t touched = grid.columns.next(grid.columns.index(last - 1)) - base + 1;
-  // One thread a class, side and grid column; it looks at the output columns of the cells before and behind that.
   for (int64_t i = threadIdx.x; i < 2 * grid.classes * touched; i += kThreads) {
     const int64_t j = base + i % touched, c = i / touched % grid.classes;
     const int side = static_cast<int>(i / touched / grid.classes);
@@ -299,14 +311,75 @@ __global__ void __launch_bounds__(kThreads)
       const float behind = grid.columns.lambda(column, source);
       float share = source == j ? 1 - behind : 0;
       if (grid.columns.next(source) == j) share += behind;
-      sum += share * columns[side][c][column - first];
+      sum += share * shared[side][c][column - first];
     }
     partials.at(grid, image, row, blockIdx.x, side, c)[j - base] = sum;
   }
 }
 
-/// gradient[n, c, i, j] from the partial sums of the cell rows before and behind grid row i, and of the tiles that touch
-/// grid column j. One thread an element.
+/// Fast path of the cross-entropy. Grid: (tiles, cell rows, images), kThreads threads. grid.values is padded to K
+/// classes.
+template <int K>
+__global__ void __launch_bounds__(kThreads) cross_entropy_cells(CrossEntropy task, Partials partials) {
+  __shared__ float columns[2][K][kThreads];
+  __shared__ double sums[kThreads];
+  const Grid& grid = task.grid;
+  const int64_t row = blockIdx.y, image = blockIdx.z;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads, x = first + threadIdx.x;
+
+  // The column of this thread. Threads past the last column repeat it but have no pixels.
+  const bool inside = x < grid.columns.out;
+  const int64_t source = inside ? x : grid.columns.out - 1;
+  const int64_t left = grid.columns.index(source), below = grid.rows.next(row);
+  const ColumnLogits<K> logits(grid, {.image = image,
+                                      .row = row,
+                                      .below = below,
+                                      .left = left,
+                                      .right = grid.columns.next(left),
+                                      .lambda = grid.columns.lambda(source, left)});
+
+  // Its pixels, from top to bottom.
+  ColumnGradient<K> gradient;
+  double loss = 0, weights = 0;
+  const int64_t end = inside ? grid.rows.begin(row + 1) : 0;
+  for (int64_t y = inside ? grid.rows.begin(row) : 0; y < end; ++y) {
+    const int64_t offset = (image * grid.rows.out + y) * grid.columns.out + x;
+    const bool labeled = task.labels8 != nullptr || task.labels64 != nullptr;
+    int label = labeled ? load_label(task, offset) : 0;
+    if (label < 0) continue;
+    const float lambda = grid.rows.lambda(y, row);
+    float e[K], shift;
+    const float total = logits.exponentials(lambda, e, shift);
+    if (!labeled) {
+      float best;
+      label = logits.find_argmax(lambda, best);
+      label = online_label(task, offset, label, exp2_fast(best - shift) / total);
+      if (label < 0) continue;
+    }
+    float z_label = 0;
+#pragma unroll
+    for (int c = 0; c < K; ++c) z_label = c == label ? logits.at(c, lambda) - shift : z_label;
+    const float weight = pixel_weight(task, offset, label);
+    loss += weight * ((log2f(total) - z_label) * kLn2);
+    weights += weight;
+    gradient.add(e, total, label, weight, lambda);
+  }
+  write_block_sums(task, loss, weights, (image * gridDim.y + row) * gridDim.x + blockIdx.x, sums);
+  if (!task.gradient) return;
+
+  // The gradients of the block's columns, for the grid rows above and below.
+#pragma unroll
+  for (int c = 0; c < K; ++c) {
+    const bool at_bottom = below == row;
+    columns[0][c][threadIdx.x] = at_bottom ? gradient.sum[c] : gradient.sum[c] - gradient.sum_below[c];
+    columns[1][c][threadIdx.x] = at_bottom ? 0.0f : gradient.sum_below[c];
+  }
+  __syncthreads();
+  write_partials<K>(grid, partials, image, row, first, columns);
+}
+
+/// gradient[n, c, i, j] from the partial sums of the cell rows above and below grid row i, and of the tiles that touch
+/// grid column j. One thread per element.
 __global__ void join_partials(Grid grid, Partials partials, float* gradient) {
   const int64_t element = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t plane = grid.plane();
@@ -325,7 +398,7 @@ __global__ void join_partials(Grid grid, Partials partials, float* gradient) {
   gradient[element] = sum;
 }
 
-/// The sums over blocks, in a fixed order, to loss and weight. One block.
+/// Sums `losses` and `weights` over blocks, in a fixed order. One block.
 __global__ void sum_blocks(const double* losses, const double* weights, int64_t blocks, float* loss, float* weight) {
   __shared__ double sums[kThreads];
   double my_loss = 0, my_weight = 0;
@@ -340,15 +413,15 @@ __global__ void sum_blocks(const double* losses, const double* weights, int64_t 
   }
 }
 
-/// The upsampled values of one pixel, by class.
+/// Upsampled values of one pixel, by class.
 struct Pixel {
-  const float* corner;
-  int64_t plane, right, below;
+  const float* top_left;        ///< the corner of class 0
+  int64_t plane, right, below;  ///< steps to the same corner of the next class, and to the other corners
   float lambda_x, lambda_y;
 
   __device__ Pixel(const Grid& grid, int64_t padded, int64_t image, int64_t y, int64_t x) : plane(grid.plane()) {
     const int64_t i = grid.rows.index(y), j = grid.columns.index(x);
-    corner = grid.values + image * padded * plane + i * grid.columns.in + j;
+    top_left = grid.values + image * padded * plane + i * grid.columns.in + j;
     right = grid.columns.next(j) - j;
     below = (grid.rows.next(i) - i) * grid.columns.in;
     lambda_x = grid.columns.lambda(x, j);
@@ -356,14 +429,14 @@ struct Pixel {
   }
 
   __device__ float operator()(int64_t c) const {
-    const float* at = corner + c * plane;
-    const float top = at[0] + lambda_x * (at[right] - at[0]);
-    const float bottom = at[below] + lambda_x * (at[below + right] - at[below]);
+    const float* corner = top_left + c * plane;
+    const float top = corner[0] + lambda_x * (corner[right] - corner[0]);
+    const float bottom = corner[below] + lambda_x * (corner[below + right] - corner[below]);
     return top + lambda_y * (bottom - top);
   }
 };
 
-/// The sum of 2^(z_c - shift); `shift` is 0 where that is in range.
+/// Sum of 2^(z_c - shift); `shift` is 0 unless the sum would underflow.
 __device__ inline float sum_exponentials(const Pixel& pixel, int64_t classes, float& shift) {
   shift = 0;
   float total = 0;
@@ -376,7 +449,7 @@ __device__ inline float sum_exponentials(const Pixel& pixel, int64_t classes, fl
   return total;
 }
 
-/// The first class with the largest value, which goes to `best`.
+/// First class with the largest value, which is stored in `best`.
 __device__ inline int find_argmax(const Pixel& pixel, int64_t classes, float& best) {
   int argmax = 0;
   best = pixel(0);
@@ -390,7 +463,7 @@ __device__ inline int find_argmax(const Pixel& pixel, int64_t classes, float& be
   return argmax;
 }
 
-/// argmax and its probability; values are probabilities already or logits. One thread a pixel.
+/// Argmax and its probability, from prepared logits or from probabilities. One thread per pixel.
 __global__ void argmax_pixels(Grid grid, bool probabilities, uint8_t* predicted, float* confidence) {
   const int64_t offset = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (offset >= grid.batch * grid.pixels()) return;
@@ -406,7 +479,7 @@ __global__ void argmax_pixels(Grid grid, bool probabilities, uint8_t* predicted,
   confidence[offset] = best;
 }
 
-/// softmax of the upsampled logits, [batch, classes, H, W]. One thread a pixel.
+/// Softmax of the upsampled logits, [batch, classes, H, W]. One thread per pixel.
 __global__ void softmax_pixels(Grid grid, float* result) {
   const int64_t offset = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t pixels = grid.pixels();
@@ -420,21 +493,21 @@ __global__ void softmax_pixels(Grid grid, float* result) {
   }
 }
 
-/// What the gradient of a pixel needs: g_c = 2^(z_c - shift) * scale - (label == c) * weight for the cross-entropy;
+/// Values for the gradient of a pixel: g_c = 2^(z_c - shift) * scale - (label == c) * weight for the cross-entropy, and
 /// g_c = 2^(z_c - shift) * scale * (upstream_c - weight) for the softmax.
 struct PixelState {
   float shift, scale, weight;
   int label;
 };
 
-/// The cross-entropy of any number of classes, first half: loss and state of each pixel. Grid-stride over pixels.
+/// Cross-entropy of any number of classes, first half: loss and state of each pixel. Grid-stride loop over pixels.
 __global__ void cross_entropy_pixels(CrossEntropy task, PixelState* states) {
   __shared__ double sums[kThreads];
   const Grid& grid = task.grid;
   double loss = 0, weights = 0;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
-  for (int64_t offset = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-       offset < grid.batch * grid.pixels(); offset += stride) {
+  for (int64_t offset = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; offset < grid.batch * grid.pixels();
+       offset += stride) {
     const bool labeled = task.labels8 != nullptr || task.labels64 != nullptr;
     PixelState state{0, 0, 0, labeled ? load_label(task, offset) : 0};
     if (state.label >= 0) {
@@ -455,14 +528,11 @@ __global__ void cross_entropy_pixels(CrossEntropy task, PixelState* states) {
     }
     if (states != nullptr) states[offset] = state;
   }
-  const double block_loss = block_sum(loss, sums), block_weight = block_sum(weights, sums);
-  if (threadIdx.x == 0) {
-    task.loss[blockIdx.x] = block_loss;
-    task.weight[blockIdx.x] = block_weight;
-  }
+  write_block_sums(task, loss, weights, blockIdx.x, sums);
 }
 
-/// The same for the derivative of the softmax: weight is the mean of the upstream gradient under the softmax.
+/// First half of the softmax's gradient: the state of each pixel. Its weight is the mean of the upstream gradient under
+/// the softmax.
 __global__ void softmax_backward_pixels(Grid grid, const float* upstream, PixelState* states) {
   const int64_t offset = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t pixels = grid.pixels();
@@ -478,8 +548,8 @@ __global__ void softmax_backward_pixels(Grid grid, const float* upstream, PixelS
   states[offset] = state;
 }
 
-/// Second half: one thread an element of the gradient, which looks at every pixel that it has a part in, in order.
-/// `upstream` is null for the cross-entropy.
+/// Second half of both: each element of the gradient sums over its pixels, in order. One thread per element. `upstream`
+/// is null for the cross-entropy.
 __global__ void gather_gradient(Grid grid, const PixelState* states, const float* upstream, float* gradient) {
   const int64_t element = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t plane = grid.plane(), pixels = grid.pixels();
@@ -499,9 +569,8 @@ __global__ void gather_gradient(Grid grid, const PixelState* states, const float
       const PixelState state = states[image * pixels + at];
       if (state.scale == 0) continue;
       const float e = exp2_fast(Pixel(grid, grid.classes, image, y, x)(c) - state.shift) * state.scale;
-      const float g = upstream == nullptr
-                          ? e - (state.label == c ? state.weight : 0.0f)
-                          : e * (upstream[(image * grid.classes + c) * pixels + at] - state.weight);
+      const float g = upstream == nullptr ? e - (state.label == c ? state.weight : 0.0f)
+                                          : e * (upstream[(image * grid.classes + c) * pixels + at] - state.weight);
       row += share(grid.columns, x, j) * g;
     }
     sum += share(grid.rows, y, i) * row;

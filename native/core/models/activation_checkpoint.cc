@@ -1,4 +1,4 @@
-#include "core/models/checkpoint.h"
+#include "core/models/activation_checkpoint.h"
 
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -14,14 +14,14 @@ using torch::autograd::variable_list;
 
 thread_local SegmentRun current_run = SegmentRun::kNone;
 
-// What belongs to the thread that a segment runs on. On CUDA the backward pass has a thread of its own.
+// Autocast settings of a thread. On CUDA the backward pass runs on a thread of its own.
 class ThreadState {
  public:
   static ThreadState current(at::DeviceType device) {
     return {device, at::autocast::is_autocast_enabled(device), at::autocast::get_autocast_dtype(device),
             at::autocast::is_autocast_cache_enabled()};
   }
-  // Casts are not shared with what runs outside: those of a pass without a graph would have none.
+  // Without the cache of casts: casts made in no-grad mode have no graph, so that later passes must not reuse them.
   ThreadState without_cache() const { return {device_, autocast_, dtype_, false}; }
   void apply() const {
     at::autocast::set_autocast_enabled(device_, autocast_);
@@ -57,29 +57,29 @@ class ThreadStateScope {
   SegmentRun run_before_;
 };
 
-struct Kept : torch::CustomClassHolder {
-  Kept(Segment segment, ThreadState state) : segment(std::move(segment)), state(state) {}
+struct SavedSegment : torch::CustomClassHolder {
+  SavedSegment(Segment segment, ThreadState state) : segment(std::move(segment)), state(state) {}
   Segment segment;
   ThreadState state;
 };
 
-struct Checkpoint : torch::autograd::Function<Checkpoint> {
+struct ActivationCheckpoint : torch::autograd::Function<ActivationCheckpoint> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const Segment& segment) {
     const at::DeviceType device = x.device().type();
     const ThreadState state = ThreadState::current(device).without_cache();
     context->save_for_backward({x});
-    context->saved_data["kept"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(segment, state));
+    context->saved_data["segment"] = c10::IValue::make_capsule(c10::make_intrusive<SavedSegment>(segment, state));
     const ThreadStateScope scope(state, device, SegmentRun::kFirst);
     return segment(x);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& upstream) {
-    const auto kept = c10::static_intrusive_pointer_cast<Kept>(context->saved_data["kept"].toCapsule());
+    const auto saved = c10::static_intrusive_pointer_cast<SavedSegment>(context->saved_data["segment"].toCapsule());
     const at::Tensor x = context->get_saved_variables()[0].detach().requires_grad_();
     at::AutoGradMode with_graph(true);
     const at::Tensor y = [&] {
-      const ThreadStateScope scope(kept->state, x.device().type(), SegmentRun::kAgain);
-      return kept->segment(x);
+      const ThreadStateScope scope(saved->state, x.device().type(), SegmentRun::kAgain);
+      return saved->segment(x);
     }();
     torch::autograd::backward({y}, {upstream[0]});
     return {x.grad(), {}};
@@ -88,11 +88,11 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
 
 }  // namespace
 
-at::Tensor checkpoint(const at::Tensor& x, const Segment& segment) {
+at::Tensor activation_checkpoint(const at::Tensor& x, const Segment& segment) {
   if (!at::GradMode::is_enabled()) return segment(x);
-  // Autograd passes over an operation without an input that needs a gradient, though its parameters may.
+  // Autograd skips an operation without an input that needs a gradient, even if its parameters need one.
   const at::Tensor input = x.requires_grad() ? x : x.detach().requires_grad_();
-  return cancellation_point(Checkpoint::apply(input, segment));
+  return cancellation_point(ActivationCheckpoint::apply(input, segment));
 }
 
 SegmentRun segment_run() { return current_run; }

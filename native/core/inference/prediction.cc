@@ -1,0 +1,47 @@
+#include "core/inference/prediction.h"
+
+#include "core/data/pixels.h"
+#include "core/errors.h"
+#include "core/losses/segmentation.h"
+
+namespace bidiseg {
+
+Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
+                   kernels::SoftmaxOrder order, bool with_confidence, const std::vector<double>& thresholds) {
+  const c10::InferenceMode inference;
+  const ModeScope evaluation(segmenter, /*training=*/false);
+  const at::Tensor logits = segmenter.forward(segmenter_input(rgb_bytes, segmenter.dtype())).to(at::kFloat);
+  return thresholds.empty() ? predict(logits, {height, width, /*align_corners=*/true}, order, with_confidence)
+                            : predict_balanced(logits, height, width, order, thresholds);
+}
+
+Prediction predict(const at::Tensor& logits, const kernels::Upsampling& size, kernels::SoftmaxOrder order,
+                   bool with_confidence) {
+  check_logits(logits);
+  Prediction prediction;
+  kernels::upsampled_argmax(logits.detach().to(at::kFloat).contiguous(), size, order, prediction.labels,
+                            with_confidence ? &prediction.confidence : nullptr);
+  return prediction;
+}
+
+Prediction predict_balanced(const at::Tensor& logits, int64_t height, int64_t width, kernels::SoftmaxOrder order,
+                            const std::vector<double>& thresholds) {
+  check_logits(logits);
+  const auto class_count = static_cast<size_t>(logits.size(1));
+  const auto positive = [](double threshold) { return threshold > 0; };
+  if (thresholds.size() != class_count || !std::all_of(thresholds.begin(), thresholds.end(), positive)) {
+    throw InvalidArgument("Expected " + std::to_string(class_count) + " thresholds above 0, one per class");
+  }
+  const at::Tensor probabilities = upsampled_probabilities(logits.detach().to(at::kFloat), height, width, order);
+  const at::Tensor by_class = at::tensor(thresholds, probabilities.options()).view({1, -1, 1, 1});
+  const at::Tensor labels = (probabilities / by_class).argmax(1, /*keepdim=*/true);
+  return {labels.squeeze(1).to(at::kByte), probabilities.gather(1, labels).squeeze(1)};
+}
+
+at::Tensor upsampled_probabilities(const at::Tensor& logits, int64_t height, int64_t width,
+                                   kernels::SoftmaxOrder order) {
+  if (order == kernels::SoftmaxOrder::kAfterUpsampling) return class_probabilities(logits, height, width);
+  return resize_bilinear(at::softmax(logits, 1), height, width);
+}
+
+}  // namespace bidiseg

@@ -1,0 +1,84 @@
+// Base class of the training steps: the order of an iteration, the state, and updates that are all applied or none.
+#pragma once
+
+#include "core/training/optimizers.h"
+#include "core/training/precision.h"
+#include "core/training/step_checks.h"
+#include "core/training/step_graphs.h"
+
+namespace bidiseg {
+
+/// Options of every training step.
+struct StepOptions {
+  Precision precision;
+  bool loss_scaling;  ///< see LossScaler
+  bool cuda_graphs;   ///< CUDA: record forward and backward passes and replay them, see StepGraphs
+};
+
+/// Base class of the training steps. One iteration has three phases:
+///
+///   1. Gradients: forward and backward passes leave gradients, losses and checks on the device.
+///   2. Read: one transfer gives the losses and whether the step may be applied.
+///   3. Apply: all updates, or none.
+///
+/// If an exception ends phase 1 or 2 (NonFiniteLoss, Canceled, ...), everything is as before the step. If the gradients
+/// overflow at the current loss scale, the step returns its losses but changes only that scale.
+class Step {
+ public:
+  Step(const Step&) = delete;
+  Step& operator=(const Step&) = delete;
+  virtual ~Step() = default;
+
+  /// Everything that later steps depend on: networks, optimizers, the loss scale and what a subclass adds. The tensors
+  /// share storage with the step, unless stated otherwise. Throws std::runtime_error if an exception, such as one for
+  /// memory, interrupted phase 3: some updates were made and others were not.
+  virtual NamedTensors state() const;
+
+  /// Restores the state() of a step with the same networks and options; see copy_tensors().
+  virtual void load_state(NamedTensors state);
+
+ protected:
+  /// `loss_share`: share of each loss in the step's loss, 1 / n for the mean over n parts of a batch. `network`: one of
+  /// the step's networks. Throws InvalidArgument if it cannot be computed in the precision or recorded as a CUDA graph.
+  Step(const StepOptions& options, double loss_share, const Network& network);
+
+  /// Makes tensors part of the state, with `prefix` before their names.
+  void add_state(std::string prefix, std::function<NamedTensors()> tensors);
+  void add_network(const std::string& name, std::shared_ptr<const Network> network);
+
+  /// Makes an optimizer and the gradients of its parameters part of the step. `name` is the name of its networks in
+  /// messages. In the state the optimizer is `name`_optimizer.
+  Optimizer& add_optimizer(const std::string& name, std::unique_ptr<Optimizer> optimizer);
+
+  /// Selects the stream of CUDA graphs for the rest of the step, see StepGraphs.
+  StepGraphs::StepScope begin_step() { return graphs_.begin_step(); }
+
+  /// Runs one iteration. `compute_gradients` does so in calls of run_piece(). `apply` makes all updates.
+  LossValues iterate(const std::function<void()>& compute_gradients, const std::function<void()>& apply);
+
+  /// Runs forward and backward passes that can be recorded as one CUDA graph, see StepGraphs::run(). Backward passes
+  /// start with loss_gradient(), and checks() takes the losses.
+  void run_piece(size_t piece, const std::vector<at::Tensor*>& inputs, const std::function<void()>& passes);
+
+  const at::Tensor& loss_gradient() const { return scaler_.loss_gradient(); }
+  StepChecks& checks() { return checks_; }
+  PrecisionScope precision_scope() const { return PrecisionScope(options_.precision, device_); }
+
+  static constexpr const char* kWrongState = "the state does not fit the step";
+
+ private:
+  void zero_grad();
+
+  StepOptions options_;
+  double loss_share_;
+  at::Device device_;
+  std::vector<std::pair<std::string, std::function<NamedTensors()>>> state_;
+  std::vector<std::pair<std::string, std::unique_ptr<Optimizer>>> optimizers_;
+  LossScaler scaler_;
+  StepGraphs graphs_;
+  StepChecks checks_;         // with CUDA graphs it refers to their tensors and outlives a step
+  bool is_computed_ = false;  // whether passes of this iteration have run, rather than been replayed
+  bool is_half_applied_ = false;
+};
+
+}  // namespace bidiseg

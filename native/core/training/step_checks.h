@@ -1,0 +1,68 @@
+#pragma once
+
+#include <string_view>
+
+#include "core/errors.h"
+#include "core/losses/segmentation.h"
+#include "core/training/loss_scaler.h"
+#include "core/training/optimizers.h"
+
+namespace bidiseg {
+
+/// Losses of a step, as numbers.
+class LossValues {
+ public:
+  void set(const char* name, double value) { values_.emplace_back(name, value); }
+
+  /// Value of a loss; 0 if the loss took no part in the step.
+  double operator[](std::string_view name) const;
+
+ private:
+  std::vector<std::pair<const char*, double>> values_;
+};
+
+/// Losses of a step and what decides whether the step may be applied. All of it is collected on the device and read in
+/// one transfer, the only time that a step waits for its device.
+class StepChecks {
+ public:
+  /// Result of read().
+  struct Result {
+    LossValues losses;
+    bool finite;  ///< whether all gradients are finite
+  };
+
+  /// `share`: factor of every loss in the result, 1 / n if each loss is given for n parts of a batch and averaged.
+  explicit StepChecks(double share) : share_(share) {}
+
+  /// Adds a scalar loss, or one batch part's term of it: terms of equal name are summed. `name` is also for messages.
+  void loss(const char* name, const at::Tensor& loss);
+
+  /// Labels that must be in range.
+  void labels(const LabelCheck& check) { labels_.push_back(check); }
+
+  /// Notes the current gradients of an optimizer's parameters. `name` is for messages.
+  void gradients(const std::string& name, const Optimizer& optimizer);
+
+  /// Attaches the noted gradients to their parameters again, for a replayed graph writes to them (see StepGraphs).
+  void restore_gradients();
+
+  /// Divides the gradients by the scale and waits for the device. Throws InvalidArgument for a label out of range and
+  /// NonFiniteLoss for a loss that is NaN or infinite. A gradient that is NaN or infinite is a NonFiniteLoss only if
+  /// the scale cannot be the reason. Call it once a step, after everything else.
+  Result read(const LossScaler& scaler);
+
+ private:
+  struct Loss {
+    const char* name;
+    at::Tensor sum;
+  };
+  [[noreturn]] void throw_non_finite_gradient() const;
+
+  double share_;
+  std::vector<Loss> losses_;
+  std::vector<LabelCheck> labels_;
+  std::vector<std::string> gradient_names_;
+  std::vector<at::Tensor> parameters_, gradients_;
+};
+
+}  // namespace bidiseg
