@@ -145,6 +145,7 @@ export {
   translatorOutputBytes,
 } from './native/pixels.js';
 export type { Precision } from './native/precision.js';
+export { ProcessGroup, type ProcessGroupOptions } from './native/process-group.js';
 export { type Dtype, Tensor, type TensorMap, type TypedArray } from './native/tensor.js';
 export { applyThresholds, ThresholdHistogram } from './native/thresholds.js';
 export { BidirectionalLearning, type RunListeners, type RunOptions } from './pipeline/bidirectional.js';
@@ -188,6 +189,7 @@ export {
   NativeError,
   NonFiniteLossError,
   OutOfMemoryError,
+  ProcessGroupError,
 } from './support/errors.js';
 // Training
 export type { Best } from './training/best-weights.js';

@@ -14,6 +14,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   export_losses(env, exports);
   export_training(env, exports);
   export_inference(env, exports);
+  export_distributed(env, exports);
   export_system(env, exports);
   return exports;
 }

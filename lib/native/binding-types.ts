@@ -37,6 +37,9 @@ export interface UploadedBatchHandle extends NativeHandle {
 export interface ThresholdHistogramHandle extends NativeHandle {
   readonly [kind]: 'ThresholdHistogram';
 }
+export interface ProcessGroupHandle extends NativeHandle {
+  readonly [kind]: 'ProcessGroup';
+}
 export interface CancellationToken extends NativeHandle {
   readonly [kind]: 'CancellationToken';
 }
@@ -87,6 +90,19 @@ interface NativeNetworkPlace {
   dtype: NetworkDtype;
   /** Limit for networks that an untrusted file describes; see createNetwork in native/binding/networks.cc. */
   maxParameters: number | undefined;
+}
+
+export interface NativeProcessGroupOptions {
+  backend: 'gloo' | 'nccl';
+  rank: number;
+  size: number;
+  store: 'tcp' | 'file';
+  host: string;
+  port: number;
+  hostsStore: boolean;
+  file: string;
+  name: string;
+  timeoutSeconds: number;
 }
 
 /** Options of each kind of network. */
@@ -497,6 +513,40 @@ export interface NativeBinding {
     prediction: Uint8Array,
     options: { classCount: number; ignoreIndex: number },
   ): Promise<Float64Array>;
+
+  createProcessGroup(
+    options: NativeProcessGroupOptions,
+    cancellation?: CancellationToken,
+  ): Promise<ProcessGroupHandle>;
+  processGroupAdd(
+    group: ProcessGroupHandle,
+    tensors: readonly TensorHandle[],
+    cancellation?: CancellationToken,
+  ): Promise<void>;
+  processGroupAverage(
+    group: ProcessGroupHandle,
+    tensors: readonly TensorHandle[],
+    cancellation?: CancellationToken,
+  ): Promise<void>;
+  processGroupAverageGradients(
+    group: ProcessGroupHandle,
+    network: NetworkHandle,
+    cancellation?: CancellationToken,
+  ): Promise<void>;
+  processGroupBroadcast(
+    group: ProcessGroupHandle,
+    tensors: readonly TensorHandle[],
+    root: number,
+    cancellation?: CancellationToken,
+  ): Promise<void>;
+  processGroupAllGather(
+    group: ProcessGroupHandle,
+    tensor: TensorHandle,
+    cancellation?: CancellationToken,
+  ): Promise<TensorHandle[]>;
+  processGroupBarrier(group: ProcessGroupHandle, cancellation?: CancellationToken): Promise<void>;
+  processGroupBytesSent(group: ProcessGroupHandle): number;
+  processGroupBackends(): ('gloo' | 'nccl')[];
 
   buildInfo(): Promise<NativeBuildInfo>;
   setThreadCount(threads: number): Promise<void>;

@@ -6,6 +6,7 @@ import {
   NativeError,
   NonFiniteLossError,
   OutOfMemoryError,
+  ProcessGroupError,
 } from '../support/errors.js';
 import { checkSignal, invalidArgument } from '../support/validate.js';
 import { native } from './binding.js';
@@ -17,6 +18,7 @@ const ERRORS_BY_CODE: Record<string, new (message: string, options?: ErrorOption
   ERR_DATA: DataError,
   ERR_NON_FINITE_LOSS: NonFiniteLossError,
   ERR_OUT_OF_MEMORY: OutOfMemoryError,
+  ERR_PROCESS_GROUP: ProcessGroupError,
   ERR_NATIVE: NativeError,
 };
 

@@ -59,6 +59,13 @@ export class NonFiniteLossError extends BidisegError {
   }
 }
 
+/** Reports that an operation of a process group failed. The message names this rank and the ranks that are missing. */
+export class ProcessGroupError extends BidisegError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('ERR_PROCESS_GROUP', message, options);
+  }
+}
+
 /** Reports that the native addon could not be loaded. The message lists every attempt and the remedy. */
 export class BindingError extends BidisegError {
   constructor(message: string, options?: ErrorOptions) {

@@ -26,6 +26,8 @@ Napi::Error translate(Napi::Env env, const std::exception_ptr& exception) {
     return make_error(env, "ERR_DATA", error.what());
   } catch (const NonFiniteLoss& error) {
     return make_error(env, "ERR_NON_FINITE_LOSS", error.what());
+  } catch (const ProcessGroupError& error) {
+    return make_error(env, "ERR_PROCESS_GROUP", error.what());
   } catch (const c10::OutOfMemoryError& error) {
     return make_error(env, "ERR_OUT_OF_MEMORY", error.what_without_backtrace());
   } catch (const c10::Error& error) {

@@ -10,6 +10,7 @@ void export_networks(Napi::Env env, Napi::Object exports);
 void export_losses(Napi::Env env, Napi::Object exports);
 void export_training(Napi::Env env, Napi::Object exports);
 void export_inference(Napi::Env env, Napi::Object exports);
+void export_distributed(Napi::Env env, Napi::Object exports);
 void export_system(Napi::Env env, Napi::Object exports);
 
 }  // namespace bidiseg::binding

@@ -20,6 +20,11 @@ struct NonFiniteLoss : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// An operation of a process group failed. The message names this rank and the ranks that are missing.
+struct ProcessGroupError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 /// The job was canceled at a cancellation point.
 struct Canceled : std::runtime_error {
   Canceled() : std::runtime_error("canceled") {}

@@ -18,13 +18,13 @@ const VALUES = {
     SYNTHIA_13_CLASSES SYNTHIA_16_CLASSES colorLabels countClasses createEmbeddedDataset findDataset labelMap openImage
     openLabels overlay readImage readLabels renderScene writeColorLabels writeImage writeLabels`,
   'tensors, losses and metrics': `
-    ConfusionMatrix SEGMENTER_MEAN_BGR Tensor ThresholdHistogram applyThresholds buildInfo classProbabilities
+    ConfusionMatrix ProcessGroup SEGMENTER_MEAN_BGR Tensor ThresholdHistogram applyThresholds buildInfo classProbabilities
     computeTimeMs correlationDistance domainLoss entropyLoss ganLoss l1Loss liveObjects maskedCrossEntropy meanDistance
     memoryInUse perceptualLoss pseudoLabels segmenterInput segmenterInputFromTranslator selfInformation setMemoryLimit
     setThreadCount translatorInput translatorOutputBytes`,
   errors: `
     BidisegError BindingError ConfigError DataError DisposedError InvalidArgumentError NativeError NonFiniteLossError
-    OutOfMemoryError`,
+    OutOfMemoryError ProcessGroupError`,
 };
 
 describe('the public API', () => {

@@ -1,3 +1,5 @@
+import { randomUUID } from 'node:crypto';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
   ConfusionMatrix,
@@ -6,6 +8,7 @@ import {
   Optimizer,
   OutputDiscriminator,
   PairedTranslationStep,
+  ProcessGroup,
   SegmentationStep,
   Segmenter,
   Tensor,
@@ -50,6 +53,7 @@ export const RECEIVERS: Record<string, () => Promise<object>> = {
     }),
   PairedTranslationStep: async () =>
     PairedTranslationStep.create(await Translator.create(PAIRED), { ...PAIRED_STEP }),
+  ProcessGroup: () => ProcessGroup.join(groupOfOne()),
   ThresholdHistogram: async () => new ThresholdHistogram(5, 16),
   ConfusionMatrix: async () => new ConfusionMatrix(5),
 };
@@ -92,6 +96,15 @@ const TRANSLATOR = {
   device: 'cpu',
   dtype: 'float32',
 } as const;
+/** A group that waits for nobody. Its meeting point is a new file. */
+const groupOfOne = () => ({
+  backend: 'gloo' as const,
+  rank: 0,
+  size: 1,
+  file: join(tmpdir(), `bidiseg-group-${randomUUID()}`),
+  name: 'misuse',
+  timeoutSeconds: 0.2,
+});
 const SIDE = 32;
 const SHAPE = { count: 1, height: SIDE, width: SIDE };
 
@@ -297,6 +310,17 @@ export function surface(folder: string): Record<string, Member> {
     'TrainingStep#loadState': {
       args: async (receiver) => [await ((await RECEIVERS[receiver]!()) as SegmentationStep).state()],
     },
+
+    'ProcessGroup.join': { args: () => [{ ...groupOfOne(), signal: signal() }] },
+    'ProcessGroup.backends': none,
+    'ProcessGroup#add': { args: () => [[floats(2), floats(3)], { signal: signal() }] },
+    'ProcessGroup#average': { args: () => [[floats(2)], { signal: signal() }] },
+    'ProcessGroup#averageGradients': {
+      args: async () => [await Segmenter.create(SEGMENTER), { signal: signal() }],
+    },
+    'ProcessGroup#broadcast': { args: () => [[floats(2)], { root: 0, signal: signal() }] },
+    'ProcessGroup#allGather': { args: () => [floats(2), { signal: signal() }] },
+    'ProcessGroup#barrier': { args: () => [{ signal: signal() }] },
 
     'new ThresholdHistogram': { args: () => [5, 16] },
     'ThresholdHistogram#add': { args: () => Object.values(pixels()) },

@@ -1,0 +1,279 @@
+#include "core/distributed/process_group.h"
+
+#include <torch/csrc/distributed/c10d/FileStore.hpp>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#ifdef USE_C10D_NCCL
+#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+#endif
+
+#include <condition_variable>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "core/cancellation.h"
+#include "core/errors.h"
+
+namespace bidiseg {
+namespace {
+
+using Clock = std::chrono::system_clock;
+using std::chrono::milliseconds;
+
+// Bytes of a bucket. Larger ones gain nothing, and smaller ones cost latency.
+constexpr int64_t kBucketBytes = int64_t{25} << 20;
+// How often a process reports that it is alive, and after how many missed reports it counts as missing.
+constexpr milliseconds kHeartbeat{1000};
+constexpr int64_t kMissedHeartbeats = 5;
+
+milliseconds timeout_of(const ProcessGroupOptions& options) {
+  return milliseconds(static_cast<int64_t>(options.timeout_seconds * 1000));
+}
+
+c10::intrusive_ptr<c10d::Store> open_store(const ProcessGroupOptions& options) {
+  if (options.store == "file") {
+    return c10::make_intrusive<c10d::FileStore>(options.file, -1);  // the file is the caller's to remove
+  }
+  c10d::TCPStoreOptions tcp;
+  tcp.port = static_cast<uint16_t>(options.port);
+  tcp.isServer = options.hosts_store;
+  tcp.numWorkers = static_cast<std::size_t>(options.size);
+  tcp.waitWorkers = false;
+  tcp.timeout = timeout_of(options);
+  // The agent of torchrun serves the same port to several groups, one after the other.
+  tcp.multiTenant = true;
+  return c10::make_intrusive<c10d::TCPStore>(options.host, tcp);
+}
+
+c10::intrusive_ptr<c10d::Backend> make_backend(const c10::intrusive_ptr<c10d::Store>& store,
+                                               const ProcessGroupOptions& options) {
+  const int rank = static_cast<int>(options.rank), size = static_cast<int>(options.size);
+  if (options.backend == "gloo") {
+    return c10::make_intrusive<c10d::ProcessGroupGloo>(
+        store, rank, size, c10d::ProcessGroupGloo::Options::create_default(timeout_of(options)));
+  }
+#ifdef USE_C10D_NCCL
+  if (options.backend == "nccl") {
+    auto nccl = c10d::ProcessGroupNCCL::Options::create();
+    nccl->timeout = timeout_of(options);
+    return c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size, nccl);
+  }
+#endif
+  throw InvalidArgument("This build has no backend '" + options.backend + "' for process groups");
+}
+
+int64_t now_ms() { return std::chrono::duration_cast<milliseconds>(Clock::now().time_since_epoch()).count(); }
+
+std::string alive_key(int64_t rank) { return "alive/" + std::to_string(rank); }
+
+// Reports in the store, from a thread of its own and on a connection of its own, that this process is alive.
+class Heartbeat {
+ public:
+  Heartbeat(c10::intrusive_ptr<c10d::Store> store, int64_t rank) : store_(std::move(store)), rank_(rank) {
+    report();
+    thread_ = std::thread([this] { run(); });
+  }
+  ~Heartbeat() {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      stopped_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+ private:
+  void run() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (!changed_.wait_for(lock, kHeartbeat, [this] { return stopped_; })) {
+      try {
+        report();
+      } catch (const std::exception&) {
+        return;  // the store is gone, as the next operation reports
+      }
+    }
+  }
+  void report() { store_->set(alive_key(rank_), std::to_string(now_ms())); }
+
+  c10::intrusive_ptr<c10d::Store> store_;
+  int64_t rank_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopped_ = false;
+  std::thread thread_;
+};
+
+// Waits for an operation, and throws Canceled soon after the job was canceled.
+void wait_for(const c10::intrusive_ptr<c10d::Work>& work) {
+  constexpr milliseconds kBetweenChecks{50};
+  while (!work->isCompleted()) {
+    try {
+      work->wait(kBetweenChecks);
+    } catch (const std::exception&) {
+      if (work->isCompleted()) break;
+      throw_if_canceled();
+    }
+  }
+  work->wait();
+}
+
+std::string join_ranks(const std::vector<int64_t>& ranks) {
+  std::string text;
+  for (const int64_t rank : ranks) text += (text.empty() ? "" : ", ") + std::to_string(rank);
+  return text;
+}
+
+}  // namespace
+
+struct ProcessGroup::Engine {
+  c10::intrusive_ptr<c10d::Store> store;
+  std::unique_ptr<Heartbeat> heartbeat;
+  c10::intrusive_ptr<c10d::Backend> backend;
+  bool failed = false;
+};
+
+std::vector<std::string> process_group_backends() {
+#ifdef USE_C10D_NCCL
+  return {"gloo", "nccl"};
+#else
+  return {"gloo"};
+#endif
+}
+
+ProcessGroup::ProcessGroup(const ProcessGroupOptions& options)
+    : options_(options), engine_(std::make_unique<Engine>()) {
+  try {
+    const auto store = c10::make_intrusive<c10d::PrefixStore>(options.name, open_store(options));
+    store->setTimeout(timeout_of(options));
+    engine_->store = store;
+    engine_->heartbeat =
+        std::make_unique<Heartbeat>(c10::make_intrusive<c10d::PrefixStore>(options.name, open_store([&] {
+                                      ProcessGroupOptions own = options;
+                                      own.hosts_store = false;
+                                      return own;
+                                    }())),
+                                    options.rank);
+    engine_->backend = make_backend(c10::make_intrusive<c10d::PrefixStore>("group", store), options);
+  } catch (const InvalidArgument&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw ProcessGroupError(failure("start", error.what()));
+  }
+}
+
+ProcessGroup::~ProcessGroup() = default;
+
+template <typename Operation>
+void ProcessGroup::run(const char* name, const Operation& operation) {
+  if (engine_->failed) throw ProcessGroupError("The process group has failed before and cannot be used");
+  throw_if_canceled();
+  try {
+    operation();
+  } catch (const Canceled&) {
+    engine_->failed = true;  // the others are still waiting for this operation
+    throw;
+  } catch (const std::exception& error) {
+    engine_->failed = true;
+    throw ProcessGroupError(failure(name, error.what()));
+  }
+}
+
+template <typename Collective>
+void ProcessGroup::in_buckets(const char* name, const std::vector<at::Tensor>& tensors, const Collective& collective) {
+  const at::NoGradGuard no_grad;
+  std::map<std::pair<at::ScalarType, std::string>, std::vector<at::Tensor>> groups;
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.numel() > 0) groups[{tensor.scalar_type(), tensor.device().str()}].push_back(tensor);
+  }
+  for (const auto& [kind, members] : groups) {
+    size_t first = 0;
+    while (first < members.size()) {
+      size_t end = first;
+      int64_t bytes = 0;
+      std::vector<at::Tensor> flat;
+      do {
+        bytes += static_cast<int64_t>(members[end].nbytes());
+        flat.push_back(members[end].reshape({-1}));
+        ++end;
+      } while (end < members.size() && bytes + static_cast<int64_t>(members[end].nbytes()) <= kBucketBytes);
+      at::Tensor bucket = at::cat(flat);
+      run(name, [&] { collective(bucket); });
+      bytes_sent_ += bytes;
+      int64_t offset = 0;
+      for (; first < end; ++first) {
+        const at::Tensor& member = members[first];
+        member.copy_(bucket.narrow(0, offset, member.numel()).view(member.sizes()));
+        offset += member.numel();
+      }
+    }
+  }
+}
+
+void ProcessGroup::add(const std::vector<at::Tensor>& tensors) {
+  in_buckets("sum", tensors, [this](at::Tensor& bucket) {
+    std::vector<at::Tensor> buckets = {bucket};
+    c10d::AllreduceOptions options;
+    options.reduceOp = c10d::ReduceOp::SUM;
+    wait_for(engine_->backend->allreduce(buckets, options));
+  });
+}
+
+void ProcessGroup::average(const std::vector<at::Tensor>& tensors) {
+  add(tensors);
+  const at::NoGradGuard no_grad;
+  for (const at::Tensor& tensor : tensors) tensor.div_(static_cast<double>(size()));
+}
+
+void ProcessGroup::broadcast(const std::vector<at::Tensor>& tensors, int64_t root) {
+  in_buckets("broadcast", tensors, [this, root](at::Tensor& bucket) {
+    std::vector<at::Tensor> buckets = {bucket};
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    wait_for(engine_->backend->broadcast(buckets, options));
+  });
+}
+
+std::vector<at::Tensor> ProcessGroup::all_gather(const at::Tensor& tensor) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor own = tensor.contiguous();
+  std::vector<std::vector<at::Tensor>> outputs(1);
+  for (int64_t i = 0; i < size(); ++i) outputs[0].push_back(at::empty_like(own));
+  std::vector<at::Tensor> inputs = {own};
+  run("gather", [&] { wait_for(engine_->backend->allgather(outputs, inputs)); });
+  bytes_sent_ += static_cast<int64_t>(own.nbytes());
+  return outputs[0];
+}
+
+void ProcessGroup::barrier() {
+  run("barrier", [this] { wait_for(engine_->backend->barrier()); });
+}
+
+std::string ProcessGroup::failure(const char* name, const char* reason) {
+  std::vector<int64_t> missing;
+  bool has_store = engine_->store.defined();
+  for (int64_t rank = 0; has_store && rank < size(); ++rank) {
+    if (rank == this->rank()) continue;
+    try {
+      const std::string key = alive_key(rank);
+      if (!engine_->store->check({key})) {
+        missing.push_back(rank);
+        continue;
+      }
+      const std::vector<uint8_t> value = engine_->store->get(key);
+      const int64_t last = std::stoll(std::string(value.begin(), value.end()));
+      if (now_ms() - last > kMissedHeartbeats * kHeartbeat.count()) missing.push_back(rank);
+    } catch (const std::exception&) {
+      has_store = false;
+    }
+  }
+  std::string text = "Rank " + std::to_string(rank()) + " of " + std::to_string(size()) + ": " + name + " failed";
+  if (!missing.empty()) text += "; no sign of rank " + join_ranks(missing);
+  if (!has_store) text += "; the store of the group is gone, and with it most likely rank 0";
+  const std::string first_line(reason, std::find(reason, reason + std::strlen(reason), '\n'));
+  return text + " (" + first_line + ")";
+}
+
+}  // namespace bidiseg

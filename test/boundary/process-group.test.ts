@@ -1,0 +1,137 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { ROOT, temporaryFolder } from '../helpers/folder.js';
+import { findPython } from '../helpers/twin.js';
+
+const FIXTURE = join(ROOT, 'test/boundary/fixtures/process-group.mjs');
+
+type Line = Record<string, unknown>;
+
+interface Member {
+  process: ChildProcess;
+  /** Next line of its output. */
+  next(): Promise<Line>;
+  ended: Promise<number | null>;
+}
+
+function start(command: string, args: string[]): Member {
+  const child = spawn(command, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  return {
+    process: child,
+    next: async () => JSON.parse((await lines.next()).value as string) as Line,
+    ended: new Promise((resolve) => child.on('close', resolve)),
+  };
+}
+
+describe('process groups', function () {
+  this.timeout(180_000);
+  const folder = temporaryFolder();
+  after(folder.remove);
+  let groups = 0;
+
+  function startGroup(what: string, size: number): Member[] {
+    const file = folder.path(`store-${++groups}`);
+    return Array.from({ length: size }, (_, rank) =>
+      start(process.execPath, [FIXTURE, what, file, String(rank), String(size)]),
+    );
+  }
+
+  async function outputs(members: Member[]): Promise<Line[]> {
+    const lines = await Promise.all(members.map((member) => member.next()));
+    assert.deepEqual(
+      await Promise.all(members.map(({ ended }) => ended)),
+      members.map(() => 0),
+    );
+    return lines;
+  }
+
+  for (const size of [1, 2, 3]) {
+    it(`of ${size} add, average, broadcast and gather`, async () => {
+      const ranks = Array.from({ length: size }, (_, rank) => rank);
+      const sum = (value: (rank: number) => number) => ranks.reduce((total, rank) => total + value(rank), 0);
+      for (const [rank, line] of (await outputs(startGroup('COLLECTIVES', size))).entries()) {
+        assert.deepEqual(line, {
+          ...{ rank, size },
+          sum: [sum((r) => r + 1), sum((r) => 10 * (r + 1))],
+          large: [sum((r) => r + 1)],
+          counts: [sum((r) => r), 5 * size],
+          mean: [Math.fround(Math.fround(sum((r) => r)) / size), 3],
+          root: [size - 1 + 7],
+          gathered: ranks.map((r) => [r, r ** 2]),
+          bytes: 16 + 4 * 8 * 2 ** 20 + 16 + 8 + 1 + 8,
+        });
+      }
+    });
+  }
+
+  it('train as one process does on the same micro-batches, in float64', async () => {
+    const weights = async (size: number) => {
+      const [first, ...others] = (await outputs(startGroup('TRAINING', size))).map(
+        (line) => line.weights as number[],
+      );
+      for (const other of others) assert.deepEqual(other, first, 'processes differ');
+      return first!;
+    };
+    const alone = await weights(1);
+    for (const size of [2, 4]) {
+      const found = await weights(size);
+      const norm = Math.hypot(...alone);
+      const difference = Math.hypot(...found.map((value, i) => value - alone[i]!)) / norm;
+      console.log(
+        `    ${size} processes, three steps: relative difference of the weights ${difference.toExponential(1)}`,
+      );
+      assert.ok(difference < 1e-12);
+    }
+  });
+
+  it('fail within seconds when a process dies', async () => {
+    const [one, two] = startGroup('ADDING', 2) as [Member, Member];
+    await Promise.all([one.next(), two.next()]);
+    two.process.kill('SIGKILL');
+    const { code, message, ms } = await one.next();
+    assert.equal(code, 'ERR_PROCESS_GROUP');
+    assert.match(String(message), /^Rank 0 of 2: sum failed/);
+    assert.ok(Number(ms) < 8000, `${ms} ms`);
+    await one.ended;
+  });
+
+  it('name the process that hangs, after the timeout', async () => {
+    const [one, two] = startGroup('ADDING', 2) as [Member, Member];
+    await Promise.all([one.next(), two.next()]);
+    two.process.kill('SIGSTOP');
+    const { code, message } = await one.next();
+    two.process.kill('SIGKILL');
+    assert.equal(code, 'ERR_PROCESS_GROUP');
+    assert.match(String(message), /^Rank 0 of 2: sum failed; no sign of rank 1 /);
+    await one.ended;
+  });
+
+  it('stop waiting when they are told to', async () => {
+    const [one, two] = startGroup('ABORTED', 2) as [Member, Member];
+    assert.deepEqual(await one.next(), { name: 'TimeoutError' });
+    await Promise.all([one.ended, two.ended]);
+  });
+
+  it('meet under torchrun', async function () {
+    const found = findPython();
+    if ('reason' in found) {
+      console.log(`    skipped: ${found.reason}`);
+      this.skip();
+    }
+    const launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--no-python'];
+    const run = start(found.python, [...launcher, process.execPath, FIXTURE, 'COLLECTIVES']);
+    const lines = [await run.next(), await run.next()];
+    assert.deepEqual(lines.map(({ rank }) => rank).sort(), [0, 1]);
+    assert.deepEqual(
+      lines.map(({ sum }) => sum),
+      [
+        [3, 30],
+        [3, 30],
+      ],
+    );
+    assert.equal(await run.ended, 0);
+  });
+});
