@@ -335,7 +335,7 @@ describe('switches of the loop', () => {
     assert.equal(evaluation!.images, 1);
     const nothing = configOf('nothing', ['data.target.train.part=[0, 0.1]']);
     await assert.rejects(openDatasets(nothing), {
-      message: 'data.target.train.part: expected a part with an image in it but found [0, 0.1] of 3',
+      message: 'data.target.train.part: expected a part with at least one image but found [0, 0.1] of 3',
     });
   });
 
@@ -371,7 +371,7 @@ describe('switches of the loop', () => {
     const none = configOf('none-left', ['segmentation.validation={share: 0.9}', 'loop.rounds=0']);
     await assert.rejects(drain(train(none)), {
       code: 'ERR_CONFIG',
-      message: /validation\.share: 0\.9 of 4 source images leaves none to train on/,
+      message: /validation\.share: 0\.9 of 4 source images leaves no image to train on/,
     });
   });
 });
