@@ -62,7 +62,10 @@ describe('command line: a run and the use of its networks', () => {
       /holds a run already; resume it, choose another output, or overwrite it/,
     );
     mkdirSync(at('mine', 'pictures'), { recursive: true });
-    await fails(['train', 'config.json', '--output', 'mine'], /holds other things than a run \(pictures\)/);
+    await fails(
+      ['train', 'config.json', '--output', 'mine'],
+      /expected a run folder but found other files \(pictures\)/,
+    );
     assert.ok(existsSync(at('mine', 'pictures')));
   });
 

@@ -441,7 +441,7 @@ async function damageNewest(setting: Setting, random: Random, note: (line: strin
   const ofStage = events.filter((event) => event.stage === stage);
   assert.equal(ofStage[0]!.stepsBefore, step);
   assert.equal(ofStage[1]!.event, 'warning');
-  assert.match(String(ofStage[1]!.message), /passed over: its checksum is \w+, it was written with \w+/);
+  assert.match(String(ofStage[1]!.message), /was skipped: expected checksum \w+ but found \w+/);
   assert.ok(String(ofStage[1]!.message).startsWith(newest!));
 }
 
@@ -452,7 +452,7 @@ async function damageAll(setting: Setting, random: Random): Promise<void> {
   const ofStage = events.filter((event) => event.stage === stage);
   assert.equal(ofStage[0]!.stepsBefore, 0);
   const warnings = ofStage.filter(({ event }) => event === 'warning').map(({ message }) => String(message));
-  assert.match(warnings.at(-1)!, /no checkpoint is left; the stage begins with its first step/);
+  assert.match(warnings.at(-1)!, /no readable checkpoint is left; the stage starts from its first step/);
 }
 
 /** Flips a bit of a file, or cuts it off, or empties it. Says what it did. */
@@ -512,7 +512,7 @@ async function newerConfig(setting: Setting): Promise<void> {
   const file = path.join(run, 'config.yaml');
   writeFileSync(file, readFileSync(file, 'utf8').replace('version: 2', 'version: 9'));
   const message = errorOf(await setting.resume(run).ended);
-  assert.match(message, /config\.yaml: version: expected 2 but found 9, which a newer bidiseg has written/);
+  assert.match(message, /config\.yaml: version: expected 2 but found 9; a newer bidiseg wrote this file/);
 }
 
 /** Takes away from a run folder what only a newer bidiseg writes. */

@@ -76,7 +76,7 @@ describe('run folder', () => {
   it('starts in a new folder and in one with data only, not in one that holds anything else', async () => {
     await mkdir(path.join(output, 'pictures'), { recursive: true });
     for (const mode of ['create', 'overwrite', 'continue'] as const) {
-      await refused(config(), mode, /holds other things than a run \(pictures\)/);
+      await refused(config(), mode, /expected a run folder but found other files \(pictures\)/);
     }
     assert.deepEqual(
       (await readdir(output)).filter((name) => name === 'pictures'),
@@ -133,7 +133,7 @@ describe('run folder', () => {
     execFileSync('mkfifo', [path.join(output, 'pipe')]);
     await assert.rejects(
       opened(config(), 'resume'),
-      /pipe: is a pipe, socket or device, expected a run folder/,
+      /pipe: is a pipe, socket or device, expected a file or folder of the run/,
     );
     await rm(path.join(output, 'pipe'));
     // Data may lie anywhere.
@@ -156,7 +156,7 @@ describe('run folder', () => {
     const text = await readFile(file, 'utf8');
     assert.match(text, /^version: 2$/m);
     for (const [version, message] of [
-      ['3', /config\.yaml: version: expected 2 but found 3, which a newer bidiseg has written$/],
+      ['3', /config\.yaml: version: expected 2 but found 3; a newer bidiseg wrote this file$/],
       ['0', /config\.yaml: version: expected 2 but found 0$/],
       ['"1"', /config\.yaml: version: expected 2 but found "1"$/],
     ] as const) {
@@ -217,7 +217,7 @@ describe('run folder', () => {
   });
 
   it('has nothing to resume when there is no run, but can continue with a new one', async () => {
-    await refused(config(), 'resume', /holds no run to resume/);
+    await refused(config(), 'resume', /expected a run to resume but found no config\.yaml/);
     await opened(config(), 'continue');
   });
 
@@ -367,7 +367,7 @@ describe('run folder', () => {
       const second = await resumed(stage);
       assert.deepEqual([second.state!.step, second.values![0]], [1, 1]);
       assert.equal(second.warnings.length, 1);
-      assert(second.warnings[0]!.startsWith(`${at(two!)} is passed over: its checksum is `));
+      assert(second.warnings[0]!.startsWith(`${at(two!)} was skipped: expected checksum `));
       // The next checkpoint takes the place of the unreadable one.
       await open.at(-1)!.save(stage, stateAfter(2));
       assert.deepEqual(await files(), [one, two]);
@@ -375,7 +375,10 @@ describe('run folder', () => {
       const third = await resumed(stage);
       assert.equal(third.state, null);
       assert.equal(third.warnings.length, 3);
-      assert.match(third.warnings[2]!, /no checkpoint is left; the stage begins with its first step/);
+      assert.match(
+        third.warnings[2]!,
+        /no readable checkpoint is left; the stage starts from its first step/,
+      );
     });
 
     it('one of another version is refused, and stays', async () => {
@@ -392,7 +395,7 @@ describe('run folder', () => {
       await writeFile(other, bytes);
       await assert.rejects(resumed(stage), (error: Error) => {
         assert(error instanceof DataError);
-        assert.equal(error.message, `${other}: holds a checkpoint of version 7, expected version 1`);
+        assert.equal(error.message, `${other}: expected a checkpoint of version 1 but found version 7`);
         return true;
       });
       assert.deepEqual(await files(), [path.basename(other)]);
@@ -457,7 +460,7 @@ describe('run folder', () => {
     await writeFile(output, 'a file');
     await assert.rejects(
       opened(config()),
-      (error: Error) => error instanceof DataError && /cannot be made/.test(error.message),
+      (error: Error) => error instanceof DataError && /cannot be created/.test(error.message),
     );
   });
 
