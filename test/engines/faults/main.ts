@@ -1,6 +1,6 @@
 /**
- * `npm run test:faults [-- SEED [boundary | runs]]`: tries every fault often, prints what was done, and in the end the table that
- * CONTRIBUTING.md has.
+ * Runs `npm run test:faults [-- SEED [boundary | runs]]`. Tries every fault many times, prints each try, and ends with
+ * the table of docs/robustness.md#faults-of-runs.
  */
 import { Random } from '../../../lib/data/random.js';
 import { boundaryFaults } from './boundary.js';
