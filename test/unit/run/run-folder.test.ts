@@ -52,7 +52,7 @@ describe('run folder', () => {
     await open.pop()!.close();
   }
 
-  /** A run that has completed its first `count` stages. */
+  /** Creates a run with its first `count` stages complete. */
   async function runOf(count: number, from = config()): Promise<Stage[]> {
     const folder = await opened(from);
     const plan = planStages(from.loop);
@@ -84,7 +84,7 @@ describe('run folder', () => {
     );
     await rm(path.join(output, 'pictures'), { recursive: true });
     await mkdir(path.join(output, 'data'));
-    // What the writer of the first config leaves when it is killed.
+    // Remains of a writer of the first config that was killed.
     await writeFile(path.join(output, `.config.yaml.${randomUUID()}.tmp`), '');
     await opened(config());
     assert.deepEqual((await readdir(output)).sort(), ['config.yaml', 'data', 'events.jsonl', 'lock']);
@@ -142,7 +142,7 @@ describe('run folder', () => {
     assert.equal(await readFile(precious, 'utf8'), 'mine');
   });
 
-  it('tells whether a folder holds a run of the same config', async () => {
+  it('reports whether a folder holds a run of the same config', async () => {
     assert.equal(await holdsRunOf(config()), false);
     await runOf(1);
     assert.equal(await holdsRunOf(config()), true);
@@ -167,7 +167,7 @@ describe('run folder', () => {
         return true;
       });
     }
-    // From before there were versions.
+    // A config from before versions existed.
     await writeFile(file, text.replace('version: 2\n', ''));
     assert.deepEqual(await resumeConfig(output), config());
   });
@@ -178,7 +178,7 @@ describe('run folder', () => {
     assert.deepEqual(await resumeConfig(output), made);
   });
 
-  it('goes on wherever it is moved to', async () => {
+  it('continues wherever it is moved to', async () => {
     await runOf(1);
     const moved = path.join(parent, 'moved');
     await rename(output, moved);
@@ -210,7 +210,7 @@ describe('run folder', () => {
     assert.equal(await readFile(path.join(output, 'notes.txt'), 'utf8'), 'mine');
   });
 
-  it('takes a run that never began its first stage for none', async () => {
+  it('does not count a run that never began its first stage', async () => {
     await opened(config());
     await closed();
     await opened(config(['seed=3']));
@@ -221,7 +221,7 @@ describe('run folder', () => {
     await opened(config(), 'continue');
   });
 
-  it('resumes only with the config of the run, but for how far and how observably it runs', async () => {
+  it('resumes only with the config of the run, except for keys that change no result', async () => {
     await runOf(1);
     const other = ['segmentation.schedule.power=0.5'];
     await refused(
@@ -246,7 +246,7 @@ describe('run folder', () => {
     assert.equal((await resumeConfig(output)).loop.rounds, 3);
   });
 
-  it('knows a stage as complete only when it rests on the same stages as now', async () => {
+  it('counts a stage as complete only if it depends on the same stages as now', async () => {
     const before = config(['loop={rounds: 2, selfTrainingRounds: 1}']);
     const plan = await runOf(planStages(before.loop).length, before);
     const now = config(['loop={rounds: 2, selfTrainingRounds: 2}']);
@@ -254,7 +254,7 @@ describe('run folder', () => {
     const stage = (name: string) => planStages(now.loop).find((other) => other.name === name)!;
     assert(await folder.record(stage('round-1/segmenter-1')));
     assert.equal(await folder.record(stage('round-1/segmenter-2')), undefined);
-    // Its perceptual terms now come from round-1/segmenter-2.
+    // The translator's perceptual terms now come from round-1/segmenter-2.
     assert.equal(await folder.record(stage('round-2/translator')), undefined);
     assert.equal(plan.at(-1)!.name, 'round-2/segmenter-1');
   });
@@ -301,7 +301,7 @@ describe('run folder', () => {
       return { step, seconds: step / 3, tensors: new Map([['weight', tensor]]), ...more };
     }
 
-    /** A folder in which a stage has begun and saved its state after each of these steps. */
+    /** Creates a folder in which a stage has begun and saved its state after each of these steps. */
     async function savedAt(
       steps: number[],
       set: string[] = [],
@@ -319,7 +319,7 @@ describe('run folder', () => {
       return names.filter((name) => name !== 'stage.json').sort();
     }
 
-    /** What the stage goes on from when the run is resumed. */
+    /** Returns the state from which the stage continues after resuming. */
     async function resumed(stage: Stage, set: string[] = []) {
       await closed();
       const folder = await opened(config(set), 'resume');
@@ -329,7 +329,7 @@ describe('run folder', () => {
       return { state, values, warnings };
     }
 
-    it('the newest is what a stage goes on from, with all that was saved', async () => {
+    it('a stage continues from the newest, with all that was saved', async () => {
       const { stage } = await savedAt([100, 200]);
       const { state, values, warnings } = await resumed(stage);
       const { tensors: named, ...rest } = state!;
@@ -339,7 +339,7 @@ describe('run folder', () => {
       assert.deepEqual(warnings, []);
     });
 
-    it('as many are kept as the config says, each whole and under its checksum', async () => {
+    it('the config sets how many are kept, each whole and named by its checksum', async () => {
       await savedAt([1, 2, 3, 100_000_000], ['checkpoint.keep=3']);
       const names = await files();
       assert.deepEqual(
@@ -415,13 +415,13 @@ describe('run folder', () => {
       assert.deepEqual(await files(), []);
     });
 
-    it('what cut-off writers left goes when the run is opened again', async () => {
+    it('opening the run again removes the remains of interrupted writers', async () => {
       const { folder, stage } = await savedAt([1]);
       const left = path.join(output, 'stages', 'source-only', `checkpoint-00000002.${randomUUID()}.tmp`);
       await writeFile(left, 'half');
       await resumed(stage);
       assert(!existsSync(left));
-      // Complete, but killed before its checkpoints were removed.
+      // The stage is complete, but the process was killed before removing its checkpoints.
       const [name] = await files();
       const file = path.join(output, 'stages', 'source-only', name!);
       const content = await readFile(file);
@@ -455,7 +455,7 @@ describe('run folder', () => {
     assert.equal(folder.weightsFile(stage), stageWeights(output, stage));
   });
 
-  it('says so when there is no run to sum up, or a folder cannot be made', async () => {
+  it('reports that there is no run to sum up, or that a folder cannot be created', async () => {
     await assert.rejects(readSummary(parent), DataError);
     await writeFile(output, 'a file');
     await assert.rejects(
@@ -534,7 +534,7 @@ describe('run folder', () => {
       assert.deepEqual(rest, []);
     });
 
-    it('is appended to, on a line of its own after one that was cut off', async () => {
+    it('is appended to, on a new line after a truncated one', async () => {
       const folder = await opened(config());
       await folder.log({ type: 'warning', stage: 's', message: 'one' });
       await closed();
