@@ -225,7 +225,7 @@ export const configSchema = section({
   expect(
     pairing === 'unpaired' || (sourceWidth === targetWidth && sourceHeight === targetHeight),
     ['sizes', 'translation', 'target'],
-    `the size of sizes.translation.source (${sourceWidth}×${sourceHeight}), as pairs of images are,`,
+    `the size of sizes.translation.source (${sourceWidth}×${sourceHeight}), because paired images have one size,`,
   );
   if (translation.crop) {
     const widest = Math.min(sourceWidth, targetWidth);
@@ -283,7 +283,7 @@ export const configSchema = section({
     expect(
       ignoreIndex >= classes.length,
       ['data', 'ignoreIndex'],
-      `a number that is no class index (0 to ${classes.length - 1})`,
+      `a number that is not a class index (0 to ${classes.length - 1})`,
     );
     expect(
       !palette || palette.length === classes.length,

@@ -15,8 +15,8 @@ interface Owner {
 }
 
 /**
- * Claim of a process to the lock, a file in the lock's folder. Its owner is alive as far as can be known. Without
- * `owner`, the file is unreadable.
+ * Claim of a process to the lock, a file in the lock's folder. Its owner seems to be alive. Without `owner`, the file
+ * is unreadable.
  */
 interface Claim {
   name: string;

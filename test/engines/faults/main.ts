@@ -45,7 +45,7 @@ async function tryAll(faults: Fault[], variant: string): Promise<void> {
   }
 }
 
-/** One row a fault, whatever the number of settings it was tried in. */
+/** Adds a try to the table. A fault has one row, for all settings it was tried in. */
 function add(fault: string, tried: number | undefined, outcome: string): void {
   const row = rows.find(([name]) => name === fault);
   if (!row) rows.push([fault, String(tried ?? 0), outcome]);

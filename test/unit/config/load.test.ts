@@ -221,7 +221,7 @@ data:
       [
         'an ignore index that is a class',
         { ...minimal, data: { ...data, ignoreIndex: 2 } },
-        /data\.ignoreIndex: expected a number that is no class index \(0 to 2\) but found 2/,
+        /data\.ignoreIndex: expected a number that is not a class index \(0 to 2\) but found 2/,
       ],
       [
         'a palette of another length',
@@ -323,7 +323,7 @@ data:
           translation: { pairing: 'paired' },
           sizes: { translation: { crop: [512, 256], target: [1024, 512] } },
         },
-        /sizes\.translation\.target: expected the size of sizes\.translation\.source \(1024×562\), as pairs of images are, but found/,
+        /sizes\.translation\.target: expected the size of sizes\.translation\.source \(1024×562\), because paired images have one size, but found/,
       ],
       [
         'whole images of two sizes',
@@ -361,7 +361,7 @@ data:
         /preset: expected one of/,
       ],
       [
-        'a list in place of keys',
+        'a list instead of keys',
         '- a\n- b\n',
         /config\.yaml: expected a table of keys but found an array of 2/,
       ],

@@ -258,7 +258,7 @@ describe('predictStream', () => {
     assert.equal(read.count, 3, 'the caller has one, two are ahead of him');
     await stream.return();
     assert.equal(read.closed, true);
-    assert.equal(fake.running, 0, 'a prediction goes on that nobody will see');
+    assert.equal(fake.running, 0, 'a prediction still runs that nobody will see');
   });
 
   it('a source that waits for long does not hold back what is done', async () => {

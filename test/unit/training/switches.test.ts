@@ -113,7 +113,7 @@ describe('switches of the loop', () => {
       assert.deepEqual((await readImage(file)).data, expected.data);
     }
     const html = await report('matching');
-    assert.match(html, /the histograms of their channels are matched/);
+    assert.match(html, /after histogram matching/);
     assert.match(html, /source images as S′\(1\), target images/);
     await run('matching-whole', set);
     await sameResults('matching', 'matching-whole', ['round-1/segmenter-0', 'round-1/segmenter-1']);
