@@ -11,7 +11,7 @@ import { STREET_SCENE_CLASSES, STREET_SCENE_PALETTE } from '../data/scenes/stree
 
 export interface Classes {
   names: readonly string[];
-  /** 3 bytes (R, G, B) a class. */
+  /** Colors, 3 bytes (R, G, B) per class. */
   palette: Uint8Array;
 }
 
@@ -21,10 +21,10 @@ const KNOWN: Record<string, Classes> = {
   'street-scenes': { names: STREET_SCENE_CLASSES, palette: STREET_SCENE_PALETTE },
 };
 
-/** What `--classes` takes. */
-export const CLASSES_HELP = `class names with commas between, or one of ${Object.keys(KNOWN).join(', ')}`;
+/** Help for the value of `--classes`. */
+export const CLASSES_HELP = `class names separated by commas, or one of ${Object.keys(KNOWN).join(', ')}`;
 
-/** `--classes`: a known list, or any names. */
+/** Parses `--classes`: a known list, or any names. */
 export function parseClasses(text: string): Classes {
   if (Object.hasOwn(KNOWN, text)) return KNOWN[text]!;
   const names = text.split(',').map((name) => name.trim());
@@ -34,16 +34,16 @@ export function parseClasses(text: string): Classes {
   return { names, palette: spreadPalette(names.length) };
 }
 
-/** What `--mean-classes` takes. */
-export const MEAN_CLASSES_HELP = `class names with commas between, or one of ${Object.keys(CLASS_SUBSETS).join(', ')}`;
+/** Help for the value of `--mean-classes`. */
+export const MEAN_CLASSES_HELP = `class names separated by commas, or one of ${Object.keys(CLASS_SUBSETS).join(', ')}`;
 
-/** `--mean-classes`: a known part of Cityscapes' classes, or any names. */
+/** Parses `--mean-classes`: a known part of Cityscapes' classes, or any names. */
 export function parseMeanClasses(text: string): ClassSubset | string[] {
   if (Object.hasOwn(CLASS_SUBSETS, text)) return text as ClassSubset;
   return text.split(',').map((name) => name.trim());
 }
 
-/** The classes that a label map leads to; undefined for 'identity', which leads to any. */
+/** Returns the classes of a label map. undefined for 'identity', which may produce any. */
 export function classesOfLabelMap(map: LabelMapName): Classes | undefined {
   if (map === 'identity') return undefined;
   return map === 'camvid' ? CAMVID : CITYSCAPES;

@@ -1,8 +1,8 @@
 import { createProgress, type Progress } from './progress.js';
 
 /**
- * Where a command's words go. For people, everything but errors goes to stdout. With `--json`, stdout carries one JSON
- * object a line and nothing else (the last one has `event: 'result'` or `event: 'error'`), and people's words go to stderr.
+ * Output of a command. For people, everything except errors goes to stdout. With `--json`, stdout carries only JSON
+ * objects, one per line. The last one has `event: 'result'` or `event: 'error'`. Text for people then goes to stderr.
  */
 export class Console {
   readonly #chatter: NodeJS.WriteStream;
@@ -12,39 +12,39 @@ export class Console {
     this.#chatter = json ? process.stderr : process.stdout;
   }
 
-  /** A line for people. */
+  /** Prints a line for people. */
   note(line: string): void {
     this.#progress?.stop();
     this.#chatter.write(`${line}\n`);
   }
 
-  /** A line for machines; silent without `--json`. */
+  /** Prints an event with `--json`. Otherwise prints nothing. */
   event(event: string, data: object = {}): void {
     if (this.json) process.stdout.write(`${JSON.stringify({ event, ...data })}\n`);
   }
 
-  /** What the command was run for: an object for machines, a text for people. */
+  /** Prints the result: the object with `--json`, otherwise the text. */
   result(data: object, text: string): void {
     this.#progress?.stop();
     if (this.json) this.event('result', data);
     else process.stdout.write(`${text}\n`);
   }
 
-  /** One line on stderr, and the same as an event for machines. */
+  /** Prints an error as one line on stderr, and as an event with `--json`. */
   error(code: string, message: string): void {
     this.#progress?.stop();
     this.event('error', { code, message });
     process.stderr.write(`bidiseg: ${message}\n`);
   }
 
-  /** Shows a task of `total` parts, in place of the one shown so far. */
+  /** Shows the progress of a task of `total` parts. Replaces the task shown before. */
   progress(label: string, total: number): Progress {
     this.#progress?.stop();
     this.#progress = createProgress(this.#chatter, label, total);
     return this.#progress;
   }
 
-  /** Takes the progress display away, so that the terminal is as it was. */
+  /** Removes the progress display and restores the terminal. */
   endProgress(): void {
     this.#progress?.stop();
     this.#progress = undefined;

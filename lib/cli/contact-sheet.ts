@@ -3,18 +3,22 @@ import { sampleNearest } from '../data/label-codec.js';
 import { colorLabels } from '../data/palette.js';
 import { composeGrid } from '../pipeline/picture-grid.js';
 
-/** Longer side of a picture. */
+/** Longer side of a picture, in pixels. */
 const SIDE = 240;
 const PICTURES_IN_A_ROW = 6;
 
-/** Images, each with its labels in colors beside it, in rows on white. */
+/** Contact sheet: rows of images on white, each beside its labels in colors. */
 export class ContactSheet {
   readonly #palette: Uint8Array;
   readonly #rows: RgbImage[][] = [[]];
-  /** The shape of the first image; others are fitted into it. */
+  /** Shape of the first image. The others are fitted into it. */
   #tile: ImageSize | undefined;
 
-  /** @param palette 3 bytes (R, G, B) a class */
+  /**
+   * Creates an empty sheet.
+   *
+   * @param palette 3 bytes (R, G, B) per class
+   */
   constructor(palette: Uint8Array) {
     this.#palette = palette;
   }
@@ -32,7 +36,7 @@ export class ContactSheet {
     if (this.#rows.at(-1)!.length > 0) this.#rows.push([]);
   }
 
-  /** null: nothing was added. */
+  /** Composes the sheet. null: nothing was added. */
   compose(): RgbImage | null {
     const rows = this.#rows.filter((row) => row.length > 0);
     return rows.length > 0 ? composeGrid(rows) : null;
@@ -44,7 +48,7 @@ function fitted({ width, height }: ImageSize, within: ImageSize): ImageSize {
   return { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
 }
 
-/** The image in the middle of a white one. */
+/** Centers an image on a white one. */
 function centered(image: RgbImage, { width, height }: ImageSize): RgbImage {
   if (image.width === width && image.height === height) return image;
   const data = new Uint8Array(width * height * 3).fill(255);

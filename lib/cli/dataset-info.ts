@@ -15,26 +15,26 @@ import type { CommandContext } from './run-command.js';
 import { table } from './table.js';
 
 export interface DatasetInfoOptions {
-  /** Folder of the label maps, where `folder` holds the images themselves. */
+  /** Folder of the label maps. `folder` then holds the images themselves. */
   labels?: string;
   labelMap?: LabelMapName;
   classes?: Classes;
-  /** How many images of each part are read. */
+  /** Number of images to read per part. */
   sample: number;
   contactSheet?: string;
   maxPixels?: number;
 }
 
-/** What was found in one part of a data set. */
+/** Findings about one part of a data set. */
 interface PartInfo extends DatasetPart {
   imageCount: number;
   /** null: the part has no labels. */
   labelCount: number | null;
-  /** Images that were read, with their labels. */
+  /** Number of images that were read, with their labels. */
   checked: number;
-  /** How many of them have which size, as 'WIDTH×HEIGHT'. */
+  /** Number of images per size 'WIDTH×HEIGHT'. */
   sizes: Record<string, number>;
-  /** Of the label maps that were read: pixels of each class, and label maps that have it. */
+  /** Number of pixels and of label maps per class, in the label maps that were read. */
   pixels: number[];
   maps: number[];
   ignored: number;
@@ -42,10 +42,10 @@ interface PartInfo extends DatasetPart {
 }
 
 const IGNORED = 255;
-/** Samples of each part on the contact sheet. */
+/** Number of samples of each part on the contact sheet. */
 const SHOWN = 9;
 
-/** `bidiseg info FOLDER`: what a data set holds, and whether a sample of it can be used. */
+/** Runs `bidiseg info FOLDER`. Shows what a data set contains and checks a sample of it. */
 export async function datasetInfo(
   folder: string,
   options: DatasetInfoOptions,
@@ -122,7 +122,7 @@ async function checkPart(
     return undefined;
   };
 
-  /** The images that have labels; it is a problem where some do not. */
+  /** Opens the images that have labels. Notes a problem if some have none. */
   const openLabeled = async (images: ImageDataset, labels: string): Promise<ImageDataset> => {
     const names = Array.from({ length: images.length }, (_, index) => images.entry(index).name);
     const files = await labelsByName(labels);
@@ -163,7 +163,7 @@ class Problem {
   constructor(readonly message: string) {}
 }
 
-/** What the work gives, or in what way the data are at fault. */
+/** Returns the result of the work, or the problem if the data are at fault. */
 async function orProblem<T>(work: () => Promise<T>): Promise<T | Problem> {
   try {
     return await work();
@@ -188,7 +188,7 @@ function count({ image, labels }: Sample, info: PartInfo): void {
   info.ignored += histogram[IGNORED]!;
 }
 
-/** Names for the classes; where nobody names them, for those up to the last one seen. */
+/** Returns the names of the classes. Without names, numbers the classes up to the last one found. */
 function classNames(classes: Classes | undefined, infos: PartInfo[]): readonly string[] {
   if (classes) return classes.names;
   const last = Math.max(-1, ...infos.map(({ pixels }) => pixels.findLastIndex((pixel) => pixel > 0)));
@@ -257,7 +257,7 @@ function describe(
   return lines;
 }
 
-/** The commonest three sizes. */
+/** Formats the three most common sizes. */
 function sizesText(sizes: Record<string, number>): string {
   const sorted = Object.entries(sizes).sort(([, one], [, other]) => other - one);
   const shown = sorted

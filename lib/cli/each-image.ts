@@ -8,18 +8,18 @@ import { readAhead } from '../support/generators.js';
 import type { InputImage } from './inputs.js';
 import type { CommandContext } from './run-command.js';
 
-/** An input whose header is read. */
+/** Input whose header has been read. */
 export interface OpenInput extends InputImage {
   image: ImageFile<RgbImage>;
 }
 
-/** What is done for each image, in this order. */
+/** Work for each image: `read`, `compute` and `write`, in this order. */
 export interface ImageTask<Pixels, Result> {
-  /** For the progress display. */
+  /** Label of the progress display. */
   label: string;
   images: InputImage[];
   limits: ImageLimits;
-  /** The folder that `write` writes into. */
+  /** Folder that `write` writes into. */
   output: string;
   read: (input: OpenInput) => Promise<Pixels>;
   compute: (pixels: Pixels, input: OpenInput) => Promise<Result>;
@@ -27,9 +27,10 @@ export interface ImageTask<Pixels, Result> {
 }
 
 /**
- * Does a task for a stream of images with a progress display, and keeps the context informed about how much is done. While
- * one image is computed on, the next are read and the one before is written; so any number of images takes the memory of
- * a few. Returns the seconds it took.
+ * Runs a task for a list of images with a progress display. Keeps `context.kept` up to date. While one image is
+ * computed, the next ones are read and the previous one is written. So any number of images needs the memory of a few.
+ *
+ * @returns the time in seconds
  */
 export async function forEachImage<Pixels, Result>(
   context: CommandContext,
@@ -58,7 +59,7 @@ export async function forEachImage<Pixels, Result>(
     for await (const { opened, pixels } of readAhead(images.length, open, { signal })) {
       const [result] = await Promise.all([compute(pixels, opened), writing]);
       writing = finish(opened, pixels, result);
-      // A failure is reported when the next image is done; until then nobody awaits it.
+      // A failure is reported after the next image. Until then nothing awaits this promise.
       writing.catch(() => {});
     }
     await writing;
@@ -69,14 +70,14 @@ export async function forEachImage<Pixels, Result>(
   return (performance.now() - started) / 1000;
 }
 
-/** `folder/name.png`, after making the folders on the way. */
+/** Returns `folder/name.png` and creates its folder. */
 export async function resultFile(folder: string, name: string): Promise<string> {
   const file = path.join(folder, `${name}.png`);
   await mkdir(path.dirname(file), { recursive: true });
   return file;
 }
 
-/** 'Wrote 12 images to out in 8 s'. */
+/** Formats the summary of a command: 'Wrote 12 images to out in 8 s'. */
 export function summary(count: number, noun: string, output: string, seconds: number): string {
   return `Wrote ${counted(count, noun)} to ${output} in ${duration(seconds)}`;
 }

@@ -1,20 +1,20 @@
-/** What the shell is told: 1 for anything that went wrong, 2 for a command line that makes no sense. */
+/** Exit codes: 1 for any failure, 2 for an invalid command line. */
 export const EXIT_FAILURE = 1;
 export const EXIT_USAGE = 2;
 
-/** The command line asks for something that no run could do; exit code 2. */
+/** Error of a command line that cannot work. Exit code 2. */
 export class UsageError extends Error {
   readonly code = 'ERR_USAGE';
 }
 
-/** The addon or its CUDA half is not what the command needs; the command has said so itself, so nothing is added. */
+/** Failure that the command has already printed. Nothing is added. */
 export class QuietFailure extends Error {}
 
-/** The reason of the abort when the user or the system asks the command to stop. */
+/** Reason of the abort when the user or the system stops the command. */
 export class Interruption extends Error {
   override readonly name = 'AbortError';
   readonly code = 'ERR_INTERRUPTED';
-  /** 128 + the number of the signal, as shells expect. */
+  /** Exit code: 128 + the number of the signal, as shells expect. */
   readonly exitCode: number;
 
   constructor(signal: 'SIGINT' | 'SIGTERM' | 'SIGPIPE') {

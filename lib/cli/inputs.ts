@@ -4,22 +4,22 @@ import { globSync, isDynamicPattern } from 'tinyglobby';
 import { IMAGE_EXTENSIONS } from '../data/image-bytes.js';
 import { DataError } from '../support/errors.js';
 
-/** An image to read, and the name (without extension, '/' between folders) its results get. */
+/** Image to read, and the name of its results: without extension, with '/' between folders. */
 export interface InputImage {
   file: string;
   name: string;
 }
 
 /**
- * The images behind a list of files, folders and glob patterns, in a fixed order. Folders are searched to any depth. Folders,
- * and patterns below their part without wildcards, keep their structure in the names; `outputFolder` is left out of the
- * search, so that a second run does not eat its own results. Nothing is read but the folders.
+ * Lists the images of files, folders and glob patterns, in a fixed order. Searches folders to any depth. Names keep the
+ * structure below a folder, or below the part of a pattern without wildcards. Leaves `outputFolder` out, so that a
+ * second run does not read its own results. Reads folders only.
  */
 export function collectImages(inputs: string[], outputFolder: string): InputImage[] {
   const images: InputImage[] = [];
   const leaveOut = path.resolve(outputFolder);
   for (const input of inputs) {
-    // A file may have a name that looks like a pattern.
+    // The name of an existing file may look like a pattern.
     const isPattern = !existsSync(input) && isDynamicPattern(input);
     if (!isPattern && !isFolder(input)) {
       images.push({ file: input, name: path.parse(input).name });
@@ -83,16 +83,19 @@ function isImage(file: string): boolean {
   return IMAGE_EXTENSIONS.includes(path.extname(file).toLowerCase());
 }
 
-/** Named by its place below `root`. */
+/** Names an image by its path below `root`. */
 function imageBelow(root: string, file: string): InputImage {
   const { dir, name } = path.parse(path.relative(root, file));
   return { file, name: path.posix.join(dir.split(path.sep).join('/'), name) };
 }
 
-/** A pattern may have `..` behind its wildcards; results under such names would lie outside the output folder. */
+/**
+ * Refuses images above the pattern's folder. A pattern with `..` after its wildcards would put results outside the
+ * output folder.
+ */
 function refuseAbove(image: InputImage): InputImage {
   if (image.name.split('/')[0] !== '..') return image;
-  throw new DataError(`${image.file} does not lie below the pattern's folder; leave '..' out of the pattern`);
+  throw new DataError(`${image.file} is not below the pattern's folder; remove '..' from the pattern`);
 }
 
 function refuseEqualNames(images: InputImage[]): void {

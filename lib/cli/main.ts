@@ -5,7 +5,7 @@ import { EXIT_USAGE } from './exit.js';
 import { createProgram } from './program.js';
 
 const program = createProgram();
-// Whoever reads the help may stop early, as `head` does; commands that run have their own answer to it.
+// The reader of the help may stop early, as `head` does. Commands that run handle this themselves.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error;
 });
@@ -13,7 +13,7 @@ try {
   await program.parseAsync();
 } catch (error) {
   if (!(error instanceof CommanderError)) throw error;
-  // Asking for help or the version ends in an "error" of exit code 0 that has already said everything.
+  // Help and version end in an "error" of exit code 0 that has already been printed.
   if (error.exitCode !== 0) {
     const command = program.commands.find((candidate) => candidate.name() === process.argv[2]);
     const help = command ? `bidiseg ${command.name()} --help` : 'bidiseg --help';

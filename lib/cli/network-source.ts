@@ -12,7 +12,7 @@ import { UsageError } from './exit.js';
 import { deviceOption, maxPixelsOption } from './options.js';
 import { requireDevice } from './require-device.js';
 
-/** Where a command takes its network from: a weights file, or a stage of a run. */
+/** Source of a command's network: a weights file, or a stage of a run. */
 export interface NetworkOptions {
   weights?: string;
   run?: string;
@@ -23,11 +23,11 @@ export interface NetworkOptions {
 
 export interface NetworkFile {
   file: string;
-  /** The config of the run that the file belongs to; null for a file on its own. */
+  /** Config of the run that the file belongs to. null: the file belongs to no run. */
   config: Config | null;
-  /** Where to compute; it is there. */
+  /** Device to compute on. It exists. */
   device: string;
-  /** For the images it is used on: what the user said, or the config says. */
+  /** Limits of the input images, from the options or the config. */
   limits: ImageLimits;
 }
 
@@ -36,13 +36,16 @@ type NetworkKind = 'segmenter' | 'translator';
 export function addNetworkOptions(command: Command, kind: NetworkKind): Command {
   return command
     .option('-w, --weights <file>', `weights of the ${kind} (safetensors written by bidiseg)`)
-    .option('-r, --run <folder>', `in place of --weights: the newest ${kind} of this run`)
-    .option('--stage <name>', `with --run: the ${kind} of this stage, by name or label`)
+    .option('-r, --run <folder>', `run folder, instead of --weights; uses its newest ${kind}`)
+    .option(
+      '--stage <name>',
+      `with --run: stage that trained the ${kind}, by name or label (default: the newest)`,
+    )
     .addOption(deviceOption())
     .addOption(maxPixelsOption());
 }
 
-/** Finds the weights that the options mean, and with them the config of their run. */
+/** Finds the weights that the options select, and the config of their run. */
 export async function findNetwork(kind: NetworkKind, options: NetworkOptions): Promise<NetworkFile> {
   const found = await findFile(kind, options);
   const { config } = found;
@@ -57,7 +60,7 @@ export async function findNetwork(kind: NetworkKind, options: NetworkOptions): P
 async function findFile(kind: NetworkKind, options: NetworkOptions): Promise<Omit<NetworkFile, 'limits'>> {
   const { weights, run, stage, device = 'cpu' } = options;
   if ((weights === undefined) === (run === undefined)) {
-    throw new UsageError(`Give either --weights FILE or --run FOLDER, so that there is a ${kind} to use`);
+    throw new UsageError(`Expected either --weights FILE or --run FOLDER, to find the ${kind}`);
   }
   if (weights !== undefined) {
     if (stage !== undefined) throw new UsageError('--stage needs --run');
@@ -72,16 +75,16 @@ async function findFile(kind: NetworkKind, options: NetworkOptions): Promise<Omi
   return { file: stageWeights(run!, found), config, device };
 }
 
-/** The config of the run in `folder`, with the assignments of `--set`. */
+/** Reads the config of the run in `folder`, with the assignments of `--set`. */
 export async function openRunConfig(folder: string, set: readonly string[] = []): Promise<Config> {
   if (!existsSync(path.join(folder, 'config.yaml'))) {
-    throw new DataError(`${folder} is no run folder: it holds no config.yaml`);
+    throw new DataError(`${folder}: expected a run folder but found no config.yaml`);
   }
   const { resumeConfig } = await import('../run/run-files.js');
   return resumeConfig(folder, { set });
 }
 
-/** The finished stage that is wanted, or the newest that left a network of this kind. */
+/** Finds the finished stage named `wanted`, or the newest one with a network of this kind. */
 function chooseStage(kind: NetworkKind, summary: RunSummary, run: string, wanted?: string): StageRecord {
   const stages = summary.stages.filter((stage) =>
     kind === 'translator' ? stage.kind === 'translator' : ['source-only', 'segmenter'].includes(stage.kind),
@@ -99,16 +102,19 @@ function chooseStage(kind: NetworkKind, summary: RunSummary, run: string, wanted
   );
 }
 
-/** Weights that lie in a run folder (`RUN/stages/NAME/weights.safetensors`) bring sizes and class names with them. */
+/**
+ * Reads the config of the run around weights in `RUN/stages/NAME/weights.safetensors`. It provides sizes and class
+ * names.
+ */
 async function configAround(weights: string): Promise<Config | null> {
   const run = path.resolve(weights, '..', '..', '..');
   if (!existsSync(path.join(run, 'config.yaml'))) return null;
   const { resumeConfig } = await import('../run/run-files.js');
-  // Only a convenience here: whatever is wrong with that config, the weights are good without it.
+  // The config is only a convenience here. The weights are usable without it.
   return resumeConfig(run).catch(() => null);
 }
 
-/** The size that a data set's images most likely all have. */
+/** Returns the size of the first image. Most data sets have one size. */
 export async function firstSize(dataset: ImageDataset): Promise<ImageSize> {
   const { width, height } = await dataset.openImage(0);
   return { width, height };
@@ -116,11 +122,11 @@ export async function firstSize(dataset: ImageDataset): Promise<ImageSize> {
 
 export interface Classes {
   names: string[];
-  /** 3 bytes (R, G, B) a class. */
+  /** Colors, 3 bytes (R, G, B) per class. */
   palette: Uint8Array;
 }
 
-/** Names and colors for a network's classes: its run's, those of the known list of that length, or made-up ones. */
+/** Returns names and colors for a network's classes: from its run, from a known list of that length, or generated. */
 export async function classesOf(config: Config | null, classCount: number): Promise<Classes> {
   const { classNames, classPalette } = await import('../config/classes.js');
   const { spreadPalette } = await import('../data/palette.js');

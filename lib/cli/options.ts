@@ -3,22 +3,19 @@ import { MAX_PIXELS } from '../data/image-limits.js';
 import type { ImageSize } from '../data/image-size.js';
 import { PRECISIONS, type Precision } from '../native/precision.js';
 
-/** The options every command has. */
+/** Options that every command has. */
 export interface CommonOptions {
   json?: boolean;
 }
 
 export function addJsonOption(command: Command): Command {
-  return command.option(
-    '--json',
-    'for machines: one JSON object a line on stdout, everything else on stderr',
-  );
+  return command.option('--json', 'print one JSON object per line on stdout, and everything else on stderr');
 }
 
 export function deviceOption(): Option {
   return new Option(
     '--device <name>',
-    "where to compute: 'cpu', 'cuda' or 'cuda:N' (default: 'cpu')",
+    "device to compute on: 'cpu', 'cuda' or 'cuda:N' (default: 'cpu')",
   ).argParser(parseDevice);
 }
 
@@ -28,13 +25,13 @@ function parseDevice(text: string): string {
   return text;
 }
 
-/** Examples under a command's help: pairs of a command line and what it does. */
+/** Adds examples to a command's help: pairs of a command line and its effect. */
 export function addExamples(command: Command, examples: [line: string, what: string][]): Command {
   const text = examples.map(([line, what]) => `  $ ${line}\n      ${what}`).join('\n');
   return command.addHelpText('after', `\nExamples:\n${text}`);
 }
 
-/** '512x256' as a size in pixels. */
+/** Parses a size in pixels such as '512x256'. */
 export function parseSize(text: string): ImageSize {
   const match = /^(\d{1,5})x(\d{1,5})$/.exec(text);
   const [width, height] = [Number(match?.[1]), Number(match?.[2])];
@@ -43,7 +40,7 @@ export function parseSize(text: string): ImageSize {
   return { width, height };
 }
 
-/** A number in [0, 1]. */
+/** Parses a number in [0, 1]. */
 export function parseRatio(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || !(value >= 0 && value <= 1)) {
@@ -52,26 +49,26 @@ export function parseRatio(text: string): number {
   return value;
 }
 
-/** '0.5,1,1.5' as factors from ⅛ to 8. */
+/** Parses factors from ⅛ to 8 such as '0.5,1,1.5'. */
 function parseScales(text: string): number[] {
   const scales = text.split(',').map((part) => (part.trim() === '' ? Number.NaN : Number(part)));
   if (!scales.every((scale) => scale >= 1 / 8 && scale <= 8)) {
     throw new InvalidArgumentError(
-      'Expected numbers from 0.125 to 8 with commas between, such as 0.75,1,1.25.',
+      'Expected numbers from 0.125 to 8 separated by commas, such as 0.75,1,1.25.',
     );
   }
   return scales;
 }
 
-/** Where images from outside are read. */
+/** Option of commands that read images from outside. */
 export function maxPixelsOption(): Option {
   return new Option(
     '--max-pixels <count>',
-    `refuse images of more pixels than this (default: the run's limit, or ${MAX_PIXELS})`,
+    `maximum number of pixels of an image; larger images are an error (default: the run's limit, or ${MAX_PIXELS})`,
   ).argParser(parsePixels);
 }
 
-/** How a segmenter predicts: what is averaged, and in which precision. */
+/** Options of a segmenter's predictions: averaging and precision. */
 export interface PredictionOptions {
   flip?: boolean;
   scales?: number[];
@@ -83,13 +80,13 @@ export function addPredictionOptions(command: Command): Command {
     .option('--flip', 'average the probabilities with those of the mirrored image')
     .option(
       '--scales <factors>',
-      'average the probabilities over these multiples of the input size, such as 0.75,1,1.25',
+      'average the probabilities over several scales of the input, factors from 0.125 to 8 such as 0.75,1,1.25',
       parseScales,
     )
     .addOption(
       new Option(
         '--precision <name>',
-        "what convolutions compute in, where the device can (see 'bidiseg info'): bf16 is quicker and less exact (default: fp32)",
+        "precision of convolutions; bf16 is faster and less exact; 'bidiseg info' shows what the device supports (default: fp32)",
       ).choices(PRECISIONS),
     );
 }
@@ -102,7 +99,7 @@ function parsePixels(text: string): number {
   return value;
 }
 
-/** A whole number of at least 0. */
+/** Parses a whole number of at least 0. */
 export function parseCount(text: string): number {
   const value = Number(text);
   if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) {
@@ -111,7 +108,7 @@ export function parseCount(text: string): number {
   return value;
 }
 
-/** A `key=value` assignment for the config; which keys exist is for the config to say. */
+/** Collects `key=value` assignments. The config checks the keys. */
 export function collectAssignment(value: string, previous: string[] = []): string[] {
   if (!/^[^=]+=/.test(value)) {
     throw new InvalidArgumentError('Expected KEY=VALUE, such as segmentation.steps=500.');
@@ -119,14 +116,14 @@ export function collectAssignment(value: string, previous: string[] = []): strin
   return [...previous, value];
 }
 
-/** All assignments to config keys: those of `--set`, then the options that are short for one. */
+/** Returns all assignments to config keys: first `--set`, then the options that abbreviate a key. */
 export function assignments<K extends string>(
   options: { set?: string[] } & { [key in K]?: string | number },
   keys: readonly K[],
 ): string[] {
   const short = keys.flatMap((key) => {
     const value = options[key];
-    // JSON's quotes keep YAML from reading a folder named 1e3 or null as something else.
+    // The JSON quotes keep YAML from reading a folder named 1e3 or null as a number or null.
     return value === undefined ? [] : [`${key}=${JSON.stringify(value)}`];
   });
   return [...(options.set ?? []), ...short];

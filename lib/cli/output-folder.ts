@@ -2,7 +2,7 @@ import { accessSync, constants, mkdirSync, rmdirSync, statSync } from 'node:fs';
 import { DataError } from '../support/errors.js';
 import { removeTemporaryFiles } from '../support/files.js';
 
-/** A folder that a command writes into. */
+/** Folder that a command writes into. */
 export class OutputFolder {
   readonly #folder: string;
   readonly #isNew: boolean;
@@ -16,19 +16,19 @@ export class OutputFolder {
     removeTemporaryFiles(this.#folder);
   }
 
-  /** A command that failed before its first file leaves no empty folder behind, unless that was there before. */
+  /** Removes the folder if the command created it and it is empty, so that a failed command leaves none. */
   removeIfUnused(): void {
     if (!this.#isNew) return;
     try {
       rmdirSync(this.#folder);
     } catch {
-      // It holds something, or it is gone already.
+      // The folder is not empty, or does not exist any more.
     }
   }
 }
 
 /**
- * Makes `folder` (and its parents), checks that files can be made in it, before any work is spent on them, and notes it in
+ * Creates `folder` and its parents. Checks that files can be created in it, before any work. Notes the folder in
  * `context.outputs`.
  */
 export function prepareOutputFolder(folder: string, context: { readonly outputs: OutputFolder[] }): void {
@@ -55,7 +55,7 @@ function reason(code: string | undefined): string {
       return 'the file system is read-only; choose another with --output';
     case 'EEXIST':
     case 'ENOTDIR':
-      return 'a file of that name is in the way; choose another with --output';
+      return 'a file of that name exists; choose another with --output';
     case 'ENOSPC':
       return 'no space is left on the disk';
     default:

@@ -14,7 +14,7 @@ import { addSegmentCommand } from './commands/segment.js';
 import { addTrainCommand } from './commands/train.js';
 import { addTranslateCommand } from './commands/translate.js';
 
-/** The whole command line. Parsing it throws a `CommanderError` where commander itself would end the process. */
+/** Creates the whole command line. Parsing throws a `CommanderError` when commander itself would end the process. */
 export function createProgram(): Command {
   const program = new Command('bidiseg')
     .description(
@@ -22,12 +22,12 @@ export function createProgram(): Command {
     )
     .version(packageVersion())
     .exitOverride()
-    // main.ts says it in one line; commander would print the help of the whole command line before it.
+    // main.ts prints the error in one line. Commander would print the whole help before it.
     .configureOutput({ outputError: () => {} })
     .helpCommand(false)
     .addHelpText(
       'after',
-      "\nStart with 'bidiseg demo': it needs no data. Every command has --help with examples.",
+      "\nStart with 'bidiseg demo', which needs no data. Every command has --help with examples.",
     );
 
   addDemoCommand(program);

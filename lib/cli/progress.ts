@@ -1,15 +1,15 @@
 import { SingleBar } from 'cli-progress';
 import { duration } from '../support/format.js';
 
-/** The state of one task that counts up to a known total. */
+/** Progress of one task with a known total. */
 export interface Progress {
-  /** `done` of the total are finished; `detail` is a short text such as the newest loss. */
+  /** Shows that `done` of the total are finished. `detail` is a short text such as the newest loss. */
   update(done: number, detail?: string): void;
-  /** Ends the display; nothing more is drawn. Does no harm when called twice. */
+  /** Ends the display. Calling it twice is harmless. */
   stop(): void;
 }
 
-/** Draws bars on a terminal, writes a plain line every few seconds anywhere else. */
+/** Creates a progress display: a bar on a terminal, otherwise a plain line every few seconds. */
 export function createProgress(stream: NodeJS.WriteStream, label: string, total: number): Progress {
   return stream.isTTY && process.env.TERM !== 'dumb'
     ? new BarProgress(stream, label, total)
@@ -29,7 +29,7 @@ class BarProgress implements Progress {
       barCompleteChar: '█',
       barIncompleteChar: '░',
       hideCursor: true,
-      // The bar is an intermediate state: what stays on the screen is the line that the command writes at the end.
+      // Only the line that the command prints at the end stays on the screen.
       clearOnComplete: true,
       fps: 8,
     });
@@ -45,7 +45,7 @@ class BarProgress implements Progress {
   }
 }
 
-/** How long a log that nobody watches may stay silent. */
+/** Interval between plain lines, in milliseconds. */
 const LINE_INTERVAL_MS = 5000;
 
 class LineProgress implements Progress {
@@ -74,7 +74,7 @@ class LineProgress implements Progress {
   stop(): void {}
 }
 
-/** Guesses the time left from the speed since the first update, so that a resumed task is not taken for a fast one. */
+/** Estimates the time left from the speed since the first update. So a resumed task does not look too fast. */
 class Pace {
   readonly #total: number;
   #first: { done: number; time: number } | undefined;

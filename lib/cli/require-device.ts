@@ -2,7 +2,7 @@ import type { Config } from '../config/schema.js';
 import type { Precision } from '../native/precision.js';
 import { InvalidArgumentError } from '../support/errors.js';
 
-/** Makes sure that there is a device of this name ('cpu', 'cuda' or 'cuda:N'), before any work is spent on it. */
+/** Checks that a device ('cpu', 'cuda' or 'cuda:N') exists, before any work. */
 export async function requireDevice(device: string): Promise<void> {
   if (device === 'cpu') return;
   const { buildInfo } = await import('../native/device.js');
@@ -11,11 +11,11 @@ export async function requireDevice(device: string): Promise<void> {
   const found = ['cpu', ...cudaDevices].join(', ');
   const reason = cuda ? '' : ' (CUDA is not compiled in)';
   throw new InvalidArgumentError(
-    `There is no device ${device} here${reason}, only ${found}; see 'bidiseg info'`,
+    `Expected one of the devices ${found} but found ${device}${reason}; see 'bidiseg info'`,
   );
 }
 
-/** Makes sure of the config's device, and that it can do what the config asks of it in training. */
+/** Checks that the config's device exists and supports what the config needs for training. */
 export async function requireTrainingDevice(config: Config): Promise<void> {
   await requireDevice(config.device);
   for (const section of ['segmentation', 'translation'] as const) {
@@ -28,7 +28,7 @@ export async function requireTrainingDevice(config: Config): Promise<void> {
   }
 }
 
-/** Makes sure that a device, which is there, has instructions for a precision; `name` is what asked for it. */
+/** Checks that a device that exists supports a precision. `name` is the option or key that asks for it. */
 export async function requirePrecision(device: string, precision: Precision, name: string): Promise<void> {
   if (precision === 'fp32') return;
   const { buildInfo } = await import('../native/device.js');
@@ -36,6 +36,6 @@ export async function requirePrecision(device: string, precision: Precision, nam
   const found = precisions[device === 'cuda' ? 'cuda:0' : device] ?? [];
   if (found.includes(precision)) return;
   throw new InvalidArgumentError(
-    `${name}: ${device} has no instructions for ${precision} here, only for ${found.join(', ')}; see 'bidiseg info'`,
+    `${name}: expected one of ${found.join(', ')} but found ${precision}, which ${device} does not support here; see 'bidiseg info'`,
   );
 }

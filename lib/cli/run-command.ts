@@ -4,22 +4,22 @@ import { Console } from './console.js';
 import { EXIT_FAILURE, EXIT_USAGE, Interruption, QuietFailure, UsageError } from './exit.js';
 import type { OutputFolder } from './output-folder.js';
 
-/** What a command gets from the process around it. */
+/** Context of a command. */
 export interface CommandContext {
   readonly console: Console;
-  /** Aborts with an `Interruption` when the command is to stop; pass it to everything that takes long. */
+  /** Aborts with an `Interruption` when the command must stop. Pass it to everything that takes long. */
   readonly signal: AbortSignal;
-  /** Set by the command: what an interruption leaves behind, as the end of the line "interrupted; …". */
+  /** Describes what an interrupted command has kept, for the line "interrupted; …". The command sets it. */
   kept: () => string;
-  /** Folders the command writes into, as `prepareOutputFolder` notes them. */
+  /** Folders that the command writes into, noted by `prepareOutputFolder`. */
   readonly outputs: OutputFolder[];
-  /** After a signal, what is under way gets this long to end by itself, in milliseconds; then the process ends anyway. */
+  /** Time for running work to end by itself after a signal, in milliseconds. Then the process ends. */
   graceMs: number;
 }
 
-/** The promise to the user is two seconds. */
+/** Default of `graceMs`. Commands must end within two seconds. */
 const GRACE_MS = 1500;
-/** After the last word, open handles get this long to close by themselves. */
+/** Time for open handles to close by themselves at the end, in milliseconds. */
 const LINGER_MS = 500;
 
 /** Runs one command to its end and sets the exit code of the process. Never rejects. */
@@ -48,7 +48,7 @@ export async function runCommand(
   setTimeout(() => process.exit(), LINGER_MS).unref();
 }
 
-/** Tells what went wrong and returns the exit code for it. */
+/** Prints an error and returns its exit code. */
 function report(error: unknown, context: CommandContext): number {
   const { console } = context;
   if (process.env.BIDISEG_DEBUG === '1' && error instanceof Error) {
@@ -77,7 +77,7 @@ function listenForTheEnd(controller: AbortController, context: CommandContext): 
   const stop = (signal: 'SIGINT' | 'SIGTERM' | 'SIGPIPE') => {
     if (controller.signal.aborted) return leaveNow(signal, context);
     const interruption = new Interruption(signal);
-    // Also for the case that nothing is left to wait for and the process ends before the command has noticed.
+    // The process may end before the command notices the signal, if nothing is left to wait for.
     process.exitCode = interruption.exitCode;
     controller.abort(interruption);
     if (context.graceMs === Infinity) return;
@@ -89,7 +89,7 @@ function listenForTheEnd(controller: AbortController, context: CommandContext): 
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
-  // The reader of our output is gone (`bidiseg train … | head`): as good as a signal, and no reason for a stack trace.
+  // The reader of our output has closed it (`bidiseg train … | head`). Stop as after a signal, without a stack trace.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') stop('SIGPIPE');
   });
@@ -100,8 +100,8 @@ function listenForTheEnd(controller: AbortController, context: CommandContext): 
 }
 
 /**
- * Ends the process by the signal itself, as if nobody had listened. Shells see the same code (130, 143) as from a proper
- * exit, but no exit handler waits for a native step that may go on for a minute, and no destructor runs under its feet.
+ * Ends the process by the signal itself. Shells see the same code (130, 143) as from a normal exit. But no exit handler
+ * waits for a native step that may take a minute more, and no destructor runs during that step.
  */
 function leaveNow(signal: 'SIGINT' | 'SIGTERM' | 'SIGPIPE', context: CommandContext): void {
   context.console.endProgress();
@@ -109,7 +109,7 @@ function leaveNow(signal: 'SIGINT' | 'SIGTERM' | 'SIGPIPE', context: CommandCont
     output.removeTemporaryFiles();
     output.removeIfUnused();
   }
-  // Node ignores SIGPIPE, so it cannot end anything.
+  // Node ignores SIGPIPE, so that signal cannot end the process.
   if (signal === 'SIGPIPE') process.exit();
   process.removeAllListeners(signal);
   process.kill(process.pid, signal);

@@ -7,13 +7,13 @@ import type { Progress } from './progress.js';
 import type { CommandContext } from './run-command.js';
 import { table } from './table.js';
 
-/** How often machines hear of steps; people's progress display has a rhythm of its own. */
+/** Interval between events of steps with --json, in milliseconds. The progress display has its own interval. */
 const EVENT_INTERVAL_MS = 1000;
 
 const TASKS: Record<ProgressEvent['task'], string> = {
-  'embedded-data': 'making data',
+  'embedded-data': 'generating data',
   'class-counts': 'counting classes',
-  statistics: 'statistics of the target',
+  statistics: 'target statistics',
   translate: 'translating',
   confidences: 'confidences',
   'pseudo-label': 'pseudo-labels',
@@ -21,9 +21,9 @@ const TASKS: Record<ProgressEvent['task'], string> = {
 };
 
 /**
- * Follows a run to its end, showing it to people or machines, and then shows its results.
+ * Follows a run to its end and shows it, to people or as JSON. Then shows its results.
  *
- * @param run.resumeCommand the command line that goes on with this run if it is interrupted
+ * @param run.resumeCommand command line that resumes this run after an interruption
  */
 export async function followRun(
   context: CommandContext,
@@ -39,35 +39,35 @@ class RunView {
   readonly #context: CommandContext;
   readonly #folder: string;
   readonly #finished: StageRecord[] = [];
-  /** What was saved of the running stage, in words. */
+  /** Saved part of the running stage, in words. */
   #saved = '';
   #summary: RunSummary | undefined;
   #stage = '';
   #label = '';
   #progress: Progress | undefined;
-  /** What the progress display is about. */
+  /** Task of the progress display. */
   #task = '';
   #lastEvent = 0;
-  /** Of the running stage: time in steps, and time in which they waited for data. */
+  /** Time in steps of the running stage, and time in which they waited for data. */
   #computeMs = 0;
   #waitMs = 0;
 
   constructor(context: CommandContext, run: { folder: string; resumeCommand: string }) {
     this.#context = context;
     this.#folder = shortPath(run.folder);
-    // Saving the state may take long on a slow disk; who does not want to wait sends a second signal.
+    // Saving the state may take long on a slow disk. A second signal stops at once.
     context.graceMs = Number.POSITIVE_INFINITY;
     context.kept = () => {
       const stages = this.#finished.map(({ label }) => label).join(', ');
       const kept = [stages && `finished stages (${stages})`, this.#saved].filter((part) => part !== '');
       return kept.length === 0
         ? `no stage was finished in ${this.#folder}`
-        : `${kept.join(' and ')} are kept in ${this.#folder}; go on with: ${run.resumeCommand}`;
+        : `${kept.join(' and ')} are kept in ${this.#folder}; resume with: ${run.resumeCommand}`;
     };
   }
 
   show(event: RunEvent): void {
-    this.#tellMachines(event);
+    this.#emitJson(event);
     const { console } = this.#context;
     switch (event.type) {
       case 'run-start':
@@ -81,7 +81,7 @@ class RunView {
         this.#task = '';
         this.#computeMs = 0;
         this.#waitMs = 0;
-        if (event.stepsBefore > 0) console.note(`${this.#stage}  goes on after step ${event.stepsBefore}`);
+        if (event.stepsBefore > 0) console.note(`${this.#stage}  continues after step ${event.stepsBefore}`);
         break;
       case 'checkpoint':
         this.#saved = `the first ${event.step} steps of ${this.#label}`;
@@ -139,18 +139,18 @@ class RunView {
     this.#progress?.update(done, detail);
   }
 
-  /** `loss 0.482, 0.3 % of the time waiting for data` */
+  /** Describes a step: `loss 0.482, 0.3 % of the time waiting for data`. */
   #detailOf({ losses }: StepEvent): string {
     const share = this.#waitMs / (this.#waitMs + this.#computeMs);
     return `loss ${losses.total.toFixed(3)}, ${percent(share)} % of the time waiting for data`;
   }
 
-  #tellMachines(event: RunEvent): void {
+  #emitJson(event: RunEvent): void {
     const { type, ...data } = event;
     const isFrequent = event.type === 'step' || event.type === 'progress';
     if (isFrequent && !isLast(event) && performance.now() - this.#lastEvent < EVENT_INTERVAL_MS) return;
     if (isFrequent) this.#lastEvent = performance.now();
-    // The result says the same, and more.
+    // The result contains this and more.
     if (type !== 'run-end') this.#context.console.event(type, data);
   }
 }
@@ -169,7 +169,7 @@ function describeStage(record: StageRecord, loaded: boolean): string {
   return parts.filter((part) => part !== '').join('  ');
 }
 
-/** The stages with their mIoU, and what they gained over the segmenter that has seen only source images. */
+/** Formats the stages with their mIoU and their gain over the segmenter trained on source images alone. */
 export function stageTable(stages: readonly StageRecord[]): string {
   const baseline = stages.find(({ kind }) => kind === 'source-only')?.miou ?? null;
   return table(
@@ -190,7 +190,7 @@ export function stageTable(stages: readonly StageRecord[]): string {
   );
 }
 
-/** A path as the user would type it here, if that is shorter. */
+/** Returns a path relative to the working directory if that is shorter. */
 export function shortPath(file: string): string {
   const relative = path.relative('', file);
   return relative.startsWith('..') || relative === '' ? file : relative;

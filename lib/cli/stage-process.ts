@@ -8,18 +8,18 @@ import type { StageOfRun } from '../workflows/ablation/ablation.js';
 
 const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
 
-/** What a stage in another process tells of its way: words for what it does, how far it is. */
+/** Progress of a stage in another process. */
 export interface StageProgress {
   done: number;
   total: number;
 }
 
 /**
- * Runs one stage as `bidiseg train` in a process of its own, so that several run side by side and what one needs of memory is
- * given back. An abort stops it as Ctrl-C would: it saves its state first.
+ * Runs one stage as `bidiseg train` in its own process. So several stages can run side by side, and each returns its
+ * memory at the end. An abort stops the process as Ctrl-C would: it saves its state first.
  *
- * @param options.jobs the number of such processes that share the machine; each gets its part of the threads
- * @throws Error with the message of the process where it fails
+ * @param options.jobs number of such processes that share the machine; each gets its share of the threads
+ * @throws Error with the message of the process when it fails
  */
 export async function runStageProcess(
   { folder, stage }: StageOfRun,
@@ -29,7 +29,7 @@ export async function runStageProcess(
   const threads = Math.max(1, Math.floor(availableParallelism() / jobs));
   const env = { ...(jobs > 1 && { OMP_NUM_THREADS: String(threads) }), ...process.env };
   const args = [MAIN, 'train', configFile(folder), '--stage', stage.name, '--json'];
-  // In a process group of its own, or Ctrl-C would reach it twice: a second signal stops without saving.
+  // Its own process group keeps Ctrl-C from reaching it twice. A second signal stops it without saving.
   const child = spawn(process.execPath, args, { env, detached: true, stdio: ['ignore', 'pipe', 'ignore'] });
   const stop = () => child.kill('SIGTERM');
   if (signal.aborted) stop();

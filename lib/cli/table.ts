@@ -3,7 +3,7 @@ export interface Column {
   align?: 'left' | 'right';
 }
 
-/** Plain text columns with a rule under the titles; the last line has no line feed. */
+/** Formats plain text columns with a rule under the titles. The last line has no line feed. */
 export function table(columns: Column[], rows: string[][]): string {
   const widths = columns.map((column, i) =>
     Math.max(column.title.length, ...rows.map((row) => (row[i] ?? '').length)),

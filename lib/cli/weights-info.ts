@@ -2,7 +2,7 @@ import { bytesText, counted } from '../support/format.js';
 import type { WeightsFile } from '../weights/weights-file.js';
 import type { Architecture } from '../weights/weights-metadata.js';
 
-/** What `bidiseg info FILE` tells about a weights file; only its header is read. */
+/** Describes a weights file for `bidiseg info FILE`. Reads only its header. */
 export async function weightsInfo(file: string): Promise<{ data: object; rows: [string, string][] }> {
   const { openWeights } = await import('../weights/weights-file.js');
   const weights = await openWeights(file);
@@ -32,7 +32,7 @@ export async function weightsInfo(file: string): Promise<{ data: object; rows: [
         .join(', '),
     ],
     ...(prefix ? [row('prefix', prefix)] : []),
-    ...(others.length > 0 ? [row('no tensors', others.join(', '))] : []),
+    ...(others.length > 0 ? [row('not tensors', others.join(', '))] : []),
   ];
   const network = architecture && { ...architecture, guessed };
   const counts = { tensors: tensors.length, parameters, bytes, dtypes };

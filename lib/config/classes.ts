@@ -4,18 +4,18 @@ import { STREET_SCENE_CLASSES, STREET_SCENE_PALETTE } from '../data/scenes/stree
 import { ConfigError } from '../support/errors.js';
 import type { Config } from './schema.js';
 
-/** The names of the config's classes, in the order of their indices. */
+/** Returns the names of the config's classes in the order of their indices. */
 export function classNames({ data: { classes } }: Config): string[] {
   return typeof classes === 'string' ? [...CLASS_LISTS[classes].names] : classes;
 }
 
-/** The indices of the classes that means are taken over; undefined: all. */
+/** Returns the indices of the classes that means are taken over. undefined: all classes. */
 export function meanClassIndices(config: Config): number[] | undefined {
   const { meanClasses } = config.data;
   return meanClasses === null ? undefined : indicesOf(meanClasses, 'data.meanClasses', config);
 }
 
-/** The indices of the classes whose objects are pasted onto source images; none without copy-paste. */
+/** Returns the indices of the classes whose objects are pasted onto source images. Empty without copy-paste. */
 export function pastedClassIndices(config: Config): number[] {
   return indicesOf(config.segmentation.copyPaste?.classes ?? [], 'segmentation.copyPaste.classes', config);
 }
@@ -28,7 +28,7 @@ function indicesOf(classes: ClassSubset | readonly string[], key: string, config
   }
 }
 
-/** The colors of the config's classes: 3 bytes (R, G, B) a class. */
+/** Returns the colors of the config's classes, 3 bytes (R, G, B) per class. */
 export function classPalette({ data: { classes, palette } }: Config): Uint8Array {
   if (palette) return Uint8Array.from(palette.flat());
   if (typeof classes === 'string') return CLASS_LISTS[classes].palette;

@@ -10,19 +10,22 @@ import { PRESETS, type PresetName } from './presets.js';
 import { type Config, configSchema, type PartialConfig } from './schema.js';
 import { refuseOldNames, withoutVersion } from './version.js';
 
-/** Some 5000 lines. Time to parse YAML made for the purpose grows with the square of its length: this much takes seconds. */
+/**
+ * Maximum size of a config file, about 5000 lines. The time to parse hostile YAML grows with the square of its length.
+ * This size takes seconds.
+ */
 export const MAX_CONFIG_BYTES = 2 ** 16;
 
 /**
- * Reads a config file (YAML, or JSON when its name ends in `.json`). A key's value comes from the last of these that
- * has one: the schema's default, the preset that `preset:` names, the file, the assignments in `set`.
+ * Reads a config file: YAML, or JSON when its name ends in `.json`. Values come from four sources. Each one overrides
+ * those before it: the schema's defaults, the preset that `preset:` names, the file, and the assignments in `set`.
  *
- * Relative paths under `data` are relative to `data.root`, which is relative to the file's folder, as is
- * `segmenter.initialWeights`; `output` is relative to the working directory.
+ * Paths in the section `data` are relative to `data.root`. `data.root` and `segmenter.initialWeights` are relative to
+ * the file's folder. `output` is relative to the working directory.
  *
- * @param options.layers tables of keys that override those of the file
+ * @param options.layers tables of keys that override the file's
  * @param options.set assignments such as `segmentation.steps=200`, which override both; the value is read as YAML
- * @throws ConfigError that names the file or assignment, the key path, what was found and what was expected
+ * @throws ConfigError that names the file or assignment, the key path, the value found and the value expected
  */
 export async function loadConfig(
   file: string,
@@ -34,10 +37,9 @@ export async function loadConfig(
 }
 
 /**
- * Makes a complete config of a partial one, as `loadConfig` does for a file; relative paths start at the working
- * directory.
+ * Completes a partial config, as `loadConfig` does for a file. Relative paths start at the working directory.
  *
- * @throws ConfigError that names the key path, what was found and what was expected
+ * @throws ConfigError that names the key path, the value found and the value expected
  */
 export function createConfig(
   values: PartialConfig & { preset?: PresetName },
@@ -68,8 +70,8 @@ function presetLayer({ name, values: { preset } }: Layer): Layer {
 }
 
 /**
- * Makes absolute what would otherwise change its meaning with the working directory or the config file's place. Paths
- * within `data` stay relative to its root, and the root of generated data stays unset: it is the run folder's.
+ * Makes the paths absolute that depend on the working directory or on the config file's folder. Paths in `data` stay
+ * relative to its root. The root of generated data stays null, because these data live in the run folder.
  */
 function resolvePaths(config: Config, folder: string): Config {
   const { data, segmenter } = config;
@@ -83,9 +85,9 @@ function resolvePaths(config: Config, folder: string): Config {
 }
 
 /**
- * The keys of a YAML or JSON file.
+ * Reads the keys of a YAML or JSON file.
  *
- * @throws ConfigError when the file cannot be read or is no table
+ * @throws ConfigError when the file cannot be read or does not hold a table
  */
 export async function readTable(file: string): Promise<Record<string, unknown>> {
   return parseText(file, await readText(file));
@@ -120,7 +122,7 @@ function parseAssignment(assignment: string): Layer {
     throw new ConfigError(`${name}: expected an assignment such as segmentation.steps=200`);
   }
   const value = parseAs('YAML', assignment.slice(equals + 1), name);
-  // A computed key makes an own property whatever its name, so that the merge sees every key and can refuse it.
+  // A computed key always makes an own property, so the merge sees every key and can refuse it.
   const values = keys.reduceRight<unknown>((inner, key) => ({ [key.trim()]: inner }), value);
   return { name, values: values as Record<string, unknown> };
 }
@@ -129,13 +131,13 @@ function parseAs(format: 'JSON' | 'YAML', content: string, name: string): unknow
   try {
     return format === 'JSON' ? JSON.parse(content) : parseYaml(content);
   } catch (error) {
-    // YAML's message goes on with a picture of the place.
+    // The other lines of YAML's message are an excerpt of the file.
     const [reason] = (error as Error).message.split('\n');
     throw new ConfigError(`${name}: is not valid ${format}: ${reason}`, { cause: error });
   }
 }
 
-/** Tags that name no type of YAML's own are errors: nothing in a config names code, or gets the look of it. */
+/** Parses YAML. Tags other than YAML's own types are errors, so a config cannot name code. */
 function parseYaml(content: string): unknown {
   requireShallow(content);
   const document = YAML.parseDocument(content, { logLevel: 'error' });
@@ -145,8 +147,9 @@ function parseYaml(content: string): unknown {
 }
 
 /**
- * What composes a document of the syntax tree calls itself for each level: a few thousand would end the process, and some
- * hundred keys within keys would take minutes. The tree itself is made without.
+ * Checks the depth of the syntax tree before the YAML package composes a document from it. Composing is recursive. A
+ * few thousand levels would overflow the stack, and a few hundred nested keys would take minutes. Building the syntax
+ * tree is not recursive.
  */
 function requireShallow(content: string): void {
   for (const document of new YAML.Parser().parse(content)) {
@@ -163,7 +166,7 @@ function requireShallow(content: string): void {
   }
 }
 
-/** What there is to a token of YAML's syntax tree that others may be within. */
+/** The parts of a token of YAML's syntax tree that can hold other tokens. */
 interface SyntaxNode {
   value?: SyntaxNode | string;
   items?: { key?: SyntaxNode | null; value?: SyntaxNode }[];

@@ -4,19 +4,19 @@ import { oneLine } from '../support/format.js';
 import { hasPath, isTable, joinFaults, listFaults } from '../support/options.js';
 import { describe, shortened } from '../support/validate.js';
 
-/** Where values came from, for error messages, and the values. Later layers override earlier ones. */
+/** Values and their origin. Error messages name the origin. Later layers override earlier ones. */
 export interface Layer {
   name: string;
   values: Record<string, unknown>;
 }
 
-/** The schema's own tables are four deep. */
+/** Maximum nesting depth of a config. The schema itself needs four levels. */
 export const MAX_DEPTH = 32;
 
 /**
- * Merges `layers` (tables key by key, everything else whole) and checks the result.
+ * Merges `layers` and checks the result. Tables are merged key by key. Any other value replaces the earlier one.
  *
- * @throws ConfigError that names, for each fault, the layer, the key path, what was found and what was expected
+ * @throws ConfigError that names the layer, the key path, the value found and the value expected for each fault
  */
 export function parseLayers<S extends z.ZodType>(schema: S, layers: readonly Layer[]): z.output<S> {
   const merged = layers.reduce<Record<string, unknown>>(
@@ -45,7 +45,7 @@ function merge(
   }
   const merged = { ...base };
   for (const [key, value] of Object.entries(over)) {
-    // Assigning to it would change the object's prototype and hide the key from the schema.
+    // An assignment to this key would change the object's prototype and hide the key from the schema.
     if (key === '__proto__') throw new ConfigError(`${layerName}: __proto__: unknown key`);
     if (value === undefined) continue;
     const below = merged[key];

@@ -1,16 +1,19 @@
 import type { PartialConfig } from './schema.js';
 
-/** GTA5 → Cityscapes by the letter of the paper: these numbers are the schema's defaults. */
+/** GTA5 → Cityscapes as in the paper. The schema's defaults are these values. */
 const paper: PartialConfig = {};
 
-/** What the paper's authors' published code does, where that differs from the paper. */
+/** Behavior of the published code where it differs from the paper. */
 const reference: PartialConfig = {
   segmentation: { normalize: 'valid', repeatedStep: true },
   translation: { identityWeight: 5, perceptualForm: 'normalized-mse' },
   selfTraining: { method: 'per-class', order: 'probabilities', inclusive: true },
 };
 
-/** From scratch on two CPU cores in minutes: the same families of networks, small, on small images. */
+/**
+ * Trains from scratch on two CPU cores in minutes. The networks are small versions of the paper's, and the images are
+ * small.
+ */
 const cpuSmall: PartialConfig = {
   sizes: {
     source: [160, 120],
@@ -37,7 +40,7 @@ const cpuSmall: PartialConfig = {
     steps: 600,
     batchSize: 2,
     flip: true,
-    // Five times the published rate: hundreds of steps here, not a hundred thousand.
+    // Five times the published rate, because training takes hundreds of steps instead of a hundred thousand.
     learningRate: 1e-3,
     identityWeight: 5,
     perceptualForm: 'normalized-mse',
@@ -48,7 +51,7 @@ const cpuSmall: PartialConfig = {
   logEvery: 20,
 };
 
-/** `cpu-small` on generated street scenes: a run on a fresh machine that has no data set. */
+/** `cpu-small` on generated street scenes. It runs on a fresh machine without a data set. */
 const demo: PartialConfig = {
   ...cpuSmall,
   output: 'runs/demo',
@@ -73,7 +76,10 @@ const demo: PartialConfig = {
   loop: { rounds: 2, selfTrainingRounds: 2, selfTrainingRoundsLast: 1 },
 };
 
-/** Named starting points of a config: a file's keys override its preset's, and those the schema's defaults. */
+/**
+ * Named starting points of a config. The keys of a file override its preset. The preset overrides the schema's
+ * defaults.
+ */
 export const PRESETS = { paper, reference, 'cpu-small': cpuSmall, demo } as const satisfies Record<
   string,
   PartialConfig

@@ -13,8 +13,8 @@ import { selfTrainingSchema } from '../training/self-training-options.js';
 import { translationSchema } from '../training/translation-options.js';
 
 /*
- * A config: the options of the library's classes, which declare them, and what a run has beside them. The defaults are those
- * of the preset `paper`: GTA5 → Cityscapes with DeepLab-v2, as in the BDL paper. docs/config.md and docs/config.schema.json
+ * The config composes the options of the library's classes and adds the options of a run. Its defaults are those of the
+ * preset `paper`: GTA5 → Cityscapes with DeepLab-v2, as in the BDL paper. docs/config.md and docs/config.schema.json
  * are generated from this schema and its doc comments.
  */
 
@@ -216,7 +216,7 @@ export const configSchema = section({
   const key = ['sizes', 'translation', translation.crop ? 'crop' : 'source'];
   const { pairing } = config.translation;
   const multiple = sizeMultiple({ pairing, depth: config.translator.depth });
-  // Stride-2 layers and their inverse give back the size that went in only for multiples of it.
+  // Stride-2 layers and their inverse reproduce the input size only if it is a multiple of this.
   expect(
     width % multiple === 0 && height % multiple === 0,
     key,
@@ -225,7 +225,7 @@ export const configSchema = section({
   expect(
     pairing === 'unpaired' || (sourceWidth === targetWidth && sourceHeight === targetHeight),
     ['sizes', 'translation', 'target'],
-    `the size of sizes.translation.source (${sourceWidth}×${sourceHeight}), as pairs of images are,`,
+    `the size of sizes.translation.source (${sourceWidth}×${sourceHeight}), because paired images have one size,`,
   );
   if (translation.crop) {
     const widest = Math.min(sourceWidth, targetWidth);
@@ -283,7 +283,7 @@ export const configSchema = section({
     expect(
       ignoreIndex >= classes.length,
       ['data', 'ignoreIndex'],
-      `a number that is no class index (0 to ${classes.length - 1})`,
+      `a number that is not a class index (0 to ${classes.length - 1})`,
     );
     expect(
       !palette || palette.length === classes.length,
@@ -294,15 +294,15 @@ export const configSchema = section({
 });
 
 /**
- * A complete configuration: every key has its value. `output`, `data.root` and `segmenter.initialWeights` are absolute or
- * null. Other paths under `data` are relative to its root.
+ * Complete configuration, with a value for every key. `output`, `data.root` and `segmenter.initialWeights` are absolute
+ * paths or null. Other paths in `data` are relative to its root.
  */
 export interface Config extends z.output<typeof configSchema> {}
-/** What a config file may say: every key that has a default may be absent. */
+/** Config as a file gives it. Keys that have a default may be absent. */
 export interface ConfigInput extends z.input<typeof configSchema> {}
 export interface LoopOptions extends z.output<typeof loopSchema> {}
 
-/** Part of a `ConfigInput`, as presets and config files give it. */
+/** Part of a `ConfigInput`, as in presets and config files. */
 export type PartialConfig = DeepPartial<ConfigInput>;
 
 type DeepPartial<T> = T extends readonly unknown[]

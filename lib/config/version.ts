@@ -3,12 +3,12 @@ import { hasPath } from '../support/options.js';
 import type { Layer } from './parse.js';
 
 /**
- * Version of what config files say. Each run's own config names it. Raise it when a key changes its meaning or goes. A new
- * key whose default is what was done before needs no new version.
+ * Version of the config format. The config in each run folder names it. Raise it when a key is removed or changes its
+ * meaning. A new key needs no new version if its default keeps the old behavior.
  */
 export const CONFIG_VERSION = 2;
 
-/** Versions that say the same once their keys have today's names. */
+/** Versions that this bidiseg reads. They differ only in the names of keys and values. */
 const KNOWN_VERSIONS: readonly unknown[] = [1, CONFIG_VERSION];
 
 /** Keys that had another name in version 1 (bidiseg 0.1). */
@@ -23,9 +23,9 @@ const RENAMED_KEYS = {
 const RENAMED_VALUES = [{ key: 'translation.perceptualForm', old: 'normalised-mse', now: 'normalized-mse' }];
 
 /**
- * The values of a config file without their `version`. A file without one was written by hand, for the current version.
+ * Returns the values of a config file without `version`. A file without a version counts as the current version.
  *
- * @throws ConfigError for a version that this bidiseg does not know
+ * @throws ConfigError when this bidiseg does not know the version
  */
 export function withoutVersion(
   file: string,
@@ -35,11 +35,15 @@ export function withoutVersion(
   const isNewer = typeof version === 'number' && version > CONFIG_VERSION;
   throw new ConfigError(
     `${file}: version: expected ${CONFIG_VERSION} but found ${JSON.stringify(version)}` +
-      (isNewer ? ', which a newer bidiseg has written' : ''),
+      (isNewer ? '; a newer bidiseg wrote this file' : ''),
   );
 }
 
-/** @throws ConfigError that names the new key where a layer has an old one */
+/**
+ * Checks that a layer uses no key or value of version 1.
+ *
+ * @throws ConfigError that names the new key when a layer has an old one
+ */
 export function refuseOldNames({ name, values }: Layer): void {
   for (const [old, now] of Object.entries(RENAMED_KEYS)) {
     if (hasPath(values, old.split('.'))) throw new ConfigError(`${name}: ${old} is now called ${now}`);

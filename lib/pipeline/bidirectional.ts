@@ -11,33 +11,33 @@ import type { StageStore } from './stage-store.js';
 import { runStage } from './stages/run-stage.js';
 
 export interface RunOptions {
-  /** Go on where an earlier run stopped, complete stages and steps that were saved not being run again. Default false. */
+  /** Continues an earlier run. Complete stages and saved steps do not run again. Default false. */
   resume?: boolean;
   /**
-   * Run this one stage alone: its name, label or kind, see `selectStage`. The stages it needs must be complete. One that
-   * was cut off is gone on with.
+   * Runs one stage alone, given by its name, label or kind (see `selectStage`). The stages it needs must be complete.
+   * An interrupted stage continues from its checkpoint.
    */
   only?: string | undefined;
-  /** With `only`: run the stage from its first step although it is complete or was cut off. Default false. */
+  /** With `only`: runs the stage from its first step, even if it is complete or was interrupted. Default false. */
   overwrite?: boolean;
-  /** Stops the run within a step; it saves its state and then rejects with the signal's reason. */
+  /** Stops the run within one step. The run saves its state, then rejects with the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
-/** For `on`: a listener per type of event, and `event` for all of them. */
+/** Listeners for `on`: one per type of event, and `event` for all events. */
 export type RunListeners = { event: [RunEvent] } & {
   [Type in RunEvent['type']]: [Extract<RunEvent, { type: Type }>];
 };
 
 /**
- * Bidirectional learning, the whole of Algorithm 1: a segmenter for a domain without labels.
+ * Bidirectional learning, the whole of Algorithm 1. Trains a segmenter for a domain without labels.
  *
- * Each stage starts from the initial weights, reads what it needs of earlier ones from the store and leaves its outputs
- * there, so that a run can go on, or run alone, at any stage. Follow it with `for await (… of learning.events())`, or with
- * `on` and `run()`.
+ * Each stage starts from the initial weights. It reads the outputs of earlier stages from the store and leaves its own
+ * there. So a run can continue at any stage, or run any stage alone. Follow it with `for await (… of
+ * learning.events())`, or with `on` and `run()`.
  */
 export class BidirectionalLearning extends EventEmitter<RunListeners> {
-  /** The stages in the order in which they run. */
+  /** Stages in the order in which they run. */
   readonly plan: readonly Stage[];
   readonly #config: Config;
   readonly #datasets: Datasets;
@@ -51,23 +51,23 @@ export class BidirectionalLearning extends EventEmitter<RunListeners> {
     this.#store = store;
   }
 
-  /** Runs to the end, telling listeners, and gives what `summary.json` holds. Throws as `events` does. */
+  /** Runs to the end and notifies listeners. Returns the content of `summary.json`. Throws as `events` does. */
   run(options: RunOptions = {}): Promise<RunSummary> {
     return drain(this.events(options));
   }
 
   /**
-   * Runs for as long as it is iterated; breaking out of the loop stops the run at that event. Whatever ends it, what is
-   * complete stays, and the state of the stage that was running is saved.
+   * Runs while it is iterated. Breaking out of the loop stops the run at that event. Complete stages stay in all cases,
+   * and the state of the running stage is saved.
    *
    * @throws InvalidArgumentError when `only` names no stage
-   * @throws ConfigError when the one stage to run is complete already or lacks the output of an earlier one
+   * @throws ConfigError when the stage to run is complete already, or when the output of an earlier stage is missing
    * @throws DataError when an image or a weights file cannot be read or written
    * @throws NonFiniteLossError when a loss or a gradient is NaN or infinite and the config's `nonFinite` allows no more
    */
   events(options: RunOptions = {}): AsyncGenerator<RunEvent, RunSummary> {
     return mapEvents(this.#events(options), (event) => {
-      tell(this, event);
+      notify(this, event);
       return event;
     });
   }
@@ -84,7 +84,7 @@ export class BidirectionalLearning extends EventEmitter<RunListeners> {
     const stages = selected ? [selected] : this.plan;
     const { folder } = this.#store;
     yield { type: 'run-start', folder, seed, device, classes: classNames(this.#config), stages };
-    // What follows the first stage that has to run may rest on it, so it runs as well.
+    // Later stages may depend on the first stage that has to run, so they run as well.
     let loading = resume && !selected;
     const goesOn = selected ? !overwrite : resume;
     for (const [index, stage] of stages.entries()) {
@@ -129,7 +129,7 @@ export class BidirectionalLearning extends EventEmitter<RunListeners> {
       await this.#store.complete(stage, record);
       yield { type: 'stage-end', stage: name, record, loaded: false };
     } finally {
-      // Where the stage has failed before it took the tensors over.
+      // The stage may have failed before it took over the tensors.
       if (state) dispose(state.tensors);
     }
   }
@@ -143,14 +143,17 @@ export class BidirectionalLearning extends EventEmitter<RunListeners> {
     for (const input of this.plan.filter(({ name }) => stageInputs(stage).includes(name))) {
       if (await this.#store.record(input)) continue;
       throw new ConfigError(
-        `Stage ${stage.name} needs the output of ${input.name}, which ${this.#store.folder} does not have; run that first`,
+        `Stage ${stage.name} needs the output of ${input.name}, which ${this.#store.folder} does not have; run that stage first`,
       );
     }
   }
 }
 
-/** Untyped, because TypeScript cannot tell that an event goes with its own type's name. */
-function tell(listeners: EventEmitter, event: RunEvent): void {
+/**
+ * Emits an event to its listeners. The parameter is untyped, because TypeScript does not see that an event belongs to
+ * its type's name.
+ */
+function notify(listeners: EventEmitter, event: RunEvent): void {
   listeners.emit('event', event);
   listeners.emit(event.type, event);
 }

@@ -6,21 +6,21 @@ import { toSize } from '../data/image-size.js';
 import { createEmbeddedDataset } from '../data/scenes/embedded-dataset.js';
 import { ConfigError } from '../support/errors.js';
 
-/** The image sets of a run. */
+/** Data sets of a run. */
 export interface Datasets {
-  /** S with Y_S. */
+  /** Labeled source images, S with Y_S. */
   source: ImageDataset;
-  /** T. */
+  /** Unlabeled target images, T. */
   target: ImageDataset;
-  /** Labeled target images, for reporting only; null: none. */
+  /** Labeled target images, for reports only. null: none. */
   validation: ImageDataset | null;
 }
 
 /**
- * Opens the data sets that the config names, after generating the embedded one where it asks for that.
+ * Opens the data sets that the config names. Generates the embedded data set first if the config asks for it.
  *
  * @throws DataError when a folder, a list or a label file is missing
- * @throws ConfigError when a list names no labels, or the config names classes that there are not
+ * @throws ConfigError when a list names no labels, or when the config names an unknown class
  */
 export async function openDatasets(
   config: Config,
@@ -65,7 +65,7 @@ export async function openDatasets(
   return { source, target, validation };
 }
 
-/** Absolute; generated data live in the run folder unless the config says otherwise. */
+/** Returns the absolute root of the data. Generated data live in the run folder unless the config names another root. */
 function dataRoot({ data, output }: Config): string {
   return data.root ?? path.join(output, 'data');
 }
@@ -82,7 +82,7 @@ function partOf(dataset: ImageDataset, [from, to]: [number, number], key: string
   const [first, end] = [Math.round(from * dataset.length), Math.round(to * dataset.length)];
   if (first === end) {
     throw new ConfigError(
-      `data.${key}.part: expected a part with an image in it but found [${from}, ${to}] of ${dataset.length}`,
+      `data.${key}.part: expected a part with at least one image but found [${from}, ${to}] of ${dataset.length}`,
     );
   }
   return dataset.subset(Array.from({ length: end - first }, (_, index) => first + index));
@@ -90,6 +90,6 @@ function partOf(dataset: ImageDataset, [from, to]: [number, number], key: string
 
 function requireLabels(dataset: ImageDataset, key: string): void {
   if (!dataset.hasLabels) {
-    throw new ConfigError(`data.${key}.list: expected lines 'image label' but its lines name no label`);
+    throw new ConfigError(`data.${key}.list: expected lines 'image label' but found lines without a label`);
   }
 }

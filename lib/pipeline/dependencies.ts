@@ -3,10 +3,10 @@ import type { Config } from '../config/schema.js';
 import { learnsFromUnlabeledTarget } from '../training/segmentation-options.js';
 import { type Stage, stageInputs } from './plan.js';
 
-/** Keys that change no output of any stage. What the loop has to do with a stage is in the stage itself. */
+/** Keys that change no output of any stage. The effect of `loop` is in the stages themselves. */
 const FREE = ['output', 'logEvery', 'checkpoint', 'loop'];
 
-/** Keys about the target and about drawing the domains together: M⁽⁰⁾ sees no target. */
+/** Keys about the target domain and its alignment. M⁽⁰⁾ sees no target images. */
 const TARGET_ONLY = [
   'discriminator',
   'sizes.target',
@@ -30,8 +30,8 @@ const TRANSLATION = ['translator', 'translation', 'sizes.translation'];
 const SEGMENTATION = ['segmentation', 'discriminator', 'sizes.source'];
 
 /**
- * The keys that a stage does not look at, beside those whose effect is in its inputs. A key that is not listed counts as one
- * that it does look at, so that a new one can only make stages be taken for different.
+ * Returns the keys that a stage does not depend on directly. An effect through its inputs is in their fingerprints. A
+ * key that is not listed counts as used. So a new key can only make equal stages look different.
  */
 function unusedKeys(stage: Stage, { segmentation }: Config): string[] {
   switch (stage.kind) {
@@ -73,15 +73,16 @@ function unusedKeys(stage: Stage, { segmentation }: Config): string[] {
   }
 }
 
-/** Whether F is trained with terms of M; otherwise it is trained on its own. */
+/** Returns true if F is trained with perceptual terms of M. Otherwise F is trained alone. */
 export function hasPerceptualTerms({ translation }: Config): boolean {
   const { pairing, perceptualWeight, perceptualReconstructionWeight } = translation;
   return pairing === 'unpaired' && (perceptualWeight > 0 || perceptualReconstructionWeight > 0);
 }
 
 /**
- * For each stage of `plan`, by name: a hash of all that its outputs follow from, which are the stage itself, the keys of the
- * config that it looks at, and the same of its inputs. Stages of equal fingerprints have equal outputs, in whatever runs.
+ * Computes the fingerprint of each stage of `plan`, by name. A fingerprint is a hash of the stage, the keys of the
+ * config that it uses and the fingerprints of its inputs. Stages with equal fingerprints have equal outputs, also
+ * across runs.
  */
 export function stageFingerprints(config: Config, plan: readonly Stage[]): Map<string, string> {
   const fingerprints = new Map<string, string>();

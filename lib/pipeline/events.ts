@@ -2,10 +2,10 @@ import type { Best } from '../training/best-weights.js';
 import type { CheckpointEvent, StepEvent, WarningEvent } from '../training/events.js';
 import type { Stage, StageKind } from './plan.js';
 
-/** Part of a task over images is done. */
+/** Progress of a task over images. */
 export interface ProgressEvent {
   type: 'progress';
-  /** The stage it belongs to; 'data' for data made before the first stage. */
+  /** Name of the stage. 'data' for data that are generated before the first stage. */
   stage: string;
   task:
     | 'embedded-data'
@@ -19,7 +19,7 @@ export interface ProgressEvent {
   total: number;
 }
 
-/** The run begins; `stages` are all that it will go through. */
+/** Start of a run. `stages` lists every stage that it will go through. */
 export interface RunStartEvent {
   type: 'run-start';
   folder: string;
@@ -35,16 +35,16 @@ export interface StageStartEvent {
   label: string;
   kind: StageKind;
   round: number;
-  /** Position in the run, from 0, and the number of stages. */
+  /** Index of the stage in the run, from 0, and the number of stages. */
   index: number;
   count: number;
-  /** Training steps; 0 for a stage that only goes over images. */
+  /** Training steps. 0 for a stage that only processes images. */
   steps: number;
-  /** How many of them an interrupted run has done already; its events up to there still count. */
+  /** Steps that an interrupted run has done already. Events up to this step still count. */
   stepsBefore: number;
 }
 
-/** What a part of a picture shows; see `PictureEvent`. */
+/** Content of a part of a picture, see `PictureEvent`. */
 export type PictureColumn =
   | 'image'
   | 'translated'
@@ -54,19 +54,22 @@ export type PictureColumn =
   | 'pseudo-label'
   | 'truth';
 
-/** A picture was written to the run folder: a grid of equal parts, a row for each image, as `composeGrid` lays it out. */
+/**
+ * A picture was written to the run folder. It is a grid of equal parts with a row per image, as `composeGrid` lays it
+ * out.
+ */
 export interface PictureEvent {
   type: 'picture';
   stage: string;
   file: string;
-  /** The domain of the images. */
+  /** Domain of the images. */
   domain: 'source' | 'target';
   columns: readonly PictureColumn[];
   /** Names of the images. */
   rows: readonly string[];
 }
 
-/** A segmenter was compared with the labels of the target's validation images. */
+/** A segmenter was evaluated on the target's validation images. */
 export interface EvaluationEvent {
   type: 'evaluation';
   stage: string;
@@ -75,26 +78,32 @@ export interface EvaluationEvent {
   confusion: readonly (readonly number[])[];
 }
 
-/** What a finished stage leaves in the summary; null where a kind of stage has no such value. */
+/** Record of a finished stage in the summary. null: this kind of stage has no such value. */
 export interface StageRecord {
   name: string;
   label: string;
   round: number;
   kind: StageKind;
-  /** Mean over classes of intersection over union on the target's validation images, 0 … 1. */
+  /** Mean intersection over union of the classes on the target's validation images, 0 to 1. */
   miou: number | null;
-  /** Per class; null for a class that neither truth nor prediction has. */
+  /** IoU per class, by name. null: neither truth nor prediction has the class. */
   iouPerClass: Record<string, number | null> | null;
-  /** Share of labeled pixels that are right, 0 … 1. */
+  /** Share of labeled pixels that are predicted correctly, 0 to 1. */
   pixelAccuracy: number | null;
   steps: number;
-  /** Duration of the whole stage, evaluation included; of an interrupted one, what its checkpoint knows and the rest. */
+  /**
+   * Duration of the whole stage with evaluation, in seconds. After an interruption, the time up to the checkpoint plus
+   * the time since.
+   */
   seconds: number;
-  /** Where `segmentation.validation` asks for it: when the segmenter did best on held-out source images, and how well. */
+  /**
+   * Step at which the segmenter did best on held-out source images, and its mIoU there. null without
+   * `segmentation.validation`.
+   */
   best: Best | null;
-  /** Share of the training time that was spent waiting for data, 0 … 1. */
+  /** Share of the training time that was spent waiting for data, 0 to 1. */
   waitShare: number | null;
-  /** Pseudo-labels: the share of pixels kept, 0 … 1, and the number of images with any. */
+  /** Share of pixels kept as pseudo-labels, 0 to 1, and the number of images with any. */
   keptShare: number | null;
   keptImages: number | null;
 }
@@ -103,18 +112,18 @@ export interface StageEndEvent {
   type: 'stage-end';
   stage: string;
   record: StageRecord;
-  /** True when the stage was already complete in the run folder and was not run again. */
+  /** true: the stage was already complete in the run folder and did not run again. */
   loaded: boolean;
 }
 
-/** What `summary.json` holds: written after each stage. */
+/** Content of `summary.json`, which is written after each stage. */
 export interface RunSummary {
-  /** bidiseg's version. */
+  /** Version of bidiseg. */
   version: string;
   seed: number;
   device: string;
   classes: string[];
-  /** Whether every stage of the plan is among `stages`. */
+  /** true: `stages` holds every stage of the plan. */
   complete: boolean;
   stages: StageRecord[];
 }
@@ -124,7 +133,7 @@ export interface RunEndEvent {
   summary: RunSummary;
 }
 
-/** Everything that a run tells about itself. Plain data: each can be written as one line of JSON. */
+/** Events of a run. Each is plain data and can be written as one line of JSON. */
 export type RunEvent =
   | RunStartEvent
   | StageStartEvent

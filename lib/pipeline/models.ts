@@ -8,11 +8,12 @@ import { DataError } from '../support/errors.js';
 import type { DomainDiscriminator } from '../training/steps/segmentation-step.js';
 
 /**
- * The config's segmenter with its initial weights, the same each time. Initial weights from a file may lack the head or
- * have one for other classes, as weights from ImageNet do: it then starts at random. All else has to be there.
+ * Creates the config's segmenter with its initial weights. The result is the same each time. A file of initial weights
+ * may lack the head or hold a head for other classes, as ImageNet weights do. The head then starts with random weights.
+ * All other tensors must be there.
  *
- * @param weights a weights file to load, strictly, in place of the initial weights
- * @throws DataError naming the file and what does not fit
+ * @param weights a weights file to load strictly, instead of the initial weights
+ * @throws DataError that names the file and the tensors that do not fit
  */
 export function createSegmenter(config: Config, weights?: string): Promise<Segmenter> {
   const { initialWeights, ...options } = config.segmenter;
@@ -31,12 +32,15 @@ async function loadAllButHead(segmenter: Segmenter, file: string): Promise<void>
   );
   if (lacking.length === 0) return;
   throw new DataError(
-    `${file}: no initial weights for this segmenter: ${lacking.slice(0, 3).join(', ')} ` +
-      `${lacking.length > 3 ? `and ${lacking.length - 3} more ` : ''}missing or of another shape`,
+    `${file}: does not hold initial weights for this segmenter: ${lacking.slice(0, 3).join(', ')} ` +
+      `${lacking.length > 3 ? `and ${lacking.length - 3} more ` : ''}are missing or have another shape`,
   );
 }
 
-/** The discriminator that the config's alignment asks for with its initial weights, the same each time; null: none. */
+/**
+ * Creates the discriminator of the config's alignment with its initial weights. The result is the same each time. null:
+ * the config uses none.
+ */
 export async function createDiscriminator(
   config: Config,
   { featureCount }: Pick<Segmenter, 'featureCount'>,
@@ -57,9 +61,10 @@ export async function createDiscriminator(
 }
 
 /**
- * The config's translators F and F⁻¹, or the paired F, with their initial weights, the same each time.
+ * Creates the config's translators F and F⁻¹, or the paired F, with their initial weights. The result is the same each
+ * time.
  *
- * @param weights a safetensors file to load in place of the initial weights
+ * @param weights a safetensors file to load instead of the initial weights
  */
 export function createTranslator(config: Config, weights?: string): Promise<Translator> {
   const { seed, device } = config;
@@ -69,7 +74,7 @@ export function createTranslator(config: Config, weights?: string): Promise<Tran
   });
 }
 
-/** The model once `prepare` is done with it; disposed where that fails. */
+/** Prepares a model and returns it. Disposes it when `prepare` fails. */
 async function prepared<Model extends Segmenter | Translator>(
   creation: Promise<Model>,
   prepare: (model: Model) => Promise<void>,

@@ -1,9 +1,9 @@
 import type { ImageArea, ImageSize, RgbImage } from '../data/image-size.js';
 
-/** Pixels of white between the parts. */
+/** White gap between the parts, in pixels. */
 const GAP = 4;
 
-/** Puts images of one size beside and below each other, on white. */
+/** Composes images of one size into a grid on white. */
 export function composeGrid(rows: readonly (readonly RgbImage[])[]): RgbImage {
   const part = rows[0]![0]!;
   const columns = Math.max(...rows.map((row) => row.length));
@@ -22,7 +22,10 @@ export function composeGrid(rows: readonly (readonly RgbImage[])[]): RgbImage {
   return { data, width, height };
 }
 
-/** Where `composeGrid` has put the part in `row` and `column` of a picture with that many rows and columns. */
+/**
+ * Returns the rectangle of the part in `row` and `column` of a picture that `composeGrid` made with that many rows and
+ * columns.
+ */
 export function gridPart(
   picture: ImageSize,
   grid: { rows: number; columns: number },

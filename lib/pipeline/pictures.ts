@@ -11,28 +11,34 @@ import type { PseudoLabelChoice } from '../training/self-training-options.js';
 import type { PictureColumn } from './events.js';
 import { composeGrid } from './picture-grid.js';
 
-/** Larger than this, a picture's parts are reduced (predictions) or cut (translations, which would lose their texture). */
+/**
+ * Maximum size of a picture's parts. Larger predictions are reduced. Larger translations are cropped, because reducing
+ * would hide their texture.
+ */
 const MAX_SIDE: ImageSize = { width: 512, height: 384 };
 
-/** What a stage shows of itself: a grid of equal parts, and what they are. */
+/** A picture of a stage's results: a grid of equal parts, and the content of its rows and columns. */
 export interface Picture {
   image: RgbImage;
   columns: readonly PictureColumn[];
-  /** Names of the images. */
+  /** Names of the images, one per row. */
   rows: readonly string[];
 }
 
 interface PictureOptions {
-  /** Images shown, or as many as there are; spread evenly over the data set, so they are the same for every stage. */
+  /**
+   * Number of images to show, at most the size of the data set. They are spread evenly over it, so every stage shows
+   * the same ones.
+   */
   count: number;
-  /** Size at which the network sees the images. */
+  /** Size of the network's input. */
   size: ImageSize;
   signal?: AbortSignal | undefined;
 }
 
 /**
- * Rows of S, S′ = F(S), F⁻¹(S′), or with the direction 'target-to-source' of T, T′ = F⁻¹(T), F(T′); cut from the middle. A
- * paired translator has no way back: S, S′.
+ * Makes rows of S, S′ = F(S), F⁻¹(S′). With the direction 'target-to-source', makes rows of T, T′ = F⁻¹(T), F(T′). Both
+ * are cropped from the middle. A paired translator has no inverse, so its rows are S, S′.
  */
 export async function translationPicture(
   translator: Pick<Translator, 'translate' | 'options'>,
@@ -40,7 +46,7 @@ export async function translationPicture(
   options: PictureOptions & { direction: NonNullable<TranslateOptions['direction']> },
 ): Promise<Picture> {
   const { count, size, direction, signal } = options;
-  // A multiple of 4, as the generators like it.
+  // The generators need multiples of 4.
   const side = (key: keyof ImageSize) => Math.min(size[key], MAX_SIDE[key]) & ~3;
   const part = { width: side('width'), height: side('height') };
   const crop = { ...part, x: (size.width - part.width) >> 1, y: (size.height - part.height) >> 1 };
@@ -57,7 +63,7 @@ export async function translationPicture(
   });
 }
 
-/** Rows of S, S′ by matching histograms, and the target images they were matched to. */
+/** Makes rows of S, S′ by histogram matching, and the target image that S was matched to. */
 export async function matchedPicture(
   { source, target }: { source: ImageDataset; target: ImageDataset },
   options: PictureOptions & { targetSize: ImageSize; seed: number; stage: string },
@@ -71,7 +77,7 @@ export async function matchedPicture(
   });
 }
 
-/** Rows of T, M(T) in colors and, where the data set has labels, the labels in colors. */
+/** Makes rows of T, M(T) in colors and, if the data set has labels, the labels in colors. */
 export async function predictionPicture(
   segmenter: Predictor,
   dataset: ImageDataset,
@@ -87,7 +93,7 @@ export async function predictionPicture(
       ...size,
       outputWidth: part.width,
       outputHeight: part.height,
-      // As in evaluation, so that the pictures show what the numbers measure.
+      // The same order as in evaluation, so the pictures show what the numbers measure.
       order: 'probabilities',
       ...(signal && { signal }),
     });
@@ -99,13 +105,13 @@ export async function predictionPicture(
   });
 }
 
-/** Rows of T and what self-training keeps of M(T) in colors, on the image in gray. */
+/** Makes rows of T and the pseudo-labels that self-training keeps of M(T), in colors on the gray image. */
 export async function pseudoLabelPicture(
   segmenter: Predictor,
   dataset: ImageDataset,
   options: PictureOptions & {
     palette: Uint8Array;
-    /** Per class, as the whole target set gave them. */
+    /** Thresholds per class, computed over the whole target set. */
     thresholds: number[];
     choice: Pick<PseudoLabelChoice, 'method' | 'order' | 'inclusive'>;
   },
@@ -141,7 +147,7 @@ async function pictureOf(
   return { image: composeGrid(rows), columns, rows: indices.map((index) => dataset.entry(index).name) };
 }
 
-/** `count` indices below `length`, evenly spread. */
+/** Returns `count` indices below `length`, evenly spread. */
 export function spread(length: number, count: number): number[] {
   const taken = Math.min(length, count);
   return Array.from({ length: taken }, (_, i) => Math.floor((i * length) / taken));

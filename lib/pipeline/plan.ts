@@ -2,54 +2,54 @@ import type { Config, LoopOptions } from '../config/schema.js';
 import { InvalidArgumentError } from '../support/errors.js';
 
 interface StageIdentity {
-  /** Unique and stable, such as `round-1/segmenter-0`. */
+  /** Unique and stable name, such as `round-1/segmenter-0`. */
   name: string;
-  /** The formula's name, such as M0(1). */
+  /** Label as in the formulas, such as M0(1). */
   label: string;
-  /** k of Algorithm 1; 0 for the stage before the loop. */
+  /** Round k of Algorithm 1. 0 for the stage before the loop. */
   round: number;
 }
 
-/** M⁽⁰⁾: the segmenter trained on source images alone. */
+/** Trains M⁽⁰⁾ on source images alone. */
 export interface SourceOnlyStage extends StageIdentity {
   kind: 'source-only';
 }
 
-/** F⁽ᵏ⁾: the translator, with perceptual terms from the newest segmenter. */
+/** Trains the translator F⁽ᵏ⁾ with perceptual terms of the newest segmenter. */
 export interface TranslatorStage extends StageIdentity {
   kind: 'translator';
-  /** The stage whose segmenter gives the perceptual terms. */
+  /** Name of the stage whose segmenter provides the perceptual terms. */
   segmenterFrom: string;
 }
 
-/** S′ ← F⁽ᵏ⁾(S), written to disk. */
+/** Writes the translated source images S′ ← F⁽ᵏ⁾(S) to disk. */
 export interface TranslateStage extends StageIdentity {
   kind: 'translate';
-  /** null: by matching histograms. */
+  /** Name of the stage that trained F. null: histogram matching. */
   translatorFrom: string | null;
 }
 
-/** T_ssl, Ŷ_T ← pseudo-labels of T. */
+/** Writes the pseudo-labels of T: T_ssl, Ŷ_T. */
 export interface PseudoLabelStage extends StageIdentity {
   kind: 'pseudo-labels';
   segmenterFrom: string;
 }
 
-/** Mᵢ⁽ᵏ⁾: the segmenter trained on S′ and T; for i ≥ 1 with pseudo-labels. */
+/** Trains the segmenter Mᵢ⁽ᵏ⁾ on S′ and T, for i ≥ 1 with pseudo-labels. */
 export interface SegmenterStage extends StageIdentity {
   kind: 'segmenter';
-  /** The stage that wrote S′; null: S itself. */
+  /** Name of the stage that wrote S′. null: S itself. */
   translatedFrom: string | null;
-  /** The stage that wrote the pseudo-labels; null for i = 0. */
+  /** Name of the stage that wrote the pseudo-labels. null for i = 0. */
   pseudoLabelsFrom: string | null;
 }
 
-/** One stage of Algorithm 1 as plain data: what it is and which earlier stages it needs. */
+/** Stage of Algorithm 1 as plain data, with the names of the earlier stages that it needs. */
 export type Stage = SourceOnlyStage | TranslatorStage | TranslateStage | PseudoLabelStage | SegmenterStage;
 
 export type StageKind = Stage['kind'];
 
-/** The stages of Algorithm 1 in order, for K = `rounds` and N = `selfTrainingRounds`. */
+/** Lists the stages of Algorithm 1 in order, for K = `rounds` and N = `selfTrainingRounds`. */
 export function planStages(loop: LoopOptions): Stage[] {
   const stages: Stage[] = [{ kind: 'source-only', name: 'source-only', label: 'M(0)', round: 0 }];
   let newest = 'source-only';
@@ -101,7 +101,7 @@ export function planStages(loop: LoopOptions): Stage[] {
   return stages;
 }
 
-/** Training steps that a stage will take; 0 for a stage that only goes over images. */
+/** Returns the number of training steps of a stage. 0 for a stage that only processes images. */
 export function stageSteps(stage: Stage, { segmentation, translation }: Config): number {
   switch (stage.kind) {
     case 'source-only':
@@ -116,7 +116,7 @@ export function stageSteps(stage: Stage, { segmentation, translation }: Config):
   }
 }
 
-/** The names of the stages whose output `stage` uses. */
+/** Returns the names of the stages whose output `stage` uses. */
 export function stageInputs(stage: Stage): string[] {
   switch (stage.kind) {
     case 'source-only':
@@ -132,10 +132,10 @@ export function stageInputs(stage: Stage): string[] {
 }
 
 /**
- * The stage that `selector` means: a name such as `round-2/segmenter-1`, a label such as `M1(2)`, or a kind, which means
- * the first stage of that kind.
+ * Finds a stage by a name such as `round-2/segmenter-1`, a label such as `M1(2)`, or a kind. A kind selects the first
+ * stage of that kind.
  *
- * @throws InvalidArgumentError when the plan has no such stage; it lists those that there are
+ * @throws InvalidArgumentError when the plan has no such stage; the message lists the stages
  */
 export function selectStage(plan: readonly Stage[], selector: string): Stage {
   const stage =

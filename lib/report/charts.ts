@@ -4,18 +4,18 @@ import { Html } from './html.js';
 
 export interface Curve {
   label: string;
-  /** A CSS color. */
+  /** Color of the curve in CSS. */
   color: string;
   points: readonly { step: number; value: number }[];
 }
 
-/** More points than a small chart has room for are joined by their mean. */
+/** Maximum number of points of a curve. More points are merged into their means. */
 const MAX_POINTS = 160;
 
-// Plot draws into a DOM. This one is plain JavaScript and is never shown.
+// Plot needs a DOM. This one is plain JavaScript and is never shown.
 const { document } = parseHTML('<!doctype html><html></html>');
 
-/** Curves over training steps as an SVG that takes the colors of text and lines from the page. */
+/** Draws curves over training steps as an SVG. Text and lines take the page's colors. */
 export function curveChart(curves: readonly Curve[], ariaLabel: string): Html {
   const svg = Plot.plot({
     document,

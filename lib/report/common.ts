@@ -3,11 +3,11 @@ import { signedPercent } from '../support/format.js';
 import { type Html, html } from './html.js';
 import type { RunData, StageData } from './run-data.js';
 
-/** A part of the page with a place in its navigation. */
+/** Section of the page with an entry in its navigation. */
 export interface Section {
   id: string;
   title: string;
-  /** One sentence on what it shows. */
+  /** Short explanation of the content. */
   note: string;
   body: Html;
 }
@@ -17,7 +17,7 @@ export interface SegmenterStage extends StageData {
   record: StageRecord;
 }
 
-/** The finished segmenters: the first of them, trained on the source alone, is what the others are compared with. */
+/** Returns the finished segmenters. The first one is trained on source images alone. The others are compared with it. */
 export function segmenters({ stages }: RunData): SegmenterStage[] {
   return stages.filter(
     (data): data is SegmenterStage =>
@@ -25,7 +25,7 @@ export function segmenters({ stages }: RunData): SegmenterStage[] {
   );
 }
 
-/** '+3.2', '−0.4': a difference of two ratios in percentage points, colored by its sign. */
+/** Formats a difference of two ratios in percentage points, colored by its sign: '+3.2', '−0.4'. */
 export function gain(difference: number | null): Html {
   if (difference === null) return html`–`;
   const text = signedPercent(difference).replace('-', '−');
@@ -33,12 +33,12 @@ export function gain(difference: number | null): Html {
   return html`<span class="${difference >= 0 ? 'up' : 'down'}">${text}</span>`;
 }
 
-/** `one − other`, or null where either is missing. */
+/** Returns `one − other`. null if either is missing. */
 export function difference(one: number | null | undefined, other: number | null | undefined): number | null {
   return typeof one === 'number' && typeof other === 'number' ? one - other : null;
 }
 
-/** A class's name with its color. */
+/** Renders a class's name with its color. */
 export function classLabel(name: string, index: number, palette: Uint8Array): Html {
   return html`<span class="class" title="${name}">${swatch(palette, index)}<span>${name}</span></span>`;
 }
@@ -47,7 +47,7 @@ export function swatch(palette: Uint8Array, index: number): Html {
   return html`<i class="swatch" style="background:rgb(${[...palette.subarray(index * 3, index * 3 + 3)].join(' ')})"></i>`;
 }
 
-/** A table that scrolls by itself where the page is narrower. */
+/** Wraps a table so that it scrolls by itself on a narrow page. */
 export function scrolling(label: string, table: Html): Html {
   return html`<div class="scroll" role="region" aria-label="${label}" tabindex="0">${table}</div>`;
 }

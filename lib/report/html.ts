@@ -1,4 +1,4 @@
-/** Text that is HTML already. */
+/** Text that is already HTML. */
 export class Html {
   constructor(readonly text: string) {}
 
@@ -18,8 +18,8 @@ const ENTITIES: Record<string, string> = {
 };
 
 /**
- * HTML from a template literal. Whatever is put in is escaped, in text as in quoted attributes, unless it is `Html` itself;
- * of a list all parts are put in, and nothing for null, undefined and false.
+ * Makes HTML from a template literal. Inserted values are escaped, in text and in quoted attributes, unless they are
+ * `Html`. Lists are inserted item by item. null, undefined and false insert nothing.
  */
 export function html(strings: TemplateStringsArray, ...contents: Content[]): Html {
   return new Html(String.raw({ raw: strings }, ...contents.map(toText)));

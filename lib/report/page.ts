@@ -7,7 +7,7 @@ import type { RunData } from './run-data.js';
 import { STYLE } from './style.js';
 import { lossSection, pseudoLabelSection, runSection } from './training.js';
 
-/** The report as one HTML document that refers to nothing outside itself and holds no script. */
+/** Renders the report as one HTML document. It contains no script and refers to nothing outside itself. */
 export async function renderPage(run: RunData): Promise<Html> {
   const all: (Section | null)[] = [
     resultsSection(run),

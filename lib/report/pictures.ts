@@ -4,17 +4,17 @@ import { type Html, html } from './html.js';
 import type { RunData, StageData } from './run-data.js';
 import { cutTiles, type Tile } from './tiles.js';
 
-/** The tiles of one column of pictures, under one title. */
+/** Column of tiles under one title. */
 interface Column {
   title: string;
-  /** What it shows, as part of a description of a picture. */
+  /** Content of the column, as part of a picture's description. */
   what: string;
   kind: PictureColumn;
-  /** By the name of the image. */
+  /** Tiles by the name of their image. */
   tiles: Map<string, Tile>;
 }
 
-/** T, prediction before and after, pseudo-label, truth. */
+/** Renders target images T with their predictions before and after adaptation, pseudo-labels and truth. */
 export async function predictionSection(run: RunData): Promise<Section | null> {
   const all = segmenters(run);
   const first = all[0];
@@ -42,14 +42,14 @@ export async function predictionSection(run: RunData): Promise<Section | null> {
     ${grid(columns, 'predictions')}
     ${hasMore && html`<details><summary>Every segmenter and every set of pseudo-labels</summary>${grid(others, 'every')}</details>`}`;
   const note =
-    'Images of the target domain T and what the segmenters make of them.' +
+    'Images of the target domain T and the predictions of the segmenters.' +
     (newest
-      ? ' Pseudo-labels are shown as self-training would keep them on these images: colored where the thresholds found on the training images keep a pixel, gray where not.'
+      ? ' Pseudo-labels are shown as self-training would keep them on these images. Pixels that pass the thresholds of the training images are colored. The others are gray.'
       : '');
   return { id: 'pictures', title: 'Pictures', note, body };
 }
 
-/** S, S′, F⁻¹(S′) and T, T′, F(T′) of each round's translator. */
+/** Renders S, S′, F⁻¹(S′) and T, T′, F(T′) of each round's translator. */
 export async function translationSection(run: RunData): Promise<Section | null> {
   const parts: Html[] = [];
   const matches = run.stages.some(({ stage }) => stage.kind === 'translate' && stage.translatorFrom === null);
@@ -73,8 +73,8 @@ export async function translationSection(run: RunData): Promise<Section | null> 
     id: 'translation',
     title: 'Translation',
     note: matches
-      ? 'Source images, what they become when the histograms of their channels are matched, and the target images drawn for that.'
-      : 'F makes source images look like the target domain, F⁻¹ the other way round. An image translated there and back should be what it was.',
+      ? 'Source images S, the images S′ after histogram matching, and the target images T that they were matched to.'
+      : 'F makes source images look like target images. F⁻¹ makes target images look like source images. An image translated there and back should equal the original.',
     body: html`${parts}`,
   };
 }
@@ -106,7 +106,7 @@ async function column(
   return { title, what, kind, tiles: new Map(tiles.map((tile) => [tile.name, tile])) };
 }
 
-/** A row for each image of the first column. */
+/** Renders a grid with a row for each image of the first column. */
 function grid(columns: readonly Column[], style: string): Html {
   const names = [...columns[0]!.tiles.keys()];
   return html`<div class="rows">${names.map(
@@ -126,7 +126,7 @@ function figure(name: string, { title, what, kind, tiles }: Column): Html {
   return html`<figure class="${kind}">${caption}<img src="${source}" width="${width}" height="${height}" alt="${description}" title="${name}"></figure>`;
 }
 
-/** What the colors mean. */
+/** Renders the legend of the colors. */
 function legend({ summary: { classes }, palette }: RunData, hasPseudoLabels: boolean): Html {
   return html`<ul class="legend">
     ${classes.map((name, index) => html`<li>${classLabel(name, index, palette)}</li>`)}

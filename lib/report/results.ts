@@ -13,7 +13,7 @@ import {
 import { type Html, html } from './html.js';
 import type { RunData } from './run-data.js';
 
-/** What became of the first segmenter's mean IoU, in three numbers. */
+/** Renders the mean IoU of the first and the last segmenter, and the gain. */
 export function headline(run: RunData): Html {
   const measured = segmenters(run).filter(({ record }) => record.miou !== null);
   const first = measured[0];
@@ -43,7 +43,7 @@ function figure({ record }: SegmenterStage, what: string): Html {
   return html`<div class="tile"><b>${percent(record.miou)}<small>%</small></b><span>${what}, ${record.label}</span></div>`;
 }
 
-/** Stage × mIoU, and what was gained over the segmenter that has seen only source images. */
+/** Renders the mIoU of each segmenter and its gain over the segmenter trained on source images alone. */
 export function resultsSection(run: RunData): Section | null {
   const rows = segmenters(run);
   if (rows.length === 0) return null;
@@ -68,7 +68,7 @@ export function resultsSection(run: RunData): Section | null {
   return {
     id: 'results',
     title: 'Results',
-    note: 'Every segmenter of the run, in the order of training. The gain, in percentage points, is over the one trained on the source alone, whose mIoU is the line across the bars.',
+    note: 'Every segmenter of the run, in the order of training. The gain is in percentage points over the segmenter trained on source images alone. The line across the bars marks its mIoU.',
     body: scrolling('Results', table),
   };
 }
@@ -81,7 +81,7 @@ function trainedOn({ stages, config }: RunData, stage: Stage): string {
   return learnsFromUnlabeledTarget(config.segmentation) ? `${source}, target images` : source;
 }
 
-/** IoU of every class for every segmenter. */
+/** Renders the IoU of every class for every segmenter. */
 export function classSection(run: RunData): Section | null {
   const measured = segmenters(run).filter(({ record }) => record.iouPerClass !== null);
   const first = measured[0];
@@ -115,12 +115,12 @@ export function classSection(run: RunData): Section | null {
   return {
     id: 'classes',
     title: 'Classes',
-    note: `IoU per class in percent; – is a class that neither truth nor prediction has.${compares ? ' The lines run from the first segmenter (ring) to the last (dot), on a scale from 0 to 100.' : ''}`,
+    note: `IoU per class in percent. A dash marks a class that neither truth nor prediction has.${compares ? ' The lines run from the first segmenter (ring) to the last (dot), on a scale from 0 to 100.' : ''}`,
     body: scrolling('IoU per class', table),
   };
 }
 
-/** From one value to another on a line from 0 to 1. */
+/** Draws a line from one value to another on a scale from 0 to 1. */
 function track(from: number | null, to: number | null): Html {
   if (from === null || to === null) return html`<div class="track"></div>`;
   const at = (value: number) => `${(100 * value).toFixed(1)}%`;
@@ -130,7 +130,7 @@ function track(from: number | null, to: number | null): Html {
 
 type Confusion = readonly (readonly number[])[];
 
-/** Share of the labeled pixels that each class has. */
+/** Computes each class's share of the labeled pixels. */
 function classShares(confusion: Confusion | undefined): number[] | null {
   if (!confusion) return null;
   const rows = confusion.map(sum);
@@ -138,13 +138,13 @@ function classShares(confusion: Confusion | undefined): number[] | null {
   return rows.map((row) => (all > 0 ? row / all : 0));
 }
 
-/** Confusion matrices of the first and the last segmenter. */
+/** Renders the confusion matrices of the first and the last segmenter. */
 export function confusionSection(run: RunData): Section | null {
   const measured = segmenters(run).filter(({ history }) => history?.evaluation);
   const last = measured.at(-1);
   if (!last) return null;
   const shown = measured.length > 1 ? [measured[0]!, last] : [last];
-  // Side by side where two matrices have room.
+  // Two small matrices fit side by side.
   const body = html`<div class="${run.summary.classes.length <= 12 ? 'pair' : 'stack'}">${shown.map(
     ({ stage, history }) => html`<figure><figcaption><b>${stage.label}</b></figcaption>
       ${scrolling(`Confusion matrix of ${stage.label}`, confusionTable(run, history!.evaluation!.confusion))}</figure>`,
@@ -152,7 +152,7 @@ export function confusionSection(run: RunData): Section | null {
   return {
     id: 'confusion',
     title: 'Confusion',
-    note: 'Of the pixels of a true class (row), the percentage predicted as each class (column). On the diagonal is what is right; less than 0.5 % is left empty.',
+    note: 'Each row shows how the pixels of a true class were predicted, in percent per predicted class (column). Correct predictions are on the diagonal. Cells below 0.5 % are empty.',
     body,
   };
 }

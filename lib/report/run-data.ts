@@ -11,17 +11,17 @@ import { readSummary, requireOwnFiles, resumeConfig, stageImages } from '../run/
 import { DataError } from '../support/errors.js';
 import type { PseudoLabelManifest } from '../training/self-training.js';
 
-/** All that a report tells, read from a run folder; the run may be going on. */
+/** Content of a report, read from a run folder. The run may be in progress. */
 export interface RunData {
-  /** The run folder's own name; of an ablation's runs, which are all called "seed-N", the variant and the seed. */
+  /** Name of the run folder. For the runs of an ablation, which are all called "seed-N", the variant and the seed. */
   name: string;
   summary: RunSummary;
   config: Config;
-  /** The config as YAML. */
+  /** Config as YAML. */
   configText: string;
-  /** 3 bytes (R, G, B) a class. */
+  /** Colors of the classes, 3 bytes (R, G, B) per class. */
   palette: Uint8Array;
-  /** The stages that have begun, in the order of the plan. */
+  /** Stages that have begun, in the order of the plan. */
   stages: StageData[];
   /** Number of stages planned. */
   planned: number;
@@ -29,17 +29,19 @@ export interface RunData {
 
 export interface StageData {
   stage: Stage;
-  /** Null while the stage is not complete. */
+  /** Record of the stage. null: it is not complete. */
   record: StageRecord | null;
-  /** Null when the event log tells nothing of it. */
+  /** History of the stage. null: the event log does not mention it. */
   history: StageHistory | null;
-  /** Of a complete `pseudo-labels` stage. */
+  /** Manifest of a complete `pseudo-labels` stage. null for other stages. */
   manifest: PseudoLabelManifest | null;
 }
 
 /**
+ * Reads a run folder.
+ *
  * @throws ConfigError when the folder holds no run, or a link
- * @throws DataError when a file of it cannot be read
+ * @throws DataError when a file of the run cannot be read
  */
 export async function readRun(folder: string): Promise<RunData> {
   const config = await resumeConfig(folder);
@@ -47,7 +49,8 @@ export async function readRun(folder: string): Promise<RunData> {
   const [summary, history] = await Promise.all([readSummary(folder), readHistory(folder)]);
   const records = new Map(summary.stages.map((record) => [record.name, record]));
   const plan = planStages(config.loop);
-  // What began last may be running; whatever else began and is not complete was overtaken by a new start.
+  // The stage that began last may be running. Other incomplete stages that began earlier belong to an abandoned
+  // attempt.
   const running = [...history.keys()].at(-1);
   const begun = plan.filter(({ name }) => records.has(name) || name === running);
   const stages = begun.map(async (stage): Promise<StageData> => {
@@ -71,7 +74,7 @@ export async function readRun(folder: string): Promise<RunData> {
   };
 }
 
-/** An ablation's runs lie in `runs/VARIANT/seed-N`. */
+/** Returns the name of a run. An ablation's runs lie in `runs/VARIANT/seed-N`. */
 function runName(folder: string): string {
   const [runs, variant, name = ''] = folder.split(path.sep).slice(-3);
   const seed = /^seed-(\d+)$/.exec(name)?.[1];
@@ -80,7 +83,7 @@ function runName(folder: string): string {
 
 async function readManifest(folder: string): Promise<PseudoLabelManifest | null> {
   const file = path.join(folder, 'manifest.json');
-  // A run may have been thinned out to save space; the report can do without.
+  // The user may have removed files of a run to save space. The report does not need this one.
   if (!existsSync(file)) return null;
   try {
     return JSON.parse(await readFile(file, 'utf8')) as PseudoLabelManifest;

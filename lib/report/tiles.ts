@@ -6,24 +6,24 @@ import { gridPart } from '../pipeline/picture-grid.js';
 import type { StageHistory } from '../run/history.js';
 import { DataError } from '../support/errors.js';
 
-/** One part of a stage's picture, ready for an `img` element. */
+/** Part of a stage's picture, ready for an `img` element. */
 export interface Tile {
   /** Name of the image. */
   name: string;
-  /** A WebP as a data URI. */
+  /** Image as a data URI, WebP. */
   source: string;
   width: number;
   height: number;
 }
 
-/** Two pixels of a screen for each one that a tile gets on a wide page. */
+/** Maximum width of a tile in pixels, twice its width on a wide page. */
 const MAX_WIDTH = 432;
 
-/** Flat colors: kept exactly, and small without loss. */
+/** Columns of flat colors. They are stored without loss, and are small anyway. */
 const LABELS: readonly PictureColumn[] = ['prediction', 'truth'];
 
 /**
- * The parts of a picture in one column, a tile for each row; none where the picture is gone.
+ * Cuts one column of a picture into tiles, one per row. Returns none if the picture no longer exists.
  *
  * @throws DataError when the picture cannot be decoded
  */

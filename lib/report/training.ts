@@ -5,7 +5,7 @@ import { classLabel, type Section, scrolling } from './common.js';
 import { type Html, html } from './html.js';
 import type { RunData, StageData } from './run-data.js';
 
-/** Every term of the losses over the steps, a curve for each stage that has it. */
+/** Renders every term of the losses over the steps, with a curve for each stage that has the term. */
 export function lossSection(run: RunData): Section | null {
   const trained = run.stages.filter(({ history }) => history && history.losses.size > 0);
   const isTranslator = ({ stage }: StageData) => stage.kind === 'translator';
@@ -25,7 +25,7 @@ export function lossSection(run: RunData): Section | null {
   return {
     id: 'losses',
     title: 'Losses',
-    note: 'Means over the steps between two lines of the log. All terms but the total are shown before their weights; a stage that does not use a term has no curve there.',
+    note: 'Each point is the mean over the steps since the previous line of the log. All terms except the total are shown without their weights. A stage that does not use a term has no curve for it.',
     body,
   };
 }
@@ -46,7 +46,7 @@ function chart(run: RunData, stages: readonly StageData[], term: string): Html |
   return html`<figure><figcaption>${title}</figcaption>${curveChart(curves, `${title} over training steps`)}</figure>`;
 }
 
-/** Blue, orange, green, magenta, …: a hue for each round; within a round, later stages stand out more. */
+/** Hues of the rounds: blue, orange, green, magenta, … Within a round, later stages have stronger colors. */
 const HUES = [255, 50, 150, 340, 100, 200];
 
 function stageColor({ stages }: RunData, name: string): string {
@@ -59,7 +59,7 @@ function stageColor({ stages }: RunData, name: string): string {
   return `oklch(calc(var(--faint) + ${strength.toFixed(2)} * var(--strong)) 0.14 ${hue})`;
 }
 
-/** What was kept of every class in every round. None of it needs a label. */
+/** Renders the share of kept pseudo-labels for each class and round. These numbers need no labels. */
 export function pseudoLabelSection(run: RunData): Section | null {
   const labeled = run.stages.filter(({ manifest }) => manifest !== null);
   if (labeled.length === 0) return null;
@@ -73,7 +73,7 @@ export function pseudoLabelSection(run: RunData): Section | null {
   return {
     id: 'pseudo-labels',
     title: 'Pseudo-labels',
-    note: 'Of all pixels of the target training images: the share predicted as each class, the median of their probabilities, the threshold above which they are kept, and the share that is.',
+    note: 'Statistics over all pixels of the target training images. For each class: the share of pixels predicted as this class, their median probability, the threshold above which they are kept, and the share that is kept.',
     body,
   };
 }
@@ -95,7 +95,7 @@ function pseudoLabelTable({ palette }: RunData, { classes }: PseudoLabelManifest
     })}</tbody></table>`;
 }
 
-/** Every stage with its time, and the config. */
+/** Renders every stage with its time, and the config. */
 export function runSection(run: RunData): Section {
   const body = html`${scrolling(
     'Stages',

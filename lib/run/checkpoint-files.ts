@@ -9,12 +9,13 @@ import { syncFolder, writeAtomically } from '../support/files.js';
 import { loadTensors, saveTensors } from '../weights/tensors.js';
 
 /**
- * The checkpoints of a stage: files `checkpoint-STEP-CHECKSUM.safetensors` in its folder. The checksum is the beginning of
- * the file's SHA-256 in hexadecimal, as PyTorch has it in the names of its weights; what is no tensor is in the metadata.
+ * Name of a checkpoint in a stage's folder: `checkpoint-STEP-CHECKSUM.safetensors`. The checksum is the beginning of
+ * the file's SHA-256 in hexadecimal, as in the names of PyTorch's weights files. The file's metadata hold everything
+ * that is not a tensor.
  */
 const NAME = /^checkpoint-(\d+)-([0-9a-f]{16})\.safetensors$/;
 
-/** Version of what a checkpoint holds; another one cannot be gone on with. */
+/** Version of the checkpoint format. A run cannot continue from a checkpoint of another version. */
 const VERSION = 1;
 
 interface Checkpoint {
@@ -24,9 +25,9 @@ interface Checkpoint {
 }
 
 /**
- * Saves a state, then removes all checkpoints but the newest `keep`.
+ * Saves a state, then removes all checkpoints except the newest `keep`.
  *
- * @throws DataError when it cannot be written; the checkpoints before it are then as they were
+ * @throws DataError when the state cannot be written; earlier checkpoints then stay as they were
  */
 export async function saveCheckpoint(folder: string, state: StageState, keep: number): Promise<void> {
   const { tensors, ...values } = state;
@@ -37,38 +38,39 @@ export async function saveCheckpoint(folder: string, state: StageState, keep: nu
       return `${place}-${await checksumOf(temporary)}.safetensors`;
     });
     await syncFolder(folder);
-    // Those of this step and of later ones belong to an attempt that turned out to be unreadable.
+    // Checkpoints of this step or a later one belong to an attempt that turned out to be unreadable.
     const earlier = (await checkpointsIn(folder)).filter(({ step }) => step < state.step);
     await removeCheckpoints(folder, [file, ...earlier.slice(0, keep - 1).map((other) => other.file)]);
   } catch (cause) {
-    throw new DataError(`No checkpoint: ${(cause as Error).message}`, { cause });
+    throw new DataError(`The checkpoint was not saved: ${(cause as Error).message}`, { cause });
   }
 }
 
 /**
- * The newest state that is whole, and what is wrong with newer ones.
+ * Reads the newest state that is whole, and reports the problems of newer ones.
  *
- * @throws DataError when the newest that is whole was written by a bidiseg that this one does not understand
+ * @throws DataError when a bidiseg of another format version wrote the newest state that is whole
  */
 export async function newestCheckpoint(folder: string): Promise<StageBeginning> {
   const warnings: string[] = [];
   for (const checkpoint of await checkpointsIn(folder)) {
     const damage = await damageOf(checkpoint);
     if (damage === undefined) return { state: await load(checkpoint.file), warnings };
-    warnings.push(`${checkpoint.file} is passed over: ${damage}`);
+    warnings.push(`${checkpoint.file} was skipped: ${damage}`);
   }
-  if (warnings.length > 0) warnings.push('no checkpoint is left; the stage begins with its first step');
+  if (warnings.length > 0)
+    warnings.push('no readable checkpoint is left; the stage starts from its first step');
   return { state: null, warnings };
 }
 
-/** Removes a folder's checkpoints, but for the files in `except`. */
+/** Removes a folder's checkpoints except the files in `except`. */
 export async function removeCheckpoints(folder: string, except: readonly string[] = []): Promise<void> {
   for (const { file } of await checkpointsIn(folder)) {
     if (!except.includes(file)) await rm(file, { force: true });
   }
 }
 
-/** Newest first. */
+/** Lists a folder's checkpoints, newest first. */
 async function checkpointsIn(folder: string): Promise<Checkpoint[]> {
   const checkpoints = (await readdir(folder)).flatMap((name): Checkpoint[] => {
     const [, step, checksum] = NAME.exec(name) ?? [];
@@ -80,7 +82,7 @@ async function checkpointsIn(folder: string): Promise<Checkpoint[]> {
 async function damageOf({ file, checksum }: Checkpoint): Promise<string | undefined> {
   try {
     const found = await checksumOf(file);
-    return found === checksum ? undefined : `its checksum is ${found}, it was written with ${checksum}`;
+    return found === checksum ? undefined : `expected checksum ${checksum} but found ${found}`;
   } catch (error) {
     return `it cannot be read: ${(error as Error).message}`;
   }
@@ -91,16 +93,20 @@ async function load(file: string): Promise<StageState> {
   try {
     const { version, ...values } = JSON.parse(metadata.checkpoint ?? '{}');
     if (version !== VERSION) {
-      throw new DataError(`${file}: holds a checkpoint of version ${version}, expected version ${VERSION}`);
+      throw new DataError(
+        `${file}: expected a checkpoint of version ${VERSION} but found version ${version}`,
+      );
     }
     if (!(Number.isSafeInteger(values.step) && values.step >= 0)) {
-      throw new DataError(`${file}: holds a checkpoint without a step, expected a whole number`);
+      throw new DataError(`${file}: expected a checkpoint with a whole number as its step but found none`);
     }
     return { ...values, tensors };
   } catch (error) {
     for (const tensor of tensors.values()) tensor.dispose();
     if (error instanceof DataError) throw error;
-    throw new DataError(`${file}: holds a checkpoint whose metadata are no JSON`, { cause: error });
+    throw new DataError(`${file}: expected a checkpoint with JSON metadata but found other text`, {
+      cause: error,
+    });
   }
 }
 

@@ -4,22 +4,22 @@ import crc32c from 'crc-32/crc32c.js';
 import protobuf from 'protobufjs/light.js';
 import { DataError } from '../support/errors.js';
 
-/** What an event tells; one of these. */
+/** Content of an event, one of these. */
 export type TensorBoardEvent =
   | { values: readonly TensorBoardValue[] }
-  /** Whatever an earlier file says of this and later steps no longer counts: a run goes on from before them. */
+  /** Withdraws what earlier files say about this step and later ones, because the run continues from an earlier step. */
   | { restart: true };
 
 export type TensorBoardValue = { tag: string } & ({ scalar: number } | { image: EncodedImage });
 
-/** A PNG file. */
+/** Image as the bytes of a PNG file. */
 export interface EncodedImage {
   width: number;
   height: number;
   bytes: Uint8Array;
 }
 
-/** The part of TensorBoard's event.proto and summary.proto that is used here, with its names and field numbers. */
+/** Part of TensorBoard's event.proto and summary.proto that is used here, with their names and field numbers. */
 const schema = protobuf.Root.fromJSON({
   nested: {
     Event: {
@@ -63,8 +63,8 @@ const START = 1;
 const RGB = 3;
 
 /**
- * An event file of TensorBoard: TFRecords of protobuf messages `Event`, appended one by one, so that TensorBoard follows
- * while a run goes on.
+ * Event file of TensorBoard. It consists of TFRecords of protobuf messages `Event`. They are appended one by one, so
+ * TensorBoard can follow a run.
  */
 export class EventFile {
   readonly #file: string;
@@ -76,8 +76,8 @@ export class EventFile {
   }
 
   /**
-   * A new file in `folder`, which is made if it does not exist. TensorBoard reads the files of a folder in the order of
-   * their names, which is that of their times.
+   * Creates a file in `folder`, and the folder if it does not exist. TensorBoard reads the files of a folder in the
+   * order of their names. That is also the order of their times.
    *
    * @throws DataError when the file cannot be written
    */
@@ -122,7 +122,7 @@ function toMessage(value: TensorBoardValue): object {
   return { tag: value.tag, image: { height, width, colorspace: RGB, encodedImageString: bytes } };
 }
 
-/** Length (uint64), its checksum, the data and theirs, all little-endian. */
+/** Encodes a TFRecord, all little-endian: length (uint64), checksum of the length, data, checksum of the data. */
 function tfRecord(data: Uint8Array): Buffer {
   const record = Buffer.alloc(data.length + 16);
   record.writeBigUInt64LE(BigInt(data.length), 0);
@@ -132,7 +132,7 @@ function tfRecord(data: Uint8Array): Buffer {
   return record;
 }
 
-/** CRC-32C, rotated and moved: a checksum of data that hold checksums is else a weak one. */
+/** Computes a masked CRC-32C: rotated, plus a constant. A plain CRC is weak for data that contain CRCs. */
 function maskedChecksum(data: Uint8Array): number {
   const checksum = crc32c.buf(data) >>> 0;
   return (((checksum >>> 15) | (checksum << 17)) + 0xa282ead8) >>> 0;

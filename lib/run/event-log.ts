@@ -4,12 +4,12 @@ import { DataError } from '../support/errors.js';
 import type { StepEvent } from '../training/events.js';
 
 /**
- * The append-only log of a run, `events.jsonl`: one JSON object a line, each with the `time` it was written. Of training
- * steps only every `every`-th and the last of a stage is written, with the means of losses and times since the one before;
- * progress over images is left out.
+ * Append-only log of a run, `events.jsonl`. Each line is a JSON object with the `time` when it was written. Only every
+ * `every`-th training step and the last one of a stage is written. Its losses and times are means over the steps since
+ * the previous line. Progress over images is not written.
  *
- * A stage that was cut off and gone on with has several `stage-start` lines. Each says in `stepsBefore` how many steps it
- * goes on after: what is above it about later steps of that stage does not count any more.
+ * A stage that was interrupted and continued has several `stage-start` lines. Each gives in `stepsBefore` the number of
+ * steps done. Earlier lines about later steps of that stage no longer count.
  */
 export class EventLog {
   readonly #file: string;
@@ -24,14 +24,16 @@ export class EventLog {
   }
 
   /**
-   * @param every training steps between two lines, ≥ 1
+   * Opens a log for appending. Creates the file if it does not exist.
+   *
+   * @param every number of training steps between two lines, ≥ 1
    * @throws DataError when the file cannot be opened
    */
   static async open(file: string, every: number): Promise<EventLog> {
     try {
       const handle = await open(file, 'a+');
       const log = new EventLog(file, handle, every);
-      // A process that died while writing leaves half a line, which must not swallow the next one.
+      // A process that died while writing leaves half a line. The next line must not be appended to it.
       if (await endsWithinLine(handle)) await handle.appendFile('\n');
       return log;
     } catch (error) {
@@ -39,7 +41,7 @@ export class EventLog {
     }
   }
 
-  /** Gives the event as it was written; undefined for one that is left out, or waits for later steps. */
+  /** Writes an event and returns it as written. undefined: the event is not written, or waits for later steps. */
   async write(event: RunEvent): Promise<RunEvent | undefined> {
     if (event.type === 'progress') return undefined;
     if (event.type !== 'step') return this.#append(event);
@@ -50,7 +52,7 @@ export class EventLog {
     return this.#append(meanOf(steps));
   }
 
-  /** Appends what another log says of one stage, as it stands there. */
+  /** Appends the lines of another log about one stage, unchanged. */
   async copy(other: string, stage: string): Promise<void> {
     const lines = (await readFile(other, 'utf8')).split('\n');
     const own = lines.filter((line) => line.includes(`"stage":${JSON.stringify(stage)}`));
@@ -72,7 +74,7 @@ export class EventLog {
   }
 }
 
-/** The last event with the means of the losses and times of all. */
+/** Returns the last event with the mean losses and times of all events. */
 export function meanOf(events: readonly StepEvent[]): StepEvent {
   const last = events.at(-1)!;
   const mean = (value: (event: StepEvent) => number) =>

@@ -6,24 +6,24 @@ import { DataError } from '../support/errors.js';
 
 type LoggedEvent<Event = RunEvent> = Event & { time: string };
 
-/** What the event log of a run says of one stage: of its last attempt, where there were several. */
+/** History of a stage in the event log of a run. Only the last attempt counts. */
 export interface StageHistory {
   stage: string;
-  /** When its last event was written, ISO 8601. */
+  /** Time of the stage's last event, ISO 8601. */
   time: string;
-  /** Training steps that it was to take. */
+  /** Planned training steps. */
   steps: number;
-  /** Losses by term, each with the number of steps done; means over the steps since the line before. */
+  /** Losses by term, each with the number of steps done. Values are means over the steps since the previous line. */
   losses: Map<string, { step: number; value: number }[]>;
   evaluation: Pick<EvaluationEvent, 'images' | 'confusion'> | null;
-  /** Their files as they lie in the folder now, wherever it was when they were written. */
+  /** Pictures with the paths that they have now, even if the folder was moved. */
   pictures: Omit<PictureEvent, 'type' | 'stage'>[];
   warnings: string[];
 }
 
 /**
- * Reads a run's event log, `events.jsonl`; a run that has none has no history. The steps of a stage only go up: where a
- * stage was cut off and went on from an earlier step, or started again, what it had said of later steps is dropped.
+ * Reads a run's event log, `events.jsonl`. A run without a log has no history. The steps of a stage only increase. If a
+ * stage restarted or continued from an earlier step, its earlier events about later steps are dropped.
  *
  * @returns the stages that have started, by name, in the order of their last start
  * @throws DataError when the log cannot be read
@@ -44,7 +44,7 @@ export async function readHistory(folder: string): Promise<Map<string, StageHist
   return history;
 }
 
-/** A process that died while writing leaves a line that is cut off. */
+/** Parses a line of the log. undefined: the line is truncated because a process died while writing it. */
 function parse(line: string): LoggedEvent | undefined {
   try {
     return JSON.parse(line) as LoggedEvent;

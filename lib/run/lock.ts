@@ -8,26 +8,31 @@ import { ConfigError, DataError } from '../support/errors.js';
 interface Owner {
   pid: number;
   host: string;
-  /** When the process began, where the system tells: another process may get the pid of a dead one. */
+  /**
+   * Start time of the process if the system reports it. It distinguishes a process from a later one with the same pid.
+   */
   started: string | null;
 }
 
-/** A file of the lock's folder whose owner is alive, as far as can be known; without `owner` it cannot be understood. */
+/**
+ * Claim of a process to the lock, a file in the lock's folder. Its owner seems to be alive. Without `owner`, the file
+ * is unreadable.
+ */
 interface Claim {
   name: string;
   owner: Owner | undefined;
 }
 
-/** How long one of several that want the lock at the same moment waits for the others to stand back. */
+/** Time to wait for other claimants to withdraw, in milliseconds. */
 const PATIENCE_MS = 500;
 const TEMPORARY = '.tmp';
 
 /**
- * The right to write in a folder, held by one process at a time.
+ * Right to write in a folder, held by one process at a time.
  *
- * Whoever wants it puts a file of a name of its own into the lock's folder, then looks whether another's is there: of two,
- * at least one sees the other. As no name is ever used twice, files of dead processes can be removed without taking away
- * a living one's by mistake, which a single lock file would not allow.
+ * A claimant creates a file with a unique name in the lock's folder, then looks for files of others. If two processes
+ * do this at the same time, at least one sees the other. Names are never reused, so files of dead processes can be
+ * removed safely. A single lock file would not allow that.
  */
 export class Lock {
   readonly #file: string;
@@ -37,9 +42,9 @@ export class Lock {
   }
 
   /**
-   * Takes the lock; a process of this machine that is dead does not count.
+   * Takes the lock. Claims of dead processes of this machine do not count.
    *
-   * @param folder made if it does not exist
+   * @param folder folder of the lock; it is created if it does not exist
    * @throws ConfigError when another process holds the lock; the message names its pid
    * @throws DataError when the folder cannot be written
    */
@@ -49,7 +54,7 @@ export class Lock {
     const owner: Owner = { pid: process.pid, host: hostname(), started: await startOf(process.pid) };
     try {
       await mkdir(folder, { recursive: true });
-      // Renaming a whole file makes the claim and its content appear at once.
+      // Renaming makes the claim and its content appear at once.
       await writeFile(file + TEMPORARY, JSON.stringify(owner));
       await rename(file + TEMPORARY, file);
       const other = await othersClaim(folder, name);
@@ -63,20 +68,20 @@ export class Lock {
     }
   }
 
-  /** Gives the lock back. Does no harm when called twice. */
+  /** Releases the lock. Calling it twice is harmless. */
   async release(): Promise<void> {
-    // On a disk that became read-only it stays, and is that of a dead process when this one has ended.
+    // On a disk that became read-only the file stays. It becomes a claim of a dead process when this process ends.
     await rm(this.#file, { force: true }).catch(() => {});
   }
 }
 
-/** A living claim beside the one of that name, after those that will stand back have done so. */
+/** Finds a living claim other than `name`, after waiting for other claimants to withdraw. */
 async function othersClaim(folder: string, name: string): Promise<Claim | undefined> {
   const deadline = performance.now() + PATIENCE_MS;
   for (;;) {
     const claims = (await livingClaims(folder)).filter((claim) => claim.name !== name);
-    // Of several that see each other, the first by name stays and the rest stand back, so that one gets the lock. It does
-    // not know whether one of the rest has held the lock for long: then nobody stands back, and its patience ends.
+    // Several claimants may see each other. The first by name stays and the rest withdraw, so one gets the lock. But
+    // one of the rest may already hold the lock. Then nobody withdraws, and the first gives up after its deadline.
     const [first] = claims.sort((a, b) => (a.name < b.name ? -1 : 1));
     if (!first || first.name < name || performance.now() > deadline) return first;
     await sleep(20);
@@ -100,7 +105,7 @@ function inUse(folder: string, { name, owner }: Claim): ConfigError {
   const who = owner ? `process ${owner.pid} on ${owner.host}` : 'another process';
   return new ConfigError(
     `The run folder is in use by ${who}; wait for it or stop it ` +
-      `(if it is certain that it is gone, delete ${path.join(folder, name)})`,
+      `(if that process no longer exists, delete ${path.join(folder, name)})`,
   );
 }
 
@@ -117,16 +122,16 @@ async function isAlive({ pid, started }: Owner): Promise<boolean> {
   try {
     process.kill(pid, 0);
   } catch (error) {
-    // EPERM: it lives, as another user's.
+    // EPERM: the process is alive but belongs to another user.
     if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
   }
   return (await startOf(pid)) === started;
 }
 
-/** When a process began, in Linux's ticks since boot; null on systems that do not tell. */
+/** Returns the start time of a process, in Linux's ticks since boot. null: the system does not report it. */
 async function startOf(pid: number): Promise<string | null> {
   const stat = await readIfThere(`/proc/${pid}/stat`);
-  // The second field is the program's name in parentheses and may hold spaces; the start is field 22.
+  // The second field is the program's name in parentheses and may contain spaces. The start time is field 22.
   return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? null;
 }
 

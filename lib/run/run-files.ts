@@ -1,4 +1,4 @@
-// Where things are in a run folder, and reading them: enough for the report, and without the addon.
+// Layout of a run folder, and functions to read it. They need no addon, and are enough for the report.
 import type { Dirent } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
@@ -9,13 +9,13 @@ import type { Stage } from '../pipeline/plan.js';
 import { ConfigError, DataError } from '../support/errors.js';
 import { readRegularFile } from '../support/files.js';
 
-/** Hundreds of times what a summary takes. */
+/** Maximum size of a JSON file, hundreds of times the size of a summary. */
 const MAX_JSON_BYTES = 2 ** 26;
 
 /**
- * The config with which a run folder was made, for going on with it wherever the folder is now.
+ * Reads the config of a run folder to continue the run, wherever the folder is now.
  *
- * @param options.set assignments that override it, see `loadConfig`
+ * @param options.set assignments that override the config, see `loadConfig`
  * @throws ConfigError when the folder holds no run
  */
 export async function resumeConfig(
@@ -26,10 +26,10 @@ export async function resumeConfig(
 }
 
 /**
- * Refuses a run folder that holds a link, a pipe or a device: it may come from anywhere, and what is written in it must stay
- * there. Only its `data` may be anything, as what `data.root` names.
+ * Refuses a run folder that holds a link, a pipe or a device. The folder may come from anywhere, and a run must not
+ * write outside it. Only `data` may be anything, because it is what `data.root` names.
  *
- * @throws ConfigError naming what is there
+ * @throws ConfigError that names the file
  */
 export async function requireOwnFiles(folder: string): Promise<void> {
   const visit = async (place: string): Promise<void> => {
@@ -40,7 +40,7 @@ export async function requireOwnFiles(folder: string): Promise<void> {
       else if (!entry.isFile()) {
         const what = entry.isSymbolicLink() ? 'a symbolic link' : 'a pipe, socket or device';
         throw new ConfigError(
-          `${file}: is ${what}, expected a run folder of files and folders alone; put what it stands for in its place`,
+          `${file}: is ${what}, expected a file or folder of the run; replace it by its content`,
         );
       }
     }
@@ -48,7 +48,7 @@ export async function requireOwnFiles(folder: string): Promise<void> {
   await visit(folder);
 }
 
-/** None for a folder that is gone: the run may be going on. */
+/** Lists a folder. Returns no entries if it does not exist, because the run may be in progress. */
 async function entriesOf(folder: string): Promise<Dirent[]> {
   try {
     return await readdir(folder, { withFileTypes: true });
@@ -59,22 +59,22 @@ async function entriesOf(folder: string): Promise<Dirent[]> {
 }
 
 /**
- * What `summary.json` of a run folder says.
+ * Reads `summary.json` of a run folder.
  *
  * @throws DataError when the folder holds none
  */
 export async function readSummary(folder: string): Promise<RunSummary> {
   const summary = await readJson<RunSummary>(path.join(folder, 'summary.json'));
-  if (!summary) throw new DataError(`${folder}: holds no run, expected a summary.json`);
+  if (!summary) throw new DataError(`${folder}: expected a run folder but found no summary.json`);
   return summary;
 }
 
-/** The weights file that a `source-only`, `segmenter` or `translator` stage leaves in a run folder. */
+/** Returns the path of the weights that a `source-only`, `segmenter` or `translator` stage writes. */
 export function stageWeights(folder: string, stage: { name: string }): string {
   return path.join(stageFolder(folder, stage), 'weights.safetensors');
 }
 
-/** The folder of images that a `translate` or `pseudo-labels` stage leaves in a run folder. */
+/** Returns the path of the folder of images that a `translate` or `pseudo-labels` stage writes. */
 export function stageImages(folder: string, { name, kind, round }: Stage): string {
   return kind === 'translate'
     ? path.join(folder, 'translated', `round-${round}`)
@@ -93,7 +93,7 @@ export function configFile(folder: string): string {
   return path.join(folder, 'config.yaml');
 }
 
-/** A stage's name as the name of a file. */
+/** Converts a stage's name to a file name. */
 export function flat(name: string): string {
   return name.replaceAll('/', '-');
 }
@@ -102,7 +102,7 @@ export function toJson(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`;
 }
 
-/** What a file of JSON in a run folder says; undefined where there is none. */
+/** Reads a JSON file of a run folder. undefined: the file does not exist. */
 export async function readJson<T>(file: string): Promise<T | undefined> {
   try {
     return JSON.parse(String(await readRegularFile(file, MAX_JSON_BYTES))) as T;

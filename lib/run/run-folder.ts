@@ -32,7 +32,7 @@ import {
 } from './run-files.js';
 import { TensorBoardLog } from './tensorboard-log.js';
 
-/** What a run writes in its folder beside its config, and all that overwriting a run removes. */
+/** Entries that a run writes beside its config. Overwriting a run removes exactly these. */
 const ENTRIES = [
   'events.jsonl',
   'summary.json',
@@ -45,8 +45,8 @@ const ENTRIES = [
 ];
 
 /**
- * Keys that a resumed run may change: they decide where, how far and how observably it runs, and what it does about a
- * step that fails, not what it computes.
+ * Keys that a resumed run may change. They change no result. They decide where and how far the run goes, what it logs,
+ * and how it handles a failing step.
  */
 const FREE_KEYS = [
   'output',
@@ -60,7 +60,10 @@ const FREE_KEYS = [
   'data.maxPixels',
 ];
 
-/** What `stage.json` holds from a stage's beginning on: the stage as planned, which tells whose outputs it rests on. */
+/**
+ * Content of `stage.json`, which exists from the beginning of a stage. The planned stage names the stages whose outputs
+ * it uses.
+ */
 interface StageFile {
   stage: Stage;
   /** null while the stage is not complete. */
@@ -68,17 +71,17 @@ interface StageFile {
 }
 
 /**
- * What opening a run folder does with the run that it holds: `create` refuses to touch one, `overwrite` removes it,
- * `resume` goes on with it and refuses when there is none, `continue` goes on with it or creates one. Going on takes a
- * config that is the same in all that decides results.
+ * Handling of a run that the folder already holds. `create` refuses it, and `overwrite` removes it. `resume` continues
+ * it and fails if there is none. `continue` continues it or creates one. Continuing needs a config with the same values
+ * for all keys that change results.
  */
 export type RunFolderMode = 'create' | 'overwrite' | 'resume' | 'continue';
 
 /**
- * A run on disk. While it is open, no other process can open it. Everything in it is written whole or not at all, except
- * for the last line of the event log.
+ * Run on disk. While it is open, no other process can open it. Files are written atomically, except for the last line
+ * of the event log.
  *
- *     config.yaml    the resolved config          events.jsonl   what happened, see EventLog
+ *     config.yaml    the resolved config          events.jsonl   the events, see EventLog
  *     summary.json   the complete stages          stages/STAGE/{weights.safetensors, stage.json, checkpoint-*}
  *     translated/round-K/NAME.png                 pseudo-labels/round-K-pseudo-labels-I/{NAME.png, manifest.json}
  *     pictures/STAGE.png                          tensorboard/STAGE/events.out.tfevents.*, see TensorBoardLog
@@ -104,11 +107,11 @@ export class RunFolder implements StageStore {
   }
 
   /**
-   * Opens `config.output`, which is made if it does not exist.
+   * Opens `config.output`. Creates the folder if it does not exist.
    *
    * @param mode default `create`
-   * @throws ConfigError when `mode` refuses what the folder holds, when that leads out of the folder (links), and when
-   *   another process has the folder open
+   * @throws ConfigError when `mode` refuses what the folder holds, when a link leads out of the folder, or when another
+   *   process has the folder open
    * @throws DataError when the folder cannot be written
    */
   static async open(config: Config, mode: RunFolderMode = 'create'): Promise<RunFolder> {
@@ -116,7 +119,7 @@ export class RunFolder implements StageStore {
     try {
       await mkdir(folder, { recursive: true });
     } catch (error) {
-      throw new DataError(`${folder}: cannot be made: ${(error as Error).message}`, { cause: error });
+      throw new DataError(`${folder}: cannot be created: ${(error as Error).message}`, { cause: error });
     }
     await requireOwnFiles(folder);
     const lock = await Lock.take(path.join(folder, 'lock'));
@@ -175,7 +178,7 @@ export class RunFolder implements StageStore {
 
   complete(stage: Stage, record: StageRecord): Promise<void> {
     return this.#onDisk(async () => {
-      // Were the power cut now, a complete stage must not lack an output.
+      // A complete stage must not lack an output after a power cut.
       for (const folder of this.#outputFolders(stage)) await syncFolder(folder);
       await this.#writeStageFile({ stage, record });
       await removeCheckpoints(this.#stageFolder(stage));
@@ -184,9 +187,9 @@ export class RunFolder implements StageStore {
   }
 
   /**
-   * Takes a stage over from the run in another folder, where it is complete, instead of running it: to be called only where it
-   * would come out the same, see `stageFingerprints`. Files that are never written again are shared with that run (hard links)
-   * where the file system can; either run may be removed.
+   * Takes over a complete stage of another run folder instead of running it. Call it only for stages with equal
+   * fingerprints, see `stageFingerprints`. Files that are never written again become hard links if the file system
+   * supports them. Either run may be removed later.
    */
   async adopt(stage: Stage, other: string): Promise<StageRecord> {
     await this.begin(stage, { resume: false });
@@ -217,13 +220,13 @@ export class RunFolder implements StageStore {
     return { version: packageVersion(), seed, device, classes: classNames(this.#config), complete, stages };
   }
 
-  /** Appends to the event log, and what TensorBoard can show to its event files. */
+  /** Appends an event to the event log, and to TensorBoard's event files if TensorBoard can show it. */
   async log(event: RunEvent): Promise<void> {
     const written = await this.#log.write(event);
     if (written) await this.#tensorBoard.write(written);
   }
 
-  /** Closes the logs and lets other processes open the folder. To be called once, when nothing writes in it any more. */
+  /** Closes the logs and unlocks the folder. Call it once, when nothing writes in the folder any more. */
   async close(): Promise<void> {
     try {
       await this.#tensorBoard.close();
@@ -237,14 +240,14 @@ export class RunFolder implements StageStore {
     await writeFileAtomically(path.join(this.folder, 'summary.json'), toJson(await this.summary()));
   }
 
-  /** Those of stages that were cut off between their last file and its removal. */
+  /** Removes checkpoints of complete stages. They remain if the process ended before it removed them. */
   async #removeOldCheckpoints(): Promise<void> {
     for (const stage of this.#plan) {
       if (await this.record(stage)) await removeCheckpoints(this.#stageFolder(stage));
     }
   }
 
-  /** What `stage.json` says, where the stage as it is planned now has begun. */
+  /** Reads `stage.json`. undefined: the stage as planned now has not begun. */
   async #begun(stage: Stage): Promise<StageFile | undefined> {
     const saved = await readJson<StageFile>(this.#stageFile(stage));
     return saved && isDeepStrictEqual(saved.stage, stage) ? saved : undefined;
@@ -256,8 +259,8 @@ export class RunFolder implements StageStore {
   }
 
   /**
-   * Makes every stage that may rest on this one count as not begun, those that today's plan does not have included. The
-   * last comes first: wherever this is cut off, no stage counts that rests on one that does not.
+   * Marks every stage that may depend on this one as not begun, including stages that the current plan does not have.
+   * Starts with the last one. So after an interruption at any point, no remaining stage depends on a removed one.
    */
   async #invalidateLater(stage: Stage): Promise<void> {
     const order = this.#plan.map(({ name }) => flat(name));
@@ -271,7 +274,7 @@ export class RunFolder implements StageStore {
     }
   }
 
-  /** Removes what earlier attempts at a stage left, and marks it as begun. */
+  /** Removes the remains of earlier attempts at a stage and marks the stage as begun. */
   async #clear(stage: Stage): Promise<void> {
     await rm(this.#stageFile(stage), { force: true });
     for (const folder of this.#outputFolders(stage)) {
@@ -288,7 +291,7 @@ export class RunFolder implements StageStore {
     return [this.#stageFolder(stage), ...(isOfImages ? [this.imagesFolder(stage)] : [])];
   }
 
-  /** Does work in the run folder; what the file system refuses becomes an error that says where. */
+  /** Runs work in the run folder. Converts file system errors to a `DataError` that names the folder. */
   async #onDisk<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
@@ -307,7 +310,10 @@ export class RunFolder implements StageStore {
   }
 }
 
-/** Links the files directly in a folder into another, which is made; what cannot be linked is copied. No folder: no files. */
+/**
+ * Links the files of a folder, without its subfolders, into another folder that it creates. Copies files that cannot be
+ * linked. Does nothing if the folder does not exist.
+ */
 async function linkFiles(from: string, to: string, isWanted: (name: string) => boolean): Promise<void> {
   if (!existsSync(from)) return;
   await mkdir(to, { recursive: true });
@@ -319,7 +325,7 @@ async function linkFiles(from: string, to: string, isWanted: (name: string) => b
   }
 }
 
-/** Whether `config.output` holds a run that `resume` would go on with: one of the same config. */
+/** Returns true if `config.output` holds a run of the same config, which `resume` would continue. */
 export async function holdsRunOf(config: Config): Promise<boolean> {
   if (!existsSync(configFile(config.output))) return false;
   return firstDifference(await resumeConfig(config.output), config) === undefined;
@@ -328,10 +334,10 @@ export async function holdsRunOf(config: Config): Promise<boolean> {
 async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
   const folder = config.output;
   const hasConfig = existsSync(configFile(folder));
-  // A run that failed before its first stage, for want of its data perhaps, has nothing to lose.
+  // A run that failed before its first stage has nothing to lose. Its data may have been missing.
   const hasStages = existsSync(path.join(folder, 'stages'));
   if (mode === 'resume' && !hasConfig) {
-    throw new ConfigError(`${folder}: holds no run to resume (no config.yaml)`);
+    throw new ConfigError(`${folder}: expected a run to resume but found no config.yaml`);
   }
   if (hasConfig && (mode === 'resume' || mode === 'continue')) {
     refuseOtherConfig(await resumeConfig(folder), config);
@@ -341,7 +347,7 @@ async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
     );
   } else {
     if (!hasConfig) await refuseStrangeFolder(folder);
-    // All stages are gone at once, so that no moment leaves a part of a run that could be taken for the whole.
+    // Renaming removes all stages at once, so no remainder can be mistaken for a whole run.
     const removed = path.join(folder, `stages.${randomUUID()}.tmp`);
     if (hasStages) await rename(path.join(folder, 'stages'), removed);
     for (const entry of ENTRIES) await rm(path.join(folder, entry), { recursive: true, force: true });
@@ -350,21 +356,24 @@ async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
   const content = header + YAML.stringify({ version: CONFIG_VERSION, ...config });
   if (Buffer.byteLength(content) > MAX_CONFIG_BYTES) {
     throw new ConfigError(
-      `${configFile(folder)}: would have ${Buffer.byteLength(content)} bytes, expected at most ${MAX_CONFIG_BYTES}`,
+      `${configFile(folder)}: expected at most ${MAX_CONFIG_BYTES} bytes but the config needs ${Buffer.byteLength(content)}`,
     );
   }
   await writeFileAtomically(configFile(folder), content);
 }
 
-/** A new run clears what an earlier one left, `pictures/` among it, so it must not be let loose on somebody's own folder. */
+/**
+ * Refuses a folder that holds files of other programs. A new run removes the entries of an earlier one, such as
+ * `pictures/`. It must never remove a user's files.
+ */
 async function refuseStrangeFolder(folder: string): Promise<void> {
-  // Data may be there already: they are made, or put there, before a run.
+  // Data may be there before the run.
   const others = (await readdir(folder)).filter(
     (name) => name !== 'data' && !name.startsWith('lock') && !isTemporary(name),
   );
   if (others.length === 0) return;
   throw new ConfigError(
-    `${folder}: holds other things than a run (${others.slice(0, 3).join(', ')}); choose an empty or new folder`,
+    `${folder}: expected a run folder but found other files (${others.slice(0, 3).join(', ')}); choose an empty or new folder`,
   );
 }
 

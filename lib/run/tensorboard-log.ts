@@ -3,25 +3,33 @@ import type { RunEvent, StageRecord } from '../pipeline/events.js';
 import { EventFile, type TensorBoardValue } from './event-file.js';
 
 /**
- * The event log's lines as TensorBoard reads them: for `tensorboard --logdir RUN/tensorboard` each stage is a run, so that
- * the curves of all lie over each other. Tags: `loss/TERM`, `learning-rate`, `time/step-ms`, `time/wait-ms`,
- * `evaluation/miou`, `evaluation/pixel-accuracy`, `iou/CLASS`, `pseudo-labels/kept-share` and, as images, `pictures/DOMAIN`.
+ * Writes the event log for TensorBoard. In `tensorboard --logdir RUN/tensorboard` each stage is a run, so the curves of
+ * all stages share a chart. Tags: `loss/TERM`, `learning-rate`, `time/step-ms`, `time/wait-ms`, `evaluation/miou`,
+ * `evaluation/pixel-accuracy`, `iou/CLASS`, `pseudo-labels/kept-share` and, as images, `pictures/DOMAIN`.
  *
- * Steps never go back: a stage that starts again has an empty folder, and one that goes on from a checkpoint begins another
- * file, which withdraws what the earlier one says of later steps.
+ * Steps never decrease. A restarted stage has an empty folder. A stage that continues from a checkpoint starts another
+ * file, which withdraws later steps of the earlier file.
  */
 export class TensorBoardLog {
   readonly #folder: (stage: string) => string;
-  /** Training steps of the stage that runs, where its results belong. */
+  /** Training steps of the running stage. Its results are written at this step. */
   #steps = 0;
   #open: { stage: string; file: EventFile } | undefined;
 
-  /** @param folder where the event files of a stage go */
+  /**
+   * Creates a log.
+   *
+   * @param folder returns the folder for the event files of a stage
+   */
   constructor(folder: (stage: string) => string) {
     this.#folder = folder;
   }
 
-  /** @throws DataError when a file cannot be written */
+  /**
+   * Writes an event.
+   *
+   * @throws DataError when a file cannot be written
+   */
   async write(event: RunEvent): Promise<void> {
     switch (event.type) {
       case 'stage-start':
@@ -38,7 +46,7 @@ export class TensorBoardLog {
       }
       case 'picture': {
         const bytes = await readFile(event.file);
-        // Width and height are the first of the PNG's header.
+        // The header of a PNG starts with width and height.
         const image = { width: bytes.readUInt32BE(16), height: bytes.readUInt32BE(20), bytes };
         return this.#write(event.stage, this.#steps, [{ tag: `pictures/${event.domain}`, image }]);
       }

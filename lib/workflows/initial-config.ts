@@ -11,17 +11,17 @@ import { type DatasetLayout, type DatasetPart, findDataset } from '../data/layou
 import { DataError } from '../support/errors.js';
 import { counted } from '../support/format.js';
 
-/** What was found in a folder, and a config for it. */
+/** Config for a folder of images, and the findings it is based on. */
 export interface InitialConfig {
-  /** The config as commented YAML. */
+  /** Config as commented YAML. */
   text: string;
-  /** The same, as values. */
+  /** Values of the same config. */
   values: PartialConfig;
-  /** What was found, a line each. */
+  /** Findings, one per line. */
   findings: string[];
 }
 
-/** A folder of images that plays a part in the config. */
+/** Folder of images with a role in the config. */
 interface Role {
   part: DatasetPart;
   labelMap: LabelMapName;
@@ -29,30 +29,30 @@ interface Role {
 
 interface Roles {
   source: Role;
-  /** null: the folder has no second domain. */
+  /** Part of the target domain. null: the folder has no second domain. */
   target: Role | null;
   validation: Role | null;
 }
 
-/** Label files that are read to find the classes. */
+/** Number of label files that are read to find the classes. */
 const SAMPLE = 50;
-/** Longer side of training images: what a CPU trains on in an hour. */
+/** Longer side of training images in pixels. A CPU can train at this size in an hour. */
 const LONGER_SIDE = 320;
 const SHORTEST_SIDE = 32;
 const CROP = 96;
 const IGNORED = 255;
 
 /**
- * Looks at a folder of images and makes a config for it that trains.
+ * Makes a config that trains on a folder of images.
  *
- * Labeled images are the source, unlabeled ones the target. Parts that are called source, target, train and val have those
- * roles. A folder with one domain gives a config that trains on it alone.
+ * Labeled images are the source, unlabeled images the target. Parts named source, target, train or val have that role.
+ * A folder with one domain gives a config that trains on it alone.
  *
- * @param options.target folder of the target domain, if it is a data set of its own
- * @param options.output the run folder that the config names
- * @param options.relativeTo the folder that the config file will be in
- * @param options.schema how the config names the JSON schema for editors
- * @throws DataError when there are no labeled images, or a label file cannot be read
+ * @param options.target folder of the target domain, if it is a separate data set
+ * @param options.output run folder that the config names
+ * @param options.relativeTo folder that the config file will be in
+ * @param options.schema path or address of the JSON schema, for editors
+ * @throws DataError when there are no labeled images, or when a label file cannot be read
  */
 export async function initialConfig(
   folder: string,
@@ -94,7 +94,7 @@ export async function initialConfig(
   const findings = [
     `source: ${await describe(roles.source.part)}`,
     `target: ${roles.target ? await describe(roles.target.part) : 'none found; the config trains on the source alone'}`,
-    `validation: ${roles.validation ? await describe(roles.validation.part) : 'none found; there will be no mIoU'}`,
+    `validation: ${roles.validation ? await describe(roles.validation.part) : 'none found; the run reports no mIoU'}`,
     `classes: ${classes.found}`,
   ];
   return { text: textOf(values, findings, roles, options.schema), values, findings };
@@ -115,7 +115,7 @@ function rolesOf(folder: string, found: DatasetLayout, other: DatasetLayout | nu
     sources.find((each) => isLabeled(each) && !isValidation(each)) ?? sources.find(isLabeled) ?? null;
   if (!source) {
     throw new DataError(
-      `${folder}: holds no labeled images for the source domain; expected folders images and labels beside each other`,
+      `${folder}: expected folders images and labels beside each other but found no labeled images for the source domain`,
     );
   }
   const rest = [...targets, ...sources.filter((each) => each !== source)];
@@ -132,14 +132,14 @@ function rolesOf(folder: string, found: DatasetLayout, other: DatasetLayout | nu
 }
 
 interface FoundClasses {
-  /** Names, or that of a known list. */
+  /** Class names, or the name of a known list. */
   names: string[] | 'cityscapes' | 'camvid';
-  /** From ids or colors to class indices; null: the label map of the data set. */
+  /** Map from ids or colors to class indices. null: the label map of the data set. */
   table: Record<string, number> | null;
   found: string;
 }
 
-/** The classes of a known data set, or one for each id or color in a sample of the label files. */
+/** Finds the classes: those of a known data set, or one for each id or color in a sample of the label files. */
 async function classesOf({ part, labelMap }: Role): Promise<FoundClasses> {
   if (labelMap === 'camvid') return { names: 'camvid', table: null, found: 'the 11 of CamVid' };
   if (labelMap !== 'identity') return { names: 'cityscapes', table: null, found: 'the 19 of Cityscapes' };
@@ -159,12 +159,12 @@ async function classesOf({ part, labelMap }: Role): Promise<FoundClasses> {
       found: `ids 0 to ${counted.length - 1} in ${sample.length} label files`,
     };
   }
-  // An id of 255 beside others means "no label". Beside a single other one it is the class of a mask.
+  // An id of 255 beside several others means "no label". Beside a single other id it is the class of a mask.
   const isIgnored = (key: string) => ids !== null && key === String(IGNORED) && counted.length >= 2;
   const classKeys = keys.filter((key) => !isIgnored(key));
   if (classKeys.length < 2 || classKeys.length > IGNORED) {
     throw new DataError(
-      `${part.labels}: found ${classKeys.length} ids or colors in ${sample.length} label files, expected 2 to ${IGNORED} classes`,
+      `${part.labels}: expected 2 to ${IGNORED} classes but found ${classKeys.length} ids or colors in ${sample.length} label files`,
     );
   }
   const table = Object.fromEntries(classKeys.map((key, index) => [key, index]));
@@ -176,7 +176,7 @@ async function classesOf({ part, labelMap }: Role): Promise<FoundClasses> {
   };
 }
 
-/** The ids in label files, ascending. */
+/** Collects the ids in label files, in ascending order. */
 async function idsOf(files: readonly string[]): Promise<number[]> {
   const ids = new Set<number>();
   const encoding = { labelMap: labelMap('identity'), classCount: 256, ignoreIndex: IGNORED };
@@ -186,7 +186,7 @@ async function idsOf(files: readonly string[]): Promise<number[]> {
   return [...ids].sort((one, other) => one - other);
 }
 
-/** The colors in label files, the most frequent first, as keys of a label table. */
+/** Collects the colors in label files as keys of a label table, the most frequent first. */
 async function colorsOf(files: readonly string[]): Promise<string[]> {
   const counts = new Map<number, number>();
   for (const file of files) {
@@ -199,7 +199,7 @@ async function colorsOf(files: readonly string[]): Promise<string[]> {
   return [...counts].sort(([, one], [, other]) => other - one).map(([color]) => colorText(color));
 }
 
-/** The size of the first image, reduced for training on a CPU, with sides divisible by 4. */
+/** Returns the size of the first image, reduced for training on a CPU, with sides divisible by 4. */
 async function trainingSize({ images }: DatasetPart): Promise<SizePair> {
   const dataset = await ImageDataset.fromFolder({ images });
   const { width, height }: ImageSize = await openImage(dataset.entry(0).image);
@@ -216,7 +216,7 @@ async function describe({ images, labels }: DatasetPart): Promise<string> {
   return `${counted(length, labels ? 'labeled image' : 'image')} in ${images}`;
 }
 
-/** The values as YAML, with what was found and what to change as comments. */
+/** Formats the values as YAML. Comments give the findings and hints for changes. */
 function textOf(
   { data, sizes, loop, ...top }: PartialConfig & { preset: string },
   findings: readonly string[],
@@ -236,11 +236,11 @@ function textOf(
   return [
     `# yaml-language-server: $schema=${schema}`,
     '#',
-    '# A config of bidiseg. Train with: bidiseg train THIS_FILE',
+    '# Config of bidiseg. Train with: bidiseg train THIS_FILE',
     ...findings.map((finding) => `# Found ${finding}.`),
-    '# Paths are relative to this file. docs/config.md of the package has every key.',
+    '# Paths are relative to this file. docs/config.md of the package describes every key.',
     '',
-    '# Small networks and images, for a CPU. `paper` and `reference` are for a GPU; delete `sizes` for them.',
+    '# Preset with small networks and images, for a CPU. `paper` and `reference` need a GPU. Delete `sizes` for them.',
     flow({ preset: top.preset }),
     '# The run folder, relative to the working directory.',
     flow({ output: top.output }),
@@ -248,23 +248,25 @@ function textOf(
     'data:',
     ...indented([
       ...(Array.isArray(data?.classes)
-        ? ['# Names in the order of the class indices. Give them better ones.']
+        ? ['# Class names in the order of their indices. Replace them by better names.']
         : []),
       flow({ classes: data?.classes }),
-      ...(hasTable ? ['# labelMap: id or color in the label files → class index; 255 is "no label".'] : []),
+      ...(hasTable
+        ? ['# labelMap: id or color in the label files → class index. 255 means "no label".']
+        : []),
       '# Labeled images of the source domain.',
       flow({ source: data?.source }),
       ...(target
         ? []
-        : ['# No target domain was found: name a folder of its images and set loop.rounds to 1.']),
+        : ['# No target domain was found. Name a folder of its images and set loop.rounds to 1.']),
       ...(validation ? ['# `val` is for reports only. Nothing is trained on it or chosen by it.'] : []),
       flow({ target: data?.target }),
     ]),
     '',
-    `# [width, height] in pixels, reduced from ${source.part.images}. Larger ones are better and slower.`,
+    `# [width, height] in pixels, reduced from ${source.part.images}. Larger sizes are better and slower.`,
     flow({ sizes }),
     '',
-    '# Rounds of the whole loop, and of self-training in each.',
+    '# Number of rounds of the whole loop, and of self-training in each.',
     flow({ loop }),
     '',
   ].join('\n');

@@ -9,22 +9,24 @@ import { fromCallback, mapEvents } from '../support/generators.js';
 import type { WarningEvent } from '../training/events.js';
 
 /**
- * A whole run in one call: opens the run folder `config.output` and the data sets, generating the embedded one if asked,
- * then runs Algorithm 1, or one stage of it, logs what happens, and writes `report.html` at the end.
+ * Trains a whole run in one call. Opens the run folder `config.output` and the data sets, and generates the embedded
+ * data set if the config asks for it. Then runs Algorithm 1, or one of its stages, and logs the events. Writes
+ * `report.html` at the end.
  *
  *     for await (const event of train(config)) if (event.type === 'stage-end') console.log(event.record);
  *
- * With `only`, the folder may hold a run of the same config, whose complete stages the one stage can use; `overwrite` then
- * means that stage alone.
+ * With `only`, the folder may hold a run of the same config. The stage can use that run's complete stages. `overwrite`
+ * then applies to that stage alone.
  *
- * @throws ConfigError when the run folder holds a run and neither `resume` nor `overwrite` is set, or is in use
- * @throws InvalidArgumentError, DataError, NonFiniteLossError as `BidirectionalLearning.events` does
+ * @throws ConfigError when the run folder holds a run and neither `resume` nor `overwrite` is set, or when it is in use
+ * @throws InvalidArgumentError, DataError, NonFiniteLossError when `BidirectionalLearning.events` throws them
  */
 export async function* train(config: Config, options: RunOptions = {}): AsyncGenerator<RunEvent, RunSummary> {
   const { resume, overwrite, only, signal } = options;
   if (only !== undefined) selectStage(planStages(config.loop), only);
   const mode = only !== undefined ? 'continue' : resume ? 'resume' : overwrite ? 'overwrite' : 'create';
-  // Before there is a run folder, so that a wrong path leaves none; embedded data are generated in it.
+  // The data sets are opened before the run folder, so that a wrong path leaves no folder. Embedded data are generated
+  // in the folder.
   const found = config.data.embedded ? null : await openDatasets(config);
   const folder = await RunFolder.open(config, mode);
   try {
@@ -41,12 +43,16 @@ export async function* train(config: Config, options: RunOptions = {}): AsyncGen
   }
 }
 
-/** The run is complete whatever becomes of its report. */
+/** Writes the report. A failure is only a warning, because the run itself is complete. */
 async function* report(folder: string): AsyncGenerator<WarningEvent, void> {
   try {
     await writeReport(folder);
   } catch (error) {
-    yield { type: 'warning', stage: 'report', message: `no report: ${(error as Error).message}` };
+    yield {
+      type: 'warning',
+      stage: 'report',
+      message: `the report was not written: ${(error as Error).message}`,
+    };
   }
 }
 

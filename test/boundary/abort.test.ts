@@ -21,9 +21,7 @@ describe('AbortSignal', () => {
   const folder = temporaryFolder();
   after(folder.remove);
 
-  /**
-   * Aborts jobs after shorter and longer times until several were caught on the way, and looks for traces of each.
-   */
+  /** Aborts jobs after varying times until several were interrupted midway. Checks that none leaves a trace. */
   async function abortInTheMiddle(
     run: (signal: AbortSignal) => Promise<unknown>,
     state: () => Promise<unknown>,

@@ -4,19 +4,19 @@ import { native } from '../../lib/native/binding.js';
 import { RECEIVERS, surface } from '../engines/boundary/surface.js';
 import { temporaryFolder } from '../helpers/folder.js';
 
-/** By native function and place of the bag among its arguments: the keys that were given, and those that C++ asked for. */
+/** Keys given and keys read by C++, by native function and position of the bag in its arguments. */
 type Seen = Map<string, { given: Set<string>; read: Set<string> }>;
 type Native = Record<string, (...args: unknown[]) => unknown>;
 
-/** Keys that a bag may lack, as its type says (`labels?`). */
+/** Keys that are optional in the types (`labels?`). */
 const OPTIONAL = ['labels', 'weights', 'stride'];
 
-/** Names the call: kinds of networks have keys of their own. */
+/** Names the call. Each kind of network has its own keys. */
 function labelOf(name: string, args: unknown[]): string {
   return name === 'createNetwork' ? `createNetwork ${args[0]}` : name;
 }
 
-/** Replaces bags in the arguments of every native function by proxies that note what is read, until `restore()`. */
+/** Wraps the bags in the arguments of every native function in proxies that record reads, until `restore()`. */
 function watchBags(seen: Seen): { restore: () => void } {
   const functions = native as unknown as Native;
   const original = { ...functions };
@@ -43,7 +43,7 @@ function watched(value: unknown, place: string, seen: Seen): unknown {
   });
 }
 
-/** A plain object: neither a native handle nor an array of numbers. */
+/** Returns true for a plain object: neither a native handle nor an array of numbers. */
 function isBag(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
 }

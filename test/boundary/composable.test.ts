@@ -23,7 +23,7 @@ import { randomBatch, SEGMENTATION, TRANSLATION } from '../helpers/batches.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
 import { relativeDifference, snapshot } from '../helpers/tensor-file.js';
 
-// Two implementations of one update from the same operations; only the order of a few sums may differ.
+// Both implement the same update from the same operations. Only the order of a few sums may differ.
 const BOUNDS = { float32: 1e-6, float64: 1e-12 };
 const STEPS = 3;
 const CLASS_COUNT = 5;
@@ -31,7 +31,7 @@ const CLASS_COUNT = 5;
 const imagesOf = (batch: StepBatch) => Tensor.from(batch.images, [batch.count, batch.height, batch.width, 3]);
 const labelsOf = (batch: StepBatch) => Tensor.from(batch.labels!, [batch.count, batch.height, batch.width]);
 
-/** The weighted sum of scalars. */
+/** Computes the weighted sum of scalars. */
 async function weightedSum(terms: [weight: number, term: Tensor][]): Promise<Tensor> {
   let sum: Tensor | undefined;
   for (const [weight, term] of terms) {
@@ -41,8 +41,8 @@ async function weightedSum(terms: [weight: number, term: Tensor][]): Promise<Ten
   return sum!;
 }
 
-// Biases in front of an InstanceNorm have no gradient but rounding, which Adam blows up to its learning rate; nothing
-// depends on them.
+// Biases before an InstanceNorm have no gradient except rounding, which Adam scales up to its learning rate. They
+// affect nothing.
 const isIdle = (name: string) =>
   /^model\.\d+(\.conv_block\.\d+)?\.bias$/.test(name) && !/^model\.(0|11|23)\.bias$/.test(name);
 
@@ -57,7 +57,7 @@ async function compare(rows: Measurement[], pairs: [string, Network, Network][])
 
 for (const dtype of ['float32', 'float64'] as const)
   describe(`a loop on the composable surface and the step surface, ${dtype}`, () => {
-    it('give the same update of the segmenter and D_M', async () => {
+    it('update the segmenter and D_M equally', async () => {
       const shape = { count: 2, height: 41, width: 57 };
       const create = async () => ({
         M: await Segmenter.create({
@@ -120,11 +120,11 @@ for (const dtype of ['float32', 'float64'] as const)
       printAndCheck(`loop against SegmentationStep, ${STEPS} steps, ${dtype}`, rows);
     });
 
-    // Translators in float64 alone: the step takes calls that share weights together, so that its last bits differ, which
-    // in float32 Adam's first steps turn into whole steps of elements whose gradient is nearly zero.
+    // Translators in float64 only. The step combines calls that share weights, so its last bits differ. In float32,
+    // Adam's first steps turn that into whole steps of elements with a gradient near zero.
     if (dtype === 'float32') return;
 
-    it('give the same update of the translators and both D_F', async () => {
+    it('update the translators and both D_F equally', async () => {
       const shape = { count: 1, height: 36, width: 44 };
       const create = () => Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8, dtype });
       const batches = Array.from({ length: STEPS }, (_, i) => ({

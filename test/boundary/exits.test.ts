@@ -1,6 +1,6 @@
 import { PROCESS_ENDS, tryProcessEnd } from '../engines/boundary/ends.js';
 
-/** `npm run test:faults` does it more often. */
+/** Number of tries. `npm run test:faults` makes more. */
 const TIMES = 3;
 
 describe('the end of a process while a native job computes', () => {

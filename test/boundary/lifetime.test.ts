@@ -21,9 +21,9 @@ describe('lifetime of native objects', () => {
   const folder = temporaryFolder();
   after(folder.remove);
 
-  it('live objects and bytes return exactly to where they were', async () => {
-    // Other tests' dropped handles may be collected meanwhile, so this must not allocate so much that they are: compare
-    // in a process of its own.
+  it('live objects and bytes return exactly to their earlier numbers', async () => {
+    // Few allocations, because the garbage collector may otherwise release other tests' handles meanwhile. The
+    // comparison runs in its own process.
     const { code, stdout, stderr } = await runFixture('leaks.mjs', ['dispose']);
     assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });
     assert.match(stdout, /^equal$/m, stdout);
@@ -47,7 +47,7 @@ describe('lifetime of native objects', () => {
   });
 
   it('bytes are counted once, however many objects share them', async () => {
-    // In a process of its own: other tests' dropped handles may be collected at any time.
+    // In its own process, because other tests' handles may be collected at any time.
     const { code, stdout, stderr } = await runFixture('shared-bytes.mjs', []);
     assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });
     const { network, trained, parameters, optimizer, step, disposed, gone } = JSON.parse(stdout);

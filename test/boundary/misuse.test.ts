@@ -25,7 +25,7 @@ import { readTensors, snapshot, writeTensors } from '../helpers/tensor-file.js';
 
 type Kind = new (...args: never[]) => BidisegError;
 
-/** Expects a typed error with a code, a fitting message, and this file in its stack. */
+/** Checks for a typed error with a code, a matching message, and this file in its stack. */
 async function rejects(work: () => unknown, kind: Kind, message: RegExp): Promise<void> {
   try {
     await work();
@@ -174,7 +174,7 @@ describe('misuse', () => {
       InvalidArgumentError,
       /segmenter/,
     );
-    // A native method on another class's native object must not reinterpret memory.
+    // A native method must not reinterpret the memory of another class's object.
     const { dispose } = Object.getPrototypeOf(Tensor.from(new Uint8Array(1)).handle);
     assert.throws(() => dispose.call(segmenter.handle), /Illegal invocation|Invalid/);
     assert.throws(() => dispose.call({}), /Illegal invocation|Invalid/);

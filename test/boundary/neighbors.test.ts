@@ -66,7 +66,7 @@ describe("misuse of BDL's neighbors", () => {
       () => step.run({ ...batch, target: randomBatch({ ...SHAPE, height: 41 }, 2) }),
       /one shape for ClassMix but received \[2, 33, 49, 3\] and \[2, 41, 49, 3\]/,
     );
-    // It begins as the student, and a step that failed has not moved it.
+    // The teacher starts as the student. A failed step does not move it.
     const state = await step.state();
     for (const [name, tensor] of state) {
       if (name.startsWith('teacher.') && name !== 'teacher.steps') {
@@ -78,7 +78,7 @@ describe("misuse of BDL's neighbors", () => {
     for (const tensor of state.values()) tensor.dispose();
   });
 
-  it('the way back of a paired translator, and pairs that are none', async () => {
+  it('the inverse of a paired translator, and images that form no pairs', async () => {
     const shape = { depth: 5, baseWidth: 2, discriminatorWidth: 2 };
     using paired = await Translator.create({ pairing: 'paired', ...shape });
     using unpaired = await Translator.create({ blocks: 6, baseWidth: 2, discriminatorWidth: 2 });
@@ -101,7 +101,7 @@ describe("misuse of BDL's neighbors", () => {
     await rejects(() => run(48, 48), /multiples of 32 for the generator but received 32 x 48/);
   });
 
-  it('thresholds that are not one a class', async () => {
+  it('a number of thresholds that differs from the number of classes', async () => {
     const job = { count: 1, width: 8, height: 8 };
     const predict = (options: object) => segmenter.predict(new Uint8Array(192), { ...job, ...options });
     await rejects(() => predict({ classThresholds: [1, 1] }), /5 thresholds above 0, one per class/);
@@ -112,7 +112,7 @@ describe("misuse of BDL's neighbors", () => {
     );
   });
 
-  it('features and probabilities of shapes that have no distance', async () => {
+  it('features and probabilities of incompatible shapes', async () => {
     using one = zeros(1, 3, 1, 1);
     using three = zeros(2, 3, 4, 5);
     using four = zeros(2, 4, 4, 5);

@@ -11,7 +11,7 @@ describe('out of memory', () => {
 
   // `npm run test:faults` tries more limits.
   for (const hungry of HUNGRY) {
-    it(`${hungry.title} under a memory limit fails whole, and later succeeds`, async () => {
+    it(`${hungry.title} under a memory limit changes nothing when it fails, and later succeeds`, async () => {
       assert.ok((await starve(hungry, folder.path('.'), 4)) > 0, 'no limit was too low');
     });
   }
@@ -34,7 +34,7 @@ describe('out of memory', () => {
     const tensor = Tensor.from(new Uint8Array(2 ** 20));
     assert.ok(memoryInUse() - before >= 2 ** 20);
     assert.throws(() => setMemoryLimit(-1), InvalidArgumentError);
-    // A limit below what is in use takes nothing away.
+    // A limit below the memory in use releases nothing.
     setMemoryLimit(0);
     assert.deepEqual((await tensor.data().catch((error) => error.code)) as unknown, 'ERR_OUT_OF_MEMORY');
     assert.throws(() => Tensor.from(new Uint8Array(1)), OutOfMemoryError);
@@ -43,7 +43,7 @@ describe('out of memory', () => {
     tensor.dispose();
   });
 
-  it('what is free is kept for later, and goes back to the system when nothing computes', async () => {
+  it('keeps free memory for later, and returns it to the system when nothing computes', async () => {
     const MIB = 2 ** 20;
     const resident = () => process.memoryUsage.rss() / MIB;
     using small = Tensor.from(new Float32Array(64 * 64), [1, 1, 64, 64]);

@@ -12,7 +12,7 @@ describe('a residual translator', () => {
   const create = (residual: boolean) =>
     Translator.create({ blocks: 6, baseWidth: 4, discriminatorWidth: 4, residual, dtype: 'float64' });
   const image = Float64Array.from({ length: 3 * PLANE }, (_, index) => Math.cos(index * index));
-  /** Each channel less its mean and over its deviation. */
+  /** Each channel minus its mean, divided by its standard deviation. */
   const normalized = image.map((value, index) => {
     const plane = image.slice(Math.floor(index / PLANE) * PLANE).slice(0, PLANE);
     const mean = plane.reduce((sum, x) => sum + x) / PLANE;
@@ -30,7 +30,7 @@ describe('a residual translator', () => {
     }
   });
 
-  it('adds, before tanh, what the plain generator of the same weights gives', async () => {
+  it('adds the output of the plain generator with the same weights before tanh', async () => {
     using plain = await create(false);
     using residual = await create(true);
     const weight = [0.5, -1, 2];
@@ -53,7 +53,7 @@ describe('a residual translator', () => {
     }
   });
 
-  it('is known again from its file', async () => {
+  it('is recognized from its file', async () => {
     using translator = await create(true);
     const file = folder.path('residual.safetensors');
     await translator.save(file);

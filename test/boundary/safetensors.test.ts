@@ -36,7 +36,10 @@ describe('safetensors', () => {
     folder.remove();
   });
 
-  /** Expects DataError naming the file from load() and from fromFile(), no great allocation, and unchanged weights. */
+  /**
+   * Expects a DataError that names the file from load() and from fromFile(), no large allocation, and unchanged
+   * weights.
+   */
   async function refuses(what: string, content: Buffer, maxMiB = 64): Promise<void> {
     const file = folder.path('bad.safetensors');
     writeFileSync(file, content);
@@ -59,13 +62,13 @@ describe('safetensors', () => {
     assert.deepEqual(await snapshot(network), before, what);
   }
 
-  /** The good file with some header entries changed. */
+  /** Changes header entries of the valid file. */
   const changed = (changes: Record<string, unknown>): Buffer =>
     Buffer.concat([encodeHeader(JSON.stringify({ ...header, ...changes })), data]);
   const entry = (changes: Record<string, unknown>) =>
     changed({ 'conv1.weight': { ...header['conv1.weight'], ...changes } });
 
-  it('refuses files that are cut off or whose header is nonsense', async () => {
+  it('refuses truncated files and invalid headers', async () => {
     for (const length of [0, 1, 7, 8, 9, 100, good.length - data.length, good.length - 1]) {
       await refuses(`cut off after ${length} bytes`, good.subarray(0, length));
     }
@@ -133,7 +136,7 @@ describe('safetensors', () => {
     await assert.rejects(() => network.load(folder.path('missing')), /missing conv1\.bias/);
   });
 
-  it('refuses tensors that lie upon each other before it reserves memory for them', async () => {
+  it('refuses overlapping tensors before it reserves memory for them', async () => {
     const size = 4 * 2 ** 20;
     const pile: Record<string, unknown> = {};
     for (let i = 0; i < 1000; ++i) {
@@ -142,7 +145,7 @@ describe('safetensors', () => {
     await refuses('a pile', Buffer.concat([encodeHeader(JSON.stringify(pile)), Buffer.alloc(size)]));
   });
 
-  it('refuses headers that would take more memory than they are worth', async () => {
+  it('refuses headers that would take too much memory', async () => {
     const limit = 4 * 2 ** 20;
     const inside = (text: string) => encodeHeader(`{"a":${text}}`);
     await refuses('5 MB of spaces', inside(`0${' '.repeat(limit + 2 ** 20)}`));
@@ -180,7 +183,7 @@ describe('safetensors', () => {
     await assert.rejects(() => Segmenter.fromFile(file), /3 names, one for each class/);
   });
 
-  it('keeps every name, and refuses the one that the format has taken', async () => {
+  it('keeps every name, and refuses the one that the format reserves', async () => {
     const file = folder.path('names');
     const entries = ['__proto__', 'constructor', '7', 'ü\n"', ''].map((name, i) => ({
       name,
@@ -202,7 +205,7 @@ describe('safetensors', () => {
     for (const { tensor } of entries) tensor.dispose();
   });
 
-  it('names files that are missing or no files', async () => {
+  it('names files that are missing or not regular files', async () => {
     mkdirSync(folder.path('directory'));
     for (const file of [folder.path('nowhere'), folder.path('directory')]) {
       await assert.rejects(
@@ -213,7 +216,7 @@ describe('safetensors', () => {
     }
   });
 
-  it('saves whole files or none', async () => {
+  it('saves files whole or not at all', async () => {
     for (const [file, kind] of [
       [folder.path('no/such/folder/m'), DataError],
       [folder.path('directory'), DataError],
@@ -227,7 +230,7 @@ describe('safetensors', () => {
       assert.deepEqual(list(), before, 'a failed save left something behind');
     }
     assert.ok(!existsSync(folder.path('no')));
-    // Over an old file: the old one or the new one.
+    // When an old file is replaced, either the old or the new one must be there.
     const file = folder.path('old');
     await network.save(file);
     const old = readFileSync(file);
@@ -321,7 +324,7 @@ describe('safetensors', () => {
       assert.ok(header.includes(escaped(key)));
       const changed = encodeHeader(header.replace(escaped(key), escaped(described)));
       writeFileSync(file, Buffer.concat([changed, bytes.subarray(8 + length)]));
-      // It is the file that is refused, and not the memory that runs out.
+      // The error must be about the file, not about memory.
       setMemoryLimit(memoryInUse() + 64 * 2 ** 20);
       try {
         await assert.rejects(
@@ -341,7 +344,7 @@ describe('safetensors', () => {
     }
   });
 
-  it('blames the options and not the file where the options are wrong', async () => {
+  it('reports wrong options as such, not as a fault of the file', async () => {
     const file = folder.path('options');
     using segmenter = await Segmenter.create({ backbone: 'resnet18', width: 1 / 64, classCount: 5 });
     await segmenter.save(file);
@@ -359,7 +362,7 @@ describe('safetensors', () => {
     }
   });
 
-  it('gives back exactly what was saved, of any network', async () => {
+  it('loads exactly what was saved, for any network', async () => {
     using a = await Segmenter.create({ backbone: 'resnet18', width: 1 / 16, classCount: 5, seed: 5 });
     const file = folder.path('whole');
     await a.save(file);

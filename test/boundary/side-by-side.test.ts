@@ -7,7 +7,7 @@ import { type Snapshot, snapshot } from '../helpers/tensor-file.js';
 const SHAPE = { count: 1, height: 48, width: 64 };
 const STEPS = 4;
 
-/** Trains a small segmenter, with dropout in it. */
+/** Trains a small segmenter with dropout. */
 async function trainSegmenter(): Promise<Snapshot> {
   using segmenter = await Segmenter.create({ network: 'fcn-8s', width: 1 / 32, classCount: 5, seed: 3 });
   using step = await SegmentationStep.create(segmenter, null, SEGMENTATION);
@@ -42,7 +42,7 @@ async function predictMany(): Promise<Uint8Array[]> {
 }
 
 describe('side by side in one process', () => {
-  it('two trainings and predictions come out as each of them alone', async () => {
+  it('two trainings and predictions have the same results as each of them alone', async () => {
     const alone = [await trainSegmenter(), await trainTranslator(), await predictMany()];
     const together = await Promise.all([trainSegmenter(), trainTranslator(), predictMany()]);
     assert.deepEqual(together, alone);

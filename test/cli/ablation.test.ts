@@ -46,17 +46,17 @@ describe('command line: an ablation', () => {
     writeFileSync(at('ablation.json'), JSON.stringify(SPEC));
   });
 
-  it('stopped, goes on where it stood', async () => {
+  it('resumes after it was stopped', async () => {
     const stopped = await run(['ablation.json', '--json'], {
       signal: { name: 'SIGINT', onceStdoutHas: '"event":"stage-end"' },
     });
     assert.equal(stopped.code, 130, stopped.stderr);
-    assert.match(stopped.stderr, /what is finished is kept in ablation; the same command goes on\n$/);
+    assert.match(stopped.stderr, /finished stages are kept in ablation; run the same command to resume\n$/);
     const { code, stdout, stderr } = await run(['ablation.json', '--jobs', '2', '--json']);
     assert.equal(code, 0, stderr);
     const lines = jsonLines(stdout);
     const start = lines.find(({ event }) => event === 'ablation-start')!;
-    // full has M(0), F, S′, M0; unaligned its own M0; the upper bound its own M(0).
+    // full has M(0), F, S′ and M0. unaligned has its own M0. The upper bound has its own M(0).
     assert.deepEqual([start.runs, start.stages, start.different], [6, 2 * (4 + 4 + 1), 2 * (4 + 1 + 1)]);
     assert((start.done as number) >= 1);
     const ended = lines.filter(({ event }) => event === 'stage-end');
@@ -91,7 +91,7 @@ describe('command line: an ablation', () => {
       assert(Math.abs(row.gain.mean! - (row.miou.mean! - base.miou.mean!)) < 1e-12);
       assert.equal(row.otherImages !== null, row.title === 'target labels');
     }
-    // Networks this small may gain nothing from target labels either.
+    // Networks this small may gain nothing, even from target labels.
     for (const { gain, closed } of rows) {
       const most = rows.at(-1)!.gain.mean!;
       assert.equal(closed, most > 0 ? gain.mean! / most : null);
@@ -104,7 +104,7 @@ describe('command line: an ablation', () => {
     assert.match(report, /<title>full, seed 1: bidiseg report<\/title>/);
   });
 
-  it('leaves ordinary runs, whose stages in common are the same files', async () => {
+  it('leaves ordinary runs, whose shared stages are the same files', async () => {
     for (const seed of [1, 2]) {
       const inode = (variant: string, stage: string) => statSync(weights(variant, seed, stage)).ino;
       for (const stage of ['source-only', 'round-1-translator']) {
@@ -132,7 +132,7 @@ describe('command line: an ablation', () => {
     assert.match(stdout, /^table {4}ablation\/table\.md$/m);
   });
 
-  it('a run that fails leaves the others, and is tried again', async () => {
+  it('a failing run does not affect the others, and is tried again', async () => {
     for (const run of ['ceiling/seed-1', 'unaligned/seed-1'])
       rmSync(at('ablation/runs', run), { recursive: true });
     const image = at('target/images/target-1.png');
@@ -144,12 +144,12 @@ describe('command line: an ablation', () => {
     const failedRuns = failures.map(({ variant, seed }) => `${variant} ${seed}`);
     assert.deepEqual(failedRuns, ['unaligned 1', 'ceiling 1']);
     for (const { message } of failures) assert.match(message as string, /target-1\.png: is not a PNG/);
-    assert.match(failed.stderr, /^bidiseg: 2 runs failed; the same command tries again\n$/m);
+    assert.match(failed.stderr, /^bidiseg: 2 runs failed; run the same command to try again\n$/m);
     assert.equal(results().complete, false);
     writeFileSync(image, content);
   });
 
-  it('runs only some of the variants where it is told to, and shows what there is of all', async () => {
+  it('runs only the variants it is given, and shows the results of all', async () => {
     const some = await run(['ablation.json', '--variants', 'ceiling,full', '--json']);
     assert.equal(some.code, 0, some.stderr);
     const start = jsonLines(some.stdout).find(({ event }) => event === 'ablation-start')!;
@@ -168,7 +168,7 @@ describe('command line: an ablation', () => {
     assert.equal(other.code, 0, other.stderr);
     assert.match(other.stdout, /^target labels \* +M\(0\) +1 +\d/m);
     assert.match(other.stdout, /^translation alone +M0\(1\) +0 +– +– +–$/m);
-    // What a variant that is not named now has from before is not trained again.
+    // Complete stages of a variant that is not named now are not trained again.
     const alone = ['ablation.json', '-o', 'other', '--seeds', '1', '--json', '--variants'];
     const first = await run([...alone, 'full']);
     assert.equal(first.code, 0, first.stderr);
@@ -184,10 +184,10 @@ describe('command line: an ablation', () => {
     );
   });
 
-  it('one clear line for what cannot be', async () => {
+  it('reports what is impossible in one clear line', async () => {
     const cases: [Record<string, unknown>, RegExp][] = [
       [{ base: 'none.json' }, /none\.json: no such file/],
-      [{ variants: {} }, /wrong\.json: variants: expected a table with a variant at least/],
+      [{ variants: {} }, /wrong\.json: variants: expected a table with at least one variant/],
       [{ variants: { 'a/b': null } }, /variants: expected names of letters, .* but found "a\/b"/],
       [
         { variants: { full: { loop: { round: 1 } } }, rows: null, ceiling: null },

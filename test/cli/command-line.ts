@@ -13,17 +13,18 @@ export interface Result {
   code: number | null;
   stdout: string;
   stderr: string;
-  /** Milliseconds from the signal, where one was sent, to the end of the process. */
+  /** Time from the signal to the end of the process, in milliseconds. */
   afterSignalMs: number;
 }
 
-/** Runs the command line in a child process, its output piped. */
+/** Runs the command line in a child process with piped output. */
 export function bidiseg(
   args: string[],
   options: { main?: string; cwd?: string; signal?: { name: NodeJS.Signals; onceStdoutHas: string } } = {},
 ): Promise<Result> {
   const { main = MAIN, cwd, signal } = options;
-  // One thread: the networks are tiny, and threads that wait for each other on a busy machine would take most of the time.
+  // One thread, because the networks are tiny. Threads that wait for each other on a busy machine would take most of
+  // the time.
   const env = { ...process.env, OMP_NUM_THREADS: '1' };
   const child = spawn(process.execPath, [main, ...args], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
   const result: Result = { code: null, stdout: '', stderr: '', afterSignalMs: 0 };
@@ -46,7 +47,7 @@ export function bidiseg(
   });
 }
 
-/** The JSON objects on the lines of `--json`; throws where a line is something else. */
+/** Parses the JSON objects on the lines of `--json`. Throws when a line is something else. */
 export function jsonLines(stdout: string): Record<string, unknown>[] {
   return stdout
     .trimEnd()
@@ -54,7 +55,7 @@ export function jsonLines(stdout: string): Record<string, unknown>[] {
     .map((line) => JSON.parse(line) as Record<string, unknown>);
 }
 
-/** A folder that is there for the tests of a `describe` block. */
+/** Provides a folder during the tests of a `describe` block. */
 export function temporaryFolder(): { readonly path: string } {
   const folder = { path: '' };
   before(() => {
@@ -68,8 +69,8 @@ export const CLASSES = ['ground', 'block', 'sky'];
 const SIZE = { width: 48, height: 32 };
 
 /**
- * Writes a data set that a tiny network can learn something from: sky over ground with a block in front, bright in the
- * source domain, dim in the target domain.
+ * Writes a data set that a tiny network can learn from: sky over ground with a block in front. The source domain is
+ * bright, the target domain dim.
  */
 export async function writeTinyData(folder: string, counts = { source: 4, target: 3 }): Promise<void> {
   await writeDomain(path.join(folder, 'source'), counts.source, 1, 'source');
@@ -103,7 +104,7 @@ async function writeDomain(folder: string, count: number, brightness: number, na
   }
 }
 
-/** Writes a config for the data of `writeTinyData` that goes through every kind of stage in seconds. */
+/** Writes a config for the data of `writeTinyData`. It runs every kind of stage in seconds. */
 export function writeTinyConfig(folder: string, overrides: Record<string, unknown> = {}): string {
   const size = [SIZE.width, SIZE.height];
   const config = {
@@ -141,7 +142,7 @@ export function writeTinyConfig(folder: string, overrides: Record<string, unknow
   return file;
 }
 
-/** Files that a writer has left under a temporary name. */
+/** Lists files that a writer left under a temporary name. */
 export function temporaryFiles(folder: string): string[] {
   return readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => /\.tmp/.test(name));
 }

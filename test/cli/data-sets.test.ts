@@ -47,7 +47,7 @@ describe('command line: data sets', () => {
     writeFolderPair(at('pair'), [frame(5, 3), frame(6, 3)]);
   });
 
-  it('info tells parts, counts, sizes and class shares, for people and for programs', async () => {
+  it('info shows parts, counts, sizes and class shares, for people and for programs', async () => {
     const text = await run(['info', 'cityscapes', '--contact-sheet', 'sheet.png']);
     assert.equal(text.code, 0, text.stderr);
     assert.match(text.stdout, /^layout {5}cityscapes$/m);
@@ -74,7 +74,7 @@ describe('command line: data sets', () => {
         ['val', 1, null, 1, { '40×24': 1 }],
       ],
     );
-    // Of three images two evenly spread ones are the first two.
+    // Two evenly spread images of three are the first two.
     const ids = [...train[0]!.ids, ...train[1]!.ids];
     const { classes, ignored } = result.parts[0]!;
     assert.equal(classes!.length, 19);
@@ -119,11 +119,11 @@ describe('command line: data sets', () => {
     assert.match(stderr, /^bidiseg: 4 problems in bad; the first: [^\n]*\n$/);
   });
 
-  it('info says what it cannot do', async () => {
+  it('info reports what it cannot do', async () => {
     mkdirSync(at('empty'));
     for (const [args, code, message] of [
       [['info', 'empty'], 1, /empty: holds no data set; expected images,/],
-      [['info', '--sample', '3'], 2, /--max-pixels are for the folder of a data set/],
+      [['info', '--sample', '3'], 2, /--max-pixels need the folder of a data set/],
       [['info', 'pair', '--contact-sheet', 'sheet.jpg'], 2, /a file that ends in \.png/],
     ] as const) {
       const result = await run([...args]);
@@ -181,11 +181,11 @@ describe('command line: data sets', () => {
       await fails(/frame 1\.png: found a 8-bit RGB PNG/);
     });
 
-    it('is told what does not go together', async () => {
+    it('refuses options that cannot be combined', async () => {
       for (const [args, code, message] of [
-        [['--flip', ...labels], 2, /--flip does not go with --predictions/],
-        [['--precision', 'bf16', ...labels], 2, /--precision does not go with --predictions/],
-        [['--labels', 'pair/labels'], 2, /Name the classes, or the label map/],
+        [['--flip', ...labels], 2, /--flip cannot be combined with --predictions/],
+        [['--precision', 'bf16', ...labels], 2, /--precision cannot be combined with --predictions/],
+        [['--labels', 'pair/labels'], 2, /--predictions needs --classes, or a --label-map/],
         [[...labels, '--mean-classes', 'a,d'], 1, /There is no class 'd'; expected some of a, b, c/],
       ] as const) {
         const result = await run(['evaluate', '--predictions', 'predictions', ...args]);

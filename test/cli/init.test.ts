@@ -47,7 +47,7 @@ describe('command line: init', () => {
     assert.equal(trained.code, 0, trained.stderr);
   });
 
-  it('makes a label map for ids that are no indices, such as masks of 0 and 255', async () => {
+  it('makes a label map for ids that are not indices, such as masks of 0 and 255', async () => {
     await images('mask', 2, [0, 255]);
     const [line] = jsonLines((await run(['init', 'mask', '-o', 'mask.yaml', '--json'])).stdout);
     const { data, loop } = line as { data: { source: object; classes: string[] }; loop: object };
@@ -57,11 +57,11 @@ describe('command line: init', () => {
       labelMap: { 0: 0, 255: 1 },
     });
     assert.deepEqual(data.classes, ['class-0', 'class-255']);
-    // One domain: trained on alone.
+    // A folder with one domain trains on it alone.
     assert.deepEqual(loop, { rounds: 0 });
   });
 
-  it('overwrites nothing, and says what is missing', async () => {
+  it('overwrites nothing, and reports what is missing', async () => {
     writeFileSync(at('mine.yaml'), 'mine');
     const taken = await run(['init', 'two', '-o', 'mine.yaml']);
     assert.equal(taken.code, 2);
@@ -72,7 +72,7 @@ describe('command line: init', () => {
     assert.equal(code, 1);
     assert.match(
       stderr,
-      /^bidiseg: unlabeled: holds no labeled images for the source domain; expected folders/,
+      /^bidiseg: unlabeled: expected folders images and labels beside each other but found no labeled images/,
     );
   });
 });

@@ -68,7 +68,7 @@ describe('command line: its parts', () => {
     const names = (inputs: string[]) => collectImages(inputs, at('glob/out')).map(({ name }) => name);
     assert.deepEqual(names([at('glob/**')]), ['a/1', 'a/[1]', 'b/2']);
     assert.deepEqual(names([at('glob/a/?.*')]), ['1']);
-    // A file that is there is no pattern.
+    // An existing file is not a pattern.
     assert.deepEqual(names([at('glob/a/[1].png')]), ['[1]']);
   });
 
@@ -81,7 +81,7 @@ describe('command line: its parts', () => {
     );
   });
 
-  it('removes temporary files of cut-off writers and nothing else', () => {
+  it('removes only the temporary files of interrupted writers', () => {
     mkdirSync(at('cut', 'deep'), { recursive: true });
     const [one, other] = [randomUUID(), randomUUID()];
     for (const file of [`.a.png.${one}.tmp`, `deep/b.${other}.tmp`, 'a.png', 'deep/c.tmp'])

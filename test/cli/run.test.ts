@@ -25,7 +25,7 @@ describe('command line: a run and the use of its networks', () => {
   const at = (...parts: string[]) => path.join(folder.path, ...parts);
   const run = (args: string[]) => bidiseg(args, { cwd: folder.path });
 
-  /** The command must fail with this one line, and with the same message as an event for machines. */
+  /** Checks that the command fails with this one line, and with the same message as a JSON event. */
   async function fails(args: string[], message: RegExp): Promise<void> {
     const { code, stdout, stderr } = await run([...args, '--json']);
     assert.equal(code, 1, stderr);
@@ -62,11 +62,14 @@ describe('command line: a run and the use of its networks', () => {
       /holds a run already; resume it, choose another output, or overwrite it/,
     );
     mkdirSync(at('mine', 'pictures'), { recursive: true });
-    await fails(['train', 'config.json', '--output', 'mine'], /holds other things than a run \(pictures\)/);
+    await fails(
+      ['train', 'config.json', '--output', 'mine'],
+      /expected a run folder but found other files \(pictures\)/,
+    );
     assert.ok(existsSync(at('mine', 'pictures')));
   });
 
-  it('resume of a complete run tells its results again', async () => {
+  it('resume of a complete run shows its results again', async () => {
     const { code, stdout } = await run(['resume', 'run', '--json']);
     assert.equal(code, 0);
     const result = jsonLines(stdout).at(-1) as unknown as RunSummary & { event: string };
@@ -78,7 +81,7 @@ describe('command line: a run and the use of its networks', () => {
     );
   });
 
-  it('report writes again what a run ends with, where it is told', async () => {
+  it('report writes the report of a run again, to the given file', async () => {
     const { code, stdout, stderr } = await run(['report', 'run', '-o', 'shown/report.html']);
     assert.equal(code, 0, stderr);
     assert.match(stdout, /^Wrote shown\/report\.html \([\d.]+ kB\)\n$/);
@@ -193,13 +196,13 @@ describe('command line: a run and the use of its networks', () => {
     for (const command of [['segment', 'target/images', '-o', 'precise'], ['evaluate']]) {
       await fails(
         [...command, '--run', 'run', '--precision', 'tf32'],
-        /^bidiseg: --precision: cpu has no instructions for tf32 here, only for fp32(, bf16)?; see 'bidiseg info'$/m,
+        /^bidiseg: --precision: expected one of fp32(, bf16)? but found tf32, which cpu does not support here; see 'bidiseg info'$/m,
       );
     }
     assert(!existsSync(at('precise')));
   });
 
-  it('every command that reads images refuses those of more pixels than it is told', async () => {
+  it('every command that reads images refuses those with more pixels than --max-pixels', async () => {
     const pixels = 48 * 32;
     const network = ['--run', 'run', '--max-pixels'];
     const commands = [
@@ -232,7 +235,7 @@ describe('command line: a run and the use of its networks', () => {
     );
   });
 
-  it('translate works both ways and at sizes that are no multiple of 4', async () => {
+  it('translate works in both directions and at sizes that are not multiples of 4', async () => {
     const there = await run(['translate', 'source/images', '--run', 'run', '-o', 'there']);
     assert.equal(there.code, 0, there.stderr);
     assert.deepEqual(readdirSync(at('there')).sort(), readdirSync(at('source/images')).sort());
@@ -307,7 +310,7 @@ describe('command line: a run and the use of its networks', () => {
     assert.ok(byWeights.stdout.includes(`mIoU ${(100 * recorded.miou!).toFixed(1)} %`));
   });
 
-  it('one clear line for what cannot be', async () => {
+  it('reports what is impossible in one clear line', async () => {
     await fails(['resume', 'run', '--set', 'seed=7'], /seed is 1 in the run to resume but 7 now/);
     writeFileSync(at('text.png'), 'no image');
     writeFileSync(at('bad.json'), JSON.stringify({ preset: 'demo', segmentation: { stepz: 3 } }));
@@ -324,12 +327,15 @@ describe('command line: a run and the use of its networks', () => {
       ['train', 'config.json', '--stage', 'M7(9)', '--overwrite'],
       /No stage 'M7\(9\)' in this run/,
     );
-    await fails(['train', 'config.json', '--device', 'cuda:99'], /There is no device cuda:99 here/);
+    await fails(
+      ['train', 'config.json', '--device', 'cuda:99'],
+      /Expected one of the devices cpu.* but found cuda:99/,
+    );
     await fails(
       ['train', 'config.json', '--set', 'translation.cudaGraphs=true'],
       /translation\.cudaGraphs: expected false, or a CUDA device, but device is cpu/,
     );
-    await fails(['resume', 'target'], /target is no run folder/);
+    await fails(['resume', 'target'], /target: expected a run folder but found no config\.yaml/);
     await fails(['segment', 'missing.png', '-r', 'run', '-o', 'x'], /No such file or folder: missing\.png/);
     await fails(['segment', 'run/stages', '-r', 'run', '-o', 'x'], /No image in the folder run\/stages/);
     await fails(
@@ -338,9 +344,9 @@ describe('command line: a run and the use of its networks', () => {
     );
     await fails(
       ['segment', 'target/*/../../source/images/*.png', '-r', 'run', '-o', 'x'],
-      /source-0\.png does not lie below the pattern's folder; leave '\.\.' out of the pattern/,
+      /source-0\.png is not below the pattern's folder; remove '\.\.' from the pattern/,
     );
-    await fails(['report', 'target'], /target is no run folder/);
+    await fails(['report', 'target'], /target: expected a run folder but found no config\.yaml/);
     await fails(['segment', 'text.png', '-r', 'run', '-o', 'unused'], /text\.png: is not a PNG/);
     assert(!existsSync(at('unused')), 'a folder without a single result is not left behind');
     mkdirSync(at('mine-but-empty'));
@@ -349,7 +355,7 @@ describe('command line: a run and the use of its networks', () => {
     await fails(['segment', 'target', 'target', '-r', 'run', '-o', 'x'], /would both be written as/);
     await fails(
       ['segment', 'target', '-r', 'run', '-o', 'text.png'],
-      /text\.png: a file of that name is in the way/,
+      /text\.png: a file of that name exists/,
     );
     await fails(['segment', 'target', '-w', 'text.png', '-o', 'x'], /text\.png/);
     await fails(['segment', 'target', '-w', 'missing', '-o', 'x'], /No such weights file: missing/);
@@ -403,7 +409,7 @@ describe('command line: the demo', () => {
     assert.match(second.stdout, /^M\(0\) {2}already complete$/m);
   });
 
-  it('replaces its run when the config is another, and when told', async () => {
+  it('replaces its run when the config differs, and on request', async () => {
     for (const args of [
       ['--seed', '2'],
       ['--seed', '2', '--overwrite'],
@@ -419,7 +425,7 @@ describe('command line: the demo', () => {
 describe('command line: being stopped', () => {
   const folder = temporaryFolder();
 
-  it('SIGINT during training: code 130 within two seconds, what is complete is kept, and resume goes on', async () => {
+  it('SIGINT during training: code 130 within two seconds, complete stages are kept, and resume continues', async () => {
     await writeTinyData(folder.path);
     const config = writeTinyConfig(folder.path, {
       translation: { steps: 40 },
@@ -434,7 +440,7 @@ describe('command line: being stopped', () => {
     const last = stderr.trimEnd().split('\n').at(-1)!;
     assert.match(
       last,
-      /^bidiseg: interrupted; finished stages \(M\(0\)\) and the first \d+ steps of F\(1\) are kept in run; go on with: bidiseg resume run$/,
+      /^bidiseg: interrupted; finished stages \(M\(0\)\) and the first \d+ steps of F\(1\) are kept in run; resume with: bidiseg resume run$/,
     );
     const message = last.replace('bidiseg: ', '');
     assert.deepEqual(jsonLines(stdout).at(-1), { event: 'error', code: 'ERR_INTERRUPTED', message });
@@ -444,7 +450,7 @@ describe('command line: being stopped', () => {
     assert.equal(resumed.code, 0, resumed.stderr);
     assert.match(resumed.stdout, /^M\(0\) {2}already complete$/m);
     const [, steps] = /the first (\d+) steps/.exec(message)!;
-    assert.match(resumed.stdout, new RegExp(`F\\(1\\)  goes on after step ${steps}$`, 'm'));
+    assert.match(resumed.stdout, new RegExp(`F\\(1\\)  continues after step ${steps}$`, 'm'));
     assert.match(resumed.stdout, /^M0\(1\) +\d+\.\d /m);
   });
 

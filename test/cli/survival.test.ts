@@ -2,7 +2,7 @@ import { Random } from '../../lib/data/random.js';
 import { runFaults } from '../engines/faults/runs.js';
 import { Setting } from '../engines/faults/setting.js';
 
-/** The short version of `npm run test:faults`: these faults, so often. */
+/** Number of tries per fault, for a short version of `npm run test:faults`. */
 const TRIES: Record<string, number> = {
   'SIGKILL at a random moment of any stage': 3,
   'SIGINT or SIGTERM while training': 1,
@@ -15,7 +15,7 @@ const TRIES: Record<string, number> = {
 
 describe('a run survives', () => {
   let setting: Setting;
-  // Which stages and moments: other ones each time, and known when a test fails.
+  // The seed selects stages and moments. It differs each time, and a failing test prints it.
   const seed = Date.now() % 100_000;
 
   before(async () => {

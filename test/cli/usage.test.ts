@@ -32,7 +32,7 @@ describe('command line: usage', () => {
   });
 
   for (const command of COMMANDS) {
-    it(`${command} --help tells its options and gives examples`, async () => {
+    it(`${command} --help describes its options and gives examples`, async () => {
       const { code, stdout, stderr } = await bidiseg([command, '--help']);
       assert.equal(code, 0);
       assert.equal(stderr, '');
@@ -64,7 +64,7 @@ describe('command line: usage', () => {
     [['report'], /^bidiseg: missing required argument 'run'; see 'bidiseg report --help'$/],
     [
       ['export', 'm.safetensors', 'm.bin'],
-      /^bidiseg: m\.bin ends neither in \.onnx nor in \.pt: .* --format/,
+      /^bidiseg: Expected a file that ends in \.onnx or \.pt but found m\.bin; .* --format/,
     ],
     [['export', 'm.onnx', 'm.onnx'], /^bidiseg: WEIGHTS and OUT are the same file: m\.onnx/],
     [
@@ -73,10 +73,10 @@ describe('command line: usage', () => {
     ],
     [['segment', 'a.png', '-o', 'x', '--scales', '1,9'], /Expected numbers from 0\.125 to 8/],
     [['evaluate', '--precision', 'half'], /'half' is invalid\. Allowed choices are fp32, tf32, bf16, fp16/],
-    [['evaluate'], /^bidiseg: Give either --weights FILE or --run FOLDER/],
+    [['evaluate'], /^bidiseg: Expected either --weights FILE or --run FOLDER/],
     [
       ['train', 'x.yaml', '--resume', '--overwrite'],
-      /^bidiseg: --resume and --overwrite exclude each other$/,
+      /^bidiseg: --resume and --overwrite cannot be combined$/,
     ],
   ];
   for (const [args, message] of mistakes) {
@@ -89,7 +89,7 @@ describe('command line: usage', () => {
     });
   }
 
-  it('info tells versions and devices', async () => {
+  it('info shows versions and devices', async () => {
     const { code, stdout, stderr } = await bidiseg(['info']);
     assert.equal(code, 0);
     assert.equal(stderr, '');

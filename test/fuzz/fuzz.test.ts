@@ -3,7 +3,7 @@ import { BOUNDS, type FuzzTarget, fuzz } from '../engines/fuzz/target.js';
 import { fuzzTargets } from '../engines/fuzz/targets.js';
 import { temporaryFolder } from '../helpers/folder.js';
 
-/** A few seconds of cases; `npm run test:fuzz` tries more. */
+/** Number of cases, a few seconds. `npm run test:fuzz` tries more. */
 const CASES = 250;
 const SEED = 11;
 
@@ -16,7 +16,7 @@ describe('parsers, given what they do not expect', function () {
   });
   after(folder.remove);
 
-  it('read it or refuse it in words, quickly and in little memory', async () => {
+  it('read it or refuse it with a message, quickly and in little memory', async () => {
     for (const target of targets) {
       const cases = target.slow ? CASES / 25 : CASES;
       const { read, refused, slowestMs, excessBytes, growthBytes } = await fuzz(target, {
@@ -28,7 +28,7 @@ describe('parsers, given what they do not expect', function () {
           `at most ${slowestMs.toFixed(0)} ms, ${(growthBytes / 2 ** 20).toFixed(0)} MiB more, ${excessBytes} bytes at once`,
       );
       assert.ok(slowestMs <= BOUNDS.slowestMs);
-      // Cases that are all refused, or all read, would say nothing of what comes after the first check.
+      // If all cases were refused, or all read, nothing after the first check would be tested.
       assert.ok(read > 0.005 * cases && refused > 0.05 * cases, target.parser);
     }
   });

@@ -18,7 +18,7 @@ import { relativeDifference, type Snapshot, snapshot } from '../helpers/tensor-f
 const CLASS_COUNT = 5;
 const DEVICE = { device: 'cuda', dtype: 'float64' } as const;
 const SEGMENTER = { backbone: 'resnet18', width: 1 / 8, classCount: CLASS_COUNT } as const;
-/** The fourth and later ones are of graphs that are replayed; then another shape, and the first again. */
+/** Heights of the batches. From the fourth on, graphs are replayed. Then another shape follows, and the first again. */
 const HEIGHTS = [41, 41, 41, 41, 41, 57, 41, 41, 41, 41, 41];
 
 interface Outcome {
@@ -73,7 +73,7 @@ async function translation(
       : await TranslationStep.create(translator, segmenter, { ...TRANSLATION, poolSize: 3, ...options });
   const losses: number[] = [];
   for (const [i, height] of HEIGHTS.entries()) {
-    // Images of a pool are of one size.
+    // All images of a pool have one size.
     const shape = { count: 2, height: pairing === 'paired' && height > 50 ? 64 : 32, width: 64 };
     const batch = { source: randomBatch(shape, 10 * i), target: randomBatch(shape, 10 * i + 5) };
     losses.push(...Object.values(await step.run({ ...batch, learningRate: 1e-4 / (i + 1) })));
@@ -100,7 +100,7 @@ describe('training on a GPU', () => {
     this.skip();
   });
 
-  it('with CUDA graphs gives what it gives without', async () => {
+  it('with CUDA graphs gives the same as without', async () => {
     const teacher = { decay: 0.9, threshold: 0.3, weight: 0.7, classMix: true, seed: 3 };
     const all: Measurement[] = [];
     for (const [item, options] of [
@@ -120,7 +120,7 @@ describe('training on a GPU', () => {
     printAndCheck('CUDA graphs in float64, eleven steps of two shapes: relative differences', all);
   });
 
-  it('with uploaded batches gives what it gives without', async () => {
+  it('with uploaded batches gives the same as without', async () => {
     const plain = await segmentation({});
     const uploaded = await segmentation({}, { uploaded: true });
     const graphs = await segmentation({ cudaGraphs: true }, { uploaded: true });
@@ -146,7 +146,7 @@ describe('training on a GPU', () => {
     });
   });
 
-  it('in fp16 computes what fp32 does, but for rounding', async function () {
+  it('in fp16 computes the same as fp32, except for rounding', async function () {
     const { precisions } = await buildInfo();
     if (!precisions['cuda:0']!.includes('fp16')) {
       console.log('    skipped: this GPU has no instructions for float16');
@@ -161,7 +161,7 @@ describe('training on a GPU', () => {
       using segmenter = await Segmenter.create({ ...SEGMENTER, initialization: 'kaiming', device: 'cuda' });
       using step = await SegmentationStep.create(segmenter, null, { ...SEGMENTATION, precision });
       const found: number[] = [];
-      // The scale may overflow in the first steps, which are then not applied.
+      // The first steps may overflow. They are then not applied.
       for (let i = 0; i < 20; i++) found.push((await step.run(batch)).segmentation);
       return found;
     };

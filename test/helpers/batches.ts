@@ -12,7 +12,7 @@ export interface BatchShape {
   width: number;
 }
 
-/** Noise images, with labels where `classCount` is given, a fifth of them ignored. */
+/** Generates noise images. With `classCount`, they have labels, a fifth of them ignored. */
 export function randomBatch(shape: BatchShape, seed: number, classCount?: number): StepBatch {
   const pixels = shape.count * shape.height * shape.width;
   const batch: StepBatch = { ...shape, images: randomBytes(pixels * 3, seed) };
@@ -20,7 +20,7 @@ export function randomBatch(shape: BatchShape, seed: number, classCount?: number
   return batch;
 }
 
-/** The options of a segmentation step as the reference has them. */
+/** Options of a segmentation step as in the reference. */
 export const SEGMENTATION = {
   normalize: 'valid',
   ignoreIndex: 255,
@@ -39,7 +39,7 @@ export const SEGMENTATION = {
   activationCheckpointing: false,
 } satisfies SegmentationStepOptions;
 
-/** The options of pix2pix. */
+/** Options of pix2pix. */
 export const PAIRED_TRANSLATION = {
   ganMode: 'bce',
   ganWeight: 1,
@@ -48,7 +48,7 @@ export const PAIRED_TRANSLATION = {
   betas: [0.5, 0.999],
 } satisfies PairedTranslationStepOptions;
 
-/** The options of a translation step as the reference has them, but without an image pool. */
+/** Options of a translation step as in the reference, but without an image pool. */
 export const TRANSLATION = {
   ganMode: 'least-squares',
   ganWeight: 1,

@@ -11,8 +11,8 @@ export interface ChildResult {
 }
 
 /**
- * Runs test/boundary/fixtures/`name` with Node and waits for its end. `onOutput` sees its output as it comes.
- * A child that does not end within `timeoutMs` is killed, which shows as signal SIGKILL.
+ * Runs test/boundary/fixtures/`name` with Node and waits for its end. `onOutput` receives the output at once. A child
+ * that does not end within `timeoutMs` is killed. Its signal is then SIGKILL.
  */
 export function runFixture(
   name: string,
@@ -31,7 +31,7 @@ export function runFixture(
   const child = spawn(process.execPath, [...nodeFlags, file, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     cwd,
-    // One thread each: the machine may be busy, and stopping must not depend on how fast it computes.
+    // One thread each, because the machine may be busy and stopping must not depend on its speed.
     env: { ...process.env, OMP_NUM_THREADS: '1', ...env },
   });
   const result = { stdout: '', stderr: '' };

@@ -19,18 +19,18 @@ export interface FinishedRun {
   images: string[];
   /** Size of a picture's parts. */
   size?: { width: number; height: number };
-  /** Stages that are finished; default all of them. The one after them has begun. */
+  /** Number of finished stages, default all. The stage after them has begun. */
   count?: number;
-  /** Training steps of a stage, in ten lines of the log. */
+  /** Training steps of a stage. The log has ten lines for them. */
   steps?: number;
   warning?: string;
   loop?: PartialConfig['loop'];
   segmentation?: PartialConfig['segmentation'];
-  /** Whether there are labeled target images to measure on; default true. */
+  /** true: there are labeled target images to measure on. Default true. */
   measured?: boolean;
 }
 
-/** Writes the folder of a run as training would leave it, with invented numbers and pictures. */
+/** Writes the folder of a run as training leaves it, with invented numbers and pictures. */
 export async function writeFinishedRun(options: FinishedRun): Promise<void> {
   const { folder, classes, images, size = { width: 16, height: 8 }, steps = 100, warning } = options;
   const measured = options.measured ?? true;

@@ -2,10 +2,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
-/** The package's root, from dist/test/helpers/. */
+/** Root of the package, from dist/test/helpers/. */
 export const ROOT = resolve(import.meta.dirname, '../../..');
 
-/** A new empty folder and a function that removes it. */
+/** Creates an empty folder, and a function that removes it. */
 export function temporaryFolder(): { path: (name: string) => string; remove: () => void } {
   const folder = mkdtempSync(join(tmpdir(), 'bidiseg-test-'));
   return {

@@ -5,16 +5,16 @@ export interface PngSamples {
   height: number;
   kind: 'grayscale' | 'palette' | 'rgb' | 'rgba';
   bitDepth: 1 | 2 | 4 | 8 | 16;
-  /** Row by row, the channels of a pixel beside each other. */
+  /** Samples row by row, with the channels of a pixel interleaved. */
   samples: ArrayLike<number>;
-  /** 3 bytes a color. */
+  /** Palette, 3 bytes per color. */
   palette?: Uint8Array;
 }
 
 const COLOR_TYPES = { grayscale: 0, rgb: 2, palette: 3, rgba: 6 };
 const CHANNELS = { grayscale: 1, rgb: 3, palette: 1, rgba: 4 };
 
-/** A PNG written by the letter of its specification, without the package's own writer or sharp. */
+/** Encodes a PNG by its specification, without the package's own writer or sharp. */
 export function encodePng({ width, height, kind, bitDepth, samples, palette }: PngSamples): Buffer {
   const header = Buffer.alloc(13);
   header.writeUInt32BE(width, 0);

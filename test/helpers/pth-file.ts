@@ -8,7 +8,7 @@ function sized(length: number, write: (buffer: Buffer) => void): Buffer {
   return buffer;
 }
 
-/** Pieces of a pickle; each pushes one value. */
+/** Encoders of a pickle's pieces. Each piece pushes one value. */
 export const pickle = {
   none: Buffer.from('N'),
   false: bytes(0x89),
@@ -19,7 +19,7 @@ export const pickle = {
       sized(4, (b) => b.writeUInt32LE(Buffer.byteLength(text))),
       Buffer.from(text),
     ]),
-  /** Of eight bytes, which is enough for any extent. */
+  /** Encodes an integer in eight bytes, enough for any extent. */
   integer: (value: number | bigint) =>
     Buffer.concat([bytes(0x8a, 8), sized(8, (b) => b.writeBigInt64LE(BigInt(value)))]),
   float: (value: number) => Buffer.concat([Buffer.from('G'), sized(8, (b) => b.writeDoubleBE(value))]),
@@ -44,7 +44,7 @@ export interface TensorSpec {
 
 export const extents = (...values: (number | bigint)[]) => pickle.tuple(...values.map(pickle.integer));
 
-/** A call of _rebuild_tensor_v2; without changes it is float32 [2, 3] over the six elements of storage '0'. */
+/** Encodes a call of _rebuild_tensor_v2. The default is float32 [2, 3] over the six elements of storage '0'. */
 export function tensor(spec: TensorSpec = {}): Buffer {
   const { type = pickle.global('torch', 'FloatStorage'), key = '0', length = 6 } = spec;
   const storage = Buffer.concat([
@@ -74,7 +74,7 @@ export interface ZipMember {
   data: Buffer;
   method?: number;
   flags?: number;
-  /** What the directory says; by default the truth. */
+  /** Size that the directory states. Default: the true size. */
   size?: number;
   headerOffset?: number;
   extra?: Buffer;
@@ -114,7 +114,7 @@ export function zip(members: ZipMember[], end: { count?: number; offset?: number
   return Buffer.concat([...parts, directoryBytes, record]);
 }
 
-/** The six elements 0 to 5 of storage '0'. */
+/** Elements 0 to 5 of storage '0'. */
 export const SIX = Buffer.from(Float32Array.of(0, 1, 2, 3, 4, 5).buffer);
 
 export function members(root: Buffer, storage = SIX): ZipMember[] {
@@ -126,12 +126,12 @@ export function members(root: Buffer, storage = SIX): ZipMember[] {
   ];
 }
 
-/** A file in the format since PyTorch 1.6 with `root` as its object and one storage. */
+/** Encodes a file in the format since PyTorch 1.6, with `root` as its object and one storage. */
 export function zipPth(root: Buffer, storage = SIX): Buffer {
   return zip(members(root, storage));
 }
 
-/** A file in the format before PyTorch 1.6. */
+/** Encodes a file in the format before PyTorch 1.6. */
 export function legacyPth(
   root: Buffer,
   {

@@ -2,16 +2,16 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { encodePng } from './png.js';
 
-/** The label ids of Cityscapes and GTA5, and those of SYNTHIA, that are the 19 classes, in the order of the classes. */
+/** Label ids of the 19 classes in Cityscapes and GTA5, and in SYNTHIA, in the order of the classes. */
 export const CITYSCAPES_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
 export const SYNTHIA_IDS = [3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11];
 
-/** Some color of a label id, a different one each. */
+/** Returns a color for a label id, different for each. */
 export function colorOf(id: number): [red: number, green: number, blue: number] {
   return [3 * id, 255 - id, (7 * id) % 256];
 }
 
-/** An image and the label ids that stand in its data set's files. */
+/** Image and its label ids as in the files of a data set. */
 export interface Frame {
   width: number;
   height: number;
@@ -33,9 +33,7 @@ function grayscale({ width, height, ids }: Frame): Buffer {
   return encodePng({ width, height, kind: 'grayscale', bitDepth: 8, samples: ids });
 }
 
-/**
- * GTA5: images/00001.png and labels/00001.png, a palette image whose indices are Cityscapes' label ids.
- */
+/** Writes GTA5: images/00001.png and labels/00001.png, a palette image whose indices are Cityscapes' label ids. */
 export function writeGta5(root: string, frames: Frame[]): void {
   for (const [index, frame] of frames.entries()) {
     const name = `${String(index + 1).padStart(5, '0')}.png`;
@@ -48,8 +46,8 @@ export function writeGta5(root: string, frames: Frame[]): void {
 }
 
 /**
- * SYNTHIA-RAND-CITYSCAPES: RGB/0000000.png, and in GT/LABELS a 16-bit RGB image of that name, the class in its first channel
- * and the instance in its second; GT/COLOR is there too.
+ * Writes SYNTHIA-RAND-CITYSCAPES: RGB/0000000.png, and a 16-bit RGB image of that name in GT/LABELS. Its first channel
+ * is the class, its second the instance. GT/COLOR exists too.
  */
 export function writeSynthia(root: string, frames: Frame[]): void {
   for (const [index, frame] of frames.entries()) {
@@ -64,8 +62,8 @@ export function writeSynthia(root: string, frames: Frame[]): void {
 }
 
 /**
- * Cityscapes: leftImg8bit/SPLIT/CITY/CITY_000000_000019_leftImg8bit.png, and beside each other in gtFine/SPLIT/CITY the label
- * ids, instance ids, colors and polygons of the frame.
+ * Writes Cityscapes: leftImg8bit/SPLIT/CITY/CITY_000000_000019_leftImg8bit.png. gtFine/SPLIT/CITY holds the label ids,
+ * instance ids, colors and polygons of the frame.
  */
 export function writeCityscapes(root: string, splits: Record<string, Record<string, Frame[]>>): void {
   for (const [split, cities] of Object.entries(splits)) {
@@ -89,7 +87,7 @@ export function writeCityscapes(root: string, splits: Record<string, Record<stri
   }
 }
 
-/** CamVid in its 11-class version: train/0001TP_006690.png and trainannot/0001TP_006690.png, 11 for void. */
+/** Writes the 11-class version of CamVid: train/0001TP_006690.png and trainannot/0001TP_006690.png. 11 means void. */
 export function writeCamvid(root: string, splits: Record<string, Frame[]>): void {
   for (const [split, frames] of Object.entries(splits)) {
     for (const [index, frame] of frames.entries()) {
@@ -100,7 +98,7 @@ export function writeCamvid(root: string, splits: Record<string, Frame[]>): void
   }
 }
 
-/** images/ and labels/ of the same base names, class indices in the labels. */
+/** Writes images/ and labels/ with the same base names. The labels hold class indices. */
 export function writeFolderPair(root: string, frames: Frame[]): void {
   for (const [index, frame] of frames.entries()) {
     write(join(root, 'images', `frame ${index}.png`), rgb(frame));

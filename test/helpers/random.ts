@@ -1,4 +1,4 @@
-/** A small seeded generator (mulberry32), so that every run of a test sees the same numbers. */
+/** Creates a small seeded generator (mulberry32), so that every run of a test sees the same numbers. */
 export function randomSource(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
@@ -9,7 +9,7 @@ export function randomSource(seed: number): () => number {
   };
 }
 
-/** Standard normal numbers times `scale`. */
+/** Draws standard normal numbers times `scale`. */
 export function randomNormal(length: number, seed: number, scale = 1): Float32Array {
   const next = randomSource(seed);
   return Float32Array.from(
@@ -18,7 +18,7 @@ export function randomNormal(length: number, seed: number, scale = 1): Float32Ar
   );
 }
 
-/** Bytes from 0 to `limit` - 1; each is `ignore` with probability `ignoredShare`. */
+/** Draws bytes from 0 to `limit` - 1. Each is `ignore` with probability `ignoredShare`. */
 export function randomBytes(
   length: number,
   seed: number,

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 
-/** One line of a table of errors. */
+/** Line of a table of errors. */
 export interface Measurement {
   item: string;
   error: number;
   bound: number;
 }
 
-/** Prints the measurements and fails where one exceeds its bound or is not a number. */
+/** Prints the measurements. Fails if one exceeds its bound or is not a number. */
 export function printAndCheck(title: string, rows: Measurement[]): void {
   const width = Math.max(4, ...rows.map(({ item }) => item.length));
   const lines = rows.map(

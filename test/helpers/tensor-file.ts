@@ -2,7 +2,7 @@ import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { Network, type TensorMap } from 'bidiseg';
 import { randomSource } from './random.js';
 
-/** A tensor as the tests hand it over: numbers in row-major order. */
+/** Tensor of the tests, with numbers in row-major order. */
 export interface PlainTensor {
   data: Float32Array | Float64Array | Uint8Array | BigInt64Array;
   shape: number[];
@@ -36,18 +36,18 @@ export function writeTensors(file: string, tensors: Record<string, PlainTensor>)
   }
 }
 
-/** One call of write() takes at most 2 GiB, and may take less than it was given. */
+/** Writes all data. One call of write() takes at most 2 GiB, and may take less than given. */
 function writeWhole(output: number, data: NodeJS.ArrayBufferView): void {
   for (let at = 0; at < data.byteLength; ) at += writeSync(output, data, at);
 }
 
-/** The length and the text of a safetensors header. */
+/** Encodes the length and the text of a safetensors header. */
 export function encodeHeader(text: string): Buffer {
   const body = Buffer.from(text);
   return Buffer.concat([lengthOf(body), body]);
 }
 
-/** How a safetensors file says how long its header is. */
+/** Encodes the length of a safetensors header. */
 export function lengthOf(header: Buffer): Buffer {
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(header.length));
@@ -73,10 +73,10 @@ export function readTensors(file: string): Record<string, PlainTensor> {
   return result;
 }
 
-/** Tensors by name, copied. */
+/** Copies of tensors by name. */
 export type Snapshot = Map<string, Float32Array | Float64Array | BigInt64Array>;
 
-/** A copy of all parameters and buffers of a network, or of all that a step's later steps depend on. */
+/** Copies all parameters and buffers of a network, or the whole state of a step. */
 export async function snapshot(object: Network | { state(): Promise<TensorMap> }): Promise<Snapshot> {
   const copies: Snapshot = new Map();
   const all =
@@ -90,7 +90,7 @@ export async function snapshot(object: Network | { state(): Promise<TensorMap> }
   return copies;
 }
 
-/** ‖a − b‖ / ‖b‖ over the tensors of `a`; 0 only where they are equal. */
+/** Computes ‖a − b‖ / ‖b‖ over the tensors of `a`. It is 0 only if they are equal. */
 export function relativeDifference(a: Snapshot, b: Snapshot): number {
   let difference = 0;
   let norm = 0;
@@ -113,7 +113,10 @@ export async function randomizeNorms(network: Network, file: string): Promise<vo
   });
 }
 
-/** The same, and FCN-8s gets biases and skip connections that weigh as much as its deepest layer. */
+/**
+ * Does the same as `randomizeNorms`. FCN-8s also gets biases, and skip connections with the weight of its deepest
+ * layer.
+ */
 export async function randomizeWeights(network: Network, file: string): Promise<void> {
   await randomizeNorms(network, file);
   await changeWeights(network, file, (name, data, next) => {

@@ -5,7 +5,7 @@ export interface TiffSamples {
   photometric: 1 | 5;
   bitsPerSample: 8 | 16 | 32;
   float?: boolean;
-  /** Row by row, the channels of a pixel beside each other, as bytes. */
+  /** Bytes row by row, with the channels of a pixel interleaved. */
   data: Uint8Array;
 }
 
@@ -13,7 +13,7 @@ const SHORT = 3;
 const LONG = 4;
 const HEADER_BYTES = 8;
 
-/** A little-endian TIFF of one uncompressed strip, written by the letter of its specification. */
+/** Encodes a little-endian TIFF of one uncompressed strip by its specification. */
 export function encodeTiff({ width, height, photometric, bitsPerSample, float, data }: TiffSamples): Buffer {
   const channels = photometric === 5 ? 4 : 1;
   const bits = Buffer.alloc(2 * channels);

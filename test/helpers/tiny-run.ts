@@ -1,4 +1,4 @@
-/** Assignments that make the preset `demo` small enough for a test: every kind of stage in a second or two. */
+/** Assignments that make the preset `demo` small enough for a test. Every kind of stage takes a second or two. */
 export const TINY_RUN: readonly string[] = [
   'segmenter.width=0.0625',
   'discriminator.baseWidth=2',

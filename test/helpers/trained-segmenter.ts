@@ -9,20 +9,20 @@ const SCENES = 24;
 const BATCH = 4;
 const STEPS = 120;
 
-/** What its `network` entry in a request to the PyTorch twin has to say. */
+/** Entry `network` of the segmenter in a request to the PyTorch twin. */
 export const TRAINED_NETWORK = {
   kind: 'deeplab-v2',
   options: { backbone: 'resnet18', width: 1 / 8, classCount: CITYSCAPES.names.length },
 };
 
-/** Of each class of the street scenes the class of that name in Cityscapes. */
+/** Class of Cityscapes for each class of the street scenes, by name. */
 export const CITYSCAPES_CLASSES = STREET_SCENE_CLASSES.map((name) => CITYSCAPES.names.indexOf(name));
 
 let weights: Promise<Buffer> | undefined;
 
 /**
- * Writes the weights of a small segmenter of Cityscapes' classes that has seen street scenes by day for a second, so that it predicts several
- * classes, some surely and some not, as random weights do not. It is trained once in a process.
+ * Writes the weights of a small segmenter of Cityscapes' classes. It was trained on street scenes by day for a second.
+ * So it predicts several classes, some confidently and some not. Random weights do not. It is trained once per process.
  */
 export async function writeTrainedSegmenter(file: string): Promise<string> {
   weights ??= train();

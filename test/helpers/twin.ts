@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import { buildInfo, setThreadCount } from 'bidiseg';
 import { ROOT } from './folder.js';
 
-/** A Python that has torch, numpy and these modules, or why there is none. */
+/** Finds a Python with torch, numpy and these modules, or gives the reason why there is none. */
 export function findPython(...modules: string[]): { python: string } | { reason: string } {
   const candidates = [process.env.PYTHON, 'python3', 'python', join(ROOT, '.libtorch/bin/python')];
   const wanted = ['torch', 'numpy', ...modules];
@@ -20,8 +20,8 @@ export function findPython(...modules: string[]): { python: string } | { reason:
 }
 
 /**
- * A Python process with the PyTorch twins of the networks, losses and training steps (test/parity/*.py). It starts to
- * import torch at once, while the test prepares its cases; requests and answers are lines of JSON.
+ * Python process with the PyTorch twins of the networks, losses and training steps (test/parity/*.py). It imports torch
+ * at once, while the test prepares its cases. Requests and answers are lines of JSON.
  */
 export class Twin {
   readonly #process: ChildProcessWithoutNullStreams;
@@ -29,7 +29,8 @@ export class Twin {
   #errors = '';
 
   constructor(python: string) {
-    // Told to compute with other kernels than the machine's best, only our side does (CONTRIBUTING.md).
+    // Only our side may compute with other kernels than the machine's best, see
+    // docs/testing.md#parity-with-other-kernels.
     const { ATEN_CPU_CAPABILITY: _aten, ONEDNN_MAX_CPU_ISA: _onednn, ...env } = process.env;
     this.#process = spawn(python, ['-B', join(ROOT, 'test/parity/twin.py')], { env });
     this.#process.stderr.on('data', (chunk) => {
@@ -38,7 +39,7 @@ export class Twin {
     this.#lines = createInterface({ input: this.#process.stdout })[Symbol.asyncIterator]();
   }
 
-  /** The answer to one request; rejects with Python's traceback. */
+  /** Returns the answer to one request. Rejects with Python's traceback. */
   async ask<T>(request: { do: string; [key: string]: unknown }): Promise<T> {
     this.#process.stdin.write(`${JSON.stringify(request)}\n`);
     const { value, done } = await this.#lines.next();
@@ -53,7 +54,7 @@ export class Twin {
   }
 }
 
-/** Starts the twin before a suite, or skips the suite with the reason: no Python with torch, numpy and these modules. */
+/** Starts the twin before a suite. Skips the suite with the reason if no Python has torch, numpy and these modules. */
 export function useTwin(...modules: string[]): () => Twin {
   let twin: Twin | undefined;
   let threads = 0;
@@ -65,7 +66,7 @@ export function useTwin(...modules: string[]): () => Twin {
     }
     twin = new Twin(found.python);
     threads = (await buildInfo()).threads;
-    await setThreadCount(1); // for small tensors the quickest, and both sides add up in the same order
+    await setThreadCount(1); // the fastest for small tensors, and both sides sum in the same order
   });
   after(async () => {
     twin?.close();

@@ -3,9 +3,9 @@ import { randomSource } from './random.js';
 import { type PlainTensor, writeTensors } from './tensor-file.js';
 
 /**
- * Gives biases, and the affine parts and running statistics of batch normalization, values like trained ones where they
- * start as zeros and ones, so that none of them can be left out unnoticed. The last normalization of a residual block gets
- * small weights: without them activations would grow threefold from block to block in evaluation mode.
+ * Replaces initial zeros and ones by random values: biases, and the affine parts and running statistics of batch
+ * normalization. So a test notices if one of them is ignored. The last normalization of a residual block gets small
+ * weights. Otherwise activations would triple from block to block in evaluation mode.
  */
 export async function randomizeNormsAndBiases(network: Network, file: string): Promise<void> {
   const next = randomSource(7);

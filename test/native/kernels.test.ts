@@ -4,13 +4,16 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { ROOT } from '../helpers/folder.js';
 
-/** Runs a program in the checkout's folder; the status and all it printed. */
+/** Runs a program in the checkout's folder. Returns its status and its output. */
 function run(command: string, args: string[]): { status: number | null; output: string } {
   const { status, stdout, stderr, error } = spawnSync(command, args, { cwd: ROOT, encoding: 'utf8' });
   return { status, output: `${stdout ?? ''}${stderr ?? ''}${error ?? ''}` };
 }
 
-/** Builds a target of CMakeLists.txt and runs it; its output. Skips where the addon was not built with CMake here. */
+/**
+ * Builds a target of CMakeLists.txt, runs it and returns its output. Skips the test if the addon was not built with
+ * CMake here.
+ */
 function buildAndRun(context: Mocha.Context, target: string): string {
   context.timeout(300_000);
   const build = join(ROOT, 'build/cmake');

@@ -17,7 +17,7 @@ const FORMATS = [
 ];
 const CASES = ['plain', 'nested', 'module.', 'Scale.', 'dtypes', 'strided', 'shared', 'odd'];
 
-/** Small members, as the twin and this package describe them. */
+/** Small networks, as the twin and this package describe them. */
 const DEEPLAB = { backbone: 'resnet18', width: 1 / 16, classCount: 5 } as const;
 const TWIN_DEEPLAB = { kind: 'deeplab-v2', options: DEEPLAB };
 
@@ -39,14 +39,14 @@ describe('parity with PyTorch: checkpoints', () => {
     return jsonLines(stdout).at(-1)!;
   }
 
-  /** A state dict of a twin, saved by PyTorch. */
+  /** Saves a twin's state dict with PyTorch. */
   async function saved(network: object, changes: object = {}): Promise<string> {
     const file = newFile('pth');
     await twin().ask({ do: 'saveNetwork', network, file, ...changes });
     return file;
   }
 
-  /** Names that differ between what PyTorch saved and what a network now has. */
+  /** Finds the names of tensors that differ between PyTorch's file and the network. */
   async function differences(network: Network, spec: object, pth: string, prefix = ''): Promise<string[]> {
     const safetensors = newFile('safetensors');
     await network.save(safetensors);
@@ -56,20 +56,20 @@ describe('parity with PyTorch: checkpoints', () => {
   it('converts what torch.save writes, bit for bit', async () => {
     let tensors = 0;
     for (const { name, zip, protocol } of FORMATS) {
-      for (const kase of CASES) {
+      for (const testCase of CASES) {
         const [input, output] = [newFile('pth'), newFile('safetensors')];
-        await twin().ask({ do: 'saveCase', case: kase, file: input, zip, protocol });
-        // As the command does, but without a process for each.
+        await twin().ask({ do: 'saveCase', case: testCase, file: input, zip, protocol });
+        // Converts as the command does, but without a process for each file.
         const weights = await openWeights(input);
         const entries = await readWeights(weights, weights.tensors);
         await writeSafetensors(output, entries, {});
         for (const { tensor } of entries) tensor.dispose();
         const { count, different } = await twin().ask<Comparison>({
           do: 'compareCase',
-          case: kase,
+          case: testCase,
           file: output,
         });
-        assert.deepEqual(different, [], `${kase}, ${name}`);
+        assert.deepEqual(different, [], `${testCase}, ${name}`);
         assert.equal(entries.length, count);
         assert.equal(weights.format, zip ? 'pytorch-zip' : 'pytorch-legacy');
         tensors += count;
@@ -94,12 +94,12 @@ describe('parity with PyTorch: checkpoints', () => {
     }
   });
 
-  it('tells what it dropped and left out', async () => {
+  it('reports removed prefixes and omitted entries', async () => {
     const results: Record<string, Record<string, unknown>> = {};
-    for (const kase of ['nested', 'Scale.', 'odd']) {
+    for (const testCase of ['nested', 'Scale.', 'odd']) {
       const input = newFile('pth');
-      await twin().ask({ do: 'saveCase', case: kase, file: input, zip: true, protocol: 2 });
-      results[kase] = await convert(input, newFile('safetensors'));
+      await twin().ask({ do: 'saveCase', case: testCase, file: input, zip: true, protocol: 2 });
+      results[testCase] = await convert(input, newFile('safetensors'));
     }
     assert.deepEqual(results.nested!.path, ['state_dict']);
     assert.equal(results['Scale.']!.prefix, 'module.Scale.');
@@ -172,7 +172,7 @@ describe('parity with PyTorch: checkpoints', () => {
     await assert.rejects(() => translator.toTarget.load(file), /unexpected model\.2/);
   });
 
-  it('is strict, and if not tells exactly what it left as it was', async () => {
+  it('is strict, or reports exactly which tensors did not change', async () => {
     using segmenter = await Segmenter.create(DEEPLAB);
     const refused = async (file: string, message: RegExp): Promise<LoadReport> => {
       const before = await snapshot(segmenter);

@@ -27,22 +27,22 @@ import { type PlainTensor, writeTensors } from '../helpers/tensor-file.js';
 import { CITYSCAPES_CLASSES, TRAINED_NETWORK, writeTrainedSegmenter } from '../helpers/trained-segmenter.js';
 import { useTwin } from '../helpers/twin.js';
 
-/** By how much the probabilities of two classes may differ that both sides compute in single precision. */
+/** Difference that two probabilities may have when both sides compute in single precision. */
 const NOISE = 1e-6;
 const ALL = Array.from({ length: 19 }, (_, index) => index);
 
 interface Answer {
   pixels: number;
-  /** Pixels that stand elsewhere in our confusion matrix, and those whose two best classes are too close to call. */
+  /** Pixels in another cell of our confusion matrix, and pixels whose two best classes are too close to call. */
   different: number;
   tied: number;
-  /** Of our confusion matrix. */
+  /** Scores computed from our confusion matrix. */
   scores: Omit<Evaluation, 'confusion' | 'images' | 'seconds'>;
 }
 
 /**
- * A street scene at dusk, with label ids of the data set whose ids the classes have, and blocks of any other ids in it: of
- * classes that scenes do not have, and of none. Every pixel is repeated `zoom` times each way.
+ * Generates a street scene at dusk, with the label ids of the data set. Blocks of random other ids are added: ids of
+ * absent classes, and ids of no class. Every pixel is repeated `zoom` times in both directions.
  */
 function scene(seed: number, size: ImageSize, idsOfClasses: number[], zoom = 1): Frame {
   const rendered = renderScene({ seed, index: 0, look: 'dusk', ...size });
@@ -93,7 +93,9 @@ describe('parity with PyTorch: evaluation', () => {
     labelMap: 'cityscapes',
   } as const;
 
-  /** Errors of our evaluation beside the twin's, which gets the pixels that enter the network and the ids in the files. */
+  /**
+   * Compares our evaluation with the twin's. The twin gets the pixels that enter the network and the ids in the files.
+   */
   async function compare(
     item: string,
     set: {
@@ -265,7 +267,7 @@ function asEvaluation({ iouPerClass, accuracyPerClass, confusion, ...rest }: Com
   };
 }
 
-/** The largest difference of a score; infinite where one side has none. */
+/** Returns the largest difference of a score. It is infinite if only one side has the score. */
 function scoreError(ours: Evaluation, theirs: Answer['scores']): number {
   const pairs = [
     ...theirs.iou.map((value, i) => [ours.iou[i], value]),

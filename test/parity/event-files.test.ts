@@ -12,7 +12,7 @@ import { writeFinishedRun } from '../helpers/finished-run.js';
 import { ROOT } from '../helpers/folder.js';
 import { findPython } from '../helpers/twin.js';
 
-/** What test/parity/event_files.py prints of a stage. */
+/** Output of test/parity/event_files.py for a stage. */
 interface Read {
   scalars: Record<string, [step: number, value: number][]>;
   images: Record<string, [step: number, width: number, height: number, hex: string][]>;
@@ -99,7 +99,7 @@ describe('event files for TensorBoard', () => {
       assert.equal(step, 100);
       assert(near(miou, record.miou!));
       assert(near(scalars['iou/b']![0]![1], record.iouPerClass!.b!));
-      // A class that is nowhere has no IoU.
+      // An absent class has no IoU.
       assert.equal(scalars['iou/a'], undefined);
       assert.equal(stages['round-1-pseudo-labels-1']!.scalars['pseudo-labels/kept-share']![0]![1], 0.5);
 
@@ -111,7 +111,7 @@ describe('event files for TensorBoard', () => {
       ]);
     });
 
-    it('of a resumed stage have each step once, whether it starts again or goes on', async () => {
+    it('of a resumed stage have each step once, whether it restarts or continues', async () => {
       await writeFinishedRun({ folder, classes: ['a', 'b'], images: ['x'], count: 1 });
       const config = await resumeConfig(folder, { set: ['logEvery=1'] });
       const stage = planStages(config.loop)[1]!;
@@ -133,13 +133,13 @@ describe('event files for TensorBoard', () => {
       };
       const curve = async () => (await read())['round-1-translator']!.scalars['loss/total'];
       await session(true, [1, 2, 3, 4], 1);
-      // It starts again: nothing is left of the first time.
+      // The stage restarts, so nothing is left of the first attempt.
       await session(true, [1, 2, 3], 2);
       assert.deepEqual(
         await curve(),
         [1, 2, 3].map((step) => [step, 2]),
       );
-      // It goes on from a checkpoint after step 2.
+      // The stage continues from a checkpoint after step 2.
       await session(false, [3, 4], 3);
       assert.deepEqual(await curve(), [
         [1, 2],

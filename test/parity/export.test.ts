@@ -22,7 +22,7 @@ import { useTwin } from '../helpers/twin.js';
 const ERROR_BOUND = 1e-4;
 const DISAGREEMENT_BOUND = 1e-4;
 
-/** Small members of every kind, as this package and the twin describe them. */
+/** Small networks of every kind, as this package and the twin describe them. */
 const KINDS: { item: string; options: SegmenterOptions }[] = [
   ...(['resnet18', 'resnet34', 'resnet50', 'resnet101'] as const).flatMap((backbone) =>
     ([4, 2] as const).map((branches) => ({
@@ -33,7 +33,7 @@ const KINDS: { item: string; options: SegmenterOptions }[] = [
   { item: 'FCN-8s', options: { network: 'fcn-8s', width: 1 / 16, classCount: 5 } },
 ];
 
-/** What is traced is [1, 3, 65, 65]. */
+/** Input shapes to test. The traced shape is [1, 3, 65, 65]. */
 const SHAPES = [
   [1, 3, 65, 65],
   [2, 3, 64, 96],
@@ -51,7 +51,7 @@ describe('exported segmenters', () => {
   const folder = temporaryFolder();
   after(folder.remove);
 
-  /** A segmenter whose every weight matters, its weights file, and what the twin builds from it. */
+  /** Creates a segmenter whose every weight matters, its weights file, and the twin's network. */
   async function prepared(options: SegmenterOptions) {
     const weights = folder.path('weights');
     const segmenter = await Segmenter.create({ ...options, initialization: 'kaiming' });
@@ -96,7 +96,7 @@ describe('exported segmenters', () => {
       printAndCheck('TorchScript: the largest error of a size, and pixels of another class', rows);
     });
 
-    it('leave logits as they are on request, and tell how to use them', async () => {
+    it('leave logits at the network’s resolution on request, and describe their use', async () => {
       const classNames = ['road', 'sky', 'tree', 'car', 'sign'];
       const options: SegmenterOptions = { backbone: 'resnet18', width: 1 / 16, classCount: 5, classNames };
       const { segmenter, weights, network } = await prepared(options);
@@ -142,7 +142,7 @@ describe('exported segmenters', () => {
       printAndCheck('ONNX: the largest error of a size, and pixels of another class', rows);
     });
 
-    it('leave logits as they are on request', async () => {
+    it('leave logits at the network’s resolution on request', async () => {
       const { segmenter, weights, network } = await prepared({
         backbone: 'resnet18',
         width: 1 / 16,
@@ -177,7 +177,7 @@ describe('exported segmenters', () => {
       ]);
     });
 
-    it('come from the command line too, out of weights in half precision', async () => {
+    it('can be exported on the command line, from weights in half precision', async () => {
       const { segmenter, network } = await prepared({ backbone: 'resnet18', width: 1 / 16, classCount: 5 });
       const [half, weights] = [folder.path('half.safetensors'), folder.path('widened')];
       await segmenter.save(half, { dtype: 'float16' });
@@ -205,7 +205,7 @@ describe('exported segmenters', () => {
     assert.deepEqual([...(await input.data())], [...Float32Array.from(SEGMENTER_MEAN_BGR, (mean) => -mean)]);
   });
 
-  it('leave the segmenter as it was, also where they cannot be written', async () => {
+  it('do not change the segmenter, also when they cannot be written', async () => {
     using segmenter = await Segmenter.create({ backbone: 'resnet18', width: 1 / 16, classCount: 3 });
     const before = await snapshot(segmenter);
     const list = () => readdirSync(folder.path('.')).sort();
@@ -223,13 +223,13 @@ describe('exported segmenters', () => {
       await assert.rejects(() => write(folder.path('aborted'), AbortSignal.abort()), { name: 'AbortError' });
     }
     assert.deepEqual(list(), files, 'a failed export left something behind');
-    // A full disk, which LibTorch's own writer answers by ending the process.
+    // Simulates a full disk. LibTorch's own writer would end the process.
     const options = { upsample: true, metadata: '{}' };
     await assert.rejects(() => native.writeTorchScript(segmenter.handle, '/dev/full', options), {
       code: 'ERR_DATA',
       message: '/dev/full cannot be written: No space left on device',
     });
-    // Still in training mode: running statistics move, and weights are trained.
+    // The segmenter is still in training mode: running statistics move, and weights are trained.
     assert.deepEqual(await snapshot(segmenter), before);
     using image = Tensor.from(new Float32Array(3 * 33 * 33).fill(1), [1, 3, 33, 33]);
     using logits = await segmenter.forward(image);

@@ -21,14 +21,15 @@ import { type PlainTensor, writeTensors } from '../helpers/tensor-file.js';
 import { useTwin } from '../helpers/twin.js';
 import { randomizeNormsAndBiases } from '../helpers/weights.js';
 
-// In float32 the bound holds because both sides compute with the same kernels. With others the outputs differ by 1e-6, a few
-// units (ReLU) and pixels (L1) get another sign, and gradients differ by 1e-2; in float64 not even then by 1e-12.
+// In float32 the bound holds because both sides compute with the same kernels. With other kernels, outputs differ by
+// 1e-6. Then a few units (ReLU) and pixels (L1) change sign, and gradients differ by 1e-2. In float64 they differ by
+// less than 1e-12 even then.
 const BOUNDS = { float32: { loss: 1e-5, gradient: 1e-4 }, float64: { loss: 1e-12, gradient: 1e-9 } };
 
-/** M the segmenter, D its discriminator, F and G = F⁻¹ the translators, C an image discriminator. */
+/** Networks: the segmenter M, its discriminator D, the translators F and G = F⁻¹, an image discriminator C. */
 type Letter = 'M' | 'D' | 'F' | 'G' | 'C';
 
-/** A network with the twin's description of it and the file of its weights. */
+/** Network with the twin's description of it and its weights file. */
 interface Member {
   network: Network;
   spec: { kind: string; options: object };
@@ -38,22 +39,22 @@ interface Member {
 type Family = Record<Letter, Member> & { dtype: NetworkDtype; sizes: Sizes };
 
 interface Sizes {
-  /** Of what M sees. */
+  /** Size of M's input. */
   image: [height: number, width: number];
-  /** Of what F sees: multiples of 4. */
+  /** Size of F's input, multiples of 4. */
   rgb: [height: number, width: number];
   count: number;
   classCount: number;
 }
 
-/** Keeps what an operation gives until the case is over. */
+/** Keeps a tensor alive until the case is over. */
 type Keep = (tensor: Promise<Tensor>) => Promise<Tensor>;
 type Forward = (letter: Letter, input: Tensor) => Promise<Tensor>;
 type Inputs = Record<'image' | 'labels' | 'scores', Tensor>;
 // biome-ignore lint/suspicious/noExplicitAny: each loss knows its own
 type Loss = (inputs: Inputs, options: any, forward: Forward, keep: Keep) => Promise<Tensor>;
 
-/** Every loss on the composable surface; test/parity/gradients.py has the same in PyTorch. */
+/** Losses of the composable surface. test/parity/gradients.py has the same in PyTorch. */
 const LOSSES: Record<string, Loss> = {
   crossEntropy: async ({ image, labels }, options, forward) =>
     maskedCrossEntropy(await forward('M', image), labels, options),
@@ -85,7 +86,7 @@ interface Case {
   options?: object;
   /** Networks whose parameters' gradients are compared, in training mode. */
   trained: Letter[];
-  /** Networks that take part with frozen parameters: M in evaluation mode, as the perceptual terms see it. */
+  /** Networks with frozen parameters. M is in evaluation mode, as for the perceptual terms. */
   frozen?: Letter[];
 }
 
@@ -143,23 +144,23 @@ describe('parity with PyTorch: gradients of the losses with respect to every par
   }
 
   /** Computes a case here and in the twin. */
-  async function compare(family: Family, name: string, kase: Case): Promise<Measurement[]> {
+  async function compare(family: Family, name: string, testCase: Case): Promise<Measurement[]> {
     const { dtype, sizes } = family;
     const kept: Tensor[] = [];
     const keep: Keep = async (tensor) => {
       kept.push(await tensor);
       return tensor;
     };
-    const letters = [...kase.trained, ...(kase.frozen ?? [])];
+    const letters = [...testCase.trained, ...(testCase.frozen ?? [])];
     for (const letter of letters) {
       const { network } = family[letter];
-      const isTrained = kase.trained.includes(letter);
+      const isTrained = testCase.trained.includes(letter);
       await (letter === 'M' && !isTrained ? network.eval() : network.train());
       await (isTrained ? network.unfreeze() : network.freeze());
     }
 
     const ofDtype = (numbers: Float32Array) => (dtype === 'float64' ? Float64Array.from(numbers) : numbers);
-    const isRgb = !kase.trained.includes('M') && !kase.trained.includes('D');
+    const isRgb = !testCase.trained.includes('M') && !testCase.trained.includes('D');
     const { count, classCount } = sizes;
     const [height, width] = isRgb ? sizes.rgb : sizes.image;
     const plain: Record<string, PlainTensor> = {
@@ -182,7 +183,7 @@ describe('parity with PyTorch: gradients of the losses with respect to every par
     }
     kept.push(...Object.values(inputs));
     const forward: Forward = (letter, input) => keep(family[letter].network.forward(input));
-    const loss = await keep(LOSSES[kase.loss]!(inputs, kase.options ?? {}, forward, keep));
+    const loss = await keep(LOSSES[testCase.loss]!(inputs, testCase.options ?? {}, forward, keep));
     await loss.backward();
 
     plain.loss = { data: (await loss.data()) as PlainTensor['data'], shape: [] };
@@ -191,7 +192,7 @@ describe('parity with PyTorch: gradients of the losses with respect to every par
     const networks: Record<string, object> = {};
     for (const letter of letters) {
       const { network, spec, weights } = family[letter];
-      const isTrained = kase.trained.includes(letter);
+      const isTrained = testCase.trained.includes(letter);
       networks[letter] = {
         network: spec,
         weights,
@@ -204,11 +205,11 @@ describe('parity with PyTorch: gradients of the losses with respect to every par
       do: 'networkGradients',
       networks,
       case: file,
-      loss: kase.loss,
-      options: kase.options ?? {},
+      loss: testCase.loss,
+      options: testCase.options ?? {},
     });
-    const options = Object.values(kase.options ?? {}).filter((value) => value !== 255);
-    const item = [`${name}: ${kase.loss}`, ...options].join(', ');
+    const options = Object.values(testCase.options ?? {}).filter((value) => value !== 255);
+    const item = [`${name}: ${testCase.loss}`, ...options].join(', ');
     const bound = BOUNDS[dtype];
     return [
       { item: `${item}: value`, error: lossError!, bound: bound.loss },
@@ -220,7 +221,7 @@ describe('parity with PyTorch: gradients of the losses with respect to every par
     ];
   }
 
-  /** Writes the gradients of all parameters that have one, and forgets them. */
+  /** Writes the gradients of all parameters that have one, then clears them. */
   async function writeGradients(network: Network, file: string): Promise<string> {
     const gradients: Record<string, PlainTensor> = {};
     for (const [name, parameter] of await network.parameters()) {
@@ -245,19 +246,19 @@ describe('parity with PyTorch: gradients of the losses with respect to every par
       [
         'DeepLab-v2 ResNet-101',
         { classCount: 19, backbone: 'resnet101', branches: 4 },
-        // In this order: training mode moves the running statistics, which evaluation mode uses.
+        // The order matters: training mode moves the running statistics, which evaluation mode uses.
         [...PERCEPTUAL_CASES, ...SEGMENTATION_CASES],
       ],
       ['2 branches', { classCount: 19, backbone: 'resnet101', branches: 2 }, SEGMENTATION_CASES.slice(0, 1)],
       ['FCN-8s', { classCount: 19, network: 'fcn-8s' }, SEGMENTATION_CASES.slice(0, 1)],
     ] as const) {
       const family = { ...rest, M: await segmenter(options), dtype, sizes } as const;
-      for (const kase of cases) rows.push(...(await compare(family, name, kase)));
+      for (const testCase of cases) rows.push(...(await compare(family, name, testCase)));
       family.M.network.dispose();
     }
     const family = { ...rest, M: rest.D, dtype, sizes } as const;
-    for (const kase of DISCRIMINATOR_CASES) rows.push(...(await compare(family, 'D_M', kase)));
-    for (const kase of TRANSLATION_CASES) rows.push(...(await compare(family, 'CycleGAN', kase)));
+    for (const testCase of DISCRIMINATOR_CASES) rows.push(...(await compare(family, 'D_M', testCase)));
+    for (const testCase of TRANSLATION_CASES) rows.push(...(await compare(family, 'CycleGAN', testCase)));
     printAndCheck('gradients at the published widths, float32: relative errors', rows);
   });
 
@@ -275,16 +276,16 @@ describe('parity with PyTorch: gradients of the losses with respect to every par
         { ...deeplab, backbone: 'resnet50', branches: 2 },
         [...PERCEPTUAL_CASES, ...SEGMENTATION_CASES],
       ],
-      // One case for each: its dropout starts anew with the network.
-      ...[...PERCEPTUAL_CASES, ...SEGMENTATION_CASES].map((kase) => ['FCN-8s', fcn, [kase]] as const),
+      // One case per network, because its dropout restarts with the network.
+      ...[...PERCEPTUAL_CASES, ...SEGMENTATION_CASES].map((testCase) => ['FCN-8s', fcn, [testCase]] as const),
     ] as const) {
       const family = { ...rest, M: await segmenter(options), dtype, sizes } as const;
-      for (const kase of cases) rows.push(...(await compare(family, name, kase)));
+      for (const testCase of cases) rows.push(...(await compare(family, name, testCase)));
       family.M.network.dispose();
     }
     const family = { ...rest, M: rest.D, dtype, sizes } as const;
-    for (const kase of DISCRIMINATOR_CASES) rows.push(...(await compare(family, 'D_M', kase)));
-    for (const kase of TRANSLATION_CASES) rows.push(...(await compare(family, 'CycleGAN', kase)));
+    for (const testCase of DISCRIMINATOR_CASES) rows.push(...(await compare(family, 'D_M', testCase)));
+    for (const testCase of TRANSLATION_CASES) rows.push(...(await compare(family, 'CycleGAN', testCase)));
     printAndCheck('gradients of small members, float64: relative errors', rows);
   });
 });

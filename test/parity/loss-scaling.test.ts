@@ -21,7 +21,7 @@ describe('loss scaling of gradients that overflow', () => {
     target: randomBatch(SHAPE, 6, CLASS_COUNT),
     learningRate: 0,
   };
-  /** With the default weight the batch overflows float32 at a large scale and not at a small one. */
+  /** Creates a step. With the default weight, the batch overflows float32 at a large scale and not at a small one. */
   const create = async (pseudoLabelWeight = 1e35) => {
     using segmenter = await Segmenter.create(RESNET18);
     return SegmentationStep.create(segmenter, null, {
@@ -40,7 +40,7 @@ describe('loss scaling of gradients that overflow', () => {
     for (const tensor of state.values()) tensor.dispose();
   };
 
-  it('a step changes the scale alone, and gives its losses', async () => {
+  it('an overflowing step changes only the scale, and returns its losses', async () => {
     using step = await create();
     const before = await snapshot(step);
     const losses = await step.run(batch);
@@ -56,7 +56,7 @@ describe('loss scaling of gradients that overflow', () => {
     );
   });
 
-  it('the scale is part of the state: a step that goes on from it does the same', async () => {
+  it('the scale is part of the state: a step that continues from it does the same', async () => {
     using one = await create();
     using other = await create();
     await one.run(batch);
@@ -119,7 +119,7 @@ describe('loss scaling of gradients that overflow', () => {
       events.push({ ...(goodSteps !== undefined && { goodSteps }), finite, scale });
       return finite;
     };
-    // Down to where gradients fit, up at the end of 2000 good steps, down again, and across another end of 2000.
+    // The scale falls until gradients fit, rises after 2000 good steps, falls again, and passes another 2000 steps.
     while (!(await run())) assert(events.length < 17);
     assert(events.length > 1, 'no step overflowed');
     for (const goodSteps of [1998, undefined, undefined, undefined, 1999, undefined, 1500, undefined])

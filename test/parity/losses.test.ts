@@ -45,7 +45,7 @@ describe('parity with PyTorch: losses', () => {
   let rows: Measurement[];
   let dtype: 'float32' | 'float64';
 
-  /** Value and gradient of a loss here and in the twin, in the dtype of the test. */
+  /** Compares value and gradient of a loss with the twin's, in the dtype of the test. */
   async function compare(
     item: string,
     name: string,

@@ -31,7 +31,7 @@ async function shapeOf(network: Network, input: number[]): Promise<number[]> {
   return y.shape;
 }
 
-/** A network as the twin builds it. */
+/** Network as the twin builds it. */
 interface Spec {
   kind: string;
   options: object;
@@ -41,7 +41,7 @@ interface Input {
   shape: number[];
   /** Standard deviation of the normal numbers; default 1. */
   scale?: number;
-  /** Class probabilities in their place. */
+  /** true: class probabilities instead. */
   softmax?: boolean;
 }
 
@@ -53,9 +53,16 @@ describe('parity with PyTorch: networks', () => {
   const folder = temporaryFolder();
   after(folder.remove);
 
-  /** Errors of a network's outputs in both modes and of its running statistics behind training mode. Disposes it. */
+  /**
+   * Measures the errors of a network's outputs in both modes, and of its running statistics after training mode.
+   * Disposes the network.
+   */
   async function compare(item: string, network: Network, spec: Spec, input: Input): Promise<Measurement[]> {
-    const [weights, after, kase] = ['weights', 'after', 'case'].map(folder.path) as [string, string, string];
+    const [weights, after, testCase] = ['weights', 'after', 'case'].map(folder.path) as [
+      string,
+      string,
+      string,
+    ];
     await randomizeNormsAndBiases(network, weights);
     await network.save(weights);
     const { shape, scale, softmax } = input;
@@ -74,14 +81,14 @@ describe('parity with PyTorch: networks', () => {
     if (hasStatistics) await network.save(after);
     await network.eval();
     tensors.eval = await run();
-    writeTensors(kase, tensors);
+    writeTensors(testCase, tensors);
     network.dispose();
     const errors = await twin().ask<Record<string, number>>({
       do: 'forward',
       network: spec,
       weights,
       ...(hasStatistics && { after }),
-      case: kase,
+      case: testCase,
     });
     return Object.entries(errors).map(([what, error]) => ({
       item: `${item}, ${shape.join('×')}, ${what}`,
@@ -154,7 +161,11 @@ describe('parity with PyTorch: networks', () => {
   });
 
   it('takes the running statistics of other images as cumulative averages', async () => {
-    const [weights, after, kase] = ['weights', 'after', 'case'].map(folder.path) as [string, string, string];
+    const [weights, after, testCase] = ['weights', 'after', 'case'].map(folder.path) as [
+      string,
+      string,
+      string,
+    ];
     const options = { backbone: 'resnet18', branches: 4, width: 1 / 8, classCount: 7 } as const;
     using segmenter = await Segmenter.create({ ...options, initialization: 'kaiming', dtype: 'float64' });
     await randomizeNormsAndBiases(segmenter, weights);
@@ -168,9 +179,9 @@ describe('parity with PyTorch: networks', () => {
       await segmenter.updateStatistics(data, { count, width, height, momentum });
     }
     await segmenter.save(after);
-    writeTensors(kase, batches);
+    writeTensors(testCase, batches);
     const network = { kind: 'deeplab-v2', options };
-    const error = await twin().ask<number>({ do: 'statistics', network, weights, after, case: kase });
+    const error = await twin().ask<number>({ do: 'statistics', network, weights, after, case: testCase });
     printAndCheck('running statistics of seven images in three batches', [
       { item: 'largest relative error, float64', error, bound: 1e-12 },
     ]);
@@ -209,7 +220,7 @@ describe('parity with PyTorch: networks', () => {
 
   it('translates images of any size alike', async () => {
     const rows: Measurement[] = [];
-    const [weights, kase] = [folder.path('weights'), folder.path('case')];
+    const [weights, testCase] = [folder.path('weights'), folder.path('case')];
     const generators = {
       unpaired: { kind: 'resnet-generator', options: { blocks: 9, baseWidth: 16 }, multiple: 4 },
       paired: { kind: 'unet-generator', options: { depth: 5, baseWidth: 8 }, multiple: 32 },
@@ -230,16 +241,16 @@ describe('parity with PyTorch: networks', () => {
       const shape = [1, height, width, 3];
       const data = randomBytes(height * width * 3, height);
       const translated = await translator.translate(data, { count: 1, width, height });
-      writeTensors(kase, { image: { data, shape }, translated: { data: translated, shape } });
+      writeTensors(testCase, { image: { data, shape }, translated: { data: translated, shape } });
       const errors = await twin().ask<{ share: number; largest: number }>({
         do: 'translate',
         network: generator,
         multiple,
         weights,
-        case: kase,
+        case: testCase,
       });
       const item = `${pairing}, ${height}×${width}, ${dtype}`;
-      // A byte may be rounded the other way where the number lies in the middle.
+      // A byte may round the other way if the number lies in the middle.
       rows.push({ item: `${item}, share of bytes that differ`, error: errors.share, bound: 1e-3 });
       rows.push({ item: `${item}, largest difference`, error: errors.largest, bound: 1 });
     }
@@ -260,7 +271,7 @@ describe('parity with PyTorch: networks', () => {
 
     const translator = await Translator.create();
     using paired = await Translator.create({ pairing: 'paired' });
-    // VGG-16 as a fully convolutional network is known for its 134 million.
+    // The fully convolutional VGG-16 has 134 million parameters.
     const fcn = await twin().ask<Counts>({ do: 'count', network: { kind: 'fcn-8s' } });
     using small = await Segmenter.create({ network: 'fcn-8s', width: 1 / 64, classCount: 19 });
     const fcnNames = [...(await small.parameters()).keys()];
@@ -282,7 +293,8 @@ describe('parity with PyTorch: networks', () => {
   });
 
   it('has the published output shapes', async () => {
-    // Here the smallest members, in the twin the published ones without their weights: shapes do not hang on the width.
+    // The smallest networks here, and in the twin the published ones without their weights. Shapes do not depend on the
+    // width.
     const expectShapes = async (
       network: Network,
       spec: Spec,
@@ -307,7 +319,7 @@ describe('parity with PyTorch: networks', () => {
           [1, 3, 720, 1280],
           [1, 19, 91, 161],
         ],
-        // ⌊(71 + 1) / 8⌋ + 1: the pooling's ceil mode shows where a side is one short of a multiple of 8.
+        // ⌊(71 + 1) / 8⌋ + 1: the pooling's ceil mode shows if a side is one short of a multiple of 8.
         [
           [2, 3, 45, 71],
           [2, 19, 6, 10],

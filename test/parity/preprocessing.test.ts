@@ -20,17 +20,17 @@ import { writeTrainedSegmenter } from '../helpers/trained-segmenter.js';
 import { findPython } from '../helpers/twin.js';
 
 /*
- * Images of published checkpoints were resized by Pillow. These tests say how far ours are from those, in gray levels
- * (0–255), and what that does to a segmenter.
+ * Published weights were trained on images resized by Pillow. These tests measure how far our images differ from
+ * Pillow's, in gray levels (0–255), and how that affects a segmenter.
  */
 
-/** libvips uses nothing but the bicubic kernel, but from a factor of 4 on it averages blocks of pixels first. */
+/** Bounds of the bicubic kernel. From a factor of 4 on, libvips averages blocks of pixels first. */
 const BICUBIC = { mean: 0.3, max: 16 };
 const AVERAGED_FIRST = { mean: 1, max: 16 };
 
 /**
- * The segmenter is small and unsure, so that any change of its input shows: the yardstick is what it does with our own
- * image where as many gray levels are changed by 1, up or down at random, as the mean difference tells.
+ * Bound relative to noise. The segmenter is small and not confident, so any change of its input shows. The reference is
+ * our own image with random changes of single gray levels by 1, as many as the mean difference.
  */
 const TIMES_NOISE = 2;
 
@@ -60,7 +60,7 @@ describe("preprocessing: sharp's bicubic beside Pillow's", () => {
     folder.remove();
   });
 
-  /** What Pillow makes of images, at each size; null: as they are. */
+  /** Resizes images with Pillow to each size. null: the original size. */
   function withPillow(files: string[], sizes: (ImageSize | null)[]): Uint8Array[][] {
     const output = (i: number, k: number) => folder.path(`pillow-${i}-${k}`);
     const jobs = files.flatMap((file, i) =>
@@ -194,7 +194,7 @@ describe("preprocessing: sharp's bicubic beside Pillow's", () => {
   });
 });
 
-/** The image with a `share` of its gray levels changed by 1, up or down. */
+/** Changes a `share` of the image's gray levels by 1, up or down. */
 function withNoise(image: RgbImage, share: number, seed: number): RgbImage {
   const next = randomSource(seed);
   const data = image.data.map((level) => {
@@ -204,7 +204,7 @@ function withNoise(image: RgbImage, share: number, seed: number): RgbImage {
   return { ...image, data };
 }
 
-/** Differences between two arrays of numbers, over any number of pairs. */
+/** Differences between pairs of arrays of numbers. */
 class Differences {
   max = 0;
   #count = 0;

@@ -8,7 +8,7 @@ import { temporaryFolder } from '../helpers/folder.js';
 import { type Measurement, printAndCheck } from '../helpers/table.js';
 import { useTwin } from '../helpers/twin.js';
 
-/** Of test/parity/checkpoints.py: every dtype; strided and shared tensors; scalars, empty ones and odd names. */
+/** Cases of test/parity/checkpoints.py: every dtype, strided and shared tensors, scalars, empty tensors and odd names. */
 const CASES = ['plain', 'dtypes', 'strided', 'shared', 'odd'];
 
 const SMALL: SegmenterOptions = { backbone: 'resnet18', width: 1 / 16, classCount: 5 };
@@ -24,14 +24,14 @@ describe("safetensors with Python's own package", () => {
   const folder = temporaryFolder();
   after(folder.remove);
 
-  /** Tensors that are not the same in name, dtype, shape and every bit: there may be none. */
+  /** Makes the row for tensors that differ in name, dtype, shape or any bit. None may differ. */
   const rowOf = (item: string, { count, different }: Comparison): Measurement => ({
     item: `${item}: ${different.length} of ${count} tensors differ${different.length > 0 ? ` (${different})` : ''}`,
     error: different.length,
     bound: 0,
   });
 
-  /** Reads a file and writes what was read, as `bidiseg convert` does. */
+  /** Reads a file and writes its content, as `bidiseg convert` does. */
   async function copy(input: string, output: string): Promise<void> {
     const weights = await openWeights(input);
     const entries = await readWeights(weights, weights.tensors);
@@ -41,24 +41,24 @@ describe("safetensors with Python's own package", () => {
 
   it('is read by it and reads it, bit for bit', async () => {
     const rows: Measurement[] = [];
-    for (const kase of CASES) {
+    for (const testCase of CASES) {
       const [theirs, pth, ours] = [folder.path('theirs'), folder.path('pth'), folder.path('ours')];
-      await twin().ask({ do: 'writePackaged', case: kase, file: theirs, metadata: { ü: 'x' } });
-      await twin().ask({ do: 'saveCase', case: kase, file: pth, zip: true, protocol: 2 });
+      await twin().ask({ do: 'writePackaged', case: testCase, file: theirs, metadata: { ü: 'x' } });
+      await twin().ask({ do: 'saveCase', case: testCase, file: pth, zip: true, protocol: 2 });
       for (const [what, input, metadata] of [
         ['its own file', theirs, { ü: 'x', copied: 'yes' }],
         ['torch.save', pth, { copied: 'yes' }],
       ] as const) {
         await copy(input, ours);
-        const found = await twin().ask<Comparison>({ do: 'comparePackaged', case: kase, file: ours });
-        rows.push(rowOf(`${kase}, from ${what}`, found));
+        const found = await twin().ask<Comparison>({ do: 'comparePackaged', case: testCase, file: ours });
+        rows.push(rowOf(`${testCase}, from ${what}`, found));
         assert.deepEqual(found.metadata, metadata);
       }
     }
     printAndCheck('copied by bidiseg, read by the package', rows);
   });
 
-  it('refuses the dtypes that it has no tensors of', async () => {
+  it('refuses dtypes without a tensor type', async () => {
     const file = folder.path('odd-dtype');
     for (const name of await twin().ask<string[]>({ do: 'oddDtypes', file })) {
       await assert.rejects(
@@ -94,7 +94,7 @@ describe("safetensors with Python's own package", () => {
         await segmenter.save(ours, { step: 250_000 });
         const found = await twin().ask<Comparison>({ do: 'compareState', network, file: ours, seed });
         assert.equal(found.count, 632);
-        // What the file lacked is not the twin's.
+        // Tensors that the file lacked differ from the twin's.
         const different = found.different.filter((name) => !without.some((end) => name.endsWith(end)));
         rows.push(rowOf(`ResNet-101, ${branches} branches, from ${count}`, { ...found, different }));
       }
@@ -124,7 +124,7 @@ describe("safetensors with Python's own package", () => {
         const request = { do: 'compareState', network, file, seed: 3, dtype };
         rows.push(rowOf(`${dtype} by ${what}`, await twin().ask<Comparison>(request)));
         assert.ok(statSync(file).size < 0.6 * statSync(full).size);
-        // Reading them back rounds nothing more.
+        // Reading them back does not round again.
         using read = await Segmenter.fromFile(file);
         await read.save(file, { dtype });
         rows.push(rowOf(`${dtype} by ${what}, read back`, await twin().ask<Comparison>(request)));
@@ -133,7 +133,7 @@ describe("safetensors with Python's own package", () => {
     printAndCheck('half precision', rows);
   });
 
-  it('tells network, classes, step and format version in its metadata', async () => {
+  it('stores network, classes, step and format version in its metadata', async () => {
     const classNames = ['road', 'Straße', 'sky', 'pole', 'car'];
     using segmenter = await Segmenter.create({ ...SMALL, classNames });
     const [file, half] = [folder.path('described'), folder.path('described-half')];

@@ -19,9 +19,9 @@ import { type PlainTensor, writeTensors } from '../helpers/tensor-file.js';
 import { TRAINED_NETWORK, writeTrainedSegmenter } from '../helpers/trained-segmenter.js';
 import { useTwin } from '../helpers/twin.js';
 
-/** Width of a bin of the histogram in which thresholds are found. */
+/** Width of a bin of the histogram from which thresholds are computed. */
 const RESOLUTION = 1 / 65536;
-/** By how much a probability may differ that both sides compute in single precision. */
+/** Difference that a probability may have when both sides compute in single precision. */
 const NOISE = 1e-6;
 
 const SIZE = { width: 104, height: 72 };
@@ -29,16 +29,16 @@ const REFERENCE = { method: 'per-class', order: 'probabilities', inclusive: true
 
 interface Answer {
   pixels: number;
-  /** Pixels that differ, and those of them for which nothing explains it. */
+  /** Pixels that differ, and those of them without an explanation. */
   different: number;
   elsewhere: number;
-  /** Pixels whose probability lies within the resolution of their threshold, and those with two best classes. */
+  /** Pixels within the resolution of their threshold, and pixels with two best classes. */
   near: number;
   tied: number;
-  /** The largest difference of a threshold. */
+  /** Largest difference of a threshold. */
   thresholds: number;
   kept: number;
-  /** Classes that are predicted at all, and those whose threshold is the cap. */
+  /** Classes that are predicted at all, and classes whose threshold is the cap. */
   classes: number;
   capped: number;
 }
@@ -55,7 +55,8 @@ describe('parity with PyTorch: pseudo-labels', () => {
     weights = await writeTrainedSegmenter(folder.path('weights'));
     mkdirSync(folder.path('images'));
     for (let index = 0; index < 24; index++) {
-      // Of different sizes and formats, as photographs are; by day and at dusk, so that the segmenter is more or less sure.
+      // Images of different sizes and formats, as photographs have. By day and at dusk, so that the segmenter's
+      // confidence varies.
       const size = { width: 128 + 8 * (index % 3), height: 96 + 4 * (index % 5) };
       const { image } = renderScene({ seed: 7, index, look: index % 2 === 0 ? 'day' : 'dusk', ...size });
       const file = folder.path(`images/scene-${index}.${index % 4 < 2 ? 'png' : 'jpg'}`);
@@ -72,7 +73,7 @@ describe('parity with PyTorch: pseudo-labels', () => {
     );
   });
 
-  /** The files of pseudo-labels as one tensor an image; all 255 where there is no file. */
+  /** Reads the pseudo-labels, one tensor per image. An image without a file is all 255. */
   async function readFiles(output: string): Promise<Record<string, PlainTensor>> {
     const files = readdirSync(output);
     const tensors: Record<string, PlainTensor> = {};
@@ -110,7 +111,7 @@ describe('parity with PyTorch: pseudo-labels', () => {
       { item: `${item}: thresholds`, error: answer.thresholds, bound: resolution + NOISE },
       { item: `${item}: pixels that differ elsewhere`, error: answer.elsewhere, bound: 0 },
       { item: `${item}: pixels that differ`, error: answer.different, bound: explained },
-      // At most a few pixels in a thousand can lie that near to a threshold, or the test would compare nothing.
+      // At most a few pixels in a thousand may be that near to a threshold. Otherwise the test would compare nothing.
       { item: `${item}: pixels within the resolution`, error: explained, bound: 2e-3 * answer.pixels },
       {
         item: `${item}: kept share in the manifest`,

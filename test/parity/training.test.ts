@@ -36,24 +36,24 @@ import { type PlainTensor, writeTensors } from '../helpers/tensor-file.js';
 import { useTwin } from '../helpers/twin.js';
 import { randomizeNormsAndBiases } from '../helpers/weights.js';
 
-/** Errors of a network behind a training; relative ones are norm-wise. */
+/** Errors of a network after training. Relative errors are norm-wise. */
 interface Errors {
-  /** The largest error of a parameter. */
+  /** Largest relative error of a parameter. */
   weights: number;
-  /** The same of how far it moved. */
+  /** Largest relative error of a parameter's movement. */
   moved: number;
-  /** The error of all parameters as one. */
+  /** Relative error of all parameters together. */
   weightsOverall: number;
   movedOverall: number;
-  /** The largest error of a running mean or variance, where there are any. */
+  /** Largest error of a running mean or variance, if there are any. */
   statistics?: number;
-  /** The largest difference of an idle bias in learning rates, where there are any. */
+  /** Largest difference of an idle bias in learning rates, if there are any. */
   idle?: number;
 }
 
 type Bounds = { [Key in keyof Errors]?: number };
 
-/** A row for every error that has a bound. */
+/** Makes a row for every error that has a bound. */
 function rowsOf(item: string, errors: Errors, bounds: Bounds): Measurement[] {
   return Object.entries(bounds).flatMap(([key, bound]) => {
     const error = errors[key as keyof Errors];
@@ -61,25 +61,25 @@ function rowsOf(item: string, errors: Errors, bounds: Bounds): Measurement[] {
   });
 }
 
-/** The iterations behind which weights are compared. */
+/** Iterations after which weights are compared. */
 const CHECKS = [1, 10] as const;
 const ITERATIONS = 10;
 type Check = (typeof CHECKS)[number];
 const isCheck = (iteration: number) => (CHECKS as readonly number[]).includes(iteration);
 
-/** Schedules so short that ten iterations see most of them. */
+/** Schedule so short that ten iterations cover most of it. */
 const POLY = { kind: 'poly', power: 0.9, totalSteps: 12 } as const;
 const STEP = { kind: 'step', every: 3, factor: 0.1 } as const;
 const LINEAR = { constantSteps: 4, steps: ITERATIONS } as const;
 
-/** A preset's options of training, but for some. */
+/** Returns a preset's options of training with some changes. */
 function presetConfig(
   preset: 'paper' | 'reference',
   changes: Pick<PartialConfig, 'segmentation' | 'translation'>,
 ) {
   const images = { images: 'images' };
   const data = { classes: ['a', 'b'], source: { ...images, labels: 'labels' }, target: { train: images } };
-  // The paper's sizes are not those of this test, and ClassMix wants equal ones.
+  // The paper's sizes differ from this test's, and ClassMix needs equal ones.
   const sizes: PartialConfig['sizes'] = { source: [64, 64], target: [64, 64] };
   return createConfig({ preset, output: 'run', data, sizes, ...changes });
 }
@@ -92,7 +92,7 @@ const DISCRIMINATOR = { classCount: CLASS_COUNT, baseWidth: 8 };
 const GENERATOR = { kind: 'resnet-generator', options: { blocks: 6, baseWidth: 8 } };
 const PATCH_DISCRIMINATOR = { kind: 'patch-discriminator', options: { baseWidth: 8 } };
 
-/** Nothing where the errors of losses are not bounded. */
+/** Makes a row for a loss. Returns none if its error has no bound. */
 function lossRow(name: string, error: number, bound: number | undefined): Measurement[] {
   return bound === undefined ? [] : [{ item: `${name} losses`, error, bound }];
 }
@@ -102,11 +102,11 @@ interface SegmentationCase {
   preset: 'paper' | 'reference';
   segmenter: SegmenterOptions;
   changes?: NonNullable<PartialConfig['segmentation']>;
-  /** What takes part; default all, Eq. 3. */
+  /** Terms to use. Default: all, Eq. 3. */
   target?: boolean;
   pseudoLabels?: boolean | 'soft';
   discriminator?: boolean;
-  /** Default 57: of another size than the source, as in the real data. */
+  /** Height of target images. Default 57, another size than the source, as in the real data. */
   targetHeight?: number;
 }
 
@@ -166,7 +166,7 @@ const SEGMENTATION_VARIATIONS: SegmentationCase[] = [
 ];
 
 const ENTROPIES = { alignment: 'entropy-discriminator', adversarialWeight: 0.1, entropyWeight: 0.5 } as const;
-/** The networks are untrained, so that a low threshold is one that half of the pixels exceed. */
+/** Options of the teacher. The networks are untrained, so half of the pixels exceed this low threshold. */
 const TEACHER = { decay: 0.8, threshold: 0.27, weight: 0.7 } as const;
 
 const SEGMENTATION_NEIGHBORS: SegmentationCase[] = [
@@ -262,17 +262,16 @@ const TRANSLATION_VARIATIONS: TranslationCase[] = [
 
 type TrainingBounds = Record<Check, { losses?: number; sgd?: Bounds; adam: Bounds }>;
 
-// In float64 the equations decide and nothing else: what is measured is 1e-15 and less for weights, 1e-13 for
-// how far they moved, and a hundred times as much where the two sides are made to compute with different
-// kernels. What is wanted, 1e-6 after one iteration and 1e-4 after ten, is far away.
+// In float64 only the equations decide. Measured errors are at most 1e-15 for weights and 1e-13 for their movement, and
+// a hundred times as much with different kernels on the two sides. The goals, 1e-6 after one iteration and 1e-4 after
+// ten, are far away.
 const STRICT_NETWORK = { weights: 1e-11, moved: 1e-9, statistics: 1e-12, idle: 1e-2 };
 const STRICT_BOTH = { losses: 1e-11, sgd: STRICT_NETWORK, adam: STRICT_NETWORK };
 const STRICT: TrainingBounds = { 1: STRICT_BOTH, 10: STRICT_BOTH };
 
-// In float32 weights are looked at tensor by tensor where SGD moves them. Adam divides a gradient by its own
-// size, so that an element whose true gradient is 0 or nearly so moves by the learning rate in a direction
-// that rounding decides; so the norm is that of the whole network. How far weights moved is a difference of
-// nearly equal numbers.
+// In float32, weights are compared tensor by tensor for SGD. Adam divides a gradient by its own size. So an element
+// whose true gradient is nearly 0 moves by the learning rate in a direction that rounding decides. For Adam, the norm
+// of the whole network is compared. The movement of weights is a difference of nearly equal numbers.
 const SEGMENTATION_BOUNDS: TrainingBounds = {
   1: {
     losses: 1e-6,
@@ -286,18 +285,18 @@ const SEGMENTATION_BOUNDS: TrainingBounds = {
   },
 };
 
-// Biases in front of an InstanceNorm, which takes them away again, have no gradient but rounding: they go
-// wherever, by at most (1 - beta1) / sqrt(1 - beta2) learning rates a step on either side (by one in the
-// first), and nothing depends on them. In float64 that rounding is nothing beside Adam's eps.
+// Biases before an InstanceNorm have no gradient except rounding, because the normalization removes them. They drift by
+// at most (1 - beta1) / sqrt(1 - beta2) learning rates a step on either side (by one in the first), and affect nothing.
+// In float64 that rounding is negligible beside Adam's eps.
 const IDLE = { 1: 2.001, 10: (2.001 * ITERATIONS * 0.5) / Math.sqrt(0.001) };
 
-// Two implementations of translation part ways in float32: the gradient of an L1 term jumps where a pixel's
-// error changes its sign, that of a ReLU where its input does. Where two sides differ by a relative e, a
-// share e of the signs differs, and one sign in N changes a sum of signs of noise by 2 / √N, which Adam
-// carries into all weights. So e becomes √e from one iteration to the next; in float64 there are too few
-// wrong digits for a single sign to differ, which is why it decides. After one iteration a few elements whose
-// gradient nearly vanishes may have gone the other way: each of the 130,000 of a generator is 5.5e-5 of its
-// weights. After ten, half of the way may differ (1 would be not to move at all).
+// Two implementations of translation diverge in float32. The gradient of an L1 term jumps where a pixel's error changes
+// sign, and the gradient of a ReLU where its input does. If two sides differ by a relative e, a share e of the signs
+// differs. One sign in N changes a sum of signs of noise by 2 / √N, and Adam carries that into all weights. So e
+// becomes √e from one iteration to the next. In float64 too few digits are wrong for a single sign to differ, so that
+// test decides. After one iteration a few elements with a nearly vanishing gradient may have moved the other way. Each
+// of the 130,000 of a generator is 5.5e-5 of its weights. After ten iterations half of the movement may differ (1 would
+// be no movement at all).
 const TRANSLATION_BOUNDS: TrainingBounds = {
   1: { losses: 1e-5, adam: { weightsOverall: 2e-4, movedOverall: 2e-2, idle: IDLE[1] } },
   10: { adam: { weightsOverall: 3e-2, movedOverall: 0.9, idle: IDLE[10] } },
@@ -330,7 +329,7 @@ const plain = (batch: StepBatch, data: Uint8Array, channels: number[]): PlainTen
   shape: [batch.count, batch.height, batch.width, ...channels],
 });
 
-/** The teacher's weights, which only the step holds. */
+/** Saves the teacher's weights, which only the step holds. */
 async function savedTeacher(step: SegmentationStep, file: string): Promise<string> {
   const state = await step.state();
   const prefix = 'teacher.';
@@ -370,17 +369,21 @@ describe('parity with PyTorch: training', () => {
   }
 
   async function compareSegmentation(
-    kase: SegmentationCase,
+    testCase: SegmentationCase,
     dtype: NetworkDtype,
     bounds: TrainingBounds,
   ): Promise<Measurement[]> {
-    const { target: hasTarget = true, pseudoLabels = true, discriminator: hasDiscriminator = true } = kase;
-    const { targetHeight = 57 } = kase;
-    const config = presetConfig(kase.preset, { segmentation: { schedule: POLY, ...kase.changes } });
+    const {
+      target: hasTarget = true,
+      pseudoLabels = true,
+      discriminator: hasDiscriminator = true,
+    } = testCase;
+    const { targetHeight = 57 } = testCase;
+    const config = presetConfig(testCase.preset, { segmentation: { schedule: POLY, ...testCase.changes } });
     const { learningRate, discriminatorLearningRate, schedule, ...training } = config.segmentation;
     const { teacher } = training;
     const options = { ...training, ignoreIndex: 255, teacher: teacher && { ...teacher, seed: 11 } };
-    const { segmenter, spec } = await createSegmenter(kase.segmenter, dtype);
+    const { segmenter, spec } = await createSegmenter(testCase.segmenter, dtype);
     const { alignment } = training;
     const { featureCount } = segmenter;
     const judge =
@@ -439,8 +442,8 @@ describe('parity with PyTorch: training', () => {
     segmenter.dispose();
     discriminator?.dispose();
     const isTelling = (share: number) => share > 0.01 && share < 0.99;
-    // FCN-8s is sure of everything from the start.
-    if (teacher && kase.segmenter !== FCN) {
+    // FCN-8s is confident everywhere from the start.
+    if (teacher && testCase.segmenter !== FCN) {
       assert.ok(shares.filter(isTelling).length >= 3, `shares ${shares}: weights of 0 or 1 tell little`);
     }
     const errors = await twin().ask<
@@ -455,7 +458,7 @@ describe('parity with PyTorch: training', () => {
       rates: { schedule, learningRate, discriminatorLearningRate },
     });
     return CHECKS.flatMap((check) => {
-      const name = `${kase.item}, ${check}:`;
+      const name = `${testCase.item}, ${check}:`;
       const { losses: lossError, segmenter: M, discriminator: D, teacher: average } = errors[check];
       return [
         ...lossRow(name, lossError, bounds[check].losses),
@@ -467,12 +470,12 @@ describe('parity with PyTorch: training', () => {
   }
 
   async function compareTranslation(
-    kase: TranslationCase,
+    testCase: TranslationCase,
     dtype: NetworkDtype,
     bounds: TrainingBounds,
   ): Promise<Measurement[]> {
-    // A pool so small that ten iterations of two images fill it and exchange most of its images several times.
-    const config = presetConfig(kase.preset, { translation: { poolSize: 3, ...kase.changes } });
+    // In a pool this small, ten iterations of two images exchange most images several times.
+    const config = presetConfig(testCase.preset, { translation: { poolSize: 3, ...testCase.changes } });
     const { learningRate, ...training } = config.translation;
     const options = { ...training, seed: 7 };
     const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8, dtype });
@@ -480,7 +483,7 @@ describe('parity with PyTorch: training', () => {
     for (const network of [toTarget, toSource, targetDiscriminator, sourceDiscriminator]) {
       await randomizeNormsAndBiases(network, folder.path('norms'));
     }
-    const M = kase.segmenter && (await createSegmenter(kase.segmenter, dtype));
+    const M = testCase.segmenter && (await createSegmenter(testCase.segmenter, dtype));
     using step = await TranslationStep.create(
       translator,
       M ? M.segmenter : null,
@@ -520,7 +523,7 @@ describe('parity with PyTorch: training', () => {
       rates: { schedule: { kind: 'linear', ...LINEAR }, learningRate },
     });
     if (options.poolSize > 0) assert.ok(Math.min(...exchanged) >= 5, 'the pools were hardly used');
-    return translatorRows(kase.item, errors, learningRate, bounds);
+    return translatorRows(testCase.item, errors, learningRate, bounds);
   }
 
   async function comparePairedTranslation(
@@ -572,40 +575,40 @@ describe('parity with PyTorch: training', () => {
 
   it('moves the segmenter and D_M as the equations say: float64', async () => {
     const rows: Measurement[] = [];
-    for (const kase of [...SEGMENTATION_PRESETS, ...SEGMENTATION_VARIATIONS]) {
-      rows.push(...(await compareSegmentation(kase, 'float64', STRICT)));
+    for (const testCase of [...SEGMENTATION_PRESETS, ...SEGMENTATION_VARIATIONS]) {
+      rows.push(...(await compareSegmentation(testCase, 'float64', STRICT)));
     }
     printAndCheck('segmentation in float64, one iteration and ten: relative errors', rows);
   });
 
   it('moves the segmenter as the equations of its neighbors say', async () => {
     const rows: Measurement[] = [];
-    for (const kase of SEGMENTATION_NEIGHBORS) {
-      rows.push(...(await compareSegmentation(kase, 'float64', STRICT)));
+    for (const testCase of SEGMENTATION_NEIGHBORS) {
+      rows.push(...(await compareSegmentation(testCase, 'float64', STRICT)));
     }
     printAndCheck("BDL's neighbors in float64, one iteration and ten: relative errors", rows);
   });
 
   it('moves the segmenter and D_M as the equations say: float32', async () => {
     const rows: Measurement[] = [];
-    for (const kase of SEGMENTATION_PRESETS) {
-      rows.push(...(await compareSegmentation(kase, 'float32', SEGMENTATION_BOUNDS)));
+    for (const testCase of SEGMENTATION_PRESETS) {
+      rows.push(...(await compareSegmentation(testCase, 'float32', SEGMENTATION_BOUNDS)));
     }
     printAndCheck('segmentation in float32, one iteration and ten: relative errors', rows);
   });
 
   it('moves the translators and both D_F as the equations say: float64', async () => {
     const rows: Measurement[] = [];
-    for (const kase of [...TRANSLATION_PRESETS, ...TRANSLATION_VARIATIONS]) {
-      rows.push(...(await compareTranslation(kase, 'float64', STRICT)));
+    for (const testCase of [...TRANSLATION_PRESETS, ...TRANSLATION_VARIATIONS]) {
+      rows.push(...(await compareTranslation(testCase, 'float64', STRICT)));
     }
     printAndCheck('translation in float64, one iteration and ten: relative errors', rows);
   });
 
   it('moves the translators and both D_F as the equations say: float32', async () => {
     const rows: Measurement[] = [];
-    for (const kase of TRANSLATION_PRESETS) {
-      rows.push(...(await compareTranslation(kase, 'float32', TRANSLATION_BOUNDS)));
+    for (const testCase of TRANSLATION_PRESETS) {
+      rows.push(...(await compareTranslation(testCase, 'float32', TRANSLATION_BOUNDS)));
     }
     printAndCheck('translation in float32, one iteration and ten: relative errors', rows);
   });
@@ -620,7 +623,7 @@ describe('parity with PyTorch: training', () => {
   });
 
   it("draws for the image pools from the C++ standard's generator", async () => {
-    // The number by which the standard tells whether a generator is std::mt19937_64, with its default seed.
+    // The C++ standard defines this value of std::mt19937_64 with its default seed.
     const draw = await twin().ask<string>({ do: 'poolDraw', seed: 5489, position: 10_000 });
     assert.equal(draw, '9981545732273789042');
   });
@@ -639,7 +642,7 @@ describe('parity with PyTorch: training', () => {
         rows.push({ item: `${item}, step ${step}`, error: Math.abs(factor(step) - twins[i]!), bound: 1e-12 });
       }
     };
-    // A hundredth of the paper's numbers of steps, which PyTorch has to go through one by one.
+    // A hundredth of the paper's steps, because PyTorch must run through them one by one.
     const poly = { kind: 'poly', power: 0.9, totalSteps: 2500 } as const;
     await compare('poly', poly, scheduleFactor(poly, 1), [0, 1, 799, 1199, 2499, 2500]);
     const step = { kind: 'step', every: 500, factor: 0.1 } as const;
@@ -649,7 +652,7 @@ describe('parity with PyTorch: training', () => {
     printAndCheck('factors of the learning rate', rows);
   });
 
-  it('steps an optimizer as torch.optim does, gradients kept in between too', async () => {
+  it('steps an optimizer as torch.optim does, also with gradients kept in between', async () => {
     const rows: Measurement[] = [];
     const fcn = { width: 1 / 16, classCount: CLASS_COUNT };
     for (const [item, spec, options] of [
@@ -679,7 +682,7 @@ describe('parity with PyTorch: training', () => {
       using logits = await network.forward(input);
       using loss = await maskedCrossEntropy(logits, labels);
       await loss.backward();
-      // The decay is large, so that a gradient that had taken in the decay of an earlier step would show.
+      // The decay is large, so an error shows if a kept gradient contained the decay of an earlier step.
       const steps = 3;
       for (let i = 0; i < steps; ++i) await optimizer.step(1e-4);
       const errors = await twin().ask<Errors>({

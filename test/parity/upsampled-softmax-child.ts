@@ -1,5 +1,5 @@
 // Computes the cases of upsampled-softmax.test.ts with the instruction set that ATEN_CPU_CAPABILITY names, with several
-// numbers of threads, and fails where these give other bits. usage: node … CASES INPUTS RESULTS DEVICE
+// numbers of threads. Fails if these give other bits. Usage: node … CASES INPUTS RESULTS DEVICE
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import {
@@ -13,7 +13,7 @@ import {
 } from 'bidiseg';
 import { type PlainTensor, readTensors, writeTensors } from '../helpers/tensor-file.js';
 
-/** What is computed here and in fp64 in the twin. */
+/** Case that is computed here, and in fp64 in the twin. */
 export interface Case {
   name: string;
   do: 'labels' | 'online' | 'pseudo' | 'probabilities';

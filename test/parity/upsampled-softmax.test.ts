@@ -14,7 +14,7 @@ type Shape = [number, number, number, number];
 
 const product = (shape: readonly number[]) => shape.reduce((a, b) => a * b, 1);
 
-/** Logits of several characters. */
+/** Logits of several kinds. */
 const LOGITS: Record<string, (n: number, seed: number, shape: Shape) => Float32Array> = {
   normal: (n, seed) => randomNormal(n, seed, 3),
   huge: (n, seed) => randomNormal(n, seed, 1e4),
@@ -164,8 +164,8 @@ describe('parity with PyTorch in fp64: softmax of upsampled logits', () => {
     const rows: Measurement[] = [];
     for (const [i, { name, dtype, do: what }] of chosen.entries()) {
       const double = dtype === 'float64';
-      // A float cannot hold an upsampled logit more exactly than this, and e^z turns it into a relative error. Errors of
-      // a loss against given labels average out; where predictions are looked at, or certain, they may not.
+      // A float cannot hold an upsampled logit more exactly than this, and e^z turns it into a relative error. Errors
+      // of a loss with given labels average out. Errors may not average out for predictions, or for confident logits.
       const largest = (inputs[`${name}/logits`]!.data as Float32Array).reduce(
         (m, z) => Math.max(m, Math.abs(z)),
         0,
@@ -296,7 +296,7 @@ describe('masked cross-entropy', () => {
     assert.ok(largest(permuted(a.gradient), b.gradient) < 1e-12);
   });
 
-  it('tells of a NaN, and of an infinite logit', async () => {
+  it('reports a NaN, and an infinite logit', async () => {
     for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
       const { loss } = await gradientOf(
         Float32Array.from(values).map((value, i) => (i === 30 ? bad : value)),
@@ -305,7 +305,7 @@ describe('masked cross-entropy', () => {
     }
   });
 
-  it('refuses what it cannot do, and says why', async () => {
+  it('refuses unsupported inputs, and says why', async () => {
     using logits = Tensor.from(Float32Array.from(values), shape);
     const refuses = async (target: Tensor | null, options: object, message: RegExp) => {
       const call = maskedCrossEntropy(logits, target as Tensor, options);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import * as bidiseg from 'bidiseg';
 
-/** The public API. What is added or removed here goes to CHANGELOG.md. */
+/** Public API. Additions and removals belong in CHANGELOG.md. */
 const VALUES = {
   'configs and runs': `
     BidirectionalLearning PRESETS RunFolder createConfig loadConfig openDatasets planStages readSummary resumeConfig

@@ -4,9 +4,9 @@ import path from 'node:path';
 import { ROOT } from '../helpers/folder.js';
 
 /**
- * Who may import whom: every room of lib/ with the rooms that it imports from. The compiler keeps the library storey from
- * importing the product storey (lib/tsconfig.library.json). This table keeps order within each. A room may import only from
- * rooms above it in the table, so there are no circles. docs/design/README.md explains the rooms.
+ * Table of imports: every room of lib/ with the rooms that it imports from. The compiler keeps the library storey from
+ * importing the product storey (lib/tsconfig.library.json). This table keeps order within each. A room may import only
+ * from rooms above it in the table, so there are no circles. See docs/design/README.md#who-may-know-what.
  */
 const ROOMS: Record<string, readonly string[]> = {
   // The library: knows no config file, run folder or command line.
@@ -35,7 +35,7 @@ interface Import {
   to: string;
 }
 
-/** Imports between files of lib/, static and dynamic, as paths without endings relative to lib/. */
+/** Finds imports between files of lib/, static and dynamic, as paths without endings relative to lib/. */
 function importsOfLib(): Import[] {
   const lib = path.join(ROOT, 'lib');
   const files = readdirSync(lib, { recursive: true, encoding: 'utf8' }).filter((name) =>

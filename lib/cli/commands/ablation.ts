@@ -24,27 +24,32 @@ interface AblationCommandOptions extends CommonOptions {
 export function addAblationCommand(program: Command): void {
   const command = program
     .command('ablation')
-    .description('runs variants of a config with several seeds, and makes one table of their results')
+    .description('runs variants of a config with several seeds and makes one table of their results')
     .argument('<config>', 'ablation file, YAML or JSON: base, seeds, variants, rows')
-    .option('--set <key=value>', 'overrides a key in every variant; may be repeated', collectAssignment)
-    .option('-o, --output <folder>', "folder of all runs, in place of the file's")
-    .option('--seeds <list>', "seeds, such as 1,2,3, in place of the file's", parseSeeds)
+    .option('--set <key=value>', 'override a key in every variant; repeatable', collectAssignment)
+    .option('-o, --output <folder>', "folder for all runs (default: the file's)")
+    .option('--seeds <list>', "seeds, such as 1,2,3 (default: the file's)", parseSeeds)
     .option(
       '--variants <list>',
-      'runs only these, from what any variant has complete; the table still has the others',
+      'variants to run, separated by commas (default: all); complete stages of the others are reused, and the table still shows them',
       parseNames,
     )
-    .option('--jobs <number>', 'stages that run at the same time; they share the threads', parseJobs, 1);
+    .option(
+      '--jobs <number>',
+      'number of stages that run at the same time; they share the threads',
+      parseJobs,
+      1,
+    );
   addJsonOption(command);
   addExamples(command, [
     [
       'bidiseg ablation configs/camvid-ablation.yaml',
-      'every variant with every seed; stages in common are run once',
+      'every variant with every seed; shared stages run once',
     ],
-    ['bidiseg ablation configs/camvid-ablation.yaml', 'a second time: goes on, or shows the table again'],
+    ['bidiseg ablation configs/camvid-ablation.yaml', 'a second time: resumes, or shows the table again'],
     [
       "bidiseg ablation configs/camvid-ablation.yaml --variants 'bdl,target labels'",
-      'after one with --seeds 1: all seeds for the rows that matter most',
+      'after a first run with --seeds 1: all seeds for two variants',
     ],
     ['bidiseg ablation street.yaml --seeds 1 --set segmentation.steps=50 -o /tmp/try', 'a quick look'],
   ]);
@@ -68,9 +73,10 @@ async function ablation(
   for (const name of variants ?? []) findVariant(wanted.variants, name, '--variants');
   for (const { configs } of wanted.variants) await requireTrainingDevice(configs[0]!);
   prepareOutputFolder(wanted.output, context);
-  // A stage saves its state before it ends.
+  // A stage saves its state before it ends, which may take long.
   context.graceMs = Number.POSITIVE_INFINITY;
-  context.kept = () => `what is finished is kept in ${shortPath(wanted.output)}; the same command goes on`;
+  context.kept = () =>
+    `finished stages are kept in ${shortPath(wanted.output)}; run the same command to resume`;
   const view = new AblationView(context);
   const events = runAblation(wanted, {
     jobs,
@@ -93,11 +99,14 @@ async function ablation(
   await showResults(wanted, results, context);
   if (failed > 0) {
     process.exitCode = EXIT_FAILURE;
-    context.console.error('ERR_ABLATION', `${counted(failed, 'run')} failed; the same command tries again`);
+    context.console.error(
+      'ERR_ABLATION',
+      `${counted(failed, 'run')} failed; run the same command to try again`,
+    );
   }
 }
 
-/** Writes `table.md` and `results.json` of what there is. */
+/** Writes `table.md` and `results.json` with the results so far. */
 async function writeResults(wanted: Ablation): Promise<AblationResults> {
   const [
     { ablationResults },
@@ -151,7 +160,7 @@ class AblationView {
   #progress: Progress | undefined;
   #done = 0;
   #total = 0;
-  /** How far each running stage is. */
+  /** Progress of each running stage, in words. */
   readonly #running = new Map<string, string>();
 
   constructor(context: CommandContext) {
@@ -190,7 +199,7 @@ class AblationView {
     }
   }
 
-  /** Tells how far a running stage is. */
+  /** Shows the progress of a running stage. */
   showStage(stage: string, done: number, total: number): void {
     this.#running.set(stage, `${stage} ${done}/${total}`);
     this.#progress?.update(this.#done, [...this.#running.values()].join(', '));
@@ -201,7 +210,7 @@ class AblationView {
     this.#draw();
   }
 
-  /** A line for people takes the display away. */
+  /** Redraws the progress display, which a line for people removes. */
   #draw(): void {
     this.#progress = this.#context.console.progress('stages', this.#total);
     this.#progress.update(this.#done, [...this.#running.values()].join(', '));

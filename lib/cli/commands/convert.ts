@@ -19,25 +19,28 @@ interface ConvertOptions extends CommonOptions {
 export function addConvertCommand(program: Command): void {
   const command = program
     .command('convert')
-    .description('turns a PyTorch state dict (.pth) or a safetensors file into a safetensors file')
-    .argument('<in>', 'weights; of a .pth file nothing is ever executed')
-    .argument('<out>', 'the safetensors file to write; one that exists is replaced')
+    .description('converts a PyTorch state dict (.pth) or a safetensors file to a safetensors file')
+    .argument('<in>', 'weights file; nothing in a .pth file is executed')
+    .argument('<out>', 'safetensors file to write; an existing file is replaced')
     .addOption(
       new Option(
         '--dtype <name>',
-        'of the floating-point tensors (default: as they are); integers stay',
+        'type of the floating-point tensors (default: unchanged); integers stay',
       ).choices(DTYPES),
     )
-    .option('--strip <prefix>', 'drop this from the names (default: module. and Scale. where all have them)')
+    .option(
+      '--strip <prefix>',
+      'prefix to remove from the names (default: module. and Scale. if all names have it)',
+    )
     .addOption(
       new Option(
         '--branches <number>',
-        'of a DeepLab-v2 head: 2 for weights trained with two (default: 4)',
+        'number of branches of a DeepLab-v2 head; 2 for weights trained with two (default: 4)',
       ).choices(['2', '4']),
     );
   addJsonOption(command);
   addExamples(command, [
-    ['bidiseg convert gta5.pth gta5.safetensors', 'for bidiseg, or for anything that reads safetensors'],
+    ['bidiseg convert gta5.pth gta5.safetensors', 'for bidiseg, or for any program that reads safetensors'],
     ['bidiseg convert old.pth m.safetensors --branches 2 --dtype float16', 'half the size'],
   ]);
   command.action((input: string, output: string, options: ConvertOptions) =>
@@ -72,7 +75,7 @@ async function convert(
   console.result({ ...result, skipped: others, ...architecture }, reportText(weights, architecture, result));
 }
 
-/** The metadata for the new file: the old file's own, or what its names and shapes tell. */
+/** Describes the new file: by the metadata of the old file, or by the names and shapes of its tensors. */
 async function describe(
   { metadata, description, tensors }: WeightsFile,
   branches: string | undefined,
@@ -83,7 +86,7 @@ async function describe(
   const architecture = guessArchitecture(tensors);
   if (branches !== undefined) {
     if (architecture?.architecture !== 'deeplab-v2') {
-      throw new UsageError('--branches is for DeepLab-v2, and these weights belong to another network');
+      throw new UsageError('--branches needs weights of DeepLab-v2, but these belong to another network');
     }
     architecture.options.branches = Number(branches);
   }
@@ -103,8 +106,8 @@ function reportText(
 ): string {
   const lines = [`${output}: ${counted(tensors, 'tensor')}, ${bytesText(bytes)}, from ${format}`];
   if (keys.length > 0) lines.push(`taken from ${keys.join(' → ')}`);
-  if (prefix !== '') lines.push(`dropped the prefix ${prefix}`);
-  if (others.length > 0) lines.push(`left out, no tensors: ${others.join(', ')}`);
+  if (prefix !== '') lines.push(`removed the prefix ${prefix}`);
+  if (others.length > 0) lines.push(`left out, not tensors: ${others.join(', ')}`);
   if (architecture) {
     const { architecture: name, options } = architecture;
     lines.push(
@@ -113,7 +116,7 @@ function reportText(
         .join(', ')}`,
     );
     if (name === 'deeplab-v2' && options.branches === 4) {
-      lines.push('a head trained with two of its branches looks the same: then convert with --branches 2');
+      lines.push('a head trained with two of its branches looks the same; use --branches 2 for it');
     }
   }
   return lines.join('\n');

@@ -24,17 +24,17 @@ interface DemoOptions extends CommonOptions {
 export function addDemoCommand(program: Command): void {
   const command = program
     .command('demo')
-    .description('runs all of bidirectional learning, small, on generated street scenes; needs no data')
+    .description('runs a small version of the whole training on generated street scenes; needs no data')
     .option('-o, --output <folder>', 'run folder', 'runs/demo')
-    .option('--seed <number>', 'seed of weights and of the order of data (default: 1)', parseCount)
+    .option('--seed <number>', 'seed of the weights and the order of the data (default: 1)', parseCount)
     .addOption(deviceOption())
-    .option('--set <key=value>', 'overrides a key of the config; may be repeated', collectAssignment)
-    .option('--overwrite', 'train again although the run folder holds the same run');
+    .option('--set <key=value>', 'override a key of the config; repeatable', collectAssignment)
+    .option('--overwrite', 'train again, even if the run folder holds the same run');
   addJsonOption(command);
   addExamples(command, [
-    ['bidiseg demo', 'day scenes with labels, dusk scenes without: watch the segmenter get better on dusk'],
-    ['bidiseg demo', 'a second time: goes on where an interrupted run stopped, or shows the finished one'],
-    ['bidiseg demo --seed 2 --output runs/demo-2', 'the same with other weights, beside the first'],
+    ['bidiseg demo', 'day scenes with labels, dusk scenes without: the segmenter learns dusk'],
+    ['bidiseg demo', 'a second time: resumes an interrupted run, or shows the finished one'],
+    ['bidiseg demo --seed 2 --output runs/demo-2', 'a second demo with other initial weights'],
     ['bidiseg demo --set loop.selfTrainingRounds=1', 'one round of self-training only'],
   ]);
   command.action((options: DemoOptions) => runCommand(options, (context) => demo(options, context)));
@@ -52,7 +52,7 @@ async function demo(options: DemoOptions, context: CommandContext): Promise<void
   );
   await requireTrainingDevice(config);
   prepareOutputFolder(config.output, context);
-  // The demo's own earlier run of the same config is gone on with; that of another config is replaced.
+  // Resumes an earlier demo of the same config. A run of another config is replaced.
   const resume = !options.overwrite && (await holdsRunOf(config));
   await followRun(context, train(config, { resume, overwrite: !resume, signal: context.signal }), {
     folder: config.output,

@@ -49,27 +49,30 @@ export function addEvaluateCommand(program: Command): void {
   const command = program
     .command('evaluate')
     .description(
-      'measures a segmenter, or a folder of predictions, against labeled images: IoU and accuracy of each class, their means, the confusion matrix (with --json)',
+      'measures a segmenter or a folder of predictions on labeled images: IoU and accuracy per class, their means and, with --json, the confusion matrix',
     );
   addNetworkOptions(command, 'segmenter')
     .option(
       '--predictions <folder>',
-      "in place of a network: class PNGs of the labels' names and sizes, as `segment` writes them",
+      "folder of class PNGs instead of a network, with the labels' names and sizes, as `segment` writes them",
     )
-    .option('--images <folder>', "images (default: the run's validation images)")
-    .option('--labels <folder>', "label PNGs with the images' base names")
+    .option('--images <folder>', "folder of images (default: the run's validation images)")
+    .option('--labels <folder>', "folder of label PNGs with the images' base names")
     .addOption(
-      new Option('--label-map <name>', 'from ids in the label files to classes').choices(LABEL_MAP_NAMES),
+      new Option(
+        '--label-map <name>',
+        'with --labels: conversion of the ids in the label files to classes (default: identity)',
+      ).choices(LABEL_MAP_NAMES),
     )
     .option('--classes <names>', CLASSES_HELP, parseClasses)
     .option(
       '--mean-classes <names>',
-      `what means are taken over: ${MEAN_CLASSES_HELP} (default: the run's, or all)`,
+      `classes to average over: ${MEAN_CLASSES_HELP} (default: the run's, or all)`,
       parseMeanClasses,
     )
     .option(
       '--size <WxH>',
-      "input size of the network (default: the run's, or the first image's)",
+      "input size of the network in pixels (default: the run's, or the first image's)",
       parseSize,
     );
   addPredictionOptions(command);
@@ -79,7 +82,7 @@ export function addEvaluateCommand(program: Command): void {
     ["bidiseg evaluate --run runs/demo --stage 'M(0)'", 'the source-only segmenter of the same run'],
     [
       'bidiseg evaluate --weights m.safetensors --images leftImg8bit/val --labels gtFine/val --label-map cityscapes --size 1024x512',
-      'as published results on Cityscapes: probabilities upsampled to the size of the labels',
+      'as in published results on Cityscapes: probabilities upsampled to the size of the labels',
     ],
     [
       'bidiseg evaluate --predictions out/labels --labels gtFine/val --label-map cityscapes --mean-classes synthia-13',
@@ -91,7 +94,7 @@ export function addEvaluateCommand(program: Command): void {
   );
 }
 
-/** What is evaluated, under the name it has in the result, with the names of its classes. */
+/** Predictions to evaluate: their name in the result, and the names of their classes. */
 interface Scored {
   source: { weights: string } | { predictions: string };
   names: readonly string[];
@@ -166,11 +169,12 @@ async function scorePredictions(
 ): Promise<Scored> {
   const { labels, labelMap = 'identity', meanClasses, maxPixels } = options;
   for (const name of ['weights', 'run', 'stage', 'images', 'size', 'flip', 'scales', 'precision'] as const) {
-    if (options[name] !== undefined) throw new UsageError(`--${name} does not go with --predictions`);
+    if (options[name] !== undefined) throw new UsageError(`--${name} cannot be combined with --predictions`);
   }
-  if (labels === undefined) throw new UsageError('Give the folder of labels too: --labels');
+  if (labels === undefined) throw new UsageError('--predictions needs --labels, the folder of labels');
   const classes = options.classes ?? classesOfLabelMap(labelMap);
-  if (!classes) throw new UsageError('Name the classes, or the label map that leads to them: --classes');
+  if (!classes)
+    throw new UsageError('--predictions needs --classes, or a --label-map that defines the classes');
   const { names } = classes;
   const { evaluatePredictions } = await import('../../inference/evaluate.js');
   let progress: ReturnType<typeof console.progress> | undefined;
@@ -189,7 +193,7 @@ async function scorePredictions(
   return { source: { predictions }, names, meanClasses, result };
 }
 
-/** The images that the options name or, without any, the validation images of the run. */
+/** Opens the images that the options name. Without options, opens the validation images of the run. */
 async function openLabeled(
   { images, labels, labelMap }: EvaluateOptions,
   config: Config | null,
@@ -201,7 +205,7 @@ async function openLabeled(
   }
   if (images !== undefined || labels !== undefined)
     throw new UsageError('Give --images and --labels together');
-  if (!config) throw new UsageError('Give --images and --labels: these weights belong to no run');
+  if (!config) throw new UsageError('Give --images and --labels, because these weights belong to no run');
   const { openDatasets } = await import('../../pipeline/datasets.js');
   const { validation } = await openDatasets(config);
   if (!validation) throw new DataError('This run has no validation images; give --images and --labels');

@@ -19,25 +19,26 @@ interface ExportCommandOptions extends CommonOptions {
 export function addExportCommand(program: Command): void {
   const command = program
     .command('export')
-    .description('writes a segmenter for other programs: as an ONNX model or a TorchScript archive')
-    .argument('<weights>', 'weights of a segmenter that bidiseg saved or converted')
-    .argument('<out>', 'the file to write; one that exists is replaced')
+    .description('exports a segmenter for other programs, as an ONNX model or a TorchScript archive')
+    .argument('<weights>', 'weights file of a segmenter that bidiseg saved or converted')
+    .argument('<out>', 'file to write; an existing file is replaced')
     .addOption(
-      new Option('--format <name>', 'of the file (default: onnx for .onnx, torchscript for .pt)').choices(
-        FORMATS,
-      ),
+      new Option(
+        '--format <name>',
+        'format of the file (default: onnx for .onnx, torchscript for .pt)',
+      ).choices(FORMATS),
     )
-    .option('--no-upsample', "leave logits at the network's own resolution instead of the image's");
+    .option('--no-upsample', "return logits at the network's own resolution instead of the image's");
   addJsonOption(command);
   addExamples(command, [
-    ['bidiseg export m.safetensors m.onnx', 'for ONNX Runtime and whatever else reads ONNX'],
+    ['bidiseg export m.safetensors m.onnx', 'for ONNX Runtime and other programs that read ONNX'],
     ['bidiseg export m.safetensors m.pt', 'for torch.jit.load in Python and C++'],
   ]);
   command.addHelpText(
     'after',
-    '\nThe model takes `image`, float32 [N, 3, H, W] of any N, H and W: BGR, 0 to 255, minus the mean\n' +
-      '(104.00698793, 116.66876762, 122.67891434). It gives `logits`, [N, classes, H, W]. Its metadata, `bidiseg` in ONNX and\n' +
-      '`bidiseg.json` in TorchScript, tells the same, and the classes.',
+    '\nThe input is `image`, float32 [N, 3, H, W] with any N, H and W: BGR, 0 to 255, minus the mean\n' +
+      '(104.00698793, 116.66876762, 122.67891434). The output is `logits`, [N, classes, H, W]. The metadata (`bidiseg` in ONNX,\n' +
+      '`bidiseg.json` in TorchScript) describe input and output, and list the classes.',
   );
   command.action((weights: string, output: string, options: ExportCommandOptions) =>
     runCommand(options, (context) => exportSegmenter(weights, output, options, context)),
@@ -51,7 +52,9 @@ async function exportSegmenter(
   { console, signal }: CommandContext,
 ): Promise<void> {
   if (format === undefined) {
-    throw new UsageError(`${output} ends neither in .onnx nor in .pt: say what it is to be with --format`);
+    throw new UsageError(
+      `Expected a file that ends in .onnx or .pt but found ${output}; choose another name, or give --format`,
+    );
   }
   if (path.resolve(weights) === path.resolve(output)) {
     throw new UsageError(`WEIGHTS and OUT are the same file: ${weights}`);

@@ -14,24 +14,24 @@ import { weightsInfo } from '../weights-info.js';
 
 type InfoOptions = CommonOptions & Partial<DatasetInfoOptions>;
 
-/** Images of each part of a data set that are read unless the user says how many. */
+/** Number of images to read per part of a data set, by default. */
 const SAMPLE = 50;
 
 export function addInfoCommand(program: Command): void {
   const command = program
     .command('info')
     .description(
-      'shows versions, where LibTorch was found, and the devices that can be computed on; or what a weights file or a data set holds',
+      'shows versions, the LibTorch in use and the devices, or the content of a weights file or a data set',
     )
     .argument(
       '[path]',
-      'weights: safetensors or a PyTorch state dict (.pth), of which nothing is executed; or the folder of a data set',
+      'weights file (safetensors or a PyTorch state dict, .pth; nothing in it is executed) or folder of a data set',
     )
-    .option('--labels <folder>', "for a folder of images: label PNGs with the images' base names")
+    .option('--labels <folder>', "for a folder of images: folder of label PNGs with the images' base names")
     .addOption(
       new Option(
         '--label-map <name>',
-        "for a data set: from ids in the label files to classes (default: its layout's)",
+        "for a data set: conversion of the ids in label files to classes (default: its layout's)",
       ).choices(LABEL_MAP_NAMES),
     )
     .option(
@@ -41,19 +41,19 @@ export function addInfoCommand(program: Command): void {
     )
     .option(
       '--sample <count>',
-      `for a data set: images of each part to read (default: ${SAMPLE})`,
+      `for a data set: number of images to read per part (default: ${SAMPLE})`,
       parseCount,
     )
-    .option('--contact-sheet <file>', 'for a data set: write a PNG of some images and their labels')
+    .option('--contact-sheet <file>', 'for a data set: PNG to write with some images and their labels')
     .addOption(maxPixelsOption());
   addJsonOption(command);
   addExamples(command, [
-    ['bidiseg info', 'what to put into a bug report'],
+    ['bidiseg info', 'information for a bug report'],
     ['bidiseg info --json', 'the same for a program'],
     ['bidiseg info weights.pth', 'format, network, tensors and sizes of a weights file'],
     [
       'bidiseg info cityscapes --contact-sheet sheet.png',
-      'images, sizes and class shares of a data set, and whether a sample of it can be read',
+      'images, sizes and class shares of a data set, with a check of a sample',
     ],
   ]);
   command.action((path: string | undefined, options: InfoOptions) =>
@@ -77,7 +77,7 @@ async function infoAbout(
   const { json: _, ...forFolders } = options;
   if (Object.keys(forFolders).length > 0) {
     throw new UsageError(
-      '--labels, --label-map, --classes, --sample, --contact-sheet and --max-pixels are for the folder of a data set',
+      '--labels, --label-map, --classes, --sample, --contact-sheet and --max-pixels need the folder of a data set',
     );
   }
   return path === undefined ? info(context) : fileInfo(path, context);
@@ -110,7 +110,7 @@ async function info({ console }: CommandContext): Promise<void> {
   }
 }
 
-/** Imported only here and now: without the addon, the rest of the answer is still worth having. */
+/** Loads the addon only here. Without it, the rest of the output is still useful. */
 async function loadBuildInfo(): Promise<{ build?: BuildInfo; problem?: string }> {
   try {
     const { buildInfo } = await import('../../native/device.js');
@@ -135,9 +135,9 @@ function describeBuild(build: BuildInfo): [string, string][] {
 
 function describeCuda(build: BuildInfo): string {
   if (!build.cuda) {
-    return 'not compiled in: needs a CUDA build of LibTorch, and nvcc, when the addon is built';
+    return 'not compiled in; building the addon with it needs a CUDA build of LibTorch and nvcc';
   }
   return build.cudaDevices.length > 0
     ? 'compiled in'
-    : 'compiled in, but no device answers; check the NVIDIA driver and CUDA_VISIBLE_DEVICES';
+    : 'compiled in, but no device found; check the NVIDIA driver and CUDA_VISIBLE_DEVICES';
 }

@@ -14,15 +14,18 @@ interface InitOptions extends CommonOptions {
 export function addInitCommand(program: Command): void {
   const command = program
     .command('init')
-    .description('looks at a folder of images and writes a commented config that trains on them')
+    .description('writes a commented config that trains on a folder of images')
     .argument('[folder]', 'folder of a data set, such as source/{images,labels} and target/images', '.')
-    .option('--target <folder>', 'folder of the target domain, if it is a data set of its own')
-    .option('-o, --output <file>', 'the config to write', 'bidiseg.yaml');
+    .option(
+      '--target <folder>',
+      'folder of the target domain, if it is a separate data set (default: part of the first folder)',
+    )
+    .option('-o, --output <file>', 'config to write', 'bidiseg.yaml');
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg init', 'writes bidiseg.yaml for the images in this folder'],
     ['bidiseg init data/gta5 --target data/cityscapes -o street.yaml', 'two data sets'],
-    ['bidiseg train bidiseg.yaml', 'what comes next'],
+    ['bidiseg train bidiseg.yaml', 'the next step: trains with that config'],
   ]);
   command.action((folder: string, options: InitOptions) =>
     runCommand(options, (context) => init(folder, options, context)),
@@ -52,7 +55,7 @@ async function init(folder: string, options: InitOptions, { console }: CommandCo
     relativeTo,
     schema: schemaPath(path.join(packageRoot(), 'docs', 'config.schema.json'), relativeTo),
   });
-  // What the command writes is to run: whatever is wrong with the data is said now.
+  // The written config must run, so problems of the data are reported now.
   await openDatasets(createConfig({ ...values, data: { root: relativeTo, ...values.data } } as never));
   await writeFileAtomically(output, text);
   console.result(
@@ -61,7 +64,10 @@ async function init(folder: string, options: InitOptions, { console }: CommandCo
   );
 }
 
-/** Relative where the schema is below the config's folder, as in node_modules, so that the config can be shared. */
+/**
+ * Returns the schema's path, relative if the schema is below the config's folder, as in node_modules. So the config can
+ * be shared.
+ */
 function schemaPath(schema: string, folder: string): string {
   const relative = path.relative(folder, schema);
   return relative.startsWith('..') ? schema : relative;

@@ -36,64 +36,64 @@ interface PseudoLabelOptions extends CommonOptions, NetworkOptions {
 export function addPseudoLabelCommand(program: Command): void {
   const command = program
     .command('pseudo-label')
-    .description('labels images where the segmenter is confident: class indices, and 255 where it is not')
+    .description('labels the pixels for which the segmenter is confident; the others get 255')
     .argument(
       '[images]',
-      "folder of images, or a text file that lists them (default: the run's target images)",
+      "folder of images, or a text file with one image per line (default: the run's target images)",
     )
     .requiredOption(
       '-o, --output <folder>',
-      'gets NAME.png for each image with any label, and manifest.json',
+      'output folder; receives NAME.png for each image with any label, and manifest.json',
     );
   addNetworkOptions(command, 'segmenter')
     .addOption(
       new Option(
         '--method <name>',
-        "one threshold for all pixels (mpt), or one per class from the whole set; class-balanced: also to weigh classes (default: the run's, or mpt)",
+        "mpt: one threshold for all pixels; per-class: a threshold per class from the whole set, up to --threshold; class-balanced: the same without that limit, and it favors rare classes (default: the run's, or mpt)",
       ).choices(['mpt', 'per-class', 'class-balanced']),
     )
     .option(
       '--threshold <p>',
-      'keep a pixel above this probability (per-class: the highest threshold of a class) (default: 0.9)',
+      "keep pixels above this probability, 0 to 1; per-class: highest threshold of a class; not for class-balanced (default: the run's, or 0.9)",
       parseRatio,
     )
     .option(
       '--portion <share>',
-      "not mpt: drop this share of a class's pixels, the least confident (default: 0.5)",
+      "share of a class's pixels to drop, the least confident, 0 to 1; not for mpt (default: the run's, or 0.5)",
       parseRatio,
     )
     .addOption(
       new Option(
         '--order <name>',
-        "what is upsampled from the network's resolution: its logits, or their softmax (default: the run's, or logits)",
+        "upsample the network's logits, or its probabilities after the softmax (default: the run's, or logits)",
       ).choices(['logits', 'probabilities']),
     )
     .addOption(
       new Option(
         '--weighting <name>',
-        "soft: write NAME.confidence.png too, by which training weighs pixels (default: the run's, or hard)",
+        "soft: also write NAME.confidence.png, with which training weights pixels (default: the run's, or hard)",
       ).choices(['hard', 'soft']),
     )
-    .option('--inclusive', 'keep pixels exactly at the threshold too')
+    .option('--inclusive', 'also keep pixels exactly at the threshold')
     .option(
       '--size <WxH>',
-      "size of the network's input and of the labels (default: the run's, or the first image's)",
+      "size of the network's input and the labels in pixels (default: the run's, or the first image's)",
       parseSize,
     )
     .option(
       '--root <folder>',
-      "with a list: what its paths start from, and stay below (default: the list's folder)",
+      "with a list: folder that its paths are relative to and must not leave (default: the list's folder)",
     );
   addJsonOption(command);
   addExamples(command, [
-    ['bidiseg pseudo-label photos --run runs/street --output pseudo', 'as the run itself would do it'],
+    ['bidiseg pseudo-label photos --run runs/street --output pseudo', 'as the run itself does it'],
     [
       'bidiseg pseudo-label photos --weights m.safetensors --method per-class --portion 0.3 -o pseudo',
-      'keep 70 %',
+      'drops at most 30 % of the pixels of each class',
     ],
     [
       'bidiseg pseudo-label photos -w m.safetensors --method per-class --order probabilities --inclusive --size 1024x512 -o pseudo',
-      "as BDL's published code does it",
+      'as the published code of BDL does it',
     ],
   ]);
   command.action((images: string | undefined, options: PseudoLabelOptions) =>
@@ -144,10 +144,10 @@ async function openImages(
 ): Promise<ImageDataset> {
   const found = images === undefined ? undefined : statSync(images, { throwIfNoEntry: false });
   if (root !== undefined && (found === undefined || found.isDirectory())) {
-    throw new UsageError('--root is for a list of images');
+    throw new UsageError('--root needs a list of images');
   }
   if (images === undefined) {
-    if (!config) throw new UsageError('Name the images: these weights belong to no run');
+    if (!config) throw new UsageError('Name the images, because these weights belong to no run');
     const { openDatasets } = await import('../../pipeline/datasets.js');
     return (await openDatasets(config)).target;
   }
@@ -157,7 +157,7 @@ async function openImages(
   return ImageDataset.fromList({ list: images, ...(root !== undefined && { root }), ...limits });
 }
 
-/** Shows the passes over the images; returns what the generator returns. */
+/** Shows the passes over the images. Returns the generator's result. */
 async function follow(
   passes: ReturnType<import('../../training/self-training.js').SelfTraining['label']>,
   output: string,
@@ -168,7 +168,7 @@ async function follow(
   let progress = context.console.progress('', 0);
   let labeled = 0;
   context.kept = () =>
-    labeled > 0 ? `${counted(labeled, 'image')} labeled in ${output}, without manifest.json` : '';
+    labeled > 0 ? `${counted(labeled, 'image')} labeled in ${output}; manifest.json is missing` : '';
   return drain(passes, (event) => {
     if (event.type !== 'progress') return;
     const { type, ...data } = event;

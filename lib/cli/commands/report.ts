@@ -14,16 +14,13 @@ interface ReportOptions extends CommonOptions {
 export function addReportCommand(program: Command): void {
   const command = program
     .command('report')
-    .description('shows a run as one HTML file: results, pictures, losses; of a run that goes on, so far')
+    .description('writes one HTML file with the results, pictures and losses of a run, finished or not')
     .argument('<run>', 'run folder')
-    .option('-o, --output <file>', "where to write it (default: the run folder's report.html)");
+    .option('-o, --output <file>', "file to write (default: the run folder's report.html)");
   addJsonOption(command);
   addExamples(command, [
-    ['bidiseg report runs/demo', 'runs/demo/report.html, as at the end of every run'],
-    [
-      'bidiseg report runs/street -o street.html',
-      'a file that can be sent around: it needs nothing beside it',
-    ],
+    ['bidiseg report runs/demo', 'writes runs/demo/report.html, as at the end of every run'],
+    ['bidiseg report runs/street -o street.html', 'one file to share; it needs no other files'],
   ]);
   command.action((run: string, options: ReportOptions) =>
     runCommand(options, (context) => report(run, options, context)),

@@ -13,19 +13,19 @@ interface ResumeOptions extends CommonOptions {
 export function addResumeCommand(program: Command): void {
   const command = program
     .command('resume')
-    .description('goes on with an interrupted run, from its own copy of the config')
+    .description('resumes an interrupted run with its own copy of the config')
     .argument('<run>', 'run folder')
     .option(
       '--set <key=value>',
-      'overrides a key that decides no result, such as checkpoint.every; may be repeated',
+      'override a key that changes no result, such as checkpoint.every; repeatable',
       collectAssignment,
     );
   addJsonOption(command);
   addExamples(command, [
-    ['bidiseg resume runs/demo', 'finished stages are kept, the one that was cut off goes on where it stood'],
+    ['bidiseg resume runs/demo', 'keeps finished stages and continues the interrupted one'],
     [
       'bidiseg resume runs/demo --set nonFinite.policy=skip',
-      'go on without a batch whose loss is not finite',
+      'continues without a batch whose loss is not finite',
     ],
   ]);
   command.action((folder: string, options: ResumeOptions) =>

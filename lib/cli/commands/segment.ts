@@ -31,27 +31,33 @@ export function addSegmentCommand(program: Command): void {
   const command = program
     .command('segment')
     .description(
-      'segments images: class indices, colors, and the colors over the image, each as large as the image',
+      'segments images: writes class indices, colors and an overlay, each in the size of the image',
     )
     .argument('<inputs...>', 'images, folders of images, or patterns such as "photos/**/*.jpg"')
-    .requiredOption('-o, --output <folder>', 'gets labels/, color/ and overlay/');
+    .requiredOption('-o, --output <folder>', 'output folder; receives labels/, color/ and overlay/');
   addNetworkOptions(command, 'segmenter').option(
     '--size <WxH>',
-    "scale to this for the network (default: the run's evaluation size, or the image's own)",
+    "input size of the network in pixels (default: the run's evaluation size, or the image's own)",
     parseSize,
   );
   addPredictionOptions(command).addOption(
-    new Option('--write <kinds>', 'which of these to write')
+    new Option('--write <kinds>', 'outputs to write, separated by commas')
       .argParser(parseKinds)
       .default([...KINDS], KINDS.join(',')),
   );
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg segment photos --run runs/demo --output segmented', 'with the last segmenter of a run'],
-    ['bidiseg segment a.png b.jpg --weights m.safetensors --size 1024x512 -o out', 'with a weights file'],
-    ['bidiseg segment "photos/**/*_left.png" --run runs/street -o out', 'those that match, quoted or not'],
+    [
+      'bidiseg segment a.png b.jpg --weights m.safetensors --size 1024x512 -o out',
+      'with a weights file, at a fixed input size',
+    ],
+    [
+      'bidiseg segment "photos/**/*_left.png" --run runs/street -o out',
+      'images that match a pattern, quoted or not',
+    ],
     ['bidiseg segment photos --run runs/street --stage source-only -o before', 'with an earlier stage'],
-    ['bidiseg segment photos --run runs/street --flip --scales 0.75,1,1.25 -o out', 'slower, and better'],
+    ['bidiseg segment photos --run runs/street --flip --scales 0.75,1,1.25 -o out', 'slower and better'],
   ]);
   command.action((inputs: string[], options: SegmentOptions) =>
     runCommand(options, (context) => segment(inputs, options, context)),
@@ -62,16 +68,16 @@ function parseKinds(text: string): Kind[] {
   const kinds = text.split(',').map((kind) => kind.trim());
   const isKind = (kind: string): kind is Kind => (KINDS as readonly string[]).includes(kind);
   if (!kinds.every(isKind))
-    throw new InvalidArgumentError(`Expected any of ${KINDS.join(', ')} with commas between.`);
+    throw new InvalidArgumentError(`Expected any of ${KINDS.join(', ')}, separated by commas.`);
   return kinds;
 }
 
 interface Pixels {
-  /** What the network sees. */
+  /** Input of the network. */
   input: RgbImage;
-  /** The same at other sizes, for averaging. */
+  /** Inputs at other sizes, for averaging. */
   others: RgbImage[];
-  /** What the overlay is laid over. */
+  /** Image under the overlay. */
   full: RgbImage;
 }
 
@@ -103,7 +109,7 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
         height: input.height,
         outputWidth: image.width,
         outputHeight: image.height,
-        // As in evaluation, so that the pictures show what the numbers measure.
+        // The same order as in evaluation, so the images show what the numbers measure.
         order: 'probabilities',
         precision,
         ...averagedOver({ flip, others }),

@@ -27,21 +27,24 @@ interface TrainOptions extends CommonOptions {
 export function addTrainCommand(program: Command): void {
   const command = program
     .command('train')
-    .description('trains the whole loop of bidirectional learning, or one stage of it, as a config file says')
+    .description('trains the whole loop of bidirectional learning, or one stage of it, from a config file')
     .argument('<config>', 'config file, YAML or JSON')
-    .option('--stage <name>', "run this stage only: a name, a label such as 'M0(1)', or a kind")
-    .option('--set <key=value>', 'overrides a key of the config; may be repeated', collectAssignment)
-    .option('-o, --output <folder>', "run folder, in place of the config's")
+    .option(
+      '--stage <name>',
+      "run only this stage: a name, a label such as 'M0(1)', or a kind (default: all stages)",
+    )
+    .option('--set <key=value>', 'override a key of the config; repeatable', collectAssignment)
+    .option('-o, --output <folder>', "run folder (default: the config's)")
     .option('--seed <number>', 'short for --set seed=NUMBER', parseCount)
     .addOption(deviceOption())
-    .option('--resume', 'go on with the run in the output folder')
+    .option('--resume', 'resume the run in the output folder')
     .option('--overwrite', 'replace the run in the output folder');
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg train street.yaml', 'source-only training, then every round of translation and segmentation'],
     ['bidiseg train street.yaml --set loop.rounds=1 --set segmentation.steps=20000', 'a shorter run'],
     ['bidiseg train street.yaml --stage source-only', 'the baseline alone'],
-    ['bidiseg train street.yaml --resume', 'go on after an interruption; finished stages are not run again'],
+    ['bidiseg train street.yaml --resume', 'resume after an interruption; finished stages do not run again'],
   ]);
   command.action((file: string, options: TrainOptions) =>
     runCommand(options, (context) => train(file, options, context)),
@@ -50,7 +53,7 @@ export function addTrainCommand(program: Command): void {
 
 async function train(file: string, options: TrainOptions, context: CommandContext): Promise<void> {
   const { stage, resume = false, overwrite = false } = options;
-  if (resume && overwrite) throw new UsageError('--resume and --overwrite exclude each other');
+  if (resume && overwrite) throw new UsageError('--resume and --overwrite cannot be combined');
   const [{ loadConfig }, run] = await Promise.all([
     import('../../config/load.js'),
     import('../../workflows/train.js'),

@@ -18,20 +18,25 @@ interface TranslateOptions extends CommonOptions, NetworkOptions {
 export function addTranslateCommand(program: Command): void {
   const command = program
     .command('translate')
-    .description('makes source images look like target images, or the other way round')
+    .description('makes source images look like target images, or the reverse')
     .argument('<inputs...>', 'images, folders of images, or patterns such as "photos/**/*.jpg"')
-    .requiredOption('-o, --output <folder>', 'gets one PNG per image, with its name');
+    .requiredOption('-o, --output <folder>', 'output folder; receives one PNG per image, with its name');
   addNetworkOptions(command, 'translator')
-    .addOption(new Option('--direction <way>', 'which way').choices(DIRECTIONS).default(DIRECTIONS[0]))
+    .addOption(
+      new Option('--direction <way>', 'direction of translation').choices(DIRECTIONS).default(DIRECTIONS[0]),
+    )
     .option(
       '--size <WxH>',
-      "scale images to this first (default: the run's translation size, or the image's own)",
+      "size to scale images to first, in pixels (default: the run's translation size, or the image's own)",
       parseSize,
     );
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg translate rendered --run runs/demo --output translated', 'with the last translator of a run'],
-    ['bidiseg translate a.png --weights f.safetensors --direction target-to-source -o out', 'backwards'],
+    [
+      'bidiseg translate a.png --weights f.safetensors --direction target-to-source -o out',
+      'from target to source',
+    ],
   ]);
   command.action((inputs: string[], options: TranslateOptions) =>
     runCommand(options, (context) => translate(inputs, options, context)),

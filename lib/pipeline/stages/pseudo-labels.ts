@@ -16,7 +16,7 @@ import {
   shownImages,
 } from './stage-context.js';
 
-/** Ŷ_T: writes the pseudo-labels of the target images. */
+/** Writes the pseudo-labels Ŷ_T of the target images. */
 export async function* runPseudoLabels(
   stage: PseudoLabelStage,
   context: StageContext,

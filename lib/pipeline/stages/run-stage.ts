@@ -5,7 +5,7 @@ import type { StageContext, StageEvent, StageOutcome } from './stage-context.js'
 import { runTranslate } from './translate.js';
 import { runTranslator } from './translator.js';
 
-/** Does a stage's work. Whatever ends it, the models it made are disposed. */
+/** Runs a stage. Disposes its models at the end, also after an error. */
 export function runStage(stage: Stage, context: StageContext): AsyncGenerator<StageEvent, StageOutcome> {
   switch (stage.kind) {
     case 'source-only':

@@ -28,7 +28,7 @@ import {
   trainingOutcome,
 } from './stage-context.js';
 
-/** M⁽⁰⁾ or Mᵢ⁽ᵏ⁾: trains a segmenter, saves it and measures it. */
+/** Trains a segmenter, M⁽⁰⁾ or Mᵢ⁽ᵏ⁾, then saves and evaluates it. */
 export async function* runSegmenter(
   stage: SourceOnlyStage | SegmenterStage,
   context: StageContext,
@@ -84,7 +84,7 @@ export async function* runSegmenter(
   return { ...NO_OUTCOME, best, ...trainingOutcome(training), ...evaluationOutcome(evaluation, config) };
 }
 
-/** BatchNorm's running statistics become the means over the target's training images; tells after each batch. */
+/** Sets BatchNorm's running statistics to means over the target's training images. Yields progress after each batch. */
 async function* takeStatistics(segmenter: Segmenter, { config, datasets, signal }: StageContext) {
   const { target } = datasets;
   const size = toSize(config.sizes.target);
@@ -104,14 +104,14 @@ async function* takeStatistics(segmenter: Segmenter, { config, datasets, signal 
   }
 }
 
-/** The source images to train on, and those to validate on; null: none. */
+/** Splits the source images into those to train on and those to validate on. null: no validation. */
 function holdOut(labeled: ImageDataset, { segmentation: { validation } }: Config) {
   if (!validation) return { source: labeled, heldOut: null };
   const count = Math.ceil(validation.share * labeled.length);
   const kept = labeled.length - count;
   if (kept === 0) {
     throw new ConfigError(
-      `segmentation.validation.share: ${validation.share} of ${labeled.length} source images leaves none to train on`,
+      `segmentation.validation.share: ${validation.share} of ${labeled.length} source images leaves no image to train on`,
     );
   }
   const indices = Array.from({ length: labeled.length }, (_, index) => index);
@@ -136,7 +136,7 @@ function openBestWeights(
   return BestWeights.open(segmenter, heldOut, options, store.bestWeightsFile(stage));
 }
 
-/** Of the first `count` source images, which are those that are trained on. */
+/** Counts the pixels of each class in the first `count` source images. Only these are trained on. */
 async function* sourceClassCounts(
   stage: Stage,
   count: number,
@@ -161,12 +161,12 @@ async function* segmenterData(
   if (!stage.pseudoLabelsFrom) return { source, target: datasets.target };
   const labeled = await pseudoLabeled(context.stage(stage.pseudoLabelsFrom), context);
   if (labeled.length > 0) return { source, target: labeled };
-  const message = 'no target image has a pseudo-label; training goes on without any';
+  const message = 'no target image has a pseudo-label; training continues without pseudo-labels';
   yield { type: 'warning', stage: stage.name, message } satisfies WarningEvent;
   return { source, target: datasets.target };
 }
 
-/** T_ssl: the target images that have a pseudo-label, with it. */
+/** Opens T_ssl, the target images that have a pseudo-label, with their pseudo-labels. */
 function pseudoLabeled(stage: Stage, { config, datasets, store }: StageContext) {
   return datasets.target.withLabels(store.imagesFolder(stage), {
     classCount: classNames(config).length,

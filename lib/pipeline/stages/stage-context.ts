@@ -9,19 +9,22 @@ import type { Picture } from '../pictures.js';
 import type { Stage } from '../plan.js';
 import type { StageStore } from '../stage-store.js';
 
-/** What stages need to run. Each loads what it uses of earlier ones from the store, and leaves its own outputs there. */
+/**
+ * Everything that a stage needs to run. A stage loads the outputs of earlier stages from the store and leaves its own
+ * there.
+ */
 export interface StageContext {
   config: Config;
   datasets: Datasets;
   store: StageStore;
-  /** The stage of that name. */
+  /** Finds a stage by its name. */
   stage: (name: string) => Stage;
-  /** What it goes on from, and how it is saved. */
+  /** State to continue from, and the function that saves new states. */
   checkpoints: Checkpoints<Resumable>;
   signal: AbortSignal | undefined;
 }
 
-/** The part of a stage's record that its work decides. */
+/** Fields of a stage's record that its work determines. */
 export type StageOutcome = Omit<StageRecord, 'name' | 'label' | 'round' | 'kind' | 'seconds'>;
 
 export type StageEvent =
@@ -32,7 +35,7 @@ export type StageEvent =
   | CheckpointEvent
   | WarningEvent;
 
-/** The stage's checkpoints with the kind of state that its work has; a store gives back what the same stage saved. */
+/** Returns the stage's checkpoints with the type of its state. A store returns only states that the same stage saved. */
 export function ownCheckpoints<State extends Resumable>({ checkpoints }: StageContext): Checkpoints<State> {
   return { ...checkpoints, state: checkpoints.state as State | null };
 }
@@ -47,7 +50,10 @@ export function progress(stage: Stage, task: ProgressEvent['task']) {
   });
 }
 
-/** Those with labels where there are any, so that every stage's picture shows the same images, and the truth is known. */
+/**
+ * Returns the data set for pictures: the labeled target images if there are any. So all stages show the same images,
+ * and the truth is known.
+ */
 export function shownImages({ datasets }: StageContext) {
   return datasets.validation ?? datasets.target;
 }

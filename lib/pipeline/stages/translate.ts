@@ -13,7 +13,7 @@ import {
   savePicture,
 } from './stage-context.js';
 
-/** S′ ← F⁽ᵏ⁾(S): writes the translated source images. */
+/** Writes the translated source images, S′ ← F⁽ᵏ⁾(S). */
 export async function* runTranslate(
   stage: TranslateStage,
   context: StageContext,
@@ -21,7 +21,7 @@ export async function* runTranslate(
   const { config, datasets, store, signal } = context;
   const folder = store.imagesFolder(stage);
   const size = toSize(config.sizes.translation.source);
-  // What is in the folder was translated in the same way: the store sees to that.
+  // The store keeps only images that this same stage wrote, so it can resume.
   const options = { size, resume: true, signal };
   if (stage.translatorFrom) {
     const weights = store.weightsFile(context.stage(stage.translatorFrom));

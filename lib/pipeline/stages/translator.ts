@@ -14,7 +14,7 @@ import {
   trainingOutcome,
 } from './stage-context.js';
 
-/** F⁽ᵏ⁾: trains a translator and saves it. */
+/** Trains the translator F⁽ᵏ⁾ and saves it. */
 export async function* runTranslator(
   stage: TranslatorStage,
   context: StageContext,

@@ -13,70 +13,73 @@ const SEEDS = 'a list of different seeds';
 
 const rowSchema = z.strictObject(
   {
-    /** Whose runs. */
+    /** Name of the variant. */
     variant: z.string('the name of a variant'),
-    /** The segmenter's stage by name or label, such as M0(1). null: the last one. */
+    /** Stage of the segmenter by name or label, such as M0(1). null: the last one. */
     stage: z.string('the label of a stage, such as M0(1)').nullable().default(null),
   },
   'a section with keys of its own',
 );
 
 const ablationSchema = z.strictObject({
-  /** The config that all variants start from, relative to this file. */
+  /** Config that all variants start from, relative to this file. */
   base: z.string('a config file').min(1, 'a config file'),
   /** Folder of all runs, the table and the results, relative to the working directory. */
   output: z.string('a folder').min(1, 'a folder'),
-  /** Each variant is run with each; `seed` of the base config is not looked at. */
+  /** Seeds. Each variant runs with each seed. The `seed` of the base config is ignored. */
   seeds: z
     .array(seed, SEEDS)
     .min(1, SEEDS)
     .refine((seeds) => new Set(seeds).size === seeds.length, SEEDS)
     .default([1, 2, 3]),
-  /** By name, which is that of a folder: the keys that a variant has in place of the base's, `preset` too; null: none. */
+  /**
+   * Variants by name, which is also the name of a folder. Each has the keys, `preset` included, that override the base
+   * config. null: none.
+   */
   variants: z
     .record(z.string(), z.record(z.string(), z.unknown(), 'a table of config keys').nullable())
-    .refine((variants) => Object.keys(variants).length > 0, 'a table with a variant at least'),
-  /** The table's rows, by title and in order. null: one for each variant, by its name. */
+    .refine((variants) => Object.keys(variants).length > 0, 'a table with at least one variant'),
+  /** Rows of the table by title, in order. null: one row per variant, with its name as the title. */
   rows: z.record(z.string(), rowSchema).nullable().default(null),
-  /** The row that the others gain on. null: the first. */
+  /** Row that the others are compared with. null: the first. */
   baseline: z.string('the title of a row').nullable().default(null),
-  /** The row that stands for all that could be gained. null: none. */
+  /** Row that marks the largest possible gain. null: none. */
   ceiling: z.string('the title of a row').nullable().default(null),
 });
 
-/** A list of variants of one config, and the table that is to be made of their runs. */
+/** Variants of one config, and the table of their results. */
 export interface Ablation {
-  /** Absolute. */
+  /** Absolute path of the folder for all runs. */
   output: string;
   seeds: readonly number[];
   variants: readonly AblationVariant[];
   rows: readonly AblationRow[];
-  /** Titles of rows. */
+  /** Title of the row that the others are compared with. */
   baseline: string;
   ceiling: string | null;
 }
 
 export interface AblationVariant {
   name: string;
-  /** One for each seed, in their order. */
+  /** Configs, one per seed in their order. */
   configs: readonly Config[];
 }
 
 export interface AblationRow {
   title: string;
   variant: string;
-  /** The name of the stage, and what the table calls it. */
+  /** Name of the stage, and its label in the table. */
   stage: string;
   label: string;
 }
 
 /**
- * Reads the config of an ablation (YAML or JSON) and those of its variants.
+ * Reads the config of an ablation (YAML or JSON) and the configs of its variants.
  *
  * @param options.set assignments that override keys of every variant, see `loadConfig`
- * @param options.output in place of the file's
- * @param options.seeds in place of the file's
- * @throws ConfigError that names the file, the variant, the key path, what was found and what was expected
+ * @param options.output folder that replaces the file's
+ * @param options.seeds seeds that replace the file's
+ * @throws ConfigError that names the file, the variant, the key path, the value found and the value expected
  */
 export async function loadAblation(
   file: string,
@@ -136,7 +139,11 @@ export async function loadAblation(
   };
 }
 
-/** @throws ConfigError that says at `place` which there are, where none is called so */
+/**
+ * Finds a variant by name.
+ *
+ * @throws ConfigError that begins with `place` and lists the variants when none has this name
+ */
 export function findVariant(
   variants: readonly AblationVariant[],
   wanted: string,
@@ -145,7 +152,11 @@ export function findVariant(
   return one(variants, ({ name }) => name, wanted, place);
 }
 
-/** The item of that name, or an error that says which there are. */
+/**
+ * Finds an item by name.
+ *
+ * @throws ConfigError that lists the names when no item has this one
+ */
 function one<Item>(
   items: readonly Item[],
   nameOf: (item: Item) => string,

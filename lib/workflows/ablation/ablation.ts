@@ -12,60 +12,63 @@ import { ConfigError } from '../../support/errors.js';
 import { fromCallback } from '../../support/generators.js';
 import type { Ablation, AblationVariant } from './ablation-config.js';
 
-/** A stage of one of the runs. */
+/** Stage of one of the runs. */
 export interface StageOfRun {
   variant: string;
   seed: number;
-  /** The run folder, which holds the run's config. */
+  /** Run folder, which holds the run's config. */
   folder: string;
   stage: Stage;
 }
 
 export type AblationEvent =
-  /** `stages` are to be complete in the end, of which `different` have to be trained by anyone, `done` of these before now. */
+  /**
+   * Start of the ablation. `stages` counts the stages of all runs. `different` counts those that differ and need
+   * training. `done` counts the different stages that are already complete.
+   */
   | { type: 'ablation-start'; runs: number; stages: number; different: number; done: number }
   | ({ type: 'stage-start' } & StageOfRun)
-  /** `from` is the run that a stage was taken over from, as it would have come out the same; null: it was run. */
+  /** End of a stage. `from` is the run from which an equal stage was taken over. null: the stage ran. */
   | ({ type: 'stage-end'; record: StageRecord; from: string | null } & StageOfRun)
-  /** The stage failed, and with it its run. */
+  /** Failure of a stage, which ends its run. */
   | ({ type: 'failure'; message: string } & StageOfRun)
   | { type: 'run-end'; variant: string; seed: number; folder: string };
 
 export interface AblationOptions {
-  /** Stages that run at the same time, ≥ 1; default 1. */
+  /** Number of stages that run at the same time, ≥ 1. Default 1. */
   jobs?: number;
-  /** The names of those variants that are run, where that is not all of them; what others have complete is taken over. */
+  /** Names of the variants to run. Default: all. Complete stages of the other variants are taken over. */
   variants?: readonly string[] | undefined;
-  /** Runs one stage in its run folder, which no other process has open then. */
+  /** Runs one stage in its run folder. No other process has the folder open meanwhile. */
   runStage: (stage: StageOfRun, signal: AbortSignal) => Promise<StageRecord>;
   signal?: AbortSignal | undefined;
 }
 
-/** What a config comes to. */
+/** Plan of a config's stages. */
 interface Planned {
   config: Config;
   plan: readonly Stage[];
-  /** By the stage's name. */
+  /** Fingerprints by the names of the stages. */
   fingerprints: Map<string, string>;
 }
 
-/** A run and how far it has come. */
+/** Run and its progress. */
 interface Run extends Planned {
   variant: string;
   seed: number;
-  /** Number of stages that are complete. */
+  /** Number of complete stages. */
   done: number;
-  /** What it waits for or does is not to be begun again: a stage of it is running, or it has failed. */
+  /** true: no stage of the run may start, because one is running or has failed. */
   busy: boolean;
 }
 
 /**
- * Runs every variant with every seed, each as an ordinary run in `OUTPUT/runs/VARIANT/seed-N`, and what was begun before from
- * where it stands. A stage that several runs have in common is run in the first of them and taken over by the others. A run
- * that fails is left, and the others go on.
+ * Runs every variant with every seed. Each is an ordinary run in `OUTPUT/runs/VARIANT/seed-N`, and interrupted runs
+ * continue. A stage that several runs share runs in the first of them. The others take it over. If a run fails, the
+ * others continue.
  *
  * @returns the failures
- * @throws ConfigError when a run folder holds a run of another config, or another process is at the same ablation
+ * @throws ConfigError when a run folder holds a run of another config, or when another process runs the same ablation
  * @throws DataError when a data set cannot be opened, or a run folder cannot be written
  */
 export function runAblation(
@@ -83,11 +86,11 @@ class Scheduler {
   readonly #emit: (event: AblationEvent) => void;
   readonly #signal: AbortSignal;
   readonly #failures: Extract<AblationEvent, { type: 'failure' }>[] = [];
-  /** By fingerprint, the run folder that has the stage complete. */
+  /** Run folders that hold the complete stage, by fingerprint. */
   readonly #complete = new Map<string, string>();
-  /** By fingerprint, the work on the stages that are running. */
+  /** Running stages, by fingerprint. */
   readonly #running = new Map<string, Promise<void>>();
-  /** By fingerprint, why a stage cannot be had. */
+  /** Reasons of failed stages, by fingerprint. */
   readonly #failed = new Map<string, string>();
 
   constructor(
@@ -118,7 +121,7 @@ class Scheduler {
   }
 
   async #runAll(runs: readonly Run[]) {
-    this.#tellStart(runs);
+    this.#emitStart(runs);
     try {
       for (;;) {
         this.#signal.throwIfAborted();
@@ -132,14 +135,14 @@ class Scheduler {
     return this.#failures;
   }
 
-  /** Finds what is wrong with a data set before hours of training on others; generated ones are made by their runs. */
+  /** Checks the data sets before any training. Runs generate the embedded ones themselves. */
   async #checkData(): Promise<void> {
     for (const { configs } of this.#variants) {
       if (!configs[0]!.data.embedded) await openDatasets(configs[0]!);
     }
   }
 
-  /** All variants with the first seed come first, so that a table is there early. */
+  /** Opens the runs. All variants with the first seed come first, so that a first table is ready early. */
   async #openRuns(): Promise<Run[]> {
     const runs: Run[] = [];
     for (const [index, seed] of this.#ablation.seeds.entries()) {
@@ -153,7 +156,7 @@ class Scheduler {
     return runs;
   }
 
-  /** What variants that are not run now have from before. */
+  /** Notes the complete stages of variants that do not run now. */
   async #noteOthers(): Promise<void> {
     for (const { name, configs } of this.#ablation.variants) {
       if (this.#variants.some((variant) => variant.name === name)) continue;
@@ -161,7 +164,7 @@ class Scheduler {
         if (!existsSync(config.output)) continue;
         const planned = plan(config);
         const done = await completeStages(planned).catch((error: unknown) => {
-          // Of another config, or somebody is at it: a reason to complain only where the variant is to be run.
+          // The folder holds a run of another config or is in use. That is an error only for variants that run now.
           if (error instanceof ConfigError) return 0;
           throw error;
         });
@@ -174,14 +177,17 @@ class Scheduler {
     for (const { name } of plan.slice(0, done)) this.#complete.set(fingerprints.get(name)!, config.output);
   }
 
-  #tellStart(runs: readonly Run[]): void {
+  #emitStart(runs: readonly Run[]): void {
     const stages = runs.reduce((sum, { plan }) => sum + plan.length, 0);
     const different = new Set(runs.flatMap(({ fingerprints }) => [...fingerprints.values()]));
     const done = [...different].filter((fingerprint) => this.#complete.has(fingerprint)).length;
     this.#emit({ type: 'ablation-start', runs: runs.length, stages, different: different.size, done });
   }
 
-  /** Takes over what other runs have, then starts the run's next stage if there is room and nobody else is at it. */
+  /**
+   * Takes over complete stages of other runs. Then starts the run's next stage if a job is free and no other run has
+   * started it.
+   */
   async #advance(run: Run): Promise<void> {
     while (!run.busy && run.done < run.plan.length) {
       this.#signal.throwIfAborted();
@@ -248,7 +254,7 @@ function place({ variant, seed, config }: Run, stage: Stage): StageOfRun {
   return { variant, seed, folder: config.output, stage };
 }
 
-/** How many of the first stages are complete. */
+/** Counts the complete stages before the first incomplete one. */
 async function completeStages({ config, plan }: Planned): Promise<number> {
   const records = await withFolder(config, (folder) =>
     Promise.all(plan.map((stage) => folder.record(stage))),

@@ -2,48 +2,48 @@ import path from 'node:path';
 import type { RunSummary, StageRecord } from '../../pipeline/events.js';
 import type { Ablation } from './ablation-config.js';
 
-/** A number for each seed that has one, and what becomes of them; null where there is none. */
+/** Statistics over the seeds that have a value. null: no value. */
 export interface Statistics {
   count: number;
   mean: number | null;
-  /** Of a sample, with n − 1; null for less than two. */
+  /** Sample standard deviation, with n − 1. null for fewer than two values. */
   deviation: number | null;
 }
 
-/** One row of the table. */
+/** Row of the table. */
 export interface AblationResult {
   title: string;
   variant: string;
-  /** The stage's label. */
+  /** Label of the stage. */
   stage: string;
-  /** Of the seeds that are finished. */
+  /** Results of the finished seeds. */
   seeds: { seed: number; run: string; miou: number }[];
   miou: Statistics;
-  /** Over the baseline with the same seed. */
+  /** Gain over the baseline with the same seed. */
   gain: Statistics;
-  /** The mean gain as a share of the ceiling's; null without a ceiling, or where that gains nothing. */
+  /** Mean gain as a share of the ceiling's. null without a ceiling, or if the ceiling gains nothing. */
   closed: number | null;
-  /** Means over the seeds; null for a class that was never measured. */
+  /** Mean IoU per class over the seeds. null: the class was never measured. */
   iouPerClass: Record<string, number | null>;
-  /** How the images it is measured on are named where they are not the baseline's; null: they are the same. */
+  /** Name of the images on which it is measured, if they are not the baseline's. null: they are the same. */
   otherImages: string | null;
 }
 
-/** What `results.json` holds. */
+/** Content of `results.json`. */
 export interface AblationResults {
   version: string;
   seeds: readonly number[];
   baseline: string;
   ceiling: string | null;
-  /** Whether every row has every seed. */
+  /** true: every row has every seed. */
   complete: boolean;
   rows: AblationResult[];
 }
 
 /**
- * The rows of an ablation from the summaries of its runs.
+ * Computes the rows of an ablation from the summaries of its runs.
  *
- * @param summaryOf the summary of the run in a folder; undefined where it has none yet
+ * @param summaryOf returns the summary of the run in a folder; undefined: it has none yet
  */
 export async function ablationResults(
   ablation: Ablation,

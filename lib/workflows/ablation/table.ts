@@ -1,7 +1,7 @@
 import { percent, signedPercent } from '../../support/format.js';
 import type { AblationResult, AblationResults, Statistics } from './results.js';
 
-/** The table of an ablation: titles of columns, and a line of cells for each row. */
+/** Makes the table of an ablation: titles of the columns, and cells of each row. */
 export function ablationTable({ rows, baseline, ceiling }: AblationResults): {
   titles: string[];
   lines: string[][];
@@ -20,17 +20,17 @@ export function ablationTable({ rows, baseline, ceiling }: AblationResults): {
   };
 }
 
-/** What the table's numbers mean, a line each. */
+/** Explains the table's numbers, one note per line. */
 export function tableNotes({ rows, baseline, ceiling, seeds }: AblationResults): string[] {
   const other = rows.filter(({ otherImages }) => otherImages !== null);
   return [
-    `Mean ± sample standard deviation of mIoU over seeds ${seeds.join(', ')}; the gain is over '${baseline}' with the same seed.`,
-    ...(ceiling === null ? [] : [`The gap is what '${ceiling}' gains.`]),
+    `Mean ± sample standard deviation of mIoU over seeds ${seeds.join(', ')}. The gain is over '${baseline}' with the same seed.`,
+    ...(ceiling === null ? [] : [`The gap is the gain of '${ceiling}'.`]),
     ...other.map(({ title, otherImages }) => `* '${title}' is measured on other images: ${otherImages}.`),
   ];
 }
 
-/** The table as Markdown, with IoU of each class and links to the reports of the runs. */
+/** Formats the table as Markdown, with the IoU of each class and links to the reports of the runs. */
 export function ablationMarkdown(results: AblationResults): string {
   const { titles, lines } = ablationTable(results);
   const { rows } = results;

@@ -1,22 +1,22 @@
 import assert from 'node:assert/strict';
 import { type ChildResult, runFixture } from '../../helpers/child.js';
 
-/** A way for a process to end while a native job computes; see fixtures/exits.mjs. */
+/** Way for a process to end while a native job computes, see fixtures/exits.mjs. */
 export interface ProcessEnd {
   title: string;
   mode: string;
-  /** Sent when the process says that it computes. */
+  /** Signal to send when the process reports that it computes. */
   signal?: NodeJS.Signals;
   check: (result: ChildResult) => void;
 }
 
-/** A way for worker threads to live and end; see fixtures/workers.mjs. */
+/** Way for worker threads to live and end, see fixtures/workers.mjs. */
 export interface WorkerEnd {
   title: string;
   mode: string;
-  /** How often `npm run test:faults` tries it. */
+  /** Number of tries of `npm run test:faults`. */
   tries: number;
-  /** Whether the fixture itself does it as often as its second argument says. */
+  /** true: the fixture itself repeats it, as often as its second argument says. */
   repeats?: boolean;
   exitCode?: number;
 }
@@ -102,7 +102,7 @@ export async function tryProcessEnd({ mode, signal, check }: ProcessEnd, times: 
   await Promise.all(Array.from({ length: times }, one));
 }
 
-/** Has worker threads live and end in this way, one after the other. */
+/** Runs worker threads that end in this way, one after the other. */
 export async function tryWorkerEnd({ mode, repeats, exitCode = 0 }: WorkerEnd, times: number): Promise<void> {
   for (let i = 0; i < (repeats ? 1 : times); i++) {
     const { code, signal, stdout, stderr } = await runFixture('workers.mjs', [mode, String(times)], {

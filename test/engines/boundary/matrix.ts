@@ -1,8 +1,9 @@
 /**
- * The misuse matrix: every member of test/engines/boundary/surface.ts × everything that can be wrong about a call, derived by changing one
- * thing of a call that works. Run by misuse-matrix.test.ts in a process of its own, whose last line on stdout is the result as
- * JSON; what is being tried is in the file that the first argument names, should the process crash. Of the hostile values a place gets
- * one in so many as the third argument says, each place others.
+ * Misuse matrix: every member of test/engines/boundary/surface.ts × every way to call it wrongly. Each misuse changes
+ * one thing of a valid call. misuse-matrix.test.ts runs this file in its own process. The last line on stdout is the
+ * result as JSON. The file that the first argument names holds the current try, in case the process crashes. Each
+ * argument is tried with every n-th hostile value, where n is the third argument. Different arguments get different
+ * values. See docs/testing.md#the-misuse-matrix.
  */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,10 +19,10 @@ import { type Member, RECEIVERS, surface } from './surface.js';
 const { BidisegError, DisposedError, memoryInUse, Segmenter, setMemoryLimit, Tensor, buildInfo } = bidiseg;
 
 export interface MatrixResult {
-  /** What goes wrong → how often it was tried and how that ended. */
+  /** Kinds of misuse, with the number of tries and their outcomes. */
   table: Record<string, { tried: number; errors: number; accepted: number }>;
   problems: string[];
-  /** Why something could not be tried. */
+  /** Reasons why something could not be tried. */
   skipped: string[];
 }
 
@@ -29,10 +30,10 @@ const [logFile, folder, oneIn] = process.argv.slice(2) as [string, string, strin
 const result: MatrixResult = { table: {}, problems: [], skipped: [] };
 
 let hostileValues = 0;
-/** Whether the next hostile value has its turn. */
+/** Returns true if the next hostile value is tried. */
 const isTurn = () => hostileValues++ % Number(oneIn) === 0;
 
-/** Far more than the tiny networks here need, and little enough that an absurd size is refused. */
+/** Memory limit: far more than the tiny networks need, but small enough to refuse absurd sizes. */
 const MEMORY_LIMIT = 256 * 2 ** 20;
 
 // ---- what there is ----
@@ -40,12 +41,12 @@ const MEMORY_LIMIT = 256 * 2 ** 20;
 interface Found {
   name: string;
   kind: 'function' | 'constructor' | 'static' | 'method' | 'getter';
-  /** Of methods and getters: the classes whose objects have it. */
+  /** Classes whose objects have this method or getter. */
   classes: string[];
   key: string | symbol;
 }
 
-/** Public exports of the modules that use the addon: those that import it. */
+/** Finds the public exports of the modules that import the addon. */
 async function exportsOnTheAddon(): Promise<Map<string, unknown>> {
   const lib = join(ROOT, 'dist/lib');
   const exported = new Map<string, unknown>();
@@ -108,7 +109,7 @@ const throwing = () =>
     },
   );
 
-/** Values that fit nowhere, or only here and there. */
+/** Values that fit nowhere, or only in a few places. */
 const HOSTILE: [label: string, make: () => unknown][] = [
   ['undefined', () => undefined],
   ['null', () => null],
@@ -143,7 +144,7 @@ const HOSTILE: [label: string, make: () => unknown][] = [
   ['an array of another realm', () => runInNewContext('[1, 2]')],
 ];
 
-/** Objects where objects of ours belong. */
+/** Objects that imitate objects of this package. */
 const IMPOSTORS: [label: string, make: () => unknown][] = [
   ['a prototype', () => Tensor.prototype],
   ['an heir of an object', () => Object.create(Tensor.from(new Float32Array(1)))],
@@ -181,7 +182,7 @@ const isTensor = (value: unknown): value is InstanceType<typeof Tensor> => value
 const isDisposable = (value: unknown): value is Disposable =>
   typeof (value as Partial<Disposable>)?.[Symbol.dispose] === 'function';
 
-/** What to put in the place of `value`. */
+/** Lists replacements for `value`. */
 function changesOf(value: unknown, cuda: boolean): Change[] {
   const changes: Change[] = HOSTILE.filter(isTurn).map(([label, make]) => ['hostile value', label, make]);
   if (isDisposable(value)) {
@@ -240,13 +241,15 @@ function shrunk(array: Uint8Array): unknown {
   return view;
 }
 
-/** Every place in `args` that can hold something else: an argument, or a key of plain objects and items of arrays within. */
+/**
+ * Lists every place in `args` that can hold another value: an argument, a key of a plain object or an item of an array.
+ */
 function placesIn(value: unknown, path: (string | number)[] = []): (string | number)[][] {
   const places = path.length > 0 ? [path] : [];
   const isPlain =
     typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
   if (!isPlain && !Array.isArray(value)) return places;
-  // Of a long list two are enough.
+  // Two items of a long list are enough.
   const keys = Array.isArray(value) ? value.slice(0, 2).keys() : Object.keys(value as object);
   for (const key of path.length > 4 ? [] : keys) {
     places.push(...placesIn((value as Record<string | number, unknown>)[key], [...path, key]));
@@ -258,7 +261,7 @@ function valueAt(root: unknown, path: (string | number)[]): unknown {
   return path.reduce<unknown>((value, key) => (value as Record<string | number, unknown>)[key], root);
 }
 
-/** A copy of plain objects and arrays with one place changed. */
+/** Copies plain objects and arrays with one place changed. */
 function withValue(root: unknown, [key, ...rest]: (string | number)[], value: unknown): unknown {
   if (key === undefined) return value;
   const copy = (Array.isArray(root) ? [...root] : { ...(root as object) }) as Record<
@@ -286,7 +289,7 @@ function release(value: unknown): void {
   else if (value instanceof Map || Array.isArray(value)) for (const item of value.values()) release(item);
 }
 
-/** Notes what is tried, and how it ended if anybody minds. */
+/** Records what is tried, and its outcome if it is wrong. */
 async function attempt(
   kind: string,
   what: string,
@@ -314,7 +317,7 @@ async function attempt(
 
 const isTyped = (outcome: Outcome) => 'error' in outcome && outcome.error instanceof BidisegError;
 const isDisposed = (outcome: Outcome) => 'error' in outcome && outcome.error instanceof DisposedError;
-// What JavaScript itself says to a method of another class.
+// JavaScript itself reports the method of another class.
 const isTypedOrTypeError = (outcome: Outcome) =>
   'error' in outcome && (outcome.error instanceof BidisegError || outcome.error instanceof TypeError);
 const isOfTheCaller = (outcome: Outcome) =>
@@ -333,12 +336,12 @@ function callOf({ kind, key, name }: Found): Call {
   if (get) return (receiver) => Reflect.apply(get, receiver, []);
   return (receiver, args) => {
     const result = Reflect.apply(value, receiver, args) as Partial<AsyncGenerator> | undefined;
-    // A generator does nothing until it is asked.
+    // A generator does nothing before its first `next()`.
     return typeof result?.next === 'function' ? result.next() : result;
   };
 }
 
-/** The prototype that declares `Class#member`, of a class that need not be exported. */
+/** Finds the prototype that declares `Class#member`. The class need not be exported. */
 function prototypeOf(name: string): object {
   const wanted = name.slice(0, name.indexOf('#'));
   for (const value of Object.values(bidiseg)) {
@@ -350,7 +353,7 @@ function prototypeOf(name: string): object {
   throw new Error(`no class ${wanted}`);
 }
 
-/** Members of every object of ours; what they do needs no description. */
+/** Members of every object of this package. They need no description. */
 const LIFETIME = /#(dispose|disposed|handle|\[Symbol\.\w*[dD]ispose\]|\[nodejs\.\w+\])$/;
 
 async function tryMember(found: Found, member: Member, cuda: boolean): Promise<void> {
@@ -388,7 +391,7 @@ async function tryMember(found: Found, member: Member, cuda: boolean): Promise<v
         await attempt(kind, text, work, isRight);
       }
     }
-    // Nothing at all, and more than there is a place for.
+    // No arguments, and too many.
     await attempt('hostile value', `${what} without arguments`, async () => call(await receiver(), []), fits);
     await attempt(
       'hostile value',
@@ -473,7 +476,7 @@ async function tryReceivers(found: Found, member: Member | undefined): Promise<v
     if (!isDisposable(object)) continue;
     const own = await (member ? member.args(name) : []);
     object[Symbol.dispose]();
-    // A getter of an object that only holds others may give one of those, or what it knows itself.
+    // A getter of an object that only holds others may return one of them, or a value of its own.
     const givesAnother = found.kind === 'getter' && !('handle' in object);
     await attempt(
       'disposed receiver',
@@ -488,7 +491,7 @@ async function tryReceivers(found: Found, member: Member | undefined): Promise<v
 
 type Raw = Record<string, (...args: unknown[]) => unknown>;
 
-/** The arguments of the last call of each native function, which stay alive. */
+/** Records the arguments of the last call of each native function and keeps them alive. */
 function recordNative(): Map<string, unknown[]> {
   const recorded = new Map<string, unknown[]>();
   const keep = (value: unknown): void => {
@@ -513,7 +516,7 @@ const isCoded = (outcome: Outcome) =>
   'error' in outcome && /^ERR_[A-Z_]+$/.test(String((outcome.error as { code?: unknown })?.code));
 
 async function tryNative(recorded: Map<string, unknown[]>, original: Raw): Promise<void> {
-  // It ends all work, which is what exits.test.ts is about; and this one is for tests to wait with.
+  // The first ends all work, and exits.test.ts covers it. The second is only for tests that wait.
   const apart = new Set(['shutDown', 'idle']);
   for (const [name, work] of Object.entries(original)) {
     if (typeof work !== 'function') continue;
@@ -612,12 +615,12 @@ const names = new Set(found.map(({ name }) => name));
 for (const name of described) {
   if (!names.has(name)) result.problems.push(`${name} is in surface.ts but not exported`);
 }
-/** What only this package constructs. */
+/** Returns true for classes that only this package constructs. */
 const isInternal = ({ kind, name }: Found) =>
   kind === 'constructor' && !described.has(name) && name.slice(4) in RECEIVERS;
 
 const NO_ARGUMENTS: Member = { args: () => [] };
-/** The calls of a member that surface.ts has: one, or several with a remark in brackets. */
+/** Finds the calls of a member in surface.ts: one, or several with a remark in brackets. */
 const entriesOf = ({ name: wanted }: Found) =>
   Object.entries(all).flatMap(([name, member]) => (withoutRemark(name) === wanted ? [member] : []));
 
@@ -641,7 +644,7 @@ for (const each of found) {
     }
   }
 }
-// Once more what works, to see what of it reaches the addon.
+// Repeats the valid calls, to see which native functions they reach.
 const recorded = recordNative();
 for (const each of found) {
   if (LIFETIME.test(each.name) || isInternal(each)) continue;
@@ -650,7 +653,7 @@ for (const each of found) {
     for (const owner of each.classes.length > 0 ? each.classes : ['']) {
       const receiver = owner === '' ? undefined : await (member.receiver ?? RECEIVERS[owner]!)();
       const own = await member.args(owner);
-      // What fails has been told of above.
+      // Failures were reported above.
       await outcomeOf(() => callOf(each)(receiver, own));
     }
   }
@@ -662,12 +665,12 @@ for (const each of found) {
   const running = segmenter.predict(new Uint8Array(12), job);
   controller.abort();
   await running.catch(() => undefined);
-  // What trainers do by themselves on CUDA, and what is refused here.
+  // Trainers do this by themselves on CUDA. On the CPU it is refused.
   await outcomeOf(() => uploadBatch(segmenter, randomBatch({ count: 1, height: 2, width: 2 }, 1, 5)));
 }
 await tryNative(recorded, original);
 
-// Nothing of all that has harmed what goes on.
+// None of that has harmed later work.
 const step = (await RECEIVERS.SegmentationStep!()) as InstanceType<typeof bidiseg.SegmentationStep>;
 const twin = (await RECEIVERS.SegmentationStep!()) as typeof step;
 const [batch] = (await all['SegmentationStep#run']!.args('')) as [Parameters<typeof step.run>[0]];

@@ -22,7 +22,7 @@ type Snapshot = Awaited<ReturnType<typeof snapshot>>;
 /** Work that needs memory. */
 export interface Hungry {
   title: string;
-  /** What is there before: the work itself, and what must not change where the work fails. */
+  /** Prepares the work, and the state that must not change when the work fails. */
   prepare: (folder: string) => Promise<{ work: () => Promise<unknown>; state: () => Promise<Snapshot[]> }>;
 }
 
@@ -155,11 +155,12 @@ const SIZES =
   /^out of memory: a tensor of \d+ bytes was asked for while tensors hold \d+ bytes; the limit is \d+ bytes$/;
 
 /**
- * Does the work under limits from "hardly more than there is" to "enough". Each time it must either succeed, or fail with the sizes
- * in the message, leave everything as it was, and succeed later as if nothing had been.
+ * Runs the work under limits from "hardly more than is in use" to "enough". Each time it must either succeed or fail
+ * with the sizes in the message. A failure must leave everything as it was, and the work must succeed later with the
+ * same result.
  *
- * @param times how many limits are tried, beside some powers of two
- * @returns how often the work failed
+ * @param times number of limits to try, beside some powers of two
+ * @returns the number of failures
  */
 export async function starve({ prepare }: Hungry, folder: string, times: number): Promise<number> {
   const unlimited = await prepare(folder);

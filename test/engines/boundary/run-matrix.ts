@@ -5,10 +5,10 @@ import { temporaryFolder } from '../../helpers/folder.js';
 import type { MatrixResult } from './matrix.js';
 
 /**
- * Runs the misuse matrix in a process of its own and fails where anything did not end as it should.
+ * Runs the misuse matrix in its own process. Fails when anything ends wrongly.
  *
- * @param oneIn how many of the hostile values are tried at each place: one in so many
- * @returns how often anything was tried
+ * @param oneIn n, to try every n-th hostile value at each place
+ * @returns the number of tries
  */
 export async function runMatrix(oneIn: number, note: (line: string) => void): Promise<number> {
   const folder = temporaryFolder();

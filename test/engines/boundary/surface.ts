@@ -19,19 +19,19 @@ import {
 import { randomBatch, SEGMENTATION, TRANSLATION } from '../../helpers/batches.js';
 
 /**
- * Everything of the package that reaches the addon, each with a call that works: what test/engines/boundary/matrix.ts derives its misuse
- * from. What is missing here is a failure there.
+ * Member of the package that reaches the addon, with a valid call. test/engines/boundary/matrix.ts derives its misuse
+ * from these calls, and fails when a member is missing here.
  *
  * Names: `function`, `new Class`, `Class.static`, `Class#method` or `Class#getter` of the class that declares it.
  */
 export interface Member {
-  /** Arguments of a call that works; new ones each time. */
+  /** Creates the arguments of a valid call. */
   args: (receiver: string) => unknown[] | Promise<unknown[]>;
-  /** What it is called on, where not just any object of the class will do. */
+  /** Creates the object to call it on, if not any object of the class will do. */
   receiver?: () => Promise<object>;
 }
 
-/** Makes objects of each class that holds native ones. */
+/** Creators of an object of each class that holds native ones. */
 export const RECEIVERS: Record<string, () => Promise<object>> = {
   Tensor: async () => image(),
   Segmenter: () => Segmenter.create(SEGMENTER),
@@ -131,7 +131,7 @@ async function saved(folder: string, object: Segmenter | Translator): Promise<st
   return file;
 }
 
-/** The surface; `folder` is for files. */
+/** Lists the surface. `folder` is for files. */
 export function surface(folder: string): Record<string, Member> {
   const none = { args: () => [] };
   const loss = async () => l1Loss(await floats(2, 2).requireGrad(), floats(2, 2));

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 
 const MAIN = fileURLToPath(new URL('../../../lib/cli/main.js', import.meta.url));
 
-/** A line of `--json`. */
+/** Line of `--json`. */
 export type JsonEvent = { event: string; stage?: string; step?: number } & Record<string, unknown>;
 
 export interface Ended {
@@ -20,17 +20,17 @@ export interface RunningProcess {
 }
 
 /**
- * Starts a bidiseg command that was given `--json`.
+ * Starts a bidiseg command with `--json`.
  *
- * @param options.under a command line that runs the one behind it, such as `nice`
- * @param options.onEvent sees each event as it comes
+ * @param options.under command line that runs the command after it, such as `nice`
+ * @param options.onEvent receives each event at once
  */
 export function startBidiseg(
   args: string[],
   options: { under?: string[]; onEvent?: (event: JsonEvent, child: ChildProcess) => void } = {},
 ): RunningProcess {
   const [command, ...rest] = [...(options.under ?? []), process.execPath, MAIN, ...args];
-  // One thread: the networks are tiny, and the results of an uninterrupted run are to be repeated bit for bit.
+  // One thread, because the networks are tiny and the results of an uninterrupted run must be repeated bit for bit.
   const env = { ...process.env, OMP_NUM_THREADS: '1' };
   const child = spawn(command!, rest, { env, stdio: ['ignore', 'pipe', 'pipe'] });
   const events: JsonEvent[] = [];

@@ -6,7 +6,7 @@ import { HUNGRY, starve } from '../boundary/out-of-memory.js';
 import { runMatrix } from '../boundary/run-matrix.js';
 import type { Fault } from './faults.js';
 
-/** Everything that can happen to the boundary between JavaScript and C++. */
+/** Lists the faults of the boundary between JavaScript and C++. */
 export function boundaryFaults(): Fault[] {
   return [
     {

@@ -1,23 +1,23 @@
 import type { Random } from '../../../lib/data/random.js';
 
-/** A way for things to go wrong that is tried again and again. */
+/** Fault that is tried many times. */
 export interface Fault {
   fault: string;
-  /** What every single try must lead to; one that leads to anything else throws. */
+  /** Outcome that every try must have. Any other outcome throws. */
   outcome: string;
-  /** How often `npm run test:faults` tries it. */
+  /** Number of tries of `npm run test:faults`. */
   tries: number;
   /**
-   * Tries it.
+   * Tries the fault.
    *
    * @param random decides moments and places
-   * @param note takes a line about what was done, for whoever wants to repeat it
-   * @returns how often it was tried; less than `tries` where this machine does not allow it, which `note` has been told
+   * @param note takes a line about each try, so that it can be repeated
+   * @returns the number of tries; fewer than `tries` if this machine does not allow it, after a line to `note`
    */
   attempt(tries: number, random: Random, note: (line: string) => void): Promise<number>;
 }
 
-/** A fault whose tries do not depend on each other. */
+/** Defines a fault whose tries do not depend on each other. */
 export function each(
   once: (random: Random, note: (line: string) => void) => Promise<void>,
 ): Fault['attempt'] {

@@ -1,6 +1,6 @@
 /**
- * `npm run test:faults [-- SEED [boundary | runs]]`: tries every fault often, prints what was done, and in the end the table that
- * CONTRIBUTING.md has.
+ * Runs `npm run test:faults [-- SEED [boundary | runs]]`. Tries every fault many times, prints each try, and ends with
+ * the table of docs/robustness.md#faults-of-runs.
  */
 import { Random } from '../../../lib/data/random.js';
 import { boundaryFaults } from './boundary.js';
@@ -45,7 +45,7 @@ async function tryAll(faults: Fault[], variant: string): Promise<void> {
   }
 }
 
-/** One row a fault, whatever the number of settings it was tried in. */
+/** Adds a try to the table. A fault has one row, for all settings it was tried in. */
 function add(fault: string, tried: number | undefined, outcome: string): void {
   const row = rows.find(([name]) => name === fault);
   if (!row) rows.push([fault, String(tried ?? 0), outcome]);

@@ -19,10 +19,12 @@ import type { Ended, RunningProcess } from './bidiseg-process.js';
 import { each, type Fault } from './faults.js';
 import { errorOf, type Setting } from './setting.js';
 
-/** The run went on to its end and holds, bit for bit, what it would have held: see `Setting.check`. */
+/**
+ * Outcome: the run continued to its end, and its content equals an uninterrupted run bit for bit, see `Setting.check`.
+ */
 const RESUMED = 'resumed';
 
-/** Everything that can happen to a run from outside. */
+/** Lists the faults that a run can suffer from outside. */
 export function runFaults(setting: Setting): Fault[] {
   return [
     {
@@ -127,8 +129,8 @@ export function runFaults(setting: Setting): Fault[] {
 const KILLS_A_RUN = 3;
 
 /**
- * Kills runs again and again, each a few times before it may end, at moments spread evenly over a random stage. Each run
- * begins with another stage, so that short stages get their share.
+ * Kills runs repeatedly, each a few times before it may end, at moments spread evenly over a random stage. Each run
+ * starts with another stage, so that short stages are hit too.
  */
 async function killAgainAndAgain(
   setting: Setting,
@@ -144,7 +146,7 @@ async function killAgainAndAgain(
     const targets = Array.from({ length: kills }, () => first + random.integer(stages.length - first)).sort();
     for (const target of targets) {
       const { name, seconds } = stages[target]!;
-      // One in ten before anything has begun.
+      // One kill in ten comes before anything has begun.
       const moment =
         random.next() < 0.1
           ? { delayMs: random.range(0, 500), after: 'the start of the process' }
@@ -166,7 +168,7 @@ async function killAgainAndAgain(
   return killed;
 }
 
-/** Goes on with a run and kills it so long after a stage, or a later one, has begun, or else after its start. */
+/** Resumes a run and kills it some time after a stage or a later one has begun, or after its start. */
 function killAt(setting: Setting, run: string, moment: { delayMs: number; after: string }): Promise<Ended> {
   const order = setting.stages.map(({ name }) => name);
   let timer: NodeJS.Timeout | undefined;
@@ -184,17 +186,17 @@ function killAt(setting: Setting, run: string, moment: { delayMs: number; after:
 
 const TRAINING = ['source-only', 'round-1/translator', 'round-1/segmenter-0', 'round-1/segmenter-1'];
 
-/** One of the stages that train. */
+/** Draws one of the stages that train. */
 function anyTraining(random: Random): string {
   return TRAINING[random.integer(TRAINING.length)]!;
 }
 
-/** A run in which nothing but the stages before this one is complete. */
+/** Creates a run in which only the stages before this one are complete. */
 function runBefore(setting: Setting, stage: string): string {
   return setting.runOf(setting.stages.findIndex(({ name }) => name === stage));
 }
 
-/** Goes on with a run, and does something once its newest checkpoint in `stage` is of `step` or a later one. */
+/** Resumes a run, and acts when its newest checkpoint in `stage` is at `step` or later. */
 function atStep(
   setting: Setting,
   run: string,
@@ -215,7 +217,7 @@ function stageFolder(run: string, stage: string): string {
   return path.join(run, 'stages', stage.replace('/', '-'));
 }
 
-/** The checkpoints of a stage, newest first. */
+/** Lists the checkpoints of a stage, newest first. */
 function checkpoints(run: string, stage: string): string[] {
   const folder = stageFolder(run, stage);
   const names = readdirSync(folder).filter((name) => /^checkpoint-.*\.safetensors$/.test(name));
@@ -263,7 +265,7 @@ async function interruptTwice(setting: Setting, random: Random, note: (line: str
       random.range(1, 10),
     );
   });
-  // It ended by the second signal itself, or had already saved its state when that came.
+  // The process ended by the second signal itself, or had already saved its state.
   assert.ok(ended.signal === 'SIGINT' || ended.code === 130, ended.stderr);
   if (ended.signal === 'SIGINT') assert.ok(performance.now() - second < 500);
   note(`ended by ${ended.signal ?? 'itself'}`);
@@ -285,7 +287,7 @@ async function openTwice(setting: Setting, random: Random): Promise<void> {
   setting.check(run);
 }
 
-/** Mounts a small disk, lets `work` use it, and takes it away. False where that is not allowed. */
+/** Mounts a small disk for `work` and unmounts it. Returns false if mounting is not allowed. */
 async function withDisk(
   setting: Setting,
   size: string,
@@ -317,7 +319,8 @@ async function fillDisk(
 ): Promise<number> {
   for (let i = 0; i < tries; i++) {
     const { name } = setting.stages[random.integer(setting.stages.length)]!;
-    // Less than three checkpoints take, or in a stage of images than those do: it ends there, or in the next stage.
+    // Less space than three checkpoints need, or than the images of a stage need. The run ends there, or in the next
+    // stage.
     const free = random.integer(TRAINING.includes(name) ? 800_000 : 100_000);
     const wasTried = await withDisk(setting, '20m', note, async (disk) => {
       const run = path.join(disk, 'run');
@@ -340,7 +343,7 @@ async function fillDisk(
 async function limitFileSize(setting: Setting): Promise<void> {
   const stage = 'round-1/translator';
   const run = runBefore(setting, stage);
-  // Blocks of 512 bytes: the translators with their moments have several times as many.
+  // In blocks of 512 bytes. The translators with their moments need several times as many.
   const under = ['sh', '-c', 'ulimit -f 400; exec "$@"', 'sh'];
   const message = errorOf(await setting.resume(run, { under }).ended);
   assert.match(message, /checkpoint-00000002 cannot be written: File too large/);
@@ -384,7 +387,7 @@ async function deleteData(setting: Setting, random: Random): Promise<void> {
   } finally {
     renameSync(away, data);
   }
-  // What was decoded ahead may have been enough for this stage; then the next one fails.
+  // The images decoded ahead may be enough for this stage. Then the next one fails.
   assert.match(errorOf(ended), /source.*(cannot be read|cannot be listed): ENOENT/);
   await setting.finish(run);
 }
@@ -392,7 +395,7 @@ async function deleteData(setting: Setting, random: Random): Promise<void> {
 async function breakImage(setting: Setting, random: Random, note: (line: string) => void): Promise<void> {
   const stage = anyTraining(random);
   const run = runBefore(setting, stage);
-  // All of those that the stage reads, since one that was decoded ahead is not read again.
+  // All images that the stage reads, because one decoded ahead is not read again.
   const isTranslated = stage.startsWith('round-1/segmenter');
   const folder = path.join(
     isTranslated ? run : setting.folder,
@@ -424,7 +427,7 @@ async function deleteStage(setting: Setting, random: Random): Promise<void> {
   await setting.finish(run);
 }
 
-/** Kills a run in a stage that has several checkpoints. */
+/** Kills a run in a stage with several checkpoints. */
 async function runWithCheckpoints(setting: Setting, random: Random): Promise<{ run: string; stage: string }> {
   const stage = anyTraining(random);
   const run = runBefore(setting, stage);
@@ -441,7 +444,7 @@ async function damageNewest(setting: Setting, random: Random, note: (line: strin
   const ofStage = events.filter((event) => event.stage === stage);
   assert.equal(ofStage[0]!.stepsBefore, step);
   assert.equal(ofStage[1]!.event, 'warning');
-  assert.match(String(ofStage[1]!.message), /passed over: its checksum is \w+, it was written with \w+/);
+  assert.match(String(ofStage[1]!.message), /was skipped: expected checksum \w+ but found \w+/);
   assert.ok(String(ofStage[1]!.message).startsWith(newest!));
 }
 
@@ -452,10 +455,10 @@ async function damageAll(setting: Setting, random: Random): Promise<void> {
   const ofStage = events.filter((event) => event.stage === stage);
   assert.equal(ofStage[0]!.stepsBefore, 0);
   const warnings = ofStage.filter(({ event }) => event === 'warning').map(({ message }) => String(message));
-  assert.match(warnings.at(-1)!, /no checkpoint is left; the stage begins with its first step/);
+  assert.match(warnings.at(-1)!, /no readable checkpoint is left; the stage starts from its first step/);
 }
 
-/** Flips a bit of a file, or cuts it off, or empties it. Says what it did. */
+/** Flips a bit of a file, truncates it or empties it. Returns a description. */
 function damage(file: string, random: Random): string {
   const bytes = readFileSync(file);
   const at = random.integer(bytes.length);
@@ -469,7 +472,7 @@ function damage(file: string, random: Random): string {
   return kind === 1 ? `cut off after ${at} of ${bytes.length} bytes` : 'emptied';
 }
 
-/** Weights with which no loss is finite. */
+/** Writes weights with which no loss is finite. */
 function brokenWeights(setting: Setting): string {
   const file = path.join(setting.folder, 'broken.safetensors');
   const tensors = readTensors(path.join(setting.runOf(1), 'stages/source-only/weights.safetensors'));
@@ -512,10 +515,10 @@ async function newerConfig(setting: Setting): Promise<void> {
   const file = path.join(run, 'config.yaml');
   writeFileSync(file, readFileSync(file, 'utf8').replace('version: 2', 'version: 9'));
   const message = errorOf(await setting.resume(run).ended);
-  assert.match(message, /config\.yaml: version: expected 2 but found 9, which a newer bidiseg has written/);
+  assert.match(message, /config\.yaml: version: expected 2 but found 9; a newer bidiseg wrote this file/);
 }
 
-/** Takes away from a run folder what only a newer bidiseg writes. */
+/** Removes from a run folder everything that only a newer bidiseg writes. */
 async function olderConfig(setting: Setting, random: Random): Promise<void> {
   const stage = anyTraining(random);
   const run = runBefore(setting, stage);
@@ -526,6 +529,6 @@ async function olderConfig(setting: Setting, random: Random): Promise<void> {
     .replace(/nonFinite:\n( +.*\n)+/, '');
   assert.doesNotMatch(older, /version|checkpoint|nonFinite/);
   writeFileSync(file, older);
-  // A stage that was cut off had a folder, and nothing in it that could be gone on with.
+  // In old versions, an interrupted stage left a folder without a checkpoint.
   await setting.finish(run);
 }

@@ -6,7 +6,7 @@ import { readSummary } from '../../../lib/run/run-files.js';
 import { temporaryFiles, writeTinyConfig, writeTinyData } from '../../cli/command-line.js';
 import { type Ended, type RunningProcess, startBidiseg } from './bidiseg-process.js';
 
-/** Both kinds of segmenter and of optimizer, two choices of pseudo-labels, with dropout and image pools. */
+/** Configs with both kinds of segmenter and optimizer, two choices of pseudo-labels, dropout and image pools. */
 const CONFIGS = {
   'deeplab-v2, Adam, per-class': {
     segmenter: { backbone: 'resnet18', width: 1 / 32 },
@@ -32,14 +32,14 @@ export const VARIANTS = Object.keys(CONFIGS) as Variant[];
 
 const STEPS = 9;
 
-/** A data set, a config, and what a run that nothing interrupts makes of them. */
+/** Data set, config, and the uninterrupted run that others are compared with. */
 export class Setting {
   readonly folder: string;
-  /** The uninterrupted run. */
+  /** Folder of the uninterrupted run. */
   readonly #whole: string;
   readonly #config: string;
   #runs = 0;
-  /** Seconds that each stage takes, by name and in order. */
+  /** Stages in order, with the seconds that each takes. */
   stages: { name: string; seconds: number }[] = [];
 
   private constructor(folder: string, variant: Variant) {
@@ -74,12 +74,12 @@ export class Setting {
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  /** A new run folder's name. */
+  /** Returns the name of a new run folder. */
   newRun(): string {
     return path.join(this.folder, `run-${++this.#runs}`);
   }
 
-  /** A copy of the uninterrupted run, in which its `count` first stages are complete and no others. */
+  /** Copies the uninterrupted run with only its first `count` stages complete. */
   runOf(count: number): string {
     const run = this.newRun();
     cpSync(this.#whole, run, { recursive: true });
@@ -97,7 +97,7 @@ export class Setting {
     return startBidiseg(['resume', run, '--json'], options);
   }
 
-  /** Goes on with a run to its end and checks what it leaves. */
+  /** Resumes a run to its end and checks its content. */
   async finish(run: string): Promise<Ended> {
     const ended = await this.resume(run).ended;
     assert.equal(ended.code, 0, ended.stderr);
@@ -105,7 +105,7 @@ export class Setting {
     return ended;
   }
 
-  /** A complete run must hold, bit for bit, what the uninterrupted one holds, and nothing that is left over. */
+  /** Checks that a complete run equals the uninterrupted one bit for bit, without leftover files. */
   check(run: string): void {
     for (const part of ['stages', 'translated', 'pseudo-labels', 'pictures']) {
       const expected = filesIn(path.join(this.#whole, part));
@@ -123,7 +123,7 @@ export class Setting {
   }
 }
 
-/** What the error line of a process that had to fail says; anything but one line is a failure of its own. */
+/** Returns the error line of a process that had to fail. Anything except one line is a failure. */
 export function errorOf({ code, stderr, events }: Ended): string {
   assert.equal(code, 1, stderr);
   const lines = stderr.split('\n').filter((line) => line.startsWith('bidiseg: '));
@@ -147,7 +147,7 @@ function filesIn(folder: string): Map<string, string> {
   );
 }
 
-/** What a stage's record says but for its times. */
+/** Reads a stage's record without its times. */
 function resultsIn(file: string): unknown {
   const { stage, record } = JSON.parse(readFileSync(file, 'utf8'));
   return { stage, record: { ...record, seconds: null, waitShare: null } };

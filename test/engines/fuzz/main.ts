@@ -1,6 +1,6 @@
 /**
- * `npm run test:fuzz [-- SECONDS [SEED [PARSER]]]`: tries every parser, or the one, that many seconds, prints what was done,
- * and in the end the table that CONTRIBUTING.md has.
+ * Runs `npm run test:fuzz [-- SECONDS [SEED [PARSER]]]`. Tries every parser, or the given one, for that many seconds.
+ * Prints each result, and ends with the table of docs/robustness.md#fuzzing-the-parsers.
  */
 import { temporaryFolder } from '../../helpers/folder.js';
 import { fuzz } from './target.js';

@@ -1,21 +1,21 @@
 import fc from 'fast-check';
 
-/** What readers of binary formats trip over. */
+/** Integers that break readers of binary formats. */
 const INTEGERS = [0n, 1n, -1n, 2n ** 31n, 2n ** 32n - 1n, 2n ** 53n, 2n ** 62n, 2n ** 63n - 1n, -(2n ** 63n)];
-/** And readers of text. */
+/** Numbers that break readers of text formats. */
 const NUMBERS = [...INTEGERS.map(String), '0.5', '1e308', '1e999', '-0', 'null', '[]', '"7"'];
 
-// fast-check likes small numbers; all places in a file are as good.
+// fast-check prefers small numbers, but all places in a file are equally good.
 const anywhere = fc.noBias(fc.nat(2 ** 30));
 const few = fc.integer({ min: 1, max: 8 });
 
 type Change = (bytes: Buffer) => Buffer;
 
 /**
- * Valid files with one to three changes: bits, bytes, integers, numbers in text, pieces copied, dropped and repeated, words put
- * in, the end cut off.
+ * Generates valid files with one to three changes: bits, bytes, integers, numbers in text, copied, dropped or repeated
+ * pieces, inserted words, or a truncated end.
  *
- * @param words what has a meaning in the format
+ * @param words words that have a meaning in the format
  */
 export function mutationsOf(
   originals: readonly Buffer[],
@@ -94,7 +94,7 @@ const changes: fc.Arbitrary<Change>[] = [
   ),
 ];
 
-/** A change in place, of bytes that are there. */
+/** Defines a change of existing bytes. */
 function edit(change: (bytes: Buffer) => void): Change {
   return (bytes) => {
     const copy = Buffer.from(bytes);

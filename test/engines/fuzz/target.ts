@@ -4,38 +4,41 @@ import fc from 'fast-check';
 import { BidisegError, NativeError } from '../../../lib/support/errors.js';
 import { ROOT } from '../../helpers/folder.js';
 
-/** Something that reads bytes from outside, and the bytes that it is tried with. */
+/** Reader of bytes from outside, and the bytes to try it with. */
 export interface FuzzTarget {
-  /** What reads them; also the name of its folder in the corpus. */
+  /** Name of the parser, and of its folder in the corpus. */
   parser: string;
-  /** What every single case must lead to; `attempt` throws where one leads to anything else. */
+  /** Outcome that every case must have. `attempt` throws for any other outcome. */
   outcome: string;
   cases: fc.Arbitrary<Buffer>;
-  /** Whether a case takes a tenth of a second and more; `npm test` then tries few. */
+  /** true: a case takes a tenth of a second or more, so `npm test` tries few. */
   slow?: boolean;
-  /** Resolves when the bytes were read and what they gave is right; rejects with an error of ours when they are refused. */
+  /**
+   * Reads the bytes. Resolves when they were read and the result is right. Rejects with an error of this package when
+   * they are refused.
+   */
   attempt(bytes: Buffer): Promise<void>;
 }
 
 export interface FuzzResult {
   read: number;
   refused: number;
-  /** CPU time of the case that took longest, all threads together. */
+  /** CPU time of the slowest case, of all threads together. */
   slowestMs: number;
-  /** The largest piece of memory asked of Buffer.alloc() for a case, beyond the length of the case. */
+  /** Largest size passed to Buffer.alloc() for a case, minus the length of the case. */
   excessBytes: number;
-  /** By how much the process's peak of memory grew. */
+  /** Growth of the process's peak memory. */
   growthBytes: number;
 }
 
-/** What a run may need at most. The cases have a few kilobytes; Node, LibTorch and decoders have affairs of their own. */
+/** Bounds of a run. The cases have a few kilobytes. Node, LibTorch and decoders need memory of their own. */
 export const BOUNDS = { slowestMs: 5000, excessBytes: 2 ** 20, growthBytes: 256 * 2 ** 20 };
 
 const CORPUS = path.join(ROOT, 'test/engines/fuzz/corpus');
 
 /**
- * Tries a target with what was found before (`corpus/PARSER/`), then with new cases. One that fails is made smaller by
- * fast-check and written to the working directory, for whoever wants to look at it and to add it to the corpus.
+ * Tries a target with earlier findings (`corpus/PARSER/`), then with new cases. fast-check shrinks a failing case and
+ * writes it to the working directory, so that it can be studied and added to the corpus.
  *
  * @param amount a number of cases, or seconds of them
  */
@@ -92,7 +95,7 @@ export async function fuzz(
   return result;
 }
 
-/** The cases that went wrong once, by the names of their files. */
+/** Lists the cases that failed once, by the names of their files. */
 function corpusOf({ parser }: FuzzTarget): [name: string, bytes: Buffer][] {
   const folder = path.join(CORPUS, parser.replaceAll(' ', '-'));
   if (!existsSync(folder)) return [];
@@ -101,7 +104,7 @@ function corpusOf({ parser }: FuzzTarget): [name: string, bytes: Buffer][] {
     .map((name) => [name, readFileSync(path.join(folder, name))]);
 }
 
-/** What a user sees is one line, and not the case itself. */
+/** A message must be one line and must not contain the case itself. */
 function refuseBadMessage({ message }: Error): void {
   if (message.length > 2000)
     throw new Error(`a message of ${message.length} characters: ${message.slice(0, 200)}`);

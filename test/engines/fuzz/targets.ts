@@ -28,7 +28,7 @@ import { findPython, Twin } from '../../helpers/twin.js';
 import { mutationsOf } from './mutations.js';
 import type { FuzzTarget } from './target.js';
 
-/** Everything that reads bytes from outside. They write into `folder`. */
+/** Creates all readers of bytes from outside. They write into `folder`. */
 export async function fuzzTargets(folder: string, note: (line: string) => void): Promise<FuzzTarget[]> {
   const { safetensors, pth } = await weightsFiles(folder, note);
   return [
@@ -56,7 +56,7 @@ export async function fuzzTargets(folder: string, note: (line: string) => void):
 
 const REFUSED = "read, or refused with the file's name";
 
-/** An error is of use only with the name of what is at fault. */
+/** Checks that an error names the file at fault. */
 async function naming<T>(file: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
@@ -70,7 +70,7 @@ async function naming<T>(file: string, work: () => Promise<T>): Promise<T> {
 
 // --- weights ---
 
-/** Small files of every format that is read: our own, ones made byte by byte, and PyTorch's where there is a Python. */
+/** Creates small files of every format that is read: our own, handmade ones, and PyTorch's if there is a Python. */
 async function weightsFiles(
   folder: string,
   note: (line: string) => void,
@@ -106,9 +106,9 @@ async function weightsFiles(
     return { safetensors, pth };
   }
   const twin = new Twin(found.python);
-  for (const kase of ['plain', 'odd', 'Scale.']) {
+  for (const testCase of ['plain', 'odd', 'Scale.']) {
     for (const isZip of [true, false]) {
-      await twin.ask({ do: 'saveCase', case: kase, file, zip: isZip, protocol: 2 });
+      await twin.ask({ do: 'saveCase', case: testCase, file, zip: isZip, protocol: 2 });
       pth.push(readFileSync(file));
     }
   }
@@ -151,14 +151,14 @@ function weightsTarget(
 
 const DTYPES = { uint8: 1, int32: 4, int64: 8 } as const;
 
-/** Places of tensors in a file, as a parser would give them to the native reader if it checked nothing. */
+/** Passes places of tensors in a file to the native reader, as a parser without checks would. */
 function placesTarget(file: string): FuzzTarget {
   const bytes = Buffer.from(randomBytes(777, 5));
   writeFileSync(file, bytes);
   const wild = fc.constantFrom(2 ** 31, 2 ** 40, 1e15, Number.MAX_SAFE_INTEGER, -1, 0.5);
   const mostly = (max: number) =>
     fc.oneof({ weight: 9, arbitrary: fc.nat(max) }, { weight: 1, arbitrary: wild });
-  // Huge extents or huge strides, not both: a broadcast terabyte is for the parsers to refuse.
+  // Huge extents or huge strides, not both. The parsers refuse a broadcast terabyte.
   const plain = fc.record({ shape: fc.array(mostly(5), { maxLength: 3 }), offset: mostly(800) });
   const strided = fc.array(fc.tuple(fc.nat(5), mostly(19)), { maxLength: 3 }).chain((dimensions) =>
     fc.record({
@@ -192,7 +192,7 @@ function placesTarget(file: string): FuzzTarget {
   };
 }
 
-/** The elements of a strided tensor in row-major order, one by one. */
+/** Collects the elements of a strided tensor in row-major order. */
 function gather(
   bytes: Buffer,
   dtype: keyof typeof DTYPES,
@@ -267,7 +267,7 @@ const yamlWords = [
   ...['.inf', '.nan', '-0', '0x10', '0o7', '1e400', '~', 'null', 'true', '2001-01-01', '1_000'],
 ];
 
-/** A config that was read must be one, and must not have changed what every object has. */
+/** Checks that a config that was read is valid, and that reading it did not change the prototypes of objects. */
 async function checkConfig(file: string, set: readonly string[] = []): Promise<void> {
   const config = await loadConfig(file, { set });
   assert.ok(path.isAbsolute(config.output));
@@ -280,7 +280,7 @@ async function checkConfig(file: string, set: readonly string[] = []): Promise<v
 
 const NATURE = new Set(Reflect.ownKeys(Object.prototype));
 
-/** The config with one of its values, or tables, replaced by anything. */
+/** Replaces one value or table of the config by anything. */
 const replaced = fc
   .tuple(
     fc.nat(),
@@ -403,7 +403,7 @@ function assignmentTarget(file: string): FuzzTarget {
 async function listTarget(folder: string): Promise<FuzzTarget> {
   const root = path.join(folder, 'root');
   const pixel = { data: new Uint8Array(3), width: 1, height: 1 };
-  // `outside.png` is what no list may reach.
+  // No list may reach `outside.png`.
   for (const name of ['root/a.png', 'root/sub/b.png', 'root/c d.png', 'root/labels/a.png', 'outside.png']) {
     mkdirSync(path.dirname(path.join(folder, name)), { recursive: true });
     await writeImage(path.join(folder, name), pixel);
@@ -444,7 +444,7 @@ async function listTarget(folder: string): Promise<FuzzTarget> {
       assert.equal(new Set(entries.map(({ name }) => name)).size, entries.length);
       for (const { name, image, label = image } of entries) {
         assert.ok(image.startsWith(`${root}/`) && label.startsWith(`${root}/`), image);
-        // What is made of it is written under this name.
+        // The result is written under this name.
         assert.equal(path.join('/out', `${name}.png`), `/out/${name}.png`);
         assert.ok(!name.includes('/') && !name.startsWith('.'), name);
       }
@@ -454,12 +454,12 @@ async function listTarget(folder: string): Promise<FuzzTarget> {
 
 // --- images ---
 
-/** Smaller than the default: what is within it may be decoded, and there are many. */
+/** Limit below the default, because images within the limit are decoded, and there are many. */
 const MAX_PIXELS = 2 ** 16;
 
 const pngWords = ['IHDR', 'PLTE', 'IDAT', 'IEND', 'tRNS', 'gAMA', 'iCCP', '\0\0\0\0'];
 
-/** PNGs of every kind that holds labels. */
+/** Creates PNGs of every kind that can hold labels. */
 function labelFiles(): Buffer[] {
   const area = { width: 7, height: 5 };
   const palette = randomBytes(3 * 16, 1);
@@ -547,7 +547,10 @@ async function imageTarget(file: string): Promise<FuzzTarget> {
 
 // --- run folders ---
 
-/** The report reads nearly all of a run folder: here its event log and summary are what they should not be. */
+/**
+ * Creates the target of run folders. The report reads nearly all files of a run folder. Its event log and summary are
+ * wrong here.
+ */
 async function runTarget(folder: string): Promise<FuzzTarget> {
   await writeFinishedRun({ folder, classes: ['a', 'b'], images: ['x'], steps: 10 });
   const files = ['events.jsonl', 'summary.json'].map((name) => path.join(folder, name));
@@ -575,7 +578,7 @@ async function runTarget(folder: string): Promise<FuzzTarget> {
     outcome: "reported, or refused with the folder's name",
     cases: either,
     slow: true,
-    /** The first byte tells which of the files the others are. */
+    /** The first byte selects the file that the other bytes replace. */
     async attempt(bytes) {
       const which = (bytes[0] ?? 0) % files.length;
       for (const [index, file] of files.entries()) {

@@ -40,8 +40,8 @@ describe('config files', () => {
     });
   }
 
-  describe('what they may say', () => {
-    it('takes everything that is not said from the defaults, which are the paper’s', async () => {
+  describe('values', () => {
+    it('takes missing keys from the defaults, which are the paper’s', async () => {
       const config = await loadConfig(await write(minimal));
       assert.equal(config.segmentation.learningRate, 2.5e-4);
       assert.deepEqual(config.segmentation.schedule, { kind: 'poly', power: 0.9, totalSteps: 250_000 });
@@ -58,7 +58,7 @@ describe('config files', () => {
       assert.equal((await loadConfig(file)).seed, 7);
     });
 
-    it('lets the preset give way to the file, and the file to assignments, the last one winning', async () => {
+    it('overrides the preset by the file, and the file by assignments, of which the last one counts', async () => {
       const file = await write({ ...minimal, preset: 'reference', translation: { identityWeight: 3 } });
       const set = ['selfTraining.portion=0.25', 'seed=5', 'seed=6', 'sizes.evaluation=[64, 32]'];
       const config = await loadConfig(file, { set });
@@ -221,7 +221,7 @@ data:
       [
         'an ignore index that is a class',
         { ...minimal, data: { ...data, ignoreIndex: 2 } },
-        /data\.ignoreIndex: expected a number that is no class index \(0 to 2\) but found 2/,
+        /data\.ignoreIndex: expected a number that is not a class index \(0 to 2\) but found 2/,
       ],
       [
         'a palette of another length',
@@ -323,7 +323,7 @@ data:
           translation: { pairing: 'paired' },
           sizes: { translation: { crop: [512, 256], target: [1024, 512] } },
         },
-        /sizes\.translation\.target: expected the size of sizes\.translation\.source \(1024×562\), as pairs of images are, but found/,
+        /sizes\.translation\.target: expected the size of sizes\.translation\.source \(1024×562\), because paired images have one size, but found/,
       ],
       [
         'whole images of two sizes',
@@ -361,7 +361,7 @@ data:
         /preset: expected one of/,
       ],
       [
-        'a list in place of keys',
+        'a list instead of keys',
         '- a\n- b\n',
         /config\.yaml: expected a table of keys but found an array of 2/,
       ],
@@ -370,33 +370,33 @@ data:
       ['a key given twice', 'seed: 1\nseed: 2\n', /config\.yaml: is not valid YAML: Map keys must be unique/],
     ];
     for (const [name, content, pattern] of cases) {
-      it(`are told: ${name}`, async () => fails(await write(content), pattern));
+      it(`are reported: ${name}`, async () => fails(await write(content), pattern));
     }
 
-    it('are told: several at once, each with its key', async () => {
+    it('are reported: several at once, each with its key', async () => {
       const file = await write({ ...minimal, seed: -1, sede: 1, device: 'x', logEvery: 0, sampleCount: -1 });
       await fails(file, /seed: .*; .*: device: .*; .*; and 2 more$/);
     });
 
-    it('are told: broken JSON', async () => {
+    it('are reported: broken JSON', async () => {
       await fails(await write('{"seed": 1,}', 'broken.json'), /broken\.json: is not valid JSON/);
     });
 
-    it('are told: no such file', () => fails(path.join(folder, 'none.yaml'), /none\.yaml: no such file/));
+    it('are reported: no such file', () => fails(path.join(folder, 'none.yaml'), /none\.yaml: no such file/));
 
-    it('are told: a folder in place of a file', async () => {
+    it('are reported: a folder instead of a file', async () => {
       await rm(path.join(folder, 'd.yaml'), { recursive: true, force: true });
       await fails(path.dirname(await write('', 'x.yaml')), /: is a folder, expected a file$/);
     });
 
-    it('are told: an unknown kind of file', async () => {
+    it('are reported: an unknown kind of file', async () => {
       await fails(
         await write(minimal, 'config.toml'),
         /config\.toml: expected a name that ends in \.yaml, \.yml or \.json/,
       );
     });
 
-    it('are told with the assignment they come from', async () => {
+    it('are reported with the assignment they come from', async () => {
       const file = await write(minimal);
       await fails(file, /^--set loop\.rounds=-1: loop\.rounds: expected/, ['loop.rounds=-1']);
       await fails(file, /^--set loop\.rond=1: loop\.rond: unknown key/, ['seed=2', 'loop.rond=1']);
@@ -407,7 +407,7 @@ data:
       await fails(file, /^--set preset=papper: preset: .*did you mean paper\?/, ['preset=papper']);
     });
 
-    it('are told with the file where a preset is only overridden by it', async () => {
+    it('are reported with the file that overrides the preset', async () => {
       await fails(
         await write({ ...minimal, preset: 'cpu-small', segmentation: { flip: 1 } }),
         /config\.yaml: segmentation\.flip/,
@@ -416,7 +416,7 @@ data:
   });
 
   describe('names of version 1', () => {
-    it('give one error that names the new one, wherever they stand', async () => {
+    it('give one error that names the new name, in every layer', async () => {
       const old = async (section: string, values: object) =>
         write({ ...minimal, [section]: values }, `${section}.yaml`);
       await fails(
@@ -438,14 +438,14 @@ data:
       );
     });
 
-    it('do not stand in the way of a file that says version 1 and uses none of them', async () => {
+    it('do not prevent a file of version 1 that uses none of them', async () => {
       const file = await write({ version: 1, ...minimal, seed: 5 }, 'one.yaml');
       assert.equal((await loadConfig(file)).seed, 5);
     });
   });
 
-  describe('what is made to do harm', () => {
-    it('names no code', async () => {
+  describe('hostile configs', () => {
+    it('cannot name code', async () => {
       for (const tag of ['!!js/function', '!!python/object/apply:os.system', '!mine']) {
         await fails(await write(`output: ${tag} x\n`), /config\.yaml: is not valid YAML: Unresolved tag/);
         await fails(await write(minimal), /--set output=.*: is not valid YAML: Unresolved tag/, [
@@ -454,7 +454,7 @@ data:
       }
     });
 
-    it('takes no endless nesting, length, sharing or waiting', async () => {
+    it('are refused for excessive nesting, length, aliases or time', async () => {
       const deep = `${'{"output":'.repeat(5000)}1${'}'.repeat(5000)}`;
       await fails(await write(deep, 'deep.json'), /deep\.json: found tables nested more than 32 deep/);
       for (const opening of ['? ', '- ', '[', '{a: ', '- ? ', '{? [']) {
@@ -483,7 +483,7 @@ data:
       await fails(path.join(folder, 'pipe.yaml'), /pipe\.yaml: is a pipe, socket or device, expected a file/);
     });
 
-    it('makes no long message', async () => {
+    it('give no long message', async () => {
       await fails(await write({ ...minimal, device: 'x'.repeat(10_000) }), /^.{1,700}$/);
       await fails(await write(`${'k'.repeat(10_000)}: 1\n`), /^.{1,900}$/);
       await fails(await write('"a\\nb": 1\n'), /a b: unknown key/);

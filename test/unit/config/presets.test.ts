@@ -15,7 +15,7 @@ function preset(name: PresetName): Config {
   return createConfig({ preset: name, output: 'runs/x', data });
 }
 
-/** The paths of the leaves that differ. */
+/** Lists the paths of the leaves that differ. */
 function differences(one: object, other: object, path = ''): string[] {
   return Object.keys(one).flatMap((key) => {
     const [a, b] = [one[key as never] as unknown, other[key as never] as unknown];

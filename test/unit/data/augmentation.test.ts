@@ -8,7 +8,7 @@ import {
 } from '../../../lib/data/augmentation.js';
 import { Random } from '../../../lib/data/random.js';
 
-/** Gives what it is told for each range: the share of the way from the low to the high end. */
+/** Returns a generator that draws the given share of each range. */
 function chosen(...shares: number[]): Random {
   const random = new Random(1);
   random.range = (low, high) => low + (high - low) * (shares.shift() ?? 0.5);

@@ -16,7 +16,7 @@ describe('copy-paste', () => {
   after(() => folder.remove());
   let dataset: ImageDataset;
 
-  // One image is gray; on the other stands a thing of 12 × 9 pixels, red on its left half and green on its right.
+  // One image is gray. The other has an object of 12 × 9 pixels, red on its left half and green on its right.
   before(async () => {
     for (const [name, hasThing] of Object.entries({ plain: false, full: true })) {
       const data = new Uint8Array(SIZE.width * SIZE.height * 3).fill(GRAY[0]!);
@@ -43,7 +43,7 @@ describe('copy-paste', () => {
     return batches;
   }
 
-  /** Of each image of `plain`: colors and labels by pixel, and the box of the thing if it has one. */
+  /** Returns colors and labels by pixel for each image of `plain`, and the box of its object if it has one. */
   function plainImages(batches: Batch[]) {
     return batches.flatMap(({ images, labels, names, width, height }) =>
       names.flatMap((name, slot) => {
@@ -95,7 +95,7 @@ describe('copy-paste', () => {
         else if (Math.abs(x - (left + right) / 2) > 2) assert.equal(isRed(color), x < (left + right) / 2);
       }
     }
-    // Anywhere within the image.
+    // The object lies anywhere within the image.
     const places = pasted.map(({ left, top }) => [left / 24, top / 18] as const);
     for (const axis of [0, 1] as const) {
       const along = places.map((place) => place[axis]);

@@ -7,7 +7,7 @@ function randomImage(seed: number, width: number, height: number, levels: (rando
   return { data: Uint8Array.from({ length: 3 * width * height }, () => levels(random)), width, height };
 }
 
-/** The empirical distribution function of a channel. */
+/** Computes the empirical distribution function of a channel. */
 function share(data: Uint8Array, channel: number, level: number): number {
   const values = data.filter((_, index) => index % 3 === channel);
   return values.filter((value) => value <= level).length / values.length;
@@ -55,7 +55,7 @@ describe('histogram matching', () => {
     // Ranks ⅛, ⅜, ⅝, ⅞ of the image; ¼ of the reference is at 100, ¾ at 200.
     assert.deepEqual(matchHistograms(gray(1, 2, 3, 4), gray(100, 200)), gray(100, 125, 175, 200));
     assert.deepEqual(matchHistograms(gray(1, 2, 3, 4), gray(9)), gray(9, 9, 9, 9));
-    // Four of five pixels are overexposed: they take the middle of what is bright, not the brightest of all.
+    // Four of five pixels are overexposed. They get the middle of the bright levels, not the brightest.
     assert.deepEqual(
       matchHistograms(gray(10, 255, 255, 255, 255), gray(10, 90, 100, 110, 240)),
       gray(10, 105, 105, 105, 105),

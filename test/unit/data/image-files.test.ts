@@ -188,7 +188,7 @@ describe('image files', () => {
       await assert.rejects(readImage(path('a.png'), undefined, { maxPixels: 0 }), {
         code: 'ERR_INVALID_ARGUMENT',
       });
-      // As many bytes as no image within the limit has are not even read.
+      // A file with more bytes than any image within the limit is not even read.
       await writeFile(path('long.png'), '');
       await truncate(path('long.png'), 2 ** 26 + 8 * 24 + 1);
       await assert.rejects(
@@ -483,7 +483,7 @@ describe('image files', () => {
         code: 'ERR_DATA',
         message: /folder\.txt: cannot be written: ENOENT/,
       });
-      // A folder stands where the file should go: the rename fails after all bytes were written.
+      // A folder has the name of the file, so the rename fails after all bytes were written.
       await mkdir(path('b.txt'));
       await assert.rejects(writeFileAtomically(path('b.txt'), 'x'), { code: 'ERR_DATA' });
       assert.deepEqual((await readdir(folder)).sort(), ['a.txt', 'b.txt']);
@@ -516,7 +516,7 @@ function randomBytes(length: number): Uint8Array {
   return Uint8Array.from({ length }, () => random.integer(256));
 }
 
-/** The crop of interleaved pixels, mirrored when asked: pixel by pixel, as slowly and plainly as can be. */
+/** Crops interleaved pixels, and mirrors them if asked. Pixel by pixel, as plainly as possible. */
 function cut(data: Uint8Array, width: number, crop: ImageArea, channels: number, flip: boolean): Uint8Array {
   const result: number[] = [];
   for (let row = 0; row < crop.height; row++) {

@@ -25,7 +25,7 @@ const CAMVID_IDS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 
 const SIZE = { width: 24, height: 16 };
 
-/** Every id below `limit` occurs. */
+/** Generates a frame with every id below `limit`. */
 function frame(seed: number, limit: number): Frame {
   const ids = randomBytes(SIZE.width * SIZE.height, seed, limit);
   for (let id = 0; id < limit; id++) ids[id] = id;
@@ -45,7 +45,7 @@ describe('data set layouts', () => {
   });
   afterEach(() => folder.remove());
 
-  /** Finds the data set, and reads what must be in its parts: [name, frames in order]. */
+  /** Finds the data set and checks its parts: [name, frames in order]. */
   async function check(
     expected: Omit<DatasetLayout, 'parts'>,
     parts: [name: string, frames: Frame[]][],
@@ -75,7 +75,7 @@ describe('data set layouts', () => {
     await check({ layout: 'gta5', labelMap: 'gta5' }, [['', frames]], CITYSCAPES_IDS);
   });
 
-  it('GTA5 goes on where a label file has another size than its image, as two of the published have', async () => {
+  it('GTA5 accepts a label file of another size than its image, as two of the published have', async () => {
     writeGta5(root, [frame(1, 35)]);
     const data = new Uint8Array(20 * 10).fill(7);
     await writeLabels(folder.path('root/labels/00001.png'), { data, width: 20, height: 10 });
@@ -115,7 +115,7 @@ describe('data set layouts', () => {
       image: folder.path(`root/leftImg8bit/val/frankfurt/${name}_leftImg8bit.png`),
       label: folder.path(`root/gtFine/val/frankfurt/${name}_gtFine_labelIds.png`),
     });
-    // What is made of the images belongs to them under either name.
+    // Results for the images belong to them under either name.
     for (const [output, ending] of [
       ['short', ''],
       ['long', '_leftImg8bit'],

@@ -16,7 +16,7 @@ describe('BatchLoader', () => {
   let folder: string;
   let dataset: ImageDataset;
 
-  // In image n, pixel (x, y) is (n, x, y) and its label (x + y + n) % 8, so a pixel tells where it comes from.
+  // In image n, pixel (x, y) is (n, x, y) and its label is (x + y + n) % 8. So a pixel shows where it comes from.
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), 'bidiseg-loader-'));
     for (let image = 0; image < IMAGES; image++) {
@@ -124,7 +124,8 @@ describe('BatchLoader', () => {
           }
           inside++;
           assert.equal(String(image), names[slot]);
-          // Red is the number of the image; the nearest label lies within the pixels that the bicubic one is made of.
+          // Red is the number of the image. The nearest label lies within the pixels that contribute to the bicubic
+          // one.
           const near = [-1, 0, 1].flatMap((dx) =>
             [-1, 0, 1].map((dy) => (x! + dx + y! + dy + image! + 8) % 8),
           );
@@ -305,7 +306,7 @@ describe('BatchLoader', () => {
   });
 });
 
-/** The same data set, telling each read. */
+/** Returns the same data set with a callback for each read. */
 function countReads(dataset: ImageDataset, onRead: () => void): ImageDataset {
   return new Proxy(dataset, {
     get(target, key) {

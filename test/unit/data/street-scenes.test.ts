@@ -193,7 +193,7 @@ describe('createEmbeddedDataset', () => {
     assert.equal((await readdir(join(folder, 'source/images'))).length, 4);
   });
 
-  it('passes on what goes wrong', async () => {
+  it('passes on errors', async () => {
     await writeFile(join(parent, 'file'), '');
     await assert.rejects(createEmbeddedDataset(join(parent, 'file/data'), options), { code: 'ERR_DATA' });
     const error = new Error('mine');

@@ -10,7 +10,8 @@ import { randomBytes } from '../../helpers/random.js';
 const INVALID = { code: 'ERR_INVALID_ARGUMENT' };
 
 describe('ConfusionMatrix', () => {
-  // Class 0: 6 of 8 right; class 1: 1 of 4 right, and 2 of class 0 taken for it; class 2 is only ever predicted, class 3 neither.
+  // Class 0: 6 of 8 are right. Class 1: 1 of 4 is right, and 2 of class 0 are predicted as it. Class 2 is only
+  // predicted. Class 3 is absent.
   async function matrix(): Promise<ConfusionMatrix> {
     const result = new ConfusionMatrix(4);
     await result.add(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0), Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 1));

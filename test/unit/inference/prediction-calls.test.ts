@@ -19,7 +19,7 @@ const image = (seed: number, size = SIZE): RgbImage => ({
   ...size,
 });
 
-/** Predicts the first byte of each image everywhere, when it is told to. */
+/** Predicts the first byte of each image at every pixel, when the test asks for it. */
 class FakeSegmenter {
   readonly calls: { count: number; signal: AbortSignal | undefined; finish: (error?: Error) => void }[] = [];
   running = 0;
@@ -42,7 +42,7 @@ class FakeSegmenter {
   }
 }
 
-/** Everything that can happen without another event has happened. */
+/** Waits until everything has happened that needs no further event. */
 async function settled(): Promise<void> {
   for (let i = 0; i < 5; i++) await setImmediate();
 }
@@ -53,7 +53,7 @@ describe('BatchedPredictor', () => {
     { count: 1, ...SIZE },
   ];
 
-  it('gives each of many concurrent calls what it would have got alone', async () => {
+  it('gives each of many concurrent calls the same result as alone', async () => {
     using segmenter = await Segmenter.create({
       backbone: 'resnet18',
       width: 1 / 8,
@@ -159,7 +159,7 @@ describe('BatchedPredictor', () => {
     await calls[0];
     for (const { signal } of controllers) assert.equal(getEventListeners(signal, 'abort').length, 0);
 
-    // One that is gone before the batch begins leaves its place; a batch that nobody wants any more is canceled.
+    // A call aborted before the batch begins leaves the batch. A batch without any remaining call is canceled.
     controllers[1] = new AbortController();
     const again = begin();
     controllers[0]!.abort(reason);
@@ -258,7 +258,7 @@ describe('predictStream', () => {
     assert.equal(read.count, 3, 'the caller has one, two are ahead of him');
     await stream.return();
     assert.equal(read.closed, true);
-    assert.equal(fake.running, 0, 'a prediction goes on that nobody will see');
+    assert.equal(fake.running, 0, 'a prediction still runs that nobody will see');
   });
 
   it('a source that waits for long does not hold back what is done', async () => {
@@ -286,7 +286,7 @@ describe('predictStream', () => {
     assert.equal(getEventListeners(controller.signal, 'abort').length, 0);
   });
 
-  it('passes on what goes wrong, after what went well', async () => {
+  it('passes on an error after the results before it', async () => {
     const fake = new FakeSegmenter();
     const broken = async function* () {
       yield { data: new Uint8Array(3), width: 1, height: 1 };

@@ -20,7 +20,7 @@ const NETWORKS: Record<string, SegmenterOptions> = {
 };
 const SIZE = { width: 97, height: 65 };
 
-/** The largest difference, relative to the largest value of `truth`. */
+/** Computes the largest difference, relative to the largest value of `truth`. */
 function error(result: ArrayLike<number>, truth: ArrayLike<number>): number {
   assert.equal(result.length, truth.length);
   let difference = 0;
@@ -179,7 +179,7 @@ describe('a segmenter in evaluation', () => {
   });
 
   it("is as good with Winograd's minimal filtering", async () => {
-    // Wide and large enough for it.
+    // Wide and large enough for Winograd's minimal filtering.
     const options: SegmenterOptions = { backbone: 'resnet18', classCount: 5 };
     using segmenter = await create(options);
     using precise = await Segmenter.create({ ...options, dtype: 'float64' });
@@ -201,7 +201,7 @@ describe('a segmenter in evaluation', () => {
         bound: 1e-3,
       });
     }
-    // Random weights make some pixels' probabilities steep, so not the largest error.
+    // Random weights make the probabilities of some pixels steep, so the largest error is not compared.
     printAndCheck('probabilities, root mean square, and classes against float64', rows);
   });
 

@@ -25,7 +25,7 @@ describe('translating a data set', () => {
 
   afterEach(() => rm(folder, { recursive: true }));
 
-  /** Adds 1 to every byte, and remembers which images it was given. */
+  /** Creates a translator that adds 1 to every byte and records its images. */
   function fakeTranslator() {
     const asked: number[] = [];
     const translate = async (images: Uint8Array) => {
@@ -52,13 +52,13 @@ describe('translating a data set', () => {
     assert.deepEqual([width, height, data[0], data.at(-1)], [8, 6, 31, 31]);
   });
 
-  it('resumed, translates what is missing and nothing else', async () => {
+  it('resumed, translates only the missing images', async () => {
     const whole = path.join(folder, 'whole');
     await translate(whole, false);
     const output = path.join(folder, 'out');
     await translate(output, false);
     for (const name of ['image-20.png', 'image-40.png']) await rm(path.join(output, name));
-    // What a cut-off writer leaves is no image.
+    // The remains of an interrupted writer are not an image.
     await writeFile(path.join(output, '.image-40.png.0815.tmp'), 'half');
     assert.deepEqual(await translate(output, true), { asked: [20, 40], done: [3, 4] });
     for (const name of await readdir(whole)) {

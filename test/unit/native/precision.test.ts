@@ -22,7 +22,7 @@ const TARGET = randomBatch(SHAPE, 6, CLASS_COUNT);
 const RESNET18 = { backbone: 'resnet18', width: 1 / 4 } as const;
 const FCN = { network: 'fcn-8s', width: 1 / 8 } as const;
 
-/** What a step computed: its losses, gradients as its optimizers remember them, running statistics. */
+/** Results of a step: its losses, the gradients that its optimizers hold, and running statistics. */
 interface Outcome {
   losses: Snapshot;
   gradients: Snapshot;
@@ -60,7 +60,7 @@ async function segmentation(
     dtype,
   });
   using discriminator = await OutputDiscriminator.create({ classCount: CLASS_COUNT, baseWidth: 8, dtype });
-  // Without decay, so that the momentum behind one step is the gradient.
+  // Without decay, the momentum after one step is the gradient.
   const options = { ...SEGMENTATION, weightDecay: 0, precision };
   using step = await SegmentationStep.create(segmenter, discriminator, options);
   const losses = await step.run({ source: SOURCE, target: TARGET, learningRate: 1e-3 });
@@ -86,13 +86,14 @@ async function translation(
   return result;
 }
 
-/** Without the terms whose gradients turn rounding into noise: see BOUNDS. */
+/** Options without the terms whose gradients turn rounding into noise, see BOUNDS. */
 const IDENTITY = { ganWeight: 0, cycleWeight: 0, perceptualWeight: 0, perceptualReconstructionWeight: 0 };
 
 /**
- * bfloat16 keeps 8 bits, so that a value is off by up to 2⁻⁹ and dozens of layers of them by a few percent; statistics
- * and losses are means, in which that cancels. One unit in hundreds ends on the other side of a ReLU, which a gradient
- * sees: through a new discriminator it is off by 0.3, in PyTorch's own autocasting as well, and so it is not looked at.
+ * Bounds of errors in bfloat16. It keeps 8 bits, so a value is off by up to 2⁻⁹, and dozens of layers by a few percent.
+ * Statistics and losses are means, in which that cancels. One unit in hundreds changes its side of a ReLU, and a
+ * gradient shows that. Through a new discriminator the gradient is off by 0.3, also in PyTorch's own autocasting. So
+ * that gradient is not compared.
  */
 const BOUNDS = { losses: 1e-2, gradients: 2e-1, statistics: 1e-2 };
 const FP32_BOUNDS = { losses: 1e-6, gradients: 1e-2, statistics: 1e-6 };

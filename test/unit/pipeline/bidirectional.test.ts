@@ -31,7 +31,7 @@ const STAGES = [
 describe('bidirectional learning', () => {
   let parent: string;
   let data: string;
-  /** A run that nothing interrupted. */
+  /** Folder of an uninterrupted run. */
   let whole: string;
   let wholeEvents: RunEvent[];
 
@@ -78,7 +78,7 @@ describe('bidirectional learning', () => {
     );
   }
 
-  it('goes through the stages of Algorithm 1, telling of each', async () => {
+  it('goes through the stages of Algorithm 1, with events for each', async () => {
     assert.deepEqual(finished(wholeEvents, false), STAGES);
     const steps = wholeEvents.filter((event) => event.type === 'step');
     assert.deepEqual(
@@ -161,7 +161,7 @@ describe('bidirectional learning', () => {
     );
   });
 
-  it('tells the confusion matrix of each evaluation, and what its pictures show', async () => {
+  it('reports the confusion matrix of each evaluation, and the content of its pictures', async () => {
     const events = <Type extends RunEvent['type']>(type: Type) =>
       wholeEvents.filter((event): event is Extract<RunEvent, { type: Type }> => event.type === type);
     const { stages } = await readSummary(whole);
@@ -223,7 +223,7 @@ describe('bidirectional learning', () => {
     ['round-1/translator', ['source-only']],
     ['round-1/segmenter-1', STAGES.slice(0, 5)],
   ] as const) {
-    it(`interrupted in ${stage} and resumed, gives bit for bit what it would have given`, async () => {
+    it(`interrupted in ${stage} and resumed, gives bit for bit the same result`, async () => {
       const output = path.join(parent, `interrupted-${stage.replace('/', '-')}`);
       const controller = new AbortController();
       const reason = new Error('enough');
@@ -257,7 +257,7 @@ describe('bidirectional learning', () => {
   });
 
   describe('one stage alone', () => {
-    it('runs in a new folder, and then those that rest on it', async () => {
+    it('runs in a new folder, and then the stages that depend on it', async () => {
       const output = path.join(parent, 'single');
       const first = await collect(configOf(output), { only: 'source-only' });
       assert.deepEqual(finished(first.events, false), ['source-only']);
@@ -273,7 +273,7 @@ describe('bidirectional learning', () => {
       );
     });
 
-    it('is not run again unless told, and what rests on it is then out of date', async () => {
+    it('runs again only on request, and then invalidates the stages that depend on it', async () => {
       const output = path.join(parent, 'again');
       await cp(whole, output, { recursive: true });
       const only = 'round-1/segmenter-0';
@@ -289,14 +289,14 @@ describe('bidirectional learning', () => {
       );
     });
 
-    it('that there is not, is told before anything is written', async () => {
+    it('that does not exist is reported before anything is written', async () => {
       const output = path.join(parent, 'nothing');
       await assert.rejects(collect(configOf(output), { only: 'M7(1)' }), InvalidArgumentError);
       await assert.rejects(readdir(output), /ENOENT/);
     });
   });
 
-  it('goes on without pseudo-labels when nothing is confident enough', async () => {
+  it('continues without pseudo-labels when nothing is confident enough', async () => {
     const output = path.join(parent, 'unsure');
     const { events } = await collect(
       configOf(output, ['selfTraining={method: mpt, threshold: 1, inclusive: false}']),
@@ -309,7 +309,7 @@ describe('bidirectional learning', () => {
     assert.match(warnings[0]!.message, /no target image has a pseudo-label/);
   });
 
-  it('tells listeners what it tells its iterator', async () => {
+  it('gives listeners the same events as its iterator', async () => {
     const config = configOf(path.join(parent, 'listened'), ['loop.rounds=0']);
     const store = await RunFolder.open(config);
     try {

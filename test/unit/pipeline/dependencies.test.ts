@@ -23,10 +23,10 @@ const STAGES = [
   'round-1/segmenter-1',
 ];
 
-/** Assignments, and the first stage that they make come out different: those before it must not look at them. */
+/** Assignments, and the first stage whose output they change. Earlier stages must not depend on them. */
 const CHANGES: [set: string[], first: string | null][] = [
   [['loop.rounds=2', 'logEvery=7', 'checkpoint.every=2', 'output=elsewhere'], null],
-  // Fingerprints are of complete configs: a run from before a key existed has its default.
+  // Fingerprints use complete configs. A run from before a key existed gets the key's default.
   [['segmentation={accumulation: 1, cudaGraphs: false}', 'translation.cudaGraphs=false'], null],
   [['seed=2'], 'source-only'],
   [['segmenter.width=0.125'], 'source-only'],
@@ -97,7 +97,7 @@ describe('what a stage depends on', () => {
       const [before, after] = [fingerprints(), fingerprints(set)];
       const changed = STAGES.filter((name) => before.get(name) !== after.get(name));
       const place = first === null ? STAGES.length : STAGES.indexOf(first);
-      // What segmenters alone look at changes no translation.
+      // Keys that only segmenters use change no translation.
       const later = STAGES.slice(place).filter(
         (name) => first !== 'round-1/segmenter-0' || name !== 'round-1/translate',
       );
@@ -105,7 +105,7 @@ describe('what a stage depends on', () => {
     });
   }
 
-  it('F without perceptual terms does not rest on M', () => {
+  it('F without perceptual terms does not depend on M', () => {
     const alone = 'translation={perceptualWeight: 0, perceptualReconstructionWeight: 0}';
     const name = 'round-1/translator';
     assert.equal(
@@ -135,7 +135,7 @@ describe('what a stage depends on', () => {
     });
   }
 
-  it('M0 that learns nothing from the target does not rest on its augmentation', async () => {
+  it('M0 that learns nothing from the target does not depend on its augmentation', async () => {
     const none = 'segmentation.alignment=none';
     const scale = 'segmentation.augmentation.target={scale: [0.5, 2]}';
     const [before, after] = [fingerprints([none]), fingerprints([none, scale])];
@@ -150,7 +150,7 @@ describe('what a stage depends on', () => {
     assert(!(await same('round-1/segmenter-1')));
   });
 
-  it('a run that takes stages over has all that the other has of them', async () => {
+  it('a run that takes over stages has all of their outputs', async () => {
     const config = configOf('adopted');
     const folder = await RunFolder.open(config);
     try {
@@ -177,7 +177,7 @@ describe('what a stage depends on', () => {
       assert.equal(pictures.length, same.pictures.length);
       for (const { file } of pictures) assert((await stat(file)).size > 0);
     }
-    // It goes on as if it had run them itself, and the other is not touched by that.
+    // The run continues as if it had run the stages itself, and the other run does not change.
     const { stages } = await drain(train(configOf('adopted'), { resume: true }));
     assert.equal(stages.length, STAGES.length);
     const untouched = await outputs('whole', 'source-only');
@@ -185,7 +185,7 @@ describe('what a stage depends on', () => {
     assert.deepEqual(await outputs('whole', 'source-only'), untouched);
   });
 
-  /** Weights, or translated images, or pseudo-labels. */
+  /** Reads the outputs of a stage: weights, translated images or pseudo-labels. */
   async function outputs(run: string, stage: string): Promise<Map<string, Buffer>> {
     const flat = stage.replace('/', '-');
     const folders = [

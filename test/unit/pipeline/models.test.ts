@@ -12,7 +12,7 @@ const SHAPE = { backbone: 'resnet18', width: 1 / 16 } as const;
 
 describe('initial weights of a run', () => {
   let folder: string;
-  /** Of a network for 5 classes, where the run's has 10. */
+  /** Weights of a network for 5 classes. The run's network has 10. */
   let weights: string;
 
   before(async () => {
@@ -51,7 +51,7 @@ describe('initial weights of a run', () => {
       assert(error instanceof DataError);
       assert.match(
         error.message,
-        /five-classes\.safetensors: no initial weights for this segmenter: layer1\.2\./,
+        /five-classes\.safetensors: does not hold initial weights for this segmenter: layer1\.2\./,
       );
       return true;
     });

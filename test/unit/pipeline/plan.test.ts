@@ -80,7 +80,7 @@ describe('the plan of Algorithm 1', () => {
     );
   });
 
-  it('can match histograms in place of F, or leave source images as they are', () => {
+  it('can match histograms instead of training F, or leave source images unchanged', () => {
     const matching = planStages(loop(1, 1, null, 'histogram-matching'));
     assert.deepEqual(
       matching.map((stage) => [stage.label, ...stageInputs(stage)]),

@@ -20,10 +20,10 @@ import { ROOT } from '../../helpers/folder.js';
 
 type Element = DefaultTreeAdapterTypes.Element;
 
-/** An HTML document as a browser understands it. */
+/** HTML document as a browser parses it. */
 class Page {
   readonly elements: Element[] = [];
-  /** What is wrong with it by the HTML standard. */
+  /** Violations of the HTML standard. */
   readonly errors: string[] = [];
 
   constructor(readonly source: string) {
@@ -72,7 +72,7 @@ function textOf(node: DefaultTreeAdapterTypes.ChildNode): string {
   return defaultTreeAdapter.isElementNode(node) ? node.childNodes.map(textOf).join('') : '';
 }
 
-/** The texts of a table's cells. */
+/** Returns the texts of a table's cells. */
 function cellsOf(table: Element): string[][] {
   return descendants(table, 'tr').map((row) =>
     row.childNodes
@@ -94,7 +94,7 @@ describe('report', () => {
     return new Page(await readFile(await writeReport(folder), 'utf8'));
   }
 
-  /** Valid HTML that loads nothing and runs nothing. */
+  /** Checks for valid HTML that loads nothing and runs nothing. */
   function assertSelfContained(page: Page): void {
     assert.deepEqual(page.errors, []);
     for (const { tagName, attrs } of page.elements) {
@@ -125,7 +125,7 @@ describe('report', () => {
       assert(page.source.length < 200_000, `${page.source.length} bytes`);
     });
 
-    it('has every part, and a way to each', () => {
+    it('has every section, and a link to each', () => {
       const ids = [
         ...['results', 'classes', 'pictures', 'translation'],
         ...['confusion', 'pseudo-labels', 'losses', 'run'],
@@ -161,7 +161,7 @@ describe('report', () => {
       assert(textOf(header!).includes(`${miou('M1(1)').toFixed(1)}%`));
     });
 
-    it('shows IoU per class, and – for a class that is nowhere', async () => {
+    it('shows IoU per class, and – for an absent class', async () => {
       const { stages } = await readSummary(at('whole'));
       const iou = stages.find(({ label }) => label === 'M0(1)')!.iouPerClass!;
       const [head, ...rows] = cellsOf(descendants(page.section('classes'), 'table')[0]!);
@@ -194,9 +194,9 @@ describe('report', () => {
       }
     });
 
-    it('shows what was kept of each class', () => {
+    it('shows the kept share of each class', () => {
       const rows = cellsOf(descendants(page.section('pseudo-labels'), 'table')[0]!);
-      // The class that is never predicted has no statistics.
+      // A class that is never predicted has no statistics.
       assert.deepEqual(rows[1], ['road', '0.0', '–', '–', '', '–']);
       assert.deepEqual(rows[2], ['sky', '33.3', '0.63', '0.75', '', '50']);
       assert.match(textOf(page.section('pseudo-labels')), /50\.0 % kept, 3 of 4 images/);
@@ -245,7 +245,7 @@ describe('report', () => {
         .raw()
         .toBuffer();
       const picture = await readImage(path.join(at('whole'), 'pictures', 'round-1-segmenter-1.png'));
-      // The third part of the second row, of parts of 16×8 pixels with 4 between.
+      // The third part of the second row. Parts have 16×8 pixels with gaps of 4.
       const left = 2 * (16 + 4);
       const top = 8 + 4;
       const pixel = picture.data.subarray(
@@ -276,7 +276,7 @@ describe('report', () => {
     });
   });
 
-  it('takes class names, file names and messages for text, whatever they hold', async () => {
+  it('shows class names, file names and messages as text, whatever they contain', async () => {
     const classes = [
       '<script>alert(1)</script>',
       `"><img src=x onerror='alert(2)'>`,
@@ -298,7 +298,7 @@ describe('report', () => {
     assert.equal(attributeOf(page.all('img')[0]!, 'alt'), `${images[0]}: T`);
   });
 
-  it('of a run that goes on tells what there is', async () => {
+  it('of a run in progress shows the results so far', async () => {
     await writeFinishedRun({ folder: at('begun'), classes: ['a', 'b'], images: [], count: 1 });
     const page = await pageOf(at('begun'));
     assertSelfContained(page);
@@ -337,7 +337,7 @@ describe('report', () => {
     assert.equal(page.all('img', 'alt', 'x: M1(1) after').length, 1);
   });
 
-  it('tells of target images only where something is learned from them', async () => {
+  it('mentions target images only for stages that learn from them', async () => {
     const trainedOn = async (name: string, alignment: 'none' | 'mean') => {
       const run = { folder: at(name), classes: ['a', 'b'], images: ['x'], segmentation: { alignment } };
       await writeFinishedRun(run);
@@ -352,7 +352,7 @@ describe('report', () => {
     assert.deepEqual(unaligned, ['source images', source, labeled]);
   });
 
-  it('does without pictures that are gone, and names a broken one', async () => {
+  it('omits missing pictures, and names a broken one', async () => {
     const folder = at('thinned');
     await writeFinishedRun({ folder, classes: ['a', 'b'], images: ['x'] });
     const file = path.join(folder, 'pictures', 'source-only.png');
@@ -365,7 +365,7 @@ describe('report', () => {
       writeReport(folder),
       (error: Error) => error instanceof DataError && error.message.startsWith(`${file}: is not a PNG`),
     );
-    // A run folder from elsewhere must not show what lies outside.
+    // A report of a foreign run folder must not show files outside the folder.
     await rm(file);
     await symlink(path.join(folder, 'pictures', 'round-1-segmenter-1.png'), file);
     await assert.rejects(
@@ -402,7 +402,7 @@ describe('report', () => {
 });
 
 describe('history of a run', () => {
-  it('of a stage that went on from an earlier step has each step once, the later word counting', async () => {
+  it('of a stage that continued from an earlier step has each step once, from the last attempt', async () => {
     const folder = await mkdtemp(path.join(tmpdir(), 'bidiseg-history-'));
     try {
       await writeFinishedRun({ folder, classes: ['a', 'b'], images: ['x'], count: 1 });
@@ -424,7 +424,7 @@ describe('history of a run', () => {
         await start();
         await run.log({ type: 'warning', stage: stage.name, message: 'of the first attempt' });
         for (const number of [1, 2, 3]) await step(number, number);
-        // Went on from a checkpoint after the first step.
+        // The stage continued from a checkpoint after the first step.
         await start();
         for (const number of [2, 3, 4]) await step(number, 10 * number);
       } finally {

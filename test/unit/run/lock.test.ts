@@ -22,7 +22,7 @@ describe('the lock of a run folder', () => {
     await rm(folder, { recursive: true });
   });
 
-  /** A process that takes the lock, says 'taken' or 'refused', and holds it until its end. */
+  /** Starts a process that takes the lock, prints 'taken' or 'refused', and holds the lock until its end. */
   function contender(): { child: ChildProcess; answer: Promise<string> } {
     const script = `
       const { Lock } = await import(${JSON.stringify(LOCK_MODULE)});
@@ -68,7 +68,7 @@ describe('the lock of a run folder', () => {
     assert.deepEqual(await readdir(folder), []);
   });
 
-  it('takes away what a process left that was killed while it asked', async () => {
+  it('removes the remains of a process that was killed while it asked', async () => {
     const dead = { pid: 2 ** 22 + 1, host: hostname(), started: null };
     await writeFile(path.join(folder, 'claim.tmp'), JSON.stringify(dead));
     const lock = await Lock.take(folder);
@@ -106,12 +106,12 @@ describe('the lock of a run folder', () => {
     await refused(/process 1 on elsewhere; .*delete .*claim/);
   });
 
-  it('that cannot be understood is not taken over', async () => {
+  it('that is unreadable is not taken over', async () => {
     await writeFile(path.join(folder, 'claim'), 'what is this');
     await refused(/in use by another process/);
   });
 
-  it('tells that its folder cannot be made', async () => {
+  it('reports that its folder cannot be created', async () => {
     const inTheWay = path.join(folder, 'file');
     await writeFile(inTheWay, '');
     await assert.rejects(

@@ -52,7 +52,7 @@ describe('run folder', () => {
     await open.pop()!.close();
   }
 
-  /** A run that has completed its first `count` stages. */
+  /** Creates a run with its first `count` stages complete. */
   async function runOf(count: number, from = config()): Promise<Stage[]> {
     const folder = await opened(from);
     const plan = planStages(from.loop);
@@ -76,7 +76,7 @@ describe('run folder', () => {
   it('starts in a new folder and in one with data only, not in one that holds anything else', async () => {
     await mkdir(path.join(output, 'pictures'), { recursive: true });
     for (const mode of ['create', 'overwrite', 'continue'] as const) {
-      await refused(config(), mode, /holds other things than a run \(pictures\)/);
+      await refused(config(), mode, /expected a run folder but found other files \(pictures\)/);
     }
     assert.deepEqual(
       (await readdir(output)).filter((name) => name === 'pictures'),
@@ -84,7 +84,7 @@ describe('run folder', () => {
     );
     await rm(path.join(output, 'pictures'), { recursive: true });
     await mkdir(path.join(output, 'data'));
-    // What the writer of the first config leaves when it is killed.
+    // Remains of a writer of the first config that was killed.
     await writeFile(path.join(output, `.config.yaml.${randomUUID()}.tmp`), '');
     await opened(config());
     assert.deepEqual((await readdir(output)).sort(), ['config.yaml', 'data', 'events.jsonl', 'lock']);
@@ -133,7 +133,7 @@ describe('run folder', () => {
     execFileSync('mkfifo', [path.join(output, 'pipe')]);
     await assert.rejects(
       opened(config(), 'resume'),
-      /pipe: is a pipe, socket or device, expected a run folder/,
+      /pipe: is a pipe, socket or device, expected a file or folder of the run/,
     );
     await rm(path.join(output, 'pipe'));
     // Data may lie anywhere.
@@ -142,7 +142,7 @@ describe('run folder', () => {
     assert.equal(await readFile(precious, 'utf8'), 'mine');
   });
 
-  it('tells whether a folder holds a run of the same config', async () => {
+  it('reports whether a folder holds a run of the same config', async () => {
     assert.equal(await holdsRunOf(config()), false);
     await runOf(1);
     assert.equal(await holdsRunOf(config()), true);
@@ -156,7 +156,7 @@ describe('run folder', () => {
     const text = await readFile(file, 'utf8');
     assert.match(text, /^version: 2$/m);
     for (const [version, message] of [
-      ['3', /config\.yaml: version: expected 2 but found 3, which a newer bidiseg has written$/],
+      ['3', /config\.yaml: version: expected 2 but found 3; a newer bidiseg wrote this file$/],
       ['0', /config\.yaml: version: expected 2 but found 0$/],
       ['"1"', /config\.yaml: version: expected 2 but found "1"$/],
     ] as const) {
@@ -167,7 +167,7 @@ describe('run folder', () => {
         return true;
       });
     }
-    // From before there were versions.
+    // A config from before versions existed.
     await writeFile(file, text.replace('version: 2\n', ''));
     assert.deepEqual(await resumeConfig(output), config());
   });
@@ -178,7 +178,7 @@ describe('run folder', () => {
     assert.deepEqual(await resumeConfig(output), made);
   });
 
-  it('goes on wherever it is moved to', async () => {
+  it('continues wherever it is moved to', async () => {
     await runOf(1);
     const moved = path.join(parent, 'moved');
     await rename(output, moved);
@@ -210,18 +210,18 @@ describe('run folder', () => {
     assert.equal(await readFile(path.join(output, 'notes.txt'), 'utf8'), 'mine');
   });
 
-  it('takes a run that never began its first stage for none', async () => {
+  it('does not count a run that never began its first stage', async () => {
     await opened(config());
     await closed();
     await opened(config(['seed=3']));
   });
 
   it('has nothing to resume when there is no run, but can continue with a new one', async () => {
-    await refused(config(), 'resume', /holds no run to resume/);
+    await refused(config(), 'resume', /expected a run to resume but found no config\.yaml/);
     await opened(config(), 'continue');
   });
 
-  it('resumes only with the config of the run, but for how far and how observably it runs', async () => {
+  it('resumes only with the config of the run, except for keys that change no result', async () => {
     await runOf(1);
     const other = ['segmentation.schedule.power=0.5'];
     await refused(
@@ -246,7 +246,7 @@ describe('run folder', () => {
     assert.equal((await resumeConfig(output)).loop.rounds, 3);
   });
 
-  it('knows a stage as complete only when it rests on the same stages as now', async () => {
+  it('counts a stage as complete only if it depends on the same stages as now', async () => {
     const before = config(['loop={rounds: 2, selfTrainingRounds: 1}']);
     const plan = await runOf(planStages(before.loop).length, before);
     const now = config(['loop={rounds: 2, selfTrainingRounds: 2}']);
@@ -254,7 +254,7 @@ describe('run folder', () => {
     const stage = (name: string) => planStages(now.loop).find((other) => other.name === name)!;
     assert(await folder.record(stage('round-1/segmenter-1')));
     assert.equal(await folder.record(stage('round-1/segmenter-2')), undefined);
-    // Its perceptual terms now come from round-1/segmenter-2.
+    // The translator's perceptual terms now come from round-1/segmenter-2.
     assert.equal(await folder.record(stage('round-2/translator')), undefined);
     assert.equal(plan.at(-1)!.name, 'round-2/segmenter-1');
   });
@@ -301,7 +301,7 @@ describe('run folder', () => {
       return { step, seconds: step / 3, tensors: new Map([['weight', tensor]]), ...more };
     }
 
-    /** A folder in which a stage has begun and saved its state after each of these steps. */
+    /** Creates a folder in which a stage has begun and saved its state after each of these steps. */
     async function savedAt(
       steps: number[],
       set: string[] = [],
@@ -319,7 +319,7 @@ describe('run folder', () => {
       return names.filter((name) => name !== 'stage.json').sort();
     }
 
-    /** What the stage goes on from when the run is resumed. */
+    /** Returns the state from which the stage continues after resuming. */
     async function resumed(stage: Stage, set: string[] = []) {
       await closed();
       const folder = await opened(config(set), 'resume');
@@ -329,7 +329,7 @@ describe('run folder', () => {
       return { state, values, warnings };
     }
 
-    it('the newest is what a stage goes on from, with all that was saved', async () => {
+    it('a stage continues from the newest, with all that was saved', async () => {
       const { stage } = await savedAt([100, 200]);
       const { state, values, warnings } = await resumed(stage);
       const { tensors: named, ...rest } = state!;
@@ -339,7 +339,7 @@ describe('run folder', () => {
       assert.deepEqual(warnings, []);
     });
 
-    it('as many are kept as the config says, each whole and under its checksum', async () => {
+    it('the config sets how many are kept, each whole and named by its checksum', async () => {
       await savedAt([1, 2, 3, 100_000_000], ['checkpoint.keep=3']);
       const names = await files();
       assert.deepEqual(
@@ -367,7 +367,7 @@ describe('run folder', () => {
       const second = await resumed(stage);
       assert.deepEqual([second.state!.step, second.values![0]], [1, 1]);
       assert.equal(second.warnings.length, 1);
-      assert(second.warnings[0]!.startsWith(`${at(two!)} is passed over: its checksum is `));
+      assert(second.warnings[0]!.startsWith(`${at(two!)} was skipped: expected checksum `));
       // The next checkpoint takes the place of the unreadable one.
       await open.at(-1)!.save(stage, stateAfter(2));
       assert.deepEqual(await files(), [one, two]);
@@ -375,7 +375,10 @@ describe('run folder', () => {
       const third = await resumed(stage);
       assert.equal(third.state, null);
       assert.equal(third.warnings.length, 3);
-      assert.match(third.warnings[2]!, /no checkpoint is left; the stage begins with its first step/);
+      assert.match(
+        third.warnings[2]!,
+        /no readable checkpoint is left; the stage starts from its first step/,
+      );
     });
 
     it('one of another version is refused, and stays', async () => {
@@ -392,7 +395,7 @@ describe('run folder', () => {
       await writeFile(other, bytes);
       await assert.rejects(resumed(stage), (error: Error) => {
         assert(error instanceof DataError);
-        assert.equal(error.message, `${other}: holds a checkpoint of version 7, expected version 1`);
+        assert.equal(error.message, `${other}: expected a checkpoint of version 1 but found version 7`);
         return true;
       });
       assert.deepEqual(await files(), [path.basename(other)]);
@@ -412,13 +415,13 @@ describe('run folder', () => {
       assert.deepEqual(await files(), []);
     });
 
-    it('what cut-off writers left goes when the run is opened again', async () => {
+    it('opening the run again removes the remains of interrupted writers', async () => {
       const { folder, stage } = await savedAt([1]);
       const left = path.join(output, 'stages', 'source-only', `checkpoint-00000002.${randomUUID()}.tmp`);
       await writeFile(left, 'half');
       await resumed(stage);
       assert(!existsSync(left));
-      // Complete, but killed before its checkpoints were removed.
+      // The stage is complete, but the process was killed before removing its checkpoints.
       const [name] = await files();
       const file = path.join(output, 'stages', 'source-only', name!);
       const content = await readFile(file);
@@ -452,12 +455,12 @@ describe('run folder', () => {
     assert.equal(folder.weightsFile(stage), stageWeights(output, stage));
   });
 
-  it('says so when there is no run to sum up, or a folder cannot be made', async () => {
+  it('reports that there is no run to sum up, or that a folder cannot be created', async () => {
     await assert.rejects(readSummary(parent), DataError);
     await writeFile(output, 'a file');
     await assert.rejects(
       opened(config()),
-      (error: Error) => error instanceof DataError && /cannot be made/.test(error.message),
+      (error: Error) => error instanceof DataError && /cannot be created/.test(error.message),
     );
   });
 
@@ -531,7 +534,7 @@ describe('run folder', () => {
       assert.deepEqual(rest, []);
     });
 
-    it('is appended to, on a line of its own after one that was cut off', async () => {
+    it('is appended to, on a new line after a truncated one', async () => {
       const folder = await opened(config());
       await folder.log({ type: 'warning', stage: 's', message: 'one' });
       await closed();

@@ -4,9 +4,9 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 
-// The set-up command, run in a copy of the few files it needs ("root"), with a PATH that holds only what a test puts
-// there: the true cmake and C++ compiler, and stand-ins for the rest. Nothing is downloaded, nothing outside the
-// temporary folder is touched.
+// Runs the setup command in a copy of the few files it needs ("root"). PATH holds only what a test puts there: the real
+// cmake and C++ compiler, and stand-ins for the rest. Nothing is downloaded, and nothing outside the temporary folder
+// changes.
 
 const CHECKOUT = path.resolve(import.meta.dirname, '../../../..');
 const COPIED = ['package.json', 'scripts/setup.mjs', 'native/cmake/LibTorch.cmake'];
@@ -238,7 +238,7 @@ describe('scripts/setup.mjs', () => {
       assert.match(pipCalls()[0] ?? '', /install torch==2\.13\.0$/);
     });
 
-    it("adds what a .libtorch/ of an earlier release lacks, and goes on where it can't", () => {
+    it("adds what a .libtorch/ of an earlier release lacks, and continues if it can't", () => {
       const env = { FAKE_WHEEL: libTorch('wheel', '2.13.0') };
       setup(env, { check: false });
       const site = path.join(root, '.libtorch/lib/python3.11/site-packages');

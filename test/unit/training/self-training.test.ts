@@ -18,7 +18,7 @@ import {
 const size = { width: 4, height: 2 };
 const classes = ['road', 'sky', 'never'];
 
-/** What the segmenter thinks of the image whose first pixel has the red value of the key. */
+/** Predictions of the segmenter, by the red value of the image's first pixel. */
 const OPINIONS: Record<number, { labels: number[]; confidence: number[] }> = {
   10: { labels: [0, 0, 0, 0, 1, 1, 1, 1], confidence: [0.95, 0.9, 0.8, 0.4, 0.99, 0.7, 0.6, 0.5] },
   20: { labels: [0, 0, 0, 0, 0, 0, 0, 0], confidence: [0.3, 0.31, 0.32, 0.33, 0.34, 0.35, 0.36, 0.37] },
@@ -71,7 +71,7 @@ describe('self-training', () => {
     return { manifest, labels, progress, asked };
   }
 
-  it('mpt: one pass, keeps what exceeds the threshold', async () => {
+  it('mpt: one pass, keeps pixels above the threshold', async () => {
     const { labels, manifest, progress, asked } = await label({ threshold: 0.9 });
     assert.deepEqual(labels, {
       'image-10': [0, 255, 255, 255, 1, 255, 255, 255],
@@ -89,7 +89,7 @@ describe('self-training', () => {
         { class: 'never', predicted: 0, kept: 0, keptShare: 0, threshold: 0.9 },
       ],
     );
-    // Of all pixels, kept or not; see the sorted probabilities below.
+    // Counts of all pixels, kept or not. See the sorted probabilities below.
     for (const [index, expected] of [0.36, 0.5, 0].entries()) {
       const median = manifest.classes[index]!.medianConfidence;
       assert(Math.abs(median - expected) <= 1 / 256, `${median} is not ${expected}`);
@@ -97,7 +97,7 @@ describe('self-training', () => {
     assert.deepEqual(JSON.parse(await readFile(path.join(output, 'manifest.json'), 'utf8')), manifest);
   });
 
-  it('mpt: what equals the threshold is kept on request', async () => {
+  it('mpt: keeps pixels exactly at the threshold on request', async () => {
     // 0.5 has no rounding in single precision.
     const exclusive = await label({ threshold: 0.5, inclusive: false });
     assert.deepEqual(exclusive.labels['image-30'], [255, 255, 255, 255, 255, 255, 255, 1]);
@@ -147,7 +147,7 @@ describe('self-training', () => {
         assert.deepEqual([...batch.weights!.subarray(slot * 8, slot * 8 + 8)], confidence.map(toByte));
       }
     }
-    // A labeling that keeps nothing of an image takes both files away.
+    // Labeling that keeps no pixel of an image removes both files.
     await label({ threshold: 0.999, weighting: 'soft' });
     assert.deepEqual(await readdir(output), ['manifest.json']);
     await rm(path.join(output, 'manifest.json'));
@@ -196,7 +196,7 @@ describe('self-training', () => {
     );
   });
 
-  it('an image of which nothing is kept has no file, not even one of an earlier time', async () => {
+  it('an image without kept pixels has no file, not even an earlier one', async () => {
     await label({ threshold: 0 });
     assert.equal((await readdir(output)).length, 4);
     const { labels, manifest } = await label({ threshold: 1 });
@@ -217,7 +217,7 @@ describe('self-training', () => {
   });
 
   for (const method of ['mpt', 'per-class'] as const) {
-    it(`${method}: gone on with from any image, gives what it would have given`, async () => {
+    it(`${method}: continued from any image, gives the same result`, async () => {
       const choice = { method, threshold: 0.75, portion: 0.5 };
       const filesOf = async (folder: string) =>
         Promise.all(

@@ -24,7 +24,7 @@ import { snapshot } from '../../helpers/tensor-file.js';
 
 const STEPS = 5;
 
-/** Training of which any number of steps can be done. */
+/** Training that can run any number of steps. */
 interface Training extends Disposable {
   step: SegmentationStep | TranslationStep | PairedTranslationStep;
   run(index: number): Promise<unknown>;
@@ -32,7 +32,7 @@ interface Training extends Disposable {
 
 const SHAPE = { count: 2, height: 64, width: 96 };
 
-/** `seed` is that of the initial weights: whatever they are, a state replaces them. */
+/** Creates a training. `seed` sets the initial weights, which a state replaces. */
 async function segmentation(
   seed: number,
   network: Partial<SegmenterOptions>,
@@ -62,7 +62,7 @@ async function segmentation(
 
 async function translation(seed: number): Promise<Training> {
   const translator = await Translator.create({ blocks: 6, baseWidth: 4, discriminatorWidth: 4, seed });
-  // Two kept images and two of a batch: the pools are full after the first step and draw from then on.
+  // The pools keep two images and a batch has two. So they are full after the first step and draw from then on.
   const step = await TranslationStep.create(translator, null, { ...TRANSLATION, poolSize: 2 });
   const shape = { count: 2, height: 32, width: 40 };
   return {
@@ -129,7 +129,7 @@ describe('the state of training steps', () => {
   after(folder.remove);
 
   for (const [kind, make] of Object.entries(KINDS)) {
-    it(`of ${kind}: gone on with from any step, gives what an uninterrupted training gives`, async () => {
+    it(`of ${kind}: continued from any step, gives the same result as an uninterrupted training`, async () => {
       const files: string[] = [];
       using whole = await make(1);
       for (let done = 0; done < STEPS; done++) {
@@ -173,7 +173,7 @@ describe('the state of training steps', () => {
         weightDecay: 0,
         adamBetas: [0.9, 0.99],
       });
-      // The gradients by the other way in, from one tensor and operation at a time.
+      // The gradients as the composable surface computes them, from one tensor and operation at a time.
       const gradients = new Map<string, Float32Array>();
       {
         using images = Tensor.from(source.images, [SHAPE.count, SHAPE.height, SHAPE.width, 3]);
@@ -259,7 +259,8 @@ describe('the state of training steps', () => {
   it('is untouched by a step whose losses are finite but whose gradients are not', async () => {
     using segmenter = await Segmenter.create({ backbone: 'resnet18', width: 1 / 16, classCount: 5 });
     using discriminator = await OutputDiscriminator.create({ classCount: 5, baseWidth: 4 });
-    // Forward, the small first layer makes up for the large others; backward, they come first, and their product overflows.
+    // Forward, the small first layer compensates for the large others. Backward, the large ones come first, and their
+    // product overflows.
     for (const [name, parameter] of await discriminator.parameters()) {
       using tensor = parameter;
       const scale = name.endsWith('.bias') ? 0 : name.startsWith('conv1') ? 1e-30 : 1e12;
@@ -278,7 +279,7 @@ describe('the state of training steps', () => {
       return true;
     });
     assert.deepEqual(await snapshot(step), before);
-    // Without the discriminator's part all is finite.
+    // Without the discriminator's part all values are finite.
     await step.run({ source: batch.source, learningRate: 1e-3 });
   });
 });

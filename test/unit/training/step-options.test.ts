@@ -28,7 +28,7 @@ const RESNET50 = { backbone: 'resnet50', width: 1 / 8 } as const;
 const FCN = { network: 'fcn-8s', width: 1 / 16 } as const;
 type SmallNetwork = typeof RESNET18 | typeof RESNET50 | typeof FCN;
 
-/** What steps computed: the losses of the last, and the state behind it. */
+/** Results of steps: the losses of the last one, and the state after it. */
 interface Outcome {
   losses: Snapshot;
   state: Snapshot;
@@ -103,7 +103,7 @@ function difference(found: Outcome, expected: Outcome): Record<keyof Outcome, nu
   };
 }
 
-describe('options that are left out', () => {
+describe('omitted options', () => {
   it('of a segmentation step are those of the paper', async () => {
     const found = async (options: SegmentationStepOptions | undefined) => {
       using segmenter = await Segmenter.create({ ...RESNET18, classCount: CLASS_COUNT });
@@ -190,7 +190,7 @@ describe('gradient accumulation', () => {
 });
 
 describe('loss scaling', () => {
-  /** What does not tell of the scale itself. */
+  /** Returns losses and state without the scale itself. */
   const rest = ({ losses, state }: Outcome) => ({
     losses,
     state: new Map([...state].filter(([name]) => !name.startsWith('loss_scaler.'))),

@@ -42,7 +42,7 @@ describe('switches of the loop', () => {
       { set: [...TINY_RUN, ...set] },
     );
 
-  /** Runs it; with `stopIn`, after stopping it once at the first step or image of that stage. */
+  /** Runs a config. With `stopIn`, interrupts it once at the first step or image of that stage. */
   async function run(name: string, set: string[], stopIn?: string): Promise<RunEvent[]> {
     const config = configOf(name, set);
     const events: RunEvent[] = [];
@@ -83,7 +83,7 @@ describe('switches of the loop', () => {
     await assert.rejects(readdir(path.join(parent, 'none', 'translated')), /ENOENT/);
   });
 
-  it('accumulation: a step takes the images of several batches, and goes on with the same ones', async () => {
+  it('accumulation: a step takes the images of several batches, and resumes with the same ones', async () => {
     const set = ['loop={rounds: 1, translation: none, selfTrainingRounds: 0}', 'segmentation.accumulation=2'];
     const stages = ['source-only', 'round-1/segmenter-0'];
     await run('accumulated', set, 'round-1/segmenter-0');
@@ -113,13 +113,13 @@ describe('switches of the loop', () => {
       assert.deepEqual((await readImage(file)).data, expected.data);
     }
     const html = await report('matching');
-    assert.match(html, /the histograms of their channels are matched/);
+    assert.match(html, /after histogram matching/);
     assert.match(html, /source images as S′\(1\), target images/);
     await run('matching-whole', set);
     await sameResults('matching', 'matching-whole', ['round-1/segmenter-0', 'round-1/segmenter-1']);
   });
 
-  it('without perceptual terms F does not look at M', async () => {
+  it('without perceptual terms F does not use M', async () => {
     const set = [
       'loop={selfTrainingRounds: 0}',
       'translation={perceptualWeight: 0, perceptualReconstructionWeight: 0}',
@@ -150,7 +150,7 @@ describe('switches of the loop', () => {
     });
   }
 
-  it('alignment none: nothing of the target images gets into M', async () => {
+  it('alignment none: target images have no effect on M', async () => {
     const set = ['segmentation.alignment=none', 'loop={translation: none, selfTrainingRounds: 0}'];
     const others = 'data.target.train.images=target/val/images';
     const first = ['round-1/segmenter-0'];
@@ -256,7 +256,7 @@ describe('switches of the loop', () => {
         assert.equal(isDeepStrictEqual(values, ofTarget.get(key)), !isStatistic, key);
       }
     }
-    // Whatever they were, they are made of the three target images alone.
+    // The statistics now come from the three target images alone.
     const { target } = await openDatasets(config);
     using segmenter = await createSegmenter(
       config,
@@ -295,7 +295,7 @@ describe('switches of the loop', () => {
       );
   });
 
-  it('what was counted is counted again where it is missing or of other images', async () => {
+  it('class counts are computed again if they are missing or belong to other images', async () => {
     const set = ['segmentation.rareClassSampling={}', 'loop.rounds=0'];
     await run('counts', set);
     const file = path.join(parent, 'counts', 'class-counts.json');
@@ -335,7 +335,7 @@ describe('switches of the loop', () => {
     assert.equal(evaluation!.images, 1);
     const nothing = configOf('nothing', ['data.target.train.part=[0, 0.1]']);
     await assert.rejects(openDatasets(nothing), {
-      message: 'data.target.train.part: expected a part with an image in it but found [0, 0.1] of 3',
+      message: 'data.target.train.part: expected a part with at least one image but found [0, 0.1] of 3',
     });
   });
 
@@ -371,7 +371,7 @@ describe('switches of the loop', () => {
     const none = configOf('none-left', ['segmentation.validation={share: 0.9}', 'loop.rounds=0']);
     await assert.rejects(drain(train(none)), {
       code: 'ERR_CONFIG',
-      message: /validation\.share: 0\.9 of 4 source images leaves none to train on/,
+      message: /validation\.share: 0\.9 of 4 source images leaves no image to train on/,
     });
   });
 });

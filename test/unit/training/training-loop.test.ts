@@ -28,16 +28,16 @@ describe('the training loop', () => {
 
   after(() => rm(folder, { recursive: true }));
 
-  /** What a step was run with, what was saved, and what was told. */
+  /** Record of the steps' inputs, the saved states and the events. */
   interface Protocol {
     ran: string[];
     saved: TrainingState[];
     told: string[];
-    /** The value of the only weight, which every step raises by 1, at each save. */
+    /** Values of the only weight at each save. Every step adds 1 to it. */
     weights: number[];
   }
 
-  /** A loop whose only weight counts the steps that were applied. */
+  /** Creates a loop whose only weight counts the applied steps. */
   function loop(
     protocol: Protocol,
     options: {
@@ -47,7 +47,7 @@ describe('the training loop', () => {
       every?: number;
       save?: (state: TrainingState) => Promise<void>;
       upload?: (batch: Batch) => UploadedBatchHandle;
-      /** What a step waits for. */
+      /** Pause that a step waits for. */
       pause?: (step: number) => Promise<void>;
     } = {},
   ) {
@@ -103,7 +103,7 @@ describe('the training loop', () => {
   const notFinite = () => new NonFiniteLossError('The loss is nan');
 
   describe('with uploads', () => {
-    /** Stands for a batch as one on a device would, and keeps account. */
+    /** Fakes batches on a device and counts them. */
     function uploads(protocol: Protocol) {
       const account = { made: 0, alive: 0, mostAlive: 0, lead: [] as number[] };
       const upload = (batch: Batch) => {
@@ -115,7 +115,7 @@ describe('the training loop', () => {
         };
         return { names: batch.names, dispose } as unknown as UploadedBatchHandle;
       };
-      // Without uploads ahead no step would end.
+      // Without uploads in advance no step would end.
       const pause = async (step: number) => {
         while (account.made < Math.min(step + 2, STEPS)) await setTimeout(1);
       };
@@ -132,7 +132,7 @@ describe('the training loop', () => {
       assert.deepEqual(account, { made: STEPS, alive: 0, mostAlive: 2, lead: [0, 1, 1, 1, 1, 1, 1] });
     });
 
-    it('lets go of all of them when a step fails, and when nobody listens any more', async () => {
+    it('disposes all of them when a step fails, and when the consumer leaves', async () => {
       const protocol = newProtocol();
       const failing = uploads(protocol);
       const fails = (step: number) => (step === 2 ? new Error('no power') : undefined);
@@ -155,7 +155,7 @@ describe('the training loop', () => {
     assert(protocol.saved.every(({ tensors }) => tensors.get('weight')!.disposed));
   });
 
-  it('goes on from each state with the steps and the images that are left', async () => {
+  it('continues from each state with the remaining steps and images', async () => {
     const whole = newProtocol();
     await follow(loop(whole, { every: 1 }), whole);
     for (const { step, computeSeconds, waitSeconds, skipped } of whole.saved) {
@@ -192,7 +192,7 @@ describe('the training loop', () => {
     assert.deepEqual(protocol.weights, [3, 5]);
   });
 
-  it('ends with what went wrong first, warning of a state that cannot be saved', async () => {
+  it('ends with the first error, and warns of a state that cannot be saved', async () => {
     const protocol = newProtocol();
     const fails = (step: number) => (step === 2 ? new Error('first') : undefined);
     const save = () => Promise.reject(new Error('second'));
@@ -220,7 +220,7 @@ describe('the training loop', () => {
     assert.deepEqual(protocol.weights, [1]);
   });
 
-  it('skips such steps when told, and goes on with the next batch', async () => {
+  it('skips such steps if the policy allows it, and continues with the next batch', async () => {
     const whole = newProtocol();
     await follow(loop(whole), whole);
     const protocol = newProtocol();
@@ -256,7 +256,7 @@ describe('the training loop', () => {
     const protocol = newProtocol();
     const limit = /^Stage stage, step 5, .* as were the 2 before it, the most that nonFinite\.limit allows$/;
     await assert.rejects(follow(loop(protocol, { nonFinite, fails }), protocol), { message: limit });
-    // It was saved after steps 3, the first that was skipped, and 4.
+    // The state was saved after steps 3, the first skipped one, and 4.
     const tensors = new Map([['weight', Tensor.from(Float32Array.of(2))]]);
     const state = { ...protocol.saved[0]!, tensors };
     const rest = newProtocol();

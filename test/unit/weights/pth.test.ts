@@ -18,7 +18,7 @@ import {
 const { dict, text, integer, global, call, list, tuple } = pickle;
 const MIB = 2 ** 20;
 
-/** Where zip() puts the headers of its members. */
+/** Returns the offsets at which zip() puts the headers of its members. */
 function zipOffsets(all: ZipMember[]): number[] {
   let at = 0;
   return all.map(({ name, data }) => {
@@ -44,7 +44,7 @@ describe('reading PyTorch files', () => {
     assert.ok(grown < 400, `memory grew by ${grown.toFixed(0)} MiB over all files`);
   });
 
-  /** All tensors of a file, as numbers. */
+  /** Reads all tensors of a file as numbers. */
   async function read(content: Buffer): Promise<Record<string, { data: number[]; shape: number[] }>> {
     writeFileSync(file, content);
     const weights = await openWeights(file);
@@ -73,13 +73,13 @@ describe('reading PyTorch files', () => {
     assert.ok(grown < 128, `${what}: memory grew by ${grown.toFixed(0)} MiB`);
   }
 
-  /** The same object in both formats. */
+  /** Checks that both formats refuse the same object. */
   async function refusesObject(what: string, root: Buffer, message?: RegExp): Promise<void> {
     await refuses(`${what}, zip`, zipPth(root), message);
     await refuses(`${what}, legacy`, legacyPth(root), message);
   }
 
-  it('reads what the other tests make wrong', async () => {
+  it('reads the valid files from which the other tests make invalid ones', async () => {
     const expected = { t0: { data: [0, 1, 2, 3, 4, 5], shape: [2, 3] } };
     assert.deepEqual(await read(zipPth(good)), expected);
     assert.deepEqual(await read(legacyPth(good)), expected);
@@ -291,7 +291,7 @@ describe('reading PyTorch files', () => {
     await refuses('another magic number', magic, /magic number/);
   });
 
-  it('refuses files that are cut off anywhere', async () => {
+  it('refuses files truncated anywhere', async () => {
     for (const [what, content] of Object.entries({ zip: zipPth(good), legacy: legacyPth(good) })) {
       for (let length = 0; length < content.length; length += 3) {
         await refuses(`${what} cut off after ${length} bytes`, content.subarray(0, length));
