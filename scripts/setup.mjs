@@ -16,9 +16,9 @@ import { fileURLToPath } from 'node:url';
 const ROOT = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const BUILD = 'build/cmake';
 const TORCH = '2.13.0';
-// For the tests that compare with PyTorch and its file formats; about 70 MB beside torch. Only for .libtorch/: another Python
+// For the tests that compare with PyTorch and its file formats; about 85 MB beside torch. Only for .libtorch/: another Python
 // is left as it is, and tests that miss something there are skipped and say so.
-const TEST_PACKAGES = ['numpy', 'pillow', 'safetensors', 'onnxruntime', 'tensorboard'];
+const TEST_PACKAGES = ['numpy', 'pillow', 'safetensors', 'onnx', 'onnxruntime', 'tensorboard'];
 const PYTORCH_CPU_INDEX = 'https://download.pytorch.org/whl/cpu';
 
 class SetupError extends Error {}

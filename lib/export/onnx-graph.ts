@@ -19,7 +19,13 @@ interface Constant {
   bytes: Uint8Array;
 }
 
-/** A graph of ONNX operators. Every value is named after the node that computes it. */
+/** [N, C, H, W] */
+export type ImageShape = readonly [count: number, channels: number, height: number, width: number];
+
+/**
+ * A graph of ONNX operators. Every value is named after the node that computes it. A graph for inputs of one shape knows the
+ * shape of every value.
+ */
 export class OnnxGraph {
   readonly nodes: { op: string; name: string; inputs: string[]; attributes: Record<string, Attribute> }[] =
     [];
@@ -28,10 +34,15 @@ export class OnnxGraph {
   readonly weights = new Set<string>();
   readonly #shapes: ReadonlyMap<string, readonly number[]>;
   readonly #names = new Set<string>();
+  readonly #fixedShapes: Map<string, ImageShape>;
 
-  /** @param shapes of all weights there are, by name */
-  constructor(shapes: ReadonlyMap<string, readonly number[]>) {
+  /**
+   * @param shapes of all weights there are, by name
+   * @param inputs shapes of the inputs, where they are fixed
+   */
+  constructor(shapes: ReadonlyMap<string, readonly number[]>, inputs: Record<string, ImageShape> = {}) {
     this.#shapes = shapes;
+    this.#fixedShapes = new Map(Object.entries(inputs));
   }
 
   has(weight: string): boolean {
@@ -44,11 +55,29 @@ export class OnnxGraph {
     return shape;
   }
 
-  /** Adds a node. @returns the name of what it computes, which is the node's. */
-  node(name: string, op: string, inputs: string[], attributes: Record<string, Attribute> = {}): string {
+  /** Shape of a value; undefined in a graph for inputs of any shape. */
+  fixedShapeOf(value: string): ImageShape | undefined {
+    return this.#fixedShapes.get(value);
+  }
+
+  /**
+   * Adds a node.
+   *
+   * @param shape gives the shape of what it computes from the first input's; default: the same
+   * @returns the name of what it computes, which is the node's.
+   */
+  node(
+    name: string,
+    op: string,
+    inputs: string[],
+    attributes: Record<string, Attribute> = {},
+    shape: (input: ImageShape) => ImageShape = (same) => same,
+  ): string {
     this.#claim(name);
     for (const input of inputs) if (this.#shapes.has(input)) this.weights.add(input);
     this.nodes.push({ op, name, inputs, attributes });
+    const input = this.#fixedShapes.get(inputs[0]!);
+    if (input) this.#fixedShapes.set(name, shape(input));
     return name;
   }
 

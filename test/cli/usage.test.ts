@@ -66,6 +66,11 @@ describe('command line: usage', () => {
       ['export', 'm.safetensors', 'm.bin'],
       /^bidiseg: m\.bin ends neither in \.onnx nor in \.pt: .* --format/,
     ],
+    [
+      ['export', 'm.safetensors', 'm.pt', '--size', '64x48'],
+      /^bidiseg: --size is for ONNX: a TorchScript archive takes images of any size$/,
+    ],
+    [['export', 'm.safetensors', 'm.onnx', '--batch', '2'], /^bidiseg: --batch needs --size$/],
     [['export', 'm.onnx', 'm.onnx'], /^bidiseg: WEIGHTS and OUT are the same file: m\.onnx/],
     [
       ['segment', 'a.png', '-o', 'x', '--max-pixels', '1e8'],

@@ -1,9 +1,10 @@
 import { statSync } from 'node:fs';
 import path from 'node:path';
 import { type Command, Option } from 'commander';
+import type { ImageSize } from '../../data/image-size.js';
 import { bytesText } from '../../support/format.js';
 import { UsageError } from '../exit.js';
-import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
+import { addExamples, addJsonOption, type CommonOptions, parseCount, parseSize } from '../options.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 
 const FORMATS = ['onnx', 'torchscript'] as const;
@@ -14,6 +15,8 @@ const EXTENSIONS: Record<string, Format> = { '.onnx': 'onnx', '.pt': 'torchscrip
 interface ExportCommandOptions extends CommonOptions {
   format?: Format;
   upsample: boolean;
+  size?: ImageSize;
+  batch?: number;
 }
 
 export function addExportCommand(program: Command): void {
@@ -27,17 +30,24 @@ export function addExportCommand(program: Command): void {
         FORMATS,
       ),
     )
-    .option('--no-upsample', "leave logits at the network's own resolution instead of the image's");
+    .option('--no-upsample', "leave logits at the network's own resolution instead of the image's")
+    .option(
+      '--size <width>x<height>',
+      'ONNX: take images of this size in pixels only, so that all shapes are constants (default: images of any size)',
+      parseSize,
+    )
+    .option('--batch <count>', 'ONNX with --size: number of images, from 1 to 1024 (default: 1)', parseCount);
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg export m.safetensors m.onnx', 'for ONNX Runtime and whatever else reads ONNX'],
+    ['bidiseg export m.safetensors m.onnx --size 1024x512', 'for OpenCV 4 and others that want a fixed size'],
     ['bidiseg export m.safetensors m.pt', 'for torch.jit.load in Python and C++'],
   ]);
   command.addHelpText(
     'after',
     '\nThe model takes `image`, float32 [N, 3, H, W] of any N, H and W: BGR, 0 to 255, minus the mean\n' +
-      '(104.00698793, 116.66876762, 122.67891434). It gives `logits`, [N, classes, H, W]. Its metadata, `bidiseg` in ONNX and\n' +
-      '`bidiseg.json` in TorchScript, tells the same, and the classes.',
+      '(104.00698793, 116.66876762, 122.67891434). It gives `logits`, [N, classes, H, W]. --size fixes N, H and W. Its\n' +
+      'metadata, `bidiseg` in ONNX and `bidiseg.json` in TorchScript, tells the same, and the classes.',
   );
   command.action((weights: string, output: string, options: ExportCommandOptions) =>
     runCommand(options, (context) => exportSegmenter(weights, output, options, context)),
@@ -47,7 +57,7 @@ export function addExportCommand(program: Command): void {
 async function exportSegmenter(
   weights: string,
   output: string,
-  { format = EXTENSIONS[path.extname(output).toLowerCase()], upsample }: ExportCommandOptions,
+  { format = EXTENSIONS[path.extname(output).toLowerCase()], upsample, size, batch }: ExportCommandOptions,
   { console, signal }: CommandContext,
 ): Promise<void> {
   if (format === undefined) {
@@ -56,11 +66,19 @@ async function exportSegmenter(
   if (path.resolve(weights) === path.resolve(output)) {
     throw new UsageError(`WEIGHTS and OUT are the same file: ${weights}`);
   }
+  if (format === 'torchscript' && size) {
+    throw new UsageError('--size is for ONNX: a TorchScript archive takes images of any size');
+  }
+  if (batch !== undefined && !size) throw new UsageError('--batch needs --size');
   const { Segmenter } = await import('../../models/segmenter.js');
   const { exportOnnx, exportTorchScript } = await import('../../export/segmenter.js');
   using segmenter = await Segmenter.fromFile(weights, { signal });
-  if (format === 'onnx') await exportOnnx(segmenter, output, { upsample, signal });
+  const fixed = { ...(size && { size }), ...(batch !== undefined && { batch }) };
+  if (format === 'onnx') await exportOnnx(segmenter, output, { upsample, ...fixed, signal });
   else await exportTorchScript(segmenter, output, { upsample, signal });
   const bytes = statSync(output).size;
-  console.result({ weights, output, format, upsample, bytes }, `${output}: ${format}, ${bytesText(bytes)}`);
+  console.result(
+    { weights, output, format, upsample, ...fixed, bytes },
+    `${output}: ${format}, ${bytesText(bytes)}`,
+  );
 }
