@@ -1,10 +1,10 @@
-// Exports the full-width networks and runs what was exported, beside the segmenter itself or the PyTorch twins. Prints a
-// table; exit code 1 where a bound is exceeded.
+// Exports the full-width networks and runs the exported models. ONNX runs in onnxruntime-node and in the engines below,
+// and is compared with the segmenter itself. ONNX and TorchScript run with Python and are compared with the PyTorch
+// twins. Prints a table. The exit code is 1 if an error exceeds its bound.
 //   node scripts/check-exports.mjs          after `npm run setup`
-// TorchScript and ONNX run in the Python of the tests. ONNX also runs in onnxruntime-node and in the engines below, which are
-// installed into a temporary folder: 115 MB to download with npm and 250 MB with pip, too much for everybody who runs the
-// tests. The install script of onnxruntime-node, which would download CUDA libraries, is not run. An engine that cannot be
-// installed is left out, and the reason is printed. Takes about 20 minutes on two cores.
+// The engines are installed into a temporary folder. They are downloads of 115 MB with npm and 250 MB with pip, too large
+// for everybody who runs the tests. The install script of onnxruntime-node, which would download CUDA libraries, is not
+// run. An engine that cannot be installed is left out, and the reason is printed. Takes about 20 minutes on two cores.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';

@@ -1,17 +1,17 @@
-/** ONNX version in which every operator of OnnxGraph is defined; the lowest that is still asked for. */
+/** ONNX version of every operator in OnnxGraph, the lowest version that readers still ask for. */
 export const OPSET = 17;
 
-/** An attribute of a node: fractions are floats, whole numbers are integers. */
+/** Attribute of a node. Fractions are floats, whole numbers are integers. */
 type Attribute = number | readonly number[] | string;
 
-/** A value that goes in or out; an extent that is a name may be any. */
+/** Input or output of a model. A dimension given by a name may have any size. */
 export interface OnnxValue {
   name: string;
   shape: readonly (number | string)[];
   description: string;
 }
 
-/** A constant that is part of the graph's text; weights are not. */
+/** Constant that is part of the graph. Weights are not. */
 interface Constant {
   name: string;
   type: 'FLOAT' | 'INT64';
@@ -23,8 +23,8 @@ interface Constant {
 export type ImageShape = readonly [count: number, channels: number, height: number, width: number];
 
 /**
- * A graph of ONNX operators. Every value is named after the node that computes it. A graph for inputs of one shape knows the
- * shape of every value.
+ * Graph of ONNX operators. Every value has the name of the node that computes it. A graph for inputs of one shape knows
+ * the shape of every value.
  */
 export class OnnxGraph {
   readonly nodes: { op: string; name: string; inputs: string[]; attributes: Record<string, Attribute> }[] =
@@ -37,8 +37,8 @@ export class OnnxGraph {
   readonly #fixedShapes: Map<string, ImageShape>;
 
   /**
-   * @param shapes of all weights there are, by name
-   * @param inputs shapes of the inputs, where they are fixed
+   * @param shapes shapes of all existing weights, by name
+   * @param inputs shapes of the inputs, if they are fixed
    */
   constructor(shapes: ReadonlyMap<string, readonly number[]>, inputs: Record<string, ImageShape> = {}) {
     this.#shapes = shapes;
@@ -55,7 +55,7 @@ export class OnnxGraph {
     return shape;
   }
 
-  /** Shape of a value; undefined in a graph for inputs of any shape. */
+  /** Shape of a value, or undefined in a graph for inputs of any shape. */
   fixedShapeOf(value: string): ImageShape | undefined {
     return this.#fixedShapes.get(value);
   }
@@ -63,8 +63,8 @@ export class OnnxGraph {
   /**
    * Adds a node.
    *
-   * @param shape gives the shape of what it computes from the first input's; default: the same
-   * @returns the name of what it computes, which is the node's.
+   * @param shape computes the shape of the node's value from the shape of the first input. Default: the same shape.
+   * @returns the name of its value, which is the node's name
    */
   node(
     name: string,

@@ -2,15 +2,17 @@ import { type ImageShape, OnnxGraph } from './onnx-graph.js';
 
 /** The forward passes of native/core/models/, in evaluation mode, as ONNX operators. */
 
-/** Names of what goes in and of what comes out. */
+/** Names of the model's input and output. */
 export const IMAGE = 'image';
 export const LOGITS = 'logits';
 
 /**
- * @param shapes of all weights, by their state-dict names
- * @param branches of the head that are summed
- * @param upsample whether logits are resized to the image's size
- * @param image its shape, where the graph is for this one only
+ * Builds the graph of DeepLab-v2.
+ *
+ * @param shapes shapes of all weights, by their state-dict names
+ * @param branches number of the head's branches that are summed
+ * @param upsample resizes the logits to the image's size
+ * @param image shape of the images, if the graph is for one shape only
  */
 export function deepLabV2Graph(
   shapes: ReadonlyMap<string, readonly number[]>,
@@ -30,7 +32,7 @@ export function deepLabV2Graph(
   const outputs = HEAD_DILATIONS.slice(0, branches).map((dilation, i) =>
     convolution(graph, `layer5.conv2d_list.${i}`, x, { padding: dilation, dilation }),
   );
-  // Not one Sum of all: OpenCV 4 computes those of more than two values wrongly.
+  // OpenCV 4 computes a Sum of more than two values wrongly.
   x = outputs.reduce((sum, output, i) => {
     const name = upsample ? 'layer5' : LOGITS;
     return graph.node(i < branches - 1 ? `layer5.add${i}` : name, 'Add', [sum, output]);
@@ -47,7 +49,7 @@ const LAYERS = [
 ];
 const HEAD_DILATIONS = [6, 12, 18, 24];
 
-/** Two 3×3 convolutions, or 1×1, 3×3, 1×1; the stride is on the first, the dilation on those of 3×3. */
+/** Adds two 3×3 convolutions, or 1×1, 3×3, 1×1. The first has the stride, those of 3×3 have the dilation. */
 function residualBlock(
   graph: OnnxGraph,
   name: string,
@@ -74,14 +76,14 @@ function residualBlock(
   return relu(graph, name, graph.node(`${name}.add`, 'Add', [x, shortcut]));
 }
 
-/** Logits have the image's size by themselves. Parameters are as for deepLabV2Graph(). */
+/** Builds the graph of FCN-8s. Its logits have the image's size. Parameters are as in {@link deepLabV2Graph}. */
 export function fcn8sGraph(shapes: ReadonlyMap<string, readonly number[]>, image?: ImageShape): OnnxGraph {
   const graph = new OnnxGraph(shapes, image && { [IMAGE]: image });
   const pools: string[] = [];
   let x = IMAGE;
   for (let stage = 1; stage <= 5; ++stage) {
     for (let i = 1; graph.has(`conv${stage}_${i}.weight`); ++i) {
-      // The very first one keeps small images from vanishing below fc6's 7×7 window.
+      // The padding of the first convolution keeps small images from shrinking below fc6's 7×7 window.
       const padding = stage === 1 && i === 1 ? 100 : 1;
       x = convolution(graph, `conv${stage}_${i}`, x, { padding });
       x = relu(graph, `relu${stage}_${i}`, x);
@@ -130,7 +132,7 @@ function convolution(
   );
 }
 
-/** A pooling with stride 2 whose last window may reach over the edge. */
+/** Adds a pooling with stride 2 whose last window may reach over the edge. */
 function maxPool(graph: OnnxGraph, name: string, x: string, kernel: number, padding: number): string {
   const extent = (n: number) => Math.ceil((n + 2 * padding - kernel) / 2) + 1;
   return graph.node(
@@ -147,7 +149,7 @@ function maxPool(graph: OnnxGraph, name: string, x: string, kernel: number, padd
   );
 }
 
-/** A transposed convolution whose stride is half its kernel. */
+/** Adds a transposed convolution whose stride is half its kernel. */
 function upsampling(graph: OnnxGraph, name: string, x: string): string {
   const kernel = graph.shapeOf(`${name}.weight`).slice(2);
   const strides = kernel.map((extent) => extent / 2);
@@ -170,7 +172,7 @@ function relu(graph: OnnxGraph, name: string, x: string): string {
   return graph.node(name, 'Relu', [x]);
 }
 
-/** [N, C, h, w] → [N, C, H, W] of `reference`, bilinear with aligned corners. */
+/** Resizes [N, C, h, w] to the height and width of `reference`, bilinearly with aligned corners. */
 function resizeLike(graph: OnnxGraph, name: string, x: string, reference: string): string {
   const output = sizedLike(graph, reference);
   const fixed = graph.fixedShapeOf(x);
@@ -186,7 +188,7 @@ function resizeLike(graph: OnnxGraph, name: string, x: string, reference: string
   return graph.node(name, 'Resize', [x, '', '', size], attributes, output);
 }
 
-/** The part of `x` from [offset, offset] on that has the height and width of `reference`. */
+/** Crops `x` from [offset, offset] to the height and width of `reference`. */
 function cropLike(graph: OnnxGraph, name: string, x: string, offset: number, reference: string): string {
   const starts = graph.integers(`${name}.starts`, [offset, offset]);
   const axes = graph.integers(`${name}.axes`, [2, 3]);

@@ -13,22 +13,25 @@ import { writeOnnx } from './onnx-file.js';
 import type { ImageShape, OnnxValue } from './onnx-graph.js';
 import { deepLabV2Graph, fcn8sGraph, IMAGE, LOGITS } from './onnx-segmenter.js';
 
+/** Options of {@link exportOnnx} and {@link exportTorchScript}. */
 export interface ExportOptions {
   /**
-   * Whether logits are resized to the image's height and width, bilinearly with aligned corners (default), or stay as the
-   * network gives them: [N, C, ⌊(H+1)/8⌋+1, ⌊(W+1)/8⌋+1] for DeepLab-v2. Those of FCN-8s have the image's size anyway.
+   * Resizes logits to the image's height and width, bilinearly with aligned corners. Default true. With false,
+   * DeepLab-v2's logits keep the network's size, [N, C, ⌊(H+1)/8⌋+1, ⌊(W+1)/8⌋+1]. FCN-8s's logits always have the
+   * image's size.
    */
   upsample?: boolean;
   signal?: AbortSignal;
 }
 
+/** Options of {@link exportOnnx}. */
 export interface OnnxExportOptions extends ExportOptions {
   /**
-   * Width and height of the images in pixels, each from 1 to 16384. The model then takes this size only, and all its shapes
-   * are constants, as OpenCV 4 and other readers want them. Default: images of any size.
+   * Width and height of the images in pixels, each from 1 to 16384. The model then takes only this size, and all its
+   * shapes are constants. OpenCV 4 needs that. Default: images of any size.
    */
   size?: ImageSize;
-  /** Number of images, from 1 to 1024, that a model of a fixed `size` takes. Default 1. Only with `size`. */
+  /** Number of images that a model of a fixed `size` takes, from 1 to 1024. Default 1. Only with `size`. */
   batch?: number;
 }
 
@@ -46,13 +49,13 @@ const onnxExportSchema = exportSchema
   });
 
 /**
- * Writes an ONNX model (opset 17) of a segmenter in evaluation mode.
+ * Writes an ONNX model (opset 17) of a segmenter in evaluation mode, whole or not at all.
  *
- * Its input `image` is float32 [N, 3, H, W] with any N, H and W unless `size` fixes them: what `Segmenter.forward` takes. Its
- * output `logits` is [N, C, H, W]. Its metadata property `bidiseg` holds the network, the classes and how to prepare images,
- * as JSON. The file appears whole or not at all.
+ * The input `image` is float32 [N, 3, H, W], prepared as for `Segmenter.forward`, with any N, H and W unless `size`
+ * fixes them. The output `logits` is [N, C, H, W]. The metadata property `bidiseg` is JSON. It holds the network, the
+ * classes and how to prepare images. See docs/design/export.md#the-onnx-graph-is-written-in-typescript.
  *
- * @throws DataError naming the file when it cannot be written or would exceed the 2 GiB of ONNX files
+ * @throws DataError that names the file when it cannot be written or would exceed the 2 GiB of ONNX files
  */
 export async function exportOnnx(
   segmenter: Segmenter,
@@ -92,11 +95,11 @@ export async function exportOnnx(
 }
 
 /**
- * Writes a TorchScript archive of a segmenter for `torch.jit.load` in Python and C++. Input, output and metadata are those
- * of `exportOnnx`, with weights under their state-dict names. Images may have any size. The metadata is the archive's extra
- * file `bidiseg.json`.
+ * Writes a TorchScript archive of a segmenter for `torch.jit.load` in Python and C++, whole or not at all. Input,
+ * output and metadata are the same as in `exportOnnx`. Images may have any size. Weights have their state-dict names.
+ * The metadata is the archive's extra file `bidiseg.json`.
  *
- * @throws DataError naming the file when it cannot be written
+ * @throws DataError that names the file when it cannot be written
  */
 export async function exportTorchScript(
   segmenter: Segmenter,
@@ -117,7 +120,7 @@ function checkOptions<S extends z.ZodType<object>>(schema: S, file: string, opti
   return { ...parseOptions(schema, rest), signal: checkSignal(signal) };
 }
 
-/** What an exported model says about itself: what weights files say, and what goes in and out. */
+/** Describes an exported model: the description of weights files, and the model's input and output. */
 function metadataOf(segmenter: Segmenter, upsample: boolean): string {
   const input = { name: IMAGE, layout: 'NCHW', channels: 'BGR', range: [0, 255], mean: SEGMENTER_MEAN_BGR };
   const output = { name: LOGITS, layout: 'NCHW', upsampled: upsample };

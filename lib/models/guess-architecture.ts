@@ -1,10 +1,10 @@
 import type { Architecture } from '../weights/weights-metadata.js';
 
 /**
- * Which of the networks of this package a state dict most likely belongs to, by names and shapes; null where none fits.
+ * Guesses by names and shapes which network of this package a state dict belongs to. Returns null if none fits.
  *
- * Two things do not show in a state dict: the branches of DeepLab-v2's head that are summed (all four have weights; 4 is
- * the answer), and the exact width where it is no multiple of 1/512.
+ * A state dict does not show two things. One is the number of summed branches of DeepLab-v2's head: all four have
+ * weights, so the guess is 4. The other is the exact width if it is not a multiple of 1/512.
  */
 export function guessArchitecture(
   tensors: readonly { name: string; shape: readonly number[] }[],
@@ -50,7 +50,7 @@ export function guessArchitecture(
   return null;
 }
 
-/** Blocks of each layer, and of which kind. */
+/** Backbones by their blocks per layer and the kind of block. */
 const BACKBONES: Record<string, string> = {
   '2-2-2-2': 'resnet18',
   '3-4-6-3': 'resnet34',

@@ -22,28 +22,33 @@ import {
   translatorSchema,
 } from './translator-options.js';
 
+/** Options of {@link Translator.translate}. */
 export interface TranslateOptions {
-  /** How many images there are. */
+  /** Number of images, ≥ 1. */
   count: number;
-  /** Of each image, in pixels; at least 5. */
+  /** Width and height of each image in pixels, ≥ 5. */
   width: number;
   height: number;
-  /** Default `source-to-target`, the only one of a paired translator. */
+  /** Direction. Default `source-to-target`, the only direction of a paired translator. */
   direction?: 'source-to-target' | 'target-to-source';
   signal?: AbortSignal;
 }
 
 /**
- * F and F⁻¹ with the discriminators that train them; or, paired, F with its discriminator.
+ * F and F⁻¹ with the discriminators that train them. A paired translator has only F and its discriminator.
  *
- * The networks can be used one by one: generators map RGB in [-1, 1], [N, 3, H, W] with H and W multiples of
- * `sizeMultiple`, to the same; discriminators give one score per 70×70 patch.
+ * The networks can be used separately. Generators map RGB in [-1, 1], [N, 3, H, W], to the same, with H and W multiples
+ * of `sizeMultiple`. Discriminators return one score per 70×70 patch.
  */
 export class Translator implements Disposable {
+  /** Options that the translator was created with, with defaults filled in. */
   readonly options: CompleteTranslatorOptions;
-  /** F: source → target. */
+  /** Generator F: source → target. */
   readonly toTarget: Network;
-  /** Judges target images against F(S); paired: given S, which stands before them, [N, 6, H, W]. */
+  /**
+   * Discriminator that compares target images with F(S). If paired, its input is [N, 6, H, W]: S, then the image to
+   * judge.
+   */
   readonly targetDiscriminator: Network;
   readonly #backward: { toSource: Network; sourceDiscriminator: Network } | null;
 
@@ -58,22 +63,25 @@ export class Translator implements Disposable {
     this.#backward = backward && { toSource: backward[0], sourceDiscriminator: backward[1] };
   }
 
-  /** F⁻¹: target → source. @throws InvalidArgumentError where the translator is paired and has none. */
+  /** Generator F⁻¹: target → source. @throws InvalidArgumentError for a paired translator, which has none */
   get toSource(): Network {
     return this.#unpaired().toSource;
   }
 
-  /** Judges source images against F⁻¹(T). @throws InvalidArgumentError where the translator is paired and has none. */
+  /**
+   * Discriminator that compares source images with F⁻¹(T). @throws InvalidArgumentError for a paired translator, which
+   * has none
+   */
   get sourceDiscriminator(): Network {
     return this.#unpaired().sourceDiscriminator;
   }
 
-  /** What the sides of a training image have to be divisible by. */
+  /** Number that must divide the sides of a training image. */
   get sizeMultiple(): number {
     return sizeMultiple(this.options);
   }
 
-  /** The networks with seeded initial weights. @throws InvalidArgumentError naming a bad option. */
+  /** Creates the networks with seeded initial weights. @throws InvalidArgumentError that names a bad option */
   static async create(options: TranslatorOptions = {}): Promise<Translator> {
     return Translator.#create(options);
   }
@@ -82,7 +90,7 @@ export class Translator implements Disposable {
     const checked = parseOptions(translatorSchema, options);
     requireDevice(checked.device);
     const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth, device, dtype } = checked;
-    // Seeds apart, so that F and F⁻¹ do not start as the same function.
+    // Different seeds, so that F and F⁻¹ do not start as the same function.
     const place = (offset: number) => ({ seed: checked.seed * 4 + offset, device, dtype, maxParameters });
     const discriminator = (inputChannels: number, offset: number) =>
       createNetwork('patch-discriminator', {
@@ -104,7 +112,11 @@ export class Translator implements Disposable {
     return new Translator(checked, [toTarget, targetDiscriminator], [toSource, sourceDiscriminator]);
   }
 
-  /** The translator that a file written by save() belongs to, with the file's weights. */
+  /**
+   * Creates a translator from a file that save() wrote, with the file's weights.
+   *
+   * @throws DataError when the file cannot be read or does not hold a translator
+   */
   static async fromFile(file: string, options: FromFileOptions = {}): Promise<Translator> {
     const kind = { name: 'translator', architectures: ['translator'] };
     return createFromFile(file, options, kind, ({ options: shape }, { maxParameters, ...where }) =>
@@ -112,7 +124,7 @@ export class Translator implements Disposable {
     );
   }
 
-  /** Translates RGB images, [count, height, width, 3], into images of the same size. */
+  /** Translates RGB images [count, height, width, 3] into images of the same size. */
   async translate(images: Uint8Array, options: TranslateOptions): Promise<Uint8Array> {
     checkObject('options', options);
     const direction = checkChoice('direction', options.direction ?? 'source-to-target', [
@@ -128,7 +140,7 @@ export class Translator implements Disposable {
     return call((token) => native.translate(handle, images, job, token), options.signal);
   }
 
-  /** Writes all networks into one safetensors file, to a temporary name that is then renamed. */
+  /** Writes all networks into one safetensors file, whole or not at all. */
   async save(file: string, options: SaveOptions = {}): Promise<void> {
     const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth } = this.options;
     const generator = pairing === 'paired' ? { pairing, depth } : { blocks, residual };
@@ -136,11 +148,15 @@ export class Translator implements Disposable {
     await saveNetworks(file, { architecture: 'translator', options: shape }, this.#named(), options);
   }
 
-  /** Reads what save() wrote; see Network.load(). @throws DataError naming the file and the first few differences. */
+  /**
+   * Reads a file that save() wrote, like {@link Network.load}. @throws DataError that names the file and the first few
+   * differences
+   */
   async load(file: string, options: LoadOptions = {}): Promise<LoadReport> {
     return loadNetworks(file, this.#named(), options);
   }
 
+  /** Releases all networks. */
   dispose(): void {
     for (const { network } of this.#named()) network.dispose();
   }
@@ -151,7 +167,7 @@ export class Translator implements Disposable {
 
   #unpaired() {
     if (this.#backward) return this.#backward;
-    throw new InvalidArgumentError('Expected an unpaired translator but this one only leads to the target');
+    throw new InvalidArgumentError('Expected an unpaired translator but this one is paired');
   }
 
   #named(): { prefix: string; network: Network }[] {

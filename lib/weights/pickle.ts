@@ -1,9 +1,10 @@
 /**
- * A restricted reader of Python pickles. It builds numbers, strings, bytes, booleans, None, tuples, lists and dicts;
- * whatever else a pickle wants to build is for the caller to allow by name. Nothing of the pickle is ever executed.
+ * A restricted reader of Python pickles. It builds numbers, strings, bytes, booleans, None, tuples, lists and dicts.
+ * The caller allows any other object by name. Nothing in a pickle is ever executed. See
+ * docs/design/files-and-safety.md#our-own-unpickler.
  */
 
-/** What is in a pickle: None is null, integers beyond 2^53 are bigints, tuples and lists are arrays, dicts are Maps. */
+/** Content of a pickle: None is null, integers beyond 2^53 are bigints, tuples and lists are arrays, dicts are Maps. */
 export type PickleValue =
   | null
   | boolean
@@ -15,25 +16,25 @@ export type PickleValue =
   | Map<PickleValue, PickleValue>
   | object;
 
-/** A Python class or function that a pickle may name, and what calling it gives. */
+/** A Python class or function that a pickle may name, and the result of calling it. */
 export interface PickleGlobal {
   name: string;
   construct?: (args: PickleValue[]) => PickleValue;
 }
 
 export interface PickleRules {
-  /** Gives what `name` (such as `collections.OrderedDict`) stands for, or throws. */
+  /** Returns the object that `name` stands for, such as `collections.OrderedDict`, or throws. */
   global(name: string): PickleGlobal;
-  /** What a persistent id stands for; throws where it is none. */
+  /** Returns the object that a persistent id stands for, or throws. */
   persistent(id: PickleValue): PickleValue;
-  /** The error for a pickle that is malformed or asks for too much. */
+  /** Makes the error for a pickle that is malformed or asks for too much. */
   bad(what: string): Error;
 }
 
-/** The bytes end before the pickle does. */
+/** Reports that the bytes end before the pickle does. */
 export class PickleEnd extends Error {}
 
-/** A state dict needs some 25 operations a tensor; a million is far more than any network's and takes well under a second. */
+/** Largest number of operations. A state dict needs some 25 operations a tensor. A million take well under a second. */
 const MAX_OPERATIONS = 1_000_000;
 const MAX_DEPTH = 64;
 const MAX_INTEGER_BYTES = 64;
@@ -41,13 +42,13 @@ const MAX_INTEGER_BYTES = 64;
 const MARK = Symbol('mark');
 type Slot = PickleValue | typeof MARK;
 
-/** A value in a message: short, and no work even for a list that holds the same list a billion times. */
+/** Describes a value for a message. It is short and cheap even for a list that holds the same list a billion times. */
 export function pickleText(value: PickleValue | undefined): string {
   if (typeof value !== 'object' || value === null) return String(value).slice(0, 100);
   return Array.isArray(value) ? 'a list' : value instanceof Map ? 'a dict' : 'an object';
 }
 
-/** Reads one pickle of `bytes` from `start`; `end` is where the next one may begin. */
+/** Reads one pickle of `bytes` from `start`. `end` is where the next one may begin. */
 export function unpickle(
   bytes: Buffer,
   start: number,
@@ -82,10 +83,10 @@ class Unpickler {
     throw this.#rules.bad(`its pickle has more than ${MAX_OPERATIONS} operations`);
   }
 
-  /** What each opcode does. The names are those of Python's pickletools. */
+  /** Action of each opcode. The names are those of Python's pickletools. */
   static readonly #opcodes: Readonly<Record<number, (reader: Unpickler) => void>> = {
     128: (reader) => reader.#checkProtocol(), // PROTO
-    149: (reader) => reader.#take(8), // FRAME: only a hint about how much to read at a time
+    149: (reader) => reader.#take(8), // FRAME: a hint about how much to read at a time
 
     78: (reader) => reader.#push(null), // NONE
     136: (reader) => reader.#push(true), // NEWTRUE
@@ -175,7 +176,7 @@ class Unpickler {
     this.#push(this.#rules.global(`${pickleText(module)}.${pickleText(name)}`));
   }
 
-  /** Of protocol 0, and not supported. If it names something to refuse, that name is the message. */
+  /** Rejects INST of protocol 0, which is not supported. If it names something forbidden, the error names it. */
   #refuseInstance(): never {
     const position = this.#position - 1;
     this.#rules.global(this.#twoLines());
@@ -185,15 +186,16 @@ class Unpickler {
   #call([callable, args]: PickleValue[]): void {
     const { construct, name } = (callable ?? {}) as Partial<PickleGlobal>;
     if (typeof construct !== 'function' || !Array.isArray(args)) {
-      throw this.#rules.bad(`its pickle calls ${name ?? 'what is no function'}`);
+      throw this.#rules.bad(`its pickle calls ${name ?? 'something that is not a function'}`);
     }
     this.#push(construct(args));
   }
 
-  /** Attributes. State dicts have `_metadata` (module versions), which nothing here needs. */
+  /** Skips attributes. State dicts have `_metadata` (module versions), which nothing here needs. */
   #dropAttributes(): void {
     this.#pop();
-    if (!(this.#top() instanceof Map)) throw this.#rules.bad('its pickle sets attributes of what is no dict');
+    if (!(this.#top() instanceof Map))
+      throw this.#rules.bad('its pickle sets attributes of something that is not a dict');
   }
 
   #append(items: PickleValue[]): void {
@@ -213,12 +215,12 @@ class Unpickler {
     return this.#take(bytes).readUIntLE(0, bytes);
   }
 
-  /** A length; as a number it may be inexact beyond 2^53, where it is too long anyway. */
+  /** Reads a length. Beyond 2^53 the number may be inexact, but such a length is too large anyway. */
   #uint64(): number {
     return Number(this.#take(8).readBigUInt64LE());
   }
 
-  /** A little-endian two's complement integer. */
+  /** Reads a little-endian two's complement integer. */
   #integer(length: number): number | bigint {
     if (length > MAX_INTEGER_BYTES) throw this.#rules.bad(`its pickle has an integer of ${length} bytes`);
     let value = 0n;
@@ -236,13 +238,13 @@ class Unpickler {
     return text;
   }
 
-  /** MODULE and NAME, a line each, as MODULE.NAME. */
+  /** Reads MODULE and NAME, a line each, as MODULE.NAME. */
   #twoLines(): string {
     return `${this.#line()}.${this.#line()}`;
   }
 
   #underflow(): Error {
-    return this.#rules.bad('its pickle takes a value that is not there');
+    return this.#rules.bad('its pickle takes a value from an empty stack');
   }
 
   #top(): PickleValue {
@@ -261,7 +263,7 @@ class Unpickler {
     if (this.#stack.pop() === undefined) throw this.#underflow();
   }
 
-  /** The topmost values in the order in which they were pushed. */
+  /** Pops the topmost values and returns them in the order in which they were pushed. */
   #popMany(count: number): PickleValue[] {
     return Array.from({ length: count }, () => this.#pop()).reverse();
   }
@@ -282,21 +284,21 @@ class Unpickler {
 
   #list(): PickleValue[] {
     const list = this.#top();
-    if (!Array.isArray(list)) throw this.#rules.bad('its pickle appends to what is no list');
+    if (!Array.isArray(list)) throw this.#rules.bad('its pickle appends to something that is not a list');
     return list;
   }
 
   #setItems(items: PickleValue[]): void {
     const dict = this.#top();
     if (!(dict instanceof Map) || items.length % 2 !== 0) {
-      throw this.#rules.bad('its pickle sets an item of what is no dict');
+      throw this.#rules.bad('its pickle sets an item of something that is not a dict');
     }
     for (let i = 0; i < items.length; i += 2) dict.set(items[i]!, items[i + 1]!);
   }
 
   /**
-   * Makes sure that the value is a tree or a lattice of a moderate depth. A container that contains itself would need
-   * endless depth. What several containers share is looked at once, or a small pickle could ask for any amount of work.
+   * Checks that the value is nested to a moderate depth. A container that contains itself would have endless depth. A
+   * shared container is visited once, because otherwise a small pickle could cause any amount of work.
    */
   #checkNesting(root: PickleValue): void {
     const depths = new Map<object, number>();

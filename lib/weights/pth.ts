@@ -12,46 +12,49 @@ import type { TensorHeader } from './safetensors.js';
 import { locateZipEntry, readExactly, readZipDirectory } from './zip.js';
 
 /**
- * PyTorch's own files, as `torch.save` writes them: a zip file with a pickle and one entry for each storage, or (before
- * PyTorch 1.6) five pickles with the storages behind them. Only state dicts are read. Their tensors are found here, with
- * every size checked; their bytes are read natively like those of a safetensors file.
+ * Files that `torch.save` writes. They are a zip file with a pickle and one entry for each storage. Before PyTorch 1.6,
+ * they were five pickles followed by the storages. Only state dicts are read. This module finds their tensors and
+ * checks every size. Native code then reads the bytes, as it does for safetensors. See
+ * docs/design/files-and-safety.md#headers-are-parsed-in-typescript.
  */
 
 export type PthFormat = 'pytorch-zip' | 'pytorch-legacy';
 
-/** A tensor that need not lie in row-major order. */
+/** A tensor that need not be in row-major order. */
 export interface StridedTensorHeader extends TensorHeader {
-  /** In elements, one for each extent; absent where the elements lie in row-major order. */
+  /** Strides in elements, one for each dimension. Absent if the tensor is in row-major order. */
   stride?: number[];
 }
 
 export interface PthContents {
-  /** The keys on the way to the state dict, such as `state_dict`; empty where the file is one. */
+  /** Keys on the way to the state dict, such as `state_dict`. Empty if the file is the state dict. */
   path: string[];
   tensors: StridedTensorHeader[];
-  /** Entries of the state dict that are no tensors. */
+  /** Entries of the state dict that are not tensors. */
   others: string[];
 }
 
 type Complaint = (what: string, cause?: unknown) => Error;
 
-/** More than any state dict needs: 32 MiB describe some 200,000 tensors. */
+/** Largest pickle, more than any state dict needs: 32 MiB describe some 200,000 tensors. */
 const MAX_PICKLE_BYTES = 32 * 2 ** 20;
 const FIRST_READ_BYTES = 2 ** 20;
 const MAX_DIMENSIONS = 64;
-/** How often, on average, a byte of the file may be part of a tensor. Tied weights make it 2, an attack makes it millions. */
+/**
+ * Average number of tensors that a byte of the file may belong to. Tied weights make it 2, an attack makes it millions.
+ */
 const MAX_SHARING = 4;
 
 const ZIP_VERSIONS = { min: 1, max: 10 };
 const LEGACY_MAGIC = 0x1950a86a20f9469cfc6cn;
 const LEGACY_PROTOCOL = 1001;
 
-/** Where a training script may have put the state dict among other things. */
+/** Keys under which training scripts usually store the state dict. */
 const STATE_DICT_KEYS = ['state_dict', 'model_state_dict', 'model', 'network', 'net', 'weights', 'params'];
 
 interface StorageType extends PickleGlobal {
   bytes: number;
-  /** Absent where bidiseg has no such tensors. */
+  /** Absent if bidiseg does not have this dtype. */
   dtype?: Dtype;
 }
 
@@ -72,7 +75,7 @@ class Storage {
   constructor(
     readonly key: string,
     readonly type: StorageType,
-    /** In elements. */
+    /** Length in elements. */
     readonly length: number,
   ) {}
 
@@ -84,12 +87,12 @@ class Storage {
 class StoredTensor {
   constructor(
     readonly storage: Storage,
-    /** In elements, from the start of the storage. */
+    /** Offset in elements from the start of the storage. */
     readonly offset: number,
     readonly shape: number[],
-    /** Null where the elements lie in row-major order. */
+    /** Strides in elements. Null if the tensor is in row-major order. */
     readonly stride: number[] | null,
-    /** Between its first and its last element, both included. */
+    /** Elements from the first to the last, both included. */
     readonly span: number,
   ) {}
 
@@ -98,7 +101,7 @@ class StoredTensor {
   }
 }
 
-/** Reads what a zip file from `torch.save` holds. */
+/** Reads the content of a zip file from `torch.save`. */
 export async function readZipPth(file: FileHandle, size: number, bad: Complaint): Promise<PthContents> {
   const entries = await readZipDirectory(file, size, bad);
   const pickles = [...entries.keys()].filter((name) => /^[^/]+\/data\.pkl$/.test(name));
@@ -133,9 +136,9 @@ export async function readZipPth(file: FileHandle, size: number, bad: Complaint)
   });
 }
 
-/** Reads what a file from `torch.save` before PyTorch 1.6 holds. */
+/** Reads the content of a file from `torch.save` before PyTorch 1.6. */
 export async function readLegacyPth(file: FileHandle, size: number, bad: Complaint): Promise<PthContents> {
-  // How long the pickles are shows only in reading them; nearly always the first read has all of them.
+  // The length of the pickles is known only after reading them. The first read nearly always contains all of them.
   for (let length = FIRST_READ_BYTES; ; length *= 4) {
     const head = await readExactly(file, 0, Math.min(length, size, MAX_PICKLE_BYTES), bad);
     try {
@@ -184,7 +187,7 @@ async function readLegacyHead(
   });
 }
 
-/** Reads as many pickles, one behind the other, as there are names for them. */
+/** Reads consecutive pickles, one for each name. */
 function readPickles<Name extends string>(
   bytes: Buffer,
   start: number,
@@ -201,7 +204,7 @@ function readPickles<Name extends string>(
   return { ...(result as Record<Name, PickleValue>), end };
 }
 
-/** What a state dict's pickle may name and how tensors come from it. */
+/** Rules for the pickle of a state dict: the globals it may name, and how they build tensors. */
 class StateDictRules implements PickleRules {
   readonly storages = new Map<string, Storage>();
   readonly bad: Complaint;
@@ -232,10 +235,13 @@ class StateDictRules implements PickleRules {
     );
   }
 
-  /** ('storage', type, key, location, length), and before PyTorch 1.6 a view that has always been None since 0.4. */
+  /**
+   * Resolves ('storage', type, key, location, length). Before PyTorch 1.6 a view follows, which has been None since
+   * 0.4.
+   */
   persistent(id: PickleValue): PickleValue {
     if (!Array.isArray(id) || id[0] !== 'storage')
-      throw this.bad('it refers to something that is no storage');
+      throw this.bad('it refers to something that is not a storage');
     const [, type, key, , length, view = null] = id;
     const known = STORAGE_TYPES.find((candidate) => candidate === type);
     if (!known || typeof key !== 'string' || !isExtent(length) || view !== null) {
@@ -254,7 +260,10 @@ class StateDictRules implements PickleRules {
     return storage;
   }
 
-  /** (storage, offset, shape, stride, requires_grad, hooks, metadata); the last three are newer and may be missing. */
+  /**
+   * Builds a tensor from (storage, offset, shape, stride, requires_grad, hooks, metadata). The last three are newer and
+   * may be missing.
+   */
   #tensor([storage, offset, shape, stride, , , metadata]: PickleValue[]): StoredTensor {
     if (!(storage instanceof Storage) || !isExtent(offset) || !isShape(shape) || !isShape(stride)) {
       throw this.bad('it has a tensor without a valid storage, offset, shape and stride');
@@ -273,7 +282,7 @@ class StateDictRules implements PickleRules {
         `it has a tensor of shape [${shape}], stride [${stride}] and offset ${offset} in a storage of ${storage.length} elements`,
       );
     }
-    // Copies, because a pickle may go on to change its lists.
+    // Copies, because a pickle may change its lists later.
     return new StoredTensor(
       storage,
       offset,
@@ -284,21 +293,21 @@ class StateDictRules implements PickleRules {
   }
 
   #parameter([tensor]: PickleValue[]): StoredTensor {
-    if (!(tensor instanceof StoredTensor)) throw this.bad('it has a parameter that is no tensor');
+    if (!(tensor instanceof StoredTensor)) throw this.bad('it has a parameter that is not a tensor');
     return tensor;
   }
 
-  /** OrderedDict(), or OrderedDict([[key, value], …]) as Python 2 wrote it. */
+  /** Builds OrderedDict(), or OrderedDict([[key, value], …]) as Python 2 wrote it. */
   #orderedDict([pairs = []]: PickleValue[]): Map<PickleValue, PickleValue> {
     const isPair = (pair: PickleValue): pair is [PickleValue, PickleValue] =>
       Array.isArray(pair) && pair.length === 2;
-    if (!Array.isArray(pairs)) throw this.bad('it has an OrderedDict of something else than pairs');
+    if (!Array.isArray(pairs)) throw this.bad('it has an OrderedDict that does not consist of pairs');
     this.#countCopy(pairs.length);
-    if (!pairs.every(isPair)) throw this.bad('it has an OrderedDict of something else than pairs');
+    if (!pairs.every(isPair)) throw this.bad('it has an OrderedDict that does not consist of pairs');
     return new Map(pairs as [PickleValue, PickleValue][]);
   }
 
-  /** How protocol 2 writes bytes: as text, one character a byte. */
+  /** Decodes bytes of protocol 2, which are text with one character a byte. */
   #encode([text, encoding]: PickleValue[]): Uint8Array {
     if (typeof text !== 'string' || encoding !== 'latin1')
       throw this.bad('it has bytes in an unknown encoding');
@@ -306,7 +315,7 @@ class StateDictRules implements PickleRules {
     return Buffer.from(text, 'latin1');
   }
 
-  /** The same list or text may be copied again and again; honest files copy each once. */
+  /** Limits copies, because the same list or text may be copied again and again. Honest files copy each once. */
   #countCopy(length: number): void {
     this.#copied += length;
     if (this.#copied > MAX_PICKLE_BYTES) throw this.bad('its pickle copies the same values again and again');
@@ -331,7 +340,7 @@ function isRowMajor(shape: number[], stride: number[]): boolean {
   return true;
 }
 
-/** The tensors of the state dict in `root`, placed in the file. */
+/** Places the tensors of the state dict in `root` in the file. */
 async function contents(
   root: PickleValue,
   fileSize: number,
@@ -349,13 +358,13 @@ async function contents(
       continue;
     }
     const { storage, offset, shape, stride, span, bytes } = value;
-    if (typeof key !== 'string') throw bad('it has a tensor whose name is no string');
+    if (typeof key !== 'string') throw bad('it has a tensor whose name is not a string');
     const { dtype, name: typeName, bytes: elementBytes } = storage.type;
     if (!dtype) throw bad(`tensor '${key}' is in a ${typeName}, a type that bidiseg does not have`);
     wanted += Math.max(bytes, span * elementBytes);
     if (wanted > MAX_SHARING * fileSize) {
       throw bad(
-        `its tensors share their bytes so much that they would take more than ${MAX_SHARING} times the ${fileSize} bytes of the file`,
+        `its tensors share their bytes: together they would take more than ${MAX_SHARING} times the ${fileSize} bytes of the file`,
       );
     }
     if (!starts.has(storage)) starts.set(storage, await locate(storage));
@@ -365,12 +374,12 @@ async function contents(
   return { path, tensors, others };
 }
 
-/** The dict that holds the tensors: `root` itself, or one within it under a usual key or the only one there is. */
+/** Finds the dict that holds the tensors: `root` itself, or a dict within it, under a usual key or the only one. */
 function findStateDict(
   root: PickleValue,
   bad: Complaint,
 ): { path: string[]; dict: Map<PickleValue, PickleValue> } {
-  const known = new Map<PickleValue, boolean>(); // the same dict may be in many places
+  const known = new Map<PickleValue, boolean>(); // the same dict may occur in many places
   const leadsToTensors = (value: PickleValue): boolean => {
     if (value instanceof StoredTensor) return true;
     if (!(value instanceof Map)) return false;
@@ -389,7 +398,7 @@ function findStateDict(
     if (!usual && inner.length > 1) {
       const names = inner.slice(0, 5).map(([name]) => pickleText(name));
       throw bad(
-        `it holds several dicts of tensors: ${names.join(', ')}${inner.length > 5 ? ', …' : ''}; save the one that is meant alone`,
+        `it holds several dicts of tensors: ${names.join(', ')}${inner.length > 5 ? ', …' : ''}; save only the one you want`,
       );
     }
     const [key, value] = usual ?? inner[0]!;

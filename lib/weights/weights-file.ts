@@ -10,32 +10,32 @@ import { type PthFormat, readLegacyPth, readZipPth, type StridedTensorHeader } f
 import { readSafetensorsHeader } from './safetensors.js';
 import { decodeDescription, type WeightsDescription } from './weights-metadata.js';
 
-/** Files of named tensors, whichever of the formats they are in: safetensors, or a state dict from `torch.save`. */
+/** A file of named tensors in any of the formats: safetensors, or a state dict from `torch.save`. */
 
 export interface WeightsFile {
   file: string;
   format: 'safetensors' | PthFormat;
-  /** What a safetensors file says about itself. */
+  /** Metadata of a safetensors file. */
   metadata: Record<string, string>;
-  /** What bidiseg wrote of it into that; null for files from elsewhere. */
+  /** Description that bidiseg wrote into the metadata. Null for files from elsewhere. */
   description: WeightsDescription | null;
-  /** For `.pth`: the keys on the way to the state dict. */
+  /** Keys on the way to the state dict of a `.pth` file. */
   path: string[];
-  /** What every name began with and was dropped, such as `module.`. */
+  /** Prefix that was dropped from the names, such as `module.`. */
   prefix: string;
   tensors: StridedTensorHeader[];
-  /** Entries of a state dict that are no tensors. */
+  /** Entries of a state dict that are not tensors. */
   others: string[];
 }
 
-/** Put in front of every name by DataParallel, and by the tool that ported the usual ImageNet weights from Caffe. */
+/** Prefixes that DataParallel and the usual port of Caffe's ImageNet weights put in front of every name. */
 const USUAL_PREFIXES = ['module.', 'Scale.'];
 
 /**
- * Reads and checks what a weights file holds; the tensors' bytes are for readWeights().
+ * Reads and checks the header of a weights file. readWeights() reads the tensors' bytes.
  *
- * @param strip a prefix to drop from the names that have it; by default `module.` and `Scale.` where all names do
- * @throws DataError naming the file and what is wrong with it, or that a newer bidiseg wrote it.
+ * @param strip prefix to drop from the names that have it. Default: `module.` and `Scale.`, if all names have them
+ * @throws DataError that names the file and what is wrong with it, or when a newer bidiseg wrote it
  */
 export async function openWeights(file: string, strip?: string): Promise<WeightsFile> {
   const contents = await readContents(file);
@@ -64,7 +64,7 @@ async function readContents(file: string): Promise<Contents> {
     try {
       const start = Buffer.alloc(9);
       await handle.read(start, 0, start.length, 0);
-      // A safetensors file begins with the length of a JSON object, and that with a brace.
+      // A safetensors file begins with the length of a JSON object, and the object with a brace.
       const isObject = start[8] === 0x7b;
       if (!isObject && start.readUInt32LE() === 0x04034b50) {
         const bad = complaint(file, 'PyTorch file');
@@ -93,7 +93,7 @@ function complaint(file: string, kind: string): (what: string, cause?: unknown) 
     new DataError(`${file} is not a usable ${kind}: ${shortened(what, 1000)}`, { cause });
 }
 
-/** What all names begin with: nothing, or one or several of the usual prefixes. */
+/** Returns the usual prefixes that all names begin with, possibly none or several. */
 function usualPrefix(names: string[]): string {
   let prefix = '';
   for (;;) {
@@ -103,7 +103,7 @@ function usualPrefix(names: string[]): string {
   }
 }
 
-/** Reads tensors of a weights file, off the event loop; the caller disposes them. */
+/** Reads tensors of a weights file, off the event loop. The caller disposes them. */
 export async function readWeights(
   { file }: WeightsFile,
   tensors: StridedTensorHeader[],

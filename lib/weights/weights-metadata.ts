@@ -1,37 +1,37 @@
 import { DataError } from '../support/errors.js';
 
-/** What bidiseg writes beside the tensors of a weights file; raised when older releases would misread it. */
+/** Version of the description in a weights file. Raise it when older releases would misread it. */
 const FORMAT_VERSION = 1;
 
-/** How a weights file says which network it belongs to. */
+/** Description of the network that a weights file belongs to. */
 export interface Architecture {
-  /** Such as `deeplab-v2` or `translator`. */
+  /** Architecture such as `deeplab-v2` or `translator`. */
   architecture: string;
-  /** The options the network was created with, without seed and device. */
+  /** Options that the network was created with, without seed and device. */
   options: Record<string, unknown>;
 }
 
 export interface WeightsDescription extends Architecture {
-  /** Names of the classes in the order of their indices, where they are known. */
+  /** Names of the classes in the order of their indices, if known. */
   classes?: readonly string[];
-  /** How many steps the weights were trained for, where that is known. */
+  /** Number of training steps of the weights, if known. */
   step?: number;
 }
 
-/** The description as it is written into files, with its format version, and `more` that only people and other tools read. */
+/** Serializes a description with its format version. `more` is for people and other tools. */
 export function descriptionText(description: WeightsDescription, more: object = {}): string {
   return JSON.stringify({ version: FORMAT_VERSION, ...description, ...more });
 }
 
-/** The metadata of a safetensors file. `format` is what other tools of the PyTorch world look for. */
+/** Makes the metadata of a safetensors file. Other tools of the PyTorch world look for `format`. */
 export function encodeDescription(description: WeightsDescription): Record<string, string> {
   return { format: 'pt', bidiseg: descriptionText(description) };
 }
 
 /**
- * What encodeDescription() wrote; null where a file has nothing of the kind.
+ * Reads the description that encodeDescription() wrote, or null if there is none.
  *
- * @throws DataError naming the file where that is damaged, or a newer release wrote it.
+ * @throws DataError that names the file when the description is damaged or a newer release wrote it
  */
 export function decodeDescription(
   file: string,
@@ -50,7 +50,7 @@ export function decodeDescription(
   if (!Number.isSafeInteger(version) || (version as number) < 1) throw bad('it has no format version');
   if ((version as number) > FORMAT_VERSION) {
     throw new DataError(
-      `${file} has format version ${version}, but this release of bidiseg reads none above ${FORMAT_VERSION}: update bidiseg`,
+      `${file} has format version ${version}, but this release of bidiseg reads versions up to ${FORMAT_VERSION}: update bidiseg`,
     );
   }
   if (typeof architecture !== 'string' || typeof options !== 'object' || options === null) {
@@ -59,11 +59,11 @@ export function decodeDescription(
   const description: WeightsDescription = { architecture, options: options as Record<string, unknown> };
   if (classes !== undefined) {
     const isNames = Array.isArray(classes) && classes.every((name) => typeof name === 'string');
-    if (!isNames) throw bad('its classes are no list of names');
+    if (!isNames) throw bad('its classes are not a list of names');
     description.classes = classes;
   }
   if (step !== undefined) {
-    if (!Number.isSafeInteger(step) || (step as number) < 0) throw bad('its step is no whole number');
+    if (!Number.isSafeInteger(step) || (step as number) < 0) throw bad('its step is not a whole number');
     description.step = step as number;
   }
   return description;
