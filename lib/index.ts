@@ -58,7 +58,12 @@ export {
   STREET_SCENE_PALETTE,
 } from './data/scenes/street-scenes.js';
 // Inference
-export { type ExportOptions, exportOnnx, exportTorchScript } from './export/segmenter.js';
+export {
+  type ExportOptions,
+  exportOnnx,
+  exportTorchScript,
+  type OnnxExportOptions,
+} from './export/segmenter.js';
 export { BatchedPredictor, type BatchingOptions } from './inference/batched-predictor.js';
 export {
   type Evaluation,

@@ -19,7 +19,13 @@ interface Constant {
   bytes: Uint8Array;
 }
 
-/** Graph of ONNX operators. Every value has the name of the node that computes it. */
+/** [N, C, H, W] */
+export type ImageShape = readonly [count: number, channels: number, height: number, width: number];
+
+/**
+ * Graph of ONNX operators. Every value has the name of the node that computes it. A graph for inputs of one shape knows
+ * the shape of every value.
+ */
 export class OnnxGraph {
   readonly nodes: { op: string; name: string; inputs: string[]; attributes: Record<string, Attribute> }[] =
     [];
@@ -28,10 +34,15 @@ export class OnnxGraph {
   readonly weights = new Set<string>();
   readonly #shapes: ReadonlyMap<string, readonly number[]>;
   readonly #names = new Set<string>();
+  readonly #fixedShapes: Map<string, ImageShape>;
 
-  /** @param shapes shapes of all existing weights, by name */
-  constructor(shapes: ReadonlyMap<string, readonly number[]>) {
+  /**
+   * @param shapes shapes of all existing weights, by name
+   * @param inputs shapes of the inputs, if they are fixed
+   */
+  constructor(shapes: ReadonlyMap<string, readonly number[]>, inputs: Record<string, ImageShape> = {}) {
     this.#shapes = shapes;
+    this.#fixedShapes = new Map(Object.entries(inputs));
   }
 
   has(weight: string): boolean {
@@ -44,11 +55,29 @@ export class OnnxGraph {
     return shape;
   }
 
-  /** Adds a node. @returns the name of its value, which is the node's name */
-  node(name: string, op: string, inputs: string[], attributes: Record<string, Attribute> = {}): string {
+  /** Shape of a value, or undefined in a graph for inputs of any shape. */
+  fixedShapeOf(value: string): ImageShape | undefined {
+    return this.#fixedShapes.get(value);
+  }
+
+  /**
+   * Adds a node.
+   *
+   * @param shape computes the shape of the node's value from the shape of the first input. Default: the same shape.
+   * @returns the name of its value, which is the node's name
+   */
+  node(
+    name: string,
+    op: string,
+    inputs: string[],
+    attributes: Record<string, Attribute> = {},
+    shape: (input: ImageShape) => ImageShape = (same) => same,
+  ): string {
     this.#claim(name);
     for (const input of inputs) if (this.#shapes.has(input)) this.weights.add(input);
     this.nodes.push({ op, name, inputs, attributes });
+    const input = this.#fixedShapes.get(inputs[0]!);
+    if (input) this.#fixedShapes.set(name, shape(input));
     return name;
   }
 

@@ -1,4 +1,4 @@
-import { OnnxGraph } from './onnx-graph.js';
+import { type ImageShape, OnnxGraph } from './onnx-graph.js';
 
 /** The forward passes of native/core/models/, in evaluation mode, as ONNX operators. */
 
@@ -12,21 +12,18 @@ export const LOGITS = 'logits';
  * @param shapes shapes of all weights, by their state-dict names
  * @param branches number of the head's branches that are summed
  * @param upsample resizes the logits to the image's size
+ * @param image shape of the images, if the graph is for one shape only
  */
 export function deepLabV2Graph(
   shapes: ReadonlyMap<string, readonly number[]>,
   branches: number,
   upsample: boolean,
+  image?: ImageShape,
 ): OnnxGraph {
-  const graph = new OnnxGraph(shapes);
+  const graph = new OnnxGraph(shapes, image && { [IMAGE]: image });
   let x = convolution(graph, 'conv1', IMAGE, { stride: 2, padding: 3 });
   x = relu(graph, 'relu', batchNorm(graph, 'bn1', x));
-  x = graph.node('maxpool', 'MaxPool', [x], {
-    kernel_shape: [3, 3],
-    strides: [2, 2],
-    pads: [1, 1, 1, 1],
-    ceil_mode: 1,
-  });
+  x = maxPool(graph, 'maxpool', x, 3, 1);
   for (const [i, { stride, dilation }] of LAYERS.entries()) {
     for (let block = 0; graph.has(`layer${i + 1}.${block}.conv1.weight`); ++block) {
       x = residualBlock(graph, `layer${i + 1}.${block}`, x, block === 0 ? stride : 1, dilation);
@@ -35,7 +32,11 @@ export function deepLabV2Graph(
   const outputs = HEAD_DILATIONS.slice(0, branches).map((dilation, i) =>
     convolution(graph, `layer5.conv2d_list.${i}`, x, { padding: dilation, dilation }),
   );
-  x = graph.node(upsample ? 'layer5' : LOGITS, 'Sum', outputs);
+  // OpenCV 4 computes a Sum of more than two values wrongly.
+  x = outputs.reduce((sum, output, i) => {
+    const name = upsample ? 'layer5' : LOGITS;
+    return graph.node(i < branches - 1 ? `layer5.add${i}` : name, 'Add', [sum, output]);
+  });
   if (upsample) resizeLike(graph, LOGITS, x, IMAGE);
   return graph;
 }
@@ -75,9 +76,9 @@ function residualBlock(
   return relu(graph, name, graph.node(`${name}.add`, 'Add', [x, shortcut]));
 }
 
-/** Builds the graph of FCN-8s. Its logits have the image's size. */
-export function fcn8sGraph(shapes: ReadonlyMap<string, readonly number[]>): OnnxGraph {
-  const graph = new OnnxGraph(shapes);
+/** Builds the graph of FCN-8s. Its logits have the image's size. Parameters are as in {@link deepLabV2Graph}. */
+export function fcn8sGraph(shapes: ReadonlyMap<string, readonly number[]>, image?: ImageShape): OnnxGraph {
+  const graph = new OnnxGraph(shapes, image && { [IMAGE]: image });
   const pools: string[] = [];
   let x = IMAGE;
   for (let stage = 1; stage <= 5; ++stage) {
@@ -87,7 +88,7 @@ export function fcn8sGraph(shapes: ReadonlyMap<string, readonly number[]>): Onnx
       x = convolution(graph, `conv${stage}_${i}`, x, { padding });
       x = relu(graph, `relu${stage}_${i}`, x);
     }
-    x = graph.node(`pool${stage}`, 'MaxPool', [x], { kernel_shape: [2, 2], strides: [2, 2], ceil_mode: 1 });
+    x = maxPool(graph, `pool${stage}`, x, 2, 0);
     pools.push(x);
   }
   for (const name of ['fc6', 'fc7']) x = relu(graph, `relu_${name}`, convolution(graph, name, x));
@@ -114,19 +115,52 @@ function convolution(
 ): string {
   const weight = `${name}.weight`;
   const bias = graph.has(`${name}.bias`) ? [`${name}.bias`] : [];
-  return graph.node(name, 'Conv', [x, weight, ...bias], {
-    kernel_shape: graph.shapeOf(weight).slice(2),
-    strides: [stride, stride],
-    pads: [padding, padding, padding, padding],
-    dilations: [dilation, dilation],
-  });
+  const [outputs, , ...kernel] = graph.shapeOf(weight);
+  const reach = (kernel[0]! - 1) * dilation;
+  const extent = (n: number) => Math.floor((n + 2 * padding - reach - 1) / stride) + 1;
+  return graph.node(
+    name,
+    'Conv',
+    [x, weight, ...bias],
+    {
+      kernel_shape: kernel,
+      strides: [stride, stride],
+      pads: [padding, padding, padding, padding],
+      dilations: [dilation, dilation],
+    },
+    ([count, , height, width]) => [count, outputs!, extent(height), extent(width)],
+  );
+}
+
+/** Adds a pooling with stride 2 whose last window may reach over the edge. */
+function maxPool(graph: OnnxGraph, name: string, x: string, kernel: number, padding: number): string {
+  const extent = (n: number) => Math.ceil((n + 2 * padding - kernel) / 2) + 1;
+  return graph.node(
+    name,
+    'MaxPool',
+    [x],
+    {
+      kernel_shape: [kernel, kernel],
+      strides: [2, 2],
+      pads: [padding, padding, padding, padding],
+      ceil_mode: 1,
+    },
+    ([count, channels, height, width]) => [count, channels, extent(height), extent(width)],
+  );
 }
 
 /** Adds a transposed convolution whose stride is half its kernel. */
 function upsampling(graph: OnnxGraph, name: string, x: string): string {
   const kernel = graph.shapeOf(`${name}.weight`).slice(2);
   const strides = kernel.map((extent) => extent / 2);
-  return graph.node(name, 'ConvTranspose', [x, `${name}.weight`], { kernel_shape: kernel, strides });
+  const extent = (n: number) => (n + 1) * strides[0]!;
+  return graph.node(
+    name,
+    'ConvTranspose',
+    [x, `${name}.weight`],
+    { kernel_shape: kernel, strides },
+    ([count, channels, height, width]) => [count, channels, extent(height), extent(width)],
+  );
 }
 
 function batchNorm(graph: OnnxGraph, name: string, x: string): string {
@@ -140,20 +174,39 @@ function relu(graph: OnnxGraph, name: string, x: string): string {
 
 /** Resizes [N, C, h, w] to the height and width of `reference`, bilinearly with aligned corners. */
 function resizeLike(graph: OnnxGraph, name: string, x: string, reference: string): string {
-  const outer = graph.node(`${name}.outer`, 'Shape', [x], { end: 2 });
-  const inner = graph.node(`${name}.inner`, 'Shape', [reference], { start: 2, end: 4 });
-  const size = graph.node(`${name}.size`, 'Concat', [outer, inner], { axis: 0 });
-  return graph.node(name, 'Resize', [x, '', '', size], {
-    mode: 'linear',
-    coordinate_transformation_mode: 'align_corners',
-  });
+  const output = sizedLike(graph, reference);
+  const fixed = graph.fixedShapeOf(x);
+  let size: string;
+  if (fixed) {
+    size = graph.integers(`${name}.size`, output(fixed));
+  } else {
+    const outer = graph.node(`${name}.outer`, 'Shape', [x], { end: 2 });
+    const inner = graph.node(`${name}.inner`, 'Shape', [reference], { start: 2, end: 4 });
+    size = graph.node(`${name}.size`, 'Concat', [outer, inner], { axis: 0 });
+  }
+  const attributes = { mode: 'linear', coordinate_transformation_mode: 'align_corners' };
+  return graph.node(name, 'Resize', [x, '', '', size], attributes, output);
 }
 
 /** Crops `x` from [offset, offset] to the height and width of `reference`. */
 function cropLike(graph: OnnxGraph, name: string, x: string, offset: number, reference: string): string {
   const starts = graph.integers(`${name}.starts`, [offset, offset]);
   const axes = graph.integers(`${name}.axes`, [2, 3]);
-  const size = graph.node(`${name}.size`, 'Shape', [reference], { start: 2, end: 4 });
-  const ends = graph.node(`${name}.ends`, 'Add', [size, starts]);
-  return graph.node(name, 'Slice', [x, starts, ends, axes]);
+  const fixed = graph.fixedShapeOf(reference);
+  let ends: string;
+  if (fixed) {
+    ends = graph.integers(`${name}.ends`, [offset + fixed[2], offset + fixed[3]]);
+  } else {
+    const size = graph.node(`${name}.size`, 'Shape', [reference], { start: 2, end: 4 });
+    ends = graph.node(`${name}.ends`, 'Add', [size, starts]);
+  }
+  return graph.node(name, 'Slice', [x, starts, ends, axes], {}, sizedLike(graph, reference));
+}
+
+/** A shape with the height and width of `reference`. */
+function sizedLike(graph: OnnxGraph, reference: string): (shape: ImageShape) => ImageShape {
+  return ([count, channels]) => {
+    const [, , height, width] = graph.fixedShapeOf(reference)!;
+    return [count, channels, height, width];
+  };
 }

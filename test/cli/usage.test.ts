@@ -66,6 +66,11 @@ describe('command line: usage', () => {
       ['export', 'm.safetensors', 'm.bin'],
       /^bidiseg: Expected a file that ends in \.onnx or \.pt but found m\.bin; .* --format/,
     ],
+    [
+      ['export', 'm.safetensors', 'm.pt', '--size', '64x48'],
+      /^bidiseg: --size is for ONNX: a TorchScript archive takes images of any size$/,
+    ],
+    [['export', 'm.safetensors', 'm.onnx', '--batch', '2'], /^bidiseg: --batch needs --size$/],
     [['export', 'm.onnx', 'm.onnx'], /^bidiseg: WEIGHTS and OUT are the same file: m\.onnx/],
     [
       ['segment', 'a.png', '-o', 'x', '--max-pixels', '1e8'],

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import {
   DataError,
   exportOnnx,
   exportTorchScript,
+  InvalidArgumentError,
   SEGMENTER_MEAN_BGR,
   Segmenter,
   type SegmenterOptions,
@@ -39,7 +40,20 @@ const SHAPES = [
   [2, 3, 64, 96],
   [1, 3, 47, 121],
   [3, 3, 90, 33],
+  [2, 3, 33, 33],
 ];
+
+/** Sizes that models are fixed to, upsampled or not. */
+const FIXED = [
+  { upsample: true, size: { width: 96, height: 64 } },
+  { upsample: true, size: { width: 121, height: 47 }, batch: 2 },
+  { upsample: false, size: { width: 121, height: 47 }, batch: 2 },
+  { upsample: true, size: { width: 33, height: 33 } },
+];
+/** One of each kind of block, and one of each head. */
+const SOME_KINDS = KINDS.filter(({ item }) => /resnet18|resnet50, 4|FCN/.test(item));
+
+const shapeOf = ({ size, batch = 1 }: (typeof FIXED)[number]) => [batch, 3, size.height, size.width];
 
 interface Run {
   results: { error: number; agreement: number; classes: number }[];
@@ -117,6 +131,55 @@ describe('exported segmenters', () => {
     });
   });
 
+  describe('as ONNX, seen by onnx', () => {
+    const twin = useTwin('onnx');
+
+    interface Check {
+      operators: string[];
+      without: string[];
+      shapes: [name: string, shape: (number | string)[]][];
+    }
+
+    it('pass its checker, spell out every zero and leave no shape open where the size is fixed', async () => {
+      for (const { item, options: network } of KINDS) {
+        const { segmenter } = await prepared(network);
+        const file = folder.path('model.onnx');
+        for (const options of [{ upsample: true }, { upsample: false }, ...FIXED]) {
+          await exportOnnx(segmenter, file, options);
+          const { operators, without, shapes } = await twin().ask<Check>({ do: 'checkOnnx', file });
+          const label = `${item}, ${JSON.stringify(options)}`;
+          assert.deepEqual(without, [], label);
+          assert.ok(!operators.includes('Sum'), label);
+          if (!('size' in options)) continue;
+          const dynamic = operators.filter((operator) => ['Shape', 'Gather', 'Concat'].includes(operator));
+          const open = shapes.filter(([, shape]) => shape.includes('?'));
+          assert.deepEqual([dynamic, open], [[], []], label);
+          const [count, , ...image] = shapeOf(options);
+          const isSmall = !options.upsample && network.network !== 'fcn-8s';
+          const extents = isSmall ? image.map((n) => Math.floor((n + 1) / 8) + 1) : image;
+          assert.deepEqual(shapes.at(-1), ['logits', [count, network.classCount, ...extents]], label);
+        }
+        segmenter.dispose();
+      }
+    });
+
+    it("give the PyTorch twin's logits in its reference implementation too", async () => {
+      const { item, options } = KINDS[0]!;
+      const { segmenter, weights, network } = await prepared(options);
+      const file = folder.path('model.onnx');
+      const request = { do: 'runReference', network, weights, file, shapes: [[1, 3, 33, 40]] };
+      await exportOnnx(segmenter, file);
+      const any = await twin().ask<Run>({ ...request, upsample: true });
+      await exportOnnx(segmenter, file, { upsample: false, size: { width: 40, height: 33 } });
+      const fixed = await twin().ask<Run>({ ...request, upsample: false });
+      segmenter.dispose();
+      printAndCheck("ONNX in onnx's reference implementation", [
+        ...rowsOf(`${item}, any size`, any),
+        ...rowsOf(`${item}, fixed size`, fixed),
+      ]);
+    });
+  });
+
   describe('as ONNX, run by ONNX Runtime', () => {
     const twin = useTwin('onnxruntime');
 
@@ -140,6 +203,30 @@ describe('exported segmenters', () => {
         segmenter.dispose();
       }
       printAndCheck('ONNX: the largest error of a size, and pixels of another class', rows);
+    });
+
+    it('take one shape of images only where it is fixed', async () => {
+      const rows: Measurement[] = [];
+      for (const { item, options } of SOME_KINDS) {
+        const { segmenter, weights, network } = await prepared(options);
+        const file = folder.path('fixed.onnx');
+        for (const fixed of FIXED) {
+          await exportOnnx(segmenter, file, fixed);
+          const shape = shapeOf(fixed);
+          const refused = [
+            [1, 3, 65, 65],
+            [3, ...shape.slice(1)],
+          ];
+          const { upsample } = fixed;
+          const request = { do: 'runOnnx', network, weights, file, upsample, shapes: [shape], refused };
+          const run = await twin().ask<Run>(request);
+          rows.push(...rowsOf(`${item}${upsample ? '' : ', not upsampled'}, [${shape}]`, run));
+          assert.deepEqual(run.values![0], ['image', 'tensor(float)', shape]);
+          assert.ok(run.values![1]![2].every(Number.isInteger));
+        }
+        segmenter.dispose();
+      }
+      printAndCheck('ONNX of fixed sizes', rows);
     });
 
     it('leave logits at the network’s resolution on request', async () => {
@@ -182,18 +269,20 @@ describe('exported segmenters', () => {
       const [half, weights] = [folder.path('half.safetensors'), folder.path('widened')];
       await segmenter.save(half, { dtype: 'float16' });
       segmenter.dispose();
-      for (const [name, format, action] of [
+      for (const [name, format, action, ...more] of [
         ['cli.onnx', 'onnx', 'runOnnx'],
         ['cli.pt', 'torchscript', 'runTorchScript'],
-      ] as const) {
+        ['fixed.onnx', 'onnx', 'runOnnx', '--size', '121x47', '--batch', '2'],
+      ] as [string, string, string, ...string[]][]) {
         const file = folder.path(name);
-        const { code, stdout, stderr } = await bidiseg(['export', half, file, '--json']);
+        const { code, stdout, stderr } = await bidiseg(['export', half, file, '--json', ...more]);
         assert.equal(code, 0, stderr);
         const { output: written, format: chosen, bytes } = jsonLines(stdout).at(-1)!;
         assert.deepEqual([written, chosen, bytes], [file, format, statSync(file).size]);
         using read = await Segmenter.fromFile(half);
         await read.save(weights);
-        const request = { do: action, network, weights, file, shapes: SHAPES.slice(0, 2), upsample: true };
+        const shapes = more.length > 0 ? [[2, 3, 47, 121]] : SHAPES.slice(0, 2);
+        const request = { do: action, network, weights, file, shapes, upsample: true };
         printAndCheck(`bidiseg export to ${name}`, rowsOf(name, await twin().ask<Run>(request)));
       }
     });
@@ -203,6 +292,40 @@ describe('exported segmenters', () => {
     using black = Tensor.from(new Uint8Array(3), [1, 1, 1, 3]);
     using input = await segmenterInput(black);
     assert.deepEqual([...(await input.data())], [...Float32Array.from(SEGMENTER_MEAN_BGR, (mean) => -mean)]);
+  });
+
+  it('refuse sizes that no model could have', async () => {
+    using segmenter = await Segmenter.create({ backbone: 'resnet18', width: 1 / 16, classCount: 3 });
+    const file = folder.path('refused');
+    const size = { width: 64, height: 48 };
+    for (const [options, message] of [
+      [
+        { size: { ...size, width: 0 } },
+        'Expected a whole number from 1 to 16384 for size.width but received 0',
+      ],
+      [
+        { size: { width: 64 } },
+        'Expected a whole number from 1 to 16384 for size.height but received undefined',
+      ],
+      [{ size: '64x48' }, 'Expected an object { width, height } for size but received "64x48"'],
+      [{ size, batch: 1.5 }, 'Expected a whole number from 1 to 1024 for batch but received 1.5'],
+      [{ batch: 2 }, 'Expected no value without size for batch but received 2'],
+      [{ sizes: size }, 'sizes: unknown key; did you mean size?'],
+    ] as [object, string][]) {
+      await assert.rejects(
+        () => exportOnnx(segmenter, file, options),
+        (error: Error) => {
+          assert.ok(error instanceof InvalidArgumentError);
+          assert.ok(error.message.startsWith(message), error.message);
+          return true;
+        },
+      );
+    }
+    await assert.rejects(() => exportTorchScript(segmenter, file, { size } as object), {
+      name: 'InvalidArgumentError',
+      message: 'size: unknown key; expected one of upsample',
+    });
+    assert.ok(!existsSync(file));
   });
 
   it('do not change the segmenter, also when they cannot be written', async () => {

@@ -318,6 +318,7 @@ HANDLERS |= {"writePackaged": packaged.write, "comparePackaged": packaged.compar
 HANDLERS |= {"compareState": packaged.compare_state, "oddDtypes": packaged.odd_dtypes}
 HANDLERS |= {"packagedMetadata": packaged.metadata}
 HANDLERS |= {"runTorchScript": exported.run_torchscript, "runOnnx": exported.run_onnx}
+HANDLERS |= {"checkOnnx": exported.check_onnx, "runReference": exported.run_reference}
 HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
 HANDLERS |= {"pseudoLabels": evaluation.pseudo_labels, "evaluation": evaluation.evaluation}
 

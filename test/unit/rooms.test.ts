@@ -15,7 +15,7 @@ const ROOMS: Record<string, readonly string[]> = {
   data: ['support'],
   weights: ['support', 'native'],
   models: ['support', 'native', 'weights'],
-  export: ['support', 'native', 'weights', 'models'],
+  export: ['support', 'native', 'data', 'weights', 'models'],
   inference: ['support', 'native', 'data', 'models'],
   training: ['support', 'native', 'data', 'models', 'inference'],
   // The product.

@@ -1,9 +1,10 @@
 import { statSync } from 'node:fs';
 import path from 'node:path';
 import { type Command, Option } from 'commander';
+import type { ImageSize } from '../../data/image-size.js';
 import { bytesText } from '../../support/format.js';
 import { UsageError } from '../exit.js';
-import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
+import { addExamples, addJsonOption, type CommonOptions, parseCount, parseSize } from '../options.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 
 const FORMATS = ['onnx', 'torchscript'] as const;
@@ -14,6 +15,8 @@ const EXTENSIONS: Record<string, Format> = { '.onnx': 'onnx', '.pt': 'torchscrip
 interface ExportCommandOptions extends CommonOptions {
   format?: Format;
   upsample: boolean;
+  size?: ImageSize;
+  batch?: number;
 }
 
 export function addExportCommand(program: Command): void {
@@ -28,16 +31,23 @@ export function addExportCommand(program: Command): void {
         'format of the file (default: onnx for .onnx, torchscript for .pt)',
       ).choices(FORMATS),
     )
-    .option('--no-upsample', "return logits at the network's own resolution instead of the image's");
+    .option('--no-upsample', "return logits at the network's own resolution instead of the image's")
+    .option(
+      '--size <width>x<height>',
+      'ONNX: take images of this size in pixels only, so that all shapes are constants (default: images of any size)',
+      parseSize,
+    )
+    .option('--batch <count>', 'ONNX with --size: number of images, from 1 to 1024 (default: 1)', parseCount);
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg export m.safetensors m.onnx', 'for ONNX Runtime and other programs that read ONNX'],
+    ['bidiseg export m.safetensors m.onnx --size 1024x512', 'for OpenCV 4 and others that want a fixed size'],
     ['bidiseg export m.safetensors m.pt', 'for torch.jit.load in Python and C++'],
   ]);
   command.addHelpText(
     'after',
     '\nThe input is `image`, float32 [N, 3, H, W] with any N, H and W: BGR, 0 to 255, minus the mean\n' +
-      '(104.00698793, 116.66876762, 122.67891434). The output is `logits`, [N, classes, H, W]. The metadata (`bidiseg` in ONNX,\n' +
+      '(104.00698793, 116.66876762, 122.67891434). The output is `logits`, [N, classes, H, W]. --size fixes N, H and W. The metadata (`bidiseg` in ONNX,\n' +
       '`bidiseg.json` in TorchScript) describe input and output, and list the classes.',
   );
   command.action((weights: string, output: string, options: ExportCommandOptions) =>
@@ -48,7 +58,7 @@ export function addExportCommand(program: Command): void {
 async function exportSegmenter(
   weights: string,
   output: string,
-  { format = EXTENSIONS[path.extname(output).toLowerCase()], upsample }: ExportCommandOptions,
+  { format = EXTENSIONS[path.extname(output).toLowerCase()], upsample, size, batch }: ExportCommandOptions,
   { console, signal }: CommandContext,
 ): Promise<void> {
   if (format === undefined) {
@@ -59,11 +69,19 @@ async function exportSegmenter(
   if (path.resolve(weights) === path.resolve(output)) {
     throw new UsageError(`WEIGHTS and OUT are the same file: ${weights}`);
   }
+  if (format === 'torchscript' && size) {
+    throw new UsageError('--size is for ONNX: a TorchScript archive takes images of any size');
+  }
+  if (batch !== undefined && !size) throw new UsageError('--batch needs --size');
   const { Segmenter } = await import('../../models/segmenter.js');
   const { exportOnnx, exportTorchScript } = await import('../../export/segmenter.js');
   using segmenter = await Segmenter.fromFile(weights, { signal });
-  if (format === 'onnx') await exportOnnx(segmenter, output, { upsample, signal });
+  const fixed = { ...(size && { size }), ...(batch !== undefined && { batch }) };
+  if (format === 'onnx') await exportOnnx(segmenter, output, { upsample, ...fixed, signal });
   else await exportTorchScript(segmenter, output, { upsample, signal });
   const bytes = statSync(output).size;
-  console.result({ weights, output, format, upsample, bytes }, `${output}: ${format}, ${bytesText(bytes)}`);
+  console.result(
+    { weights, output, format, upsample, ...fixed, bytes },
+    `${output}: ${format}, ${bytesText(bytes)}`,
+  );
 }

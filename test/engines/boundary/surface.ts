@@ -208,7 +208,7 @@ export function surface(folder: string): Record<string, Member> {
       args: async () => [
         await Segmenter.create(SEGMENTER),
         join(folder, 'onnx'),
-        { upsample: true, signal: signal() },
+        { upsample: true, size: { width: 32, height: 32 }, batch: 2, signal: signal() },
       ],
     },
     exportTorchScript: {

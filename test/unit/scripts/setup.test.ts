@@ -219,7 +219,7 @@ describe('scripts/setup.mjs', () => {
       );
       assert.match(first.stdout, /setup: ready\n$/);
       assert.match(pipCalls()[0] ?? '', /install torch==2\.13\.0\+cpu/);
-      assert.match(pipCalls()[1] ?? '', /install numpy pillow safetensors onnxruntime tensorboard$/);
+      assert.match(pipCalls()[1] ?? '', /install numpy pillow safetensors onnx onnxruntime tensorboard$/);
       assert.deepEqual(fs.readdirSync(path.join(root, 'build')), []);
 
       const second = setup(env, { check: false });
