@@ -14,11 +14,15 @@ import {
   checkSignal,
   checkString,
   invalidArgument,
+  shortened,
 } from '../support/validate.js';
-import { writeSafetensors } from '../weights/safetensors.js';
+import type { Fits } from '../weights/pth.js';
+import { type Skipped, writeSafetensors } from '../weights/safetensors.js';
 import { castWeights, WEIGHTS_DTYPES, type WeightsDtype } from '../weights/weights-dtype.js';
 import { openWeights, readWeights, type WeightsFile } from '../weights/weights-file.js';
 import { encodeDescription, type WeightsDescription } from '../weights/weights-metadata.js';
+import { bodyText, guessArchitecture } from './guess-architecture.js';
+import { type RenamedWeights, type Renaming, strangerText, withOwnNames } from './other-names.js';
 
 export type { NetworkDtype } from '../native/binding-types.js';
 
@@ -39,7 +43,10 @@ export interface LoadOptions {
    * `layer5.*` where the class count differs; something must fit nevertheless.
    */
   strict?: boolean;
-  /** A prefix to drop from the names that have it. By default `module.` and `Scale.` where all names begin with them. */
+  /**
+   * A prefix to drop from the names that have it. By default `module.`, `Scale.`, `_orig_mod.`, `model.`, `net.` and
+   * `student.` where all names begin with them.
+   */
   strip?: string;
   signal?: AbortSignal;
 }
@@ -49,6 +56,8 @@ export interface LoadReport {
   format: WeightsFile['format'];
   /** What every name began with and was dropped, such as `module.`; mostly empty. */
   prefix: string;
+  /** What names of other code became, such as `layer6.` `layer5.`; mostly empty. */
+  renamed: Renaming[];
   loaded: string[];
   /** In the network only; it keeps its values. `num_batches_tracked`, which nothing depends on, may be missing even if strict. */
   missing: string[];
@@ -59,8 +68,11 @@ export interface LoadReport {
   extra: string[];
   /** Of another shape in the file; the network keeps its values. */
   reshaped: { name: string; found: number[]; expected: number[] }[];
-  /** Left out on purpose: entries that are no tensors, and `layer5.*` where the class count differs. */
-  skipped: string[];
+  /**
+   * Left out on purpose, with the reason: entries that are no tensors, tensors of types that bidiseg does not have,
+   * auxiliary heads, and `layer5.*` where the class count differs. Names are as in the file.
+   */
+  skipped: Skipped[];
 }
 
 /**
@@ -174,7 +186,7 @@ export class Network extends NativeObject<NetworkHandle> {
    * @throws DataError naming the file and the first few differences; nothing is changed then.
    */
   async load(file: string, options: LoadOptions = {}): Promise<LoadReport> {
-    return loadNetworks(file, [{ prefix: '', network: this }], options);
+    return loadNetworks(file, [{ prefix: '', network: this }], this.#description.architecture, options);
   }
 }
 
@@ -209,28 +221,47 @@ export async function saveNetworks(
   }
 }
 
-/** @internal Reads several networks from one file: all of them or none. */
+/** How loadNetworks() gets at the tensors. */
+export type OpenNetworks = (fits: Fits) => Promise<RenamedWeights[]>;
+
+/**
+ * @internal Reads several networks from one file: all of them or none.
+ *
+ * @param architecture what the networks are, for messages
+ * @param open where the tensors come from if not from the file alone
+ */
 export async function loadNetworks(
   file: string,
   networks: NamedNetwork[],
+  architecture: string,
   options: LoadOptions = {},
+  open: OpenNetworks = async (fits) => [
+    withOwnNames(await openWeights(file, { strip: options.strip, fits })),
+  ],
 ): Promise<LoadReport> {
   const { strict = true, strip, signal } = checkObject('options', options);
   checkPath('file', file);
   checkBoolean('strict', strict);
   if (strip !== undefined && strip !== '') checkString('strip', strip);
-  const weights = await openWeights(file, strip);
   const states: (NamedNetwork & { own: StateEntry[] })[] = [];
-  let read: { name: string; tensor: TensorHandle }[] = [];
+  const read: { name: string; tensor: TensorHandle }[] = [];
   try {
     for (const { prefix, network } of networks) {
       const own = (await network.state()).map((entry) => ({ ...entry, name: prefix + entry.name }));
       states.push({ prefix, network, own });
     }
-    const report = compare(
-      weights,
-      states.flatMap(({ own }) => own),
+    const own = states.flatMap((state) =>
+      state.own.map(({ name, tensor }) => ({ name, shape: callSync(() => native.tensorInfo(tensor).shape) })),
     );
+    const shapes = new Map(own.map(({ name, shape }) => [name, String(shape)]));
+    const weights = await open((tensors) =>
+      tensors.some(({ name, shape }) => shapes.get(name) === String(shape)),
+    );
+    const tensors = weights.flatMap((part) => part.tensors);
+    for (const part of weights) checkKind(part, architecture);
+    for (const { prefix } of states) checkBody(file, tensors, own, prefix);
+    const report = compare(weights, own);
+    checkWanted(file, report);
     const problems = problemsOf(weights, report);
     if (strict && problems.length > 0) {
       const more = problems.length > 3 ? `; and ${problems.length - 3} more` : '';
@@ -239,14 +270,16 @@ export async function loadNetworks(
       );
     }
     if (report.loaded.length === 0) {
-      throw new DataError(`${file}: none of its ${weights.tensors.length} tensors fits the network`);
+      throw new DataError(
+        `${file}: none of its ${tensors.length} tensors fits the network: found ${foundText(tensors)}, expected ` +
+          `those of ${architecture} (${namesText(own)})`,
+      );
     }
     const wanted = new Set(report.loaded);
-    read = await readWeights(
-      weights,
-      weights.tensors.filter(({ name }) => wanted.has(name)),
-      signal,
-    );
+    for (const part of weights) {
+      const chosen = part.tensors.filter(({ name }) => wanted.has(name));
+      read.push(...(await readWeights(part, chosen, signal)));
+    }
     const found = new Map(read.map(({ name, tensor }) => [name, tensor]));
     for (const { prefix, network, own } of states) {
       await network.loadState(
@@ -263,19 +296,60 @@ export async function loadNetworks(
   }
 }
 
-/** What of a file goes into a network with these parameters and buffers. */
-function compare({ format, prefix, tensors, others }: WeightsFile, own: StateEntry[]): LoadReport {
-  const shapes = new Map(
-    own.map(({ name, tensor }) => [name, callSync(() => native.tensorInfo(tensor).shape)]),
+type Shape = { name: string; shape: number[] };
+
+/** Names of some tensors in a message. */
+export function namesText(tensors: readonly { name: string }[]): string {
+  const names = tensors.slice(0, 3).map(({ name }) => name);
+  return shortened(`${names.join(', ')}${tensors.length > 3 ? ', …' : ''}`, 300);
+}
+
+/** What a file's tensors are, in a message. */
+function foundText(tensors: Shape[]): string {
+  const guess = guessArchitecture(tensors);
+  return guess ? `the weights of ${guess.architecture}` : namesText(tensors);
+}
+
+/** @throws DataError if the file is known to be for other images or another network */
+function checkKind(weights: WeightsFile, architecture: string): void {
+  const stranger = strangerText(weights);
+  if (!stranger) return;
+  throw new DataError(
+    `${weights.file}: found ${stranger.what}, expected the weights of ${architecture}: ${stranger.why}`,
   );
+}
+
+/** @throws DataError if the file's ResNet or generator has other blocks: what fits of it would be worth nothing. */
+function checkBody(file: string, tensors: Shape[], own: Shape[], prefix: string): void {
+  const within = (all: Shape[]) =>
+    all
+      .filter(({ name }) => name.startsWith(prefix))
+      .map((t) => ({ ...t, name: t.name.slice(prefix.length) }));
+  const [found, expected] = [bodyText(within(tensors)), bodyText(within(own))];
+  if (found === null || expected === null || found === expected) return;
+  throw new DataError(`${file}: found the weights of a ${found}, expected those of a ${expected}`);
+}
+
+/** @throws DataError if the network needs what bidiseg cannot read */
+function checkWanted(file: string, { missing, skipped }: LoadReport): void {
+  const needed = new Set(missing.filter((name) => !name.endsWith('num_batches_tracked')));
+  const wanted = skipped.find(({ name }) => needed.has(name));
+  if (wanted) throw new DataError(`${file}: '${wanted.name}' cannot be read: it is ${wanted.reason}`);
+}
+
+/** What of the files goes into networks with these parameters and buffers. */
+function compare(weights: RenamedWeights[], own: Shape[]): LoadReport {
+  const shapes = new Map(own.map(({ name, shape }) => [name, shape]));
+  const tensors = weights.flatMap((part) => part.tensors);
   const report: LoadReport = {
-    format,
-    prefix,
+    format: weights[0]!.format,
+    prefix: weights[0]!.prefix,
+    renamed: weights.flatMap((part) => part.renamed),
     loaded: [],
     missing: [],
     extra: [],
     reshaped: [],
-    skipped: [...others],
+    skipped: weights.flatMap((part) => part.skipped),
   };
   for (const { name, shape: found } of tensors) {
     const expected = shapes.get(name);
@@ -287,7 +361,8 @@ function compare({ format, prefix, tensors, others }: WeightsFile, own: StateEnt
   report.missing = [...shapes.keys()];
   // One tensor of another class count is enough: half a head is worth nothing.
   if (report.reshaped.some(({ name }) => isHead(name))) {
-    report.skipped.push(...tensors.map(({ name }) => name).filter(isHead));
+    const heads = tensors.filter(({ name }) => isHead(name));
+    report.skipped = [...report.skipped, ...heads.map(({ name }) => ({ name, reason: OTHER_CLASSES }))];
     report.reshaped = report.reshaped.filter(({ name }) => !isHead(name));
     report.loaded = report.loaded.filter((name) => !isHead(name));
     report.extra = report.extra.filter((name) => !isHead(name));
@@ -295,25 +370,28 @@ function compare({ format, prefix, tensors, others }: WeightsFile, own: StateEnt
   return report;
 }
 
+const OTHER_CLASSES = 'the head for another class count';
 const isHead = (name: string) => name.startsWith('layer5.');
 
 /** The differences that a strict load does not tolerate, in words. */
-function problemsOf({ tensors }: WeightsFile, report: LoadReport): string[] {
-  const names = new Set(tensors.map(({ name }) => name));
+function problemsOf(weights: WeightsFile[], report: LoadReport): string[] {
+  const names = new Set(weights.flatMap(({ tensors }) => tensors.map(({ name }) => name)));
+  const absent = weights[0]!.description?.missing ?? [];
+  const isAbsent = (name: string) => absent.some((network) => name.startsWith(`${network}.`));
   const isHarmless = (name: string) => {
     const [, module = '', buffer] =
       /^(.*\.)?(running_mean|running_var|num_batches_tracked)$/.exec(name) ?? [];
     return buffer === 'num_batches_tracked' || (buffer !== undefined && !names.has(`${module}weight`));
   };
-  const head = report.skipped.find((name) => names.has(name));
+  const head = report.skipped.find(({ reason }) => reason === OTHER_CLASSES);
   return [
     ...report.missing
-      .filter((name) => !name.endsWith('num_batches_tracked'))
+      .filter((name) => !name.endsWith('num_batches_tracked') && !isAbsent(name))
       .map((name) => `missing ${name}`),
     ...report.reshaped.map(
       ({ name, found, expected }) => `${name} is [${found.join(', ')}], not [${expected.join(', ')}]`,
     ),
-    ...(head ? [`${head} and the rest of the head are for another class count`] : []),
+    ...(head ? [`${head.name} and the rest of the head are for another class count`] : []),
     ...report.extra.filter((name) => !isHarmless(name)).map((name) => `unexpected ${name}`),
   ];
 }
@@ -339,6 +417,7 @@ export interface FilePlace {
  * @internal What `create` makes of the description in a weights file, with the file's weights.
  *
  * @param kind what it has to be, and the architectures that are of that kind
+ * @param means how the file is opened and loaded; by default openWeights() and load()
  * @throws DataError where the file does not say what it holds, or a newer bidiseg wrote it, or it is nothing of that kind.
  */
 export async function createFromFile<T extends Disposable & Pick<Network, 'load'>>(
@@ -346,15 +425,25 @@ export async function createFromFile<T extends Disposable & Pick<Network, 'load'
   options: FromFileOptions,
   kind: { name: string; architectures: readonly string[] },
   create: (description: WeightsDescription, place: FilePlace) => Promise<T>,
+  {
+    open = (name) => openWeights(name),
+    load = (created, loadOptions) => created.load(file, loadOptions),
+  }: {
+    open?: (file: string) => Promise<WeightsFile>;
+    load?: (created: T, options: LoadOptions) => Promise<LoadReport>;
+  } = {},
 ): Promise<T> {
   const { device = 'cpu', dtype, signal } = checkObject('options', options);
   const place = { device: checkString('device', device), dtype: checkDtype(dtype) };
   requireDevice(place.device);
   checkPath('file', file);
-  const { description, tensors } = await openWeights(file);
+  const weights = await open(file);
+  const { description, tensors } = weights;
   if (!description) {
+    checkKind(weights, `a ${kind.name}`);
     throw new DataError(
-      `${file} does not say which network it belongs to; expected weights that bidiseg saved or converted`,
+      `${file} does not say which network it belongs to; expected weights that bidiseg saved or converted: ` +
+        'bidiseg convert FILE OUT.safetensors',
     );
   }
   if (!kind.architectures.includes(description.architecture)) {
@@ -370,7 +459,7 @@ export async function createFromFile<T extends Disposable & Pick<Network, 'load'
     throw new DataError(`${file} describes no valid ${kind.name}: ${cause.message}`, { cause });
   }
   try {
-    await created.load(file, signal && { signal });
+    await load(created, { ...(signal && { signal }) });
   } catch (error) {
     created[Symbol.dispose]();
     throw error;

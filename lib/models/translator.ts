@@ -4,7 +4,8 @@ import { requireDevice } from '../native/device.js';
 import { call } from '../native/native-object.js';
 import { InvalidArgumentError } from '../support/errors.js';
 import { parseOptions } from '../support/options.js';
-import { checkChoice, checkInteger, checkObject } from '../support/validate.js';
+import { checkChoice, checkInteger, checkObject, checkPath } from '../support/validate.js';
+import type { WeightsFile } from '../weights/weights-file.js';
 import {
   createFromFile,
   type FromFileOptions,
@@ -15,6 +16,7 @@ import {
   type SaveOptions,
   saveNetworks,
 } from './network.js';
+import { openTranslator } from './translator-files.js';
 import {
   type CompleteTranslatorOptions,
   sizeMultiple,
@@ -31,6 +33,15 @@ export interface TranslateOptions {
   /** Default `source-to-target`, the only one of a paired translator. */
   direction?: 'source-to-target' | 'target-to-source';
   signal?: AbortSignal;
+}
+
+/** A second file for a translator whose two generators are in files of their own, such as those of CycleGAN. */
+export interface BackFile {
+  /**
+   * File of the generator from target to source, such as CycleGAN's `latest_net_G_B.pth`. The main file is then the
+   * generator from source to target alone, such as `latest_net_G_A.pth`. Default: none.
+   */
+  back?: string | undefined;
 }
 
 /**
@@ -58,7 +69,7 @@ export class Translator implements Disposable {
     this.#backward = backward && { toSource: backward[0], sourceDiscriminator: backward[1] };
   }
 
-  /** F⁻¹: target → source. @throws InvalidArgumentError where the translator is paired and has none. */
+  /** F⁻¹: target → source. @throws InvalidArgumentError if the translator is paired, or comes from a file without it. */
   get toSource(): Network {
     return this.#unpaired().toSource;
   }
@@ -78,7 +89,11 @@ export class Translator implements Disposable {
     return Translator.#create(options);
   }
 
-  static async #create(options: TranslatorOptions, maxParameters?: number): Promise<Translator> {
+  static async #create(
+    options: TranslatorOptions,
+    maxParameters?: number,
+    hasWayBack = true,
+  ): Promise<Translator> {
     const checked = parseOptions(translatorSchema, options);
     requireDevice(checked.device);
     const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth, device, dtype } = checked;
@@ -95,6 +110,9 @@ export class Translator implements Disposable {
     }
     const generator = (offset: number) =>
       createNetwork('resnet-generator', { blocks, baseWidth, residual, ...place(offset) });
+    if (!hasWayBack) {
+      return new Translator(checked, await Promise.all([generator(0), discriminator(3, 2)]), null);
+    }
     const [toTarget, toSource, targetDiscriminator, sourceDiscriminator] = await Promise.all([
       generator(0),
       generator(1),
@@ -104,11 +122,25 @@ export class Translator implements Disposable {
     return new Translator(checked, [toTarget, targetDiscriminator], [toSource, sourceDiscriminator]);
   }
 
-  /** The translator that a file written by save() belongs to, with the file's weights. */
-  static async fromFile(file: string, options: FromFileOptions = {}): Promise<Translator> {
+  /**
+   * The translator that a file written by save() belongs to, with the file's weights. A file of one CycleGAN generator, such
+   * as `latest_net_G_A.pth`, gives a translator that only leads to the target, unless `back` names the other one.
+   */
+  static async fromFile(file: string, options: FromFileOptions & BackFile = {}): Promise<Translator> {
     const kind = { name: 'translator', architectures: ['translator'] };
-    return createFromFile(file, options, kind, ({ options: shape }, { maxParameters, ...where }) =>
-      Translator.#create({ ...(shape as TranslatorOptions), ...where }, maxParameters),
+    const back = options?.back;
+    return createFromFile(
+      file,
+      options,
+      kind,
+      ({ options: shape, missing = [] }, { maxParameters, ...where }) => {
+        const given = { ...(shape as TranslatorOptions), ...where };
+        return Translator.#create(given, maxParameters, !missing.includes('to_source'));
+      },
+      {
+        open: async (name) => mergedWeights(await openTranslator(name, back)),
+        load: (created, loadOptions) => created.load(file, { ...loadOptions, back }),
+      },
     );
   }
 
@@ -133,12 +165,26 @@ export class Translator implements Disposable {
     const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth } = this.options;
     const generator = pairing === 'paired' ? { pairing, depth } : { blocks, residual };
     const shape = { ...generator, baseWidth, discriminatorWidth };
-    await saveNetworks(file, { architecture: 'translator', options: shape }, this.#named(), options);
+    const lacksWayBack = pairing === 'unpaired' && this.#backward === null;
+    const description = {
+      ...{ architecture: 'translator', options: shape },
+      ...(lacksWayBack && { missing: ['to_source', 'source_discriminator'] }),
+    };
+    await saveNetworks(file, description, this.#named(), options);
   }
 
-  /** Reads what save() wrote; see Network.load(). @throws DataError naming the file and the first few differences. */
-  async load(file: string, options: LoadOptions = {}): Promise<LoadReport> {
-    return loadNetworks(file, this.#named(), options);
+  /**
+   * Reads what save() wrote, or generators of CycleGAN; see Network.load(). A file of one generator is the one to the
+   * target. The report lists what it lacks as missing, and that keeps its values.
+   *
+   * @throws DataError naming the file and the first few differences.
+   */
+  async load(file: string, options: LoadOptions & BackFile = {}): Promise<LoadReport> {
+    const { back, ...others } = checkObject('options', options);
+    if (back !== undefined) checkPath('back', back);
+    return loadNetworks(file, this.#named(), 'translator', others, (fits) =>
+      openTranslator(file, back, { strip: others.strip, fits }),
+    );
   }
 
   dispose(): void {
@@ -151,7 +197,10 @@ export class Translator implements Disposable {
 
   #unpaired() {
     if (this.#backward) return this.#backward;
-    throw new InvalidArgumentError('Expected an unpaired translator but this one only leads to the target');
+    const reason = this.options.pairing === 'paired' ? 'is paired' : 'comes from a file without the way back';
+    throw new InvalidArgumentError(
+      `Expected a translator that leads back to the source but this one ${reason} and only leads to the target`,
+    );
   }
 
   #named(): { prefix: string; network: Network }[] {
@@ -163,6 +212,11 @@ export class Translator implements Disposable {
       ...(backward ? [{ prefix: 'source_discriminator.', network: backward.sourceDiscriminator }] : []),
     ];
   }
+}
+
+/** The weights of all files as one, for what only needs names and shapes. */
+function mergedWeights([first, ...others]: WeightsFile[]): WeightsFile {
+  return { ...first!, tensors: [first!, ...others].flatMap(({ tensors }) => tensors) };
 }
 
 async function createNetwork<Kind extends keyof NativeNetworkOptions>(

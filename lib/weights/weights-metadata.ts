@@ -16,6 +16,8 @@ export interface WeightsDescription extends Architecture {
   classes?: readonly string[];
   /** How many steps the weights were trained for, where that is known. */
   step?: number;
+  /** Networks of a translator that the file lacks, such as `to_source`; their tensors' names would begin with these. */
+  missing?: readonly string[];
 }
 
 /** The description as it is written into files, with its format version, and `more` that only people and other tools read. */
@@ -46,7 +48,7 @@ export function decodeDescription(
   } catch (cause) {
     throw bad('it is not JSON', cause);
   }
-  const { version, architecture, options, classes, step } = json;
+  const { version, architecture, options, classes, step, missing } = json;
   if (!Number.isSafeInteger(version) || (version as number) < 1) throw bad('it has no format version');
   if ((version as number) > FORMAT_VERSION) {
     throw new DataError(
@@ -57,10 +59,14 @@ export function decodeDescription(
     throw bad('it has no architecture or options');
   }
   const description: WeightsDescription = { architecture, options: options as Record<string, unknown> };
+  const isNames = (value: unknown) => Array.isArray(value) && value.every((name) => typeof name === 'string');
   if (classes !== undefined) {
-    const isNames = Array.isArray(classes) && classes.every((name) => typeof name === 'string');
-    if (!isNames) throw bad('its classes are no list of names');
-    description.classes = classes;
+    if (!isNames(classes)) throw bad('its classes are no list of names');
+    description.classes = classes as string[];
+  }
+  if (missing !== undefined) {
+    if (!isNames(missing)) throw bad('its missing networks are no list of names');
+    description.missing = missing as string[];
   }
   if (step !== undefined) {
     if (!Number.isSafeInteger(step) || (step as number) < 0) throw bad('its step is no whole number');

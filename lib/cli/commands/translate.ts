@@ -1,6 +1,9 @@
 import { type Command, Option } from 'commander';
 import type { ImageSize } from '../../data/image-size.js';
+import type { Translator } from '../../models/translator.js';
+import { DataError, InvalidArgumentError } from '../../support/errors.js';
 import { forEachImage, resultFile, summary } from '../each-image.js';
+import { UsageError } from '../exit.js';
 import { collectImages } from '../inputs.js';
 import { addNetworkOptions, findNetwork, type NetworkOptions } from '../network-source.js';
 import { addExamples, addJsonOption, type CommonOptions, parseSize } from '../options.js';
@@ -12,6 +15,7 @@ const DIRECTIONS = ['source-to-target', 'target-to-source'] as const;
 interface TranslateOptions extends CommonOptions, NetworkOptions {
   output: string;
   direction: (typeof DIRECTIONS)[number];
+  back?: string;
   size?: ImageSize;
 }
 
@@ -24,6 +28,10 @@ export function addTranslateCommand(program: Command): void {
   addNetworkOptions(command, 'translator')
     .addOption(new Option('--direction <way>', 'which way').choices(DIRECTIONS).default(DIRECTIONS[0]))
     .option(
+      '--back <file>',
+      'with --weights FILE of a CycleGAN generator: the one from target to source (default: none, and no way back)',
+    )
+    .option(
       '--size <WxH>',
       "scale images to this first (default: the run's translation size, or the image's own)",
       parseSize,
@@ -32,6 +40,7 @@ export function addTranslateCommand(program: Command): void {
   addExamples(command, [
     ['bidiseg translate rendered --run runs/demo --output translated', 'with the last translator of a run'],
     ['bidiseg translate a.png --weights f.safetensors --direction target-to-source -o out', 'backwards'],
+    ['bidiseg translate rendered --weights latest_net_G_A.pth -o translated', 'with a generator of CycleGAN'],
   ]);
   command.action((inputs: string[], options: TranslateOptions) =>
     runCommand(options, (context) => translate(inputs, options, context)),
@@ -43,14 +52,16 @@ async function translate(
   options: TranslateOptions,
   context: CommandContext,
 ): Promise<void> {
-  const { output, direction } = options;
+  const { output, direction, back } = options;
+  if (back !== undefined && options.weights === undefined) throw new UsageError('--back needs --weights');
   const images = collectImages(inputs, output);
   const { file, config, device, limits } = await findNetwork('translator', options);
 
   const { toSize } = await import('../../data/image-size.js');
   const { Translator } = await import('../../models/translator.js');
   const { writeImage } = await import('../../data/image-codec.js');
-  using translator = await Translator.fromFile(file, { device, signal: context.signal });
+  using translator = await Translator.fromFile(file, { device, back, signal: context.signal });
+  if (direction === 'target-to-source') requireWayBack(translator, file);
   prepareOutputFolder(output, context);
   const pair = config?.sizes.translation[direction === 'source-to-target' ? 'source' : 'target'];
   const size = options.size ?? (pair && toSize(pair));
@@ -70,4 +81,18 @@ async function translate(
     { output, images: images.length, weights: file, direction, seconds },
     summary(images.length, 'translated image', output, seconds),
   );
+}
+
+/** @throws DataError naming the file if it has no generator from target to source */
+function requireWayBack(translator: Translator, file: string): void {
+  try {
+    translator.toSource;
+  } catch (error) {
+    if (!(error instanceof InvalidArgumentError)) throw error;
+    throw new DataError(
+      `${file}: found only the way from source to target, expected the way back too for --direction target-to-source; ` +
+        'a CycleGAN generator for it can be given with --back FILE',
+      { cause: error },
+    );
+  }
 }
