@@ -72,7 +72,11 @@ function networkText({ architecture, options }: Architecture, guessed: boolean):
 /** What was left out of a weights file, and why; many entries with one reason are shown as a few. */
 export function skippedText(skipped: readonly Skipped[]): string {
   const byReason = new Map<string, string[]>();
-  for (const { name, reason } of skipped) byReason.set(reason, [...(byReason.get(reason) ?? []), name]);
+  for (const { name, reason } of skipped) {
+    const names = byReason.get(reason);
+    if (names) names.push(name);
+    else byReason.set(reason, [name]);
+  }
   return [...byReason]
     .map(([reason, names]) => {
       const more = names.length > 4 ? ` and ${names.length - 4} more` : '';

@@ -5,8 +5,9 @@ export const START_BYTES = 512;
 
 interface Kind {
   is(start: Buffer, text: string): boolean;
-  /** What it is, and what to do about it. */
   what: string;
+  /** What to do about it. */
+  remedy?: string;
 }
 
 const begins =
@@ -14,43 +15,42 @@ const begins =
   (start: Buffer) =>
     bytes.every((byte, i) => start[i] === byte);
 
-const archive = (name: string) => `${name}; unpack it first`;
+const UNPACK = { remedy: 'unpack it first' };
 
 const KINDS: Kind[] = [
   {
     is: (_, text) => text.startsWith('version https://git-lfs.github.com/spec/'),
-    what: 'a Git LFS pointer, which stands for the file; run git lfs pull in its repository',
+    what: 'a Git LFS pointer in place of the file',
+    remedy: 'run git lfs pull in its repository',
   },
   {
     is: (_, text) => /^\s*<(!doctype html|html|head|body|script)\b/i.test(text),
-    what: 'an HTML page, perhaps of a failed download; download the file itself',
+    what: 'an HTML page',
+    remedy: 'download the file itself',
   },
   { is: (_, text) => /^\s*<\?xml\b/i.test(text), what: 'XML' },
   { is: (_, text) => text.startsWith('%PDF-'), what: 'a PDF' },
-  { is: begins(0x1f, 0x8b), what: archive('a gzip file') },
-  { is: begins(0x42, 0x5a, 0x68), what: archive('a bzip2 file') },
-  { is: begins(0xfd, 0x37, 0x7a, 0x58, 0x5a), what: archive('an xz file') },
-  { is: begins(0x28, 0xb5, 0x2f, 0xfd), what: archive('a Zstandard file') },
-  { is: begins(0x37, 0x7a, 0xbc, 0xaf, 0x27, 0x1c), what: archive('a 7z archive') },
-  { is: begins(0x52, 0x61, 0x72, 0x21), what: archive('a RAR archive') },
-  { is: (start) => start.toString('latin1', 257, 262) === 'ustar', what: archive('a tar archive') },
+  { is: begins(0x1f, 0x8b), what: 'a gzip file', ...UNPACK },
+  { is: begins(0x42, 0x5a, 0x68), what: 'a bzip2 file', ...UNPACK },
+  { is: begins(0xfd, 0x37, 0x7a, 0x58, 0x5a), what: 'an xz file', ...UNPACK },
+  { is: begins(0x28, 0xb5, 0x2f, 0xfd), what: 'a Zstandard file', ...UNPACK },
+  { is: begins(0x37, 0x7a, 0xbc, 0xaf, 0x27, 0x1c), what: 'a 7z archive', ...UNPACK },
+  { is: begins(0x52, 0x61, 0x72, 0x21), what: 'a RAR archive', ...UNPACK },
+  { is: (start) => start.toString('latin1', 257, 262) === 'ustar', what: 'a tar archive', ...UNPACK },
   { is: begins(0x89, 0x48, 0x44, 0x46), what: 'an HDF5 file, such as those of Keras' },
   { is: begins(0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59), what: "NumPy's .npy" },
   { is: begins(0x89, 0x50, 0x4e, 0x47), what: 'a PNG image' },
   { is: begins(0xff, 0xd8, 0xff), what: 'a JPEG image' },
-  { is: isOnnx, what: 'an ONNX model; use the weights that it was exported from' },
+  { is: isOnnx, what: 'an ONNX model', remedy: 'use the weights that it was exported from' },
   { is: (_, text) => /^\s*[{[]/.test(text) && isText(text), what: 'JSON' },
   { is: (_, text) => isText(text), what: 'text' },
 ];
 
-/**
- * What a file is that is neither safetensors nor from `torch.save`, by its first START_BYTES; null if that is not known. A
- * file that begins like one of these two gives null as well.
- */
-export function fileKind(start: Buffer): string | null {
-  if (start.length === 0) return 'an empty file';
+/** What a file is, and perhaps what to do about it, if it is neither safetensors nor from `torch.save`. */
+export function fileKind(start: Buffer): { what: string; remedy?: string } {
+  if (start.length === 0) return { what: 'an empty file' };
   const text = start.toString('latin1').replace(/^\xef\xbb\xbf/, '');
-  return KINDS.find(({ is }) => is(start, text))?.what ?? null;
+  return KINDS.find(({ is }) => is(start, text)) ?? { what: 'a file that begins like neither of these' };
 }
 
 /** A protocol buffer whose first field is ONNX's ir_version, and whose second is another one of a model. */

@@ -80,9 +80,9 @@ async function readContents(file: string, fits?: Fits): Promise<Contents> {
       const start = buffer.subarray(0, bytesRead);
       // A safetensors file begins with the length of a JSON object, and that with a brace.
       const isSafetensors = start[8] === 0x7b && start.readUInt32LE(4) === 0;
-      if (!isSafetensors && bytesRead > 4) {
+      if (!isSafetensors) {
         const bad = complaint(file, 'PyTorch file');
-        if (start.readUInt32LE() === 0x04034b50) {
+        if (bytesRead >= 4 && start.readUInt32LE() === 0x04034b50) {
           return { format: 'pytorch-zip', metadata: {}, ...(await readZipPth(handle, size, bad, fits)) };
         }
         if (start[0] === 0x80) {
@@ -92,10 +92,10 @@ async function readContents(file: string, fits?: Fits): Promise<Contents> {
             ...(await readLegacyPth(handle, size, bad, fits)),
           };
         }
-      }
-      if (!isSafetensors) {
-        const kind = fileKind(start) ?? 'a file that begins neither like safetensors nor like a PyTorch file';
-        throw new DataError(`${file}: found ${kind}; expected safetensors or a state dict of torch.save`);
+        const { what, remedy } = fileKind(start);
+        throw new DataError(
+          `${file}: found ${what}, expected safetensors or a state dict of torch.save${remedy ? `; ${remedy}` : ''}`,
+        );
       }
     } finally {
       await handle.close();

@@ -319,6 +319,8 @@ HANDLERS |= {"compareState": packaged.compare_state, "oddDtypes": packaged.odd_d
 HANDLERS |= {"packagedMetadata": packaged.metadata}
 HANDLERS |= {"runTorchScript": exported.run_torchscript, "runOnnx": exported.run_onnx}
 HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
+HANDLERS |= {"foreignForward": checkpoints.foreign_forward, "saveShapes": checkpoints.save_shapes}
+HANDLERS |= {"saveFound": checkpoints.save_found}
 HANDLERS |= {"pseudoLabels": evaluation.pseudo_labels, "evaluation": evaluation.evaluation}
 
 torch.set_num_threads(1)

@@ -99,7 +99,7 @@ async function convert(
   try {
     for (const part of parts) entries.push(...(await readWeights(part, part.tensors, signal)));
     if (dtype) await castWeights(input, entries, dtype, signal);
-    const metadata = await metadataFor(parts[0]!, description);
+    const metadata = await metadataFor(parts[0]!, description, isGuess);
     await writeAtomically(output, async (temporary) => {
       bytes = await writeSafetensors(temporary, entries, metadata, signal);
       if (description) await checkLoads(temporary, input, description, signal);
@@ -172,12 +172,14 @@ async function nameNetwork(
 
 /** The metadata for the new file: the old file's own, and what is known of the network. */
 async function metadataFor(
-  { metadata }: RenamedWeights,
+  { metadata, renamed }: RenamedWeights,
   description: WeightsDescription | null,
+  isGuess: boolean,
 ): Promise<Record<string, string>> {
   const { encodeDescription } = await import('../../weights/weights-metadata.js');
   if (!description) return { format: 'pt', ...metadata };
-  return { ...metadata, ...encodeDescription(description) };
+  const isUnchanged = !isGuess && renamed.length === 0;
+  return isUnchanged ? metadata : { ...metadata, ...encodeDescription(description) };
 }
 
 /** @throws DataError naming `input` if what was made of it would not load */
