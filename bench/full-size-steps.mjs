@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// One training step of each full-size network on the CPU, each in a fresh process: time and peak memory.
+// Runs one training step of each full-size network on the CPU, each in a fresh process. Measures time and peak memory.
 //   node bench/full-size-steps.mjs [NAME ...]
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

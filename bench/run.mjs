@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Measures bidiseg against PyTorch: see README.md beside this file.
+// Measures bidiseg against PyTorch. See README.md beside this file.
 //   npm run bench -- [NAME ...] [--list] [--quick] [--case NAME ...] [--pairs N] [--threads 1,2] [--output FOLDER]
 import { randomInt } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -12,7 +12,7 @@ import { describeCase, markdown, writeResults } from './harness/report.mjs';
 import { runTrials } from './harness/trial.mjs';
 import { BENCHMARKS } from './trials.mjs';
 
-/** A load above this before the first trial means that somebody else computes too. */
+/** Highest load before the first trial. A higher load means that other processes compute too. */
 const QUIET_LOAD = 0.3;
 
 function positiveInteger(text) {
@@ -41,7 +41,7 @@ function parseOptions() {
   return { names, ...program.opts() };
 }
 
-/** The table's entry with what the options change. */
+/** Returns the table's entry, changed by the options. */
 function chosen(name, { quick, pairs, images, case: wanted }) {
   const { quick: less, ...entry } = BENCHMARKS[name];
   const all = Object.keys(entry.cases);
@@ -69,7 +69,7 @@ function list() {
   }
 }
 
-/** What repeats one benchmark; where results went is nobody else's business. */
+/** Returns the command that repeats one benchmark, without the folder of the results. */
 function commandFor(name, { names, output, list, case: cases = [], ...options }) {
   const flags = Object.entries(options).map(([key, value]) =>
     value === true ? ` --${key}` : ` --${key} ${value}`,

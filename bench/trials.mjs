@@ -1,5 +1,5 @@
-// What is measured: the one table of all trials. A benchmark NAME is our side in ours/NAME.mjs and its twins in
-// twins/NAME.py (with underscores); a trial is one case with one twin and one number of threads, in fresh processes.
+// The table of all trials. A benchmark NAME consists of our side in ours/NAME.mjs and its twins in twins/NAME.py (with
+// underscores). A trial is one case with one twin and one number of threads, in fresh processes.
 import os from 'node:os';
 import {
   largestDifference,
@@ -13,7 +13,7 @@ const ONE_AND_ALL = [...new Set([1, ALL_CORES])];
 
 const product = (shape) => shape.reduce((a, b) => a * b, 1);
 
-/** Bytes of one full-resolution fp32 logit tensor. */
+/** Computes the bytes of one full-resolution fp32 logit tensor. */
 const fullLogits = ({ logits: [, classes], labels }) => 4 * classes * product(labels);
 const lowLogits = ({ logits }) => 4 * product(logits);
 
@@ -61,7 +61,7 @@ const SMALL_RATES = { learningRate: 1e-3, discriminatorLearningRate: 1e-4 };
 const RESNET_101 = { backbone: 'resnet101', classCount: 19 };
 const RESNET_18 = { backbone: 'resnet18', classCount: 19 };
 
-/** What the two training steps have in common. */
+/** Fields that the two training steps share. */
 const STEPS = {
   conditions: [{}],
   twins: { eager: { target: 1.05 }, 'eager, channels_last': {}, 'eager, bf16 autocast': {} },
@@ -76,7 +76,7 @@ const STEPS = {
   ],
 };
 
-/** The cases with us in fp32, and again in bf16. */
+/** Makes the cases with our side in fp32, and again in bf16. */
 function inBothPrecisions(cases) {
   return Object.fromEntries(
     Object.entries(cases).flatMap(([name, size]) => [
@@ -96,19 +96,15 @@ function inBothPrecisions(cases) {
 }
 
 /**
- * - cases: sizes by name; `against` names the twins of a case where that is not all of them, `targets` has targets of
- *   its own.
- * - conditions: what the inputs of a case are like; each gets fresh inputs and is measured in turn.
- * - twins: by name. `target` is how many times as fast as this twin we want to be, `memoryTarget` the share of its peak
- *   memory that we want to need at most, `compiles` that its first call compiles, `pairs` a number of pairs of its own,
- *   `module` that it is one for Node.js beside the Python twins.
- * - errors: by the name of a result, how far it is from that of the twin `fp64`.
- * - figures: what else a run says of itself, and what of that is aimed at.
- * - pairs: how often A B is measured; turnSeconds: how long one side's turn is at least (one run at least),
- *   0 for work that takes so long that one run is enough and none is needed to warm up.
- * - threads: the numbers of threads, where --threads does not say otherwise.
- * - bytes: what must be alive beyond the inputs at the peak, by arithmetic, ours and that of some twins.
- * - quick: what --quick changes: the names of the cases to measure, the number of images, any other entry.
+ * Table of benchmarks. Fields of an entry:
+ *
+ * - cases: sizes by name. `against` limits a case to some twins. `targets` replaces the targets.
+ * - conditions: properties of a case's inputs. Each condition gets fresh inputs and is measured in turn.
+ * - twins: by name. `target` is the speedup over this twin that we aim at. `memoryTarget` is the largest share of its
+ *   peak memory that we aim at. `compiles` marks a twin whose first call compiles. `pairs` replaces the number of
+ *   pairs. `module` marks a twin for Node.js; the others are in Python.
+ * - errors: measure of the distance to the twin `fp64`, by the name of a result.
+ * - figures: other figures that a run reports, with their targets.
  */
 export const BENCHMARKS = {
   'masked-cross-entropy': {
@@ -131,7 +127,7 @@ export const BENCHMARKS = {
     pairs: 5,
     turnSeconds: 0.1,
     threads: ONE_AND_ALL,
-    // Eager at its peak: the log-probabilities, their gradient and that of the full-resolution logits.
+    // Eager at its peak holds the log-probabilities, their gradient and the gradient of the full-resolution logits.
     bytes: { ours: lowLogits, eager: (size) => 3 * fullLogits(size) + lowLogits(size) },
     quick: {
       cases: ['A'],

@@ -1,5 +1,6 @@
-// A training loop of your own: segmentation on generated street scenes, written on tensors, networks, losses and an
-// optimizer. The trainers do the same in one native call a step (SegmentationStep); this is for what they do not do.
+// A training loop of your own: segmentation of generated street scenes, written with tensors, networks, losses and an
+// optimizer. The trainers do the same in one native call a step (SegmentationStep). Write such a loop for anything that
+// they do not do.
 //   node examples/training-loop.mjs [STEPS]
 import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
@@ -22,7 +23,7 @@ const size = { width: 128, height: 96 };
 const classCount = STREET_SCENE_CLASSES.length;
 const folder = await mkdtemp(path.join(os.tmpdir(), 'bidiseg-example-'));
 
-/** Tensors keep native memory until they are disposed; this disposes those of one step. */
+/** Runs one training step. Tensors keep native memory until they are disposed, so the step disposes all of its own. */
 async function step(segmenter, optimizer, batch, learningRate) {
   const { images, labels, count, width, height } = batch;
   const tensors = [];

@@ -1,7 +1,7 @@
 // Makes the API reference in docs/api/ from the docstrings of what lib/index.ts exports. Warnings are errors.
 //   npm run docs
-// TypeDoc works on TypeScript's JavaScript API, which the compiler of this project does not have. So both are installed in
-// docs/tools/, the first time.
+// TypeDoc needs TypeScript's JavaScript API, which the compiler of this project does not have. So the script installs
+// both in docs/tools/ on its first run.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';

@@ -1,8 +1,10 @@
-// Exports the full-width networks and runs what was exported: ONNX with onnxruntime-node beside the segmenter itself, and
-// ONNX and TorchScript with Python beside the PyTorch twins. Prints a table; exit code 1 where a bound is exceeded.
+// Exports the full-width networks and runs the exported models. ONNX runs with onnxruntime-node and is compared with
+// the segmenter itself. ONNX and TorchScript run with Python and are compared with the PyTorch twins. Prints a table.
+// The exit code is 1 if an error exceeds its bound.
 //   node scripts/check-exports.mjs          after `npm run setup`
-// onnxruntime-node is installed into a temporary folder: 115 MB to download, too much for everybody who runs the tests. Its
-// install script, which would download CUDA libraries, is not run. Takes about three minutes on two cores.
+// onnxruntime-node is installed into a temporary folder. It is a download of 115 MB, too large for everybody who runs
+// the tests. Its install script, which would download CUDA libraries, is not run. Takes about three minutes on two
+// cores.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -94,15 +96,13 @@ function startTwin() {
   return undefined;
 }
 
-/** ONNX's own checker, where the Python package onnx is there. */
+/** Runs ONNX's own checker if the Python package onnx is installed. */
 function checkModel(twin) {
   const script = 'import sys, onnx; onnx.checker.check_model(sys.argv[1], full_check=True)';
   const { status, stderr } = twin
     ? spawnSync(twin.python, ['-c', script, at('model.onnx')])
     : { status: 1, stderr: '' };
-  console.log(
-    `onnx.checker: ${status === 0 ? 'nothing to complain about' : `not run or not content ${stderr}`}`,
-  );
+  console.log(`onnx.checker: ${status === 0 ? 'passed' : `not run or failed ${stderr}`}`);
 }
 
 function imageOf(shape) {

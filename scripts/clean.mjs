@@ -1,4 +1,4 @@
-// Removes what building makes: dist/, build/ and docs/api/. LibTorch (.libtorch/), npm packages and runs stay.
+// Removes the products of a build: dist/, build/ and docs/api/. LibTorch (.libtorch/), npm packages and runs stay.
 import { rmSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';

@@ -1,6 +1,6 @@
 // Generates docs/config.md and docs/config.schema.json from the schema of configs and the doc comments in its sources.
 //   node scripts/config-docs.mjs          after `npm run setup`: writes both
-// A test fails when the committed files are stale.
+// A test fails if the committed files are outdated.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,12 +14,12 @@ const root = path.join(path.dirname(fileURLToPath(import.meta.url)), '..');
 // ---- doc comments ----
 
 /**
- * The doc comments of the fields of zod schemas: by constant, by the path of a field within it. The sources are formatted,
- * so that indentation tells what belongs to what.
+ * Doc comments of the fields of zod schemas, by constant and by the path of a field within it. The sources are
+ * formatted, so indentation shows the nesting.
  */
 class DocComments {
   #docs = new Map();
-  /** Which other constants the value of a field is made of. */
+  /** Other constants that the value of a field consists of. */
   #references = new Map();
 
   constructor(files) {
@@ -63,7 +63,7 @@ class DocComments {
     }
   }
 
-  /** All fields of a constant, those of the constants that it is made of included. */
+  /** Returns all fields of a constant, including those of the constants that it consists of. */
   fieldsOf(constant, seen = []) {
     const fields = new Map(this.#docs.get(constant));
     for (const { place, name } of this.#references.get(constant) ?? []) {
@@ -89,7 +89,9 @@ function docsOfConfig() {
 
 // ---- the JSON schema ----
 
-/** What editors complete and check a config by. No key is required: a preset may have it. */
+/**
+ * Makes the schema with which editors complete and check a config. No key is required, because a preset may have it.
+ */
 export function configJsonSchema() {
   const docs = docsOfConfig();
   const schema = z.toJSONSchema(configSchema, { io: 'input', unrepresentable: 'any', reused: 'inline' });
@@ -145,7 +147,7 @@ function typeText(node) {
   return 'any';
 }
 
-/** `[x, x]` as one type. */
+/** Describes `[x, x]` as one type. */
 function tupleText(items) {
   const types = new Set(items.map(typeText));
   return `[${items.map(() => '·').join(', ')}] of ${[...types].join(', ')}`;
@@ -158,7 +160,7 @@ function rangeText({ minimum, maximum }) {
   return isBound(maximum) ? ` ≤ ${maximum}` : '';
 }
 
-/** The fields of a node: its own, or those of the sections among its options. */
+/** Returns the fields of a node: its own, or those of the sections among its options. */
 function fieldsOf(node) {
   const sections = [node, ...(node.anyOf ?? node.oneOf ?? [])].filter(({ properties }) => properties);
   return sections.flatMap(({ properties }) => Object.entries(properties));
@@ -189,7 +191,7 @@ function table(rows) {
   return ['| key | value | default | meaning |', '| --- | --- | --- | --- |', ...lines].join('\n');
 }
 
-/** docs/config.md */
+/** Makes the content of docs/config.md. */
 export function configReference() {
   const schema = configJsonSchema();
   const isSection = ([, node]) => node.type === 'object';
@@ -229,7 +231,7 @@ A config names a preset with \`preset: NAME\`. Its own keys override the preset'
 ${presets.join('\n')}`;
 }
 
-/** The generated files by their path in the repository. */
+/** Makes the generated files, by their path in the repository. */
 export function configDocs() {
   return {
     'docs/config.md': configReference(),

@@ -1,5 +1,5 @@
-// Makes the picture at the top of the README from a finished run of the demo: the image, the prediction of the segmenter
-// trained on the source alone, the prediction of the last one, and the truth.
+// Makes the picture at the top of the README from a finished run of the demo. It shows the image, the prediction of the
+// segmenter trained on the source alone, the prediction of the last segmenter, and the truth.
 //   npm run demo && node scripts/readme-picture.mjs [RUN]       default: runs/demo
 import { mkdirSync, statSync } from 'node:fs';
 import path from 'node:path';
@@ -22,12 +22,12 @@ const segmenters = stages.filter(({ kind }) => kind === 'source-only' || kind ==
 const [before, after] = [segmenters[0], segmenters.at(-1)];
 const history = await readHistory(run);
 
-/** The part of a stage's picture in a column, as a PNG. */
+/** Cuts one column and row out of a stage's picture, as a PNG. */
 async function part(stage, column, row) {
   const { file, columns, rows } = history.get(stage.name).pictures[0];
   const source = sharp(file);
   const { width, height } = await source.metadata();
-  // As composeGrid() lays pictures out: 4 pixels of white between the parts.
+  // composeGrid() puts 4 pixels of white between the parts.
   const size = { width: (width + 4) / columns.length - 4, height: (height + 4) / rows.length - 4 };
   const left = columns.indexOf(column) * (size.width + 4);
   const image = source.extract({ left, top: row * (size.height + 4), ...size });

@@ -1,11 +1,11 @@
-// Brings a fresh checkout to the state in which everything runs: npm packages, LibTorch, the native addon, TypeScript.
-// What is in place already is left alone, so running it again costs about a second.
+// Prepares a fresh checkout: npm packages, LibTorch, the native addon, TypeScript. It skips everything that is in
+// place, so running it again takes about a second.
 //
 //   node scripts/setup.mjs            do it
-//   node scripts/setup.mjs --check    only say what is missing; changes nothing
+//   node scripts/setup.mjs --check    only report what is missing; changes nothing
 //
-// Plain Node without packages, since it runs before any are installed. Everything that can be found wrong ends in one
-// message with its remedy and exit code 1.
+// It is plain Node without packages, because it runs before any are installed. Every foreseen problem ends in one
+// message with its remedy and exit code 1. See docs/design/build-and-libtorch.md.
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -16,8 +16,8 @@ import { fileURLToPath } from 'node:url';
 const ROOT = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const BUILD = 'build/cmake';
 const TORCH = '2.13.0';
-// For the tests that compare with PyTorch and its file formats; about 70 MB beside torch. Only for .libtorch/: another Python
-// is left as it is, and tests that miss something there are skipped and say so.
+// Packages for the tests that compare with PyTorch and its file formats, about 70 MB besides torch. They go only into
+// .libtorch/. Another Python is not changed, and tests that lack a package there are skipped with a message.
 const TEST_PACKAGES = ['numpy', 'pillow', 'safetensors', 'onnxruntime', 'tensorboard'];
 const PYTORCH_CPU_INDEX = 'https://download.pytorch.org/whl/cpu';
 
@@ -26,7 +26,7 @@ class SetupError extends Error {}
 const at = (...parts) => path.join(ROOT, ...parts);
 const say = (text) => console.log(`setup: ${text}`);
 
-/** Runs a command to its end and returns { ok, out, err }; its output is shown instead where `show` is set. */
+/** Runs a command to its end and returns { ok, out, err }. With `show`, its output is shown instead. */
 function run(command, args, { show = false, showOut = show, env = {}, input = '' } = {}) {
   const result = spawnSync(command, args, {
     cwd: ROOT,
@@ -51,7 +51,7 @@ function onPath(name) {
   });
 }
 
-/** -1, 0 or 1: how dotted version a compares with b, as far as b goes. */
+/** Compares dotted version a with b, as far as b goes. Returns -1, 0 or 1. */
 function compareVersions(a, b) {
   const left = a.split('.').map(Number);
   for (const [i, right] of b.split('.').map(Number).entries()) {
@@ -105,7 +105,7 @@ function checkCompiler() {
   }
 }
 
-/** Asks native/cmake/LibTorch.cmake, which knows where LibTorch may be and which versions will do. */
+/** Asks native/cmake/LibTorch.cmake, which knows where LibTorch may be and which versions are supported. */
 function findLibTorch() {
   const { out, err, ok } = run('cmake', ['-P', 'native/cmake/LibTorch.cmake']);
   if (!ok) throw new SetupError(`the search for LibTorch failed: ${err.trim().replace(/\s+/g, ' ')}`);
@@ -124,7 +124,7 @@ function findLibTorch() {
   return found;
 }
 
-/** The Python that can make .libtorch/. */
+/** Finds the Python that can make .libtorch/. */
 function findPython() {
   const remedy = `Install it (for example: apt install python3 python3-venv), or set LIBTORCH to a LibTorch ${TORCH} folder.`;
   const python = [process.env.PYTHON, 'python3', 'python'].find(
@@ -140,8 +140,10 @@ function findPython() {
   return python;
 }
 
-/** Whether node_modules holds what package-lock.json asks for. npm writes its own list last, so a broken-off
- * installation does not count; packages for other platforms are optional. */
+/**
+ * Tests whether node_modules holds the packages of package-lock.json. npm writes its own list last, so an interrupted
+ * installation does not count. Packages for other platforms are optional.
+ */
 function packagesInPlace() {
   try {
     const wanted = JSON.parse(readFileSync(at('package-lock.json'), 'utf8')).packages;
@@ -155,7 +157,7 @@ function packagesInPlace() {
   }
 }
 
-/** Which of TEST_PACKAGES .libtorch/ lacks: an earlier release made it with fewer. */
+/** Lists the TEST_PACKAGES that .libtorch/ lacks. An earlier release may have made it with fewer. */
 function missingTestPackages(libtorch) {
   if (libtorch.origin !== '.libtorch') return [];
   const sitePackages = path.dirname(libtorch.folder);
@@ -163,7 +165,7 @@ function missingTestPackages(libtorch) {
   return TEST_PACKAGES.filter((name) => !existsSync(path.join(sitePackages, moduleOf(name))));
 }
 
-/** Whether BUILD was configured here, to the end, and for this LibTorch. */
+/** Tests whether BUILD was fully configured here and for this LibTorch. */
 function configured(libtorch) {
   try {
     const cache = readFileSync(at(BUILD, 'CMakeCache.txt'), 'utf8');
@@ -183,7 +185,7 @@ function installPackages() {
   say('installing the npm packages of package-lock.json (npm ci) ...');
   if (!run('npm', ['ci', '--no-audit', '--no-fund'], { show: true }).ok) {
     throw new SetupError(
-      'npm ci failed; its own message stands above. It needs the npm registry: check the network, and behind a proxy ' +
+      'npm ci failed; see its message above. It needs the npm registry: check the network, and behind a proxy ' +
         'the settings https_proxy and `npm config get registry`.',
     );
   }
@@ -195,7 +197,7 @@ function installLibTorch(python, rejected) {
   if (rejected) say(`not used: ${rejected}`);
   say(`no LibTorch found; installing torch ${TORCH} with pip in .libtorch/ (${size(gpu)}) ...`);
 
-  // Made under another name first: a .libtorch/ that exists is whole.
+  // Made under another name first, so that an existing .libtorch/ is complete.
   const partial = at('build/libtorch.partial');
   rmSync(partial, { recursive: true, force: true });
   const venv = run(python, ['-m', 'venv', partial]);
@@ -206,7 +208,8 @@ function installLibTorch(python, rejected) {
   }
 
   const install = (...args) => pipInstall(path.join(partial, 'bin/python'), ...args);
-  // On Linux the usual index has torch for CUDA, and the CPU build is at PyTorch's own, or wherever pip is set up to look.
+  // On Linux, the usual index has torch for CUDA. The CPU build is on PyTorch's own index, or on an index that pip is
+  // configured for.
   let pip = install(gpu ? `torch==${TORCH}` : `torch==${TORCH}+cpu`);
   const missing = () => !pip.ok && /No matching distribution/.test(pip.err) && !isOffline(pip);
   if (!gpu && missing()) {
@@ -228,7 +231,7 @@ function installLibTorch(python, rejected) {
   renameSync(partial, at('.libtorch'));
 }
 
-/** Not having them is no reason to stop: only tests need them. */
+/** Installs the packages for the tests. A failure does not stop setup, because only tests need them. */
 function installTestPackages(packages) {
   say(`installing ${packages.join(', ')} with pip in .libtorch/, for the tests ...`);
   const pip = pipInstall(at('.libtorch/bin/python'), ...packages);
@@ -238,7 +241,7 @@ function installTestPackages(packages) {
 function pipInstall(python, ...args) {
   return run(python, ['-m', 'pip', 'install', ...args], {
     showOut: true,
-    // One retry: without a network pip would go on for minutes.
+    // One retry only. Without a network, pip would retry for minutes.
     env: {
       PIP_RETRIES: process.env.PIP_RETRIES ?? '1',
       PIP_DISABLE_PIP_VERSION_CHECK: '1',
@@ -259,7 +262,7 @@ function buildAddon(libtorch) {
     say('building what changed ...');
   }
   const cmakeJs = createRequire(at('package.json')).resolve('cmake-js/bin/cmake-js');
-  // cmake-js itself only knows the compilers' usual names.
+  // cmake-js itself knows only the compilers' usual names.
   const named =
     onPath('g++') || onPath('clang++') ? [] : ['--cc', process.env.CC ?? 'cc', '--cxx', compiler()];
   // A file that includes LibTorch's headers takes up to 2 GB to compile.
@@ -268,15 +271,14 @@ function buildAddon(libtorch) {
     show: true,
     env: { CMAKE_BUILD_PARALLEL_LEVEL: process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(jobs) },
   });
-  if (!build.ok)
-    throw new SetupError("building the native addon failed; the compiler's message stands above.");
+  if (!build.ok) throw new SetupError("building the native addon failed; see the compiler's message above.");
 }
 
 function buildTypeScript() {
   if (!run(at('node_modules/.bin/tsc'), ['-b'], { show: true }).ok) {
-    throw new SetupError("compiling the TypeScript failed; the compiler's message stands above.");
+    throw new SetupError("compiling the TypeScript failed; see the compiler's message above.");
   }
-  // tsc leaves the output of a source that is gone: mocha would run it, and npm would pack it.
+  // tsc keeps the output of deleted sources. mocha would run it, and npm would pack it.
   for (const folder of ['lib', 'test']) {
     for (const file of readdirSync(at('dist', folder), { recursive: true })) {
       const source = file.replace(/(\.d\.ts|\.js|\.js\.map)$/, '.ts');

@@ -1,6 +1,8 @@
-// Trains, predicts, saves, fails and aborts for a long time and disposes nothing: the garbage collector has to keep up. In the end
-// all native objects and bytes must be gone, and the process must not have grown. Needs `npm run setup` before.
+// Trains, predicts, saves, fails and aborts for a long time and disposes nothing, so the garbage collector must keep
+// up. In the end, all native objects and bytes must be gone, and the process must not have grown. Needs `npm run setup`
+// before.
 //   node scripts/soak.mjs [MINUTES | --steps COUNT]      60 minutes by default
+// See docs/robustness.md#soak.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -47,7 +49,7 @@ function newBatch(step) {
   return { count: 1, height: SIZE, width: SIZE, images, labels };
 }
 
-/** One round of everything; what it makes is dropped. */
+/** Runs one round of everything and drops the results. */
 async function work({ segmenter, training, translation, translator, optimizer, file }, step) {
   const batch = newBatch(step);
   const rates = { learningRate: 1e-5, discriminatorLearningRate: 1e-5 };
@@ -59,7 +61,7 @@ async function work({ segmenter, training, translation, translator, optimizer, f
   await loss.backward();
   await optimizer.step(1e-5);
   await optimizer.zeroGrad();
-  const logits = await segmenter.forward(input); // with all that a backward() would need
+  const logits = await segmenter.forward(input); // with everything that backward() would need
   await pseudoLabels(logits, { height: SIZE, width: SIZE, histogram: new ThresholdHistogram(CLASSES, 1024) });
   await segmenter.predict(batch.images, { ...batch, flip: true, confidence: true });
 
@@ -82,7 +84,7 @@ async function work({ segmenter, training, translation, translator, optimizer, f
   }
 }
 
-/** Collects garbage until nothing more goes away. */
+/** Collects garbage until nothing more is freed. */
 async function settle() {
   for (let before = Infinity, rounds = 0; rounds < 3; ) {
     collectGarbage();
@@ -109,7 +111,7 @@ async function run(folder) {
   for (let step = 1; ; step++) {
     await work(tools, step);
     const share = progress(step);
-    // The first quarter is to warm up.
+    // The first quarter is the warm-up.
     if (share < (5 + samples.length) / 20) continue;
     await settle();
     const { rss } = process.memoryUsage();
@@ -131,12 +133,12 @@ const after = { live: JSON.stringify(liveObjects()), tensors: memoryInUse() };
 
 const problems = [];
 const sizes = samples.map(({ rss }) => rss);
-// The least of several: what is resident jitters by what the allocator has just not given back.
+// The minimum of several samples, because the resident size varies with what the allocator has not yet returned.
 const growth = Math.min(...sizes.slice(-4)) / Math.min(...sizes.slice(0, 4)) - 1;
 if (new Set(samples.map(({ live }) => live)).size > 1)
   problems.push('the number of live objects or their bytes changed');
-// How many there are depends on what a step did last: predictions keep weights in a layout of their own until the next
-// change of them. So the most of the one half is compared with the most of the other.
+// The number of bytes depends on the last calls of a step: predictions keep weights in their own layout until the
+// weights change. So the maxima of the two halves are compared.
 const held = samples.map(({ tensors }) => tensors);
 console.log(`bytes in tensors: ${Math.min(...held)} to ${Math.max(...held)}`);
 const half = samples.length / 2;
@@ -145,7 +147,7 @@ if (Math.max(...held.slice(half)) > 1.01 * Math.max(...held.slice(0, half)))
 if (after.live !== before.live) problems.push(`left alive: ${after.live}; at the start: ${before.live}`);
 if (after.tensors !== before.tensors)
   problems.push(`bytes in tensors: ${before.tensors} at the start, ${after.tensors} in the end`);
-// A short run has not warmed up when a quarter of it is over.
+// A short run is not warm after a quarter of its time.
 if (step >= 1000 && growth > 0.02) problems.push('the process grew by more than 2 %');
 console.log(
   `${step} steps, growth of the resident set after the first quarter: ${(100 * growth).toFixed(2)} %`,

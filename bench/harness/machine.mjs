@@ -2,7 +2,10 @@ import { readFileSync } from 'node:fs';
 import os from 'node:os';
 import { findPython, startOurs, startTwin } from './process.mjs';
 
-/** What belongs beside every figure: processor and versions, nothing that names the machine. And the twins' Python. */
+/**
+ * Describes the machine for the results: processor and versions, but nothing that identifies it. Also finds the twins'
+ * Python.
+ */
 export async function lookAround(benchmark, folder) {
   const load = os.loadavg()[0];
   const ours = startOurs(benchmark, 1);
@@ -25,7 +28,7 @@ export async function lookAround(benchmark, folder) {
   return { python, machine };
 }
 
-/** They decide what fresh memory costs. */
+/** Reads the setting of huge pages, which decides what fresh memory costs. */
 function hugePages() {
   try {
     return /\[(\w+)\]/.exec(readFileSync('/sys/kernel/mm/transparent_hugepage/enabled', 'utf8'))[1];

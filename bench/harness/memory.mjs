@@ -1,7 +1,7 @@
-// Peak memory of this process, as Linux counts it. bench/twins/memory.py is its mirror image.
+// Measures the peak memory of this process, as Linux counts it. bench/twins/memory.py does the same in Python.
 import { readFileSync, writeFileSync } from 'node:fs';
 
-/** Bytes by /proc/self/status; null where there is no such file. */
+/** Reads bytes from /proc/self/status. Returns null if the file does not exist. */
 function status(field) {
   try {
     const text = readFileSync('/proc/self/status', 'utf8');
@@ -11,12 +11,12 @@ function status(field) {
   }
 }
 
-/** Forgets the peak so far, and returns the bytes above which to count. */
+/** Resets the peak and returns the bytes from which to count. */
 export function resetPeak() {
   try {
     writeFileSync('/proc/self/clear_refs', '5');
   } catch {
-    // Not permitted: then only what goes beyond the peak so far can be seen.
+    // Resetting is not permitted. Then only memory beyond the peak so far is visible.
     return status('VmHWM');
   }
   return status('VmRSS');

@@ -1,4 +1,4 @@
-// One side of a trial: a process that obeys commands, one at a time.
+// One side of a trial: a process that executes commands, one at a time.
 import { spawn, spawnSync } from 'node:child_process';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -19,12 +19,12 @@ export class Side {
     this.#process.stderr.on('data', (chunk) => {
       this.#errors = (this.#errors + chunk).slice(-2000);
     });
-    // Writing to a process that has ended is told by its missing answer.
+    // A write to an ended process shows by its missing answer.
     this.#process.stdin.on('error', () => {});
     this.#lines = createInterface({ input: this.#process.stdout })[Symbol.asyncIterator]();
   }
 
-  /** The answer to one command; rejects with the side's own account of what went wrong. */
+  /** Sends one command and returns its answer. Rejects with the error that the side reports. */
   async ask(command, request = {}) {
     this.#process.stdin.write(`${JSON.stringify({ do: command, ...request })}\n`);
     const { value, done } = await this.#lines.next();
@@ -43,8 +43,8 @@ export class Side {
 }
 
 /**
- * What both sides get: the same number of threads, and the short spin that bidiseg sets for itself. PyTorch is as fast
- * with it on a quiet machine, and on any other it would lose many times over without.
+ * Makes the environment of both sides: the same number of threads, and the short spin that bidiseg sets for itself. On
+ * a quiet machine, PyTorch is as fast with it. On any other machine, PyTorch would be many times slower without it.
  */
 const environment = (threads) => ({
   GOMP_SPINCOUNT: '1000',
@@ -57,19 +57,19 @@ export function startOurs(benchmark, threads) {
   return new Side(process.execPath, [path.join(BENCH, 'ours/side.mjs'), benchmark], environment(threads));
 }
 
-/** A twin that is a module for Node.js, of the same form as ours. */
+/** Starts a twin that is a module for Node.js, with the same interface as our side. */
 export function startNodeTwin(module, threads) {
   const args = [path.join(BENCH, 'ours/side.mjs'), `../twins/${module}`];
   return new Side(process.execPath, args, environment(threads));
 }
 
-/** `cache` is a folder for what torch.compile leaves; a new one makes it compile. */
+/** Starts a twin in Python. `cache` is the folder of torch.compile. A new folder makes it compile. */
 export function startTwin(python, benchmark, threads, cache) {
   const args = ['-B', path.join(BENCH, 'twins/side.py'), benchmark.replaceAll('-', '_')];
   return new Side(python, args, { ...environment(threads), TORCHINDUCTOR_CACHE_DIR: cache });
 }
 
-/** A Python with numpy and torch of the version that the addon is linked to. */
+/** Finds a Python with numpy and the torch version that the addon is linked to. */
 export function findPython(libtorch) {
   const candidates = [process.env.PYTHON, path.join(ROOT, '.libtorch/bin/python'), 'python3', 'python'];
   const script = 'import numpy, torch; print(torch.__version__)';

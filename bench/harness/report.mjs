@@ -1,11 +1,11 @@
-// What is printed and written: JSON with every single time, and the same as Markdown tables.
+// Prints and writes the results: JSON with every single time, and the same as Markdown tables.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { median } from './statistics.mjs';
 
 const NONE = '–';
 
-/** Columns are padded, so that it reads well as plain text too. */
+/** Makes a Markdown table. Columns are padded, so that it is readable as plain text too. */
 function table(titles, rows) {
   const widths = titles.map((title, i) => Math.max(3, title.length, ...rows.map((row) => row[i].length)));
   const line = (cells) => `| ${cells.map((cell, i) => cell.padEnd(widths[i])).join(' | ')} |`;
@@ -24,7 +24,7 @@ const error = (value) =>
   value === 0 ? '0' : Number.isFinite(value) ? value.toExponential(1) : String(value);
 const conditionCell = (value) => (typeof value === 'number' ? `${value * 100} %` : value);
 
-/** Such as `logits [1, 19, 91, 161], labels [1, 720, 1280]`. */
+/** Describes a case, such as `logits [1, 19, 91, 161], labels [1, 720, 1280]`. */
 export const describeCase = (size) =>
   Object.entries(size)
     .filter(([name]) => !['options', 'against', 'targets'].includes(name))
@@ -36,7 +36,7 @@ export const describeCase = (size) =>
     )
     .join(', ');
 
-/** One line for each trial: ratios over all conditions, memory, compile time. */
+/** Makes one line for each trial: ratios over all conditions, memory, compile time. */
 function summary(benchmark, trials) {
   const targets = Object.values(benchmark.twins).some(({ target }) => target);
   const compiles = Object.values(benchmark.twins).some((twin) => twin.compiles);
@@ -68,7 +68,7 @@ function summary(benchmark, trials) {
   return table(titles, rows);
 }
 
-/** One line for each condition of each trial. */
+/** Makes one line for each condition of each trial. */
 function details(benchmark, trials) {
   const names = Object.keys(benchmark.errors);
   const conditions = Object.keys(benchmark.conditions[0]);
@@ -91,7 +91,7 @@ function details(benchmark, trials) {
   return table(titles, rows);
 }
 
-/** One line for each figure that the sides say of their last run. */
+/** Makes one line for each figure that the sides report of their last run. */
 function figures(benchmark, trials) {
   const rows = trials.flatMap(({ measurements = [], ...trial }) =>
     measurements.flatMap(({ figures: { ours, twin } }) =>
@@ -130,7 +130,7 @@ export function markdown({ name, benchmark, machine, command, date, seed, trials
   ].join('\n\n');
 }
 
-/** Writes FOLDER/MACHINE/NAME.json and .md, and returns the latter's name. */
+/** Writes FOLDER/MACHINE/NAME.json and .md, and returns the name of the latter. */
 export function writeResults(folder, result) {
   const { machine, benchmark, ...rest } = result;
   const { CPU, cores, 'vector instructions': vectors } = machine;

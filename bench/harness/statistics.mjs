@@ -1,4 +1,4 @@
-/** The `share` quantile, 0 … 1, interpolated linearly between ranks as numpy does. */
+/** Computes the `share` quantile, 0 … 1, interpolated linearly between ranks like numpy. */
 export function quantile(values, share) {
   const sorted = [...values].sort((a, b) => a - b);
   const rank = share * (sorted.length - 1);
@@ -9,9 +9,9 @@ export function quantile(values, share) {
 
 export const median = (values) => quantile(values, 0.5);
 
-// How far a result is from the fp64 computation's. Both are arrays of numbers of one length.
+// Distances of a result from the fp64 computation. Both are arrays of numbers of equal length.
 
-/** Norm of the difference over the norm of the truth; 0 where nothing differs, NaN where a result is NaN. */
+/** Computes the norm of the difference over the norm of the truth. 0 if nothing differs, NaN if a result is NaN. */
 export function relativeError(result, truth) {
   let difference = 0;
   let norm = 0;
@@ -22,7 +22,7 @@ export function relativeError(result, truth) {
   return difference === 0 ? 0 : Math.sqrt(difference / norm);
 }
 
-/** The largest relative error of a single number. */
+/** Computes the largest relative error of a single number. */
 export function largestRelativeError(result, truth) {
   return Math.max(...Array.from(truth, (value, i) => relativeError([result[i]], [value])));
 }
@@ -31,7 +31,7 @@ export function largestDifference(result, truth) {
   return Math.max(...Array.from(truth, (value, i) => Math.abs(result[i] - value)));
 }
 
-/** 0 … 1. */
+/** Computes the share of values that differ, 0 … 1. */
 export function shareDifferent(result, truth) {
   let different = 0;
   for (let i = 0; i < truth.length; ++i) if (result[i] !== truth[i]) ++different;

@@ -6,14 +6,14 @@ import { startNodeTwin, startOurs, startTwin } from './process.mjs';
 import { median, quantile } from './statistics.mjs';
 import { readValue } from './values.mjs';
 
-/** Between turns: threads of the other side that still spin at the end of their work then sleep. */
+/** Pause between turns. Threads of the other side may still spin after their work, and go to sleep meanwhile. */
 const PAUSE_MS = 20;
 
 /**
- * Yields each trial's outcome when it is done. Nothing that goes wrong in one ends the others: it has a `failure` then.
+ * Yields the outcome of each trial when it is done. An error in one does not end the others: it becomes its `failure`.
  *
  * @param plan name, benchmark (of the table, with the options' changes), threads (a list), python, seed, folder (for
- *   what the processes hand each other)
+ * files that the processes exchange)
  */
 export async function* runTrials(plan) {
   for (const [index, [caseName, size]] of Object.entries(plan.benchmark.cases).entries()) {
@@ -34,7 +34,7 @@ export async function* runTrials(plan) {
   }
 }
 
-/** Fresh inputs for each condition of a case, and what fp64 makes of them. */
+/** Makes fresh inputs for each condition of a case, and computes their results in fp64. */
 async function prepareCase({ name, benchmark, threads, python, seed, folder }, size, caseIndex) {
   const most = Math.max(...threads);
   const side = startTwin(python, name, most, folder);
@@ -61,7 +61,7 @@ async function runTrial({ name, benchmark, python, folder }, { size, threads, ag
   const startIts = () =>
     twin.module ? startNodeTwin(twin.module, threads) : startTwin(python, name, threads, cache);
   const sides = { ours: startOurs(name, threads), twin: startIts() };
-  /** One command to both, ours first; never both at once. */
+  /** Sends one command to both sides, ours first, and never to both at once. */
   const both = async (command, request = {}) => ({
     ours: await sides.ours.ask(command, request),
     twin: await sides.twin.ask(command, request),
@@ -106,7 +106,7 @@ function compare(result, truth, errors) {
   return Object.fromEntries(distances);
 }
 
-/** How many times as fast we are: over the pairs. */
+/** Computes our speedup over the pairs. */
 function ratioOf({ ours, twin }) {
   const ratios = twin.map((seconds, i) => seconds / ours[i]);
   return { median: median(ratios), low: quantile(ratios, 0.2), high: quantile(ratios, 0.8) };

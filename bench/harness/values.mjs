@@ -1,5 +1,5 @@
-// How the processes of a trial hand each other tensors: raw files in row-major order, described by
-// { file, dtype, shape } with numpy's names of dtypes. Names of files go as they are.
+// Exchanges tensors between the processes of a trial: raw files in row-major order, described by { file, dtype, shape }
+// with numpy's names of dtypes.
 import { readFileSync, writeFileSync } from 'node:fs';
 
 const ARRAYS = {
@@ -13,7 +13,7 @@ const ARRAYS = {
 export function readValue(value) {
   if (typeof value === 'string') return value;
   const bytes = readFileSync(value.file);
-  // A Buffer may lie anywhere in a larger one, where a typed array must be aligned.
+  // A Buffer may start at any offset in a larger one, but a typed array must be aligned.
   return { data: new ARRAYS[value.dtype](Uint8Array.from(bytes).buffer), shape: value.shape };
 }
 
@@ -21,7 +21,7 @@ export function readValues(described) {
   return Object.fromEntries(Object.entries(described).map(([name, value]) => [name, readValue(value)]));
 }
 
-/** Of { data, shape }. */
+/** Writes values of the form { data, shape }. */
 export function writeValues(values, prefix) {
   const described = {};
   for (const [name, { data, shape }] of Object.entries(values)) {

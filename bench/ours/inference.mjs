@@ -1,4 +1,4 @@
-// Segmenter.predict(): from bytes of images to class indices of their size.
+// Measures Segmenter.predict(): from bytes of images to class indices of their size.
 import { exportOnnx, Segmenter } from 'bidiseg';
 
 export async function create({ segmenter: shape, images: [count, height, width], precision }) {
@@ -9,12 +9,12 @@ export async function create({ segmenter: shape, images: [count, height, width],
 
   async function load(inputs) {
     await segmenter.load(inputs.segmenter);
-    // For the twins that run it: as large as the images, as it is by default.
+    // For the twins that run it. By default, logits have the size of the images.
     await exportOnnx(segmenter, `${inputs.segmenter}.onnx`);
     images = inputs.images.data;
   }
 
-  /** Nothing: memory is that of the first run. */
+  /** Does nothing, so that memory is measured at the first run. */
   async function warmUp() {}
 
   async function prepare() {}

@@ -1,4 +1,4 @@
-// maskedCrossEntropy() and backward() through the composable surface.
+// Measures maskedCrossEntropy() and backward() through the composable API.
 import { maskedCrossEntropy, Tensor } from 'bidiseg';
 
 const OPTIONS = { normalize: 'valid', ignoreIndex: 255 };
@@ -14,7 +14,7 @@ export function create() {
     await loss.backward();
   }
 
-  /** New logits each time: backward() adds to the gradient that is there. */
+  /** Makes new logits for each run, because backward() adds to an existing gradient. */
   async function prepare() {
     loss?.dispose();
     logits?.dispose();
@@ -27,7 +27,7 @@ export function create() {
     labels = Tensor.from(inputs.labels.data, inputs.labels.shape);
   }
 
-  /** A small problem, so that the first large one finds everything set up but no memory of its own. */
+  /** Runs a small problem. The first large one then finds everything set up but no memory of its own. */
   async function warmUp() {
     const small = await Tensor.from(inputs.logits.data.slice(0, 19 * 81), [1, 19, 9, 9]).requireGrad();
     const smallLabels = Tensor.from(new Uint8Array(65 * 65), [1, 65, 65]);

@@ -1,4 +1,4 @@
-// From image files to training steps, or to batches alone: what SegmentationTrainer and BatchLoader do.
+// Measures SegmentationTrainer and BatchLoader: from image files to training steps, or only to batches.
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import {
   BatchLoader,
@@ -9,7 +9,7 @@ import {
   Segmenter,
 } from 'bidiseg';
 
-/** In milliseconds; the timer's own period is part of what it measures. */
+/** Resolution of the timer in milliseconds. Its period is part of what it measures. */
 const RESOLUTION = 1;
 
 export async function create(pipeline) {
@@ -72,7 +72,7 @@ export async function create(pipeline) {
 
   return {
     load,
-    /** Nothing: memory is that of the first run. */
+    /** Does nothing, so that memory is measured at the first run. */
     async warmUp() {},
     async prepare() {},
     run,

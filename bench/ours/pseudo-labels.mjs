@@ -1,17 +1,18 @@
-// Pseudo-labels of a set of images in two passes over their logits: thresholds by a histogram, then labels.
+// Measures the pseudo-labels of a set of images in two passes over their logits: thresholds by a histogram, then
+// labels.
 import { pseudoLabels, Tensor, ThresholdHistogram } from 'bidiseg';
 
 const PORTION = 0.5;
 const CAP = 0.9;
 const IGNORE = 255;
 
-/** The first pass: an image's confidences go into the histogram. */
+/** Runs the first pass on an image: its confidences go into the histogram. */
 async function count(histogram, logits, size) {
   const { labels } = await pseudoLabels(logits, { ...size, order: 'probabilities', histogram });
   labels.dispose();
 }
 
-/** The second pass: an image's pseudo-labels. */
+/** Runs the second pass on an image and returns its pseudo-labels. */
 async function label(logits, size, thresholds) {
   const options = { order: 'probabilities', threshold: thresholds, inclusive: true, ignoreIndex: IGNORE };
   const { labels } = await pseudoLabels(logits, { ...size, ...options });
@@ -51,7 +52,7 @@ export function create({ images, labels: [height, width] }) {
     histogram.dispose();
     labels = [];
     for (let i = 0; i < images; ++i) {
-      // Writing the image to a file is left out; those of the distinct logits are kept for the comparison.
+      // The image is not written to a file. The labels of the distinct logits are kept for the comparison.
       labels[i % set.length] = await label(set[i % set.length], size, thresholds);
     }
   }

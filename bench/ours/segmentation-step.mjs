@@ -1,4 +1,4 @@
-// SegmentationStep: one iteration of the segmenter's training with a discriminator and pseudo-labels.
+// Measures SegmentationStep: one iteration of the segmenter's training with a discriminator and pseudo-labels.
 import { OutputDiscriminator, SegmentationStep, Segmenter } from 'bidiseg';
 import { stepBatch } from './step-batch.mjs';
 
@@ -18,7 +18,7 @@ export async function create(size) {
     batch = { source, target, learningRate, discriminatorLearningRate };
   }
 
-  /** Nothing: the first step is the one that memory and losses are taken from. */
+  /** Does nothing, because memory and losses are measured at the first step. */
   async function warmUp() {}
 
   async function prepare() {}
@@ -28,7 +28,7 @@ export async function create(size) {
     first ??= losses;
   }
 
-  /** Losses of the first step. */
+  /** Returns the losses of the first step. */
   async function result() {
     const { segmentation, adversarial, pseudoLabel, discriminatorSource, discriminatorTarget } = first;
     const losses = [segmentation, adversarial, pseudoLabel, discriminatorSource, discriminatorTarget];

@@ -1,7 +1,7 @@
-// Our side of a benchmark: obeys commands, one line of JSON each, and answers each with one line.
+// Our side of a benchmark. It executes commands, one line of JSON each, and answers each with one line.
 //   node bench/ours/side.mjs BENCHMARK
-// BENCHMARK is a module beside this one that exports `create(case)`. What that returns has load(inputs), warmUp(),
-// prepare() (before each run, not timed), run() and result(). bench/twins/side.py is its mirror image.
+// BENCHMARK is a module beside this one that exports `create(case)`. Its result has load(inputs), warmUp(), prepare()
+// (before each run, not timed), run() and result(). bench/twins/side.py does the same in Python.
 import { createInterface } from 'node:readline';
 import { buildInfo, setThreadCount } from 'bidiseg';
 import { peakAbove, resetPeak } from '../harness/memory.mjs';
@@ -32,7 +32,7 @@ const commands = {
     return (performance.now() - start) / 1000;
   },
 
-  /** Bytes that a run adds to the process at its peak; null where the system does not tell. */
+  /** Measures the bytes that a run adds to the process at its peak. Null if the system does not report them. */
   async memory() {
     await ours.prepare();
     const before = resetPeak();
@@ -40,7 +40,7 @@ const commands = {
     return peakAbove(before);
   },
 
-  /** Median seconds of as many runs as fit into the time asked for, at least one. */
+  /** Measures the median seconds of as many runs as fit into the requested time, at least one. */
   async measure(request) {
     const times = [];
     let total = 0;
@@ -54,7 +54,7 @@ const commands = {
     return median(times);
   },
 
-  /** What the last run says of itself. */
+  /** Returns the figures that the last run reports. */
   figures() {
     return ours.figures();
   },

@@ -1,4 +1,4 @@
-// TranslationStep: one iteration of the translators' training with identity and perceptual terms.
+// Measures TranslationStep: one iteration of the translators' training with identity and perceptual terms.
 import { Segmenter, TranslationStep, Translator } from 'bidiseg';
 import { stepBatch } from './step-batch.mjs';
 
@@ -17,7 +17,7 @@ export async function create(size) {
     batch = { source, target, learningRate: size.learningRate };
   }
 
-  /** Nothing: the first step is the one that memory and losses are taken from. */
+  /** Does nothing, because memory and losses are measured at the first step. */
   async function warmUp() {}
 
   async function prepare() {}
@@ -27,7 +27,7 @@ export async function create(size) {
     first ??= losses;
   }
 
-  /** Losses of the first step. */
+  /** Returns the losses of the first step. */
   async function result() {
     const losses = [first.total, first.discriminatorTarget, first.discriminatorSource];
     return { losses: { data: Float64Array.from(losses), shape: [losses.length] } };

@@ -1,5 +1,5 @@
-// From bytes of images to class indices of their size with onnxruntime-node, on what bidiseg exports. It is no dependency
-// (115 MB): npm install --no-save --ignore-scripts onnxruntime-node
+// Runs the model that bidiseg exports with onnxruntime-node: from bytes of images to class indices of their size. The
+// package is not a dependency (115 MB): npm install --no-save --ignore-scripts onnxruntime-node
 import { SEGMENTER_MEAN_BGR } from 'bidiseg';
 
 export async function create({ images: [count, height, width] }, threads) {
@@ -19,12 +19,12 @@ export async function create({ images: [count, height, width] }, threads) {
     session = await ort.InferenceSession.create(`${inputs.segmenter}.onnx`, options);
   }
 
-  /** Nothing: memory is that of the first run. */
+  /** Does nothing, so that memory is measured at the first run. */
   async function warmUp() {}
 
   async function prepare() {}
 
-  /** RGB bytes [N, H, W, 3] to BGR [N, 3, H, W] minus the mean. */
+  /** Converts RGB bytes [N, H, W, 3] to BGR [N, 3, H, W] minus the mean. */
   function networkInput() {
     const input = new Float32Array(count * 3 * pixels);
     for (let n = 0; n < count; ++n) {

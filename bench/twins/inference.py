@@ -1,4 +1,4 @@
-"""From bytes of images to class indices of their size: PyTorch eager, and ONNX Runtime on what bidiseg exports."""
+"""Computes class indices from bytes of images: PyTorch eager, and ONNX Runtime with the model that bidiseg exports."""
 
 import sys
 from pathlib import Path
@@ -36,7 +36,7 @@ class Eager:
         self.segmenter.to(dtype=self.dtype, memory_format=self.memory_format)
 
     def warm_up(self):
-        """Nothing: memory is that of the first run."""
+        """Does nothing, so that memory is measured at the first run."""
 
     def prepare(self):
         pass

@@ -1,4 +1,4 @@
-"""Upsampling and masked cross-entropy, forward and backward, as a user of PyTorch would write them."""
+"""Upsampling and masked cross-entropy, forward and backward, as users of PyTorch write them."""
 
 import numpy
 import torch
@@ -9,14 +9,14 @@ IGNORE = 255
 
 
 def smooth_field(shape, size, cell, random):
-    """Noise whose features are about `cell` pixels large."""
+    """Makes noise whose features are about `cell` pixels large."""
     height, width = size
     coarse = random.standard_normal((*shape, 2 + height // cell, 2 + width // cell), dtype=numpy.float32)
     return F.interpolate(torch.from_numpy(coarse), size=size, mode="bicubic", align_corners=True).numpy()
 
 
 def make_inputs(case, condition, random, prefix):
-    """Logits, and labels that are noise, or regions such as a street has; a share of them, as noise or in regions, counts."""
+    """Makes logits and labels. Labels are noise, or regions like those of a street. A share of them counts."""
     n, height, width = case["labels"]
     logits = 3 * random.standard_normal(case["logits"], dtype=numpy.float32)
     if condition["labels"] == "random":
@@ -41,11 +41,11 @@ class Eager:
     def load(self, inputs):
         logits = torch.from_numpy(inputs["logits"]).to(dtype=self.dtype, memory_format=self.memory_format)
         self.logits = logits.requires_grad_()
-        # PyTorch's loss takes int64 alone; the conversion is not counted.
+        # PyTorch's loss requires int64. The conversion is not timed.
         self.labels = torch.from_numpy(inputs["labels"]).long()
 
     def warm_up(self):
-        """A small problem, so that the first large one finds everything set up but no memory of its own."""
+        """Runs a small problem. The first large one then finds everything set up but no memory of its own."""
         logits = torch.randn(1, CLASSES, 9, 9, dtype=self.dtype).to(memory_format=self.memory_format)
         self.loss(logits.requires_grad_(), torch.randint(0, CLASSES, (1, 65, 65))).backward()
 
@@ -75,13 +75,13 @@ class Compiled(Eager):
         self.loss = torch.compile(self.loss)
 
     def warm_up(self):
-        """Compiles: the code is for one shape."""
+        """Compiles, because the code is for one shape."""
         self.run()
 
 
 class Reference(Eager):
-    """The published code's way: channels to the end, a mask with as many elements as the logits, the elements that it
-    selects as rows of classes. No pixel at all gives NaN."""
+    """Follows the published code. Channels move to the end, and a mask as large as the logits selects rows of classes. If
+    no pixel counts, the result is NaN."""
 
     def loss(self, logits, labels):
         valid = (labels >= 0) & (labels != IGNORE)

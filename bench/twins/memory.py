@@ -1,8 +1,8 @@
-"""Peak memory of this process, as Linux counts it. bench/harness/memory.mjs is its mirror image."""
+"""Measures the peak memory of this process, as Linux counts it. bench/harness/memory.mjs does the same in Node.js."""
 
 
 def status(field):
-    """Bytes by /proc/self/status; None where there is no such file."""
+    """Reads bytes from /proc/self/status. Returns None if the file does not exist."""
     try:
         with open("/proc/self/status") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field + ":"))
@@ -11,12 +11,12 @@ def status(field):
 
 
 def reset_peak():
-    """Forgets the peak so far, and returns the bytes above which to count."""
+    """Resets the peak and returns the bytes from which to count."""
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
     except OSError:
-        # Not permitted: then only what goes beyond the peak so far can be seen.
+        # Resetting is not permitted. Then only memory beyond the peak so far is visible.
         return status("VmHWM")
     return status("VmRSS")
 

@@ -1,4 +1,4 @@
-"""From image files to training steps, or to batches alone, in PyTorch: a DataLoader with Pillow, and the eager step."""
+"""Reads image files into training steps, or only batches, in PyTorch: a DataLoader with Pillow, and the eager step."""
 
 import time
 from pathlib import Path
@@ -50,7 +50,7 @@ class Files(Dataset):
 
 
 class Repeated(torch.utils.data.Sampler):
-    """Epoch after epoch, each in a new order."""
+    """Samples epoch after epoch, each in a new order."""
 
     def __init__(self, length, count):
         self.length, self.count = length, count
@@ -63,7 +63,7 @@ class Repeated(torch.utils.data.Sampler):
 
 
 class Loaded(EagerStep):
-    """Each image is decoded when it is wanted."""
+    """Decodes each image when it is needed."""
 
     workers = 0
 
@@ -77,7 +77,7 @@ class Loaded(EagerStep):
             super().load(inputs)
 
     def warm_up(self):
-        """Nothing: memory is that of the first run."""
+        """Does nothing, so that memory is measured at the first run."""
 
     def batches(self):
         data = Files(self.folder, self.case["size"])
@@ -104,13 +104,13 @@ class Loaded(EagerStep):
 
 
 class Ahead(Loaded):
-    """A process for each domain decodes ahead."""
+    """Decodes ahead in one process for each domain."""
 
     workers = 1
 
 
 class Nothing:
-    """There is no result to compare: Pillow and libvips resize differently."""
+    """Returns no result to compare, because Pillow and libvips resize differently."""
 
     def __init__(self, case):
         pass

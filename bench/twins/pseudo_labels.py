@@ -1,4 +1,4 @@
-"""Pseudo-labels of a set of images from the logits of each, with per-class thresholds: the reference's procedure."""
+"""Computes pseudo-labels of a set of images from their logits, with per-class thresholds, as the reference does."""
 
 import numpy
 import torch
@@ -10,8 +10,8 @@ PORTION, CAP = 0.5, 0.9
 
 
 def make_inputs(case, condition, random, prefix):
-    """Logits as a trained network's: a winning class in every region, by a margin that changes smoothly between doubt
-    and certainty, and some noise. Classes differ in frequency."""
+    """Makes logits like those of a trained network. A class wins in every region, by a margin that changes smoothly
+    between doubt and certainty. Some noise is added. Classes differ in frequency."""
     shape, size = (case["distinct"], CLASSES), case["logits"][1:]
     frequency = random.standard_normal((1, CLASSES, 1, 1), dtype=numpy.float32)
     scores = smooth_field(shape, size, 8, random) + 0.5 * frequency
@@ -21,8 +21,8 @@ def make_inputs(case, condition, random, prefix):
 
 
 class Reference:
-    """Label and probability of every pixel of the set in float64, the probabilities of each class sorted, the median or
-    0.9 as its threshold; then 255 wherever a label's probability is below its class's threshold."""
+    """Keeps label and probability of every pixel of the set in float64 and sorts the probabilities of each class. The
+    threshold is the median, at most 0.9. A pixel whose probability is below its class's threshold becomes 255."""
 
     dtype = torch.float32
     repeats = 1
@@ -59,7 +59,7 @@ class Reference:
             label = predicted[index]
             for c in range(CLASSES):
                 label[(confidence[index] < thresholds[c]) & (label == c)] = IGNORE
-            # Writing the image to a file is left out; those of the distinct logits are kept for the comparison.
+            # The image is not written to a file. The labels of the distinct logits are kept for the comparison.
             labels[index % len(labels)] = label
         self.thresholds, self.labels = thresholds, labels
 
@@ -68,7 +68,7 @@ class Reference:
 
 
 class Fp64(Reference):
-    """The same in fp64, over each distinct image once: a rank among all is one among these."""
+    """Does the same in fp64, over each distinct image once. A rank among all is a rank among these."""
 
     dtype = torch.float64
 

@@ -15,19 +15,19 @@ import training
 
 
 def segmenter_network(case):
-    """{ kind, options } of the case's segmenter, as networks.build() takes it."""
+    """Returns { kind, options } of the case's segmenter for networks.build()."""
     options = {key: value for key, value in case["segmenter"].items() if key != "network"}
     return {"kind": case["segmenter"].get("network", "deeplab-v2"), "options": options}
 
 
 def save_new(network, file):
-    """Initial weights for both sides, PyTorch's own."""
+    """Saves PyTorch's own initial weights for both sides."""
     torch.save(networks.build(network).state_dict(), file)
     return file
 
 
 def make_images(shape, random):
-    """Bytes [N, H, W, 3], smooth with some noise."""
+    """Makes bytes [N, H, W, 3], smooth with some noise."""
     n, height, width = shape
     smooth = smooth_field((n, 3), (height, width), 32, random).transpose(0, 2, 3, 1)
     noise = random.standard_normal((n, height, width, 3), dtype=numpy.float32)
@@ -81,7 +81,7 @@ class Eager:
         self.losses = None
 
     def warm_up(self):
-        """Nothing: the first step is the one that memory and losses are taken from."""
+        """Does nothing, because memory and losses are measured at the first step."""
 
     def prepare(self):
         pass
@@ -124,7 +124,7 @@ class Eager:
         self.losses = self.losses or losses
 
     def result(self):
-        """Losses of the first step."""
+        """Returns the losses of the first step."""
         return {"losses": numpy.array(self.losses)}
 
 

@@ -1,10 +1,10 @@
-"""The PyTorch side of a benchmark: obeys commands, one line of JSON each, and answers each with one line.
+"""The PyTorch side of a benchmark. It executes commands, one line of JSON each, and answers each with one line.
 
     python bench/twins/side.py BENCHMARK
 
 BENCHMARK is a module beside this one with `make_inputs(case, condition, random, folder)` and `TWINS`, classes by name.
 A twin is made from a case, and has load(inputs), warm_up(), prepare() (before each run, not timed), run() and result().
-bench/ours/side.mjs is its mirror image.
+bench/ours/side.mjs does the same in Node.js.
 """
 
 import importlib
@@ -23,7 +23,7 @@ import memory
 
 
 def write_values(values, prefix):
-    """Arrays go into raw files, which JavaScript reads as typed arrays; names of files go as they are."""
+    """Writes arrays into raw files, which JavaScript reads as typed arrays. Names of files stay names."""
     described = {}
     for name, value in values.items():
         if isinstance(value, str):
@@ -74,14 +74,14 @@ class Side:
         return time.perf_counter() - start
 
     def memory(self, request):
-        """Bytes that a run adds to the process at its peak; None where the system does not tell."""
+        """Measures the bytes that a run adds to the process at its peak. None if the system does not report them."""
         self.twin.prepare()
         before = memory.reset_peak()
         self.twin.run()
         return memory.peak_above(before)
 
     def measure(self, request):
-        """Median seconds of as many runs as fit into the time asked for, at least one."""
+        """Measures the median seconds of as many runs as fit into the requested time, at least one."""
         seconds = []
         while sum(seconds) < request["seconds"] or not seconds:
             self.twin.prepare()
@@ -91,7 +91,7 @@ class Side:
         return statistics.median(seconds)
 
     def figures(self, request):
-        """What the last run says of itself."""
+        """Returns the figures that the last run reports."""
         return self.twin.figures()
 
     def result(self, request):
@@ -99,7 +99,7 @@ class Side:
 
 
 def main():
-    # Whatever libraries print must not get between the answers.
+    # Output of libraries must not mix with the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     warnings.simplefilter("ignore")

@@ -65,7 +65,7 @@ class Eager:
         self.losses = None
 
     def warm_up(self):
-        """Nothing: the first step is the one that memory and losses are taken from."""
+        """Does nothing, because memory and losses are measured at the first step."""
 
     def prepare(self):
         pass
@@ -116,7 +116,7 @@ class Eager:
         self.losses = self.losses or losses
 
     def result(self):
-        """Losses of the first step."""
+        """Returns the losses of the first step."""
         return {"losses": numpy.array(self.losses)}
 
 

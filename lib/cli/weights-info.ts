@@ -69,7 +69,7 @@ function networkText({ architecture, options }: Architecture, guessed: boolean):
   return `${architecture} (${list.join(', ')})${guessed ? ', by its names and shapes' : ''}`;
 }
 
-/** What was left out of a weights file, and why; many entries with one reason are shown as a few. */
+/** Lists what was left out of a weights file and why, with at most four names for a reason. */
 export function skippedText(skipped: readonly Skipped[]): string {
   const byReason = new Map<string, string[]>();
   for (const { name, reason } of skipped) {
@@ -85,7 +85,7 @@ export function skippedText(skipped: readonly Skipped[]): string {
     .join('; ');
 }
 
-/** What names of other code became. */
+/** Lists the names of other code that were replaced. */
 export function renamedText(renamed: readonly Renaming[]): string {
   return renamed
     .filter(({ to }) => to !== null)

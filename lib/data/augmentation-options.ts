@@ -57,5 +57,5 @@ export const rareClassSamplingSchema = section({
   minimumShare: number(0, 1).default(0.0015),
 });
 
-/** Option: images of a batch. */
+/** Declares the option for the number of images in a batch, 1 to 1024. */
 export const batchSizeOption = () => integer(1, 1024);

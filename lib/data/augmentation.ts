@@ -3,24 +3,26 @@ import type { Sample } from './dataset.js';
 import type { ImageArea, ImageSize, RgbImage } from './image-size.js';
 import type { Random } from './random.js';
 
-/** How far colors may be moved at random; 0 leaves them. */
+/** Ranges of random color changes. 0 leaves colors unchanged. */
 export interface ColorJitter {
-  /** Colors times a factor from 1 − brightness to 1 + brightness. */
+  /** Colors are multiplied by a factor from 1 − brightness to 1 + brightness. 0 to 1. */
   brightness: number;
-  /** Distances from the mean color times a factor from 1 − contrast to 1 + contrast. */
+  /** Distances from the mean color are multiplied by a factor from 1 − contrast to 1 + contrast. 0 to 1. */
   contrast: number;
-  /** Distances from the gray of the same luma times a factor from 1 − saturation to 1 + saturation. */
+  /**
+   * Distances from the gray of the same luma are multiplied by a factor from 1 − saturation to 1 + saturation. 0 to 1.
+   */
   saturation: number;
-  /** Turned about the gray axis by up to this share of a circle, 0–0.5, either way. */
+  /** Colors turn about the gray axis by up to this share of a circle, 0 to 0.5, either way. */
   hue: number;
 }
 
-/** Random changes to training images beside cropping and mirroring. All factors are uniform in their range. */
+/** Random changes to training images besides cropping and mirroring. All factors are uniform in their range. */
 export interface Augmentation {
-  /** Images are resized to the training size times a factor from this range; null: to the training size. */
+  /** Images are resized to the training size times a factor from this range. null: to the training size. */
   scale: readonly [min: number, max: number] | null;
   colorJitter: ColorJitter;
-  /** Largest σ of a Gaussian blur in pixels, the least being 0. */
+  /** Largest σ of a Gaussian blur in pixels. The smallest is 0. */
   blur: number;
 }
 
@@ -30,31 +32,31 @@ export const NO_AUGMENTATION: Augmentation = {
   blur: 0,
 };
 
-/** 3 × 3 for R, G, B, row by row. */
+/** Row of a 3 × 3 matrix for R, G, B. */
 type Row = [number, number, number];
 type Matrix = [Row, Row, Row];
 
-/** sharp's least σ; a blur of less changes hardly a pixel. */
+/** Smallest σ that sharp accepts. A weaker blur hardly changes a pixel. */
 const MIN_SIGMA = 0.3;
 
-/** R, G, B: what a segmenter subtracts from its input, rounded. */
+/** Mean R, G, B that a segmenter subtracts from its input, rounded. */
 const MEAN_COLOR = [123, 117, 104];
 
-/** `size` times a factor, at least 1 × 1. */
+/** Multiplies a size by a factor. The result is at least 1 × 1. */
 export function scaledSize({ width, height }: ImageSize, factor: number): ImageSize {
   return { width: Math.max(1, Math.round(width * factor)), height: Math.max(1, Math.round(height * factor)) };
 }
 
 /**
- * A window at a random place: where it is smaller than an image of `size`, within it, otherwise around it. Each axis by
- * itself; x and y are negative where the window begins before the image.
+ * Draws a window at a random place. Along each axis, a window smaller than the image lies within it, and a larger
+ * window lies around it. x and y are negative if the window begins before the image.
  */
 export function randomWindow(size: ImageSize, { width, height }: ImageSize, random: Random): ImageArea {
   const start = (room: number) => (room >= 0 ? random.integer(room + 1) : -random.integer(1 - room));
   return { x: start(size.width - width), y: start(size.height - height), width, height };
 }
 
-/** The part of a window that an image of `size` covers. */
+/** Returns the part of a window that an image of `size` covers. */
 export function coveredPart(size: ImageSize, { x, y, width, height }: ImageArea): ImageArea {
   const [left, top] = [Math.max(x, 0), Math.max(y, 0)];
   const [right, bottom] = [Math.min(x + width, size.width), Math.min(y + height, size.height)];
@@ -62,8 +64,8 @@ export function coveredPart(size: ImageSize, { x, y, width, height }: ImageArea)
 }
 
 /**
- * `sample` in a window that is at least as large, its top left corner at (`x`, `y`): around it are the mean color and the
- * label `ignoreIndex`.
+ * Places `sample` in a window that is at least as large, its top left corner at (`x`, `y`). The space around it has the
+ * mean color and the label `ignoreIndex`.
  */
 export function padded(
   { name, image, labels, weights }: Sample,
@@ -90,7 +92,7 @@ export function padded(
   };
 }
 
-/** The image in random colors and sharpness. It draws the same numbers whatever is 0. */
+/** Changes the colors and sharpness of an image at random. It draws equally many numbers whichever options are 0. */
 export async function jittered(
   image: RgbImage,
   { colorJitter, blur }: Pick<Augmentation, 'colorJitter' | 'blur'>,
@@ -107,7 +109,8 @@ export async function jittered(
   let pipeline = sharp(data, { raw: { width, height, channels: 3 } });
   if (sigma >= MIN_SIGMA) pipeline = pipeline.blur(sigma);
   if (changesColors) {
-    // Brightness and contrast are x ↦ distance · light · x + (1 − distance) · mean; with the rest it is one affine map.
+    // Brightness and contrast are x ↦ distance · light · x + (1 − distance) · mean. Together with saturation and hue
+    // this is one affine map (docs/design/data.md#color-jitter-is-one-affine-map).
     const change = product(turnedHue(turn), saturated(colorfulness));
     const matrix = change.map((row) => row.map((value) => distance * light * value)) as Matrix;
     // libvips rounds down.
@@ -117,7 +120,7 @@ export async function jittered(
   return { width, height, data: new Uint8Array(await pipeline.raw().toBuffer()) };
 }
 
-/** Rec. 601 luma plus `factor` times the rest. */
+/** Makes the matrix that adds `factor` times the chroma to the Rec. 601 luma. */
 function saturated(factor: number): Matrix {
   const luma = [0.299, 0.587, 0.114];
   const row = (channel: number) =>
@@ -125,7 +128,7 @@ function saturated(factor: number): Matrix {
   return [row(0), row(1), row(2)];
 }
 
-/** Rotation about (1, 1, 1), which keeps R + G + B (Rodrigues). */
+/** Makes the matrix of a rotation about (1, 1, 1), which keeps R + G + B (Rodrigues). */
 function turnedHue(circle: number): Matrix {
   const [cos, sin] = [Math.cos(2 * Math.PI * circle), Math.sin(2 * Math.PI * circle)];
   const a = cos + (1 - cos) / 3;

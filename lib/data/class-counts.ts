@@ -5,7 +5,12 @@ import { readAhead } from '../support/generators.js';
 import type { ImageDataset } from './dataset.js';
 import type { ClassCounts } from './rare-class-sampling.js';
 
-/** Counts the pixels of each class in the label files of `dataset`, which has labels. Tells after each image. */
+/**
+ * Counts the pixels of each class in the label files of `dataset`. Yields its progress after each image.
+ *
+ * @throws InvalidArgumentError when the data set has no labels
+ * @throws DataError when a label file is missing or broken
+ */
 export async function* countClasses(
   dataset: ImageDataset,
   classCount: number,
@@ -23,13 +28,16 @@ export async function* countClasses(
   return { counts, pixels };
 }
 
-/** What `file` keeps of `countClasses`. */
+/** Content of a file of kept class counts. */
 interface Kept extends ClassCounts {
   names: string[];
   classCount: number;
 }
 
-/** As `countClasses`, but from `file` where that has the counts of the same images, and otherwise leaving them there. */
+/**
+ * Counts classes like `countClasses`, but reads the counts from `file` if it holds those of the same images. Otherwise
+ * it writes them there.
+ */
 export async function* keptClassCounts(
   dataset: ImageDataset,
   classCount: number,
@@ -44,7 +52,7 @@ export async function* keptClassCounts(
   return counted;
 }
 
-/** Whatever is wrong with the file, its content can be counted again. */
+/** Reads kept counts. A file that cannot be read or parsed is ignored, because its content can be counted again. */
 async function readKept(file: string): Promise<Kept | undefined> {
   try {
     return JSON.parse(await readFile(file, 'utf8')) as Kept;

@@ -4,28 +4,31 @@ import type { ImageArea, ImageSize, LabelImage } from './image-size.js';
 import { sampleNearest } from './label-codec.js';
 import type { Random } from './random.js';
 
-/** How objects of some images are pasted onto others. */
+/** Options for pasting objects of some images onto others. */
 export interface CopyPaste {
   /** Classes whose connected areas are objects. */
   classes: readonly number[];
-  /** How many images get an object, 0–1. */
+  /** Share of images that get an object, 0–1. */
   probability: number;
-  /** What the object's height is made, as a share of the training image's, log-uniform in this range. */
+  /** Height of the pasted object as a share of the training image's height, log-uniform in this range. */
   height: readonly [min: number, max: number];
-  /** The share of its image that an object has at least. */
+  /** Smallest share of its own image that an object covers, 0–1. */
   minimumShare: number;
 }
 
-/** Where objects are looked for, images are at most as wide and high as this: it takes time on the event loop. */
+/** Largest width and height at which objects are searched for. The search runs on the event loop. */
 const LOOK_SIZE = 256;
 
-/** Objects become at most so many times as large as in an image of the training size: there is nothing more to see. */
+/** Largest enlargement of an object, relative to an image of the training size. Beyond it no further detail appears. */
 const LARGEST_FACTOR = 3;
 
 /**
- * Copy-paste (Ghiasi et al., CVPR 2021) with label maps, which know no instances: of an image of `dataset` drawn at random, a
- * connected area of one of the classes is cut out, resized and pasted at a random place of `sample`, in place, labels as well. So
- * what lies where cannot be learned by heart. Where that image has no such area, nothing is pasted.
+ * Pastes an object of another image onto `sample`, labels included (copy-paste, Ghiasi et al., CVPR 2021).
+ *
+ * An image of `dataset` is drawn at random. A connected area of one of the classes is cut out, resized and pasted at a
+ * random place of `sample`, in place. So the network cannot learn by heart which things appear where. Label maps do not
+ * separate instances, hence the connected areas. If the drawn image has no such area, nothing is pasted. See
+ * docs/design/data.md#copy-paste.
  *
  * @param size the training size, to which the object's own image is resized before it is scaled further
  * @throws DataError when the drawn image or its labels cannot be read
@@ -53,8 +56,8 @@ export async function pasteObject(
 }
 
 /**
- * The boxes of the connected areas of each of `classes` (pixels that touch by a side) of at least `minimum` pixels, in the order
- * of their first pixels.
+ * Finds the boxes of the connected areas of `classes` with at least `minimum` pixels. Pixels connect by a side. Areas
+ * are in the order of their first pixels.
  */
 export function connectedAreas(
   { data, width, height }: LabelImage,
@@ -96,7 +99,10 @@ export function connectedAreas(
   return areas;
 }
 
-/** Pixels of `piece` with that label take the place of the sample's, its top left corner at (`x`, `y`), which may lie outside. */
+/**
+ * Copies the pixels of `piece` that have `label` into the sample. The top left corner of the piece is at (`x`, `y`) and
+ * may lie outside.
+ */
 function paste(piece: Sample, label: number, { image, labels, weights }: Sample, { x, y }: ImageArea): void {
   const part = coveredPart(image, { x, y, width: piece.image.width, height: piece.image.height });
   for (let row = part.y; row < part.y + part.height; row++) {
@@ -111,14 +117,14 @@ function paste(piece: Sample, label: number, { image, labels, weights }: Sample,
   }
 }
 
-/** The pixels that an area of an image touches once that is scaled to `size`. */
+/** Returns the pixels that an area of an image touches after the image was scaled to `size`. */
 function scaledArea(area: ImageArea, factor: number, size: ImageSize): ImageArea {
   const [x, width] = scaledRange(area.x, area.width, factor, size.width);
   const [y, height] = scaledRange(area.y, area.height, factor, size.height);
   return { x, y, width, height };
 }
 
-/** At least one pixel of `length`. */
+/** Scales a range of pixels. The result has at least one pixel of `length`. */
 function scaledRange(
   start: number,
   extent: number,

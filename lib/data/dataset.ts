@@ -11,56 +11,54 @@ import type { ImageFile, ImageSize, LabelImage, RgbImage, View } from './image-s
 import { type LabelEncoding, openLabels } from './label-codec.js';
 import { type LabelMap, type LabelMapName, type LabelTable, labelMap } from './label-maps.js';
 
-/** One image of a data set and, where it has one, its label map. */
+/** One image of a data set and its label map, if there is one. */
 export interface DatasetEntry {
-  /**
-   * The image's base name without its extension, and without the `_leftImg8bit` of Cityscapes; no other entry has it.
-   */
+  /** Base name of the image without extension and without Cityscapes' `_leftImg8bit`. It is unique in the data set. */
   readonly name: string;
-  /** The image file. */
+  /** Path of the image file. */
   readonly image: string;
-  /** The label file (PNG). */
+  /** Path of the label file (PNG). */
   readonly label?: string;
-  /** The file with the weights of its pixels (8-bit grayscale PNG), where labels have weights. */
+  /** Path of the weights of the labeled pixels (8-bit grayscale PNG), if labels have weights. */
   readonly weights?: string;
 }
 
-/** How label files are to be understood. */
+/** Options for reading label files. */
 export interface LabelOptions {
-  /** Ids or colors in the files to classes; default 'identity', the files hold class indices. */
+  /** Label map that converts ids or colors in the files to classes. Default 'identity': files hold class indices. */
   labelMap?: LabelMapName | LabelTable | LabelMap;
-  /** Number of classes, 1–256; default: as many as the label map can give, 256 for 'identity'. */
+  /** Number of classes, 1–256. Default: as many as the label map can yield, 256 for 'identity'. */
   classCount?: number;
-  /** Value of pixels that belong to no class, 0–255; default 255. */
+  /** Value of pixels that belong to no class, 0–255. Default 255. */
   ignoreIndex?: number;
   /**
-   * Whether a label file must be as large as its image. False is for images that were made from others, such as
-   * translated ones, whose label files kept their size: both are resized to what is asked. Default true, but false
-   * for 'gta5': two of its published pairs (15188 and 17705) differ, which should not end a training.
+   * Requires that a label file is as large as its image. Default true, but false for 'gta5': two of its published pairs
+   * (15188 and 17705) differ, and that should not end a training. Set false for images made from others, such as
+   * translated ones, whose label files kept their size. Both are then resized to the requested size.
    */
   sameSize?: boolean;
 }
 
 /** Options of {@link ImageDataset.read}. */
 export interface ReadOptions extends View {
-  /** Resize the labels to this instead of the image's size; 'file': leave them as stored. Not with a crop. */
+  /** Size of the labels, if it differs from the size of the image. 'file': as stored. Not allowed with a crop. */
   labelSize?: ImageSize | 'file';
 }
 
-/** One image as read, with its labels where the data set has them. */
+/** One decoded image, with its labels if the data set has them. */
 export interface Sample {
   name: string;
   image: RgbImage;
   labels?: LabelImage;
-  /** How much each labeled pixel counts, 0 for nothing to 255 for 1; absent where all count alike. */
+  /** Weight of each labeled pixel, 0 (ignored) to 255 (full). Absent if all pixels count equally. */
   weights?: LabelImage;
 }
 
 type Labels = LabelEncoding & { sameSize: boolean };
 
 /**
- * A list of images on disk, all with labels or all without. Nothing is decoded until {@link read}.
- * It is immutable: `subset`, `withLabels` and `withImages` give new ones.
+ * List of images on disk, either all with labels or all without. Nothing is decoded before {@link read}. It is
+ * immutable: `subset`, `withLabels` and `withImages` return new data sets.
  */
 export class ImageDataset {
   readonly #entries: readonly DatasetEntry[];
@@ -78,13 +76,14 @@ export class ImageDataset {
   }
 
   /**
-   * All images (PNG, JPEG, WebP, TIFF) of a folder and its subfolders, in the order of their names. With
-   * `labels`, each image needs the PNG of the same base name somewhere in that folder, or as Cityscapes has it,
-   * FRAME_gtFine_labelIds.png (with a label map of colors FRAME_gtFine_color.png) for FRAME_leftImg8bit.png; label
-   * files that belong to no image are left alone.
+   * Finds all images (PNG, JPEG, WebP, TIFF) of a folder and its subfolders, in the order of their names.
    *
-   * @throws {DataError} when a folder is missing or holds no image, a label file is missing, or a base name
-   *   stands twice
+   * With `labels`, each image needs a PNG of the same base name somewhere in that folder. Cityscapes' names pair too:
+   * the labels of FRAME_leftImg8bit.png are FRAME_gtFine_labelIds.png, or FRAME_gtFine_color.png with a label map of
+   * colors. Label files without an image are ignored. See docs/design/data.md#names-pair-files.
+   *
+   * @throws {DataError} when a folder is missing or holds no image, a label file is missing, or two files have the same
+   * base name
    * @throws {InvalidArgumentError} when the label map does not fit the class count
    */
   static async fromFolder(
@@ -116,14 +115,16 @@ export class ImageDataset {
   }
 
   /**
-   * The images of a text file with one line per image: `image` or `image label`, relative to `root`. A path with spaces
-   * stands in double quotes. Empty lines and lines that start with `#` do not count. Either every line has a label or
-   * none has. The order is kept.
+   * Reads a list of images from a text file, in the order of its lines.
    *
-   * @param options.list the text file, UTF-8, at most 256 MiB
-   * @param options.root folder the paths start from, and which none may lead out of; default: the list's own folder.
-   *   Symbolic links below it are followed
-   * @throws {DataError} when the list is unreadable, empty or malformed, a base name stands twice, or a file is missing
+   * A line is `image` or `image label`, relative to `root`. Put a path with spaces in double quotes. Empty lines and
+   * lines that start with `#` are ignored. Either every line has a label or none has.
+   *
+   * @param options.list path of the text file, UTF-8, at most 256 MiB
+   * @param options.root folder that paths are relative to and may not leave. Symbolic links below it are followed.
+   * Default: the folder of the list. See docs/design/data.md#lists-stay-below-their-root
+   * @throws {DataError} when the list is unreadable, empty or malformed, two images have the same base name, or a file
+   * is missing
    * @throws {InvalidArgumentError} when the label map does not fit the class count
    */
   static async fromList(
@@ -181,28 +182,29 @@ export class ImageDataset {
     return this.#entries.length;
   }
 
-  /** Whether the images have label maps: all have, or none has. */
+  /** True if all images have label maps, false if none has. */
   get hasLabels(): boolean {
     return this.#labels !== undefined;
   }
 
-  /** Whether the pixels of the label maps have weights: in all of them, or in none. */
+  /** True if the pixels of all label maps have weights, false if none have. */
   get hasWeights(): boolean {
     return this.#entries[0]?.weights !== undefined;
   }
 
-  /** The files of image `index`, 0 … length − 1. */
+  /** Returns the files of image `index`, 0 … length − 1. */
   entry(index: number): DatasetEntry {
     return this.#entries[checkInteger('index', index, 0, this.length - 1)]!;
   }
 
   /**
-   * Reads image `index` and its labels: bicubic resizing for the one, nearest for the other, then the same crop
-   * and flip for both.
+   * Reads image `index` and its labels. The image is resized bicubically, the labels by nearest neighbor. Both then get
+   * the same crop and flip.
    *
-   * @throws {DataError} when a file is missing or broken, the sizes of image and labels differ (see
-   *   {@link LabelOptions.sameSize}), or the labels hold an id outside the map
-   * @throws {InvalidArgumentError} when the crop does not lie within the (resized) image
+   * @throws {DataError} when a file is missing or broken, image and labels differ in size (see {@link
+   * LabelOptions.sameSize}), or the labels hold an id outside the map
+   * @throws {DataError} when the crop does not lie within the (resized) image
+   * @throws {InvalidArgumentError} when the crop is malformed, or `labelSize` is given with a crop
    */
   async read(index: number, options: ReadOptions = {}): Promise<Sample> {
     const { name, image: imageFile, label, weights } = this.entry(index);
@@ -222,7 +224,7 @@ export class ImageDataset {
     }
     const size = labelSize === 'file' ? labels : (labelSize ?? view.size ?? image);
     const labelView = { ...view, size };
-    // One after the other: who reads several images at once can then count on one thread for each.
+    // One after the other, so that a caller who reads several images at once uses one thread for each.
     return {
       name,
       image: await image.decode(view),
@@ -234,7 +236,7 @@ export class ImageDataset {
   }
 
   /**
-   * Reads the labels of image `index` alone, as large as their file.
+   * Reads only the labels of image `index`, in the size of their file.
    *
    * @throws {DataError} when the file is missing or broken, or holds an id outside the map
    * @throws {InvalidArgumentError} when the data set has no labels
@@ -247,17 +249,20 @@ export class ImageDataset {
     return (await openLabels(label, { ...this.#labels, ...this.#limits })).decode();
   }
 
-  /** Reads the header of image `index` alone, as {@link openImage} does. */
+  /** Reads only the header of image `index`, like {@link openImage}. */
   openImage(index: number): Promise<ImageFile<RgbImage>> {
     return openImage(this.entry(index).image, this.#limits);
   }
 
-  /** Reads image `index` without its labels, as {@link readImage} does. */
+  /** Reads image `index` without its labels, like {@link readImage}. */
   readImage(index: number, size?: ImageSize): Promise<RgbImage> {
     return readImage(this.entry(index).image, size, this.#limits);
   }
 
-  /** The images whose names `other` has too, and those of `other`, in this set's order; possibly none. */
+  /**
+   * Returns the images whose names also occur in `other`, and the matching images of `other`. Both are in this set's
+   * order and may be empty.
+   */
   pairsWith(other: ImageDataset): [own: ImageDataset, others: ImageDataset] {
     const places = new Map(other.#entries.map(({ name }, index) => [name, index]));
     const indices = this.#entries.flatMap(({ name }, index) => (places.has(name) ? [index] : []));
@@ -265,7 +270,7 @@ export class ImageDataset {
     return [this.subset(indices), other.subset(others)];
   }
 
-  /** The images at `indices`, in that order. */
+  /** Returns the images at `indices`, in that order. */
   subset(indices: readonly number[]): ImageDataset {
     return new ImageDataset(
       indices.map((index) => this.entry(index)),
@@ -275,12 +280,11 @@ export class ImageDataset {
   }
 
   /**
-   * The images that have a PNG of their name in `folder`, with those as labels. There may be none. This is meant for
-   * pseudo-labels, so `sameSize` is false by default. With `weights`, NAME.confidence.png beside each NAME.png holds the
-   * weights of its pixels.
+   * Returns the images that have a PNG of their name in `folder`, with these PNGs as labels. There may be none. This is
+   * meant for pseudo-labels, so `sameSize` is false by default. With `weights`, NAME.confidence.png beside each
+   * NAME.png holds the weights of its pixels. A missing file of weights is found only when it is read.
    *
-   * @throws {DataError} when the folder cannot be read or a base name stands twice; a file of weights that is missing is
-   *   found out when read
+   * @throws {DataError} when the folder cannot be read or two files have the same base name
    */
   async withLabels(
     folder: string,
@@ -296,10 +300,10 @@ export class ImageDataset {
   }
 
   /**
-   * The same entries with the images of their names in `folder`, and the labels they have. Meant for translated
-   * images, so the sizes of images and labels may differ.
+   * Returns the same entries with the images of the same names in `folder`. Labels stay. This is meant for translated
+   * images, so image and labels may differ in size.
    *
-   * @throws {DataError} when the folder cannot be read, an image is missing, or a base name stands twice
+   * @throws {DataError} when the folder cannot be read, an image is missing, or two files have the same base name
    */
   async withImages(folder: string): Promise<ImageDataset> {
     const images = await filesByName(folder, IMAGE_EXTENSIONS);
@@ -313,13 +317,13 @@ export class ImageDataset {
   }
 }
 
-/** Files of weights are read as label maps are, every byte as it is. */
+/** Files of weights are read like label maps, every byte unchanged. */
 const WEIGHTS: LabelEncoding = { labelMap: labelMap('identity'), classCount: 256, ignoreIndex: 255 };
 
 function resolveLabels(options: LabelOptions): Labels {
   const map = labelMap(options.labelMap ?? 'identity');
   const { classCount = map.classCount, ignoreIndex = 255, sameSize = map.name !== 'gta5' } = options;
-  // Asking for the table here reports a label map that does not fit before any file is read.
+  // Asking for the table here reports a misfit of the label map before any file is read.
   map.table(classCount, ignoreIndex);
   return { labelMap: map, classCount, ignoreIndex, sameSize };
 }
@@ -342,10 +346,9 @@ function sizeText({ width, height }: ImageSize): string {
   return `${width}×${height}`;
 }
 
-/** Room for a few million images. */
+/** Largest size of a list, enough for a few million images. */
 const MAX_LIST_BYTES = 2 ** 28;
 
-/** The lines of a list. */
 async function readList(file: string): Promise<string[]> {
   const bytes = await readRegularFile(file, MAX_LIST_BYTES);
   try {
@@ -355,17 +358,17 @@ async function readList(file: string): Promise<string[]> {
   }
 }
 
-/** Twice the longest path of Linux, and more. */
+/** Longest line of a list: more than twice the longest path of Linux. */
 const MAX_LINE_LENGTH = 2 ** 14;
 
-/** The paths on a line; undefined where a quote is left open or stands within a path, or no path can be as long. */
+/** Splits a line into its paths. Returns undefined if a quote is open or inside a path, or if the line is too long. */
 function fieldsOf(line: string): string[] | undefined {
   if (line.length > MAX_LINE_LENGTH) return undefined;
   if (!/^(("[^"]+"|[^\s"]+)(\s+|$))+$/.test(line)) return undefined;
   return line.match(/"[^"]+"|[^\s"]+/g)!.map((field) => field.replaceAll('"', ''));
 }
 
-/** The path, absolute. A list is data: it must not reach files beyond the folder that it is for. */
+/** Resolves a path below the root. A list is data, so it must not reach files outside the folder it is for. */
 function below(root: string, path: string, place: string): string {
   const file = resolve(root, path);
   const [first] = relative(root, file).split(sep);
@@ -375,7 +378,7 @@ function below(root: string, path: string, place: string): string {
   );
 }
 
-/** What is missing is better found out now than hours into a training. */
+/** Checks that the files exist. An error now is better than an error hours into a training. */
 async function requireFiles(files: readonly { file: string; place: string }[]): Promise<void> {
   const areThere = await Promise.all(
     files.map(({ file }) =>

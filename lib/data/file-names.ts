@@ -2,21 +2,21 @@ import { readdir, realpath, stat } from 'node:fs/promises';
 import { basename, extname, join } from 'node:path';
 import { DataError } from '../support/errors.js';
 
-/** Cityscapes: FRAME_leftImg8bit.png is the image of a frame, FRAME_gtFine_labelIds.png its labels. */
+/** Endings of Cityscapes. FRAME_leftImg8bit.png is the image of a frame, FRAME_gtFine_labelIds.png its labels. */
 const CITYSCAPES_ENDING = /_(leftImg8bit|gt(Fine|Coarse)_labelIds)$/;
 const CITYSCAPES_LABELS = /_labelIds$/i;
-/** FRAME_gtFine_color.png holds the same in colors. */
+/** Ending of FRAME_gtFine_color.png, which holds the same labels as colors. */
 const CITYSCAPES_COLORS = /_gt(Fine|Coarse)_color$/;
 
-/** What an image and the files that belong to it have in common: the base name, without Cityscapes' endings. */
+/** Returns the name that an image and its label files share: the base name without the endings of Cityscapes. */
 export function nameOf(file: string): string {
   return basename(file, extname(file)).replace(CITYSCAPES_ENDING, '');
 }
 
 /**
- * The files of these endings in a folder and its subfolders by name, sorted; hidden ones are left out.
+ * Lists the files with these endings in a folder and its subfolders by name, sorted. Hidden files are left out.
  *
- * @throws {DataError} when the folder cannot be listed or a name stands twice
+ * @throws {DataError} when the folder cannot be listed or two files have the same name
  */
 export async function filesByName(
   folder: string,
@@ -37,12 +37,15 @@ export async function filesByName(
   return byName;
 }
 
-/** Where the weights of a file of pseudo-labels are: NAME.confidence.png beside NAME.png. */
+/** Returns the file with the weights of pseudo-labels: NAME.confidence.png beside NAME.png. */
 export function weightsFile(labels: string): string {
   return labels.replace(/\.png$/i, '.confidence.png');
 }
 
-/** The label maps of a folder and its subfolders by name; of Cityscapes' PNGs those with label ids, or with colors. */
+/**
+ * Lists the label maps of a folder and its subfolders by name. Of Cityscapes' PNGs, it takes those with label ids, or
+ * with colors.
+ */
 export async function labelsByName(
   folder: string,
   { colors = false }: { colors?: boolean } = {},
@@ -60,7 +63,11 @@ export async function labelsByName(
   return withEnding.size > 0 ? withEnding : files;
 }
 
-/** Every one of `names` must be a key of `files`; `message` gets the first few that are not. */
+/**
+ * Requires that every one of `names` is a key of `files`. `message` receives the first few missing names.
+ *
+ * @throws {DataError} with that message
+ */
 export function requireAll(
   names: readonly string[],
   files: ReadonlyMap<string, string>,
@@ -80,8 +87,8 @@ export function duplicateName(place: string, name: string, one: string, other: s
 }
 
 /**
- * The files of a folder and its subfolders, relative to it. Links are followed, data sets being often made of them, but every
- * folder is listed once: links may lead in circles.
+ * Lists the files of a folder and its subfolders, relative to it. Links are followed, because data sets often consist
+ * of them. Every folder is listed once, because links may form a circle.
  */
 async function listFolder(root: string): Promise<string[]> {
   const files: string[] = [];
@@ -108,7 +115,7 @@ async function listFolder(root: string): Promise<string[]> {
   }
 }
 
-/** Whether a link leads to a folder; one that leads nowhere does not. */
+/** Tests whether a link leads to a folder. A broken link does not. */
 async function isFolder(link: string): Promise<boolean> {
   return (await stat(link).catch(() => undefined))?.isDirectory() ?? false;
 }

@@ -3,11 +3,12 @@ import type { RgbImage } from './image-size.js';
 const LEVELS = 256;
 
 /**
- * `image` with each channel's histogram as that of `reference`, whose size may be another: a level goes to the level of the
- * reference that has the same rank, interpolated linearly between the levels that the reference has, and rounded.
+ * Changes each channel of `image` so that its histogram matches that of `reference`. Their sizes may differ.
  *
- * The rank of a level is the middle of its pixels' ranks. The upper end, which scikit-image's `match_histograms` takes, would
- * send a sky that is overexposed (a third of an image at 255) to the brightest pixels of the reference.
+ * A level becomes the level of the reference with the same rank, interpolated linearly between the levels that the
+ * reference has, and rounded. The rank of a level is the middle of its pixels' ranks. scikit-image's `match_histograms`
+ * takes the upper end. That would send an overexposed sky (a third of an image at 255) to the brightest pixels of the
+ * reference. See docs/design/data.md#histogram-matching.
  */
 export function matchHistograms(image: RgbImage, reference: RgbImage): RgbImage {
   const tables = [0, 1, 2].map((channel) => matching(ranks(image, channel), ranks(reference, channel)));
@@ -15,7 +16,10 @@ export function matchHistograms(image: RgbImage, reference: RgbImage): RgbImage 
   return { width, height, data: image.data.map((level, index) => tables[index % 3]![level]!) };
 }
 
-/** The share of pixels below each level and half of those at it; NaN for a level that the channel does not have. */
+/**
+ * Computes the rank of each level: the share of pixels below it plus half of those at it. A level without pixels has
+ * NaN.
+ */
 function ranks({ data, width, height }: RgbImage, channel: number): Float64Array {
   const counts = new Uint32Array(LEVELS);
   for (let index = channel; index < data.length; index += 3) counts[data[index]!]!++;
@@ -26,7 +30,10 @@ function ranks({ data, width, height }: RgbImage, channel: number): Float64Array
   });
 }
 
-/** For each level that the one has, the level of the other with the same rank; its least or largest beyond these. */
+/**
+ * Maps each level of one channel to the level of another with the same rank. Ranks beyond the other's range map to its
+ * smallest or largest level.
+ */
 function matching(from: Float64Array, to: Float64Array): Uint8Array {
   const present = [...to.keys()].filter((level) => to[level]! >= 0);
   return Uint8Array.from(from, (rank) => {

@@ -6,21 +6,21 @@ import { checkInteger, invalidArgument, shortened } from '../support/validate.js
 import { type ImageLimits, MAX_PIXELS } from './image-limits.js';
 import type { ImageSize } from './image-size.js';
 
-/* What the readers of images and of label maps share: bytes of a file, its header, decoding, and the words for failures. */
+/* Shared by the readers of images and label maps: the bytes of a file, its header, decoding, and errors. */
 
 sharp.concurrency(threadsPerImage);
 
-/** A PNG of 16-bit RGBA, not compressed at all, takes 8 bytes a pixel; the rest is for what else files carry. */
+/** An uncompressed PNG of 16-bit RGBA takes 8 bytes a pixel. The rest of the limit is for metadata. */
 const MAX_BYTES_PER_PIXEL = 8;
 const MAX_OTHER_BYTES = 2 ** 26;
 
-/** About a millisecond's work. */
+/** Number of lookups that take about a millisecond. */
 export const LOOKUPS_AT_ONCE = 2 ** 19;
 
-/** File name endings of the images that are looked for, lower case. */
+/** File name endings of images, in lower case. */
 export const IMAGE_EXTENSIONS: readonly string[] = ['.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff'];
 
-/** How PNG, JPEG and TIFF files begin; a WebP does with these four letters, a length and another four. */
+/** First bytes of PNG, JPEG and TIFF files. A WebP begins with "RIFF", a length and "WEBP". */
 const SIGNATURES = ['\x89PNG\r\n\x1a\n', '\xff\xd8\xff', 'II*\0', 'MM\0*', 'II+\0', 'MM\0+'];
 const WEBP_SIGNATURE = ['RIFF', 'WEBP'] as const;
 const SIGNATURE_BYTES = 12;
@@ -31,9 +31,9 @@ export async function readBytes(file: string, { maxPixels = MAX_PIXELS }: ImageL
   if (bytes.length === 0) throw new DataError(`${file}: the file is empty; expected an image`);
   const start = bytes.toString('latin1', 0, SIGNATURE_BYTES);
   const isWebp = start.startsWith(WEBP_SIGNATURE[0]) && start.endsWith(WEBP_SIGNATURE[1]);
-  // Whatever else the decoders know, SVG among it, does not get as far as them.
+  // sharp's decoders know further formats, such as SVG. Files of these formats never reach them.
   if (!isWebp && !SIGNATURES.some((signature) => start.startsWith(signature))) {
-    throw new DataError(`${file}: begins like no PNG, JPEG, WebP or TIFF; expected one of these`);
+    throw new DataError(`${file}: is not a PNG, JPEG, WebP or TIFF; expected one of these`);
   }
   return bytes;
 }
@@ -42,7 +42,7 @@ export type Header = ImageSize & { space: string; depth: string; hasAlpha: boole
 
 export async function readHeader(file: string, bytes: Uint8Array, limits: ImageLimits): Promise<Header> {
   const { maxPixels = MAX_PIXELS } = limits;
-  // Without the limit, which would keep the size from the message; nothing is decoded here.
+  // The limit is lifted here, because with it the message could not contain the size. Nothing is decoded yet.
   const header = decoder(bytes, { maxPixels: Number.MAX_SAFE_INTEGER }).metadata();
   const { width, height, space, depth, hasAlpha } = await explainFailure(file, header);
   if (width * height > maxPixels) {
@@ -81,7 +81,7 @@ export function rawPixels(name: string, image: ImageSize & { data: Uint8Array },
   return sharp(data, { raw: { width, height, channels } });
 }
 
-/** The same memory, without Buffer's methods (whose `slice` does not copy). */
+/** Returns the same memory without Buffer's methods. Buffer's `slice` does not copy. */
 export function plainBytes(buffer: Buffer): Uint8Array {
   return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
 }

@@ -15,26 +15,28 @@ import type { ImageLimits } from './image-limits.js';
 import type { ImageFile, ImageSize, RgbImage } from './image-size.js';
 
 /**
- * Reads an image as 8-bit RGB: what Pillow's `convert('RGB')` gives, which is what published models saw. Which of PNG,
- * JPEG, WebP and TIFF it is, its content decides, not its name.
+ * Reads an image as 8-bit RGB, like Pillow's `convert('RGB')`, because published models saw such images.
  *
- * - grayscale is repeated, a palette replaced by its colors; of 16 bits the higher 8 are kept, of grayscale too
- * - alpha is dropped, not composited: the colors are as they are stored
- * - CMYK is (1 − C)(1 − K), (1 − M)(1 − K), (1 − Y)(1 − K)
- * - color profiles and gamma are ignored, and so is an orientation tag (EXIF): label maps are drawn on the pixels as
- *   they are stored, and have no such tag that could turn them along
- * - of several frames or pages the first is read
+ * The content of the file decides between PNG, JPEG, WebP and TIFF, not its name.
  *
- * Resizing is bicubic (Catmull-Rom, a = −½), with the kernel widened where it shrinks, as Pillow's BICUBIC.
+ * - Gray is repeated, and palette indices become their colors. 16-bit samples, gray too, keep their upper 8 bits.
+ * - Alpha is dropped, not composited. Colors stay as stored.
+ * - CMYK becomes (1 − C)(1 − K), (1 − M)(1 − K), (1 − Y)(1 − K).
+ * - Color profiles, gamma and the EXIF orientation are ignored. Label maps are drawn on the stored pixels, and no tag
+ *   would rotate them too.
+ * - The first of several frames or pages is read.
  *
- * @param size default: the image's own
+ * Resizing is bicubic (Catmull-Rom, a = −½). The kernel is widened when it shrinks, like Pillow's BICUBIC. See
+ * docs/design/data.md#images-are-read-as-pillow-reads-them.
+ *
+ * @param size size to resize to. Default: the image's own
  * @throws {DataError} when the file is missing, unreadable, corrupt, truncated, too large or of another kind
  */
 export async function readImage(file: string, size?: ImageSize, limits?: ImageLimits): Promise<RgbImage> {
   return (await openImage(file, limits)).decode(size && { size });
 }
 
-/** Reads an image's header; see {@link readImage} for conversions and errors. */
+/** Reads the header of an image. See {@link readImage} for conversions and errors. */
 export async function openImage(file: string, limits: ImageLimits = {}): Promise<ImageFile<RgbImage>> {
   const bytes = await readBytes(file, limits);
   const { width, height, space, depth, hasAlpha } = await readHeader(file, bytes, limits);
@@ -44,7 +46,10 @@ export async function openImage(file: string, limits: ImageLimits = {}): Promise
     );
   }
 
-  /** Only what can go straight from the decoder to a resizer: that of images with alpha weighs colors by it. */
+  /**
+   * Returns a pipeline that can feed a resizer. Resizing with alpha would weight colors by it, so such images go
+   * through a buffer.
+   */
   async function decodeRgb(): Promise<Sharp> {
     const source = decoder(bytes, limits);
     if (space === 'cmyk') return explainFailure(file, cmykToRgb(source));
@@ -62,8 +67,8 @@ export async function openImage(file: string, limits: ImageLimits = {}): Promise
         pipeline = await explainFailure(file, enlarge(pipeline, { width, height }, size));
       }
       pipeline = pipeline
-        // Shrinking while a JPEG is decoded would be quicker but not bicubic. Asking for the image's own size
-        // changes no pixel, but makes the crop come after mirroring whether or not there is something to resize.
+        // Shrinking while a JPEG is decoded would be faster but not bicubic. Resizing to the image's own size changes
+        // no pixel. But it makes the crop come after the flip, whether or not there is something to resize.
         .resize(size.width, size.height, { fit: 'fill', kernel: 'cubic', fastShrinkOnLoad: false })
         .flop(flip);
       if (crop) {
@@ -77,8 +82,8 @@ export async function openImage(file: string, limits: ImageLimits = {}): Promise
 }
 
 /**
- * Writes an 8-bit RGB PNG. The file appears whole or not at all: it is written under a temporary name in the
- * same folder, flushed, then renamed.
+ * Writes an 8-bit RGB PNG, whole or not at all. The file is written under a temporary name in the same folder, flushed,
+ * then renamed.
  *
  * @throws {DataError} when it cannot be written
  */
@@ -87,12 +92,12 @@ export async function writeImage(file: string, image: RgbImage): Promise<void> {
   await writeFileAtomically(file, bytes);
 }
 
-/** How far a cubic kernel reaches beyond the border, and one more. */
+/** Reach of a cubic kernel beyond the border, plus one. */
 const MARGIN = 3;
 
 /**
- * The image, where it is narrower or lower than `size`, enlarged to that, with pixel centers where they belong:
- * x′ + ½ = s (x + ½). sharp's own resizing puts an enlarged image half a pixel too far to the right and below.
+ * Enlarges an image that is narrower or lower than `size`. Pixel centers go to x′ + ½ = s (x + ½). sharp's own resizing
+ * shifts an enlarged image by half a pixel to the right and down (docs/design/data.md#sharp-resizes-images).
  */
 async function enlarge(pipeline: Sharp, from: ImageSize, size: ImageSize): Promise<Sharp> {
   const [width, height] = [Math.max(from.width, size.width), Math.max(from.height, size.height)];
@@ -104,14 +109,14 @@ async function enlarge(pipeline: Sharp, from: ImageSize, size: ImageSize): Promi
   return enlarged.extract({ left: 0, top: 0, width, height });
 }
 
-/** Carries out a pipeline, as the start of another: sharp does its operations in an order of its own. */
+/** Runs a pipeline and starts another from its result, because sharp orders the operations of one pipeline itself. */
 async function rawBuffer(pipeline: Sharp): Promise<Sharp> {
   const { data, info } = await pipeline.raw().toBuffer({ resolveWithObject: true });
   const { width, height, channels } = info;
   return sharp(data, { raw: { width, height, channels } });
 }
 
-/** The types of samples that are read in each color space. */
+/** Sample types that are read, by color space. */
 const SAMPLES: Record<string, readonly string[]> = {
   'b-w': ['uchar'],
   grey16: ['ushort'],
@@ -120,7 +125,7 @@ const SAMPLES: Record<string, readonly string[]> = {
   cmyk: ['uchar'],
 };
 
-/** The formula of Pillow: what would be more exact takes a profile, and the ones of files are ignored. */
+/** Converts CMYK with Pillow's formula. A more exact formula needs a profile, and profiles of files are ignored. */
 async function cmykToRgb(pipeline: Sharp): Promise<Sharp> {
   const cmyk = pipeline.pipelineColorspace('cmyk').toColorspace('cmyk').raw();
   const { data, info } = await cmyk.toBuffer({ resolveWithObject: true });

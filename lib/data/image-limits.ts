@@ -1,8 +1,8 @@
-/** What a file may ask for. */
+/** Limits on what an image file may make the reader allocate. */
 export interface ImageLimits {
-  /** An image of more pixels than this, 1–2³², is refused before any is decoded. Default {@link MAX_PIXELS}. */
+  /** Largest number of pixels, 1–2³². A larger image is rejected before decoding. Default {@link MAX_PIXELS}. */
   maxPixels?: number | undefined;
 }
 
-/** Larger images are refused unless asked for: decoded, they would take more than 384 MB each. */
+/** Limit of pixels per image by default. A decoded image of this size takes 384 MiB. */
 export const MAX_PIXELS = 2 ** 27;

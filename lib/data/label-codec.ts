@@ -16,22 +16,26 @@ import type { ImageFile, ImageSize, LabelImage, View } from './image-size.js';
 import { colorText, type LabelMap, UNKNOWN_ID } from './label-maps.js';
 import { asSamples, withPalette } from './png.js';
 
-/** The ids in a label file and what they become. */
+/** Conversion between the ids in a label file and classes. */
 export interface LabelEncoding {
   labelMap: LabelMap;
   /** Number of classes, 1–256. */
   classCount: number;
-  /** The value, 0–255, of pixels that belong to no class, in files and in what is read. */
+  /** Value of pixels that belong to no class, 0–255, in files and in the result. */
   ignoreIndex: number;
 }
 
 /**
- * Reads a label map from a PNG: grayscale of any depth up to 16 bits, a palette image (its indices, not its colors,
- * which are for looks), for 'synthia' the first channel of 16-bit RGB, or for a label map of colors 8-bit RGB, RGBA
- * or a palette image. Resizing takes the nearest pixel.
+ * Reads a label map from a PNG.
+ *
+ * - Grayscale of up to 16 bits, or a palette image. Its indices are the ids; its colors are only for display.
+ * - For 'synthia': the first channel of 16-bit RGB.
+ * - For a label map of colors: 8-bit RGB, RGBA or a palette image.
+ *
+ * Resizing takes the nearest pixel.
  *
  * @throws {DataError} when the file is missing, broken, too large, of another kind, or holds an id or a color that the
- *   map does not know; the message names the file, the id, its place and what was expected
+ * map does not know. The message names the file, the id, its place and what was expected
  */
 export async function readLabels(
   file: string,
@@ -40,7 +44,7 @@ export async function readLabels(
   return (await openLabels(file, options)).decode(options.size && { size: options.size });
 }
 
-/** Reads a label map's header; see {@link readLabels} for conversions and errors. */
+/** Reads the header of a label map. See {@link readLabels} for conversions and errors. */
 export async function openLabels(
   file: string,
   options: LabelEncoding & ImageLimits,
@@ -66,7 +70,7 @@ export async function openLabels(
     }
     if (bitDepth < 16) {
       const data = await explainFailure(file, pipeline.toColorspace('b-w').raw().toBuffer());
-      // The decoder stretches samples of 1, 2 and 4 bits over 0–255: gray levels should be, indices not.
+      // The decoder stretches samples of 1, 2 and 4 bits to 0–255. That is right for gray levels but not for indices.
       return indexScale === 1 ? data : data.map((sample) => sample / indexScale);
     }
     const deep =
@@ -84,8 +88,8 @@ export async function openLabels(
     async decode(view = {}) {
       const ids = await decodeIds();
       const classes = new Uint8Array(ids.length);
-      // Every pixel is looked up before any is left out, so that a bad id shows at every size and crop; in parts,
-      // so that large files do not hold up the event loop.
+      // Every pixel is looked up before any is left out, so that a bad id is found at every size and crop. It is done
+      // in parts, so that large files do not block the event loop.
       for (let start = 0; start < ids.length; start += LOOKUPS_AT_ONCE) {
         const end = Math.min(start + LOOKUPS_AT_ONCE, ids.length);
         for (let index = start; index < end; index++) {
@@ -101,8 +105,8 @@ export async function openLabels(
 }
 
 /**
- * The view of a label map, every pixel taken from the one whose area holds its center: for output column x,
- * input column ⌊(x + ½) · in / out⌋, and likewise for rows (Pillow's NEAREST).
+ * Resizes, crops and flips a label map. Each pixel is copied from the input pixel whose area holds its center: output
+ * column x takes input column ⌊(x + ½) · in / out⌋, and rows likewise (Pillow's NEAREST).
  */
 export function sampleNearest(labels: LabelImage, { size = labels, crop, flip = false }: View): LabelImage {
   const resized = size.width !== labels.width || size.height !== labels.height;
@@ -119,17 +123,17 @@ export function sampleNearest(labels: LabelImage, { size = labels, crop, flip = 
   return { data, width, height };
 }
 
-/** Writes class indices as an 8-bit grayscale PNG, as {@link writeImage} does. */
+/** Writes class indices as an 8-bit grayscale PNG, whole or not at all, like {@link writeImage}. */
 export async function writeLabels(file: string, labels: LabelImage): Promise<void> {
   await writeFileAtomically(file, await encodeLabels(labels));
 }
 
 /**
- * Writes class indices as an 8-bit palette PNG, as {@link writeImage} does: it looks colored, and read as
- * labels it gives the class indices again.
+ * Writes class indices as an 8-bit palette PNG, whole or not at all, like {@link writeImage}. Viewers show colors, and
+ * reading the file as labels returns the class indices.
  *
- * @param palette 3 bytes (R, G, B) for each class, at most 256 classes; classes beyond it, and so usually the
- *   ignore index, are black
+ * @param palette 3 bytes (R, G, B) a class, at most 256 classes. Classes beyond it, usually also the ignore index, are
+ * black
  */
 export async function writeColorLabels(file: string, labels: LabelImage, palette: Uint8Array): Promise<void> {
   if (palette.length % 3 !== 0 || palette.length > 768) {
@@ -142,7 +146,7 @@ function nearest(position: number, from: number, to: number): number {
   return Math.floor(((position + 0.5) * from) / to);
 }
 
-/** R · 2¹⁶ + G · 2⁸ + B of each pixel, as tables of label maps of colors have it. */
+/** Packs each pixel into R · 2¹⁶ + G · 2⁸ + B, the index into the table of a label map of colors. */
 function packColors(rgb: Uint8Array): Uint32Array {
   const colors = new Uint32Array(rgb.length / 3);
   for (let pixel = 0, at = 0; pixel < colors.length; pixel++, at += 3) {
@@ -178,7 +182,7 @@ function encodeLabels(labels: LabelImage): Promise<Buffer> {
   return rawPixels('labels', labels, 1).toColorspace('b-w').png().toBuffer();
 }
 
-/** The kinds of PNG that labels can be read from, and what to say of others. */
+/** Kinds of PNG that labels can be read from, and the expectation that errors state. */
 const LABEL_PNGS: Record<
   LabelMap['idsFrom'],
   { fits: (kind: string, bitDepth: number) => boolean; expected: string }

@@ -3,14 +3,14 @@ import { InvalidArgumentError } from '../support/errors.js';
 import { choice, integer } from '../support/options.js';
 import { checkInteger, invalidArgument } from '../support/validate.js';
 
-/** The classes of one data set: their names in index order, and the colors they are drawn in (R, G, B each). */
+/** The classes of a data set: their names in index order and their display colors. */
 export interface ClassList {
   readonly names: readonly string[];
-  /** 3 bytes a class, in index order. */
+  /** Colors of the classes in index order, 3 bytes (R, G, B) each. */
   readonly palette: Uint8Array;
 }
 
-/** The 19 classes of Cityscapes' benchmark (train ids 0–18) in its own colors; GTA5 and SYNTHIA use them too. */
+/** The 19 classes of Cityscapes' benchmark (train ids 0–18) in its own colors. GTA5 and SYNTHIA use them too. */
 export const CITYSCAPES: ClassList = classList({
   road: 0x804080,
   sidewalk: 0xf423e8,
@@ -33,7 +33,7 @@ export const CITYSCAPES: ClassList = classList({
   bicycle: 0x770b20,
 });
 
-/** The 11 classes of CamVid's common reduced version, in the colors it is usually drawn in. */
+/** The 11 classes of CamVid's common reduced version, in their usual colors. */
 export const CAMVID: ClassList = classList({
   sky: 0x808080,
   building: 0x800000,
@@ -48,16 +48,18 @@ export const CAMVID: ClassList = classList({
   bicyclist: 0x0080c0,
 });
 
-/** The Cityscapes train ids on which results for SYNTHIA are reported: 16 classes, and 13 (no wall, fence, pole). */
+/** Cityscapes train ids of the 16 classes that results for SYNTHIA are reported on. */
 export const SYNTHIA_16_CLASSES: readonly number[] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18];
+
+/** Cityscapes train ids of the 13 SYNTHIA classes: the 16 without wall, fence and pole. */
 export const SYNTHIA_13_CLASSES: readonly number[] = [0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18];
 
-/** Parts of Cityscapes' classes that results are reported on. */
+/** Subsets of Cityscapes' classes that results are reported on. */
 export const CLASS_SUBSETS = { 'synthia-16': SYNTHIA_16_CLASSES, 'synthia-13': SYNTHIA_13_CLASSES } as const;
 export type ClassSubset = keyof typeof CLASS_SUBSETS;
 
 /**
- * The indices among `names` of some classes, given by their names or as a known part of Cityscapes' classes.
+ * Returns the indices of some classes among `names`. `classes` are names or a known subset of Cityscapes' classes.
  *
  * @throws {InvalidArgumentError} when `names` lacks one of them
  */
@@ -73,7 +75,7 @@ export function classIndices(classes: ClassSubset | readonly string[], names: re
   });
 }
 
-// Label id of each train id 0 … 18, and of each SYNTHIA id the train id.
+// Label id of each train id 0 … 18, and pairs of SYNTHIA id and train id.
 const CITYSCAPES_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
 const SYNTHIA_TRAIN_IDS = [
   [3, 0],
@@ -97,35 +99,35 @@ const SYNTHIA_TRAIN_IDS = [
   [11, 18],
 ] as const;
 
-/** The label maps that have a name. */
+/** Names of the built-in label maps. */
 export const LABEL_MAP_NAMES = ['identity', 'cityscapes', 'gta5', 'synthia', 'camvid'] as const;
 export type LabelMapName = (typeof LABEL_MAP_NAMES)[number];
 
-/** In a table of {@link LabelMap.table}: an id or color that the map does not know. */
+/** Entry of {@link LabelMap.table} for an id or color that the map does not know. */
 export const UNKNOWN_ID = 0xffff;
 
 /** Class of each label id 0–65535, such as `{ 7: 0 }`, or of each color, such as `{ '128 64 128': 0 }`. */
 export type LabelTable = Readonly<Record<number, number>> | Readonly<Record<string, number>>;
 
-/** How the ids or colors that stand in label files become class indices. Make one with {@link labelMap}. */
+/** Converts the ids or colors in label files to class indices. Make one with {@link labelMap}. */
 export class LabelMap {
-  /** What error messages call it. */
+  /** Name of the map in error messages. */
   readonly name: string;
   /**
-   * Where files have the id: in their only channel, in the first channel of 16-bit RGB (SYNTHIA), or the color is the
-   * id, as R · 2¹⁶ + G · 2⁸ + B.
+   * Place of the id in a file: its only channel, the first channel of 16-bit RGB (SYNTHIA), or the color as R · 2¹⁶ + G
+   * · 2⁸ + B.
    */
   readonly idsFrom: 'one-channel' | 'first-channel' | 'color';
-  /** The smallest class count that holds every class this map can give; 256 for the identity. */
+  /** Smallest class count that holds every class of this map. 256 for the identity. */
   readonly classCount: number;
   readonly #classes: ReadonlyMap<number, number> | 'identity';
   readonly #othersIgnored: boolean;
   readonly #tables = new Map<number, Uint16Array>();
 
   /**
-   * @param options.classes class index of each known id; 'identity': every id is its own class
-   * @param options.othersIgnored whether ids without a class mean "ignore"; otherwise they are unknown
-   * @param options.idsFrom default 'one-channel'
+   * @param options.classes class index of each known id. 'identity': every id is its own class
+   * @param options.othersIgnored true: ids without a class are ignored. false: they are unknown
+   * @param options.idsFrom place of the id in a file. Default 'one-channel'
    */
   constructor(options: {
     name: string;
@@ -141,10 +143,10 @@ export class LabelMap {
   }
 
   /**
-   * The lookup table for every 16-bit id, or every color: a class below `classCount`, or `ignoreIndex`, or
-   * 0xffff (unknown). As an id, the ignore index always stays what it is, unless the map gives that id a class.
+   * Returns the lookup table for every 16-bit id, or every color. An entry is a class below `classCount`,
+   * `ignoreIndex`, or 0xffff (unknown). The ignore index maps to itself as an id, unless the map gives that id a class.
    *
-   * @throws {InvalidArgumentError} when the map gives classes beyond `classCount`, other than the ignore index
+   * @throws {InvalidArgumentError} when the map yields classes ≥ `classCount`, other than the ignore index
    */
   table(classCount: number, ignoreIndex: number): Uint16Array {
     checkInteger('classCount', classCount, 1, 256);
@@ -201,19 +203,19 @@ const named: Record<LabelMapName, LabelMap> = {
 };
 
 /**
- * A label map by name, or from a table of ids or of colors.
+ * Returns a label map by name, or makes one from a table of ids or colors.
  *
- * - `'identity'`: the file holds class indices; an id ≥ the class count that is not the ignore index is an error.
- * - `'cityscapes'`, `'gta5'`: label ids to the 19 train ids; every other id is ignored.
+ * - `'identity'`: files hold class indices. An id ≥ the class count that is not the ignore index is an error.
+ * - `'cityscapes'`, `'gta5'`: label ids to the 19 train ids. All other ids are ignored.
  * - `'synthia'`: the same from the first channel of 16-bit RGB files.
- * - `'camvid'`: the class indices of its 11-class version; every other id (11, void) is ignored.
- * - `{ id: class }`: ids 0–65535 to classes 0–255, or to the ignore index; an id that is neither a key nor the ignore
+ * - `'camvid'`: the class indices of the 11-class version. All other ids (11, void) are ignored.
+ * - `{ id: class }`: ids 0–65535 to classes 0–255, or to the ignore index. An id that is neither a key nor the ignore
  *   index is an error.
- * - `{ 'R G B': class }`: colors 0–255 each, with spaces or commas between, to the same; a color that is no key is an
- *   error.
+ * - `{ 'R G B': class }`: colors of 0–255 each, separated by spaces or commas, to the same classes. A color that is not
+ *   a key is an error.
  *
- * @throws {InvalidArgumentError} for an unknown name, an empty table, one of ids and colors, or an id, color or class
- *   out of range
+ * @throws {InvalidArgumentError} for an unknown name, an empty table, a mix of ids and colors, or an id, color or class
+ * out of range
  */
 export function labelMap(map: LabelMapName | LabelTable | LabelMap): LabelMap {
   if (map instanceof LabelMap) return map;
@@ -236,7 +238,10 @@ export function labelMap(map: LabelMapName | LabelTable | LabelMap): LabelMap {
   });
 }
 
-/** The keys of a label table as ids; undefined where there are none, or not different ids or colors throughout. */
+/**
+ * Parses the keys of a label table into ids. Returns undefined if there are none, if they mix ids and colors, or if two
+ * are equal.
+ */
 export function parseLabelKeys(
   keys: readonly string[],
 ): { idsFrom: 'one-channel' | 'color'; ids: number[] } | undefined {
@@ -256,7 +261,7 @@ export function parseLabelKeys(
 
 const LABEL_MAP = `one of ${LABEL_MAP_NAMES.join(', ')}, or a table of label id (0 to 65535) or color (R G B): class index`;
 
-/** Option: a label map, by name or as a table. */
+/** Declares the option for a label map, by name or as a table. */
 export const labelMapOption = () =>
   z.union(
     [
@@ -272,7 +277,7 @@ function areDifferent(ids: readonly number[]): boolean {
   return new Set(ids).size === ids.length;
 }
 
-/** 'R G B', as keys of label tables are written. */
+/** Writes a packed color as 'R G B', the form of a label table's keys. */
 export function colorText(color: number): string {
   return `${color >> 16} ${(color >> 8) & 0xff} ${color & 0xff}`;
 }

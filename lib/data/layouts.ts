@@ -6,34 +6,34 @@ import { filesByName, labelsByName } from './file-names.js';
 import { IMAGE_EXTENSIONS } from './image-bytes.js';
 import type { LabelMapName } from './label-maps.js';
 
-/** A folder of images with, where there is one, its folder of label maps. */
+/** A folder of images and its folder of label maps, or null. */
 export interface DatasetPart {
-  /** Such as 'train'; empty where the data set has one part only. */
+  /** Name such as 'train'. Empty if the data set has only one part. */
   name: string;
   images: string;
   labels: string | null;
 }
 
-/** How a data set lies on disk. */
+/** Layout of a data set on disk. */
 export interface DatasetLayout {
   layout: 'cityscapes' | 'gta5' | 'synthia' | 'camvid' | 'folders';
-  /** What its label ids mean. */
+  /** Meaning of its label ids. */
   labelMap: LabelMapName;
   parts: DatasetPart[];
 }
 
-/** Folder pairs are looked for this deep. */
+/** Depth of folders to which pairs are searched for. */
 const DEPTH = 4;
 
 /**
- * Finds the parts of a data set by the folders that it is published with:
+ * Finds the parts of a data set by its published folders.
  *
  * - Cityscapes: `leftImg8bit/SPLIT/CITY/`, `gtFine/SPLIT/CITY/`
  * - SYNTHIA-RAND-CITYSCAPES: `RGB/`, `GT/LABELS/`
  * - CamVid, in its 11-class version: `SPLIT/`, `SPLITannot/`
  * - GTA5: `images/`, `labels/` with palette PNGs 00001.png …
- * - any folders `images/` with `labels/` beside it or without, such as `source/images`, `target/val/labels`
- * - a folder of images
+ * - Any folders `images/`, with or without `labels/` beside them, such as `source/images`, `target/val/labels`
+ * - A folder of images
  *
  * @throws {DataError} when the folder cannot be listed or holds none of these
  */
@@ -75,7 +75,7 @@ export async function findDataset(root: string): Promise<DatasetLayout> {
   );
 }
 
-/** Every folder `images` below `root`, with the folder `labels` beside it. */
+/** Finds every folder `images` below `root`, and the folder `labels` beside it if there is one. */
 async function folderPairs(root: string, folder = root, depth = DEPTH): Promise<DatasetPart[]> {
   const names = await subfolders(folder);
   if (names.includes('images')) {
@@ -87,11 +87,13 @@ async function folderPairs(root: string, folder = root, depth = DEPTH): Promise<
   return parts.flat();
 }
 
-/** The color type of palette PNGs. */
+/** Color type of palette PNGs. */
 const PALETTE = 3;
 const MAX_LABEL_BYTES = 2 ** 26;
 
-/** Five digits name a frame, and the label ids are indices of a palette. Only the first file is looked at. */
+/**
+ * Tests for GTA5: five digits name a frame, and the label ids are indices of a palette. Only the first file is tested.
+ */
 async function looksLikeGta5(folder: string): Promise<boolean> {
   const [first] = (await labelsByName(folder)).values();
   if (first === undefined || !/^\d{5}\.png$/.test(basename(first))) return false;
@@ -99,7 +101,7 @@ async function looksLikeGta5(folder: string): Promise<boolean> {
   return bytes !== null && bytes.toString('latin1', 12, 16) === 'IHDR' && bytes[25] === PALETTE;
 }
 
-/** The names of a folder's folders, hidden ones left out, in order. */
+/** Lists the names of a folder's visible subfolders, sorted. */
 async function subfolders(folder: string): Promise<string[]> {
   const entries = await readdir(folder, { withFileTypes: true }).catch((error: Error) => {
     throw new DataError(`${folder}: cannot be listed: ${error.message}`, { cause: error });

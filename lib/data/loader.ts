@@ -17,18 +17,18 @@ import { Random } from './random.js';
 
 /** The images of one training step, all of one size. */
 export interface Batch {
-  /** [count, height, width, 3], R, G, B in 0–255. */
+  /** Pixels [count, height, width, 3]: R, G, B in 0–255. */
   images: Uint8Array;
-  /** [count, height, width], class indices; present when the data set has labels. */
+  /** Class indices [count, height, width]. Present if the data set has labels. */
   labels?: Uint8Array;
-  /** [count, height, width], how much each labeled pixel counts, 0–255 for 0 to 1; present when labels have weights. */
+  /** Weight of each labeled pixel [count, height, width], 0–255 for 0 to 1. Present if labels have weights. */
   weights?: Uint8Array;
   count: number;
   width: number;
   height: number;
-  /** The data set's name for each image. */
+  /** Name of each image in the data set. */
   names: string[];
-  /** The step this batch belongs to, counted from 0. */
+  /** Step that this batch belongs to, counted from 0. */
   step: number;
 }
 
@@ -36,46 +36,47 @@ export interface Batch {
 export interface BatchLoaderOptions {
   /** Images in each batch, ≥ 1. */
   batchSize: number;
-  /** Images are resized to this (bicubic; labels nearest). */
+  /** Size to resize images to (bicubic, labels nearest). */
   size: ImageSize;
   /**
-   * Then a random area of this size is cut out; default `size`, the whole image. At most `size`, but where images are scaled
-   * at random: one that is smaller is placed at random within the area, on the mean color and labels to ignore.
+   * Size of the random area that is then cut out. Default `size`, the whole image. It is at most `size`, unless images
+   * are scaled at random. An image smaller than the area is placed in it at random, on the mean color and ignored
+   * labels.
    */
   crop?: ImageSize | undefined;
-  /** Then every other image, by chance, is mirrored left and right; default false. */
+  /** Mirrors half of the images left and right, at random. Default false. */
   flip?: boolean;
-  /** Objects of the data set's other images are pasted onto some. Default none. */
+  /** Pastes objects of the data set's other images onto some images. Default none. */
   copyPaste?: CopyPaste | undefined;
-  /** Further random changes; default none. */
+  /** Further random changes. Default none. */
   augmentation?: Augmentation | undefined;
-  /** Which image fills a place of a batch, by a stream of random numbers of that place; default: all in turn, see below. */
+  /** Chooses the image for a place in a batch, by a random stream of that place. Default: all images in turn. */
   choose?: ((random: Random) => number) | undefined;
-  /** The label around an image that is smaller than its area, 0–255; default 255. */
+  /** Label around an image that is smaller than its area, 0–255. Default 255. */
   ignoreIndex?: number;
-  /** With `stage` it decides order and augmentation. */
+  /** Seed. Together with `stage` it decides order and augmentation. */
   seed: number;
   /** Name of the training stage. */
   stage: string;
-  /** The step to begin with; default 0. A resumed run gives the first step that it has not done. */
+  /** First step. Default 0. A resumed run passes the first step that it has not done. */
   firstStep?: number;
-  /** Number of steps of the whole stage: the last batch is for step `steps` − 1, whatever `firstStep` is. */
+  /** Number of steps of the whole stage. The last batch is for step `steps` − 1, whatever `firstStep` is. */
   steps: number;
-  /** Batches decoded ahead of the consumer, ≥ 1; default 4. */
+  /** Batches decoded ahead of the consumer, ≥ 1. Default 4. */
   prefetch?: number;
-  /** Stops the iteration, which then throws the signal's reason. */
+  /** Signal that stops the iteration, which then throws the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
 /**
- * The batches of a training stage, decoded in the background while the consumer computes.
+ * Decodes the batches of a training stage in the background while the consumer computes.
  *
- * Which images a step gets, and how they are cut, follows from (seed, stage, step) alone: image number
- * step · batchSize + slot of an endless sequence of epochs, each its own permutation of the data set. So a loader
- * that begins at `firstStep` repeats what an uninterrupted one would have given.
+ * The images of a step and their random changes depend only on (seed, stage, step). A batch holds images step ·
+ * batchSize + slot of an endless sequence of epochs. Each epoch is its own permutation of the data set. So a loader
+ * that starts at `firstStep` repeats the batches of an uninterrupted one.
  *
- * Each iteration is independent. When it ends, by completion, `break` or an error, no decoding is left behind. A
- * file that cannot be read rejects at the step that needs it.
+ * Iterations are independent of each other. When one ends, by completion, `break` or an error, no decoding is left
+ * running. A file that cannot be read makes the iteration reject at the step that needs it.
  */
 export class BatchLoader implements AsyncIterable<Batch> {
   readonly #dataset: ImageDataset;
@@ -90,9 +91,7 @@ export class BatchLoader implements AsyncIterable<Batch> {
   readonly #epochs = new Map<number, Uint32Array>();
   #waitMs = 0;
 
-  /**
-   * @throws {InvalidArgumentError} for an option out of range, a crop larger than `size` or an empty data set
-   */
+  /** @throws {InvalidArgumentError} for an option out of range, a crop larger than `size` or an empty data set */
   constructor(dataset: ImageDataset, options: BatchLoaderOptions) {
     const { size, crop, augmentation = NO_AUGMENTATION } = options;
     this.#dataset = dataset;
@@ -121,7 +120,7 @@ export class BatchLoader implements AsyncIterable<Batch> {
       throw new InvalidArgumentError('Expected a data set with images but it is empty');
   }
 
-  /** Total time the consumer has waited for batches, in milliseconds. */
+  /** Total time that consumers have waited for batches, in milliseconds. */
   get waitMs(): number {
     return this.#waitMs;
   }
@@ -134,10 +133,10 @@ export class BatchLoader implements AsyncIterable<Batch> {
     try {
       for (let step = firstStep; step < steps; step++) {
         signal.throwIfAborted();
-        // One more than `prefetch`: the batch that is awaited now.
+        // One more than `prefetch`, for the batch that is awaited now.
         while (queue.length <= prefetch && step + queue.length < steps) {
           const batch = this.#load(step + queue.length, signal);
-          // A failure is reported when its step comes; until then nobody awaits it.
+          // A failure is reported when its step comes. Until then nobody awaits it.
           batch.catch(() => {});
           queue.push(batch);
         }
@@ -199,21 +198,21 @@ export class BatchLoader implements AsyncIterable<Batch> {
     return padded({ ...sample, image }, place, area, ignoreIndex);
   }
 
-  /** The data set's index at a position of the endless sequence of epochs. */
+  /** Returns the data set's index at a position of the endless sequence of epochs. */
   #indexAt(position: number): number {
     const epoch = Math.floor(position / this.#dataset.length);
     let order = this.#epochs.get(epoch);
     if (!order) {
       order = new Random(this.#options.seed, this.#options.stage, epoch).permutation(this.#dataset.length);
       this.#epochs.set(epoch, order);
-      // What is decoded ahead spans neighboring epochs; older ones are not needed again.
+      // Prefetched batches span neighboring epochs. Older epochs are not needed again.
       if (this.#epochs.size > 8) this.#epochs.delete(Math.min(...this.#epochs.keys()));
     }
     return order[position % this.#dataset.length]!;
   }
 }
 
-/** Lets a few tasks run at a time, the others wait in order. */
+/** Runs a few tasks at a time. The others wait in order. */
 class Gate {
   #free: number;
   readonly #waiting: (() => void)[] = [];

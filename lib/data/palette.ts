@@ -1,21 +1,25 @@
 import type { LabelImage, RgbImage } from './image-size.js';
 
-/** Colors for that many classes that have none: 3 bytes (R, G, B) a class. */
+/** Makes a palette for classes without colors of their own: 3 bytes (R, G, B) a class. */
 export function spreadPalette(count: number): Uint8Array {
   return Uint8Array.from(Array.from({ length: count }, (_, index) => spreadColor(index)).flat());
 }
 
-/** Class indices in their colors; indices beyond the palette, and so usually the ignore index, are black. */
+/**
+ * Draws class indices in their colors. Indices beyond the palette, usually also the ignore index, become black.
+ *
+ * @param palette 3 bytes (R, G, B) a class
+ */
 export function colorLabels(labels: LabelImage, palette: Uint8Array): RgbImage {
   return paintLabels(labels, palette, new Uint8Array(labels.data.length * 3));
 }
 
-/** Class indices in their colors, and the image in pale gray where the index is beyond the palette. */
+/** Draws class indices in their colors. Indices beyond the palette show the image in pale gray. */
 export function labelsOverGray(labels: LabelImage, palette: Uint8Array, image: RgbImage): RgbImage {
   const gray = new Uint8Array(image.data.length);
   for (let pixel = 0; pixel < gray.length; pixel += 3) {
     const [red, green, blue] = image.data.subarray(pixel, pixel + 3) as unknown as [number, number, number];
-    // Luma, with less contrast and lighter, so that no class can be taken for it.
+    // Luma, lighter and with less contrast, so that it is not mistaken for a class.
     gray.fill(120 + (0.299 * red + 0.587 * green + 0.114 * blue) * 0.45, pixel, pixel + 3);
   }
   return paintLabels(labels, palette, gray);
@@ -34,9 +38,9 @@ function paintLabels({ data, width, height }: LabelImage, palette: Uint8Array, o
 }
 
 /**
- * The image with each pixel mixed half and half with the color of its class.
+ * Mixes each pixel of an image half and half with the color of its class.
  *
- * @param palette 3 bytes (R, G, B) a class; pixels of classes beyond it, such as 255, keep the image's color
+ * @param palette 3 bytes (R, G, B) a class. Pixels of classes beyond it, such as 255, keep the image's color
  */
 export function overlay(image: RgbImage, labels: LabelImage, palette: Uint8Array): RgbImage {
   const data = Uint8Array.from(image.data);
@@ -51,7 +55,9 @@ export function overlay(image: RgbImage, labels: LabelImage, palette: Uint8Array
   return { ...image, data };
 }
 
-/** PASCAL VOC's colors: the bits of the index, dealt out to red, green and blue from the highest down. */
+/**
+ * Computes a color of PASCAL VOC: the bits of the index go in turn to red, green and blue, from the highest bit down.
+ */
 function spreadColor(index: number): [number, number, number] {
   const color: [number, number, number] = [0, 0, 0];
   for (let bits = index + 1, shift = 7; bits > 0; bits >>= 3, shift--) {

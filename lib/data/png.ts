@@ -1,7 +1,7 @@
 import { crc32 } from 'node:zlib';
 import { DataError } from '../support/errors.js';
 
-// PNG: a signature, then chunks of length, type, data and CRC-32 over type and data.
+// A PNG is a signature followed by chunks of length, type, data and the CRC-32 of type and data.
 const PNG_SIGNATURE = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
 const GRAYSCALE = 0;
 const PALETTE = 3;
@@ -26,7 +26,11 @@ function pngChunk(type: string, data: Uint8Array): Buffer {
   return chunk;
 }
 
-/** A grayscale PNG of 8 bits as a palette image of the same indices. `palette`: 3 bytes (R, G, B) a color, at most 256. */
+/**
+ * Turns an 8-bit grayscale PNG into a palette image of the same indices.
+ *
+ * @param palette 3 bytes (R, G, B) a color, at most 256 colors
+ */
 export function withPalette(gray: Buffer, palette: Uint8Array): Buffer {
   const colors = new Uint8Array(768);
   colors.set(palette);
@@ -45,13 +49,14 @@ export interface PngSamples {
   png: Buffer;
   kind: string;
   bitDepth: number;
-  /** By how much the decoder multiplies palette indices of less than 8 bits. */
+  /** Factor by which the decoder multiplies palette indices of less than 8 bits. */
   indexScale: number;
 }
 
 /**
- * A PNG reduced to its samples: header, compressed data and end, nothing that could make a decoder convert
- * colors. A palette image becomes a grayscale one, since decoders replace indices by colors; unless these are kept.
+ * Reduces a PNG to its samples: header, compressed data and end. Nothing is left that could make a decoder convert
+ * colors. A palette image becomes a grayscale image, since decoders replace indices by colors, unless `keepColors` is
+ * set.
  */
 export function asSamples(file: string, bytes: Buffer, { keepColors }: { keepColors: boolean }): PngSamples {
   if (!bytes.subarray(0, 8).equals(PNG_SIGNATURE)) {

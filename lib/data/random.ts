@@ -1,9 +1,9 @@
 /**
- * A reproducible stream of random numbers, named by its keys: equal keys give equal numbers on every
- * machine, other keys give an independent stream. There is no global state, so what one part of the program
- * draws never shifts what another draws, and a resumed run can ask for the stream of any step directly.
+ * A reproducible stream of random numbers, selected by its keys.
  *
- * The generator is sfc32 seeded by a hash of the keys; it is not for cryptography.
+ * Equal keys give equal numbers on every machine. Other keys give an independent stream. There is no global state, so
+ * the draws of one part of the program never shift those of another. A resumed run asks for the stream of any step
+ * directly. The generator is sfc32, seeded by a hash of the keys. It is not for cryptography.
  */
 export class Random {
   #a: number;
@@ -11,33 +11,33 @@ export class Random {
   #c: number;
   #counter = 1;
 
-  /** @param keys any mix of numbers and strings; `1` and `'1'` are different keys, and so is their order. */
+  /** @param keys any mix of numbers and strings. `1` and `'1'` differ, and so do two orders of the same keys */
   constructor(...keys: (number | string)[]) {
     [this.#a, this.#b, this.#c] = hashKeys(keys);
     for (let round = 0; round < 12; round++) this.#word();
   }
 
-  /** A number in [0, 1), with 53 random bits. */
+  /** Draws a number in [0, 1) with 53 random bits. */
   next(): number {
     const high = this.#word() >>> 5;
     const low = this.#word() >>> 6;
     return (high * 0x4000000 + low) / 0x20000000000000;
   }
 
-  /** An integer in 0 … n − 1, each equally likely. */
+  /** Draws an integer in 0 … n − 1, each equally likely. */
   integer(n: number): number {
     return Math.floor(this.next() * n);
   }
 
-  /** A number in [low, high). */
+  /** Draws a number in [low, high). */
   range(low: number, high: number): number {
     return low + (high - low) * this.next();
   }
 
-  /** A standard normal number (mean 0, variance 1). */
+  /** Draws a standard normal number (mean 0, variance 1). */
   normal(): number {
-    // Marsaglia's polar form: of the transcendental functions it needs only `log`, which V8 computes in
-    // software, so that the result does not hang on the machine's libm.
+    // Marsaglia's polar form. Its only transcendental function is `log`. V8 computes it in software, so the result does
+    // not depend on the machine's libm.
     for (;;) {
       const x = this.range(-1, 1);
       const y = this.range(-1, 1);
@@ -46,7 +46,7 @@ export class Random {
     }
   }
 
-  /** The numbers 0 … n − 1 in random order (Fisher–Yates). */
+  /** Draws a permutation of 0 … n − 1 (Fisher–Yates). */
   permutation(n: number): Uint32Array {
     const order = Uint32Array.from({ length: n }, (_, index) => index);
     for (let last = n - 1; last > 0; last--) {
@@ -67,7 +67,7 @@ export class Random {
   }
 }
 
-/** Three well-mixed 32-bit words from the keys: FNV-like multiply-and-xor, then murmur3's finalizer. */
+/** Hashes the keys to three well-mixed 32-bit words: FNV-like multiply-and-xor, then murmur3's finalizer. */
 function hashKeys(keys: readonly (number | string)[]): [number, number, number] {
   const text = JSON.stringify(keys);
   let a = 0x9e3779b9;

@@ -1,31 +1,32 @@
 import { InvalidArgumentError } from '../support/errors.js';
 import type { Random } from './random.js';
 
-/** How many pixels of each class the images of a data set have, in its order. */
+/** Pixels of each class in each image of a data set, in the order of the data set. */
 export interface ClassCounts {
-  /** [images][classes] */
+  /** Counts [images][classes]. */
   readonly counts: readonly (readonly number[])[];
-  /** Pixels of each image, those of no class included. */
+  /** Pixels of each image, including those of no class. */
   readonly pixels: readonly number[];
 }
 
 /**
- * Rare class sampling (Hoyer, Dai, Van Gool, DAFormer, CVPR 2022, Eq. 3 to 5): images are drawn by class, and classes that
- * few pixels have are drawn more often. With f_c the share of the labeled pixels that class c has,
+ * Rare class sampling (Hoyer, Dai, Van Gool, DAFormer, CVPR 2022, Eq. 3 to 5). It draws images by class, and classes
+ * with few pixels more often. f_c is the share of the labeled pixels that class c has.
  *
- *     P(c) = exp((1 − f_c) / T) / Σ exp((1 − f_c′) / T)
+ *    P(c) = exp((1 − f_c) / T) / Σ exp((1 − f_c′) / T)
  *
- * and of the images with enough of the class that was drawn each is as likely.
+ * All images with enough pixels of the drawn class are equally likely. See docs/design/data.md#rare-class-sampling.
  */
 export class RareClassSampling {
-  /** P(c); 0 for a class of which no image has enough. */
+  /** Probability P(c) of each class. 0 for a class of which no image has enough. */
   readonly probabilities: readonly number[];
   readonly #images: readonly (readonly number[])[];
 
   /**
-   * @param options.temperature T, > 0; the lower, the more of the rarest class
-   * @param options.minimumShare the share of an image's pixels, 0–1, that a class must have to be drawn for; more than none
-   * @throws InvalidArgumentError when no image has so much of any class
+   * @param options.temperature T, > 0. A lower one draws the rarest class more often
+   * @param options.minimumShare smallest share of an image's pixels, 0–1, that a class must cover for the image to be
+   * drawn for it. At 0, one pixel is enough
+   * @throws InvalidArgumentError when no image has enough of any class
    */
   constructor(
     { counts, pixels }: ClassCounts,
@@ -52,10 +53,10 @@ export class RareClassSampling {
     this.probabilities = weights.map((weight) => weight / sum(weights));
   }
 
-  /** The index of an image. */
+  /** Draws the index of an image. */
   draw(random: Random): number {
     let left = random.next();
-    // What rounding leaves over belongs to the last class that can be drawn.
+    // A remainder from rounding belongs to the last class that can be drawn.
     const last = this.probabilities.findLastIndex((probability) => probability > 0);
     const found = this.probabilities.findIndex((probability) => {
       left -= probability;

@@ -14,19 +14,19 @@ export interface OnnxModel {
   metadata: Record<string, string>;
 }
 
-/** The IR version that came with OPSET. */
+/** IR version that came with OPSET. */
 const IR_VERSION = 8;
-/** What readers of protobuf accept. */
+/** Largest file that readers of protobuf accept. */
 const MAX_FILE_BYTES = 2 ** 31 - 1;
 const FLOAT_BYTES = 4;
 
 /**
- * Writes a model with its weights as float32, to a temporary name that is then renamed. Weights go from where they are to
- * the file, one after the other.
+ * Writes a model with its weights as float32, whole or not at all. Weights go directly from their memory to the file,
+ * one after the other.
  *
- * @param entries all weights that the graph uses; their tensors may be replaced by float32 ones
- * @returns how large the file is.
- * @throws DataError naming the file, where it cannot be written or would be larger than ONNX files can be
+ * @param entries all weights that the graph uses. Their tensors may be replaced by float32 ones
+ * @returns the size of the file in bytes
+ * @throws DataError that names the file when it cannot be written or would exceed the limit of ONNX files
  */
 export async function writeOnnx(
   file: string,
@@ -50,15 +50,15 @@ export async function writeOnnx(
 }
 
 interface Layout {
-  /** The model without its weights. */
+  /** Model without its weights. */
   head: Uint8Array;
-  /** Each weight, and what stands in front of its values. */
+  /** Each weight and the bytes before its values. */
   pieces: { prefix: Uint8Array; weight: string }[];
-  /** Of the whole file. */
+  /** Size of the whole file. */
   bytes: number;
 }
 
-/** What the file will be. Protobuf writes lengths before contents, so all of them are found out first. */
+/** Plans the file. Protobuf writes lengths before contents, so all lengths are computed first. */
 export function layOut(file: string, model: OnnxModel): Layout {
   const { graph } = model;
   const pieces: Layout['pieces'] = [];
@@ -98,7 +98,7 @@ function encodeModel({ metadata }: OnnxModel): Uint8Array {
   });
 }
 
-/** All of the graph but its weights. */
+/** Encodes all of the graph except its weights. */
 function encodeGraph({ graph, input, output }: OnnxModel): Uint8Array {
   const value = ({ name, shape, description }: OnnxValue) => ({
     name,

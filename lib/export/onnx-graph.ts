@@ -1,17 +1,17 @@
-/** ONNX version in which every operator of OnnxGraph is defined; the lowest that is still asked for. */
+/** ONNX version of every operator in OnnxGraph, the lowest version that readers still ask for. */
 export const OPSET = 17;
 
-/** An attribute of a node: fractions are floats, whole numbers are integers. */
+/** Attribute of a node. Fractions are floats, whole numbers are integers. */
 type Attribute = number | readonly number[] | string;
 
-/** A value that goes in or out; an extent that is a name may be any. */
+/** Input or output of a model. A dimension given by a name may have any size. */
 export interface OnnxValue {
   name: string;
   shape: readonly (number | string)[];
   description: string;
 }
 
-/** A constant that is part of the graph's text; weights are not. */
+/** Constant that is part of the graph. Weights are not. */
 interface Constant {
   name: string;
   type: 'FLOAT' | 'INT64';
@@ -19,7 +19,7 @@ interface Constant {
   bytes: Uint8Array;
 }
 
-/** A graph of ONNX operators. Every value is named after the node that computes it. */
+/** Graph of ONNX operators. Every value has the name of the node that computes it. */
 export class OnnxGraph {
   readonly nodes: { op: string; name: string; inputs: string[]; attributes: Record<string, Attribute> }[] =
     [];
@@ -29,7 +29,7 @@ export class OnnxGraph {
   readonly #shapes: ReadonlyMap<string, readonly number[]>;
   readonly #names = new Set<string>();
 
-  /** @param shapes of all weights there are, by name */
+  /** @param shapes shapes of all existing weights, by name */
   constructor(shapes: ReadonlyMap<string, readonly number[]>) {
     this.#shapes = shapes;
   }
@@ -44,7 +44,7 @@ export class OnnxGraph {
     return shape;
   }
 
-  /** Adds a node. @returns the name of what it computes, which is the node's. */
+  /** Adds a node. @returns the name of its value, which is the node's name */
   node(name: string, op: string, inputs: string[], attributes: Record<string, Attribute> = {}): string {
     this.#claim(name);
     for (const input of inputs) if (this.#shapes.has(input)) this.weights.add(input);

@@ -80,13 +80,13 @@ const schema = protobuf.Root.fromJSON({
   },
 });
 
-/** The bytes of a message given as a plain object. */
+/** Encodes a message given as a plain object. */
 export function encode(type: string, message: Record<string, unknown>): Uint8Array {
   const found = schema.lookupType(type);
   return found.encode(found.fromObject(message)).finish();
 }
 
-/** What stands in front of the bytes of a field that has a length: a message, a text or raw data. */
+/** Encodes the bytes before a field that has a length: a message, a text or raw data. */
 export function fieldPrefix(type: string, field: string, length: number): Uint8Array {
   const { id } = schema.lookupType(type).fields[field]!;
   const LENGTH_DELIMITED = 2;

@@ -2,14 +2,16 @@ import { OnnxGraph } from './onnx-graph.js';
 
 /** The forward passes of native/core/models/, in evaluation mode, as ONNX operators. */
 
-/** Names of what goes in and of what comes out. */
+/** Names of the model's input and output. */
 export const IMAGE = 'image';
 export const LOGITS = 'logits';
 
 /**
- * @param branches of the head that are summed
- * @param shapes of all weights, by their state-dict names
- * @param upsample whether logits are resized to the image's size
+ * Builds the graph of DeepLab-v2.
+ *
+ * @param shapes shapes of all weights, by their state-dict names
+ * @param branches number of the head's branches that are summed
+ * @param upsample resizes the logits to the image's size
  */
 export function deepLabV2Graph(
   shapes: ReadonlyMap<string, readonly number[]>,
@@ -46,7 +48,7 @@ const LAYERS = [
 ];
 const HEAD_DILATIONS = [6, 12, 18, 24];
 
-/** Two 3×3 convolutions, or 1×1, 3×3, 1×1; the stride is on the first, the dilation on those of 3×3. */
+/** Adds two 3×3 convolutions, or 1×1, 3×3, 1×1. The first has the stride, those of 3×3 have the dilation. */
 function residualBlock(
   graph: OnnxGraph,
   name: string,
@@ -73,14 +75,14 @@ function residualBlock(
   return relu(graph, name, graph.node(`${name}.add`, 'Add', [x, shortcut]));
 }
 
-/** Logits have the image's size by themselves. */
+/** Builds the graph of FCN-8s. Its logits have the image's size. */
 export function fcn8sGraph(shapes: ReadonlyMap<string, readonly number[]>): OnnxGraph {
   const graph = new OnnxGraph(shapes);
   const pools: string[] = [];
   let x = IMAGE;
   for (let stage = 1; stage <= 5; ++stage) {
     for (let i = 1; graph.has(`conv${stage}_${i}.weight`); ++i) {
-      // The very first one keeps small images from vanishing below fc6's 7×7 window.
+      // The padding of the first convolution keeps small images from shrinking below fc6's 7×7 window.
       const padding = stage === 1 && i === 1 ? 100 : 1;
       x = convolution(graph, `conv${stage}_${i}`, x, { padding });
       x = relu(graph, `relu${stage}_${i}`, x);
@@ -120,7 +122,7 @@ function convolution(
   });
 }
 
-/** A transposed convolution whose stride is half its kernel. */
+/** Adds a transposed convolution whose stride is half its kernel. */
 function upsampling(graph: OnnxGraph, name: string, x: string): string {
   const kernel = graph.shapeOf(`${name}.weight`).slice(2);
   const strides = kernel.map((extent) => extent / 2);
@@ -136,7 +138,7 @@ function relu(graph: OnnxGraph, name: string, x: string): string {
   return graph.node(name, 'Relu', [x]);
 }
 
-/** [N, C, h, w] → [N, C, H, W] of `reference`, bilinear with aligned corners. */
+/** Resizes [N, C, h, w] to the height and width of `reference`, bilinearly with aligned corners. */
 function resizeLike(graph: OnnxGraph, name: string, x: string, reference: string): string {
   const outer = graph.node(`${name}.outer`, 'Shape', [x], { end: 2 });
   const inner = graph.node(`${name}.inner`, 'Shape', [reference], { start: 2, end: 4 });
@@ -147,7 +149,7 @@ function resizeLike(graph: OnnxGraph, name: string, x: string, reference: string
   });
 }
 
-/** The part of `x` from [offset, offset] on that has the height and width of `reference`. */
+/** Crops `x` from [offset, offset] to the height and width of `reference`. */
 function cropLike(graph: OnnxGraph, name: string, x: string, offset: number, reference: string): string {
   const starts = graph.integers(`${name}.starts`, [offset, offset]);
   const axes = graph.integers(`${name}.axes`, [2, 3]);

@@ -10,23 +10,25 @@ import { writeOnnx } from './onnx-file.js';
 import type { OnnxValue } from './onnx-graph.js';
 import { deepLabV2Graph, fcn8sGraph, IMAGE, LOGITS } from './onnx-segmenter.js';
 
+/** Options of {@link exportOnnx} and {@link exportTorchScript}. */
 export interface ExportOptions {
   /**
-   * Whether logits are resized to the image's height and width, bilinearly with aligned corners (default), or stay as the
-   * network gives them: [N, C, ⌊(H+1)/8⌋+1, ⌊(W+1)/8⌋+1] for DeepLab-v2. Those of FCN-8s have the image's size anyway.
+   * Resizes logits to the image's height and width, bilinearly with aligned corners. Default true. With false,
+   * DeepLab-v2's logits keep the network's size, [N, C, ⌊(H+1)/8⌋+1, ⌊(W+1)/8⌋+1]. FCN-8s's logits always have the
+   * image's size.
    */
   upsample?: boolean;
   signal?: AbortSignal;
 }
 
 /**
- * Writes an ONNX model (opset 17) of a segmenter in evaluation mode.
+ * Writes an ONNX model (opset 17) of a segmenter in evaluation mode, whole or not at all.
  *
- * Its input `image` is float32 [N, 3, H, W] with any N, H and W: what `Segmenter.forward` takes. Its output `logits` is
- * [N, C, H, W]. Its metadata property `bidiseg` holds the network, the classes and how to prepare images, as JSON. The file
- * appears whole or not at all.
+ * The input `image` is float32 [N, 3, H, W] with any N, H and W, prepared as for `Segmenter.forward`. The output
+ * `logits` is [N, C, H, W]. The metadata property `bidiseg` is JSON. It holds the network, the classes and how to
+ * prepare images. See docs/design/export.md#the-onnx-graph-is-written-in-typescript.
  *
- * @throws DataError naming the file when it cannot be written or would exceed the 2 GiB of ONNX files
+ * @throws DataError that names the file when it cannot be written or would exceed the 2 GiB of ONNX files
  */
 export async function exportOnnx(
   segmenter: Segmenter,
@@ -62,10 +64,11 @@ export async function exportOnnx(
 }
 
 /**
- * Writes a TorchScript archive of a segmenter for `torch.jit.load` in Python and C++. Input, output and metadata are those
- * of `exportOnnx`, with weights under their state-dict names. The metadata is the archive's extra file `bidiseg.json`.
+ * Writes a TorchScript archive of a segmenter for `torch.jit.load` in Python and C++, whole or not at all. Input,
+ * output and metadata are the same as in `exportOnnx`. Weights have their state-dict names. The metadata is the
+ * archive's extra file `bidiseg.json`.
  *
- * @throws DataError naming the file when it cannot be written
+ * @throws DataError that names the file when it cannot be written
  */
 export async function exportTorchScript(
   segmenter: Segmenter,
@@ -86,7 +89,7 @@ function checkOptions(file: string, options: ExportOptions) {
   return { upsample: checkBoolean('upsample', upsample), signal: checkSignal(signal) };
 }
 
-/** What an exported model says about itself: what weights files say, and what goes in and out. */
+/** Describes an exported model: the description of weights files, and the model's input and output. */
 function metadataOf(segmenter: Segmenter, upsample: boolean): string {
   const input = { name: IMAGE, layout: 'NCHW', channels: 'BGR', range: [0, 255], mean: SEGMENTER_MEAN_BGR };
   const output = { name: LOGITS, layout: 'NCHW', upsampled: upsample };

@@ -2,38 +2,44 @@ import { setImmediate, setTimeout } from 'node:timers/promises';
 import type { PredictOptions, Segmenter, SegmenterPrediction } from '../models/segmenter.js';
 import { checkInteger, checkNumber, invalidArgument } from '../support/validate.js';
 
+/** Options of {@link BatchedPredictor}. */
 export interface BatchingOptions {
-  /** The most images that go through the network at once, 1–1024; default 8. */
+  /** Largest number of images that go through the network together, 1–1024. Default 8. */
   limit?: number;
   /**
-   * How long a call waits for others before it is begun, in milliseconds, 0–60,000; default 0: only for those of the same
-   * turn of the event loop. While a batch is computed, calls gather for the next one whatever this says.
+   * Time in milliseconds that a call waits for others, 0–60,000. Default 0: it waits only for calls from the same turn
+   * of the event loop. While a batch computes, calls always gather for the next one.
    */
   deadlineMs?: number;
 }
 
 /**
- * Predicts for many callers at once, such as the requests of a server: concurrent calls of predict() for images of one
- * size, with the same options, go through the network together. Each gets what it would have got alone (but for the
- * last bits of probabilities), and an abort or a bad argument concerns only its own call.
+ * Predicts for many concurrent callers, such as the requests of a server.
+ *
+ * Concurrent calls of predict() with images of one size and the same options go through the network together. Each gets
+ * the result it would get alone, except for the last bits of probabilities. An abort or a bad argument affects only its
+ * own call. See docs/design/boundary.md#batching-happens-in-javascript.
  */
 export class BatchedPredictor {
   readonly #segmenter: Pick<Segmenter, 'predict'>;
   readonly #limit: number;
   readonly #deadlineMs: number;
-  /** Batches that still take images, by what their calls have in common. */
+  /** Batches that still accept images, by the size and options that their calls share. */
   readonly #open = new Map<string, Batch>();
-  /** Ends when no batch is being computed: the next ones gather until then. */
+  /** Resolves when no batch is computing. Until then, the next batches gather. */
   #last: Promise<void> = Promise.resolve();
 
-  /** @param segmenter stays the caller's to dispose */
+  /** @param segmenter segmenter to use. The caller disposes it */
   constructor(segmenter: Pick<Segmenter, 'predict'>, { limit = 8, deadlineMs = 0 }: BatchingOptions = {}) {
     this.#segmenter = segmenter;
     this.#limit = checkInteger('limit', limit, 1, 1024);
     this.#deadlineMs = checkNumber('deadlineMs', deadlineMs, 0, 60_000);
   }
 
-  /** As {@link Segmenter.predict}. Calls that average over views, or have more than `limit` images, go alone. */
+  /**
+   * Predicts like {@link Segmenter.predict}. Calls that average over views, or have more than `limit` images, run
+   * alone.
+   */
   async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
     const { signal, count, flip, otherSizes = [], ...shared } = options;
     if (flip || otherSizes.length > 0 || count > this.#limit) return this.#segmenter.predict(images, options);
@@ -59,7 +65,7 @@ export class BatchedPredictor {
       this.#open.set(key, batch);
       void this.#schedule(batch);
     }
-    // Copied now: the caller may change or transfer what it gave.
+    // Copied now, because the caller may change or transfer the array.
     const prediction = batch.add({ images: images.slice(), count }, signal);
     if (batch.count === this.#limit) batch.close();
     return prediction;
@@ -85,9 +91,9 @@ interface Request {
   reject: (reason: unknown) => void;
 }
 
-/** Calls that go through the network together. */
+/** A group of calls that go through the network together. */
 class Batch {
-  /** Resolves when no further call is taken. */
+  /** Resolves when no further call is accepted. */
   readonly closed: Promise<void>;
   readonly close: () => void;
   readonly #shared: SharedOptions;
@@ -106,7 +112,7 @@ class Batch {
     };
   }
 
-  /** Images so far. */
+  /** Number of images so far. */
   get count(): number {
     return [...this.#requests].reduce((sum, { count }) => sum + count, 0);
   }
@@ -130,7 +136,7 @@ class Batch {
     }
   }
 
-  /** Settles every call. Never rejects. */
+  /** Settles every call. It never rejects. */
   async run(segmenter: Pick<Segmenter, 'predict'>): Promise<void> {
     this.close();
     const requests = [...this.#requests];
@@ -145,7 +151,7 @@ class Batch {
       let first = 0;
       for (const { count, resolve } of requests) {
         const range = [first * pixels, (first + count) * pixels] as const;
-        // Copies: a caller may transfer its own.
+        // Copies, because a caller may transfer its own.
         resolve({
           labels: labels.slice(...range),
           ...(confidence && { confidence: confidence.slice(...range) }),

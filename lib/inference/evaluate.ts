@@ -16,55 +16,67 @@ import { DataError, InvalidArgumentError } from '../support/errors.js';
 import { drain, readAhead } from '../support/generators.js';
 import { averagedOver, scaledSizes } from './views.js';
 
-/** All that is needed of a segmenter to use it. */
+/** The part of a segmenter that inference needs. */
 export type Predictor = Pick<Segmenter, 'predict'>;
 
-/** What scores are taken over. */
+/** Options of scores. */
 export interface ScoreOptions {
   /** Number of classes, 2–256. */
   classCount: number;
-  /** The label that does not count, 0–255; default 255. */
+  /** Label of pixels that do not count, 0–255. Default 255. */
   ignoreIndex?: number;
-  /** The classes that means are taken over, such as SYNTHIA_16_CLASSES; default all. See {@link ConfusionMatrix}. */
+  /** Classes that means are taken over, such as SYNTHIA_16_CLASSES. Default all. See {@link ConfusionMatrix}. */
   meanClasses?: readonly number[] | undefined;
   signal?: AbortSignal | undefined;
 }
 
+/** Options of {@link evaluate}. */
 export interface EvaluationOptions extends ScoreOptions {
-  /** Size to which images are resized before they enter the segmenter. */
+  /** Size of the images that enter the segmenter. */
   size: ImageSize;
-  /** Where predictions meet the truth: 'label', the label file's own size (default), or one size for all. */
+  /**
+   * Size at which predictions are compared with labels: one size for all, or 'label' (default), the size of the label
+   * file.
+   */
   outputSize?: ImageSize | 'label';
-  /** What is upsampled to the output size: the softmax (default), as in the published numbers, or the logits. */
+  /**
+   * Values that are upsampled to the output size: `probabilities` (default), as in the published numbers, or `logits`.
+   */
   order?: 'logits' | 'probabilities';
-  /** Average the probabilities with those of the mirrored image. Default false. */
+  /** Averages the probabilities with those of the mirrored image. Default false. */
   flip?: boolean;
-  /** Average the probabilities over inputs of these multiples of `size`, each ⅛–8, from the image file itself. Default [1]. */
+  /**
+   * Multiples of `size`, each ⅛–8. Probabilities are averaged over inputs of these sizes, made from the image file.
+   * Default [1].
+   */
   scales?: readonly number[];
-  /** What convolutions compute in, as `Segmenter.predict` has it; default `fp32`. */
+  /** Precision of the convolutions, as in {@link PredictOptions.precision}. Default `fp32`. */
   precision?: Precision;
 }
 
-/** How well predictions agree with the truth. */
+/** Agreement of predictions with labels. */
 export interface Evaluation {
-  /** Mean of `iou` over the classes that occur, or over those of `meanClasses` that do, 0 … 1. */
+  /** Mean of `iou` over the classes of `meanClasses` (default: all) that occur, 0 … 1. */
   meanIou: number;
-  /** TP / (TP + FP + FN) per class; null for a class that neither truth nor prediction has. */
+  /** Intersection over union TP / (TP + FP + FN) of each class. Null for a class without true or predicted pixels. */
   iou: (number | null)[];
-  /** Share of labeled pixels that are right, 0 … 1. */
+  /** Share of labeled pixels with the right class, 0 … 1. */
   pixelAccuracy: number;
-  /** Mean of `accuracy` over the same classes as `meanIou`, where the truth has them. */
+  /** Mean of `accuracy` over the classes of `meanClasses` that have true pixels, 0 … 1. */
   meanAccuracy: number;
-  /** TP / (TP + FN) per class; null for a class that the truth does not have. */
+  /** Recall TP / (TP + FN) of each class. Null for a class without true pixels. */
   accuracy: (number | null)[];
-  /** Mean of `iou` over the same classes, each weighted with its labeled pixels. */
+  /** Mean of `iou` over the same classes, weighted by their labeled pixels. */
   frequencyWeightedIou: number;
+  /** Confusion matrix over all images. */
   confusion: ConfusionMatrix;
+  /** Number of images. */
   images: number;
+  /** Duration of the evaluation in seconds. */
   seconds: number;
 }
 
-/** Images that are done, and of how many. */
+/** Number of finished images and of all images. */
 export interface EvaluationProgress {
   done: number;
   total: number;
@@ -75,7 +87,7 @@ interface WithProgress {
 }
 
 /**
- * Compares a segmenter's predictions with the labels of a data set: one confusion matrix over all images.
+ * Compares a segmenter's predictions with the labels of a data set, in one confusion matrix over all images.
  *
  * @throws InvalidArgumentError when the data set is empty or has no labels
  * @throws DataError when an image or label map cannot be read
@@ -88,7 +100,7 @@ export function evaluate(
   return drain(evaluateImages(segmenter, dataset, options), options.onProgress);
 }
 
-/** As `evaluate`, telling after each image how many are done. */
+/** Evaluates like {@link evaluate} and yields the progress after each image. */
 export async function* evaluateImages(
   segmenter: Predictor,
   dataset: ImageDataset,
@@ -123,22 +135,22 @@ export async function* evaluateImages(
   return score.result();
 }
 
-/** Where predictions and the truth lie that {@link evaluatePredictions} compares. */
+/** Folders that {@link evaluatePredictions} compares. */
 export interface PredictionFolders extends ImageLimits {
-  /** Class indices as PNGs, as `bidiseg segment` writes them, of the names and sizes of the labels. */
+  /** Folder of PNGs with class indices, as `bidiseg segment` writes them. Names and sizes are those of the labels. */
   predictions: string;
-  /** Label PNGs. */
+  /** Folder of label PNGs. */
   labels: string;
-  /** From the ids or colors in the label files to classes; default 'identity'. */
+  /** Label map that converts ids or colors in the label files to classes. Default 'identity'. */
   labelMap?: LabelMapName | LabelTable | LabelMap;
 }
 
 /**
- * Compares a folder of predictions with a folder of labels, in subfolders too, as {@link evaluate} does. Every label map
- * needs a prediction, and predictions without one are left alone.
+ * Compares a folder of predictions with a folder of labels, including subfolders, like {@link evaluate}. Every label
+ * map needs a prediction. Predictions without a label map are ignored.
  *
- * @throws DataError when a prediction is missing or of another size, a file cannot be read, or a prediction holds
- *   something else than a class where there is truth
+ * @throws DataError when a prediction is missing or of another size, a file cannot be read, or a labeled pixel is
+ * predicted as something that is not a class
  */
 export function evaluatePredictions(
   folders: PredictionFolders,
@@ -180,7 +192,7 @@ async function* comparePredictions(
       await score.add(truth, predicted);
     } catch (error) {
       if (!(error instanceof InvalidArgumentError)) throw error;
-      // What is no class is found where the pixels are counted.
+      // Values that are not classes are found when the pixels are counted.
       throw new DataError(`${file}: ${error.message}`, { cause: error });
     }
     yield { done: score.images, total: names.length };
@@ -188,7 +200,7 @@ async function* comparePredictions(
   return score.result();
 }
 
-/** Gathers predictions and the truth. */
+/** Accumulates predictions and labels. */
 class Score {
   images = 0;
   readonly #options: ScoreOptions;
@@ -198,7 +210,7 @@ class Score {
   constructor(options: ScoreOptions) {
     this.#options = options;
     this.#confusion = new ConfusionMatrix(options.classCount, options.ignoreIndex);
-    // Finds out now that one of the classes does not exist, not after all the images.
+    // Fails now, not after all images, if one of the classes does not exist.
     this.#confusion.meanIou(options.meanClasses);
   }
 

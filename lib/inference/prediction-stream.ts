@@ -2,27 +2,27 @@ import type { RgbImage } from '../data/image-size.js';
 import type { PredictOptions, Segmenter, SegmenterPrediction } from '../models/segmenter.js';
 import { checkInteger, checkObject, checkSignal, invalidArgument } from '../support/validate.js';
 
+/** Options of {@link predictStream}. */
 export interface PredictStreamOptions
   extends Omit<PredictOptions, 'count' | 'width' | 'height' | 'otherSizes'> {
-  /** How many images may be read and predicted ahead of the caller, 1–1024; default 2. */
+  /** Number of images read and predicted ahead of the caller, 1–1024. Default 2. */
   ahead?: number;
 }
 
-/** The prediction of one image. */
+/** Prediction of one image. */
 export interface ImagePrediction<Image extends RgbImage = RgbImage> extends SegmenterPrediction {
-  /** The very object that was given. */
+  /** The object that `images` yielded. */
   image: Image;
-  /** Of `labels` and `confidence`, in pixels. */
+  /** Width and height of `labels` and `confidence` in pixels. */
   width: number;
   height: number;
 }
 
 /**
- * Segments a stream of images in its order, each at its own size, for as long as it is iterated. Reading, predicting and what
- * the caller does with a prediction happen at the same time, at most `ahead` images ahead of the caller. Leaving the loop
- * ends all of it.
+ * Segments a stream of images in order, each at its own size. Reading, predicting and the caller's own work overlap. At
+ * most `ahead` images are in progress. Leaving the loop ends all work.
  *
- * @throws what `images` throws, after the predictions of the images before it
+ * @throws the error of `images`, after the predictions of the images before it
  */
 export async function* predictStream<Image extends RgbImage>(
   predictor: Pick<Segmenter, 'predict'>,
@@ -75,7 +75,7 @@ export async function* predictStream<Image extends RgbImage>(
   const onAbort = () => wake();
   signal.addEventListener('abort', onAbort);
   try {
-    // Reading and predicting go on at once: a slow source does not hold back what is done.
+    // Reading and predicting run at the same time, so that a slow source does not delay finished predictions.
     while (!ended || running.length > 0) {
       signal.throwIfAborted();
       if (!ended && !reading && running.length < ahead) void read();
@@ -91,7 +91,7 @@ export async function* predictStream<Image extends RgbImage>(
     left.abort();
     if (!ended) {
       const closed = Promise.resolve(source.return?.());
-      // A source that is being waited for may never answer.
+      // A source that is still reading may never answer.
       if (reading) closed.catch(() => {});
       else await closed;
     }

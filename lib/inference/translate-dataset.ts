@@ -8,18 +8,18 @@ import { Random } from '../data/random.js';
 import type { Translator } from '../models/translator.js';
 import { readAhead } from '../support/generators.js';
 
-/** How a data set is translated to files. */
+/** Options for translating a data set to files. */
 export interface TranslateDatasetOptions {
-  /** Size to which images are resized before, and which the translations have. */
+  /** Size of the images before and after translation. */
   size: ImageSize;
-  /** Leave the images that are in the folder already as they are; default false. */
+  /** Keeps images that are already in the folder. Default false: all are made again. */
   resume?: boolean;
   signal?: AbortSignal | undefined;
 }
 
 /**
- * S′ = F(S): writes the translation of every image of `dataset` to `folder` as NAME.png, each whole or not at all.
- * `dataset.withImages(folder)` is then S′ with the labels of S. Tells after each image how many are done.
+ * Writes S′ = F(S): the translation of every image of `dataset` to `folder` as NAME.png, each whole or not at all. Then
+ * `dataset.withImages(folder)` is S′ with the labels of S. Yields the progress after each image.
  *
  * @throws DataError when an image cannot be read or written
  */
@@ -35,8 +35,8 @@ export async function* translateDataset(
 }
 
 /**
- * In place of a translator: as `translateDataset`, but each image has its histograms matched to those of one image of
- * `target`, which is drawn by (seed, stage, the image's name).
+ * Replaces a translator by histogram matching. It writes files like {@link translateDataset}. Each image is matched to
+ * one image of `target`, which is drawn by (seed, stage, the image's name). See docs/design/data.md#histogram-matching.
  *
  * @throws DataError when an image cannot be read or written
  */
@@ -51,7 +51,7 @@ export async function* matchDatasetHistograms(
   });
 }
 
-/** The target image to which the histograms of the source image `name` are matched. */
+/** Reads the target image to whose histograms the source image `name` is matched. */
 export function drawReference(
   target: ImageDataset,
   name: string,
@@ -61,7 +61,7 @@ export function drawReference(
   return target.readImage(index, targetSize);
 }
 
-/** Writes what `make` makes of each image, as large as that, to `folder`. */
+/** Writes the result of `make` for each image to `folder`. The result has the size of the image. */
 async function* writeEach(
   dataset: ImageDataset,
   folder: string,

@@ -1,7 +1,7 @@
 import type { ImageSize, RgbImage } from '../data/image-size.js';
 import { checkNumber, invalidArgument } from '../support/validate.js';
 
-/** `size` times each of the scales, each ⅛–8. */
+/** Multiplies `size` by each of the scales, each ⅛–8. Default [1]. */
 export function scaledSizes({ width, height }: ImageSize, scales: readonly number[] = [1]): ImageSize[] {
   if (scales.length === 0) throw invalidArgument('scales', 'at least one number', scales);
   return scales.map((scale, i) => {
@@ -10,7 +10,7 @@ export function scaledSizes({ width, height }: ImageSize, scales: readonly numbe
   });
 }
 
-/** What `Segmenter.predict` takes to average over views: the mirrored image, and the same image at other sizes. */
+/** Makes the options of `Segmenter.predict` that average over the mirrored image and over other sizes. */
 export function averagedOver({ flip = false, others }: { flip?: boolean | undefined; others: RgbImage[] }) {
   return {
     ...(flip && { flip }),

@@ -2,7 +2,7 @@ import type { z } from 'zod';
 import { integer, section } from '../support/options.js';
 import { networkFields } from './network-options.js';
 
-/** Options of a domain discriminator's architecture, which configs have too. */
+/** Options of a domain discriminator's architecture that configs have too. */
 export const discriminatorFields = {
   /** Channels after the first convolution. */
   baseWidth: integer(1, 1024).default(64),
@@ -15,9 +15,9 @@ export const outputDiscriminatorSchema = section({
   ...networkFields,
 });
 
-/** What an output-space discriminator is created with. */
+/** Options of {@link OutputDiscriminator.create}. Omitted ones get their defaults. */
 export interface OutputDiscriminatorOptions extends z.input<typeof outputDiscriminatorSchema> {}
-/** The same with defaults filled in. */
+/** Options of an output-space discriminator, with defaults filled in. */
 export interface CompleteOutputDiscriminatorOptions
   extends Readonly<z.output<typeof outputDiscriminatorSchema>> {}
 
@@ -28,8 +28,8 @@ export const featureDiscriminatorSchema = section({
   ...networkFields,
 });
 
-/** What a feature discriminator is created with. */
+/** Options of {@link FeatureDiscriminator.create}. Omitted ones get their defaults. */
 export interface FeatureDiscriminatorOptions extends z.input<typeof featureDiscriminatorSchema> {}
-/** The same with defaults filled in. */
+/** Options of a feature discriminator, with defaults filled in. */
 export interface CompleteFeatureDiscriminatorOptions
   extends Readonly<z.output<typeof featureDiscriminatorSchema>> {}

@@ -11,14 +11,14 @@ import {
 import { Network } from './network.js';
 
 /**
- * Tells by a segmenter's features which domain an image is from, each position by itself (after Hoffman et al. 2016, "FCNs
- * in the Wild"): 1×1 convolutions to 8·baseWidth, 8·baseWidth and 1 channels.
+ * Discriminator that judges the domain of an image by a segmenter's features, separately at each position (after
+ * Hoffman et al. 2016, "FCNs in the Wild"). It has 1×1 convolutions to 8·baseWidth, 8·baseWidth and 1 channels.
  *
- * forward() takes features, [N, featureCount, h, w], and gives one logit per position, [N, 1, h, w]: below 0 for source,
- * above for target.
+ * forward() takes features [N, featureCount, h, w] and returns one logit per position, [N, 1, h, w]: below 0 for
+ * source, above 0 for target.
  */
 export class FeatureDiscriminator extends Network {
-  /** What it was created with, defaults filled in. */
+  /** Options that the network was created with, with defaults filled in. */
   readonly options: CompleteFeatureDiscriminatorOptions;
 
   private constructor(
@@ -30,7 +30,7 @@ export class FeatureDiscriminator extends Network {
     this.options = options;
   }
 
-  /** @throws InvalidArgumentError naming a bad option */
+  /** Creates the discriminator with seeded initial weights. @throws InvalidArgumentError that names a bad option */
   static async create(options: FeatureDiscriminatorOptions): Promise<FeatureDiscriminator> {
     const checked = parseOptions(featureDiscriminatorSchema, options);
     requireDevice(checked.device);

@@ -4,10 +4,10 @@ import type { Architecture } from '../weights/weights-metadata.js';
 export type Shapes = readonly { name: string; shape: readonly number[] }[];
 
 /**
- * Which of the networks of this package a state dict most likely belongs to, by names and shapes; null where none fits.
+ * Guesses by names and shapes which network of this package a state dict belongs to. Returns null if none fits.
  *
- * Two things do not show in a state dict: the branches of DeepLab-v2's head that are summed (all four have weights; 4 is
- * the answer), and the exact width where it is no multiple of 1/512.
+ * A state dict does not show two things. One is the number of summed branches of DeepLab-v2's head: all four have
+ * weights, so the guess is 4. The other is the exact width if it is not a multiple of 1/512.
  */
 export function guessArchitecture(tensors: Shapes): Architecture | null {
   const shapes = new Map(tensors.map(({ name, shape }) => [name, shape]));
@@ -53,13 +53,13 @@ export function guessArchitecture(tensors: Shapes): Architecture | null {
   return null;
 }
 
-/** Number of residual blocks of an image generator whose names begin with `prefix`. */
+/** Counts the residual blocks of an image generator whose names begin with `prefix`. */
 function blocksOf(tensors: Shapes, prefix: string): number {
   const pattern = new RegExp(`^${prefix.replace('.', '\\.')}model\\.\\d+\\.conv_block\\.1\\.weight$`);
   return tensors.filter(({ name }) => pattern.test(name)).length;
 }
 
-/** Blocks of each layer, and of which kind. */
+/** Backbones by their blocks per layer and the kind of block. */
 const BACKBONES: Record<string, string> = {
   '2-2-2-2': 'resnet18',
   '3-4-6-3': 'resnet34',
@@ -67,7 +67,7 @@ const BACKBONES: Record<string, string> = {
   '3-4-23-3 bottlenecks': 'resnet101',
 };
 
-/** Blocks of each layer of a ResNet, such as `3-4-23-3 bottlenecks`; null where a layer is missing. */
+/** Describes the blocks of a ResNet, such as `3-4-23-3 bottlenecks`. Returns null if a layer is missing. */
 function blockText(tensors: Shapes): string | null {
   const blocks = [1, 2, 3, 4].map((layer) => {
     const pattern = new RegExp(`^layer${layer}\\.\\d+\\.conv1\\.weight$`);
@@ -78,8 +78,8 @@ function blockText(tensors: Shapes): string | null {
 }
 
 /**
- * What two networks can share weights by, in words: the backbone or the number of residual blocks; null for other networks.
- * It needs no head.
+ * Describes the body that two networks need to have in common to share weights: the backbone, or the number of residual
+ * blocks. Returns null for other networks. A head is not needed.
  */
 export function bodyText(tensors: Shapes): string | null {
   const kind = blockText(tensors);

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { choice, integer } from '../support/options.js';
 
-/** Option: where to compute. */
+/** Declares the option for the device to compute on. Default `cpu`. */
 export const deviceOption = () =>
   z
     .string('cpu, cuda or cuda:N')

@@ -26,59 +26,68 @@ import { type RenamedWeights, type Renaming, strangerText, withOwnNames } from '
 
 export type { NetworkDtype } from '../native/binding-types.js';
 
+/** Options of {@link Network.save}. */
 export interface SaveOptions {
   /**
-   * What to store the weights as; by default as they are. float16 and bfloat16 halve the file; loading rounds nothing more.
-   * A weight too large for float16 is a DataError.
+   * Dtype of the weights in the file. Default: the network's own. float16 and bfloat16 halve the file, and loading
+   * rounds no further. A weight too large for float16 is a DataError.
    */
   dtype?: WeightsDtype;
-  /** How many steps the weights were trained for: written into the file for whoever reads it. */
+  /** Number of training steps of the weights, ≥ 0. It is written into the file as information. Default: none. */
   step?: number;
   signal?: AbortSignal;
 }
 
+/** Options of {@link Network.load}. */
 export interface LoadOptions {
   /**
-   * Default true. False leaves the network's own values where the file has none or of another shape, and the whole head
-   * `layer5.*` where the class count differs; something must fit nevertheless.
+   * Requires that all names and shapes fit. Default true. With false, the network keeps its own values for tensors that
+   * the file lacks or has in another shape. It keeps the whole head `layer5.*` if the class count differs. At least one
+   * tensor must fit.
    */
   strict?: boolean;
   /**
-   * A prefix to drop from the names that have it. By default `module.`, `Scale.`, `_orig_mod.`, `model.`, `net.` and
-   * `student.` where all names begin with them.
+   * Prefix to drop from the names that have it. Default: `module.`, `Scale.`, `_orig_mod.`, `model.`, `net.` and
+   * `student.`, if all names begin with them.
    */
   strip?: string;
   signal?: AbortSignal;
 }
 
-/** What became of a weights file's tensors. Names are without the prefix that was dropped. */
+/** Result of loading a weights file. Names are without the dropped prefix. */
 export interface LoadReport {
+  /** Format of the file. */
   format: WeightsFile['format'];
-  /** What every name began with and was dropped, such as `module.`; mostly empty. */
+  /** Prefix that was dropped from every name, such as `module.`. Usually empty. */
   prefix: string;
-  /** What names of other code became, such as `layer6.` `layer5.`; mostly empty. */
+  /** Names of other code that were replaced, such as `layer6.` by `layer5.`. Usually empty. */
   renamed: Renaming[];
+  /** Names of the tensors that were loaded. */
   loaded: string[];
-  /** In the network only; it keeps its values. `num_batches_tracked`, which nothing depends on, may be missing even if strict. */
+  /**
+   * Names only in the network, which keeps its values. A strict load tolerates a missing `num_batches_tracked`, because
+   * nothing depends on it.
+   */
   missing: string[];
   /**
-   * In the file only. `num_batches_tracked` may be too many even if strict, and so may running statistics of
-   * normalizations that have no weight: those of InstanceNorm, which are never used.
+   * Names only in the file. A strict load tolerates `num_batches_tracked`, and running statistics of a normalization
+   * without weights. InstanceNorm has such statistics but never uses them.
    */
   extra: string[];
-  /** Of another shape in the file; the network keeps its values. */
+  /** Tensors whose shape in the file differs. The network keeps its values. */
   reshaped: { name: string; found: number[]; expected: number[] }[];
   /**
-   * Left out on purpose, with the reason: entries that are no tensors, tensors of types that bidiseg does not have,
-   * auxiliary heads, and `layer5.*` where the class count differs. Names are as in the file.
+   * Entries left out on purpose, with the reason: entries that are not tensors, tensors of types that bidiseg does not
+   * have, auxiliary heads, and `layer5.*` if the class count differs. Names are as in the file.
    */
   skipped: Skipped[];
 }
 
 /**
- * A network: one tensor in, one tensor out.
+ * A network with one input tensor and one output tensor. A new network is in training mode.
  *
- * Forward passes remember what backward() needs unless the network is frozen. A new network is in training mode.
+ * Forward passes remember what backward() needs, unless the network is frozen. A network keeps its dtype and device
+ * (docs/design/boundary.md#networks-keep-their-dtype-and-device).
  */
 export class Network extends NativeObject<NetworkHandle> {
   readonly #description: WeightsDescription;
@@ -89,17 +98,17 @@ export class Network extends NativeObject<NetworkHandle> {
     this.#description = description;
   }
 
-  /** Of the weights, and so of what forward() takes and gives. */
+  /** Dtype of the weights, and of the tensors that forward() takes and returns. */
   get dtype(): NetworkDtype {
     return callSync(() => native.networkDtype(this.handle));
   }
 
-  /** How many numbers the network has learned or can learn; buffers do not count. */
+  /** Number of trainable values. Buffers do not count. */
   get parameterCount(): number {
     return callSync(() => native.networkParameterCount(this.handle));
   }
 
-  /** The network's output for `input`, which has its dtype; shapes are those of the subclass. */
+  /** Computes the network's output for `input`, which has the network's dtype. The subclasses document the shapes. */
   async forward(input: Tensor, options: { signal?: AbortSignal } = {}): Promise<Tensor> {
     checkObject('options', options);
     const output = await call(
@@ -109,17 +118,19 @@ export class Network extends NativeObject<NetworkHandle> {
     return new Tensor(output);
   }
 
-  /** Training mode: batch normalization by the batch (and running statistics move), dropout on. */
+  /**
+   * Switches to training mode: batch normalization uses the batch and updates running statistics, and dropout is on.
+   */
   async train(): Promise<void> {
     await call(() => native.networkSetTraining(this.handle, true));
   }
 
-  /** Evaluation mode: batch normalization by running statistics, dropout off. */
+  /** Switches to evaluation mode: batch normalization uses running statistics, and dropout is off. */
   async eval(): Promise<void> {
     await call(() => native.networkSetTraining(this.handle, false));
   }
 
-  /** Stops gradients to the parameters; gradients still pass through to the input. */
+  /** Stops gradients to the parameters. Gradients still pass through to the input. */
   async freeze(): Promise<void> {
     await call(() => native.networkSetFrozen(this.handle, true));
   }
@@ -129,12 +140,15 @@ export class Network extends NativeObject<NetworkHandle> {
     await call(() => native.networkSetFrozen(this.handle, false));
   }
 
-  /** Parameters by their PyTorch names. The tensors share memory with the network: they show what training does. */
+  /**
+   * Returns the parameters by their PyTorch names. The tensors share memory with the network and change during
+   * training.
+   */
   async parameters(): Promise<Map<string, Tensor>> {
     return this.#named('parameter');
   }
 
-  /** Buffers (running statistics) by their PyTorch names, sharing memory with the network. */
+  /** Returns the buffers (running statistics) by their PyTorch names. The tensors share memory with the network. */
   async buffers(): Promise<Map<string, Tensor>> {
     return this.#named('buffer');
   }
@@ -148,12 +162,12 @@ export class Network extends NativeObject<NetworkHandle> {
     return result;
   }
 
-  /** @internal Handles of all parameters and buffers; the caller disposes them. */
+  /** @internal Returns handles of all parameters and buffers. The caller disposes them. */
   async state(): Promise<StateEntry[]> {
     return call(() => native.networkState(this.handle));
   }
 
-  /** @internal Copies tensors into parameters and buffers; every name must occur on both sides, with equal shapes. */
+  /** @internal Copies tensors into parameters and buffers. Every name must occur on both sides, with equal shapes. */
   async loadState(entries: Pick<StateEntry, 'name' | 'tensor'>[]): Promise<void> {
     if (!Array.isArray(entries)) throw invalidArgument('entries', 'an array of names with tensors', entries);
     const names = entries.map((entry, i) => checkObject(`entries[${i}]`, entry).name);
@@ -161,7 +175,9 @@ export class Network extends NativeObject<NetworkHandle> {
     await call(() => native.networkLoadState(this.handle, names, tensors));
   }
 
-  /** Gives this network the weights and running statistics of `other`, a network of the same shape, in its own dtype. */
+  /**
+   * Copies weights and running statistics from `other`, a network of the same shape. Values are rounded to this dtype.
+   */
   async copyFrom(other: Network): Promise<void> {
     handleOf('other', other, Network);
     const state = await other.state();
@@ -172,18 +188,21 @@ export class Network extends NativeObject<NetworkHandle> {
     }
   }
 
-  /** Writes weights and running statistics as safetensors, to a temporary name that is then renamed. */
+  /**
+   * Writes weights and running statistics as safetensors, whole or not at all.
+   *
+   * @throws DataError when the file cannot be written
+   */
   async save(file: string, options: SaveOptions = {}): Promise<void> {
     await saveNetworks(file, this.#description, [{ prefix: '', network: this }], options);
   }
 
   /**
-   * Reads what save() wrote, or a state dict from PyTorch: safetensors, or `.pth` as `torch.save` writes it, of which
-   * nothing is ever executed. Unless it throws, every name fitted with its shape; `strict: false` takes what fits.
-   * Values are rounded to the network's dtype.
+   * Reads a file that save() wrote, or a state dict from PyTorch as safetensors or `.pth`. Nothing in a `.pth` is ever
+   * executed. Every name must fit with its shape, unless `strict` is false. Values are rounded to the network's dtype.
    *
-   * @returns what was taken and what was not.
-   * @throws DataError naming the file and the first few differences; nothing is changed then.
+   * @returns the tensors that were loaded and those that were not
+   * @throws DataError that names the file and the first few differences. The network is then unchanged
    */
   async load(file: string, options: LoadOptions = {}): Promise<LoadReport> {
     return loadNetworks(file, [{ prefix: '', network: this }], this.#description.architecture, options);
@@ -191,7 +210,7 @@ export class Network extends NativeObject<NetworkHandle> {
 }
 
 interface NamedNetwork {
-  /** Goes before each of the network's own names in the file. */
+  /** Prefix of the network's names in the file. */
   prefix: string;
   network: Network;
 }
@@ -221,14 +240,14 @@ export async function saveNetworks(
   }
 }
 
-/** How loadNetworks() gets at the tensors. */
+/** Opens the files that loadNetworks() reads. */
 export type OpenNetworks = (fits: Fits) => Promise<RenamedWeights[]>;
 
 /**
- * @internal Reads several networks from one file: all of them or none.
+ * @internal Reads several networks from one file, all or none.
  *
- * @param architecture what the networks are, for messages
- * @param open where the tensors come from if not from the file alone
+ * @param architecture name of the networks for messages
+ * @param open opens the tensors, if they do not come from the file alone
  */
 export async function loadNetworks(
   file: string,
@@ -283,7 +302,7 @@ export async function loadNetworks(
     const found = new Map(read.map(({ name, tensor }) => [name, tensor]));
     for (const { prefix, network, own } of states) {
       await network.loadState(
-        // What the file lacks is copied onto itself.
+        // A value that the file lacks is copied onto itself.
         own.map(({ name, tensor }) => ({
           name: name.slice(prefix.length),
           tensor: found.get(name) ?? tensor,
@@ -298,19 +317,19 @@ export async function loadNetworks(
 
 type Shape = { name: string; shape: number[] };
 
-/** Names of some tensors in a message. */
+/** Lists some names of tensors for a message. */
 export function namesText(tensors: readonly { name: string }[]): string {
   const names = tensors.slice(0, 3).map(({ name }) => name);
   return shortened(`${names.join(', ')}${tensors.length > 3 ? ', …' : ''}`, 300);
 }
 
-/** What a file's tensors are, in a message. */
+/** Describes the tensors of a file for a message. */
 function foundText(tensors: Shape[]): string {
   const guess = guessArchitecture(tensors);
   return guess ? `the weights of ${guess.architecture}` : namesText(tensors);
 }
 
-/** @throws DataError if the file is known to be for other images or another network */
+/** Rejects a file for other images or another network. @throws DataError that names the file */
 function checkKind(weights: WeightsFile, architecture: string): void {
   const stranger = strangerText(weights);
   if (!stranger) return;
@@ -319,7 +338,7 @@ function checkKind(weights: WeightsFile, architecture: string): void {
   );
 }
 
-/** @throws DataError if the file's ResNet or generator has other blocks: what fits of it would be worth nothing. */
+/** Rejects a ResNet or generator with other blocks, because a part of it is useless. @throws DataError */
 function checkBody(file: string, tensors: Shape[], own: Shape[], prefix: string): void {
   const within = (all: Shape[]) =>
     all
@@ -330,14 +349,14 @@ function checkBody(file: string, tensors: Shape[], own: Shape[], prefix: string)
   throw new DataError(`${file}: found the weights of a ${found}, expected those of a ${expected}`);
 }
 
-/** @throws DataError if the network needs what bidiseg cannot read */
+/** Rejects a file if the network needs a tensor that was skipped. @throws DataError */
 function checkWanted(file: string, { missing, skipped }: LoadReport): void {
   const needed = new Set(missing.filter((name) => !name.endsWith('num_batches_tracked')));
   const wanted = skipped.find(({ name }) => needed.has(name));
   if (wanted) throw new DataError(`${file}: '${wanted.name}' cannot be read: it is ${wanted.reason}`);
 }
 
-/** What of the files goes into networks with these parameters and buffers. */
+/** Compares files with the parameters and buffers of networks. */
 function compare(weights: RenamedWeights[], own: Shape[]): LoadReport {
   const shapes = new Map(own.map(({ name, shape }) => [name, shape]));
   const tensors = weights.flatMap((part) => part.tensors);
@@ -359,7 +378,7 @@ function compare(weights: RenamedWeights[], own: Shape[]): LoadReport {
     else report.reshaped.push({ name, found, expected });
   }
   report.missing = [...shapes.keys()];
-  // One tensor of another class count is enough: half a head is worth nothing.
+  // A partial head is useless, so one tensor of another class count skips the whole head.
   if (report.reshaped.some(({ name }) => isHead(name))) {
     const heads = tensors.filter(({ name }) => isHead(name));
     report.skipped = [...report.skipped, ...heads.map(({ name }) => ({ name, reason: OTHER_CLASSES }))];
@@ -373,7 +392,7 @@ function compare(weights: RenamedWeights[], own: Shape[]): LoadReport {
 const OTHER_CLASSES = 'the head for another class count';
 const isHead = (name: string) => name.startsWith('layer5.');
 
-/** The differences that a strict load does not tolerate, in words. */
+/** Describes the differences that a strict load does not tolerate. */
 function problemsOf(weights: WeightsFile[], report: LoadReport): string[] {
   const names = new Set(weights.flatMap(({ tensors }) => tensors.map(({ name }) => name)));
   const absent = weights[0]!.description?.missing ?? [];
@@ -396,29 +415,29 @@ function problemsOf(weights: WeightsFile[], report: LoadReport): string[] {
   ];
 }
 
-/** Where a network of a file is to be made. */
+/** Options for creating a network from a file. */
 export interface FromFileOptions {
-  /** Default `cpu`. */
+  /** Device to compute on. Default `cpu`. */
   device?: string;
-  /** Default `float32`; see SegmenterOptions. */
+  /** Dtype of the network. Default `float32`. `float64` is for precise checks. */
   dtype?: NetworkDtype;
   signal?: AbortSignal;
 }
 
-/** @internal The same, checked, and a bound on what an untrusted file may ask for. */
+/** @internal Checked {@link FromFileOptions} with a limit for untrusted files. */
 export interface FilePlace {
   device: string;
   dtype: NetworkDtype;
-  /** How many numbers the file has. */
+  /** Number of values in the file. The network may not have far more parameters. */
   maxParameters: number;
 }
 
 /**
- * @internal What `create` makes of the description in a weights file, with the file's weights.
+ * @internal Creates a network from the description in a weights file and loads the file's weights.
  *
- * @param kind what it has to be, and the architectures that are of that kind
- * @param means how the file is opened and loaded; by default openWeights() and load()
- * @throws DataError where the file does not say what it holds, or a newer bidiseg wrote it, or it is nothing of that kind.
+ * @param kind expected kind of network and the architectures that belong to it
+ * @param means functions that open and load the file. Default: openWeights() and load()
+ * @throws DataError when the file has no description, a newer bidiseg wrote it, or it is of another kind
  */
 export async function createFromFile<T extends Disposable & Pick<Network, 'load'>>(
   file: string,

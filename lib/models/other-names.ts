@@ -1,18 +1,20 @@
 import type { Skipped } from '../weights/safetensors.js';
 import type { WeightsFile } from '../weights/weights-file.js';
 
-/** Names that other code gives to the tensors of networks of this package, and weights that fit by name only. */
+/** Knows names that other code gives to the tensors of our networks, and weights that fit by their names only. */
 
-/** What names begin with in a file, and in this package; null: left out. */
+/** Replacement of the beginning of names. */
 export interface Renaming {
+  /** Beginning of names in the file, such as `layer6.`. */
   from: string;
+  /** Beginning of names in bidiseg, such as `layer5.`. Null: these tensors are left out. */
   to: string | null;
 }
 
 interface Naming {
   is(names: ReadonlySet<string>): boolean;
   renamings: Renaming[];
-  /** Why tensors are left out. */
+  /** Reason for leaving tensors out. */
   reason: string;
 }
 
@@ -24,7 +26,7 @@ const NAMINGS: Naming[] = [
       { from: 'layer5.', to: null },
       { from: 'layer6.', to: 'layer5.' },
     ],
-    reason: 'the auxiliary head on layer3; layer6 predicts and became layer5',
+    reason: 'auxiliary head on layer3; layer6 is the head that predicts and became layer5',
   },
   {
     // DeepLab-v2 of the Transfer Learning Library.
@@ -38,7 +40,7 @@ const NAMINGS: Naming[] = [
   },
 ];
 
-/** Weights that look like those of a network of this package, but are for other images or another network. */
+/** Weights whose names resemble those of our networks, but that are for other images or another network. */
 const STRANGERS: { is(names: ReadonlySet<string>): boolean; what: string; why: string }[] = [
   {
     is: (names) =>
@@ -66,13 +68,13 @@ const STRANGERS: { is(names: ReadonlySet<string>): boolean; what: string; why: s
   },
 ];
 
-/** A weights file with the names of this package. */
+/** Weights file with our names. */
 export interface RenamedWeights extends WeightsFile {
-  /** What was renamed; mostly nothing. */
+  /** Names that were replaced. Usually empty. */
   renamed: Renaming[];
 }
 
-/** The file's tensors under the names of this package. A file that bidiseg wrote has them. */
+/** Gives the tensors of a file our names. A file that bidiseg wrote has them already. */
 export function withOwnNames(weights: WeightsFile): RenamedWeights {
   const names = new Set([...weights.tensors, ...weights.skipped].map(({ name }) => name));
   const naming = weights.description ? undefined : NAMINGS.find(({ is }) => is(names));
@@ -93,7 +95,7 @@ export function withOwnNames(weights: WeightsFile): RenamedWeights {
   return { ...weights, tensors, skipped: [...skipped, ...left], renamed: renamings };
 }
 
-/** What the weights of a file are, and why no network of this package can have them; null where that is not known. */
+/** Describes weights that none of our networks can use, and why. Returns null for other weights. */
 export function strangerText({ description, tensors }: WeightsFile): { what: string; why: string } | null {
   if (description) return null;
   const names = new Set(tensors.map(({ name }) => name));

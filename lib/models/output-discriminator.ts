@@ -11,13 +11,13 @@ import {
 import { Network } from './network.js';
 
 /**
- * D_M: tells by the class probabilities of an image which domain it is from.
+ * D_M: discriminator that judges the domain of an image by its class probabilities.
  *
- * forward() takes softmax(M(x)) at image resolution, [N, C, H, W], and gives one logit per 32×32 pixels or so: below 0
- * for source, above for target.
+ * forward() takes softmax(M(x)) at image resolution, [N, C, H, W]. It returns about one logit per 32×32 pixels: below 0
+ * for source, above 0 for target.
  */
 export class OutputDiscriminator extends Network {
-  /** What it was created with, defaults filled in. */
+  /** Options that the network was created with, with defaults filled in. */
   readonly options: CompleteOutputDiscriminatorOptions;
 
   private constructor(
@@ -29,7 +29,7 @@ export class OutputDiscriminator extends Network {
     this.options = options;
   }
 
-  /** @throws InvalidArgumentError naming a bad option */
+  /** Creates the discriminator with seeded initial weights. @throws InvalidArgumentError that names a bad option */
   static async create(options: OutputDiscriminatorOptions): Promise<OutputDiscriminator> {
     const checked = parseOptions(outputDiscriminatorSchema, options);
     requireDevice(checked.device);

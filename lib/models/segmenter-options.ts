@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { choice, integer, number, numberChoice, section } from '../support/options.js';
 import { networkFields } from './network-options.js';
 
-/** Options of a segmenter's architecture and initial weights, which configs have too. */
+/** Options of a segmenter's architecture and initial weights that configs have too. */
 export const segmenterFields = {
   /** Architecture. */
   network: choice('deeplab-v2', 'fcn-8s').default('deeplab-v2'),
@@ -30,7 +30,7 @@ export const segmenterSchema = section({
   ...networkFields,
 });
 
-/** What a segmenter is created with. */
+/** Options of {@link Segmenter.create}. Omitted ones get their defaults. */
 export interface SegmenterOptions extends z.input<typeof segmenterSchema> {}
-/** The same with defaults filled in. */
+/** Options of a segmenter, with defaults filled in. */
 export interface CompleteSegmenterOptions extends Readonly<z.output<typeof segmenterSchema>> {}

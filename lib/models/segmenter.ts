@@ -23,52 +23,57 @@ import {
   segmenterSchema,
 } from './segmenter-options.js';
 
+/** Options of {@link Segmenter.predict}. */
 export interface PredictOptions {
-  /** How many images there are. */
+  /** Number of images, ≥ 1. */
   count: number;
-  /** Of each image, in pixels. */
+  /** Width and height of each image in pixels, ≥ 1. */
   width: number;
   height: number;
-  /** Of the label maps, in pixels; default: those of the images. */
+  /** Width and height of the label maps in pixels, ≥ 1. Default: the size of the images. */
   outputWidth?: number;
   outputHeight?: number;
-  /** Whether to return the probability of each pixel's class too. Default false. */
+  /** Returns the probability of each pixel's class too. Default false. */
   confidence?: boolean;
-  /** Upsample logits and then take the softmax (default), or the softmax and then upsample probabilities. */
+  /**
+   * Order of operations. `logits` (default): upsample the logits, then take the softmax. `probabilities`: take the
+   * softmax, then upsample the probabilities.
+   */
   order?: 'logits' | 'probabilities';
   /**
-   * A threshold t_c above 0 for each class: a pixel's class is then argmax_c p_c / t_c, the one whose probability exceeds
-   * its threshold by the largest factor (class-balanced self-training, Zou et al. 2018). Not with several views. Default:
-   * argmax_c p_c.
+   * Threshold t_c above 0 for each class. A pixel's class is then argmax_c p_c / t_c: the class whose probability
+   * exceeds its threshold by the largest factor (class-balanced self-training, Zou et al. 2018). Not allowed with
+   * several views. Default: argmax_c p_c.
    */
   classThresholds?: readonly number[];
   /**
-   * What convolutions compute in: the segmenter's own dtype, `bf16`, or on CUDA `tf32` or `fp16`, which have to be among
-   * what `buildInfo().precisions` says of its device. In bf16 a probability is off by about 1e-2. Default `fp32`.
+   * Precision of the convolutions: `fp32` (default, the segmenter's own dtype), `bf16`, or on CUDA `tf32` or `fp16`.
+   * `buildInfo().precisions` must list it for the device. In bf16, probabilities are off by about 1e-2.
    */
   precision?: Precision;
-  /** Average the probabilities with those of the mirrored images. Default false. */
+  /** Averages the probabilities with those of the mirrored images. Default false. */
   flip?: boolean;
-  /** The same images at other sizes, over which probabilities are averaged too. Default none. */
+  /** The same images at other sizes. Probabilities are averaged over these too. Default none. */
   otherSizes?: readonly { images: Uint8Array; width: number; height: number }[];
   signal?: AbortSignal;
 }
 
+/** Result of {@link Segmenter.predict}. */
 export interface SegmenterPrediction {
   /** Class of each pixel, [count, outputHeight, outputWidth]. */
   labels: Uint8Array;
-  /** Its probability, (0, 1], of the same shape; only where asked for. */
+  /** Probability of this class, (0, 1], in the same shape. Present if `confidence` is set. */
   confidence?: Float32Array;
 }
 
 /**
  * M: a segmentation network.
  *
- * forward() takes BGR minus mean, [N, 3, H, W] (see `segmenterInput`), and gives logits:
- * [N, C, ⌊(H+1)/8⌋+1, ⌊(W+1)/8⌋+1] for DeepLab-v2, [N, C, H, W] for FCN-8s.
+ * forward() takes BGR minus mean, [N, 3, H, W] (see `segmenterInput`), and returns logits. Their shape is [N, C,
+ * ⌊(H+1)/8⌋+1, ⌊(W+1)/8⌋+1] for DeepLab-v2 and [N, C, H, W] for FCN-8s.
  */
 export class Segmenter extends Network {
-  /** What it was created with, defaults filled in. */
+  /** Options that the network was created with, with defaults filled in. */
   readonly options: CompleteSegmenterOptions;
 
   private constructor(handle: ConstructorParameters<typeof Network>[0], options: CompleteSegmenterOptions) {
@@ -76,7 +81,7 @@ export class Segmenter extends Network {
     this.options = options;
   }
 
-  /** A segmenter with seeded initial weights. @throws InvalidArgumentError naming a bad option. */
+  /** Creates a segmenter with seeded initial weights. @throws InvalidArgumentError that names a bad option */
   static async create(options: SegmenterOptions): Promise<Segmenter> {
     return Segmenter.#create(options);
   }
@@ -98,7 +103,11 @@ export class Segmenter extends Network {
     return new Segmenter(handle, checked);
   }
 
-  /** The segmenter that a file written by save() belongs to, with the file's weights. */
+  /**
+   * Creates a segmenter from a file that save() wrote, with the file's weights.
+   *
+   * @throws DataError when the file cannot be read or does not hold a segmenter
+   */
   static async fromFile(file: string, options: FromFileOptions = {}): Promise<Segmenter> {
     const kind = { name: 'segmenter', architectures: ['deeplab-v2', 'fcn-8s'] };
     return createFromFile(file, options, kind, ({ architecture, options: shape, classes = [] }, place) => {
@@ -108,13 +117,14 @@ export class Segmenter extends Network {
     });
   }
 
-  /** Channels of `features` in what forwardWithFeatures() gives. */
+  /** Number of channels of the features that forwardWithFeatures() returns. */
   get featureCount(): number {
     return callSync(() => native.networkFeatureCount(this.handle));
   }
 
   /**
-   * forward(), and what the classifier looks at: DeepLab-v2's layer4 or FCN-8s's fc7, [N, featureCount, h, w], in one pass.
+   * Computes logits and features in one pass. Features are the input of the classifier: DeepLab-v2's layer4 or FCN-8s's
+   * fc7, [N, featureCount, h, w].
    */
   async forwardWithFeatures(
     input: Tensor,
@@ -129,8 +139,11 @@ export class Segmenter extends Network {
   }
 
   /**
-   * Segments RGB images, [count, height, width, 3]. With `flip` or `otherSizes` several predictions of each image are
-   * averaged: slower, and usually better. For calls that come from many places at once there is {@link BatchedPredictor}.
+   * Segments RGB images [count, height, width, 3]. With `flip` or `otherSizes`, it averages several predictions of each
+   * image, which is slower and usually better (docs/design/method.md#averaging-over-views). For concurrent calls from
+   * many places, use {@link BatchedPredictor}.
+   *
+   * @throws InvalidArgumentError that names a bad option
    */
   async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
     const { flip = false, otherSizes = [] } = checkObject('options', options);
@@ -168,10 +181,12 @@ export class Segmenter extends Network {
   }
 
   /**
-   * Moves BatchNorm's running statistics, by which predictions are normalized, toward those of these RGB images, [count,
-   * height, width, 3]: to (1 − momentum)·running + momentum·batch. With momentum 1/i for the i-th of several batches they end
-   * as the means over all batches; on images of another domain that adapts a segmenter without training (AdaBN, Li et al.
-   * 2016). Weights stay. Where it fails or is aborted the statistics are as before.
+   * Moves BatchNorm's running statistics, which normalize predictions, toward those of RGB images [count, height,
+   * width, 3].
+   *
+   * They become (1 − momentum)·running + momentum·batch. With momentum 1/i for the i-th of several batches, they end as
+   * the means over all batches. On images of another domain, that adapts a segmenter without training (AdaBN, Li et al.
+   * 2016). Weights do not change. If the call fails or is aborted, the statistics are unchanged.
    *
    * @throws InvalidArgumentError for FCN-8s, which has no BatchNorm
    */
@@ -190,7 +205,7 @@ export class Segmenter extends Network {
   }
 }
 
-/** @internal What weights files and exported models say about a segmenter. */
+/** @internal Describes a segmenter for weights files and exported models. */
 export function descriptionOf(options: CompleteSegmenterOptions): WeightsDescription {
   const { network, backbone, width, branches, classCount, classNames } = options;
   const shape = network === 'deeplab-v2' ? { backbone, width, branches, classCount } : { width, classCount };

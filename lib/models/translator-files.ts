@@ -4,15 +4,16 @@ import type { Architecture, WeightsDescription } from '../weights/weights-metada
 import { guessArchitecture } from './guess-architecture.js';
 import { type RenamedWeights, withOwnNames } from './other-names.js';
 
-/** All networks of an unpaired translator, as their tensors' names begin. */
+/** Networks of an unpaired translator. The names of their tensors begin with these. */
 const NETWORKS = ['to_target', 'to_source', 'target_discriminator', 'source_discriminator'] as const;
 
 /**
- * The weights of a translator: what bidiseg wrote, or a CycleGAN generator alone, or one for each direction. Generators get
- * the names that they have in a translator. The first file's description is for all, and says which networks are missing.
+ * Opens the weights of a translator: a file that bidiseg wrote, one CycleGAN generator, or one for each direction.
+ * Generators get the names that they have in a translator. The first file's description is valid for all files and lists
+ * the networks that are missing.
  *
- * @param back file of the generator from target to source, if `file` is the other one alone
- * @throws DataError naming the file and what is wrong with it
+ * @param back file of the generator from target to source, if `file` is the other generator alone
+ * @throws DataError that names the file and what is wrong with it
  */
 export async function openTranslator(
   file: string,
@@ -48,7 +49,7 @@ export async function openTranslator(
   return parts;
 }
 
-/** What options a generator was created with; null if the weights are not those of one alone. */
+/** Returns the options of a generator, or null if the file does not hold a generator alone. */
 function generatorOf({ description, tensors }: WeightsFile): Architecture['options'] | null {
   const known = description ?? guessArchitecture(tensors);
   return known?.architecture === 'resnet-generator' ? known.options : null;

@@ -2,7 +2,7 @@ import type { z } from 'zod';
 import { boolean, choice, integer, numberChoice, section } from '../support/options.js';
 import { networkFields } from './network-options.js';
 
-/** Options of a translator's architecture, which configs have too. */
+/** Options of a translator's architecture that configs have too. */
 export const translatorFields = {
   /** Unpaired: number of residual blocks of each generator. */
   blocks: numberChoice(6, 9).default(9),
@@ -21,8 +21,8 @@ export const translatorFields = {
 };
 
 /**
- * Option: `unpaired` has F and F⁻¹, ResNet generators as in CycleGAN. `paired` has F alone, the U-Net generator of pix2pix,
- * for training on pairs of images.
+ * Declares the option for the kind of translator. `unpaired` has F and F⁻¹, ResNet generators as in CycleGAN. `paired`
+ * has only F, the U-Net generator of pix2pix, for training on pairs of images.
  */
 export const pairingOption = () => choice('unpaired', 'paired').default('unpaired');
 
@@ -33,12 +33,12 @@ export const translatorSchema = section({
   ...networkFields,
 });
 
-/** What a translator is created with. */
+/** Options of {@link Translator.create}. Omitted ones get their defaults. */
 export interface TranslatorOptions extends z.input<typeof translatorSchema> {}
-/** The same with defaults filled in. */
+/** Options of a translator, with defaults filled in. */
 export interface CompleteTranslatorOptions extends Readonly<z.output<typeof translatorSchema>> {}
 
-/** What the sides of an image that a translator trains on must be divisible by. */
+/** Returns the number that must divide the sides of an image that a translator trains on. */
 export function sizeMultiple({ pairing, depth }: { pairing: 'unpaired' | 'paired'; depth: number }): number {
   return pairing === 'paired' ? 2 ** depth : 4;
 }

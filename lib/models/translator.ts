@@ -24,18 +24,19 @@ import {
   translatorSchema,
 } from './translator-options.js';
 
+/** Options of {@link Translator.translate}. */
 export interface TranslateOptions {
-  /** How many images there are. */
+  /** Number of images, ≥ 1. */
   count: number;
-  /** Of each image, in pixels; at least 5. */
+  /** Width and height of each image in pixels, ≥ 5. */
   width: number;
   height: number;
-  /** Default `source-to-target`, the only one of a paired translator. */
+  /** Direction. Default `source-to-target`, the only direction of a paired translator. */
   direction?: 'source-to-target' | 'target-to-source';
   signal?: AbortSignal;
 }
 
-/** A second file for a translator whose two generators are in files of their own, such as those of CycleGAN. */
+/** Second file of a translator whose two generators have separate files, such as those of CycleGAN. */
 export interface BackFile {
   /**
    * File of the generator from target to source, such as CycleGAN's `latest_net_G_B.pth`. The main file is then the
@@ -45,16 +46,20 @@ export interface BackFile {
 }
 
 /**
- * F and F⁻¹ with the discriminators that train them; or, paired, F with its discriminator.
+ * F and F⁻¹ with the discriminators that train them. A paired translator has only F and its discriminator.
  *
- * The networks can be used one by one: generators map RGB in [-1, 1], [N, 3, H, W] with H and W multiples of
- * `sizeMultiple`, to the same; discriminators give one score per 70×70 patch.
+ * The networks can be used separately. Generators map RGB in [-1, 1], [N, 3, H, W], to the same, with H and W multiples
+ * of `sizeMultiple`. Discriminators return one score per 70×70 patch.
  */
 export class Translator implements Disposable {
+  /** Options that the translator was created with, with defaults filled in. */
   readonly options: CompleteTranslatorOptions;
-  /** F: source → target. */
+  /** Generator F: source → target. */
   readonly toTarget: Network;
-  /** Judges target images against F(S); paired: given S, which stands before them, [N, 6, H, W]. */
+  /**
+   * Discriminator that compares target images with F(S). If paired, its input is [N, 6, H, W]: S, then the image to
+   * judge.
+   */
   readonly targetDiscriminator: Network;
   readonly #backward: { toSource: Network; sourceDiscriminator: Network } | null;
 
@@ -69,22 +74,29 @@ export class Translator implements Disposable {
     this.#backward = backward && { toSource: backward[0], sourceDiscriminator: backward[1] };
   }
 
-  /** F⁻¹: target → source. @throws InvalidArgumentError if the translator is paired, or comes from a file without it. */
+  /**
+   * Generator F⁻¹: target → source.
+   *
+   * @throws InvalidArgumentError for a paired translator and one from a file without F⁻¹
+   */
   get toSource(): Network {
     return this.#unpaired().toSource;
   }
 
-  /** Judges source images against F⁻¹(T). @throws InvalidArgumentError where the translator is paired and has none. */
+  /**
+   * Discriminator that compares source images with F⁻¹(T). @throws InvalidArgumentError for a paired translator, which
+   * has none
+   */
   get sourceDiscriminator(): Network {
     return this.#unpaired().sourceDiscriminator;
   }
 
-  /** What the sides of a training image have to be divisible by. */
+  /** Number that must divide the sides of a training image. */
   get sizeMultiple(): number {
     return sizeMultiple(this.options);
   }
 
-  /** The networks with seeded initial weights. @throws InvalidArgumentError naming a bad option. */
+  /** Creates the networks with seeded initial weights. @throws InvalidArgumentError that names a bad option */
   static async create(options: TranslatorOptions = {}): Promise<Translator> {
     return Translator.#create(options);
   }
@@ -97,7 +109,7 @@ export class Translator implements Disposable {
     const checked = parseOptions(translatorSchema, options);
     requireDevice(checked.device);
     const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth, device, dtype } = checked;
-    // Seeds apart, so that F and F⁻¹ do not start as the same function.
+    // Different seeds, so that F and F⁻¹ do not start as the same function.
     const place = (offset: number) => ({ seed: checked.seed * 4 + offset, device, dtype, maxParameters });
     const discriminator = (inputChannels: number, offset: number) =>
       createNetwork('patch-discriminator', {
@@ -123,8 +135,10 @@ export class Translator implements Disposable {
   }
 
   /**
-   * The translator that a file written by save() belongs to, with the file's weights. A file of one CycleGAN generator, such
-   * as `latest_net_G_A.pth`, gives a translator that only leads to the target, unless `back` names the other one.
+   * Creates a translator from a file that save() wrote, with the file's weights. A file of one CycleGAN generator, such as
+   * `latest_net_G_A.pth`, becomes a translator that only leads to the target, unless `back` names the other generator.
+   *
+   * @throws DataError when a file cannot be read or does not hold a translator
    */
   static async fromFile(file: string, options: FromFileOptions & BackFile = {}): Promise<Translator> {
     const kind = { name: 'translator', architectures: ['translator'] };
@@ -144,7 +158,7 @@ export class Translator implements Disposable {
     );
   }
 
-  /** Translates RGB images, [count, height, width, 3], into images of the same size. */
+  /** Translates RGB images [count, height, width, 3] into images of the same size. */
   async translate(images: Uint8Array, options: TranslateOptions): Promise<Uint8Array> {
     checkObject('options', options);
     const direction = checkChoice('direction', options.direction ?? 'source-to-target', [
@@ -160,7 +174,7 @@ export class Translator implements Disposable {
     return call((token) => native.translate(handle, images, job, token), options.signal);
   }
 
-  /** Writes all networks into one safetensors file, to a temporary name that is then renamed. */
+  /** Writes all networks into one safetensors file, whole or not at all. */
   async save(file: string, options: SaveOptions = {}): Promise<void> {
     const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth } = this.options;
     const generator = pairing === 'paired' ? { pairing, depth } : { blocks, residual };
@@ -174,10 +188,10 @@ export class Translator implements Disposable {
   }
 
   /**
-   * Reads what save() wrote, or generators of CycleGAN; see Network.load(). A file of one generator is the one to the
-   * target. The report lists what it lacks as missing, and that keeps its values.
+   * Reads a file that save() wrote, like {@link Network.load}, or generators of CycleGAN. A file of one generator is the
+   * generator to the target. Networks that the files lack keep their values, and the report lists them as missing.
    *
-   * @throws DataError naming the file and the first few differences.
+   * @throws DataError that names the file and the first few differences
    */
   async load(file: string, options: LoadOptions & BackFile = {}): Promise<LoadReport> {
     const { back, ...others } = checkObject('options', options);
@@ -187,6 +201,7 @@ export class Translator implements Disposable {
     );
   }
 
+  /** Releases all networks. */
   dispose(): void {
     for (const { network } of this.#named()) network.dispose();
   }
@@ -214,7 +229,7 @@ export class Translator implements Disposable {
   }
 }
 
-/** The weights of all files as one, for what only needs names and shapes. */
+/** Joins the tensors of all files, for code that only needs names and shapes. */
 function mergedWeights([first, ...others]: WeightsFile[]): WeightsFile {
   return { ...first!, tensors: [first!, ...others].flatMap(({ tensors }) => tensors) };
 }

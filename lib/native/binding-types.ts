@@ -1,14 +1,14 @@
 /**
- * The typed mirror of the native exports (native/binding/*.cc), and nothing else. Users never see these.
+ * Types of the native exports (native/binding/*.cc), and nothing else. Users never see them.
  *
- * Every function that returns a promise queues work on the compute thread of this Node environment and keeps the order
- * of calls. Arguments are copied before the function returns.
+ * Every function that returns a promise queues work on the compute thread of this Node environment, in the order of the
+ * calls. Arguments are copied before the function returns. See docs/design/boundary.md#rules-of-a-call.
  */
 import type { Precision } from './precision.js';
 
 declare const kind: unique symbol;
 
-/** What all native objects have. */
+/** Members that all native objects have. */
 export interface NativeHandle {
   dispose(): void;
   readonly disposed: boolean;
@@ -44,7 +44,7 @@ export interface CancellationToken extends NativeHandle {
 export type TypedArray = Float32Array | Float64Array | Uint8Array | Int32Array | BigInt64Array;
 export type Dtype = 'float32' | 'float64' | 'uint8' | 'int32' | 'int64' | 'float16' | 'bfloat16';
 
-/** What networks can compute in. */
+/** Dtypes that networks can compute in. */
 export type NetworkDtype = Extract<Dtype, 'float32' | 'float64'>;
 
 export interface TensorInfo {
@@ -64,8 +64,8 @@ export interface StateEntry extends NamedTensor {
 }
 
 /**
- * Images [count, height, width, 3] and labels [count, height, width] as bytes, and how much each labeled pixel counts, 0 to 255
- * for 0 to 1; all alike where there are no weights.
+ * Bytes of images [count, height, width, 3] and labels [count, height, width]. `weights` says how much each labeled
+ * pixel counts: 0 to 255 for 0 to 1. Without weights, all pixels count equally.
  */
 export interface NativeBatch {
   images: Uint8Array;
@@ -77,15 +77,15 @@ export interface NativeBatch {
 }
 
 /*
- * Bags of options, one type for each. TypeScript has checked and completed them: C++ has no defaults. A test compares the keys
- * that C++ reads with those that are given (test/boundary/border.test.ts).
+ * Bags of options, one type each. TypeScript has checked and completed them, because C++ has no defaults. A test
+ * compares the keys that C++ reads with the keys that are given (test/boundary/border.test.ts).
  */
 
 interface NativeNetworkPlace {
   seed: number;
   device: string;
   dtype: NetworkDtype;
-  /** Bound for networks that an untrusted file describes; see createNetwork in native/binding/networks.cc. */
+  /** Limit for networks that an untrusted file describes; see createNetwork in native/binding/networks.cc. */
   maxParameters: number | undefined;
 }
 
@@ -152,7 +152,7 @@ export interface NativeSegmentationStepOptions {
   momentWeight: number;
   entropyWeight: number;
   pseudoLabelWeight: number;
-  /** Read where the call has a teacher network. */
+  /** Read only if the call has a teacher network. */
   teacher: { decay: number; threshold: number; weight: number; classMix: boolean; seed: number } | null;
   memoryFormat: 'auto' | 'contiguous' | 'channels-last';
   precision: Precision;
@@ -172,7 +172,7 @@ export interface NativeTranslationStepOptions {
   perceptualReconstructionWeight: number;
   poolSize: number;
   seed: number;
-  /** 0: the whole batch. */
+  /** Number of images, or 0 for the whole batch. */
   microBatchSize: number;
   precision: Precision;
   lossScaling: boolean;
@@ -232,31 +232,33 @@ interface NativeOutput {
 export type NativePredictOptions = NativeImages & NativeOutput & { classThresholds: readonly number[] };
 export type NativeAveragedOptions = NativeOutput & { flip: boolean };
 
+/** Losses of one {@link SegmentationStep}. */
 export interface SegmentationLosses {
-  /** What the segmenter was moved against: the weighted sum of the next six. Those that do not take part are 0. */
+  /** Loss that the segmenter's step minimizes: the weighted sum of the next six. Terms that are switched off are 0. */
   total: number;
   /** Cross-entropy on the source, ℓ_seg(M(S′), Y_S). */
   segmentation: number;
-  /** ℓ_adv(M(S′), M(T)), before its weight. */
+  /** Adversarial loss ℓ_adv(M(S′), M(T)), before its weight. */
   adversarial: number;
-  /** Distance of the domains' means or covariances of features, before its weight. */
+  /** Distance between the domains' feature means or covariances, before its weight. */
   moments: number;
   /** Mean entropy of target predictions as a share of log C, before its weight. */
   entropy: number;
   /** Masked cross-entropy on pseudo-labels, ℓ_seg(M(T_ssl), Ŷ_T), before its weight. */
   pseudoLabel: number;
-  /** Cross-entropy on the teacher's labels (with ClassMix, on the mixed images), before its weight. */
+  /** Cross-entropy on the teacher's labels, before its weight. With ClassMix, it is taken on the mixed images. */
   teacher: number;
-  /** Share of the target's pixels that the teacher is confident of, 0 … 1. */
+  /** Share of target pixels that the teacher is confident about, 0 … 1. */
   confidentShare: number;
-  /** D_M's loss on the source, before the factor ½. */
+  /** Loss of D_M on the source, before the factor ½. */
   discriminatorSource: number;
-  /** D_M's loss on the target, before the factor ½. */
+  /** Loss of D_M on the target, before the factor ½. */
   discriminatorTarget: number;
 }
 
+/** Losses of one {@link TranslationStep}. GAN, cycle, identity and perceptual terms are before their weights. */
 export interface TranslationLosses {
-  /** What the generators were moved against: the weighted sum of the next ten. */
+  /** Loss that the generators' step minimizes: the weighted sum of the next ten. */
   total: number;
   ganSourceToTarget: number;
   ganTargetToSource: number;
@@ -274,11 +276,12 @@ export interface TranslationLosses {
   discriminatorTarget: number;
 }
 
+/** Losses of one {@link PairedTranslationStep}. GAN and L1 terms are before their weights. */
 export interface PairedTranslationLosses {
-  /** What the generator was moved against: the weighted sum of the next two. */
+  /** Loss that the generator's step minimizes: the weighted sum of the next two. */
   total: number;
   ganSourceToTarget: number;
-  /** E|F(S) − T|. */
+  /** Mean absolute difference E|F(S) − T|. */
   l1: number;
   /** Loss of the conditional discriminator, with its factor ½. */
   discriminatorTarget: number;
@@ -288,7 +291,7 @@ export interface NativeBuildInfo {
   libtorchVersion: string;
   libtorchOrigin: string;
   cuda: boolean;
-  /** By device, `cpu` first: what it has instructions for. */
+  /** Precisions that each device has instructions for. `cpu` comes first. */
   precisions: Record<string, Precision[]>;
   threads: number;
   cpuCapability: string;

@@ -10,7 +10,7 @@ prepareLibTorchThreads();
 
 function load(): NativeBinding {
   try {
-    // Another build of it, such as the one with sanitizers (scripts/check-addon-sanitized.sh).
+    // Loads another build of the addon, such as the one with sanitizers (scripts/check-addon-sanitized.sh).
     const { BIDISEG_ADDON } = process.env;
     if (BIDISEG_ADDON) return createRequire(import.meta.url)(resolve(BIDISEG_ADDON)) as NativeBinding;
     return bindings({ bindings: 'bidiseg', module_root: packageRoot() }) as NativeBinding;
@@ -26,9 +26,9 @@ function load(): NativeBinding {
   }
 }
 
-/** The native addon. Importing this module loads it, or throws BindingError. */
+/** The native addon. Importing this module loads it or throws BindingError. */
 export const native = load();
 
-// process.exit() runs no environment cleanup hooks before static destructors, and a thread that still computes then
-// crashes the process; so the compute thread is stopped here. Every other way out is covered by the addon itself.
+// process.exit() runs no environment cleanup hooks before static destructors. A thread that still computes would then
+// crash the process, so the compute thread is stopped here. The addon itself covers every other way out.
 process.on('exit', () => native.shutDown());

@@ -4,54 +4,56 @@ import { native } from './binding.js';
 import { call, callSync } from './native-object.js';
 import type { Precision } from './precision.js';
 
+/** Build of bidiseg and the devices of this machine. */
 export interface BuildInfo {
-  /** Of bidiseg. */
+  /** Version of bidiseg. */
   version: string;
+  /** Version of LibTorch. */
   libtorchVersion: string;
-  /** How LibTorch was found when the addon was built. */
+  /** How the build found LibTorch. */
   libtorchOrigin: string;
-  /** Whether CUDA kernels are compiled in. */
+  /** True if the addon contains CUDA kernels. */
   cuda: boolean;
-  /** Such as `cuda:0`; empty where there are none. */
+  /** Names of the CUDA devices, such as `cuda:0`. Empty if there are none. */
   cudaDevices: string[];
-  /** That one operation may use. */
+  /** Threads that one operation may use. */
   threads: number;
-  /** Such as `AVX512`. */
+  /** Instruction set of the CPU kernels, such as `AVX512`. */
   cpuCapability: string;
-  /** By device: the precisions that it has instructions for. */
+  /** Precisions that each device has instructions for, by device name. */
   precisions: Record<string, Precision[]>;
 }
 
-/** What this build of bidiseg is and what it finds on this machine. */
+/** Reports how bidiseg was built and which devices it finds on this machine. */
 export async function buildInfo(): Promise<BuildInfo> {
   const info = await call(() => native.buildInfo());
   const cudaDevices = Object.keys(info.precisions).filter((device) => device !== 'cpu');
   return { version: packageVersion(), ...info, cudaDevices };
 }
 
-/** @internal @throws InvalidArgumentError unless there is a device of that name. */
+/** @internal @throws InvalidArgumentError if there is no device of that name. */
 export function requireDevice(name: string): void {
   callSync(() => native.checkDevice(name));
 }
 
-/** How many threads one operation may use; default: one per core. Takes effect for work that starts later. */
+/** Sets how many threads one operation may use, 1 to 1024. Default: one per core. Running work keeps its number. */
 export async function setThreadCount(threads: number): Promise<void> {
   checkInteger('threads', threads, 1, 1024);
   await call(() => native.setThreadCount(threads));
 }
 
 /**
- * How long everything asked for from this thread has computed so far, in milliseconds. Differences of it beside wall-clock
- * time tell what was spent on anything else, such as waiting for data.
+ * Reports how long the work of this JavaScript thread has computed so far, in milliseconds. Compare differences with
+ * wall-clock time to find time spent otherwise, such as waiting for data.
  */
 export function computeTimeMs(): number {
   return native.computeTime();
 }
 
 /**
- * Limits what all tensors of this process, also those of other threads, may take of the host's memory; null, the default, for no
- * limit. Work that would take more fails with OutOfMemoryError, and everything else goes on. A limit below what is in use takes
- * nothing away.
+ * Limits the host memory of all tensors of this process, in bytes, including tensors of other threads. Default null: no
+ * limit. Work that needs more fails with OutOfMemoryError, and everything else continues. A limit below the memory in
+ * use frees nothing.
  */
 export function setMemoryLimit(bytes: number | null): void {
   if (bytes !== null) checkInteger('bytes', bytes, 0);
@@ -59,16 +61,16 @@ export function setMemoryLimit(bytes: number | null): void {
 }
 
 /**
- * Bytes of the host's memory that all tensors of this process hold. What they no longer hold is kept for the next ones, and goes
- * back to the system when nothing has computed for ten seconds.
+ * Reports the host memory that all tensors of this process hold, in bytes. Freed memory is kept for later tensors. It
+ * returns to the system after ten seconds without computation.
  */
 export function memoryInUse(): number {
   return native.memoryInUse();
 }
 
 /**
- * How many native objects are alive (created and neither disposed nor collected), by class, and the native bytes the
- * garbage collector has been told of, under `bytes`. For tests that look for leaks.
+ * Reports how many native objects are alive, by class: created, and neither disposed nor garbage-collected. `bytes` is
+ * the native memory reported to the garbage collector. Tests use this to find leaks.
  */
 export function liveObjects(): Record<string, number> {
   return native.liveObjects();

@@ -16,57 +16,65 @@ import { call, handleOf } from './native-object.js';
 import { Tensor } from './tensor.js';
 import { ThresholdHistogram } from './thresholds.js';
 
+/** Options of {@link maskedCrossEntropy}. */
 export interface MaskedCrossEntropyOptions {
   /**
-   * Divide by the number of pixels that count, or the sum of their weights (`valid`, the reference; default), or by N·H·W
-   * (`all`, the paper).
+   * Divisor of the loss. `valid` (default, the reference): the number of pixels that count, or the sum of their
+   * weights. `all` (the paper): N·H·W.
    */
   normalize?: 'valid' | 'all';
-  /** Label of pixels that do not count; default 255. */
+  /** Label of pixels that do not count. Default 255. */
   ignoreIndex?: number;
-  /** Whether the corners of logits and labels are the same points; default true, as BDL does. */
+  /** Aligns the corners of logits and labels. Default true, as in BDL. */
   alignCorners?: boolean;
-  /** A weight ≥ 0 for each class; default 1. */
+  /** Weight ≥ 0 of each class. Default 1. */
   classWeights?: readonly number[];
-  /** A weight ≥ 0 for each pixel, [N, H, W]; default 1. Constant to the derivative. */
+  /** Weight ≥ 0 of each pixel, [N, H, W]. Default 1. No gradient flows into it. */
   pixelWeights?: Tensor;
 }
 
-/** Pixels whose own prediction is confident enough to be their label. */
+/** Selects the pixels whose own prediction is confident enough to serve as their label. */
 export interface ConfidentPixels {
-  /** Of the pixels, not below those of the logits. */
+  /** Height and width of the label map in pixels, at least those of the logits. */
   height: number;
   width: number;
-  /** A pixel counts where its probability exceeds this, or that of its class; 0 to 1. The paper's is 0.9. */
+  /**
+   * A pixel counts if its probability exceeds this threshold, 0 to 1: one for all classes or one per class. The paper
+   * uses 0.9.
+   */
   threshold: number | readonly number[];
-  /** Whether a probability equal to the threshold counts (the reference) or not (the paper, default). */
+  /** Counts a probability equal to the threshold too, as in the reference. Default false, as in the paper. */
   inclusive?: boolean;
-  /** Whether to return labels and confidences too; default false. */
+  /** Returns labels and confidences too. Default false. */
   prediction?: boolean;
-  /** Takes every pixel's confidence, under its predicted class. */
+  /** Histogram that receives every pixel's confidence under its predicted class. */
   histogram?: ThresholdHistogram;
 }
 
+/** Result of {@link maskedCrossEntropy} without labels. */
 export interface OnlineCrossEntropy {
+  /** Loss, a scalar. */
   loss: Tensor;
-  /** Predicted class or the ignore index, uint8 [N, H, W]. Present only where asked for. */
+  /** Predicted class or the ignore index, uint8 [N, H, W]. Present if `prediction` is set. */
   labels?: Tensor;
-  /** Probability of the predicted class, [N, H, W]. Present only where asked for. */
+  /** Probability of the predicted class, [N, H, W]. Present if `prediction` is set. */
   confidence?: Tensor;
 }
 
 /**
- * Softmax cross-entropy of logits [N, C, h, w], upsampled bilinearly to the size of labels [N, H, W] (uint8 or int64),
- * over pixels whose label is not the ignore index: ℓ_seg of Eq. 1, and of Eq. 3 where the labels are pseudo-labels. A scalar,
- * float32 (float64 for float64 logits); 0 where no pixel counts.
+ * Computes the softmax cross-entropy of logits [N, C, h, w] that are upsampled bilinearly to the size of the labels.
  *
- * Value and gradient come from one pass, in which the upsampled logits never exist. The same input gives the same bits,
- * whatever the number of threads. Logits are float32, float64, float16 or bfloat16, with C from 2 to 256.
+ * Labels are [N, H, W], uint8 or int64. Pixels with the ignore index do not count. This is ℓ_seg of Eq. 1, and of Eq. 3
+ * if the labels are pseudo-labels. Logits are float32, float64, float16 or bfloat16, with C from 2 to 256. The result
+ * is a scalar in float32 (float64 for float64 logits), and 0 if no pixel counts.
  *
- * With null in place of labels they are found in the same pass: each pixel's label is its most probable class, and it counts
- * where that probability exceeds the threshold (MPT, on-line).
+ * One pass computes value and gradient without ever storing the upsampled logits. Equal inputs give equal bits for any
+ * number of threads. See docs/design/kernels-and-speed.md#losses-on-upsampled-logits.
  *
- * @throws InvalidArgumentError naming a label outside [0, C); or where H < h or W < w.
+ * If `labels` is null, the same pass finds them (on-line MPT). The label of a pixel is its most probable class. The
+ * pixel counts if that probability exceeds the threshold.
+ *
+ * @throws InvalidArgumentError that names a label outside [0, C), or when H < h or W < w
  */
 export async function maskedCrossEntropy(
   logits: Tensor,
@@ -113,30 +121,42 @@ export async function maskedCrossEntropy(
   };
 }
 
+/** Options of {@link pseudoLabels}. */
 export interface PseudoLabelOptions {
-  /** Of the label maps, in pixels. */
+  /** Height and width of the label maps in pixels. */
   height: number;
   width: number;
-  /** Whether the corners of logits and labels are the same points; default true. */
+  /** Aligns the corners of logits and labels. Default true. */
   alignCorners?: boolean;
-  /** Upsample logits and then take the softmax (default), or the softmax and then upsample probabilities (the reference). */
+  /**
+   * Order of operations. `logits` (default): upsample the logits, then take the softmax. `probabilities` (the
+   * reference): take the softmax, then upsample the probabilities.
+   */
   order?: 'logits' | 'probabilities';
-  /** A pixel is kept where its probability exceeds this, or that of its class; default 0, which keeps all. */
+  /**
+   * A pixel is kept if its probability exceeds this threshold, 0 to 1: one for all classes or one per class. Default 0,
+   * which keeps all.
+   */
   threshold?: number | readonly number[];
-  /** Whether a probability equal to the threshold is kept (the reference) or not (the paper, default). */
+  /** Keeps a probability equal to the threshold too, as in the reference. Default false, as in the paper. */
   inclusive?: boolean;
-  /** The label of pixels that are not kept, 0 to 255; default 255. */
+  /** Label of pixels that are not kept, 0 to 255. Default 255. */
   ignoreIndex?: number;
-  /** Whether to return confidences too; default false. */
+  /** Returns confidences too. Default false. */
   confidence?: boolean;
-  /** Takes every pixel's confidence, under its predicted class: a first pass over a set, to find thresholds. */
+  /**
+   * Histogram that receives every pixel's confidence under its predicted class. A first pass over a data set uses it to
+   * find thresholds.
+   */
   histogram?: ThresholdHistogram;
 }
 
 /**
- * The most probable class of each pixel of logits [N, C, h, w] upsampled to [height, width], where it is confident enough:
- * Ŷ_T with its mask m_T. Among equals the first class wins. `labels` are uint8 [N, height, width], `confidence` float32. Neither
- * upsampled logits nor upsampled probabilities ever exist.
+ * Finds the most probable class of each pixel of logits [N, C, h, w] upsampled to [height, width].
+ *
+ * Pixels that are not confident enough become the ignore index: Ŷ_T with its mask m_T. If classes are equally probable,
+ * the first wins. `labels` are uint8 [N, height, width], `confidence` is float32. Upsampled logits or probabilities are
+ * never stored.
  */
 export async function pseudoLabels(
   logits: Tensor,
@@ -160,8 +180,8 @@ export async function pseudoLabels(
 }
 
 /**
- * softmax(up(logits)), [N, C, h, w] → [N, C, height, width]: what D_M sees. The upsampled logits never exist, nor in the
- * derivative.
+ * Computes softmax(up(logits)), [N, C, h, w] → [N, C, height, width]: the input of D_M. Neither the value nor the
+ * derivative stores the upsampled logits.
  */
 export async function classProbabilities(logits: Tensor, height: number, width: number): Promise<Tensor> {
   const size = {
@@ -172,16 +192,17 @@ export async function classProbabilities(logits: Tensor, height: number, width: 
 }
 
 /**
- * ‖μ_S − μ_T‖², the squared distance of two domains' mean features: MMD with a linear kernel (Tzeng et al. 2014, "Deep
- * Domain Confusion"). Features are [N, C, h, w] of equal C, as `Segmenter.forwardWithFeatures` gives them.
+ * Computes ‖μ_S − μ_T‖², the squared distance between two domains' mean features. It is MMD with a linear kernel (Tzeng
+ * et al. 2014, "Deep Domain Confusion"). Features are [N, C, h, w] of equal C, as `Segmenter.forwardWithFeatures`
+ * returns them.
  */
 export async function meanDistance(source: Tensor, target: Tensor): Promise<Tensor> {
   return new Tensor(await call(() => native.meanDistance(...domains(source, target))));
 }
 
 /**
- * ‖K_S − K_T‖²_F / 4C², the distance of two domains' feature covariances over images and positions (Sun & Saenko 2016,
- * "Deep CORAL"). Features are [N, C, h, w] of equal C, with at least two positions.
+ * Computes ‖K_S − K_T‖²_F / 4C², the distance between two domains' feature covariances over images and positions (Sun &
+ * Saenko 2016, "Deep CORAL"). Features are [N, C, h, w] of equal C, with at least two positions.
  */
 export async function correlationDistance(source: Tensor, target: Tensor): Promise<Tensor> {
   return new Tensor(await call(() => native.correlationDistance(...domains(source, target))));
@@ -192,8 +213,8 @@ function domains(source: Tensor, target: Tensor) {
 }
 
 /**
- * −p log p / log C of class probabilities [N, C, H, W], in the same shape: what the discriminator of ADVENT (Vu et al. 2019)
- * sees in place of the probabilities.
+ * Computes −p log p / log C of class probabilities [N, C, H, W], in the same shape. The discriminator of ADVENT (Vu et
+ * al. 2019) sees it instead of the probabilities.
  */
 export async function selfInformation(probabilities: Tensor): Promise<Tensor> {
   return new Tensor(
@@ -202,8 +223,8 @@ export async function selfInformation(probabilities: Tensor): Promise<Tensor> {
 }
 
 /**
- * The mean over pixels of the entropy of softmax(up(logits)), divided by its largest value log C: 0 where every pixel is
- * sure, 1 where no class is more probable than another ("MinEnt", Vu et al. 2019).
+ * Computes the mean over pixels of the entropy of softmax(up(logits)), divided by its largest value log C ("MinEnt", Vu
+ * et al. 2019). It is 0 if every pixel is certain, and 1 if all classes are equally probable.
  */
 export async function entropyLoss(logits: Tensor, height: number, width: number): Promise<Tensor> {
   const size = {
@@ -232,8 +253,10 @@ function histogramHandle(histogram: ThresholdHistogram | undefined) {
 }
 
 /**
- * Mean binary cross-entropy of D_M's logits against "this is `domain`" (source is 0, target is 1). M's adversarial loss
- * is this on target images with `source`; D_M's own is half of it on each domain's detached probabilities.
+ * Computes the mean binary cross-entropy of D_M's logits against one domain (source is 0, target is 1).
+ *
+ * M's adversarial loss is this value on target images with `source`. D_M's own loss is half of it, on each domain's
+ * detached probabilities.
  */
 export async function domainLoss(discriminatorLogits: Tensor, domain: 'source' | 'target'): Promise<Tensor> {
   checkChoice('domain', domain, ['source', 'target']);
@@ -244,12 +267,13 @@ export async function domainLoss(discriminatorLogits: Tensor, domain: 'source' |
   );
 }
 
+/** Options of {@link ganLoss}. */
 export interface GanLossOptions {
-  /** `least-squares` (default) or `bce`, binary cross-entropy with logits. */
+  /** Form of the loss: `least-squares` (default) or `bce`, binary cross-entropy with logits. */
   mode?: 'least-squares' | 'bce';
 }
 
-/** ℓ_GAN: how far D_F's scores are from "real" (1) or "fake" (0). */
+/** Computes ℓ_GAN: the distance of D_F's scores from "real" (1) or "fake" (0). */
 export async function ganLoss(scores: Tensor, real: boolean, options: GanLossOptions = {}): Promise<Tensor> {
   checkObject('options', options);
   checkBoolean('real', real);
@@ -257,7 +281,7 @@ export async function ganLoss(scores: Tensor, real: boolean, options: GanLossOpt
   return new Tensor(await call(() => native.ganLoss(handleOf('scores', scores, Tensor), { real, ganMode })));
 }
 
-/** E|a − b|: the cycle term ℓ_recon and the identity term. */
+/** Computes the mean absolute difference E|a − b|, for the cycle term ℓ_recon and the identity term. */
 export async function l1Loss(input: Tensor, other: Tensor): Promise<Tensor> {
   return new Tensor(
     await call(() => native.l1Loss(handleOf('input', input, Tensor), handleOf('other', other, Tensor))),
@@ -265,9 +289,10 @@ export async function l1Loss(input: Tensor, other: Tensor): Promise<Tensor> {
 }
 
 /**
- * ℓ_per between the segmenter's logits of an image and of its translation or reconstruction: their mean absolute
- * difference (`l1`, the paper) or the mean squared difference after instance normalization (`normalized-mse`, the
- * reference).
+ * Computes ℓ_per between the segmenter's logits of an image and of its translation or reconstruction.
+ *
+ * @param form `l1` (the paper): mean absolute difference. `normalized-mse` (the reference): mean squared difference
+ * after instance normalization
  */
 export async function perceptualLoss(
   logits: Tensor,

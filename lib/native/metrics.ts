@@ -3,32 +3,37 @@ import { native } from './binding.js';
 import { call } from './native-object.js';
 
 /**
- * Counts of (true class, predicted class) over any number of label maps, and what follows from them.
+ * Counts of (true class, predicted class) over any number of label maps, and the metrics that follow from them.
  *
- * With TP_c, FP_c and FN_c the true positives, false positives and false negatives of class c. Means go over `classes`
- * (default: all), such as SYNTHIA_16_CLASSES: pixels of other classes still count as false positives and false negatives
- * of these, but those classes have no score of their own.
+ * TP_c, FP_c and FN_c are the true positives, false positives and false negatives of class c. Means are taken over
+ * `classes` (default: all), such as SYNTHIA_16_CLASSES. Pixels of other classes still count as false positives and
+ * false negatives of these classes. The other classes themselves have no score.
  */
 export class ConfusionMatrix {
   readonly classCount: number;
   readonly ignoreIndex: number;
-  /** [classCount, classCount], row-major; rows are true classes. */
+  /** Counts [classCount, classCount] in row-major order. Rows are true classes. */
   readonly counts: Float64Array;
 
+  /**
+   * @param classCount number of classes, 2 to 256
+   * @param ignoreIndex label of pixels that do not count, 0 to 255. Default 255
+   * @throws InvalidArgumentError when a parameter is out of range
+   */
   constructor(classCount: number, ignoreIndex = 255) {
     this.classCount = checkInteger('classCount', classCount, 2, 256);
     this.ignoreIndex = checkInteger('ignoreIndex', ignoreIndex, 0, 255);
     this.counts = new Float64Array(classCount * classCount);
   }
 
-  /** Adds label maps of equal length; pixels whose truth is the ignore index do not count. */
+  /** Adds label maps of equal length. Pixels whose true label is the ignore index do not count. */
   async add(truth: Uint8Array, prediction: Uint8Array): Promise<void> {
     const { classCount, ignoreIndex } = this;
     const counts = await call(() => native.confusionCounts(truth, prediction, { classCount, ignoreIndex }));
     for (let i = 0; i < counts.length; ++i) this.counts[i]! += counts[i]!;
   }
 
-  /** The counts as one array for each true class. */
+  /** Returns the counts as one array per true class. */
   rows(): number[][] {
     const { classCount, counts } = this;
     return Array.from({ length: classCount }, (_, c) => [
@@ -36,18 +41,21 @@ export class ConfusionMatrix {
     ]);
   }
 
-  /** Pixels that are of each class: TP + FN. */
+  /** Returns the number of pixels that belong to each class, TP + FN. */
   truePixels(): number[] {
     return this.rows().map(sum);
   }
 
-  /** Pixels that are predicted as each class: TP + FP. */
+  /** Returns the number of pixels that are predicted as each class, TP + FP. */
   predictedPixels(): number[] {
     const rows = this.rows();
     return rows.map((_, c) => sum(rows.map((row) => row[c]!)));
   }
 
-  /** Intersection over union, TP / (TP + FP + FN), of each class; null where it occurs neither in truth nor in prediction. */
+  /**
+   * Returns the intersection over union of each class, TP / (TP + FP + FN). A class without true or predicted pixels
+   * has null.
+   */
   iou(): (number | null)[] {
     const predicted = this.predictedPixels();
     return this.truePixels().map((truth, c) => {
@@ -56,29 +64,29 @@ export class ConfusionMatrix {
     });
   }
 
-  /** Recall, TP / (TP + FN), of each class; null where the truth does not have it. */
+  /** Returns the recall of each class, TP / (TP + FN). A class without true pixels has null. */
   accuracy(): (number | null)[] {
     return this.truePixels().map((truth, c) => ratio(this.#hits(c), truth));
   }
 
-  /** Mean of iou() over those of `classes` that occur; 0 where none does. */
+  /** Returns the mean of iou() over those of `classes` that occur, or 0 if none does. */
   meanIou(classes?: readonly number[]): number {
     return mean(this.#select(this.iou(), classes));
   }
 
-  /** Mean of accuracy() over those of `classes` that the truth has; 0 where it has none. */
+  /** Returns the mean of accuracy() over those of `classes` that have true pixels, or 0 if none has. */
   meanAccuracy(classes?: readonly number[]): number {
     return mean(this.#select(this.accuracy(), classes));
   }
 
-  /** Mean of iou() over `classes`, each weighted with the pixels that are of it; 0 where there are none. */
+  /** Returns the mean of iou() over `classes`, weighted by their numbers of true pixels, or 0 if there are none. */
   frequencyWeightedIou(classes?: readonly number[]): number {
     const weights = this.#select(this.truePixels(), classes);
     const weighted = this.#select(this.iou(), classes).map((value, i) => (value ?? 0) * weights[i]!);
     return ratio(sum(weighted), sum(weights)) ?? 0;
   }
 
-  /** Share of counted pixels that are right; 0 where none counts. */
+  /** Returns the share of counted pixels with the right class, or 0 if no pixel counts. */
   pixelAccuracy(): number {
     const hits = Array.from({ length: this.classCount }, (_, c) => this.#hits(c));
     return ratio(sum(hits), sum(this.truePixels())) ?? 0;

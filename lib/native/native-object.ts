@@ -20,7 +20,7 @@ const ERRORS_BY_CODE: Record<string, new (message: string, options?: ErrorOption
   ERR_NATIVE: NativeError,
 };
 
-/** The addon's error as its subclass, with the stack of the call instead of the addon's empty one. */
+/** Converts an error of the addon to its class here, with the stack of the call instead of the addon's empty one. */
 function translate(error: unknown, callSite: { stack?: string }): unknown {
   if (!(error instanceof Error) || error instanceof BidisegError) return error;
   const Subclass = ERRORS_BY_CODE[(error as { code?: string }).code ?? ''];
@@ -31,7 +31,7 @@ function translate(error: unknown, callSite: { stack?: string }): unknown {
   return translated;
 }
 
-/** Runs a synchronous native function, translating its errors. */
+/** Runs a synchronous native function and translates its errors. */
 export function callSync<T>(start: () => T): T {
   try {
     return start();
@@ -41,8 +41,8 @@ export function callSync<T>(start: () => T): T {
 }
 
 /**
- * Runs an asynchronous native function, translating its errors. With a signal, an abort cancels the job at its next
- * cancellation point and the promise rejects with `signal.reason`; what the job would have changed is then unchanged.
+ * Runs an asynchronous native function and translates its errors. An abort cancels the job at its next cancellation
+ * point. The promise then rejects with `signal.reason`, and the job has changed nothing.
  */
 export async function call<T>(
   start: (cancellation?: CancellationToken) => Promise<T>,
@@ -76,9 +76,9 @@ export async function call<T>(
 /**
  * A JavaScript object that owns a native one.
  *
- * `dispose()` is idempotent and lets go at once; work that is already running or queued finishes with its own share.
- * Any later use throws DisposedError. An object that is dropped without it is released by the garbage collector, at a
- * time nobody knows.
+ * `dispose()` may be called twice. It releases the object at once, but work that is running or queued keeps its own
+ * share until it finishes. Any later use throws DisposedError. Without `dispose()`, the garbage collector releases the
+ * object at an unknown time. See docs/design/boundary.md#disposal.
  */
 export abstract class NativeObject<Handle extends NativeHandle> implements Disposable, AsyncDisposable {
   readonly #handle: Handle;
@@ -87,17 +87,18 @@ export abstract class NativeObject<Handle extends NativeHandle> implements Dispo
     this.#handle = handle;
   }
 
-  /** @internal The native handle; throws DisposedError after `dispose()`. */
+  /** @internal The native handle. Throws DisposedError after `dispose()`. */
   get handle(): Handle {
     if (this.#handle.disposed) throw new DisposedError(`This ${this.constructor.name} has been disposed`);
     return this.#handle;
   }
 
-  /** @internal Whether `value` is an object of ours, and not just one with such a prototype. */
+  /** @internal Tests whether `value` was made by this class. A matching prototype alone is not enough. */
   static isNative(value: object): value is NativeObject<NativeHandle> {
     return #handle in value;
   }
 
+  /** True after `dispose()`. */
   get disposed(): boolean {
     return this.#handle.disposed;
   }
@@ -118,11 +119,11 @@ export abstract class NativeObject<Handle extends NativeHandle> implements Dispo
   }
 }
 
-/** The native handle of an argument. @throws InvalidArgumentError naming it where it is no `kind`. */
+/** Returns the native handle of an argument. @throws InvalidArgumentError that names it if it is not a `kind`. */
 export function handleOf<Handle extends NativeHandle>(
   name: string,
   value: NativeObject<Handle>,
-  // Not a constructor type: those of the networks are private.
+  // This is not a constructor type, because the constructors of networks are private.
   kind: { readonly name: string; readonly prototype: NativeObject<Handle> },
 ): Handle {
   if (!Object.prototype.isPrototypeOf.call(kind.prototype, Object(value)) || !NativeObject.isNative(value)) {

@@ -4,25 +4,25 @@ import type { ThresholdHistogramHandle } from './binding-types.js';
 import { call, callSync, NativeObject } from './native-object.js';
 
 /**
- * Confidences of a whole target set as one histogram per predicted class, for per-class thresholds in memory that does
- * not depend on the set's size (8 bytes a bin: 10 MB for 19 classes).
+ * Histogram of a whole target set's confidences for each predicted class. It yields per-class thresholds in memory that
+ * does not depend on the size of the set: 8 bytes a bin, 10 MB for 19 classes.
  */
 export class ThresholdHistogram extends NativeObject<ThresholdHistogramHandle> {
-  /** `bins` is the resolution: thresholds are exact to 1/bins. Default 65536. */
+  /** @param bins resolution of the thresholds, which are exact to 1/bins; 2 to 2²⁴, default 65536 */
   constructor(classCount: number, bins = 65536) {
     checkInteger('classCount', classCount, 1, 256);
     checkInteger('bins', bins, 2, 2 ** 24);
     super(callSync(() => native.createThresholdHistogram({ classCount, bins })));
   }
 
-  /** Adds pixels: their predicted classes and the probabilities of those, in [0, 1]. */
+  /** Adds pixels: their predicted classes and the probabilities of these classes, in [0, 1]. */
   async add(labels: Uint8Array, confidence: Float32Array): Promise<void> {
     await call(() => native.histogramAdd(this.handle, labels, confidence));
   }
 
   /**
-   * t_c = min(cap, p_sorted[round(portion · n_c)]) over the n_c pixels predicted as c, ascending; 0 for a class that
-   * never occurred. Also n_c itself.
+   * Computes the threshold t_c = min(cap, p_sorted[round(portion · n_c)]) of each class. The n_c pixels predicted as c
+   * are sorted by ascending probability. A class that never occurred has threshold 0. `counts` holds n_c.
    */
   async thresholds(
     options: { portion?: number; cap?: number } = {},
@@ -35,8 +35,8 @@ export class ThresholdHistogram extends NativeObject<ThresholdHistogramHandle> {
 }
 
 /**
- * Keeps a pixel of class c where its confidence exceeds `thresholds[c]` (or, `inclusive`, reaches it: the reference);
- * all others become `ignoreIndex`.
+ * Keeps a pixel of class c if its confidence exceeds `thresholds[c]`. With `inclusive`, an equal confidence is kept
+ * too, as in the reference. All other pixels become `ignoreIndex`.
  */
 export async function applyThresholds(
   labels: Uint8Array,

@@ -1,6 +1,6 @@
-/** Every error that bidiseg throws on purpose is one of these; `code` is stable and meant for programs. */
+/** Base class of every error that bidiseg throws on purpose. Programs should test its stable `code`. */
 export class BidisegError extends Error {
-  /** A stable identifier such as `ERR_INVALID_ARGUMENT`. */
+  /** Stable identifier such as `ERR_INVALID_ARGUMENT`. */
   readonly code: string;
 
   constructor(code: string, message: string, options?: ErrorOptions) {
@@ -10,56 +10,56 @@ export class BidisegError extends Error {
   }
 }
 
-/** An argument or option is of the wrong type or outside its range. */
+/** Reports an argument or option of the wrong type or outside its range. */
 export class InvalidArgumentError extends BidisegError {
   constructor(message: string, options?: ErrorOptions) {
     super('ERR_INVALID_ARGUMENT', message, options);
   }
 }
 
-/** A config file or `--set` assignment is malformed; the message names the key and what was expected. */
+/** Reports a malformed config file or `--set` assignment. The message names the key and the expected value. */
 export class ConfigError extends BidisegError {
   constructor(message: string, options?: ErrorOptions) {
     super('ERR_CONFIG', message, options);
   }
 }
 
-/** A file or folder of data cannot be used; the message names it, what was found and what was expected. */
+/** Reports a file or folder that cannot be used. The message names it, what was found and what was expected. */
 export class DataError extends BidisegError {
   constructor(message: string, options?: ErrorOptions) {
     super('ERR_DATA', message, options);
   }
 }
 
-/** A method was called on an object after `dispose()`. */
+/** Reports a call on an object after `dispose()`. */
 export class DisposedError extends BidisegError {
   constructor(message: string, options?: ErrorOptions) {
     super('ERR_DISPOSED', message, options);
   }
 }
 
-/** The native part failed in a way that no argument check foresaw. */
+/** Reports a failure of native code that no argument check foresaw. */
 export class NativeError extends BidisegError {
   constructor(message: string, options?: ErrorOptions) {
     super('ERR_NATIVE', message, options);
   }
 }
 
-/** Memory ran out, on the host or on a device. The process can go on. */
+/** Reports that memory ran out, on the host or on a device. The process stays usable. */
 export class OutOfMemoryError extends BidisegError {
   constructor(message: string, options?: ErrorOptions) {
     super('ERR_OUT_OF_MEMORY', message, options);
   }
 }
 
-/** A loss or a gradient became NaN or infinite; the step was not applied. */
+/** Reports a loss or gradient that became NaN or infinite. The step was not applied. */
 export class NonFiniteLossError extends BidisegError {
   constructor(message: string, options?: ErrorOptions) {
     super('ERR_NON_FINITE_LOSS', message, options);
   }
 }
 
-/** The native addon could not be loaded; the message lists every attempt and the remedy. */
+/** Reports that the native addon could not be loaded. The message lists every attempt and the remedy. */
 export class BindingError extends BidisegError {
   constructor(message: string, options?: ErrorOptions) {
     super('ERR_BINDING', message, options);

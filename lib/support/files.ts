@@ -5,10 +5,10 @@ import path from 'node:path';
 import { DataError } from './errors.js';
 
 /**
- * Throws unless `file` is a file with a size. Reading a named pipe would wait without end, and a device may never end.
+ * Throws unless `file` is a regular file. Reading a named pipe could wait forever, and a device may never end.
  *
  * @returns its size in bytes
- * @throws DataError naming the file
+ * @throws DataError that names the file
  */
 export async function requireRegularFile(file: string): Promise<number> {
   const info = await stat(file).catch((cause: Error) => {
@@ -20,9 +20,9 @@ export async function requireRegularFile(file: string): Promise<number> {
 }
 
 /**
- * The bytes of a file that is expected to be small enough to be held in memory.
+ * Reads a whole file into memory.
  *
- * @throws DataError naming the file when it cannot be read or is larger than `maxBytes`
+ * @throws DataError that names the file when it cannot be read or is larger than `maxBytes`
  */
 export async function readRegularFile(file: string, maxBytes: number): Promise<Buffer> {
   const size = await requireRegularFile(file);
@@ -33,8 +33,8 @@ export async function readRegularFile(file: string, maxBytes: number): Promise<B
 }
 
 /**
- * A new temporary name in the folder of `file`. It is short whatever `file` is called, since file systems limit the length
- * of names. It is hidden, so that nothing takes it for data.
+ * Returns a new temporary name in the folder of `file`. It is short whatever `file` is called, because file systems
+ * limit the length of names. It is hidden, so that nothing takes it for data.
  */
 export function temporaryName(file: string): string {
   return path.join(path.dirname(file), `.${randomUUID()}.tmp`);
@@ -47,8 +47,8 @@ export function isTemporary(name: string): boolean {
 }
 
 /**
- * Removes what writers left under a temporary name in `folder` when they were cut off. Whole files are never touched, and
- * links are not followed.
+ * Removes the temporary files and folders that interrupted writers left in `folder`. Finished files are never touched,
+ * and links are not followed.
  */
 export function removeTemporaryFiles(folder: string): void {
   let entries: Dirent[];
@@ -63,12 +63,12 @@ export function removeTemporaryFiles(folder: string): void {
 }
 
 /**
- * Has `write` make a file under a temporary name beside `file`, then renames it. A reader finds the old file or the new
- * one, whole. When `write` fails, what it left is removed.
+ * Lets `write` make a file under a temporary name beside `file`, then renames it. A reader finds the whole old file or
+ * the whole new one. When `write` fails, the temporary file is removed.
  *
- * @param write makes the temporary file and flushes it; where the final name depends on the content, returns that name
- * @returns the name of the file
- * @throws DataError naming `file` when it cannot be written; whatever else `write` throws
+ * @param write makes the temporary file and flushes it; may return the final name if that depends on the content
+ * @returns the final name of the file
+ * @throws DataError that names `file` when it cannot be written, or any other error of `write`
  */
 export async function writeAtomically(
   file: string,
@@ -86,7 +86,7 @@ export async function writeAtomically(
   }
 }
 
-/** A failure of the file system as a DataError; in any message, the name that the file would have had in the end. */
+/** Turns a failure of the file system into a DataError. Messages get the final name instead of the temporary one. */
 function writeError(error: unknown, temporary: string, file: string): unknown {
   if (!(error instanceof Error)) return error;
   const message = error.message.replaceAll(temporary, file);
@@ -98,7 +98,7 @@ function writeError(error: unknown, temporary: string, file: string): unknown {
 }
 
 /**
- * Writes and flushes a file, whole or not at all; see `writeAtomically`.
+ * Writes and flushes a file, whole or not at all (see `writeAtomically`).
  *
  * @throws DataError when it cannot be written
  */
@@ -114,13 +114,13 @@ export async function writeFileAtomically(file: string, bytes: Uint8Array | stri
   });
 }
 
-/** Makes the names of a folder's files survive a power cut, as `fsync` does for what is in a file. */
+/** Flushes a folder, so that the names of its files survive a power cut. */
 export async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r');
   try {
     await handle.sync();
   } catch (error) {
-    // Some network file systems have no such thing for folders.
+    // Some network file systems cannot flush folders.
     if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
   } finally {
     await handle.close();

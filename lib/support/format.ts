@@ -1,15 +1,15 @@
-/** '48.5', or '–' where there is nothing to show. Takes a ratio, 0 to 1. */
+/** Formats a ratio from 0 to 1 as a percentage: '48.5', or '–' if there is no value. */
 export function percent(ratio: number | null | undefined, digits = 1): string {
   return ratio === null || ratio === undefined || Number.isNaN(ratio) ? '–' : (ratio * 100).toFixed(digits);
 }
 
-/** '+3.2', '-0.4': a difference of two ratios in percentage points. */
+/** Formats a difference of two ratios in percentage points: '+3.2', '-0.4'. */
 export function signedPercent(difference: number | null | undefined, digits = 1): string {
   const text = percent(difference, digits);
   return difference !== null && difference !== undefined && difference >= 0 ? `+${text}` : text;
 }
 
-/** '0.4 s', '12 s', '3 min 20 s', '2 h 5 min': two units at most. */
+/** Formats seconds in at most two units: '0.4 s', '12 s', '3 min 20 s', '2 h 5 min'. */
 export function duration(seconds: number): string {
   if (!Number.isFinite(seconds)) return '–';
   if (seconds < 9.95 && !Number.isInteger(seconds)) return `${seconds.toFixed(1)} s`;
@@ -20,7 +20,7 @@ export function duration(seconds: number): string {
   return `${Math.floor(whole / 3600)} h${minutes ? ` ${minutes} min` : ''}`;
 }
 
-/** '12 bytes', '4.2 kB', '177 MB'. */
+/** Formats a number of bytes: '12 bytes', '4.2 kB', '177 MB'. */
 export function bytesText(bytes: number): string {
   const units = ['kB', 'MB', 'GB'];
   if (bytes < 1000) return counted(bytes, 'byte');
@@ -29,14 +29,14 @@ export function bytesText(bytes: number): string {
   return `${value.toFixed(value < 99.95 ? 1 : 0)} ${units[power - 1]}`;
 }
 
-/** '1 image', '12 images'. */
+/** Formats a number with its noun: '1 image', '12 images'. */
 export function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 /**
- * A message as one line: an error line must stay one line, whatever a library put into its message. A list of details
- * (indented lines after "It was looked for at:", say) is left out; BIDISEG_DEBUG=1 shows it.
+ * Joins a message into one line, because an error is reported as one line. Lists of details are left out, such as the
+ * indented lines after "It was looked for at:". BIDISEG_DEBUG=1 shows them.
  */
 export function oneLine(text: string): string {
   return text

@@ -1,4 +1,4 @@
-/** Runs a generator to its end and gives what it returns; `onEvent` sees what it yields on the way. */
+/** Runs a generator to its end and returns its result. `onEvent` receives each event. */
 export async function drain<Event, Result>(
   events: AsyncGenerator<Event, Result>,
   onEvent?: (event: Event) => void,
@@ -10,7 +10,7 @@ export async function drain<Event, Result>(
   }
 }
 
-/** Passes a generator's events on as `change` makes them, one after the other, and its result as it is. */
+/** Yields the events of a generator, each changed by `change`, and returns its result unchanged. */
 export async function* mapEvents<Event, Other, Result>(
   events: AsyncGenerator<Event, Result>,
   change: (event: Event) => Other | Promise<Other>,
@@ -26,12 +26,14 @@ export async function* mapEvents<Event, Other, Result>(
       yield await change(next.value);
     }
   } finally {
-    // Only a consumer that leaves early, or a failing `change`, has to end the source.
+    // Only a consumer that leaves early, or a failing `change`, leaves the source open.
     if (!finished) await events.return(undefined as never);
   }
 }
 
-/** Makes a generator of work that reports through a callback. A consumer that leaves early aborts the work's signal. */
+/**
+ * Makes a generator from work that reports through a callback. A consumer that leaves early aborts the work's signal.
+ */
 export async function* fromCallback<Event, Result>(
   work: (emit: (event: Event) => void, signal: AbortSignal) => Promise<Result>,
   signal?: AbortSignal,
@@ -68,8 +70,8 @@ export async function* fromCallback<Event, Result>(
 }
 
 /**
- * Reads items 0 … count − 1 in order, up to `depth` of them ahead of the caller, so that decoding goes on while the
- * caller computes. Nothing is left running when the iteration ends.
+ * Reads items 0 … count − 1 in order, up to `depth` of them ahead of the caller, so that decoding continues while the
+ * caller computes. No read is left running when the iteration ends.
  */
 export async function* readAhead<T>(
   count: number,
@@ -83,7 +85,7 @@ export async function* readAhead<T>(
       signal?.throwIfAborted();
       while (queue.length <= depth && index + queue.length < count) {
         const item = read(index + queue.length);
-        // A failure is reported when its turn comes; until then nobody awaits it.
+        // A failure is reported when its turn comes. Until then nobody awaits it.
         item.catch(() => {});
         queue.push(item);
       }

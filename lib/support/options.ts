@@ -3,9 +3,11 @@ import { InvalidArgumentError } from './errors.js';
 import { describe } from './validate.js';
 
 /*
- * How options are declared and checked. A class declares its options as a zod schema: names, ranges, defaults and, as doc
- * comments, documentation. The config composes these schemas. A message given to zod is the *expected* half of an error
- * ("a number from 0 to 1"). Whoever parses adds the name and the value that was found.
+ * Declares and checks options. A class declares its options as a zod schema, with names, ranges, defaults and doc
+ * comments. The config composes these schemas. A message given to zod is the *expected* half of an error ("a number
+ * from 0 to 1"). The code that parses adds the name and the value that was found.
+ *
+ * See docs/design/README.md#options-live-with-their-owner.
  */
 
 export const number = (min: number, max: number) => {
@@ -27,11 +29,11 @@ export const text = (expected: string) => z.string(expected).min(1, expected);
 export const choice = <const T extends readonly [string, ...string[]]>(...choices: T) =>
   z.enum(choices, `one of ${choices.join(', ')}`);
 
-/** One of a few numbers. */
+/** Declares a choice among a few numbers. */
 export const numberChoice = <const T extends readonly [number, ...number[]]>(...choices: T) =>
   z.literal(choices, choices.join(' or '));
 
-/** A range [min, max] of numbers, each from `least` to `most`. */
+/** Declares a range [min, max] of numbers, each from `least` to `most`. */
 export const range = (least: number, most: number) => {
   const expected = `two numbers [min, max] from ${least} to ${most}`;
   return z
@@ -39,14 +41,14 @@ export const range = (least: number, most: number) => {
     .refine(([min, max]) => min <= max, expected);
 };
 
-/** A strict object: a key that it does not name is an error. */
+/** Declares a strict object. A key that it does not name is an error. */
 export const section = <S extends z.ZodRawShape>(shape: S) =>
   z.strictObject(shape, 'a section with keys of its own');
 
 /**
  * Checks an options object of the library and fills in defaults. An option that is undefined counts as absent.
  *
- * @param name what error messages call the object, such as `training`; '' for the options of the call itself
+ * @param name how error messages call the object, such as `training`; '' for the options of the call itself
  * @throws InvalidArgumentError that names the option, what was found and what was expected
  */
 export function parseOptions<S extends z.ZodType>(schema: S, options: unknown, name = ''): z.output<S> {
@@ -66,7 +68,7 @@ function withoutUndefined(options: unknown): unknown {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }
 
-/** The part of `values` that `schema` has keys for. */
+/** Returns the entries of `values` whose keys `schema` has. */
 export function pickOptions<S extends z.ZodRawShape, Values extends object>(
   schema: z.ZodObject<S>,
   values: Values,
@@ -79,12 +81,12 @@ export function isTable(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** One thing that is wrong with a value: a bad value where `expected` was wanted, or a key that does not exist. */
+/** Describes one fault of a value: a bad value instead of the `expected` one, or a key that does not exist. */
 export interface Fault {
   path: string[];
   expected: string;
   value: unknown;
-  /** What to say of a key that the schema does not have. */
+  /** Message for a key that the schema does not have. */
   unknownKey?: string;
 }
 
@@ -116,7 +118,7 @@ function unknownKey(key: string, known: readonly string[]): string {
   return meant ? `unknown key; did you mean ${meant}?` : `unknown key; expected one of ${known.join(', ')}`;
 }
 
-/** The keys that `schema` has for the table at `path`, whatever defaults and choices lie between. */
+/** Returns the keys that `schema` has for the table at `path`, through any defaults and unions on the way. */
 function keysAt(schema: z.ZodType, path: readonly string[]): string[] {
   if (
     schema instanceof z.ZodDefault ||
@@ -143,7 +145,7 @@ function valueAt(value: unknown, path: readonly string[]): unknown {
   );
 }
 
-/** Whether `value` has own properties all along `path`. */
+/** Tests whether `value` has own properties all along `path`. */
 export function hasPath(value: unknown, path: readonly string[]): boolean {
   const [key, ...rest] = path;
   if (key === undefined) return true;
@@ -151,7 +153,7 @@ export function hasPath(value: unknown, path: readonly string[]): boolean {
   return hasPath((value as Record<string, unknown>)[key], rest);
 }
 
-/** The candidate closest to `word`, if it is close enough to be what was meant. */
+/** Returns the candidate closest to `word` if it is close enough to be a misspelling. */
 export function nearest(word: string, candidates: readonly string[]): string | undefined {
   const limit = Math.max(2, Math.floor(word.length / 3));
   let best: { candidate: string; distance: number } | undefined;
@@ -162,7 +164,7 @@ export function nearest(word: string, candidates: readonly string[]): string | u
   return best?.candidate;
 }
 
-/** Levenshtein's distance. */
+/** Computes the Levenshtein distance. */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {

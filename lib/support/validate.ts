@@ -1,6 +1,6 @@
 import { InvalidArgumentError } from './errors.js';
 
-/** How a value looks in an error message: short, and unmistakable about its type. */
+/** Describes a value for an error message: briefly, and with its type. */
 export function describe(value: unknown): string {
   if (typeof value === 'string') return `${JSON.stringify(shortened(value))} of type string`;
   if (typeof value === 'function') return 'a function';
@@ -10,12 +10,12 @@ export function describe(value: unknown): string {
   return `${String(value)} of type ${typeof value}`;
 }
 
-/** Text from outside as it may stand in a message: one that is long without end helps nobody. */
+/** Cuts text from outside to a length that fits into a message. */
 export function shortened(text: string, maxLength = 256): string {
   return text.length > maxLength ? `${text.slice(0, maxLength)}…` : text;
 }
 
-/** The one message shape for a bad argument: "Expected WHAT for NAME but received VALUE of type TYPE". */
+/** Makes the error for a bad argument. All have one shape: "Expected WHAT for NAME but received VALUE of type TYPE". */
 export function invalidArgument(name: string, expected: string, value: unknown): InvalidArgumentError {
   return new InvalidArgumentError(`Expected ${expected} for ${name} but received ${describe(value)}`);
 }
@@ -48,7 +48,7 @@ export function checkNumbers(name: string, value: unknown, min = -Infinity, max 
   return Array.from(value, (item, i) => checkNumber(`${name}[${i}]`, item, min, max));
 }
 
-/** Returns `value` if it is an object that may have options. */
+/** Returns `value` if it is an object that can hold options. */
 export function checkObject<T extends object>(name: string, value: T): T {
   if (typeof value !== 'object' || value === null) throw invalidArgument(name, 'an object', value);
   return value;
@@ -74,9 +74,9 @@ export function checkString(name: string, value: unknown): string {
   return value;
 }
 
-/** Returns `value` if it can name a file. */
+/** Returns `value` if it can be the name of a file. */
 export function checkPath(name: string, value: unknown): string {
-  // The rest of a path behind a null byte would be lost on the way to the system.
+  // The operating system would ignore everything after a null byte.
   if (checkString(name, value).includes('\0'))
     throw invalidArgument(name, 'a path without null bytes', value);
   return value as string;

@@ -5,17 +5,17 @@ import { type EvaluationOptions, evaluate } from '../inference/evaluate.js';
 import type { Segmenter } from '../models/segmenter.js';
 import { writeFileAtomically } from '../support/files.js';
 
-/** When a segmenter did best in training on labeled source images that it was not trained on, and how well. */
+/** Step at which a segmenter in training did best on held-out labeled source images, and its score. */
 export interface Best {
   step: number;
-  /** 0 … 1. */
+  /** Mean IoU, 0 … 1. */
   miou: number;
 }
 
 /**
- * The weights with which a segmenter in training did best on held-out images, in a file beside those of the last step. They
- * are measured when the steps before are done, so a training that goes on from any checkpoint measures again what it had
- * measured after it, and ends with the same file.
+ * Keeps the weights with which a segmenter in training did best on held-out images, in their own file. Scores are
+ * measured after a step is complete. So a training that resumes from a checkpoint measures again what it measured after
+ * it, and ends with the same file. See docs/design/method.md#best-weights.
  */
 export class BestWeights {
   readonly #segmenter: Segmenter;
@@ -37,7 +37,7 @@ export class BestWeights {
     this.#best = best;
   }
 
-  /** @param file where the weights go, as .safetensors; what is known of them is beside it, as .json */
+  /** @param file file for the weights, .safetensors. The step and score go beside it as .json */
   static async open(
     segmenter: Segmenter,
     heldOut: ImageDataset,
@@ -48,7 +48,7 @@ export class BestWeights {
     return new BestWeights({ segmenter, heldOut }, options, file, JSON.parse(text) as Best | null);
   }
 
-  /** null: nothing has been measured. */
+  /** Best step so far. Null if nothing has been measured. */
   get best(): Best | null {
     return this.#best;
   }
@@ -57,7 +57,7 @@ export class BestWeights {
   async measure(step: number): Promise<void> {
     const { meanIou } = await evaluate(this.#segmenter, this.#heldOut, this.#options);
     if (this.#best && meanIou <= this.#best.miou) return;
-    // The weights first: were this cut off in between, they would be measured and kept again.
+    // The weights come first. If the process ended in between, they would be measured and kept again.
     await this.#segmenter.save(this.#file, { step });
     this.#best = { step, miou: meanIou };
     await writeFileAtomically(knownFile(this.#file), `${JSON.stringify(this.#best)}\n`);

@@ -1,29 +1,33 @@
 import type { TensorMap } from '../native/tensor.js';
 import type { CheckpointEvent, WarningEvent } from './events.js';
 
-/** What work needs to go on from its middle: tensors, and in further properties plain data that JSON can hold. */
+/** State from which interrupted work resumes: tensors, and plain data for JSON in further properties. */
 export interface Resumable {
-  /** Steps, or images, that are done. */
+  /** Number of finished steps or images. */
   step: number;
   tensors: TensorMap;
 }
 
-/** How work is saved while it goes on, and where it begins. Where the states are kept is up to `save`. */
+/** Options for saving the state of work and resuming it. `save` decides where states are kept. */
 export interface Checkpoints<State extends Resumable> {
-  /** Steps, or images, between two calls of `save`; it is called after the last one too, and when the work ends early. */
+  /** Steps or images between two calls of `save`. It is also called after the last one and when the work ends early. */
   every: number;
-  /** What `save` was last given, to go on from there; null: from the beginning. Its tensors are disposed when taken over. */
+  /**
+   * State to resume from, as `save` last received it. Its tensors are disposed once they are loaded. null: from the
+   * beginning.
+   */
   state: State | null;
-  /** Its tensors are valid until the promise resolves. */
+  /** Saves a state. Its tensors are valid until the promise resolves. */
   save(state: State): Promise<void>;
 }
 
 /**
- * Passes on the events of work that goes step by step, saving its state when that is due: after the event of every
- * `every`-th and of the last step, and before an abort, an error or a consumer that leaves early ends it.
+ * Yields the events of work that proceeds in steps, and saves its state after every `every`-th step and after the last.
+ * It also saves before an abort, an error or a consumer that leaves early ends the work. See
+ * docs/design/runs-and-resume.md#save-first-whatever-ends-training.
  *
- * @param work.done how many steps are done; a step that fails must have changed nothing
- * @param work.state makes the state after the last step that is done
+ * @param work.done returns the number of finished steps. A step that fails must have changed nothing
+ * @param work.state makes the state after the last finished step
  */
 export async function* checkpointed<Event, Result, State extends Resumable>(
   events: AsyncGenerator<Event, Result>,
@@ -34,7 +38,7 @@ export async function* checkpointed<Event, Result, State extends Resumable>(
   const { stage, steps, done } = work;
   let saved = done();
   const save = async (): Promise<CheckpointEvent> => {
-    saved = done(); // also where it fails: a second attempt would fail likewise
+    saved = done(); // also after a failure, because a second attempt would fail too
     const state = await work.state();
     try {
       await checkpoints.save(state);
@@ -63,7 +67,7 @@ export async function* checkpointed<Event, Result, State extends Resumable>(
   }
 }
 
-/** Releases tensors that are not needed any more. Does no harm when called twice. */
+/** Disposes tensors. A second call does no harm. */
 export function dispose(tensors: TensorMap): void {
   for (const tensor of tensors.values()) tensor.dispose();
 }

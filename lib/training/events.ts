@@ -4,31 +4,31 @@ import type {
   TranslationLosses,
 } from '../native/binding-types.js';
 
-/** A training step is done. */
+/** Event after each training step. */
 export interface StepEvent<Losses = SegmentationLosses | TranslationLosses | PairedTranslationLosses> {
   type: 'step';
   stage: string;
-  /** Steps done so far, 1 … `steps`. */
+  /** Number of finished steps, 1 … `steps`. */
   step: number;
   steps: number;
   losses: Losses;
-  /** The learning rate of this step (the segmenter's backbone, or the generators). */
+  /** Learning rate of this step, for the segmenter's backbone or the generators. */
   learningRate: number;
-  /** Time the step took, in milliseconds, without waiting for data. */
+  /** Duration of the step in milliseconds, without waiting for data. */
   stepMs: number;
-  /** Time this step waited for its data, in milliseconds. */
+  /** Time that this step waited for its data, in milliseconds. */
   waitMs: number;
 }
 
-/** The state of a stage was saved: a run that is cut off goes on from here. */
+/** Event after the state of a stage was saved. An interrupted run resumes from here. */
 export interface CheckpointEvent {
   type: 'checkpoint';
   stage: string;
-  /** Training steps, or images pseudo-labeled, that are done. */
+  /** Number of finished training steps or pseudo-labeled images. */
   step: number;
 }
 
-/** Something that does not stop the run but that its owner should know. */
+/** Event about a problem that does not stop the run. */
 export interface WarningEvent {
   type: 'warning';
   stage: string;

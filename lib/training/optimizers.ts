@@ -5,27 +5,29 @@ import { call, handleOf, NativeObject } from '../native/native-object.js';
 import { checkBoolean, checkNumber, checkNumbers, checkObject } from '../support/validate.js';
 
 interface CommonOptimizerOptions {
-  /** Added to the gradient, times the weight; default 0. */
+  /** Factor with which a weight is added to its gradient, ≥ 0. Default 0. */
   weightDecay?: number;
-  /** Multiplies the learning rate of a segmenter's head (DeepLab-v2); default 1. */
+  /** Factor on the learning rate of a segmenter's head (DeepLab-v2), ≥ 0. Default 1. */
   headLearningRateFactor?: number;
 }
 
+/** Options of {@link Optimizer.sgd}. */
 export interface SgdOptions extends CommonOptimizerOptions {
-  /** Default 0.9. */
+  /** Momentum, 0 to 1. Default 0.9. */
   momentum?: number;
-  /** Move parameters several times a step, as the reference's optimizer did; default false. */
+  /** Moves most backbone weights several times a step, as the reference's optimizer did. Default false. */
   repeatedStep?: boolean;
 }
 
+/** Options of {@link Optimizer.adam}. */
 export interface AdamOptions extends CommonOptimizerOptions {
-  /** Default [0.9, 0.999]. */
+  /** Decay rates of the first and second moments, 0 to 1. Default [0.9, 0.999]. */
   betas?: [number, number];
 }
 
 /** Moves the trained parameters of one network along their gradients. */
 export class Optimizer extends NativeObject<OptimizerHandle> {
-  /** v ← momentum·v + (g + decay·w); w ← w − lr·v. */
+  /** Creates SGD with momentum: v ← momentum·v + (g + decay·w); w ← w − lr·v. */
   static async sgd(network: Network, options: SgdOptions = {}): Promise<Optimizer> {
     checkObject('options', options);
     return create(network, {
@@ -36,7 +38,7 @@ export class Optimizer extends NativeObject<OptimizerHandle> {
     });
   }
 
-  /** Adam with bias correction and L2 decay (torch.optim.Adam). */
+  /** Creates Adam with bias correction and L2 decay, like torch.optim.Adam. */
   static async adam(network: Network, options: AdamOptions = {}): Promise<Optimizer> {
     checkObject('options', options);
     return create(network, {
@@ -51,13 +53,13 @@ export class Optimizer extends NativeObject<OptimizerHandle> {
     super(handle);
   }
 
-  /** Applies the gradients that backward() has gathered. Parameters without one stay. */
+  /** Applies the gradients that backward() has accumulated. Parameters without a gradient do not change. */
   async step(learningRate: number): Promise<void> {
     checkNumber('learningRate', learningRate);
     await call(() => native.optimizerStep(this.handle, learningRate));
   }
 
-  /** Forgets all gradients. */
+  /** Clears all gradients. */
   async zeroGrad(): Promise<void> {
     await call(() => native.optimizerZeroGrad(this.handle));
   }

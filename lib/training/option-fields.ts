@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { PRECISIONS } from '../native/precision.js';
 import { boolean, choice, integer, number } from '../support/options.js';
 
-/* Fields that several trainings have. */
+/* Option fields that several trainings share. */
 
 export const betas = () => {
   const beta = number(0, 1).refine((value) => value < 1, 'a number ≥ 0 and below 1');
@@ -14,10 +14,10 @@ export const weight = () => number(0, Infinity);
 export const steps = () => integer(1, 1_000_000_000);
 export const seed = () => integer(0).default(1);
 
-/** How the passes of a step compute. Every training has these options. */
+/** Options for how the passes of a step compute. Every training has them. */
 export const computationFields = {
   /**
-   * What convolutions compute in. `fp32`: the networks' own type. `tf32` (CUDA): float32 with shorter products. `bf16`:
+   * Precision of the convolutions. `fp32`: the networks' own type. `tf32` (CUDA): float32 with shorter products. `bf16`:
    * bfloat16 by autocasting. Weights, gradients, running statistics and losses stay float32. `fp16` (CUDA): the same in
    * float16 with scaled losses. `bidiseg info` reports what a device has instructions for.
    */
@@ -35,7 +35,7 @@ export const computationFields = {
   cudaGraphs: boolean().default(false),
 };
 
-/** Option of every step that configs do not have. */
+/** Option that every step has but configs do not. */
 export const lossScalingFields = {
   /**
    * Multiplies losses by a scale before the backward pass and divides the gradients by it afterward, so that small ones do

@@ -3,7 +3,7 @@ import { integer, number, section } from '../support/options.js';
 
 const steps = () => integer(1, 1_000_000_000);
 
-/** How the learning rate falls over a segmenter's training. */
+/** Schedule of the learning rate over a segmenter's training. */
 export const scheduleSchema = z.discriminatedUnion(
   'kind',
   [
@@ -20,7 +20,7 @@ export const scheduleSchema = z.discriminatedUnion(
       kind: z.literal('step'),
       /** Steps between two multiplications with `factor`. */
       every: steps().default(50_000),
-      /** What the rate is multiplied by. */
+      /** Factor that multiplies the rate. */
       factor: number(0, 1).default(0.1),
     }),
     section({
@@ -33,20 +33,20 @@ export const scheduleSchema = z.discriminatedUnion(
 
 export type Schedule = z.output<typeof scheduleSchema>;
 
-/** The factor on the learning rate at `step`, counted from 0. */
+/** Returns the factor on the learning rate at `step`, counted from 0. */
 export type LearningRateFactor = (step: number) => number;
 
-/** (1 − step / totalSteps)^power, and 0 from `totalSteps` on. */
+/** Makes the factor (1 − step / totalSteps)^power, which is 0 from `totalSteps` on. */
 export function polyFactor(totalSteps: number, power: number): LearningRateFactor {
   return (step) => (1 - Math.min(step, totalSteps) / totalSteps) ** power;
 }
 
-/** factor^⌊step / every⌋ */
+/** Makes the factor factor^⌊step / every⌋. */
 export function stepFactor(every: number, factor: number): LearningRateFactor {
   return (step) => factor ** Math.floor(step / every);
 }
 
-/** 1 for `constantSteps` steps, then in equal steps down to 0, which is reached at `steps`. */
+/** Makes the factor that is 1 for `constantSteps` steps, then falls linearly to 0 at `steps`. */
 export function linearDecayFactor(constantSteps: number, steps: number): LearningRateFactor {
   return (step) => {
     if (step < constantSteps) return 1;
@@ -55,9 +55,9 @@ export function linearDecayFactor(constantSteps: number, steps: number): Learnin
 }
 
 /**
- * The factor that a schedule of the config describes.
+ * Makes the factor that a schedule of the config describes.
  *
- * @param steps the stage's own number of steps, over which a poly schedule without `totalSteps` runs
+ * @param steps number of steps of the stage. A poly schedule without `totalSteps` runs over them
  */
 export function scheduleFactor(schedule: Schedule, steps: number): LearningRateFactor {
   switch (schedule.kind) {

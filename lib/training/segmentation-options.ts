@@ -26,7 +26,7 @@ export const ALIGNMENTS = [
   'none',
 ] as const;
 
-/** How a segmenter is made to treat both domains alike. */
+/** Method that aligns the two domains in a segmenter. */
 export type Alignment = (typeof ALIGNMENTS)[number];
 
 /**
@@ -72,7 +72,7 @@ const stepFields = {
   /** Divisor of cross-entropies: `all` pixels (Eq. 1) or the `valid` ones, which have a label (the reference). */
   normalize: choice('all', 'valid').default('all'),
   /**
-   * What draws the domains together. A discriminator looks at class probabilities (BDL, after AdaptSegNet), at their
+   * Method that aligns the two domains. A discriminator looks at class probabilities (BDL, after AdaptSegNet), at their
    * self-information −p log p / log C (ADVENT, Vu et al. 2019) or at features (Hoffman et al. 2016). `mean` and
    * `correlation` are the distance of mean features (linear MMD, Tzeng et al. 2014) or of their covariances (Deep CORAL,
    * Sun & Saenko 2016). `none`: nothing. Then M sees target images only with pseudo-labels, entropy or a teacher. Features
@@ -161,12 +161,13 @@ export const segmentationSchema = section({
   targetStatistics: boolean().default(false),
 });
 
-/** Options of a segmenter's training, complete. */
+/** Options of a segmenter's training, with defaults filled in. */
 export interface SegmentationOptions extends z.output<typeof segmentationSchema> {}
 
 /**
- * Whether a segmenter learns from target images that have no pseudo-labels. Otherwise such images stay out of M, because
- * they would still move its running statistics.
+ * Tests whether a segmenter learns from target images without pseudo-labels. If not, M does not see such images,
+ * because they would still change its running statistics. See
+ * docs/design/method.md#target-images-that-no-loss-uses-are-not-read.
  */
 export function learnsFromUnlabeledTarget({
   alignment,

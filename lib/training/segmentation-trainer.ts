@@ -30,32 +30,38 @@ import {
   trainingLoop,
 } from './training-loop.js';
 
+/** Options of {@link SegmentationTrainer}. */
 export interface SegmentationTrainerOptions {
-  /** Steps to train, ≥ 1. */
+  /** Number of training steps, ≥ 1. */
   steps: number;
   /** Size to which source images and labels are resized. */
   sourceSize: ImageSize;
-  /** Size to which target images and pseudo-labels are resized; default `sourceSize`. */
+  /** Size to which target images and pseudo-labels are resized. Default `sourceSize`. */
   targetSize?: ImageSize;
-  /** Names the events, and with `seed` decides the order of the data; default 'segmenter'. */
+  /** Name of the stage in events. Together with `seed` it decides the order of the data. Default 'segmenter'. */
   stage?: string;
-  /** Default 1. */
+  /** Seed of the data order and of random changes, ≥ 0. Default 1. */
   seed?: number;
-  /** The label that no loss looks at, 0–255; default 255. */
+  /** Label of pixels that no loss uses, 0–255. Default 255. */
   ignoreIndex?: number;
-  /** As the config's section `nonFinite`; by default such a loss ends the training. */
+  /** Options of the config's section `nonFinite`. By default, a loss that is not finite ends the training. */
   nonFinite?: z.input<typeof nonFiniteSchema>;
-  /** Those of the source, see `countClasses`; needed for rare class sampling. */
+  /** Class counts of the source (see `countClasses`). Required for rare class sampling. */
   classCounts?: ClassCounts;
-  /** Indices of the classes that `training.copyPaste` names; needed for that. */
+  /** Indices of the classes that `training.copyPaste` names. Required for copy-paste. */
   pastedClasses?: readonly number[];
-  /** As the config's section `segmentation`, with its defaults; its numbers of steps and `validation` are not looked at. */
+  /**
+   * Options of the config's section `segmentation`, with its defaults. Its numbers of steps and `validation` are
+   * ignored.
+   */
   training?: z.input<typeof segmentationSchema>;
 }
 
 /**
- * Trains a segmenter M: on labeled source images alone, or (Eq. 1) with target images and a discriminator or what else
- * draws the domains together, or (Eq. 3) with target images that have pseudo-labels as well. The models are trained in place and stay the caller's.
+ * Trains a segmenter M on labeled source images.
+ *
+ * With target images, it also aligns the domains, by a discriminator or another term (Eq. 1). With pseudo-labeled
+ * target images, it also trains on their labels (Eq. 3). The models are trained in place, and the caller disposes them.
  */
 export class SegmentationTrainer {
   readonly #models: { segmenter: Segmenter; discriminator: DomainDiscriminator | null };
@@ -67,12 +73,13 @@ export class SegmentationTrainer {
   readonly #sampling: RareClassSampling | null;
 
   /**
-   * @param models.discriminator the alignment's; null or absent: no adversarial loss
+   * @param models.segmenter network to train
+   * @param models.discriminator discriminator of the alignment. null or absent: no adversarial loss
    * @param data.source images with labels
-   * @param data.target null or absent, or looked at by no loss: training on the source alone; labels, where it has them, are
-   *   pseudo-labels
-   * @throws InvalidArgumentError when an option is out of range, the source has no labels, or the options lack the classes
-   *   that are to be sampled or pasted
+   * @param data.target target images; labels are pseudo-labels. null or absent, or if no loss uses them: training on
+   * the source alone
+   * @throws InvalidArgumentError when an option is out of range, the source has no labels, or `classCounts` or
+   * `pastedClasses` are required but missing
    */
   constructor(
     models: { segmenter: Segmenter; discriminator?: DomainDiscriminator | null },
@@ -104,9 +111,9 @@ export class SegmentationTrainer {
   }
 
   /**
-   * Trains for as long as it is iterated: one event a step. Breaking out of the loop stops after the step.
+   * Trains while it is iterated, with one event a step. Breaking out of the loop stops after the step.
    *
-   * @throws NonFiniteLossError when a loss or a gradient is NaN or infinite; that step has changed nothing
+   * @throws NonFiniteLossError when a loss or a gradient is NaN or infinite. That step has changed nothing
    * @throws DataError when an image cannot be read
    */
   async *steps(
@@ -170,7 +177,7 @@ export class SegmentationTrainer {
     });
   }
 
-  /** Trains to the end; `onStep` sees each step's event. */
+  /** Trains to the end. `onStep` receives the event of each step. */
   run(
     options: TrainingOptions & { onStep?: (event: StepEvent<SegmentationLosses>) => void } = {},
   ): Promise<TrainingResult> {

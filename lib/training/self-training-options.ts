@@ -1,7 +1,7 @@
 import type { z } from 'zod';
 import { boolean, choice, number, section } from '../support/options.js';
 
-/** How the pseudo-labels Ŷ_T are chosen. */
+/** Choice of the pseudo-labels Ŷ_T. */
 export const selfTrainingSchema = section({
   /**
    * `mpt`: one threshold for all pixels ("max probability threshold"). `per-class`: a threshold t_c for each class, from
@@ -15,11 +15,11 @@ export const selfTrainingSchema = section({
   portion: number(0, 1).default(0.5),
   /** Weight of a kept pixel in the loss: 1 (`hard`) or its confidence (`soft`). */
   weighting: choice('hard', 'soft').default('hard'),
-  /** What is upsampled from the network's resolution: its logits, or their softmax. */
+  /** Values that are upsampled from the network's resolution: its logits, or their softmax. */
   order: choice('logits', 'probabilities').default('logits'),
   /** Keeps a pixel exactly at its threshold too. */
   inclusive: boolean().default(false),
 });
 
-/** How pseudo-labels are chosen, complete. */
+/** Options for choosing pseudo-labels, with defaults filled in. */
 export interface PseudoLabelChoice extends z.output<typeof selfTrainingSchema> {}

@@ -16,20 +16,21 @@ import { type Checkpoints, checkpointed, type Resumable } from './checkpoints.js
 import type { CheckpointEvent, WarningEvent } from './events.js';
 import { type PseudoLabelChoice, selfTrainingSchema } from './self-training-options.js';
 
+/** Options of {@link SelfTraining}. */
 export interface SelfTrainingOptions {
-  /** Names of the classes, in the order of their indices; 2–255. */
+  /** Names of the classes in the order of their indices, 2–255 names. */
   classes: readonly string[];
-  /** Size to which images are resized, and of the pseudo-labels. */
+  /** Size of the images that enter the segmenter, and of the pseudo-labels. */
   size: ImageSize;
-  /** Names the events about checkpoints; default 'pseudo-labels'. */
+  /** Name of the stage in events about checkpoints. Default 'pseudo-labels'. */
   stage?: string;
-  /** The label of pixels that are not kept, 0–255 and no class; default 255. */
+  /** Label of pixels that are not kept, at most 255 and not a class. Default 255. */
   ignoreIndex?: number;
-  /** As the config's section `selfTraining`, with its defaults. */
+  /** Options of the config's section `selfTraining`, with its defaults. */
   choice?: z.input<typeof selfTrainingSchema>;
 }
 
-/** How a segmenter is to predict, for its predictions to be pseudo-labels with these thresholds. */
+/** Makes the options with which a segmenter predicts pseudo-labels for these thresholds. */
 export function predictionOptions(
   { method, order }: Pick<PseudoLabelChoice, 'method' | 'order'>,
   thresholds: number[],
@@ -37,24 +38,26 @@ export function predictionOptions(
   return { order, ...(method === 'class-balanced' && { classThresholds: thresholds }) };
 }
 
-/** What was kept of a class. */
+/** Statistics of the pseudo-labels of one class. */
 export interface KeptClass {
   class: string;
-  /** Pixels predicted as this class (with `class-balanced`, by p_c / t_c), and those of them that were kept. */
+  /** Number of pixels predicted as this class (with `class-balanced`, by p_c / t_c), and of kept ones among them. */
   predicted: number;
   kept: number;
-  /** kept / predicted; 0 for a class that is never predicted. */
+  /** Share kept / predicted. 0 for a class that is never predicted. */
   keptShare: number;
   threshold: number;
-  /** The median probability of all pixels predicted as this class, kept or not, rounded down to 1/256; 0 for none. */
+  /**
+   * Median probability of all pixels predicted as this class, kept or not, rounded down to 1/256. 0 if there are none.
+   */
   medianConfidence: number;
 }
 
-/** What `manifest.json` beside the pseudo-labels says. */
+/** Content of `manifest.json` beside the pseudo-labels. */
 export interface PseudoLabelManifest {
   choice: PseudoLabelChoice;
   size: ImageSize;
-  /** Images looked at, and those with any kept pixel: only these have a file. */
+  /** Number of images, and of images with any kept pixel. Only the latter have a file. */
   images: number;
   keptImages: number;
   /** Share of all pixels that were kept, 0 … 1. */
@@ -62,19 +65,22 @@ export interface PseudoLabelManifest {
   classes: KeptClass[];
 }
 
-/** Where labeling stands between two images, the thresholds being found. `step` counts images; there are no tensors. */
+/** State of labeling between two images, after the thresholds are found. `step` counts images. There are no tensors. */
 export interface LabelingState extends Resumable {
-  /** Per class. */
+  /** Threshold and number of kept pixels of each class. */
   thresholds: number[];
   kept: number[];
   keptImages: number;
-  /** Per class: how many of the pixels predicted as it have a confidence in each of CONFIDENCE_BINS equal parts of [0, 1]. */
+  /**
+   * Histogram of each class: how many pixels predicted as it have a confidence in each of CONFIDENCE_BINS equal parts
+   * of [0, 1].
+   */
   confidences: number[][];
 }
 
 const CONFIDENCE_BINS = 256;
 
-/** Progress of pseudo-labeling: finding the thresholds goes over the images once, labeling once more. */
+/** Progress of pseudo-labeling. One pass over the images finds the thresholds, another labels. */
 export interface PseudoLabelProgress {
   type: 'progress';
   task: 'confidences' | 'pseudo-label';
@@ -83,12 +89,16 @@ export interface PseudoLabelProgress {
 }
 
 /**
- * Chooses the pseudo-labels Ŷ_T of a target set: the segmenter's own predictions where it is confident. With `mpt` a pixel
- * is kept above one threshold. With `per-class` the threshold of class c is
- * t_c = min(threshold, the `portion` quantile of the probabilities of all pixels predicted as c), found in a first pass
- * through a histogram, so that memory does not grow with the set. With `class-balanced` (CBST, Zou et al. 2018) t_c is that
- * quantile itself, or 1 for a class that is never predicted; a pixel's class is then argmax_c p_c / t_c, kept where that
- * exceeds 1.
+ * Chooses the pseudo-labels Ŷ_T of a target set: the segmenter's own predictions where it is confident.
+ *
+ * - `mpt`: a pixel is kept if its probability exceeds one threshold.
+ * - `per-class`: the threshold of class c is t_c = min(threshold, q_c). q_c is the `portion` quantile of the
+ *   probabilities of all pixels predicted as c. A first pass finds it by a histogram, so memory does not grow with the
+ *   set.
+ * - `class-balanced` (CBST, Zou et al. 2018): t_c = q_c, or 1 for a class that is never predicted. A pixel's class is
+ *   then argmax_c p_c / t_c. It is kept if that exceeds 1.
+ *
+ * See docs/design/method.md#per-class-and-class-balanced-thresholds.
  */
 export class SelfTraining {
   readonly #segmenter: Predictor;
@@ -109,13 +119,14 @@ export class SelfTraining {
   }
 
   /**
-   * Writes the pseudo-labels of `dataset` to `folder` as NAME.png (class index, or the ignore index where not kept), each
-   * whole or not at all, and `manifest.json` last. An image of which nothing is kept gets no file, so that
-   * `dataset.withLabels(folder)` is T_ssl. With soft weights NAME.confidence.png, of 8 bits, has the confidence from 0 to
-   * 255. Yields after each image.
+   * Writes the pseudo-labels of `dataset` to `folder` and yields after each image.
    *
-   * @param options.checkpoints default none. A state to go on from belongs to what `folder` holds; there is none before
-   *   the thresholds are found
+   * Labels are NAME.png: the class index, or the ignore index for pixels that are not kept. Every file is written whole
+   * or not at all, `manifest.json` last. An image without kept pixels gets no file, so `dataset.withLabels(folder)` is
+   * T_ssl. With soft weights, NAME.confidence.png holds 8-bit confidences, 0 to 255 for 0 to 1.
+   *
+   * @param options.checkpoints how states are saved. Default none. A state to resume from must belong to the files in
+   * `folder`. The first state is saved only after the thresholds are found
    * @throws DataError when an image cannot be read or a file cannot be written
    */
   async *label(
@@ -127,7 +138,7 @@ export class SelfTraining {
     if (this.#choice.weighting === 'soft') requireNoWeightsName(dataset);
     const manifestFile = path.join(folder, 'manifest.json');
     await mkdir(folder, { recursive: true });
-    // From here on it would tell of files that are being replaced.
+    // From here on the manifest would describe files that are being replaced.
     await rm(manifestFile, { force: true });
     const state = checkpoints?.state ?? (yield* this.#firstState(dataset, signal));
     yield* checkpointed(this.#labelFrom(state, dataset, folder, signal), checkpoints, {
@@ -157,7 +168,7 @@ export class SelfTraining {
     return manifest;
   }
 
-  /** The state before the first image is labeled. */
+  /** Makes the state before the first image is labeled. */
   async *#firstState(
     dataset: ImageDataset,
     signal: AbortSignal | undefined,
@@ -170,7 +181,7 @@ export class SelfTraining {
     return { step: 0, tensors: new Map(), thresholds, kept, keptImages: 0, confidences };
   }
 
-  /** Labels the images that `state` lacks, bringing it up to date after each. */
+  /** Labels the images that `state` lacks, and updates it after each. */
   async *#labelFrom(
     state: LabelingState,
     dataset: ImageDataset,
@@ -185,7 +196,7 @@ export class SelfTraining {
       const chosen = await applyThresholds(labels, confidence, options);
       const file = path.join(folder, `${dataset.entry(state.step).name}.png`);
       if (sum(chosen.keptPerClass) > 0) {
-        // Before the labels: where those are, their weights are.
+        // Weights come first, so that every file of labels has its weights.
         if (weighting === 'soft') {
           const weights = Uint8Array.from(confidence, (value) => Math.round(255 * value));
           await writeLabels(weightsFile(file), { data: weights, ...this.#size });
@@ -224,7 +235,7 @@ export class SelfTraining {
     return thresholds.map((quantile, index) => (counts[index]! > 0 ? quantile : 1));
   }
 
-  /** Predictions for the images from `first` on. */
+  /** Predicts the images from `first` on. */
   async *#predictions(
     dataset: ImageDataset,
     first: number,
@@ -245,7 +256,7 @@ export class SelfTraining {
   }
 }
 
-/** The middle value of a histogram of [0, 1], as the lower edge of its bin; 0 where it is empty. */
+/** Computes the median of a histogram of [0, 1] as the lower edge of its bin, or 0 if the histogram is empty. */
 function median(histogram: readonly number[]): number {
   const rank = Math.floor(sum(histogram) / 2);
   let below = 0;
@@ -260,7 +271,7 @@ function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
 }
 
-/** @throws DataError where the labels of one image would be written to the file of another's weights */
+/** @throws DataError when the labels of one image would be written to the file of another image's weights */
 function requireNoWeightsName(dataset: ImageDataset): void {
   const names = Array.from({ length: dataset.length }, (_, index) => dataset.entry(index).name);
   const taken = new Set(names.map((name) => weightsFile(`${name}.png`)));

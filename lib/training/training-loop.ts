@@ -6,46 +6,53 @@ import { type Checkpoints, checkpointed, dispose, type Resumable } from './check
 import type { CheckpointEvent, StepEvent, WarningEvent } from './events.js';
 import type { NonFiniteOptions } from './loop-options.js';
 
-/** What a trainer has done when its last step is. */
+/** Result of a finished training. */
 export interface TrainingResult {
   steps: number;
-  /** Time spent in steps, and time spent waiting for data, in seconds. */
+  /** Time spent in steps and time spent waiting for data, in seconds. */
   computeSeconds: number;
   waitSeconds: number;
 }
 
-/** Where training stands between two steps. The order of data, crops and schedules follow from the step. */
+/**
+ * State of a training between two steps. The order of data, crops and schedules follow from the step. See
+ * docs/design/runs-and-resume.md#what-a-checkpoint-holds.
+ */
 export interface TrainingState extends Resumable {
   computeSeconds: number;
   waitSeconds: number;
-  /** Steps in a row, up to this one, that were skipped because a loss or gradient was not finite. */
+  /** Number of consecutive steps, up to this one, that were skipped because a loss or gradient was not finite. */
   skipped: number;
 }
 
-/** How a trainer runs. */
+/** Options of running a trainer. */
 export interface TrainingOptions {
-  /** Stops within a step; the trainer then throws the signal's reason. */
+  /** Signal that stops the training within a step. The trainer then throws the signal's reason. */
   signal?: AbortSignal | undefined;
-  /** Default none: nothing is saved. */
+  /** How the state is saved and where training resumes. Default none: nothing is saved. */
   checkpoints?: Checkpoints<TrainingState> | undefined;
-  /** Called before each step, the first after going on included, with the number of steps done; no part of the step's time. */
+  /**
+   * Callback before each step, with the number of finished steps. It is also called before the first step after
+   * resuming. Its time does not count as the step's.
+   */
   beforeStep?: ((done: number) => Promise<void>) | undefined;
 }
 
-/** What a trainer tells on its way. */
+/** Event of a trainer. */
 export type TrainingEvent<Losses> = StepEvent<Losses> | CheckpointEvent | WarningEvent;
 
 interface Training<Losses> {
   stage: string;
   steps: number;
-  /** Where the state of the networks and optimizers is. */
+  /** Access to the state of the networks and optimizers. */
   step: { state(): Promise<TensorMap>; loadState(state: TensorMap): Promise<void> };
-  /** One a domain, for the batches from `firstStep` on. */
+  /** Makes one loader per domain, for the batches from `firstStep` on. */
   loaders: (firstStep: number) => readonly BatchLoader[];
   learningRate: (step: number) => number;
   /**
-   * Begins to copy a batch to where it is computed with. Where this is given, the batches of a step are uploaded while the one
-   * before it computes, and `run` gets them so.
+   * Begins to copy a batch to the device that computes. If given, the batches of a step are uploaded while the step
+   * before it computes, and `run` receives the uploaded ones. See
+   * docs/design/kernels-and-speed.md#uploading-the-next-batch.
    */
   upload?: ((batch: Batch) => UploadedBatchHandle) | undefined;
   run: (batches: readonly (Batch | UploadedBatchHandle)[], step: number) => Promise<Losses>;
@@ -54,7 +61,7 @@ interface Training<Losses> {
   beforeStep?: TrainingOptions['beforeStep'];
 }
 
-/** The loop that both trainers share: a batch from each loader, one native step, one event. */
+/** Runs the loop that both trainers share: a batch from each loader, one native step, one event. */
 export async function* trainingLoop<Losses>(
   options: Training<Losses>,
 ): AsyncGenerator<TrainingEvent<Losses>, TrainingResult> {
@@ -89,7 +96,7 @@ export async function* trainingLoop<Losses>(
         const start = performance.now();
         const { batches, uploaded } = await (ahead ?? load());
         ahead = upload && done + 1 < steps ? load() : undefined;
-        ahead?.catch(() => {}); // what fails is told when its step comes
+        ahead?.catch(() => {}); // a failure is reported when its step comes
         const ready = performance.now();
         const losses = await options
           .run(upload ? uploaded : batches, done)
@@ -134,7 +141,7 @@ export async function* trainingLoop<Losses>(
   });
 }
 
-/** A step knows its numbers but not where it stands: the stage and the images are what its owner can act on. */
+/** Adds stage, step and images to an error of a step, which knows only its numbers. */
 function withPlace(error: NonFiniteLossError, stage: string, step: number, batches: readonly Batch[]) {
   const names = batches.flatMap((batch) => batch.names).join(', ');
   const place = `Stage ${stage}, step ${step + 1}, images ${names}`;

@@ -12,7 +12,7 @@ import {
   weight,
 } from './option-fields.js';
 
-/** Options of paired and unpaired steps. */
+/** Options that paired and unpaired steps share. */
 const ganFields = {
   /** Form of ℓ_GAN. The paper leaves it open. Its authors' code uses least squares. */
   ganMode: choice('least-squares', 'bce').default('least-squares'),
@@ -68,7 +68,7 @@ export const pairedTranslationStepSchema = section({
   ...lossScalingFields,
 });
 
-/** Options of a {@link PairedTranslationStep}. */
+/** Options of a {@link PairedTranslationStep}. Omitted ones get their defaults. */
 export interface PairedTranslationStepOptions extends z.input<typeof pairedTranslationStepSchema> {}
 
 /** Training of the translators F and F⁻¹ and their discriminators (Eq. 2), or of F alone on pairs of images (pix2pix). */
@@ -94,5 +94,5 @@ export const translationSchema = section({
   ...computationFields,
 });
 
-/** Options of a translator's training, complete. */
+/** Options of a translator's training, with defaults filled in. */
 export interface TranslationOptions extends z.output<typeof translationSchema> {}

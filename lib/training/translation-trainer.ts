@@ -29,27 +29,31 @@ import {
   translationStepSchema,
 } from './translation-options.js';
 
+/** Options of {@link TranslationTrainer}. */
 export interface TranslationTrainerOptions {
   /** Size to which source images are resized. */
   sourceSize: ImageSize;
-  /** Size to which target images are resized; default `sourceSize`. */
+  /** Size to which target images are resized. Default `sourceSize`. */
   targetSize?: ImageSize;
-  /** Random area cut out of the resized images; default none, the whole image. Width and height divisible by 4. */
+  /**
+   * Size of the random area cut out of the resized images. The translator's `sizeMultiple` must divide width and
+   * height. Default null: the whole image.
+   */
   crop?: ImageSize | null;
-  /** Names the events, and with `seed` decides the order of the data; default 'translator'. */
+  /** Name of the stage in events. Together with `seed` it decides the order of the data. Default 'translator'. */
   stage?: string;
-  /** Default 1. */
+  /** Seed of the data order, of random changes and of the image pools, ≥ 0. Default 1. */
   seed?: number;
-  /** As the config's section `nonFinite`; by default such a loss ends the training. */
+  /** Options of the config's section `nonFinite`. By default, a loss that is not finite ends the training. */
   nonFinite?: z.input<typeof nonFiniteSchema>;
-  /** As the config's section `translation`, with its defaults. */
+  /** Options of the config's section `translation`, with its defaults. `pairing` is the translator's. */
   training?: z.input<typeof translationSchema>;
 }
 
 /**
- * Trains the translators F and F⁻¹ and their discriminators (Eq. 2), or a paired translator's F (pix2pix) on the images
- * whose names both data sets have. The models are trained in place and stay the caller's; the segmenter of the perceptual
- * terms is only read.
+ * Trains the translators F and F⁻¹ and their discriminators (Eq. 2). A paired translator trains only F (pix2pix), on
+ * the images whose names occur in both data sets. The models are trained in place, and the caller disposes them. The
+ * segmenter of the perceptual terms does not change.
  */
 export class TranslationTrainer {
   readonly #models: { translator: Translator; segmenter: Segmenter | null };
@@ -60,8 +64,9 @@ export class TranslationTrainer {
   readonly #training: TranslationOptions;
 
   /**
-   * @param models.segmenter null or absent: no perceptual terms; a paired translator has none
-   * @param data labels are not looked at
+   * @param models.translator networks to train
+   * @param models.segmenter segmenter of the perceptual terms. null or absent: none. A paired translator has none
+   * @param data source and target images. Labels are ignored
    * @throws InvalidArgumentError when an option is out of range, or a paired translator gets no pairs of images
    */
   constructor(
@@ -77,7 +82,7 @@ export class TranslationTrainer {
       throw new InvalidArgumentError('Expected source and target images of the same names but found none');
     }
     this.#data = { source, target };
-    // What it trains is the translator's to say; the config's key decides which one is created.
+    // The translator decides what is trained. The config's key only decides which translator is created.
     this.#training = { ...parseOptions(translationSchema, options.training ?? {}, 'training'), pairing };
     this.#options = {
       sourceSize: options.sourceSize,
@@ -90,9 +95,9 @@ export class TranslationTrainer {
   }
 
   /**
-   * Trains for as long as it is iterated: one event a step. Breaking out of the loop stops after the step.
+   * Trains while it is iterated, with one event a step. Breaking out of the loop stops after the step.
    *
-   * @throws NonFiniteLossError when a loss or a gradient is NaN or infinite; that step has changed nothing
+   * @throws NonFiniteLossError when a loss or a gradient is NaN or infinite. That step has changed nothing
    * @throws DataError when an image cannot be read
    */
   async *steps(
@@ -103,7 +108,7 @@ export class TranslationTrainer {
     const { pairing, steps, constantSteps, batchSize, flip, learningRate } = this.#training;
     const signal = options.signal && { signal: options.signal };
     const factor = linearDecayFactor(constantSteps ?? Math.floor(steps / 2), steps);
-    // The two images of a pair are drawn, cut and mirrored alike.
+    // The two images of a pair are drawn, cropped and mirrored alike.
     const stream = (domain: 'source' | 'target') => `${stage}/${pairing === 'paired' ? 'pair' : domain}`;
     const load = (dataset: ImageDataset, domain: 'source' | 'target', size: ImageSize, firstStep: number) =>
       new BatchLoader(dataset, {
@@ -154,7 +159,7 @@ export class TranslationTrainer {
     });
   }
 
-  /** Trains to the end; `onStep` sees each step's event. */
+  /** Trains to the end. `onStep` receives the event of each step. */
   run(
     options: TrainingOptions & {
       onStep?: (event: StepEvent<TranslationLosses | PairedTranslationLosses>) => void;

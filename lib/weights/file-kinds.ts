@@ -1,12 +1,12 @@
-/** What files are that are no weights files, by their first bytes. */
+/** Names files that are not weights by their first bytes. */
 
-/** How many of a file's first bytes are enough. */
+/** Number of a file's first bytes that are looked at. */
 export const START_BYTES = 512;
 
 interface Kind {
   is(start: Buffer, text: string): boolean;
   what: string;
-  /** What to do about it. */
+  /** Advice to the user. */
   remedy?: string;
 }
 
@@ -46,21 +46,21 @@ const KINDS: Kind[] = [
   { is: (_, text) => isText(text), what: 'text' },
 ];
 
-/** What a file is, and perhaps what to do about it, if it is neither safetensors nor from `torch.save`. */
+/** Names a file that is neither safetensors nor from `torch.save`, with advice for some. */
 export function fileKind(start: Buffer): { what: string; remedy?: string } {
   if (start.length === 0) return { what: 'an empty file' };
   const text = start.toString('latin1').replace(/^\xef\xbb\xbf/, '');
   return KINDS.find(({ is }) => is(start, text)) ?? { what: 'a file that begins like neither of these' };
 }
 
-/** A protocol buffer whose first field is ONNX's ir_version, and whose second is another one of a model. */
+/** Tells whether the first field of a protocol buffer is ONNX's ir_version and the second another one of a model. */
 function isOnnx(start: Buffer): boolean {
   const [tag, version, next] = start;
   const fields = [0x12, 0x1a, 0x22, 0x28, 0x32, 0x3a, 0x42]; // producer_name to opset_import
   return tag === 0x08 && version! > 0 && version! < 32 && fields.includes(next!);
 }
 
-/** Whether all characters are printable, bytes above 127 among them, as in UTF-8. */
+/** Tells whether all characters are printable. Bytes above 127 are, because UTF-8 has them. */
 function isText(text: string): boolean {
   return /^[\t\n\r\x20-\x7e\x80-\xff]+$/.test(text) && /[\x20-\x7e]/.test(text);
 }

@@ -1,10 +1,10 @@
 /**
- * A restricted reader of Python pickles. It builds numbers, strings, bytes, booleans, None, tuples, lists and dicts. The
- * caller says by name what else may be built. Any other object becomes a placeholder. Nothing of the pickle is ever
- * executed.
+ * A restricted reader of Python pickles. It builds numbers, strings, bytes, booleans, None, tuples, lists and dicts.
+ * The caller allows other objects by name. Any other object becomes a placeholder. Nothing in a pickle is ever executed.
+ * See docs/design/files-and-safety.md#our-own-unpickler.
  */
 
-/** What is in a pickle: None is null, integers beyond 2^53 are bigints, tuples and lists are arrays, dicts are Maps. */
+/** Content of a pickle: None is null, integers beyond 2^53 are bigints, tuples and lists are arrays, dicts are Maps. */
 export type PickleValue =
   | null
   | boolean
@@ -16,7 +16,7 @@ export type PickleValue =
   | Map<PickleValue, PickleValue>
   | object;
 
-/** A Python class or function that a pickle may name, and what calling it gives. */
+/** A Python class or function that a pickle may name, and the result of calling it. */
 export interface PickleGlobal {
   name: string;
   construct?: (args: PickleValue[]) => PickleValue;
@@ -38,18 +38,18 @@ export class Placeholder implements PickleGlobal {
 }
 
 export interface PickleRules {
-  /** Gives what `name` (such as `collections.OrderedDict`) stands for; a Placeholder if it is not to be built. */
+  /** Returns the object that `name` stands for, such as `collections.OrderedDict`, or a Placeholder. */
   global(name: string): PickleGlobal;
-  /** What a persistent id stands for; throws where it is none. */
+  /** Returns the object that a persistent id stands for, or throws. */
   persistent(id: PickleValue): PickleValue;
-  /** The error for a pickle that is malformed or asks for too much. */
+  /** Makes the error for a pickle that is malformed or asks for too much. */
   bad(what: string): Error;
 }
 
-/** The bytes end before the pickle does. */
+/** Reports that the bytes end before the pickle does. */
 export class PickleEnd extends Error {}
 
-/** A state dict needs some 25 operations a tensor; a million is far more than any network's and takes well under a second. */
+/** Largest number of operations. A state dict needs some 25 operations a tensor. A million take well under a second. */
 const MAX_OPERATIONS = 1_000_000;
 const MAX_DEPTH = 64;
 const MAX_INTEGER_BYTES = 64;
@@ -57,14 +57,14 @@ const MAX_INTEGER_BYTES = 64;
 const MARK = Symbol('mark');
 type Slot = PickleValue | typeof MARK;
 
-/** A value in a message: short, and no work even for a list that holds the same list a billion times. */
+/** Describes a value for a message. It is short and cheap even for a list that holds the same list a billion times. */
 export function pickleText(value: PickleValue | undefined): string {
   if (typeof value !== 'object' || value === null) return String(value).slice(0, 100);
   if (value instanceof Placeholder) return value.name;
   return Array.isArray(value) ? 'a list' : value instanceof Map ? 'a dict' : 'an object';
 }
 
-/** Reads one pickle of `bytes` from `start`; `end` is where the next one may begin. */
+/** Reads one pickle of `bytes` from `start`. `end` is where the next one may begin. */
 export function unpickle(
   bytes: Buffer,
   start: number,
@@ -99,10 +99,10 @@ class Unpickler {
     throw this.#rules.bad(`its pickle has more than ${MAX_OPERATIONS} operations`);
   }
 
-  /** What each opcode does. The names are those of Python's pickletools. */
+  /** Action of each opcode. The names are those of Python's pickletools. */
   static readonly #opcodes: Readonly<Record<number, (reader: Unpickler) => void>> = {
     128: (reader) => reader.#checkProtocol(), // PROTO
-    149: (reader) => reader.#take(8), // FRAME: only a hint about how much to read at a time
+    149: (reader) => reader.#take(8), // FRAME: a hint about how much to read at a time
 
     78: (reader) => reader.#push(null), // NONE
     136: (reader) => reader.#push(true), // NEWTRUE
@@ -201,12 +201,12 @@ class Unpickler {
   #call([callable, args]: PickleValue[]): void {
     const called = (callable ?? {}) as Partial<PickleGlobal>;
     if (typeof called.construct !== 'function' || !Array.isArray(args)) {
-      throw this.#rules.bad(`its pickle calls ${called.name ?? 'what is no function'}`);
+      throw this.#rules.bad(`its pickle calls ${called.name ?? 'something that is not a function'}`);
     }
     this.#push(called.construct(args));
   }
 
-  /** Keyword arguments are only for classes that are not built. */
+  /** Calls with keyword arguments, which only placeholders may have. */
   #callWithNames([callable, args, names]: PickleValue[]): void {
     if (!(callable instanceof Placeholder) && !(names instanceof Map && names.size === 0)) {
       throw this.#rules.bad(`its pickle calls ${pickleText(callable)} with named arguments`);
@@ -214,25 +214,26 @@ class Unpickler {
     this.#call([callable!, args!]);
   }
 
-  /** Attributes. State dicts have `_metadata` (module versions), which nothing here needs. */
+  /** Skips attributes. State dicts have `_metadata` (module versions), which nothing here needs. */
   #dropAttributes(): void {
     this.#pop();
     const top = this.#top();
     if (Array.isArray(top) || typeof top !== 'object' || top === null) {
-      throw this.#rules.bad('its pickle sets attributes of what is no object');
+      throw this.#rules.bad('its pickle sets attributes of something that is not an object');
     }
   }
 
   #append(items: PickleValue[]): void {
     const list = this.#top();
     if (list instanceof Placeholder) return;
-    if (!Array.isArray(list)) throw this.#rules.bad('its pickle appends to what is no list');
+    if (!Array.isArray(list)) throw this.#rules.bad('its pickle appends to something that is not a list');
     for (const item of items) list.push(item);
   }
 
   #addItems(): void {
     this.#popToMark();
-    if (!(this.#top() instanceof Placeholder)) throw this.#rules.bad('its pickle adds to what is no set');
+    if (!(this.#top() instanceof Placeholder))
+      throw this.#rules.bad('its pickle adds to something that is not a set');
   }
 
   #pushFrozenSet(): void {
@@ -252,12 +253,12 @@ class Unpickler {
     return this.#take(bytes).readUIntLE(0, bytes);
   }
 
-  /** A length; as a number it may be inexact beyond 2^53, where it is too long anyway. */
+  /** Reads a length. Beyond 2^53 the number may be inexact, but such a length is too large anyway. */
   #uint64(): number {
     return Number(this.#take(8).readBigUInt64LE());
   }
 
-  /** A little-endian two's complement integer. */
+  /** Reads a little-endian two's complement integer. */
   #integer(length: number): number | bigint {
     if (length > MAX_INTEGER_BYTES) throw this.#rules.bad(`its pickle has an integer of ${length} bytes`);
     let value = 0n;
@@ -275,13 +276,13 @@ class Unpickler {
     return text;
   }
 
-  /** MODULE and NAME, a line each, as MODULE.NAME. */
+  /** Reads MODULE and NAME, a line each, as MODULE.NAME. */
   #twoLines(): string {
     return `${this.#line()}.${this.#line()}`;
   }
 
   #underflow(): Error {
-    return this.#rules.bad('its pickle takes a value that is not there');
+    return this.#rules.bad('its pickle takes a value from an empty stack');
   }
 
   #top(): PickleValue {
@@ -300,7 +301,7 @@ class Unpickler {
     if (this.#stack.pop() === undefined) throw this.#underflow();
   }
 
-  /** The topmost values in the order in which they were pushed. */
+  /** Pops the topmost values and returns them in the order in which they were pushed. */
   #popMany(count: number): PickleValue[] {
     return Array.from({ length: count }, () => this.#pop()).reverse();
   }
@@ -323,14 +324,14 @@ class Unpickler {
     const dict = this.#top();
     if (dict instanceof Placeholder) return;
     if (!(dict instanceof Map) || items.length % 2 !== 0) {
-      throw this.#rules.bad('its pickle sets an item of what is no dict');
+      throw this.#rules.bad('its pickle sets an item of something that is not a dict');
     }
     for (let i = 0; i < items.length; i += 2) dict.set(items[i]!, items[i + 1]!);
   }
 
   /**
-   * Makes sure that the value is a tree or a lattice of a moderate depth. A container that contains itself would need
-   * endless depth. What several containers share is looked at once, or a small pickle could ask for any amount of work.
+   * Checks that the value is nested to a moderate depth. A container that contains itself would have endless depth. A
+   * shared container is visited once, because otherwise a small pickle could cause any amount of work.
    */
   #checkNesting(root: PickleValue): void {
     const depths = new Map<object, number>();

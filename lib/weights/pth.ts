@@ -13,44 +13,47 @@ import { lacking, type Skipped, type TensorHeader } from './safetensors.js';
 import { locateZipEntry, readExactly, readZipDirectory } from './zip.js';
 
 /**
- * PyTorch's own files, as `torch.save` writes them: a zip file with a pickle and one entry for each storage, or (before
- * PyTorch 1.6) five pickles with the storages behind them. Only state dicts are read. Their tensors are found here, with
- * every size checked; their bytes are read natively like those of a safetensors file.
+ * Files that `torch.save` writes. They are a zip file with a pickle and one entry for each storage. Before PyTorch 1.6,
+ * they were five pickles followed by the storages. Only state dicts are read. This module finds their tensors and
+ * checks every size. Native code then reads the bytes, as it does for safetensors. See
+ * docs/design/files-and-safety.md#headers-are-parsed-in-typescript.
  */
 
 export type PthFormat = 'pytorch-zip' | 'pytorch-legacy';
 
-/** A tensor that need not lie in row-major order. */
+/** A tensor that need not be in row-major order. */
 export interface StridedTensorHeader extends TensorHeader {
-  /** In elements, one for each extent; absent where the elements lie in row-major order. */
+  /** Strides in elements, one for each dimension. Absent if the tensor is in row-major order. */
   stride?: number[];
 }
 
 export interface PthContents {
-  /** The keys on the way to the state dict, such as `state_dict`; empty where the file is one. */
+  /** Keys on the way to the state dict, such as `state_dict`. Empty if the file is the state dict. */
   path: string[];
   tensors: StridedTensorHeader[];
-  /** What was left out: entries that are no tensors that bidiseg has, in the state dict and beside it. */
+  /** Entries that are left out, in the state dict and beside it, with the reason. */
   skipped: Skipped[];
 }
 
-/** Whether the tensors of a dict are those that the caller needs. It decides between several dicts of tensors. */
+/** Tells whether a dict has the tensors that the caller needs. It decides between several dicts of tensors. */
 export type Fits = (tensors: { name: string; shape: number[] }[]) => boolean;
 
 type Complaint = (what: string, cause?: unknown) => Error;
 
-/** More than any state dict needs: 32 MiB describe some 200,000 tensors. */
+/** Largest pickle, more than any state dict needs: 32 MiB describe some 200,000 tensors. */
 const MAX_PICKLE_BYTES = 32 * 2 ** 20;
 const FIRST_READ_BYTES = 2 ** 20;
 const MAX_DIMENSIONS = 64;
-/** How often, on average, a byte of the file may be part of a tensor. Tied weights make it 2, an attack makes it millions. */
+/**
+ * Average number of tensors that a byte of the file may belong to. Tied weights make it 2, an attack makes it millions.
+ */
 const MAX_SHARING = 4;
 
 const ZIP_VERSIONS = { min: 1, max: 10 };
 const LEGACY_MAGIC = 0x1950a86a20f9469cfc6cn;
 const LEGACY_PROTOCOL = 1001;
 
-/** Where a training script may have put the state dict among other things. */
+/** Keys under which training scripts usually store the state dict. */
 const STATE_DICT_KEYS = [
   ...['state_dict', 'model_state_dict', 'model_state', 'model', 'network', 'net', 'weights', 'params'],
   ...['generator', 'student'],
@@ -58,7 +61,7 @@ const STATE_DICT_KEYS = [
 
 interface StorageType extends PickleGlobal {
   bytes: number;
-  /** What its tensors are of. */
+  /** Type of its tensors. */
   dtype: Dtype | { lacking: string };
 }
 
@@ -85,7 +88,7 @@ class Storage {
   constructor(
     readonly key: string,
     readonly type: StorageType,
-    /** In elements. */
+    /** Length in elements. */
     readonly length: number,
   ) {}
 
@@ -97,12 +100,12 @@ class Storage {
 class StoredTensor {
   constructor(
     readonly storage: Storage,
-    /** In elements, from the start of the storage. */
+    /** Offset in elements from the start of the storage. */
     readonly offset: number,
     readonly shape: number[],
-    /** Null where the elements lie in row-major order. */
+    /** Strides in elements. Null if the tensor is in row-major order. */
     readonly stride: number[] | null,
-    /** Between its first and its last element, both included. */
+    /** Elements from the first to the last, both included. */
     readonly span: number,
   ) {}
 
@@ -111,12 +114,12 @@ class StoredTensor {
   }
 }
 
-/** A tensor of a type that bidiseg does not have. */
+/** Tensor of a type that bidiseg does not have. */
 class ForeignTensor {
   constructor(readonly dtype: string) {}
 }
 
-/** Reads what a zip file from `torch.save` holds. */
+/** Reads the content of a zip file from `torch.save`. */
 export async function readZipPth(
   file: FileHandle,
   size: number,
@@ -161,14 +164,14 @@ export async function readZipPth(
   });
 }
 
-/** Reads what a file from `torch.save` before PyTorch 1.6 holds. */
+/** Reads the content of a file from `torch.save` before PyTorch 1.6. */
 export async function readLegacyPth(
   file: FileHandle,
   size: number,
   bad: Complaint,
   fits?: Fits,
 ): Promise<PthContents> {
-  // How long the pickles are shows only in reading them; nearly always the first read has all of them.
+  // The length of the pickles is known only after reading them. The first read nearly always contains all of them.
   for (let length = FIRST_READ_BYTES; ; length *= 4) {
     const head = await readExactly(file, 0, Math.min(length, size, MAX_PICKLE_BYTES), bad);
     try {
@@ -225,7 +228,7 @@ async function readLegacyHead(
   });
 }
 
-/** Reads as many pickles, one behind the other, as there are names for them. */
+/** Reads consecutive pickles, one for each name. */
 function readPickles<Name extends string>(
   bytes: Buffer,
   start: number,
@@ -242,11 +245,11 @@ function readPickles<Name extends string>(
   return { ...(result as Record<Name, PickleValue>), end };
 }
 
-/** What a state dict's pickle may name and how tensors come from it. */
+/** Rules for the pickle of a state dict: the globals it may name, and how they build tensors. */
 class StateDictRules implements PickleRules {
   readonly storages = new Map<string, Storage>();
   readonly bad: Complaint;
-  /** The first name in the pickle of what is not built. */
+  /** First name in the pickle that became a placeholder. */
   unknown: string | null = null;
   #copied = 0;
   readonly #globals: Map<string, PickleGlobal>;
@@ -280,12 +283,15 @@ class StateDictRules implements PickleRules {
     return new Placeholder(name);
   }
 
-  /** ('storage', type, key, location, length), and before PyTorch 1.6 a view that has always been None since 0.4. */
+  /**
+   * Resolves ('storage', type, key, location, length). Before PyTorch 1.6 a view follows, which has been None since
+   * 0.4.
+   */
   persistent(id: PickleValue): PickleValue {
-    // ('module', class, file, source) of a class whose source PyTorch before 1.6 kept.
+    // ('module', class, file, source): PyTorch before 1.6 kept the source of a class.
     if (Array.isArray(id) && id[0] === 'module' && id[1] instanceof Placeholder) return id[1];
     if (!Array.isArray(id) || id[0] !== 'storage')
-      throw this.bad('it refers to something that is no storage');
+      throw this.bad('it refers to something that is not a storage');
     const [, type, key, , length, view = null] = id;
     const known = STORAGE_TYPES.find((candidate) => candidate === type);
     if (!known || typeof key !== 'string' || !isExtent(length) || view !== null) {
@@ -304,7 +310,10 @@ class StateDictRules implements PickleRules {
     return storage;
   }
 
-  /** (storage, offset, shape, stride, requires_grad, hooks, metadata); the last three are newer and may be missing. */
+  /**
+   * Builds a tensor from (storage, offset, shape, stride, requires_grad, hooks, metadata). The last three are newer and
+   * may be missing.
+   */
   #tensor([storage, offset, shape, stride, , , metadata]: PickleValue[]): StoredTensor {
     if (!(storage instanceof Storage) || !isExtent(offset) || !isShape(shape) || !isShape(stride)) {
       throw this.bad('it has a tensor without a valid storage, offset, shape and stride');
@@ -323,7 +332,7 @@ class StateDictRules implements PickleRules {
         `it has a tensor of shape [${shape}], stride [${stride}] and offset ${offset} in a storage of ${storage.length} elements`,
       );
     }
-    // Copies, because a pickle may go on to change its lists.
+    // Copies, because a pickle may change its lists later.
     return new StoredTensor(
       storage,
       offset,
@@ -333,18 +342,19 @@ class StateDictRules implements PickleRules {
     );
   }
 
-  /** (storage, offset, shape, stride, requires_grad, hooks, dtype), for the types that have no storage of their own. */
+  /** Takes (storage, offset, shape, stride, requires_grad, hooks, dtype). The dtype is one without its own storage. */
   #foreignTensor([, , , , , , dtype]: PickleValue[]): ForeignTensor {
     return new ForeignTensor(pickleText(dtype).replace(/^torch\./, ''));
   }
 
   #parameter([tensor]: PickleValue[]): PickleValue {
     const kinds = [StoredTensor, ForeignTensor, Placeholder];
-    if (!kinds.some((kind) => tensor instanceof kind)) throw this.bad('it has a parameter that is no tensor');
+    if (!kinds.some((kind) => tensor instanceof kind))
+      throw this.bad('it has a parameter that is not a tensor');
     return tensor!;
   }
 
-  /** (function, class, arguments, attributes), for a tensor that has attributes or a class of its own. */
+  /** Takes (function, class, arguments, attributes) of a tensor that has attributes or its own class. */
   #fromType([rebuild, type, args]: PickleValue[]): PickleValue {
     const known = this.#rebuilders.find((candidate) => candidate === rebuild);
     const isTensor = ['torch.Tensor', 'torch.nn.parameter.Parameter'].includes(pickleText(type));
@@ -352,17 +362,17 @@ class StateDictRules implements PickleRules {
     return known.construct!(args);
   }
 
-  /** OrderedDict(), or OrderedDict([[key, value], …]) as Python 2 wrote it. */
+  /** Builds OrderedDict(), or OrderedDict([[key, value], …]) as Python 2 wrote it. */
   #orderedDict([pairs = []]: PickleValue[]): Map<PickleValue, PickleValue> {
     const isPair = (pair: PickleValue): pair is [PickleValue, PickleValue] =>
       Array.isArray(pair) && pair.length === 2;
-    if (!Array.isArray(pairs)) throw this.bad('it has an OrderedDict of something else than pairs');
+    if (!Array.isArray(pairs)) throw this.bad('it has an OrderedDict that does not consist of pairs');
     this.#countCopy(pairs.length);
-    if (!pairs.every(isPair)) throw this.bad('it has an OrderedDict of something else than pairs');
+    if (!pairs.every(isPair)) throw this.bad('it has an OrderedDict that does not consist of pairs');
     return new Map(pairs as [PickleValue, PickleValue][]);
   }
 
-  /** How protocol 2 writes bytes: as text, one character a byte. */
+  /** Decodes bytes of protocol 2, which are text with one character a byte. */
   #encode([text, encoding]: PickleValue[]): Uint8Array {
     if (typeof text !== 'string' || encoding !== 'latin1')
       throw this.bad('it has bytes in an unknown encoding');
@@ -370,7 +380,7 @@ class StateDictRules implements PickleRules {
     return Buffer.from(text, 'latin1');
   }
 
-  /** The same list or text may be copied again and again; honest files copy each once. */
+  /** Limits copies, because the same list or text may be copied again and again. Honest files copy each once. */
   #countCopy(length: number): void {
     this.#copied += length;
     if (this.#copied > MAX_PICKLE_BYTES) throw this.bad('its pickle copies the same values again and again');
@@ -395,7 +405,7 @@ function isRowMajor(shape: number[], stride: number[]): boolean {
   return true;
 }
 
-/** The tensors of a state dict, placed in the file. */
+/** Places the tensors of a state dict in the file. */
 async function contents(
   { path, dict, skipped }: StateDict,
   fileSize: number,
@@ -412,12 +422,12 @@ async function contents(
       continue;
     }
     const { storage, offset, shape, stride, span, bytes } = value;
-    if (typeof key !== 'string') throw bad('it has a tensor whose name is no string');
+    if (typeof key !== 'string') throw bad('it has a tensor whose name is not a string');
     const elementBytes = storage.type.bytes;
     wanted += Math.max(bytes, span * elementBytes);
     if (wanted > MAX_SHARING * fileSize) {
       throw bad(
-        `its tensors share their bytes so much that they would take more than ${MAX_SHARING} times the ${fileSize} bytes of the file`,
+        `its tensors share their bytes: together they would take more than ${MAX_SHARING} times the ${fileSize} bytes of the file`,
       );
     }
     if (!starts.has(storage)) starts.set(storage, await locate(storage));
@@ -431,7 +441,7 @@ async function contents(
   return { path, tensors, skipped };
 }
 
-/** What a value that is left out is, in words. */
+/** Describes a value that is left out. */
 function reasonFor(value: PickleValue): string {
   if (value instanceof ForeignTensor) return lacking(value.dtype);
   if (value instanceof StoredTensor) {
@@ -448,7 +458,7 @@ function reasonFor(value: PickleValue): string {
 interface StateDict {
   path: string[];
   dict: Map<PickleValue, PickleValue>;
-  /** What is beside the dicts on the path. */
+  /** Entries beside the dicts on the path. */
   skipped: Skipped[];
 }
 
@@ -458,7 +468,7 @@ function findStateDict(root: PickleValue, rules: StateDictRules, fits?: Fits): S
   const known = new Map<PickleValue, boolean>(); // the same dict may be in many places
   const leadsToTensors = (value: PickleValue): boolean => {
     if (value instanceof StoredTensor || value instanceof ForeignTensor) return true;
-    // What an optimizer remembers of the tensors is no state dict.
+    // The state of an optimizer is not a state dict of weights.
     if (!(value instanceof Map) || value.has('param_groups')) return false;
     if (!known.has(value)) known.set(value, [...value.values()].some(leadsToTensors));
     return known.get(value)!;
@@ -486,7 +496,7 @@ function findStateDict(root: PickleValue, rules: StateDictRules, fits?: Fits): S
 
 type Entry = [PickleValue, PickleValue];
 
-/** The only dict of tensors, or the only one that fits. */
+/** Returns the only dict of tensors, or the only one that fits. */
 function chooseDict(dicts: Entry[], bad: Complaint, fits?: Fits): Entry {
   if (dicts.length === 1) return dicts[0]!;
   const fitting = fits ? dicts.filter(([, dict]) => fits(tensorsOf(dict))) : [];
@@ -504,7 +514,7 @@ function tensorsOf(dict: PickleValue): { name: string; shape: number[] }[] {
   );
 }
 
-/** The error where no dict of tensors was found; it names what was not built, which may hold them. */
+/** Makes the error for a file without a dict of tensors. It names a placeholder that may hold them. */
 function noStateDict(root: PickleValue, { bad, unknown }: StateDictRules): Error {
   const name = root instanceof Placeholder ? root.name : unknown;
   if (name === null) return bad('it holds no state dict: no dict of tensors');

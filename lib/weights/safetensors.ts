@@ -7,8 +7,8 @@ import { writeAtomically } from '../support/files.js';
 import { shortened } from '../support/validate.js';
 
 /**
- * The safetensors format: 8 bytes little-endian header length, a JSON header, then the tensors' bytes. The header is
- * handled here; the bytes are read and written natively, off the event loop.
+ * The safetensors format: the header's length in 8 little-endian bytes, a JSON header, then the tensors' bytes. This
+ * module handles the header. Native code reads and writes the bytes, off the event loop.
  */
 
 const DTYPES: Record<string, { name: Dtype; bytes: number }> = {
@@ -29,35 +29,36 @@ const LACKING_DTYPES: Record<string, number> = {
 const CODES = new Map(Object.entries(DTYPES).map(([code, { name }]) => [name, code]));
 
 /**
- * Room for 40,000 tensors. The format allows 100 MB, but JSON made for the purpose can take 50 times its length in memory,
- * and seconds to parse.
+ * Largest header, enough for 40,000 tensors. The format allows 100 MB, but hostile JSON can take 50 times its length in
+ * memory and seconds to parse. See docs/design/files-and-safety.md#at-most-4-mib-of-safetensors-header.
  */
 const MAX_HEADER_BYTES = 4 * 2 ** 20;
 const MAX_DIMENSIONS = 64;
 
-/** One tensor's name, type and place. */
+/** Name, type and place of one tensor. */
 export interface TensorHeader {
   name: string;
   dtype: Dtype;
   shape: number[];
-  /** From the start of the file. */
+  /** Offset in bytes from the start of the file. */
   offset: number;
   bytes: number;
 }
 
-/** An entry of a weights file that is not taken, and why. */
+/** Entry of a weights file that was left out. */
 export interface Skipped {
+  /** Name of the entry. */
   name: string;
-  /** Such as `int8, a type that bidiseg does not have`. */
+  /** Reason, such as `int8, a type that bidiseg does not have`. */
   reason: string;
 }
 
-/** The reason for leaving out a tensor of this type. */
+/** Reason for leaving out a tensor of this type. */
 export function lacking(dtype: string): string {
   return `${dtype}, a type that bidiseg does not have`;
 }
 
-/** The header of a safetensors file. */
+/** Header of a safetensors file. */
 export interface SafetensorsHeader {
   metadata: Record<string, string>;
   tensors: TensorHeader[];
@@ -67,7 +68,7 @@ export interface SafetensorsHeader {
 
 type Complaint = (what: string, cause?: unknown) => DataError;
 
-/** Reads and checks a file's header. @throws DataError naming the file and what is wrong with it. */
+/** Reads and checks the header of a file. @throws DataError that names the file and what is wrong with it */
 export async function readSafetensorsHeader(file: string): Promise<SafetensorsHeader> {
   const bad: Complaint = (what, cause) =>
     new DataError(`${file} is not a usable safetensors file: ${shortened(what, 1000)}`, { cause });
@@ -120,8 +121,8 @@ function parseHeader(header: Buffer, dataStart: number, size: number, bad: Compl
     if (known === null) skipped.push({ name: place.name, reason: lacking(dtype) });
     else tensors.push({ ...place, dtype: known });
   }
-  // The format wants the tensors to fill the file. Were they allowed to lie upon each other, a small file could ask for
-  // any amount of memory.
+  // The format requires that the tensors fill the file. If they could overlap, a small file could ask for any amount of
+  // memory.
   let end = dataStart;
   for (const { name, offset, bytes } of places.toSorted((a, b) => a.offset - b.offset || a.bytes - b.bytes)) {
     if (offset !== end)
@@ -132,14 +133,14 @@ function parseHeader(header: Buffer, dataStart: number, size: number, bad: Compl
   return { metadata, tensors, skipped };
 }
 
-/** bidiseg 0.1 called the discriminators of a translator critics. */
+/** Converts names of bidiseg 0.1, which called the discriminators of a translator critics. */
 function currentName(name: string): string {
   return name.replace(/\b(target|source)_critic\./, '$1_discriminator.');
 }
 
 type Place = Omit<TensorHeader, 'dtype'>;
 
-/** The place of a tensor, and its dtype in the words of the format. */
+/** Reads the place of a tensor, and its dtype in the words of the format. */
 function parseEntry(
   name: string,
   entry: unknown,
@@ -174,9 +175,9 @@ function bytesOf(dtype: string): number | undefined {
 }
 
 /**
- * Writes all tensors, to a temporary name first: `file` is either the old one or the whole new one.
+ * Writes all tensors under a temporary name, then renames it. `file` is either the old file or the whole new one.
  *
- * @returns how many bytes the tensors take.
+ * @returns the bytes that the tensors take
  */
 export async function writeSafetensors(
   file: string,
@@ -197,7 +198,7 @@ export async function writeSafetensors(
     offset = end;
   }
   let json = JSON.stringify(header);
-  json += ' '.repeat((8 - (Buffer.byteLength(json) % 8)) % 8); // so that the tensors are aligned for mmap
+  json += ' '.repeat((8 - (Buffer.byteLength(json) % 8)) % 8); // aligns the tensors for mmap
   const bytes = Buffer.alloc(8 + Buffer.byteLength(json));
   bytes.writeBigUInt64LE(BigInt(bytes.length - 8));
   bytes.write(json, 8);

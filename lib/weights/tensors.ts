@@ -3,7 +3,7 @@ import { call } from '../native/native-object.js';
 import { Tensor, type TensorMap } from '../native/tensor.js';
 import { readSafetensorsHeader, writeSafetensors } from './safetensors.js';
 
-/** Writes tensors and what there is to say about them into one safetensors file, which appears whole or not at all. */
+/** Writes tensors and metadata into one safetensors file, whole or not at all. */
 export async function saveTensors(
   file: string,
   tensors: TensorMap,
@@ -13,7 +13,7 @@ export async function saveTensors(
   await writeSafetensors(file, entries, metadata);
 }
 
-/** Reads what `saveTensors` wrote. @throws DataError naming the file and what is wrong with it */
+/** Reads a file that `saveTensors` wrote. @throws DataError that names the file and what is wrong with it */
 export async function loadTensors(
   file: string,
 ): Promise<{ tensors: TensorMap; metadata: Record<string, string> }> {

@@ -3,17 +3,17 @@ import type { TensorHandle } from '../native/binding-types.js';
 import { call, callSync } from '../native/native-object.js';
 import { DataError } from '../support/errors.js';
 
-/** The types that weights can be stored in. Integers, such as `num_batches_tracked`, always stay what they are. */
+/** Types that weights can be stored in. Integers, such as `num_batches_tracked`, always keep their type. */
 export const WEIGHTS_DTYPES = ['float32', 'float16', 'bfloat16'] as const;
 export type WeightsDtype = (typeof WEIGHTS_DTYPES)[number];
 
-/** From here on, float32 rounds to infinity in float16. */
+/** Smallest float32 that rounds to infinity in float16. */
 const FLOAT16_OVERFLOW = 65520;
 
 /**
- * Turns the floating-point tensors of `entries` into `dtype`, one after the other; each one replaced is disposed.
+ * Casts the floating-point tensors of `entries` to `dtype`, one after the other. Each replaced tensor is disposed.
  *
- * @throws DataError naming `file` and the tensor where a finite value would become infinite.
+ * @throws DataError that names `file` and the tensor when a finite value would become infinite
  */
 export async function castWeights(
   file: string,

@@ -11,41 +11,41 @@ import { type Fits, type PthFormat, readLegacyPth, readZipPth, type StridedTenso
 import { readSafetensorsHeader, type Skipped } from './safetensors.js';
 import { decodeDescription, type WeightsDescription } from './weights-metadata.js';
 
-/** Files of named tensors, whichever of the formats they are in: safetensors, or a state dict from `torch.save`. */
+/** A file of named tensors in any of the formats: safetensors, or a state dict from `torch.save`. */
 
 export interface WeightsFile {
   file: string;
   format: 'safetensors' | PthFormat;
-  /** What a safetensors file says about itself. */
+  /** Metadata of a safetensors file. */
   metadata: Record<string, string>;
-  /** What bidiseg wrote of it into that; null for files from elsewhere. */
+  /** Description that bidiseg wrote into the metadata. Null for files from elsewhere. */
   description: WeightsDescription | null;
-  /** For `.pth`: the keys on the way to the state dict. */
+  /** Keys on the way to the state dict of a `.pth` file. */
   path: string[];
-  /** What every name began with and was dropped, such as `module.`. */
+  /** Prefix that was dropped from the names, such as `module.`. */
   prefix: string;
   tensors: StridedTensorHeader[];
-  /** What was left out: tensors of types that bidiseg does not have, and what is no tensor. */
+  /** Entries that are left out: tensors of types that bidiseg does not have, and entries that are not tensors. */
   skipped: Skipped[];
 }
 
 /**
- * Put in front of every name by DataParallel (`module.`), by torch.compile, by the tool that ported the usual ImageNet
- * weights from Caffe (`Scale.`), and by modules that hold the network as a member.
+ * Prefixes that other code puts in front of every name: DataParallel (`module.`), the usual port of Caffe's ImageNet
+ * weights (`Scale.`), torch.compile, and modules that hold the network as a member.
  */
 const USUAL_PREFIXES = ['module.', 'Scale.', '_orig_mod.', 'model.', 'net.', 'student.'];
 
 export interface OpenOptions {
-  /** A prefix to drop from the names that have it. By default, the usual ones where all names have them. */
+  /** Prefix to drop from the names that have it. Default: the usual prefixes, if all names have them. */
   strip?: string | undefined;
-  /** Whether tensors are those that are needed, by the names without a prefix; decides between several state dicts. */
+  /** Decides between several state dicts. It is given names without a prefix. */
   fits?: Fits;
 }
 
 /**
- * Reads and checks what a weights file holds; the tensors' bytes are for readWeights().
+ * Reads and checks the header of a weights file. readWeights() reads the tensors' bytes.
  *
- * @throws DataError naming the file and what is wrong with it, or that a newer bidiseg wrote it.
+ * @throws DataError that names the file and what is wrong with it, or when a newer bidiseg wrote it
  */
 export async function openWeights(file: string, { strip, fits }: OpenOptions = {}): Promise<WeightsFile> {
   const contents = await readContents(
@@ -78,7 +78,7 @@ async function readContents(file: string, fits?: Fits): Promise<Contents> {
       const buffer = Buffer.alloc(START_BYTES);
       const { bytesRead } = await handle.read(buffer, 0, buffer.length, 0);
       const start = buffer.subarray(0, bytesRead);
-      // A safetensors file begins with the length of a JSON object, and that with a brace.
+      // A safetensors file begins with the length of a JSON object, and the object with a brace.
       const isSafetensors = start[8] === 0x7b && start.readUInt32LE(4) === 0;
       if (!isSafetensors) {
         const bad = complaint(file, 'PyTorch file');
@@ -114,8 +114,8 @@ function complaint(file: string, kind: string): (what: string, cause?: unknown) 
 }
 
 /**
- * What all names begin with: nothing, or one or several of the usual prefixes. `model.` is a part of the names of image
- * generators and discriminators (`model.1.weight`, `model.model.0.weight`) and is then no prefix.
+ * Returns the usual prefixes that all names begin with, possibly none or several. The names of image generators and
+ * discriminators begin with `model.` themselves (`model.1.weight`, `model.model.0.weight`), so they keep it.
  */
 function usualPrefix(names: string[]): string {
   if (names.length === 0) return '';
@@ -129,14 +129,14 @@ function usualPrefix(names: string[]): string {
   }
 }
 
-/** The same with names that lack the prefix where they began with it. */
+/** Drops the prefix from the names that begin with it. */
 function withoutPrefix<T extends { name: string }>(entries: T[], prefix: string): T[] {
   return entries.map((entry) =>
     entry.name.startsWith(prefix) ? { ...entry, name: entry.name.slice(prefix.length) } : entry,
   );
 }
 
-/** Reads tensors of a weights file, off the event loop; the caller disposes them. */
+/** Reads tensors of a weights file, off the event loop. The caller disposes them. */
 export async function readWeights(
   { file }: WeightsFile,
   tensors: StridedTensorHeader[],

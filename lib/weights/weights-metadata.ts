@@ -1,39 +1,39 @@
 import { DataError } from '../support/errors.js';
 
-/** What bidiseg writes beside the tensors of a weights file; raised when older releases would misread it. */
+/** Version of the description in a weights file. Raise it when older releases would misread it. */
 const FORMAT_VERSION = 1;
 
-/** How a weights file says which network it belongs to. */
+/** Description of the network that a weights file belongs to. */
 export interface Architecture {
-  /** Such as `deeplab-v2` or `translator`. */
+  /** Architecture such as `deeplab-v2` or `translator`. */
   architecture: string;
-  /** The options the network was created with, without seed and device. */
+  /** Options that the network was created with, without seed and device. */
   options: Record<string, unknown>;
 }
 
 export interface WeightsDescription extends Architecture {
-  /** Names of the classes in the order of their indices, where they are known. */
+  /** Names of the classes in the order of their indices, if known. */
   classes?: readonly string[];
-  /** How many steps the weights were trained for, where that is known. */
+  /** Number of training steps of the weights, if known. */
   step?: number;
-  /** Networks of a translator that the file lacks, such as `to_source`; their tensors' names would begin with these. */
+  /** Networks of a translator that the file lacks, such as `to_source`. */
   missing?: readonly string[];
 }
 
-/** The description as it is written into files, with its format version, and `more` that only people and other tools read. */
+/** Serializes a description with its format version. `more` is for people and other tools. */
 export function descriptionText(description: WeightsDescription, more: object = {}): string {
   return JSON.stringify({ version: FORMAT_VERSION, ...description, ...more });
 }
 
-/** The metadata of a safetensors file. `format` is what other tools of the PyTorch world look for. */
+/** Makes the metadata of a safetensors file. Other tools of the PyTorch world look for `format`. */
 export function encodeDescription(description: WeightsDescription): Record<string, string> {
   return { format: 'pt', bidiseg: descriptionText(description) };
 }
 
 /**
- * What encodeDescription() wrote; null where a file has nothing of the kind.
+ * Reads the description that encodeDescription() wrote, or null if there is none.
  *
- * @throws DataError naming the file where that is damaged, or a newer release wrote it.
+ * @throws DataError that names the file when the description is damaged or a newer release wrote it
  */
 export function decodeDescription(
   file: string,
@@ -52,7 +52,7 @@ export function decodeDescription(
   if (!Number.isSafeInteger(version) || (version as number) < 1) throw bad('it has no format version');
   if ((version as number) > FORMAT_VERSION) {
     throw new DataError(
-      `${file} has format version ${version}, but this release of bidiseg reads none above ${FORMAT_VERSION}: update bidiseg`,
+      `${file} has format version ${version}, but this release of bidiseg reads versions up to ${FORMAT_VERSION}: update bidiseg`,
     );
   }
   if (typeof architecture !== 'string' || typeof options !== 'object' || options === null) {
@@ -61,15 +61,15 @@ export function decodeDescription(
   const description: WeightsDescription = { architecture, options: options as Record<string, unknown> };
   const isNames = (value: unknown) => Array.isArray(value) && value.every((name) => typeof name === 'string');
   if (classes !== undefined) {
-    if (!isNames(classes)) throw bad('its classes are no list of names');
+    if (!isNames(classes)) throw bad('its classes are not a list of names');
     description.classes = classes as string[];
   }
   if (missing !== undefined) {
-    if (!isNames(missing)) throw bad('its missing networks are no list of names');
+    if (!isNames(missing)) throw bad('its missing networks are not a list of names');
     description.missing = missing as string[];
   }
   if (step !== undefined) {
-    if (!Number.isSafeInteger(step) || (step as number) < 0) throw bad('its step is no whole number');
+    if (!Number.isSafeInteger(step) || (step as number) < 0) throw bad('its step is not a whole number');
     description.step = step as number;
   }
   return description;

@@ -1,16 +1,18 @@
 import type { FileHandle } from 'node:fs/promises';
 
-/** The zip files that PyTorch writes: entries are stored, not compressed, so that tensors can be read straight from them. */
+/**
+ * An entry of a zip file that PyTorch wrote. Entries are not compressed, so tensors can be read directly from the file.
+ */
 
 export interface ZipEntry {
   name: string;
-  /** Of the entry's own header, from the start of the file. */
+  /** Offset of the entry's own header from the start of the file. */
   headerOffset: number;
-  /** In the file. */
+  /** Bytes in the file. */
   size: number;
-  /** Whether its bytes are in the file as they are. */
+  /** Tells whether the entry is stored without compression. */
   isStored: boolean;
-  /** Where what follows the entry begins. */
+  /** Offset where the next part of the file begins. */
   limit: number;
 }
 
@@ -20,12 +22,12 @@ const LOCATOR_BYTES = 20;
 const END64_BYTES = 56;
 const DIRECTORY_ENTRY_BYTES = 46;
 const HEADER_BYTES = 30;
-/** Room for half a million entries. */
+/** Largest directory, enough for half a million entries. */
 const MAX_DIRECTORY_BYTES = 32 * 2 ** 20;
 
 type Complaint = (what: string) => Error;
 
-/** All entries by their names, none of them upon another. */
+/** Reads all entries by name. None of them overlap. */
 export async function readZipDirectory(
   file: FileHandle,
   fileSize: number,
@@ -60,7 +62,7 @@ export async function readZipDirectory(
   return entries;
 }
 
-/** Where the directory is; large files say so in the zip64 record in front of the end record. */
+/** Finds the directory. Large files have its place in the zip64 record before the end record. */
 async function findDirectory(
   file: FileHandle,
   fileSize: number,
@@ -101,7 +103,7 @@ async function findDirectory(
   return { offset, size, count };
 }
 
-/** Size, compressed size and header offset of a directory entry; those that need 64 bits are in its extra field. */
+/** Reads size, compressed size and header offset of a directory entry. 64-bit values are in its extra field. */
 function sizesOf(entry: Buffer, extra: Buffer): [size: number, compressed: number, headerOffset: number] {
   let wide: Buffer = Buffer.alloc(0);
   for (let at = 0; at + 4 <= extra.length; at += 4 + extra.readUInt16LE(at + 2)) {
@@ -117,7 +119,7 @@ function sizesOf(entry: Buffer, extra: Buffer): [size: number, compressed: numbe
   return [value(24), value(20), value(42)];
 }
 
-/** Were entries allowed to lie upon each other, a small file could ask for any amount of memory. */
+/** Checks that entries do not overlap. Otherwise a small file could ask for any amount of memory. */
 function checkOrder(entries: ZipEntry[], bad: Complaint): void {
   entries.sort((a, b) => a.headerOffset - b.headerOffset);
   for (const [i, entry] of entries.entries()) {
@@ -128,7 +130,7 @@ function checkOrder(entries: ZipEntry[], bad: Complaint): void {
   }
 }
 
-/** Where the bytes of an entry begin. */
+/** Finds where the bytes of an entry begin. */
 export async function locateZipEntry(file: FileHandle, entry: ZipEntry, bad: Complaint): Promise<number> {
   if (!entry.isStored) throw bad(`its entry ${entry.name} is compressed; PyTorch stores entries as they are`);
   const header = await readExactly(file, entry.headerOffset, HEADER_BYTES, bad);
@@ -139,7 +141,7 @@ export async function locateZipEntry(file: FileHandle, entry: ZipEntry, bad: Com
   return start;
 }
 
-/** `length` bytes from `offset`; the caller has made sure that `length` is no more than the file has. */
+/** Reads `length` bytes from `offset`. The caller has checked that the file has so many. */
 export async function readExactly(
   file: FileHandle,
   offset: number,

@@ -143,7 +143,7 @@ describe('command line: an ablation', () => {
     const failures = jsonLines(failed.stdout).filter(({ event }) => event === 'failure');
     const failedRuns = failures.map(({ variant, seed }) => `${variant} ${seed}`);
     assert.deepEqual(failedRuns, ['unaligned 1', 'ceiling 1']);
-    for (const { message } of failures) assert.match(message as string, /target-1\.png: begins like no PNG/);
+    for (const { message } of failures) assert.match(message as string, /target-1\.png: is not a PNG/);
     assert.match(failed.stderr, /^bidiseg: 2 runs failed; the same command tries again\n$/m);
     assert.equal(results().complete, false);
     writeFileSync(image, content);

@@ -112,7 +112,7 @@ describe('command line: data sets', () => {
       /labels: holds no label PNG for 'frame 0' of bad\/images$/,
       /frame 1\.png: found labels of 4×2, expected 40×24 as .*frame 1\.png$/,
       /frame 2\.png: found label id 77 at column 0, row 0, expected a class index 0–2 or 255 \(ignore\)$/,
-      /frame 3\.png: begins like no PNG, JPEG, WebP or TIFF/,
+      /frame 3\.png: is not a PNG, JPEG, WebP or TIFF/,
     ];
     assert.equal(part!.problems.length, expected.length, part!.problems.join('\n'));
     for (const [i, pattern] of expected.entries()) assert.match(part!.problems[i]!, pattern);

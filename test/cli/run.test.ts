@@ -341,7 +341,7 @@ describe('command line: a run and the use of its networks', () => {
       /source-0\.png does not lie below the pattern's folder; leave '\.\.' out of the pattern/,
     );
     await fails(['report', 'target'], /target is no run folder/);
-    await fails(['segment', 'text.png', '-r', 'run', '-o', 'unused'], /text\.png: begins like no PNG/);
+    await fails(['segment', 'text.png', '-r', 'run', '-o', 'unused'], /text\.png: is not a PNG/);
     assert(!existsSync(at('unused')), 'a folder without a single result is not left behind');
     mkdirSync(at('mine-but-empty'));
     await fails(['segment', 'text.png', '-r', 'run', '-o', 'mine-but-empty'], /text\.png/);

@@ -117,7 +117,7 @@ describe('weights of other code', () => {
       const report = await loaded.load(pth);
       assert.deepEqual(
         report.skipped.map(({ reason }) => reason),
-        Array(left).fill('the auxiliary head on layer3; layer6 predicts and became layer5'),
+        Array(left).fill('auxiliary head on layer3; layer6 is the head that predicts and became layer5'),
       );
       rows.push({
         item: `${whose}, loaded`,

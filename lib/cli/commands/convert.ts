@@ -123,14 +123,14 @@ async function convert(
 interface Named {
   parts: RenamedWeights[];
   description: WeightsDescription;
-  /** Whether the description is by names and shapes, in part at least. */
+  /** Tells whether the description was guessed by names and shapes. */
   isGuess: boolean;
 }
 
 /**
- * The network that a file holds: as the file says, or by names and shapes.
+ * Names the network of a file by its description, or by names and shapes.
  *
- * @throws DataError naming the file where it is no network of bidiseg
+ * @throws DataError that names the file, if it holds no network of bidiseg
  */
 async function nameNetwork(
   input: string,
@@ -170,7 +170,7 @@ async function nameNetwork(
   };
 }
 
-/** The metadata for the new file: the old file's own, and what is known of the network. */
+/** Makes the metadata of the new file from the old file's metadata and the network's description. */
 async function metadataFor(
   { metadata, renamed }: RenamedWeights,
   description: WeightsDescription | null,
@@ -182,7 +182,7 @@ async function metadataFor(
   return isUnchanged ? metadata : { ...metadata, ...encodeDescription(description) };
 }
 
-/** @throws DataError naming `input` if what was made of it would not load */
+/** Loads the new file, to be sure that it can be loaded. @throws DataError that names `input` */
 async function checkLoads(
   file: string,
   input: string,

@@ -83,7 +83,7 @@ async function translate(
   );
 }
 
-/** @throws DataError naming the file if it has no generator from target to source */
+/** Rejects a translator without a generator from target to source. @throws DataError that names the file */
 function requireWayBack(translator: Translator, file: string): void {
   try {
     translator.toSource;

@@ -1,4 +1,4 @@
-/** What a surface is made of; each look has its own paint for it. */
+/** Material of a surface. Each look has its own paint for it. */
 export type Material =
   | 'sky'
   | 'cloud'
@@ -28,29 +28,29 @@ export type Material =
   | 'skin'
   | 'clothes';
 
-/** One painted thing: what it is, what it is made of and what a look needs to color it. */
+/** One painted thing: its class, its material and the values that a look needs to color it. */
 export interface Surface {
   /** Index of its class, which is the label of its pixels. */
   readonly classIndex: number;
   readonly material: Material;
-  /** In [0, 1): picks one of the material's colors, the same in every look. */
+  /** Number in [0, 1) that picks one of the material's colors. It is the same in every look. */
   readonly tone: number;
   /** Brightness factor from its orientation, about 0.7–1. */
   readonly shade: number;
-  /** Distance from the camera in meters; 'ground' for what lies flat, whose distance follows from the row. */
+  /** Distance from the camera in meters, or 'ground' for flat surfaces, whose distance follows from the row. */
   readonly distance: number | 'ground';
 }
 
 /**
- * Pixels that know which surface covers them. Shapes are given in pixel coordinates (x to the right, y down) and
- * cover the pixels whose centers lie inside; later shapes hide earlier ones. There is no antialiasing, so labels
- * are exact.
+ * Raster that stores for each pixel which surface covers it. Shapes are given in pixel coordinates (x to the right, y
+ * down). They cover the pixels whose centers lie inside. Later shapes hide earlier ones. There is no antialiasing, so
+ * labels are exact.
  */
 export class SceneCanvas {
   readonly width: number;
   readonly height: number;
   readonly surfaces: Surface[] = [];
-  /** [height, width], index into `surfaces`. */
+  /** Index into `surfaces` of each pixel, [height, width]. */
   readonly surfaceAt: Uint16Array;
 
   constructor(width: number, height: number) {
@@ -59,12 +59,12 @@ export class SceneCanvas {
     this.surfaceAt = new Uint16Array(width * height);
   }
 
-  /** Adds a surface; the shapes that show it are filled with the index returned. */
+  /** Adds a surface and returns its index, with which shapes are filled. */
   add(surface: Surface): number {
     return this.surfaces.push(surface) - 1;
   }
 
-  /** Fills a convex polygon given by x, y of its corners in turn. */
+  /** Fills a convex polygon. `corners` are x, y of each corner in turn. */
   polygon(surface: number, ...corners: number[]): void {
     let top = Infinity;
     let bottom = -Infinity;

@@ -1,4 +1,4 @@
-// The worker thread of embedded-dataset.ts: draws the scenes, so that the event loop of the caller stays free.
+// Worker thread of embedded-dataset.ts. It draws the scenes, so that the event loop of the caller stays free.
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
@@ -7,7 +7,7 @@ import { writeImage } from '../image-codec.js';
 import { writeLabels } from '../label-codec.js';
 import { renderScene, type SceneLook } from './street-scenes.js';
 
-/** What the worker is to make, in a folder that exists. */
+/** Job of the worker. The folder exists. */
 export interface EmbeddedDatasetJob {
   folder: string;
   seed: number;
@@ -18,7 +18,7 @@ export interface EmbeddedDatasetJob {
   validationCount: number;
 }
 
-/** What the worker tells. */
+/** Message of the worker. */
 export type EmbeddedDatasetReport =
   | { kind: 'progress'; done: number; total: number }
   | { kind: 'failed'; message: string };
@@ -28,7 +28,7 @@ interface Part {
   look: SceneLook;
   count: number;
   labeled: boolean;
-  /** Index of its first scene; far enough apart that no two parts share a street. */
+  /** Index of its first scene. Parts are far enough apart that no two share a street. */
   firstIndex: number;
 }
 
@@ -46,7 +46,7 @@ try {
     { folder: 'target/val', look: 'dusk', count: job.validationCount, labeled: true, firstIndex: 2e6 },
   ]);
 } catch (error) {
-  // Error classes do not survive the way between threads; others than this one are reported as they are.
+  // Error classes do not survive the transfer between threads. Only DataErrors are converted.
   if (!(error instanceof DataError)) throw error;
   report({ kind: 'failed', message: error.message });
 } finally {

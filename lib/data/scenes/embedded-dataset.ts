@@ -10,38 +10,37 @@ import { STREET_SCENE_CLASSES } from './street-scenes.js';
 
 /** Options of {@link createEmbeddedDataset}. */
 export interface EmbeddedDatasetOptions {
-  /** Default 1. */
+  /** Seed of all scenes. Default 1. */
   seed?: number;
-  /** Size of all images; default 192×96. Each side 32–4096 pixels. */
+  /** Size of all images, each side 32–4096 pixels. Default 192×96. */
   size?: ImageSize;
-  /** Labeled source images (day), ≥ 1. */
+  /** Number of labeled source images (day), ≥ 1. */
   sourceCount: number;
-  /** Unlabeled target images (dusk), ≥ 1. */
+  /** Number of unlabeled target images (dusk), ≥ 1. */
   targetCount: number;
-  /** Labeled target images for evaluation, ≥ 1. */
+  /** Number of labeled target images (dusk) for evaluation, ≥ 1. */
   validationCount: number;
-  /** Told after every image. */
+  /** Callback that is called after every image. */
   onProgress?: ((progress: { done: number; total: number }) => void) | undefined;
-  /** Stops the work; the promise rejects with its reason and the folder stays as it was. */
+  /** Signal that stops the work. The promise rejects with its reason, and the folder stays unchanged. */
   signal?: AbortSignal | undefined;
 }
 
-/** Raised when the same parameters give other pictures than before, so that old sets are made anew. */
+/** Version of the generator. Raise it when equal parameters give other pictures, so that old sets are made anew. */
 const GENERATOR_VERSION = 1;
 const GENERATOR = 'bidiseg street scenes';
 const MANIFEST = 'dataset.json';
 
 /**
- * Makes the embedded data set, generated street scenes in two looks:
+ * Makes the embedded data set: generated street scenes in two looks.
  *
- *     source/images source/labels            day
- *     target/train/images                    dusk, unlabeled
- *     target/val/images target/val/labels    dusk
- *     dataset.json                           classes and parameters
+ *    source/images source/labels            day
+ *    target/train/images                    dusk, unlabeled
+ *    target/val/images target/val/labels    dusk
+ *    dataset.json                           classes and parameters
  *
- * No street occurs twice. The set is built under a temporary name beside `folder`, in a worker thread, and takes
- * its name when it is whole. One that exists and was made with equal parameters is kept; one that was made with
- * others is replaced.
+ * No street occurs twice. A worker thread builds the set under a temporary name beside `folder` and renames it when it
+ * is complete. An existing set is kept if its parameters are equal, and replaced otherwise.
  *
  * @throws {DataError} when `folder` holds anything else, or cannot be written
  */
@@ -81,7 +80,7 @@ function manifestText(parameters: object): string {
   return `${JSON.stringify({ generator: GENERATOR, version: GENERATOR_VERSION, classes, parameters }, null, 2)}\n`;
 }
 
-/** The text of the folder's manifest; undefined when there is nothing in the way of a new set. */
+/** Returns the text of the folder's manifest, or undefined if the folder is missing or empty. */
 async function existingManifest(folder: string): Promise<string | undefined> {
   const files = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return [];
@@ -89,10 +88,10 @@ async function existingManifest(folder: string): Promise<string | undefined> {
   });
   if (files.length === 0) return undefined;
   const text = await readFile(join(folder, MANIFEST), 'utf8').catch(() => '');
-  // What was not generated is nobody's to replace.
+  // A folder that was not generated is never replaced.
   if (!text.includes(`"generator": "${GENERATOR}"`)) {
     throw new DataError(
-      `${folder}: holds files that are no embedded data set, expected a new or empty folder, or an embedded data set`,
+      `${folder}: holds files that are not an embedded data set, expected a new or empty folder, or an embedded data set`,
     );
   }
   return text;
@@ -104,7 +103,7 @@ async function runWorker(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const worker = new Worker(new URL('./embedded-dataset-worker.js', import.meta.url), { workerData: job });
-  // The worker stops between two images: terminating it could cut off the native code that writes one.
+  // The worker stops between two images. Terminating it could interrupt native code that writes one.
   const stop = (): void => worker.postMessage('stop');
   signal?.addEventListener('abort', stop, { once: true });
   let failure: unknown;

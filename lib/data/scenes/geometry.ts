@@ -2,7 +2,7 @@ import { type ClassList, classList } from '../label-maps.js';
 import type { Random } from '../random.js';
 import { type Material, SceneCanvas, type Surface } from './canvas.js';
 
-/** The classes of the generated street scenes and the colors they are drawn in. */
+/** The classes of the generated street scenes and their colors. */
 export const STREET_SCENES: ClassList = classList({
   road: 0x804080,
   sidewalk: 0xf423e8,
@@ -28,7 +28,7 @@ const SKY = classOf('sky');
 const PERSON = classOf('person');
 const CAR = classOf('car');
 
-/** A street as it lies before the camera: which surface each pixel shows, without any color yet. */
+/** A street in front of the camera: the surface of each pixel, without colors. */
 export interface Scene {
   canvas: SceneCanvas;
   /** Row of the horizon, in pixels from the top. */
@@ -37,20 +37,20 @@ export interface Scene {
   groundScale: number;
 }
 
-/** Where everything ends, in meters. */
+/** Largest distance in meters. */
 const FAR = 160;
-/** Nearer than this to the camera nothing is drawn, in meters. */
+/** Smallest distance at which something is drawn, in meters. */
 const NEAR = 1;
 
-/** Something that stands on the ground; drawn from far to near. */
+/** A thing that stands on the ground. Things are drawn from far to near. */
 interface Standing {
   z: number;
   draw(): void;
 }
 
 /**
- * Lays out a random street and projects it. Lengths are in meters: x to the right of the camera, y up from the
- * ground, z ahead. Whatever the size, the focal length follows the height, so a wider picture shows more.
+ * Lays out a random street and projects it. Lengths are in meters: x to the right of the camera, y up from the ground,
+ * z ahead. The focal length follows the height of the picture, so a wider picture shows more.
  */
 export function buildScene(random: Random, width: number, height: number): Scene {
   return new StreetBuilder(random, width, height).build();
@@ -110,7 +110,7 @@ class StreetBuilder {
     return this.#canvas.add({ classIndex, material, distance, tone, shade });
   }
 
-  /** A patch of ground between two x and two z. */
+  /** Fills a patch of ground between two x and two z. */
   #flat(surface: number, x0: number, x1: number, z0: number, z1: number): void {
     const y0 = this.#screenY(0, z0);
     const y1 = this.#screenY(0, z1);
@@ -121,7 +121,7 @@ class StreetBuilder {
     );
   }
 
-  /** A wall along the street, at one x. */
+  /** Fills a wall along the street, at one x. */
   #alongWall(surface: number, x: number, z0: number, z1: number, y0: number, y1: number): void {
     const near = this.#screenX(x, z0);
     const far = this.#screenX(x, z1);
@@ -132,7 +132,7 @@ class StreetBuilder {
     );
   }
 
-  /** A wall that faces the camera, at one z. It is never thinner than `least` pixels. */
+  /** Fills a wall that faces the camera, at one z. It is at least `least` pixels wide. */
   #facing(surface: number, x0: number, x1: number, y0: number, y1: number, z: number, least = 0): void {
     const one = this.#screenX(x0, z);
     const other = this.#screenX(x1, z);
@@ -146,7 +146,7 @@ class StreetBuilder {
     this.#canvas.ellipse(surface, this.#screenX(x, z), this.#screenY(y, z), radiusX * scale, radiusY * scale);
   }
 
-  /** Sky, clouds, what stands at the end of the street, and the ground everything else is laid on. */
+  /** Draws sky, clouds, the end of the street and the ground below everything else. */
   #backdrop(): void {
     const random = this.#random;
     const { width, height } = this.#canvas;
@@ -201,7 +201,7 @@ class StreetBuilder {
     }
   }
 
-  /** One side of the street: buildings and parks behind the sidewalk; trees, poles and fences on it. */
+  /** Lays out one side of the street: buildings and parks beyond the sidewalk, and trees, poles and fences on it. */
   #roadside(kerb: number, walk: number): void {
     const random = this.#random;
     const side = Math.sign(kerb);
@@ -278,7 +278,7 @@ class StreetBuilder {
     const panel = this.#surface(FENCE, 'fence', (start + z1) / 2);
     const post = this.#surface(FENCE, 'post', (start + z1) / 2);
     const spacing = random.range(1.4, 2.4);
-    // In pieces, so that what stands between near and far end is sorted rightly.
+    // A fence consists of pieces, so that things between its ends are sorted correctly by distance.
     for (let z = start; z < z1; z += spacing) {
       const end = Math.min(z + spacing, z1);
       this.#stand(z, () => {
@@ -345,7 +345,7 @@ class StreetBuilder {
     });
   }
 
-  /** Parked and moving cars; those to the left come toward the camera. */
+  /** Places parked and moving cars. Cars on the left come toward the camera. */
   #traffic(left: number, right: number): void {
     const random = this.#random;
     for (const kerb of [left, right]) {
@@ -416,7 +416,7 @@ class StreetBuilder {
     );
   }
 
-  /** People on both sidewalks, now and then one on the road. */
+  /** Places people on both sidewalks, and now and then one on the road. */
   #people(left: { kerb: number; walk: number }, right: { kerb: number; walk: number }): void {
     const random = this.#random;
     for (let count = 4 + random.integer(9); count > 0; count--) {

@@ -2,40 +2,40 @@ import type { Random } from '../random.js';
 import type { Material, Surface } from './canvas.js';
 import type { Scene } from './geometry.js';
 
-/** How a street is colored: a rendered day, or a dusk seen by a cheap camera. */
+/** Look of a street: a rendered day, or dusk through a cheap camera. */
 export type SceneLook = 'day' | 'dusk';
 
 type Color = readonly [red: number, green: number, blue: number];
 
 interface Paint {
-  /** A surface takes the one its tone points at. */
+  /** Colors of the material. The tone of a surface selects one. */
   colors: readonly number[];
-  /** Height of the random texture, in gray levels. */
+  /** Amplitude of the random texture, in gray levels. */
   texture?: number;
-  /** Tones up to this shine by themselves, with a halo; default 0, none. */
+  /** Surfaces with tones below this glow and have a halo. Default 0: none. */
   glowing?: number;
 }
 
-/** What a look is made of, once the variation from picture to picture is drawn. */
+/** Parameters of a look, after the variation between pictures is drawn. */
 interface Light {
   paints: Record<Material, Paint>;
   /** Factor on each color channel. */
   tint: Color;
   zenith: Color;
   horizon: Color;
-  /** Distance, in meters, at which about two thirds of a color are lost in haze. */
+  /** Distance, in meters, at which haze takes about two thirds of a color. */
   visibility: number;
   /** Factor on all textures. */
   texture: number;
-  /** How far the colors of two things with one paint differ, in gray levels. */
+  /** Color difference between two things with the same paint, in gray levels. */
   variety: number;
   /** Standard deviation of the camera's noise, in gray levels. */
   noise: number;
   /** Share of light lost in the corners. */
   vignette: number;
-  /** How many times the picture is blurred over 3×3 pixels. */
+  /** Number of times that the picture is blurred over 3×3 pixels. */
   blur: number;
-  /** Strength of the halo round what shines. */
+  /** Strength of the halo around glowing surfaces. */
   halo: number;
 }
 
@@ -111,7 +111,7 @@ const DUSK_SKIES: readonly (readonly [number, number])[] = [
   [0x48345c, 0xe8a868],
 ];
 
-/** Colors a scene. Returns [height, width, 3], R, G, B in 0–255. */
+/** Colors a scene. Returns [height, width, 3]: R, G, B in 0–255. */
 export function paintScene(scene: Scene, look: SceneLook, random: Random): Uint8Array {
   const light = look === 'day' ? dayLight(random) : duskLight(random);
   const { width, height } = scene.canvas;
@@ -159,7 +159,7 @@ function duskLight(random: Random): Light {
   };
 }
 
-/** The color of every pixel, and apart from it the light of those that shine, both [height, width, 3]. */
+/** Computes the color of every pixel, and separately the light of glowing pixels, both [height, width, 3]. */
 function shade(scene: Scene, light: Light, random: Random): { picture: Float32Array; glow: Float32Array } {
   const { canvas, horizon, groundScale } = scene;
   const { width, height, surfaces, surfaceAt } = canvas;
@@ -211,7 +211,7 @@ function hazeAt(distance: number, light: Light): number {
   return 1 - Math.exp(-distance / light.visibility);
 }
 
-/** Reproducible random texture in [−1, 1]: coarse, middle and fine grains added up. */
+/** Reproducible random texture in [−1, 1], the sum of coarse, middle and fine grains. */
 class Grain {
   readonly #seed: number;
   readonly #cell: number;
@@ -239,7 +239,7 @@ class Grain {
   }
 }
 
-/** Light that scatters in the lens: what shines, spread out and added. */
+/** Adds the light that scatters in the lens: the glow, spread out. */
 function addHalo(
   picture: Float32Array,
   glow: Float32Array,
@@ -252,7 +252,7 @@ function addHalo(
   for (let index = 0; index < picture.length; index++) picture[index]! += strength * glow[index]!;
 }
 
-/** Mean over (2·radius + 1)² pixels in place, [height, width, 3]; the border is repeated. */
+/** Computes the mean over (2·radius + 1)² pixels in place, [height, width, 3]. The border is repeated. */
 function blur(picture: Float32Array, width: number, height: number, radius: number): void {
   for (let row = 0; row < height; row++) blurLine(picture, row * width * 3, 3, width, radius);
   for (let column = 0; column < width; column++) blurLine(picture, column * 3, width * 3, height, radius);
@@ -280,7 +280,7 @@ function blurLine(
   }
 }
 
-/** The camera: vignetting, noise, 8 bits. */
+/** Simulates the camera: vignetting, noise and 8 bits. */
 function expose(
   picture: Float32Array,
   width: number,

@@ -8,19 +8,20 @@ export type { SceneLook } from './looks.js';
 
 /** Names of the 10 classes of the street scenes, in index order. */
 export const STREET_SCENE_CLASSES: readonly string[] = STREET_SCENES.names;
-/** Their colors, 3 bytes (R, G, B) a class. */
+/** Colors of the street scenes' classes, 3 bytes (R, G, B) each. */
 export const STREET_SCENE_PALETTE: Uint8Array = STREET_SCENES.palette;
 
 /**
- * Draws one labeled street: an image [height, width, 3] in R, G, B, and its labels [height, width] in class
- * indices of {@link STREET_SCENE_CLASSES}, exact to the pixel.
+ * Draws one labeled street: an image [height, width, 3] in R, G, B, and labels [height, width], exact to the pixel.
+ * Labels are indices of {@link STREET_SCENE_CLASSES}.
  *
- * The geometry follows from seed, index and size alone, the colors from the look as well: both looks of one
- * (seed, index) show the same street, and over all indices the same distribution of streets. It takes about 10 ms
- * at 192×96 and grows with the area; see `createEmbeddedDataset` for many.
+ * The geometry depends only on seed, index and size. The colors also depend on the look. So both looks of one (seed,
+ * index) show the same street, and both have the same distribution of streets. A scene takes about 10 ms at 192×96, and
+ * time grows with the area. For many scenes, use `createEmbeddedDataset`.
  *
- * @param options.look 'day' is rendered cleanly, 'dusk' has other colors, texture, haze, lights and a camera's
- *   faults
+ * @param options.seed seed of the streets, an integer
+ * @param options.index number of the street, ≥ 0
+ * @param options.look 'day' is rendered cleanly. 'dusk' has other colors, texture, haze, lights and a camera's faults
  * @param options.width 32–4096 pixels
  * @param options.height 32–4096 pixels
  */

@@ -14,12 +14,17 @@ import { type PairedTranslationStepOptions, pairedTranslationStepSchema } from '
 import { type StepBatch, TrainingStep, withLossScaling } from './training-step.js';
 
 /**
- * One iteration of a paired translator's training in one native call: pix2pix (Isola et al. 2017). F is moved against
- * ganWeight·ℓ_GAN(D(S, F(S)), real) + l1Weight·E|F(S) − T|, the conditional discriminator against half of
+ * One iteration of a paired translator's training (pix2pix, Isola et al. 2017) in one native call.
+ *
+ * F minimizes ganWeight·ℓ_GAN(D(S, F(S)), real) + l1Weight·E|F(S) − T|. The conditional discriminator minimizes half of
  * ℓ_GAN(D(S, T), real) + ℓ_GAN(D(S, F(S)), fake).
  */
 export class PairedTranslationStep extends TrainingStep<PairedTranslationStepHandle> {
-  /** @throws InvalidArgumentError where the translator is not paired, or its device lacks the precision or CUDA graphs. */
+  /**
+   * Creates the step. The caller keeps and disposes the translator.
+   *
+   * @throws InvalidArgumentError when the translator is not paired, or its device lacks the precision or CUDA graphs
+   */
   static async create(
     translator: Translator,
     options: PairedTranslationStepOptions = {},
@@ -55,10 +60,11 @@ export class PairedTranslationStep extends TrainingStep<PairedTranslationStepHan
   }
 
   /**
-   * Losses and both updates; all or nothing. Image i of `target` is what image i of `source` should look like. Height and
-   * width must be multiples of the translator's `sizeMultiple` and at least 32.
+   * Computes losses and both updates, all or nothing (docs/design/training-steps.md#a-step-is-all-or-nothing). Image i
+   * of `target` is the desired translation of image i of `source`. Height and width must be multiples of the
+   * translator's `sizeMultiple` and at least 32.
    *
-   * @throws NonFiniteLossError before any weight has moved, where a loss or a gradient is NaN or infinite.
+   * @throws NonFiniteLossError before any weight changes when a loss or a gradient is NaN or infinite
    */
   async run(batch: {
     source: StepBatch | UploadedBatchHandle;

@@ -15,16 +15,18 @@ import { checkNumber, checkObject, invalidArgument } from '../../support/validat
 import { type SegmentationStepOptions, segmentationStepSchema } from '../segmentation-options.js';
 import { checkSameDtype, type StepBatch, TrainingStep, withLossScaling } from './training-step.js';
 
-/** Discriminator of the domains: looks at M's outputs, or at its features. */
+/** Discriminator of the domains. It judges M's outputs or its features. */
 export type DomainDiscriminator = OutputDiscriminator | FeatureDiscriminator;
 
 /** One iteration of M's training (Eq. 1, and Eq. 3 with pseudo-labels) in one native call. */
 export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
   /**
-   * The networks stay the caller's; they must have one dtype, and must not be trained by two steps at once. The
-   * discriminator is the alignment's, a FeatureDiscriminator where that asks for one; null: Eq. 1 without ℓ_adv.
+   * Creates the step. The caller keeps and disposes the networks. They must have one dtype, and two steps must not
+   * train them at once.
    *
-   * @throws InvalidArgumentError where the networks' device lacks the precision, or CUDA graphs
+   * @param discriminator discriminator of the alignment, a FeatureDiscriminator for 'feature-discriminator'. null: Eq.
+   * 1 without ℓ_adv
+   * @throws InvalidArgumentError when networks and options do not fit, or the device lacks the precision or CUDA graphs
    */
   static async create(
     segmenter: Segmenter,
@@ -45,7 +47,7 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
       checkSameDtype({ segmenter, discriminator });
       return found;
     });
-    // The step gives it M's weights and holds it.
+    // The step copies M's weights into the teacher and keeps it alive.
     using teacher = teaching && (await Segmenter.create(segmenter.options));
     const given = { ...checked, teacher: teaching } satisfies NativeSegmentationStepOptions;
     return new SegmentationStep(
@@ -62,15 +64,16 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
   }
 
   /**
-   * Source forward and backward, target forward and backward, discriminator, both updates; all or nothing. Losses are means
-   * over the parts that `accumulation` makes of the batch, whose number of images it must divide.
+   * Computes source and target forward and backward, the discriminator and both updates, all or nothing
+   * (docs/design/training-steps.md#a-step-is-all-or-nothing). `accumulation` divides the batch into parts and must
+   * divide its number of images. Losses are means over the parts.
    *
-   * @throws NonFiniteLossError before any weight has moved, where a loss or a gradient is NaN or infinite.
+   * @throws NonFiniteLossError before any weight changes when a loss or a gradient is NaN or infinite
    */
   async run(batch: {
-    /** With labels. */
+    /** Source images with labels. */
     source: StepBatch | UploadedBatchHandle;
-    /** Labels, where present, are pseudo-labels. Absent: training on the source alone. */
+    /** Target images. Labels, if present, are pseudo-labels. Absent: training on the source alone. */
     target?: StepBatch | UploadedBatchHandle | undefined;
     learningRate: number;
     discriminatorLearningRate?: number;

@@ -5,17 +5,17 @@ import { Tensor, type TensorMap } from '../../native/tensor.js';
 import { InvalidArgumentError } from '../../support/errors.js';
 import { invalidArgument } from '../../support/validate.js';
 
-/** Images [count, height, width, 3] in RGB and, where there are any, label maps [count, height, width], as bytes. */
+/** Bytes of RGB images [count, height, width, 3] and of label maps [count, height, width], if there are any. */
 export interface StepBatch extends NativeBatch {}
 
-/** A step's options with `lossScaling` decided: where it is left open, losses are scaled in fp16. */
+/** Sets `lossScaling` if it is left open: losses are scaled in fp16 only. */
 export function withLossScaling<Options extends { precision: string; lossScaling: boolean | null }>(
   options: Options,
 ): Options & { lossScaling: boolean } {
   return { ...options, lossScaling: options.lossScaling ?? options.precision === 'fp16' };
 }
 
-/** @throws InvalidArgumentError when two networks that are to work together compute in different dtypes. */
+/** @throws InvalidArgumentError when networks that work together have different dtypes */
 export function checkSameDtype(networks: Record<string, Network | null>): void {
   const found = Object.entries(networks).flatMap(([name, network]) =>
     network ? [[name, network.dtype]] : [],
@@ -26,13 +26,13 @@ export function checkSameDtype(networks: Record<string, Network | null>): void {
   }
 }
 
-/** The addon's functions for the state of one kind of step. */
+/** Functions of the addon for the state of one kind of step. */
 interface StateFunctions<Handle> {
   state(step: Handle): Promise<NamedTensor[]>;
   loadState(step: Handle, names: string[], tensors: TensorHandle[]): Promise<void>;
 }
 
-/** One training iteration in one native call. See its kinds. */
+/** One training iteration in one native call. Its subclasses are the kinds of step. */
 export abstract class TrainingStep<Handle extends NativeHandle> extends NativeObject<Handle> {
   readonly #functions: StateFunctions<Handle>;
 
@@ -43,9 +43,9 @@ export abstract class TrainingStep<Handle extends NativeHandle> extends NativeOb
   }
 
   /**
-   * Everything that later steps depend on: networks with their running statistics, optimizers, the loss scale, and where
-   * the step has them the teacher, image pools and random generators. The tensors share memory with them and change as
-   * training continues.
+   * Returns everything that later steps depend on: networks with their running statistics, optimizers and the loss
+   * scale. If the step has them, teacher, image pools and random generators belong to it too. The tensors share memory
+   * with them and change as training continues.
    */
   async state(): Promise<TensorMap> {
     const entries = await call(() => this.#functions.state(this.handle));
@@ -53,9 +53,9 @@ export abstract class TrainingStep<Handle extends NativeHandle> extends NativeOb
   }
 
   /**
-   * Continues from what state() returned for a step made in the same way.
+   * Continues from a state that state() returned for a step made in the same way.
    *
-   * @throws InvalidArgumentError naming the first differences of names and shapes; nothing is changed then
+   * @throws InvalidArgumentError that names the first differences of names and shapes. Nothing is changed then
    */
   async loadState(state: TensorMap): Promise<void> {
     await call(() => {

@@ -17,9 +17,11 @@ import { checkSameDtype, type StepBatch, TrainingStep, withLossScaling } from '.
 /** One iteration of the translators' training (Eq. 2) in one native call. */
 export class TranslationStep extends TrainingStep<TranslationStepHandle> {
   /**
-   * `segmenter` gives the perceptual terms, has the translator's dtype and is not changed; null: none.
+   * Creates the step. The caller keeps and disposes the networks.
    *
-   * @throws InvalidArgumentError where the networks' device lacks the precision, or CUDA graphs
+   * @param segmenter segmenter of the perceptual terms, with the translator's dtype. It does not change. null: no such
+   * terms
+   * @throws InvalidArgumentError when networks and options do not fit, or the device lacks the precision or CUDA graphs
    */
   static async create(
     translator: Translator,
@@ -66,10 +68,11 @@ export class TranslationStep extends TrainingStep<TranslationStepHandle> {
   }
 
   /**
-   * Generators' and discriminators' losses and updates; all or nothing. Height and width must be multiples of 4 and at
-   * least 32, the same for both domains.
+   * Computes losses and updates of generators and discriminators, all or nothing
+   * (docs/design/training-steps.md#a-step-is-all-or-nothing). Height and width must be multiples of 4 and at least 32,
+   * equal for both domains.
    *
-   * @throws NonFiniteLossError before any weight has moved, where a loss or a gradient is NaN or infinite.
+   * @throws NonFiniteLossError before any weight changes when a loss or a gradient is NaN or infinite
    */
   async run(batch: {
     source: StepBatch | UploadedBatchHandle;

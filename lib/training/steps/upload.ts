@@ -5,8 +5,9 @@ import { callSync, handleOf } from '../../native/native-object.js';
 import type { StepBatch } from './training-step.js';
 
 /**
- * Begins to copy a batch to the network's CUDA device, from pinned memory and beside whatever that computes. The result stands
- * for the batch in the `run()` of a step, and is to be disposed behind it.
+ * Begins to copy a batch to the network's CUDA device, from pinned memory, while the device computes. The result
+ * replaces the batch in the `run()` of a step. Dispose it after that step. See
+ * docs/design/kernels-and-speed.md#uploading-the-next-batch.
  */
 export function uploadBatch(network: Network, batch: StepBatch): UploadedBatchHandle {
   return callSync(() => native.uploadBatch(handleOf('network', network, Network), batch));

@@ -149,7 +149,7 @@ describe('image files', () => {
       for (const name of ['gif.png', 'svg.png']) {
         await assert.rejects(readImage(path(name)), {
           code: 'ERR_DATA',
-          message: `${path(name)}: begins like no PNG, JPEG, WebP or TIFF; expected one of these`,
+          message: `${path(name)}: is not a PNG, JPEG, WebP or TIFF; expected one of these`,
         });
       }
       const float = { photometric: 1, bitsPerSample: 32, float: true, data: new Uint8Array(96) } as const;

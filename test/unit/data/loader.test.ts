@@ -268,7 +268,7 @@ describe('BatchLoader', () => {
             await delay(20);
           }
         },
-        { code: 'ERR_DATA', message: /3\.png: begins like no PNG/ },
+        { code: 'ERR_DATA', message: /3\.png: is not a PNG/ },
       );
       await delay(20);
       process.off('unhandledRejection', note);

@@ -363,7 +363,7 @@ describe('report', () => {
     await appendFile(file, 'no picture');
     await assert.rejects(
       writeReport(folder),
-      (error: Error) => error instanceof DataError && error.message.startsWith(`${file}: begins like no PNG`),
+      (error: Error) => error instanceof DataError && error.message.startsWith(`${file}: is not a PNG`),
     );
     // A run folder from elsewhere must not show what lies outside.
     await rm(file);
