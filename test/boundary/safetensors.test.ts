@@ -167,10 +167,7 @@ describe('safetensors', () => {
       await refuses(JSON.stringify(description), described(description));
       await assert.rejects(() => network.load(folder.path('bad.safetensors')), message);
     };
-    await expectMessage(
-      { ...good, version: 2, news: [] },
-      /has format version 2, .* versions up to 1: update/,
-    );
+    await expectMessage({ ...good, version: 2, news: [] }, /has format version 2, .* versions up to 1: update/);
     await expectMessage({ ...good, version: 0 }, /no format version/);
     await expectMessage({ ...good, version: '1' }, /no format version/);
     await expectMessage({ ...good, architecture: 7 }, /no architecture or options/);

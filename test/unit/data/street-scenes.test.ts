@@ -91,7 +91,10 @@ describe('street scenes', () => {
     assert.throws(() => renderScene({ seed: 1, index: 0, look: 'day', width: 8, height: 96 }), {
       code: 'ERR_INVALID_ARGUMENT',
     });
-    assert.throws(() => renderScene({ seed: 1, index: 0, look: 'night' as 'dusk', ...SIZE }), /day, dusk/);
+    assert.throws(
+      () => renderScene({ seed: 1, index: 0, look: 'night' as 'dusk', ...SIZE }),
+      /day, dusk/,
+    );
   });
 });
 
