@@ -102,10 +102,11 @@ export {
   type NetworkDtype,
   type SaveOptions,
 } from './models/network.js';
+export type { Renaming } from './models/other-names.js';
 export { OutputDiscriminator } from './models/output-discriminator.js';
 export { type PredictOptions, Segmenter, type SegmenterPrediction } from './models/segmenter.js';
 export type { CompleteSegmenterOptions, SegmenterOptions } from './models/segmenter-options.js';
-export { type TranslateOptions, Translator } from './models/translator.js';
+export { type BackFile, type TranslateOptions, Translator } from './models/translator.js';
 export type { CompleteTranslatorOptions, TranslatorOptions } from './models/translator-options.js';
 // Tensors, losses and metrics
 export type {
@@ -240,5 +241,6 @@ export type {
   TranslationStepOptions,
 } from './training/translation-options.js';
 export { TranslationTrainer, type TranslationTrainerOptions } from './training/translation-trainer.js';
+export type { Skipped } from './weights/safetensors.js';
 export type { WeightsDtype } from './weights/weights-dtype.js';
 export { train } from './workflows/train.js';

@@ -1,12 +1,16 @@
+import type { Renaming } from '../models/other-names.js';
 import { bytesText, counted } from '../support/format.js';
+import type { Skipped } from '../weights/safetensors.js';
 import type { WeightsFile } from '../weights/weights-file.js';
 import type { Architecture } from '../weights/weights-metadata.js';
 
 /** Describes a weights file for `bidiseg info FILE`. Reads only its header. */
 export async function weightsInfo(file: string): Promise<{ data: object; rows: [string, string][] }> {
   const { openWeights } = await import('../weights/weights-file.js');
-  const weights = await openWeights(file);
-  const { format, path, prefix, tensors, others, metadata, description } = weights;
+  const { strangerText, withOwnNames } = await import('../models/other-names.js');
+  const weights = withOwnNames(await openWeights(file));
+  const { format, path, prefix, renamed, tensors, skipped, metadata, description } = weights;
+  const stranger = strangerText(weights);
   const { architecture, guessed } = await architectureOf(weights);
   const parameters = sum(
     tensors.filter(({ name }) => !/(^|\.)(running_mean|running_var|num_batches_tracked)$/.test(name)),
@@ -19,7 +23,8 @@ export async function weightsInfo(file: string): Promise<{ data: object; rows: [
   const rows: [string, string][] = [
     ['file', file],
     ['format', [format, ...path].join(' → ')],
-    ['network', architecture ? networkText(architecture, guessed) : 'unknown'],
+    ['network', architecture ? networkText(architecture, guessed) : (stranger?.what ?? 'unknown')],
+    ...(description?.missing ? [row('missing', description.missing.join(', '))] : []),
     ...(description?.classes ? [row('classes', description.classes.join(', '))] : []),
     ...(description?.step === undefined ? [] : [row('trained for', counted(description.step, 'step'))]),
     ['tensors', String(tensors.length)],
@@ -32,12 +37,17 @@ export async function weightsInfo(file: string): Promise<{ data: object; rows: [
         .join(', '),
     ],
     ...(prefix ? [row('prefix', prefix)] : []),
-    ...(others.length > 0 ? [row('not tensors', others.join(', '))] : []),
+    ...(renamed.length > 0 ? [row('names', renamedText(renamed))] : []),
+    ...(skipped.length > 0 ? [row('left out', skippedText(skipped))] : []),
   ];
   const network = architecture && { ...architecture, guessed };
   const counts = { tensors: tensors.length, parameters, bytes, dtypes };
   const { classes = null, step = null } = description ?? {};
-  return { data: { file, format, path, prefix, network, classes, step, ...counts, others, metadata }, rows };
+  const others = skipped.map(({ name }) => name);
+  return {
+    data: { file, format, path, prefix, network, classes, step, ...counts, others, skipped, metadata },
+    rows,
+  };
 }
 
 const row = (name: string, value: string): [string, string] => [name, value];
@@ -57,6 +67,30 @@ async function architectureOf({
 function networkText({ architecture, options }: Architecture, guessed: boolean): string {
   const list = Object.entries(options).map(([key, value]) => `${key} ${value}`);
   return `${architecture} (${list.join(', ')})${guessed ? ', by its names and shapes' : ''}`;
+}
+
+/** Lists what was left out of a weights file and why, with at most four names for a reason. */
+export function skippedText(skipped: readonly Skipped[]): string {
+  const byReason = new Map<string, string[]>();
+  for (const { name, reason } of skipped) {
+    const names = byReason.get(reason);
+    if (names) names.push(name);
+    else byReason.set(reason, [name]);
+  }
+  return [...byReason]
+    .map(([reason, names]) => {
+      const more = names.length > 4 ? ` and ${names.length - 4} more` : '';
+      return `${names.slice(0, 4).join(', ')}${more} (${reason})`;
+    })
+    .join('; ');
+}
+
+/** Lists the names of other code that were replaced. */
+export function renamedText(renamed: readonly Renaming[]): string {
+  return renamed
+    .filter(({ to }) => to !== null)
+    .map(({ from, to }) => `${from}* is ${to}*`)
+    .join(', ');
 }
 
 function sum<T>(items: T[], value: (item: T) => number): number {

@@ -1,28 +1,26 @@
 import type { Architecture } from '../weights/weights-metadata.js';
 
+/** Names and shapes of a state dict. */
+export type Shapes = readonly { name: string; shape: readonly number[] }[];
+
 /**
  * Guesses by names and shapes which network of this package a state dict belongs to. Returns null if none fits.
  *
  * A state dict does not show two things. One is the number of summed branches of DeepLab-v2's head: all four have
  * weights, so the guess is 4. The other is the exact width if it is not a multiple of 1/512.
  */
-export function guessArchitecture(
-  tensors: readonly { name: string; shape: readonly number[] }[],
-): Architecture | null {
+export function guessArchitecture(tensors: Shapes): Architecture | null {
   const shapes = new Map(tensors.map(({ name, shape }) => [name, shape]));
   const out = (name: string) => shapes.get(name)?.[0];
-  const count = (pattern: RegExp) => tensors.filter(({ name }) => pattern.test(name)).length;
 
-  const classes = out('layer5.conv2d_list.0.weight');
-  if (classes !== undefined && out('layer4.0.conv1.weight') !== undefined) {
-    const blocks = [1, 2, 3, 4].map((layer) => count(new RegExp(`^layer${layer}\\.\\d+\\.conv1\\.weight$`)));
-    const kind = `${blocks.join('-')}${shapes.has('layer1.0.conv3.weight') ? ' bottlenecks' : ''}`;
-    const backbone = BACKBONES[kind];
-    if (backbone === undefined) return null;
+  const classCount = out('layer5.conv2d_list.0.weight');
+  if (classCount !== undefined) {
+    const kind = blockText(tensors);
+    if (kind === null || !Object.hasOwn(BACKBONES, kind)) return null;
     const width = out('layer4.0.conv1.weight')! / 512;
     return {
       architecture: 'deeplab-v2',
-      options: { backbone, width, branches: 4, classCount: classes },
+      options: { backbone: BACKBONES[kind], width, branches: 4, classCount },
     };
   }
   if (shapes.has('fc6.weight') && shapes.has('upscore8.weight')) {
@@ -33,8 +31,13 @@ export function guessArchitecture(
     const classCount = shapes.get('conv1.weight')?.[1];
     return { architecture: 'output-discriminator', options: { classCount, baseWidth: out('conv1.weight') } };
   }
+  if (shapes.has('classifier.weight') && shapes.has('conv2.weight') && !shapes.has('conv3.weight')) {
+    const featureCount = shapes.get('conv1.weight')?.[1];
+    const baseWidth = (out('conv1.weight') ?? 0) / 8;
+    return { architecture: 'feature-discriminator', options: { featureCount, baseWidth } };
+  }
   const generator = (prefix: string) => ({
-    blocks: count(new RegExp(`^${prefix}model\\.\\d+\\.conv_block\\.1\\.weight$`)),
+    blocks: blocksOf(tensors, prefix),
     baseWidth: out(`${prefix}model.1.weight`),
   });
   if (shapes.has('to_target.model.1.weight') && shapes.has('source_discriminator.model.0.weight')) {
@@ -50,6 +53,12 @@ export function guessArchitecture(
   return null;
 }
 
+/** Counts the residual blocks of an image generator whose names begin with `prefix`. */
+function blocksOf(tensors: Shapes, prefix: string): number {
+  const pattern = new RegExp(`^${prefix.replace('.', '\\.')}model\\.\\d+\\.conv_block\\.1\\.weight$`);
+  return tensors.filter(({ name }) => pattern.test(name)).length;
+}
+
 /** Backbones by their blocks per layer and the kind of block. */
 const BACKBONES: Record<string, string> = {
   '2-2-2-2': 'resnet18',
@@ -57,3 +66,24 @@ const BACKBONES: Record<string, string> = {
   '3-4-6-3 bottlenecks': 'resnet50',
   '3-4-23-3 bottlenecks': 'resnet101',
 };
+
+/** Describes the blocks of a ResNet, such as `3-4-23-3 bottlenecks`. Returns null if a layer is missing. */
+function blockText(tensors: Shapes): string | null {
+  const blocks = [1, 2, 3, 4].map((layer) => {
+    const pattern = new RegExp(`^layer${layer}\\.\\d+\\.conv1\\.weight$`);
+    return tensors.filter(({ name }) => pattern.test(name)).length;
+  });
+  if (blocks.includes(0)) return null;
+  return `${blocks.join('-')}${tensors.some(({ name }) => name === 'layer1.0.conv3.weight') ? ' bottlenecks' : ''}`;
+}
+
+/**
+ * Describes the body that two networks need to have in common to share weights: the backbone, or the number of residual
+ * blocks. Returns null for other networks. A head is not needed.
+ */
+export function bodyText(tensors: Shapes): string | null {
+  const kind = blockText(tensors);
+  if (kind !== null) return BACKBONES[kind] ?? `ResNet with ${kind}`;
+  const blocks = blocksOf(tensors, '');
+  return blocks > 0 ? `generator with ${blocks} blocks` : null;
+}

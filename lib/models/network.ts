@@ -14,11 +14,15 @@ import {
   checkSignal,
   checkString,
   invalidArgument,
+  shortened,
 } from '../support/validate.js';
-import { writeSafetensors } from '../weights/safetensors.js';
+import type { Fits } from '../weights/pth.js';
+import { type Skipped, writeSafetensors } from '../weights/safetensors.js';
 import { castWeights, WEIGHTS_DTYPES, type WeightsDtype } from '../weights/weights-dtype.js';
 import { openWeights, readWeights, type WeightsFile } from '../weights/weights-file.js';
 import { encodeDescription, type WeightsDescription } from '../weights/weights-metadata.js';
+import { bodyText, guessArchitecture } from './guess-architecture.js';
+import { type RenamedWeights, type Renaming, strangerText, withOwnNames } from './other-names.js';
 
 export type { NetworkDtype } from '../native/binding-types.js';
 
@@ -42,7 +46,10 @@ export interface LoadOptions {
    * tensor must fit.
    */
   strict?: boolean;
-  /** Prefix to drop from the names that have it. Default: `module.` and `Scale.`, if all names begin with them. */
+  /**
+   * Prefix to drop from the names that have it. Default: `module.`, `Scale.`, `_orig_mod.`, `model.`, `net.` and
+   * `student.`, if all names begin with them.
+   */
   strip?: string;
   signal?: AbortSignal;
 }
@@ -53,6 +60,8 @@ export interface LoadReport {
   format: WeightsFile['format'];
   /** Prefix that was dropped from every name, such as `module.`. Usually empty. */
   prefix: string;
+  /** Names of other code that were replaced, such as `layer6.` by `layer5.`. Usually empty. */
+  renamed: Renaming[];
   /** Names of the tensors that were loaded. */
   loaded: string[];
   /**
@@ -67,8 +76,11 @@ export interface LoadReport {
   extra: string[];
   /** Tensors whose shape in the file differs. The network keeps its values. */
   reshaped: { name: string; found: number[]; expected: number[] }[];
-  /** Entries left out on purpose: entries that are not tensors, and `layer5.*` if the class count differs. */
-  skipped: string[];
+  /**
+   * Entries left out on purpose, with the reason: entries that are not tensors, tensors of types that bidiseg does not
+   * have, auxiliary heads, and `layer5.*` if the class count differs. Names are as in the file.
+   */
+  skipped: Skipped[];
 }
 
 /**
@@ -193,7 +205,7 @@ export class Network extends NativeObject<NetworkHandle> {
    * @throws DataError that names the file and the first few differences. The network is then unchanged
    */
   async load(file: string, options: LoadOptions = {}): Promise<LoadReport> {
-    return loadNetworks(file, [{ prefix: '', network: this }], options);
+    return loadNetworks(file, [{ prefix: '', network: this }], this.#description.architecture, options);
   }
 }
 
@@ -228,28 +240,47 @@ export async function saveNetworks(
   }
 }
 
-/** @internal Reads several networks from one file, all or none. */
+/** Opens the files that loadNetworks() reads. */
+export type OpenNetworks = (fits: Fits) => Promise<RenamedWeights[]>;
+
+/**
+ * @internal Reads several networks from one file, all or none.
+ *
+ * @param architecture name of the networks for messages
+ * @param open opens the tensors, if they do not come from the file alone
+ */
 export async function loadNetworks(
   file: string,
   networks: NamedNetwork[],
+  architecture: string,
   options: LoadOptions = {},
+  open: OpenNetworks = async (fits) => [
+    withOwnNames(await openWeights(file, { strip: options.strip, fits })),
+  ],
 ): Promise<LoadReport> {
   const { strict = true, strip, signal } = checkObject('options', options);
   checkPath('file', file);
   checkBoolean('strict', strict);
   if (strip !== undefined && strip !== '') checkString('strip', strip);
-  const weights = await openWeights(file, strip);
   const states: (NamedNetwork & { own: StateEntry[] })[] = [];
-  let read: { name: string; tensor: TensorHandle }[] = [];
+  const read: { name: string; tensor: TensorHandle }[] = [];
   try {
     for (const { prefix, network } of networks) {
       const own = (await network.state()).map((entry) => ({ ...entry, name: prefix + entry.name }));
       states.push({ prefix, network, own });
     }
-    const report = compare(
-      weights,
-      states.flatMap(({ own }) => own),
+    const own = states.flatMap((state) =>
+      state.own.map(({ name, tensor }) => ({ name, shape: callSync(() => native.tensorInfo(tensor).shape) })),
     );
+    const shapes = new Map(own.map(({ name, shape }) => [name, String(shape)]));
+    const weights = await open((tensors) =>
+      tensors.some(({ name, shape }) => shapes.get(name) === String(shape)),
+    );
+    const tensors = weights.flatMap((part) => part.tensors);
+    for (const part of weights) checkKind(part, architecture);
+    for (const { prefix } of states) checkBody(file, tensors, own, prefix);
+    const report = compare(weights, own);
+    checkWanted(file, report);
     const problems = problemsOf(weights, report);
     if (strict && problems.length > 0) {
       const more = problems.length > 3 ? `; and ${problems.length - 3} more` : '';
@@ -258,14 +289,16 @@ export async function loadNetworks(
       );
     }
     if (report.loaded.length === 0) {
-      throw new DataError(`${file}: none of its ${weights.tensors.length} tensors fits the network`);
+      throw new DataError(
+        `${file}: none of its ${tensors.length} tensors fits the network: found ${foundText(tensors)}, expected ` +
+          `those of ${architecture} (${namesText(own)})`,
+      );
     }
     const wanted = new Set(report.loaded);
-    read = await readWeights(
-      weights,
-      weights.tensors.filter(({ name }) => wanted.has(name)),
-      signal,
-    );
+    for (const part of weights) {
+      const chosen = part.tensors.filter(({ name }) => wanted.has(name));
+      read.push(...(await readWeights(part, chosen, signal)));
+    }
     const found = new Map(read.map(({ name, tensor }) => [name, tensor]));
     for (const { prefix, network, own } of states) {
       await network.loadState(
@@ -282,19 +315,60 @@ export async function loadNetworks(
   }
 }
 
-/** Compares a file with the parameters and buffers of a network. */
-function compare({ format, prefix, tensors, others }: WeightsFile, own: StateEntry[]): LoadReport {
-  const shapes = new Map(
-    own.map(({ name, tensor }) => [name, callSync(() => native.tensorInfo(tensor).shape)]),
+type Shape = { name: string; shape: number[] };
+
+/** Lists some names of tensors for a message. */
+export function namesText(tensors: readonly { name: string }[]): string {
+  const names = tensors.slice(0, 3).map(({ name }) => name);
+  return shortened(`${names.join(', ')}${tensors.length > 3 ? ', …' : ''}`, 300);
+}
+
+/** Describes the tensors of a file for a message. */
+function foundText(tensors: Shape[]): string {
+  const guess = guessArchitecture(tensors);
+  return guess ? `the weights of ${guess.architecture}` : namesText(tensors);
+}
+
+/** Rejects a file for other images or another network. @throws DataError that names the file */
+function checkKind(weights: WeightsFile, architecture: string): void {
+  const stranger = strangerText(weights);
+  if (!stranger) return;
+  throw new DataError(
+    `${weights.file}: found ${stranger.what}, expected the weights of ${architecture}: ${stranger.why}`,
   );
+}
+
+/** Rejects a ResNet or generator with other blocks, because a part of it is useless. @throws DataError */
+function checkBody(file: string, tensors: Shape[], own: Shape[], prefix: string): void {
+  const within = (all: Shape[]) =>
+    all
+      .filter(({ name }) => name.startsWith(prefix))
+      .map((t) => ({ ...t, name: t.name.slice(prefix.length) }));
+  const [found, expected] = [bodyText(within(tensors)), bodyText(within(own))];
+  if (found === null || expected === null || found === expected) return;
+  throw new DataError(`${file}: found the weights of a ${found}, expected those of a ${expected}`);
+}
+
+/** Rejects a file if the network needs a tensor that was skipped. @throws DataError */
+function checkWanted(file: string, { missing, skipped }: LoadReport): void {
+  const needed = new Set(missing.filter((name) => !name.endsWith('num_batches_tracked')));
+  const wanted = skipped.find(({ name }) => needed.has(name));
+  if (wanted) throw new DataError(`${file}: '${wanted.name}' cannot be read: it is ${wanted.reason}`);
+}
+
+/** Compares files with the parameters and buffers of networks. */
+function compare(weights: RenamedWeights[], own: Shape[]): LoadReport {
+  const shapes = new Map(own.map(({ name, shape }) => [name, shape]));
+  const tensors = weights.flatMap((part) => part.tensors);
   const report: LoadReport = {
-    format,
-    prefix,
+    format: weights[0]!.format,
+    prefix: weights[0]!.prefix,
+    renamed: weights.flatMap((part) => part.renamed),
     loaded: [],
     missing: [],
     extra: [],
     reshaped: [],
-    skipped: [...others],
+    skipped: weights.flatMap((part) => part.skipped),
   };
   for (const { name, shape: found } of tensors) {
     const expected = shapes.get(name);
@@ -306,7 +380,8 @@ function compare({ format, prefix, tensors, others }: WeightsFile, own: StateEnt
   report.missing = [...shapes.keys()];
   // A partial head is useless, so one tensor of another class count skips the whole head.
   if (report.reshaped.some(({ name }) => isHead(name))) {
-    report.skipped.push(...tensors.map(({ name }) => name).filter(isHead));
+    const heads = tensors.filter(({ name }) => isHead(name));
+    report.skipped = [...report.skipped, ...heads.map(({ name }) => ({ name, reason: OTHER_CLASSES }))];
     report.reshaped = report.reshaped.filter(({ name }) => !isHead(name));
     report.loaded = report.loaded.filter((name) => !isHead(name));
     report.extra = report.extra.filter((name) => !isHead(name));
@@ -314,25 +389,28 @@ function compare({ format, prefix, tensors, others }: WeightsFile, own: StateEnt
   return report;
 }
 
+const OTHER_CLASSES = 'the head for another class count';
 const isHead = (name: string) => name.startsWith('layer5.');
 
 /** Describes the differences that a strict load does not tolerate. */
-function problemsOf({ tensors }: WeightsFile, report: LoadReport): string[] {
-  const names = new Set(tensors.map(({ name }) => name));
+function problemsOf(weights: WeightsFile[], report: LoadReport): string[] {
+  const names = new Set(weights.flatMap(({ tensors }) => tensors.map(({ name }) => name)));
+  const absent = weights[0]!.description?.missing ?? [];
+  const isAbsent = (name: string) => absent.some((network) => name.startsWith(`${network}.`));
   const isHarmless = (name: string) => {
     const [, module = '', buffer] =
       /^(.*\.)?(running_mean|running_var|num_batches_tracked)$/.exec(name) ?? [];
     return buffer === 'num_batches_tracked' || (buffer !== undefined && !names.has(`${module}weight`));
   };
-  const head = report.skipped.find((name) => names.has(name));
+  const head = report.skipped.find(({ reason }) => reason === OTHER_CLASSES);
   return [
     ...report.missing
-      .filter((name) => !name.endsWith('num_batches_tracked'))
+      .filter((name) => !name.endsWith('num_batches_tracked') && !isAbsent(name))
       .map((name) => `missing ${name}`),
     ...report.reshaped.map(
       ({ name, found, expected }) => `${name} is [${found.join(', ')}], not [${expected.join(', ')}]`,
     ),
-    ...(head ? [`${head} and the rest of the head are for another class count`] : []),
+    ...(head ? [`${head.name} and the rest of the head are for another class count`] : []),
     ...report.extra.filter((name) => !isHarmless(name)).map((name) => `unexpected ${name}`),
   ];
 }
@@ -358,6 +436,7 @@ export interface FilePlace {
  * @internal Creates a network from the description in a weights file and loads the file's weights.
  *
  * @param kind expected kind of network and the architectures that belong to it
+ * @param means functions that open and load the file. Default: openWeights() and load()
  * @throws DataError when the file has no description, a newer bidiseg wrote it, or it is of another kind
  */
 export async function createFromFile<T extends Disposable & Pick<Network, 'load'>>(
@@ -365,15 +444,25 @@ export async function createFromFile<T extends Disposable & Pick<Network, 'load'
   options: FromFileOptions,
   kind: { name: string; architectures: readonly string[] },
   create: (description: WeightsDescription, place: FilePlace) => Promise<T>,
+  {
+    open = (name) => openWeights(name),
+    load = (created, loadOptions) => created.load(file, loadOptions),
+  }: {
+    open?: (file: string) => Promise<WeightsFile>;
+    load?: (created: T, options: LoadOptions) => Promise<LoadReport>;
+  } = {},
 ): Promise<T> {
   const { device = 'cpu', dtype, signal } = checkObject('options', options);
   const place = { device: checkString('device', device), dtype: checkDtype(dtype) };
   requireDevice(place.device);
   checkPath('file', file);
-  const { description, tensors } = await openWeights(file);
+  const weights = await open(file);
+  const { description, tensors } = weights;
   if (!description) {
+    checkKind(weights, `a ${kind.name}`);
     throw new DataError(
-      `${file} does not say which network it belongs to; expected weights that bidiseg saved or converted`,
+      `${file} does not say which network it belongs to; expected weights that bidiseg saved or converted: ` +
+        'bidiseg convert FILE OUT.safetensors',
     );
   }
   if (!kind.architectures.includes(description.architecture)) {
@@ -389,7 +478,7 @@ export async function createFromFile<T extends Disposable & Pick<Network, 'load'
     throw new DataError(`${file} describes no valid ${kind.name}: ${cause.message}`, { cause });
   }
   try {
-    await created.load(file, signal && { signal });
+    await load(created, { ...(signal && { signal }) });
   } catch (error) {
     created[Symbol.dispose]();
     throw error;

@@ -4,7 +4,8 @@ import { requireDevice } from '../native/device.js';
 import { call } from '../native/native-object.js';
 import { InvalidArgumentError } from '../support/errors.js';
 import { parseOptions } from '../support/options.js';
-import { checkChoice, checkInteger, checkObject } from '../support/validate.js';
+import { checkChoice, checkInteger, checkObject, checkPath } from '../support/validate.js';
+import type { WeightsFile } from '../weights/weights-file.js';
 import {
   createFromFile,
   type FromFileOptions,
@@ -15,6 +16,7 @@ import {
   type SaveOptions,
   saveNetworks,
 } from './network.js';
+import { openTranslator } from './translator-files.js';
 import {
   type CompleteTranslatorOptions,
   sizeMultiple,
@@ -32,6 +34,15 @@ export interface TranslateOptions {
   /** Direction. Default `source-to-target`, the only direction of a paired translator. */
   direction?: 'source-to-target' | 'target-to-source';
   signal?: AbortSignal;
+}
+
+/** Second file of a translator whose two generators have separate files, such as those of CycleGAN. */
+export interface BackFile {
+  /**
+   * File of the generator from target to source, such as CycleGAN's `latest_net_G_B.pth`. The main file is then the
+   * generator from source to target alone, such as `latest_net_G_A.pth`. Default: none.
+   */
+  back?: string | undefined;
 }
 
 /**
@@ -63,7 +74,11 @@ export class Translator implements Disposable {
     this.#backward = backward && { toSource: backward[0], sourceDiscriminator: backward[1] };
   }
 
-  /** Generator F⁻¹: target → source. @throws InvalidArgumentError for a paired translator, which has none */
+  /**
+   * Generator F⁻¹: target → source.
+   *
+   * @throws InvalidArgumentError for a paired translator and one from a file without F⁻¹
+   */
   get toSource(): Network {
     return this.#unpaired().toSource;
   }
@@ -86,7 +101,11 @@ export class Translator implements Disposable {
     return Translator.#create(options);
   }
 
-  static async #create(options: TranslatorOptions, maxParameters?: number): Promise<Translator> {
+  static async #create(
+    options: TranslatorOptions,
+    maxParameters?: number,
+    hasWayBack = true,
+  ): Promise<Translator> {
     const checked = parseOptions(translatorSchema, options);
     requireDevice(checked.device);
     const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth, device, dtype } = checked;
@@ -103,6 +122,9 @@ export class Translator implements Disposable {
     }
     const generator = (offset: number) =>
       createNetwork('resnet-generator', { blocks, baseWidth, residual, ...place(offset) });
+    if (!hasWayBack) {
+      return new Translator(checked, await Promise.all([generator(0), discriminator(3, 2)]), null);
+    }
     const [toTarget, toSource, targetDiscriminator, sourceDiscriminator] = await Promise.all([
       generator(0),
       generator(1),
@@ -113,14 +135,26 @@ export class Translator implements Disposable {
   }
 
   /**
-   * Creates a translator from a file that save() wrote, with the file's weights.
+   * Creates a translator from a file that save() wrote, with the file's weights. A file of one CycleGAN generator, such as
+   * `latest_net_G_A.pth`, becomes a translator that only leads to the target, unless `back` names the other generator.
    *
-   * @throws DataError when the file cannot be read or does not hold a translator
+   * @throws DataError when a file cannot be read or does not hold a translator
    */
-  static async fromFile(file: string, options: FromFileOptions = {}): Promise<Translator> {
+  static async fromFile(file: string, options: FromFileOptions & BackFile = {}): Promise<Translator> {
     const kind = { name: 'translator', architectures: ['translator'] };
-    return createFromFile(file, options, kind, ({ options: shape }, { maxParameters, ...where }) =>
-      Translator.#create({ ...(shape as TranslatorOptions), ...where }, maxParameters),
+    const back = options?.back;
+    return createFromFile(
+      file,
+      options,
+      kind,
+      ({ options: shape, missing = [] }, { maxParameters, ...where }) => {
+        const given = { ...(shape as TranslatorOptions), ...where };
+        return Translator.#create(given, maxParameters, !missing.includes('to_source'));
+      },
+      {
+        open: async (name) => mergedWeights(await openTranslator(name, back)),
+        load: (created, loadOptions) => created.load(file, { ...loadOptions, back }),
+      },
     );
   }
 
@@ -145,15 +179,26 @@ export class Translator implements Disposable {
     const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth } = this.options;
     const generator = pairing === 'paired' ? { pairing, depth } : { blocks, residual };
     const shape = { ...generator, baseWidth, discriminatorWidth };
-    await saveNetworks(file, { architecture: 'translator', options: shape }, this.#named(), options);
+    const lacksWayBack = pairing === 'unpaired' && this.#backward === null;
+    const description = {
+      ...{ architecture: 'translator', options: shape },
+      ...(lacksWayBack && { missing: ['to_source', 'source_discriminator'] }),
+    };
+    await saveNetworks(file, description, this.#named(), options);
   }
 
   /**
-   * Reads a file that save() wrote, like {@link Network.load}. @throws DataError that names the file and the first few
-   * differences
+   * Reads a file that save() wrote, like {@link Network.load}, or generators of CycleGAN. A file of one generator is the
+   * generator to the target. Networks that the files lack keep their values, and the report lists them as missing.
+   *
+   * @throws DataError that names the file and the first few differences
    */
-  async load(file: string, options: LoadOptions = {}): Promise<LoadReport> {
-    return loadNetworks(file, this.#named(), options);
+  async load(file: string, options: LoadOptions & BackFile = {}): Promise<LoadReport> {
+    const { back, ...others } = checkObject('options', options);
+    if (back !== undefined) checkPath('back', back);
+    return loadNetworks(file, this.#named(), 'translator', others, (fits) =>
+      openTranslator(file, back, { strip: others.strip, fits }),
+    );
   }
 
   /** Releases all networks. */
@@ -167,7 +212,10 @@ export class Translator implements Disposable {
 
   #unpaired() {
     if (this.#backward) return this.#backward;
-    throw new InvalidArgumentError('Expected an unpaired translator but this one is paired');
+    const reason = this.options.pairing === 'paired' ? 'is paired' : 'comes from a file without the way back';
+    throw new InvalidArgumentError(
+      `Expected a translator that leads back to the source but this one ${reason} and only leads to the target`,
+    );
   }
 
   #named(): { prefix: string; network: Network }[] {
@@ -179,6 +227,11 @@ export class Translator implements Disposable {
       ...(backward ? [{ prefix: 'source_discriminator.', network: backward.sourceDiscriminator }] : []),
     ];
   }
+}
+
+/** Joins the tensors of all files, for code that only needs names and shapes. */
+function mergedWeights([first, ...others]: WeightsFile[]): WeightsFile {
+  return { ...first!, tensors: [first!, ...others].flatMap(({ tensors }) => tensors) };
 }
 
 async function createNetwork<Kind extends keyof NativeNetworkOptions>(

@@ -1,7 +1,7 @@
 /**
  * A restricted reader of Python pickles. It builds numbers, strings, bytes, booleans, None, tuples, lists and dicts.
- * The caller allows any other object by name. Nothing in a pickle is ever executed. See
- * docs/design/files-and-safety.md#our-own-unpickler.
+ * The caller allows other objects by name. Any other object becomes a placeholder. Nothing in a pickle is ever executed.
+ * See docs/design/files-and-safety.md#our-own-unpickler.
  */
 
 /** Content of a pickle: None is null, integers beyond 2^53 are bigints, tuples and lists are arrays, dicts are Maps. */
@@ -22,8 +22,23 @@ export interface PickleGlobal {
   construct?: (args: PickleValue[]) => PickleValue;
 }
 
+/**
+ * Placeholder of a Python class, function or object that is not built. Calling it gives the placeholder again. What a
+ * pickle puts into it, such as attributes or items, is dropped.
+ */
+export class Placeholder implements PickleGlobal {
+  constructor(
+    /** Name of the class or function, such as `argparse.Namespace`. */
+    readonly name: string,
+  ) {}
+
+  construct(): PickleValue {
+    return this;
+  }
+}
+
 export interface PickleRules {
-  /** Returns the object that `name` stands for, such as `collections.OrderedDict`, or throws. */
+  /** Returns the object that `name` stands for, such as `collections.OrderedDict`, or a Placeholder. */
   global(name: string): PickleGlobal;
   /** Returns the object that a persistent id stands for, or throws. */
   persistent(id: PickleValue): PickleValue;
@@ -45,6 +60,7 @@ type Slot = PickleValue | typeof MARK;
 /** Describes a value for a message. It is short and cheap even for a list that holds the same list a billion times. */
 export function pickleText(value: PickleValue | undefined): string {
   if (typeof value !== 'object' || value === null) return String(value).slice(0, 100);
+  if (value instanceof Placeholder) return value.name;
   return Array.isArray(value) ? 'a list' : value instanceof Map ? 'a dict' : 'an object';
 }
 
@@ -125,6 +141,9 @@ class Unpickler {
 
     125: (reader) => reader.#push(new Map()), // EMPTY_DICT
     100: (reader) => reader.#pushDict(reader.#popToMark()), // DICT
+    143: (reader) => reader.#push(new Placeholder('builtins.set')), // EMPTY_SET
+    144: (reader) => reader.#addItems(), // ADDITEMS
+    145: (reader) => reader.#pushFrozenSet(), // FROZENSET
     115: (reader) => reader.#setItems(reader.#popMany(2)), // SETITEM
     117: (reader) => reader.#setItems(reader.#popToMark()), // SETITEMS
 
@@ -136,23 +155,22 @@ class Unpickler {
 
     99: (reader) => reader.#push(reader.#rules.global(reader.#twoLines())), // GLOBAL
     147: (reader) => reader.#pushGlobal(reader.#popMany(2)), // STACK_GLOBAL
-    105: (reader) => reader.#refuseInstance(), // INST
+    105: (reader) => reader.#pushInstance(), // INST
     81: (reader) => reader.#push(reader.#rules.persistent(reader.#pop())), // BINPERSID
     82: (reader) => reader.#call(reader.#popMany(2)), // REDUCE
     129: (reader) => reader.#call(reader.#popMany(2)), // NEWOBJ
+    146: (reader) => reader.#callWithNames(reader.#popMany(3)), // NEWOBJ_EX
     98: (reader) => reader.#dropAttributes(), // BUILD
   };
 
   #execute(opcode: number): void {
     const action = Unpickler.#opcodes[opcode];
-    if (!action) throw this.#unsupported(opcode, this.#position - 1);
+    if (!action) {
+      throw this.#rules.bad(
+        `its pickle has the unsupported opcode 0x${opcode.toString(16)} at byte ${this.#position - 1}`,
+      );
+    }
     action(this);
-  }
-
-  #unsupported(opcode: number, position: number): Error {
-    return this.#rules.bad(
-      `its pickle has the unsupported opcode 0x${opcode.toString(16)} at byte ${position}`,
-    );
   }
 
   #checkProtocol(): void {
@@ -176,31 +194,51 @@ class Unpickler {
     this.#push(this.#rules.global(`${pickleText(module)}.${pickleText(name)}`));
   }
 
-  /** Rejects INST of protocol 0, which is not supported. If it names something forbidden, the error names it. */
-  #refuseInstance(): never {
-    const position = this.#position - 1;
-    this.#rules.global(this.#twoLines());
-    throw this.#unsupported(0x69, position);
+  #pushInstance(): void {
+    this.#call([this.#rules.global(this.#twoLines()), this.#popToMark()]);
   }
 
   #call([callable, args]: PickleValue[]): void {
-    const { construct, name } = (callable ?? {}) as Partial<PickleGlobal>;
-    if (typeof construct !== 'function' || !Array.isArray(args)) {
-      throw this.#rules.bad(`its pickle calls ${name ?? 'something that is not a function'}`);
+    const called = (callable ?? {}) as Partial<PickleGlobal>;
+    if (typeof called.construct !== 'function' || !Array.isArray(args)) {
+      throw this.#rules.bad(`its pickle calls ${called.name ?? 'something that is not a function'}`);
     }
-    this.#push(construct(args));
+    this.#push(called.construct(args));
+  }
+
+  /** Calls with keyword arguments, which only placeholders may have. */
+  #callWithNames([callable, args, names]: PickleValue[]): void {
+    if (!(callable instanceof Placeholder) && !(names instanceof Map && names.size === 0)) {
+      throw this.#rules.bad(`its pickle calls ${pickleText(callable)} with named arguments`);
+    }
+    this.#call([callable!, args!]);
   }
 
   /** Skips attributes. State dicts have `_metadata` (module versions), which nothing here needs. */
   #dropAttributes(): void {
     this.#pop();
-    if (!(this.#top() instanceof Map))
-      throw this.#rules.bad('its pickle sets attributes of something that is not a dict');
+    const top = this.#top();
+    if (Array.isArray(top) || typeof top !== 'object' || top === null) {
+      throw this.#rules.bad('its pickle sets attributes of something that is not an object');
+    }
   }
 
   #append(items: PickleValue[]): void {
-    const list = this.#list();
+    const list = this.#top();
+    if (list instanceof Placeholder) return;
+    if (!Array.isArray(list)) throw this.#rules.bad('its pickle appends to something that is not a list');
     for (const item of items) list.push(item);
+  }
+
+  #addItems(): void {
+    this.#popToMark();
+    if (!(this.#top() instanceof Placeholder))
+      throw this.#rules.bad('its pickle adds to something that is not a set');
+  }
+
+  #pushFrozenSet(): void {
+    this.#popToMark();
+    this.#push(new Placeholder('builtins.frozenset'));
   }
 
   #take(length: number): Buffer {
@@ -282,14 +320,9 @@ class Unpickler {
     return value;
   }
 
-  #list(): PickleValue[] {
-    const list = this.#top();
-    if (!Array.isArray(list)) throw this.#rules.bad('its pickle appends to something that is not a list');
-    return list;
-  }
-
   #setItems(items: PickleValue[]): void {
     const dict = this.#top();
+    if (dict instanceof Placeholder) return;
     if (!(dict instanceof Map) || items.length % 2 !== 0) {
       throw this.#rules.bad('its pickle sets an item of something that is not a dict');
     }

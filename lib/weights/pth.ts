@@ -5,10 +5,11 @@ import {
   type PickleGlobal,
   type PickleRules,
   type PickleValue,
+  Placeholder,
   pickleText,
   unpickle,
 } from './pickle.js';
-import type { TensorHeader } from './safetensors.js';
+import { lacking, type Skipped, type TensorHeader } from './safetensors.js';
 import { locateZipEntry, readExactly, readZipDirectory } from './zip.js';
 
 /**
@@ -30,9 +31,12 @@ export interface PthContents {
   /** Keys on the way to the state dict, such as `state_dict`. Empty if the file is the state dict. */
   path: string[];
   tensors: StridedTensorHeader[];
-  /** Entries of the state dict that are not tensors. */
-  others: string[];
+  /** Entries that are left out, in the state dict and beside it, with the reason. */
+  skipped: Skipped[];
 }
+
+/** Tells whether a dict has the tensors that the caller needs. It decides between several dicts of tensors. */
+export type Fits = (tensors: { name: string; shape: number[] }[]) => boolean;
 
 type Complaint = (what: string, cause?: unknown) => Error;
 
@@ -50,12 +54,15 @@ const LEGACY_MAGIC = 0x1950a86a20f9469cfc6cn;
 const LEGACY_PROTOCOL = 1001;
 
 /** Keys under which training scripts usually store the state dict. */
-const STATE_DICT_KEYS = ['state_dict', 'model_state_dict', 'model', 'network', 'net', 'weights', 'params'];
+const STATE_DICT_KEYS = [
+  ...['state_dict', 'model_state_dict', 'model_state', 'model', 'network', 'net', 'weights', 'params'],
+  ...['generator', 'student'],
+];
 
 interface StorageType extends PickleGlobal {
   bytes: number;
-  /** Absent if bidiseg does not have this dtype. */
-  dtype?: Dtype;
+  /** Type of its tensors. */
+  dtype: Dtype | { lacking: string };
 }
 
 const STORAGE_TYPES: StorageType[] = [
@@ -66,9 +73,15 @@ const STORAGE_TYPES: StorageType[] = [
   { name: 'torch.ByteStorage', bytes: 1, dtype: 'uint8' },
   { name: 'torch.IntStorage', bytes: 4, dtype: 'int32' },
   { name: 'torch.LongStorage', bytes: 8, dtype: 'int64' },
-  { name: 'torch.CharStorage', bytes: 1 },
-  { name: 'torch.ShortStorage', bytes: 2 },
-  { name: 'torch.BoolStorage', bytes: 1 },
+  { name: 'torch.CharStorage', bytes: 1, dtype: { lacking: 'int8' } },
+  { name: 'torch.ShortStorage', bytes: 2, dtype: { lacking: 'int16' } },
+  { name: 'torch.BoolStorage', bytes: 1, dtype: { lacking: 'bool' } },
+  { name: 'torch.ComplexFloatStorage', bytes: 8, dtype: { lacking: 'complex64' } },
+  { name: 'torch.ComplexDoubleStorage', bytes: 16, dtype: { lacking: 'complex128' } },
+  { name: 'torch.QInt8Storage', bytes: 1, dtype: { lacking: 'qint8' } },
+  { name: 'torch.QUInt8Storage', bytes: 1, dtype: { lacking: 'quint8' } },
+  { name: 'torch.QInt32Storage', bytes: 4, dtype: { lacking: 'qint32' } },
+  { name: 'torch.storage.UntypedStorage', bytes: 1, dtype: { lacking: 'untyped' } },
 ];
 
 class Storage {
@@ -101,17 +114,32 @@ class StoredTensor {
   }
 }
 
+/** Tensor of a type that bidiseg does not have. */
+class ForeignTensor {
+  constructor(readonly dtype: string) {}
+}
+
 /** Reads the content of a zip file from `torch.save`. */
-export async function readZipPth(file: FileHandle, size: number, bad: Complaint): Promise<PthContents> {
+export async function readZipPth(
+  file: FileHandle,
+  size: number,
+  bad: Complaint,
+  fits?: Fits,
+): Promise<PthContents> {
   const entries = await readZipDirectory(file, size, bad);
-  const pickles = [...entries.keys()].filter((name) => /^[^/]+\/data\.pkl$/.test(name));
-  if (pickles.length !== 1) throw bad('it is a zip file, but not one that torch.save wrote');
-  const folder = pickles[0]!.slice(0, -'data.pkl'.length);
-  if (entries.has(`${folder}constants.pkl`)) {
+  const names = [...entries.keys()];
+  if (names.some((name) => /^[^/]+\/(constants\.pkl$|code\/)/.test(name))) {
     throw bad(
-      'it is a TorchScript archive; save the state dict of the module: torch.save(m.state_dict(), …)',
+      'it is a TorchScript archive; use the weights that it was exported from, or save the state dict of its module in ' +
+        'Python: torch.save(module.state_dict(), …)',
     );
   }
+  const pickles = names.filter((name) => /^[^/]+\/data\.pkl$/.test(name));
+  if (pickles.length !== 1) {
+    const isNpz = names.length > 0 && names.every((name) => name.endsWith('.npy'));
+    throw bad(isNpz ? "it is NumPy's .npz" : 'it is a zip file, but not one that torch.save wrote');
+  }
+  const folder = pickles[0]!.slice(0, -'data.pkl'.length);
   const small = async (name: string, limit: number): Promise<Buffer | undefined> => {
     const entry = entries.get(folder + name);
     if (!entry) return undefined;
@@ -127,7 +155,7 @@ export async function readZipPth(file: FileHandle, size: number, bad: Complaint)
 
   const rules = new StateDictRules(bad);
   const { root } = readPickles((await small('data.pkl', MAX_PICKLE_BYTES))!, 0, ['root'], rules);
-  return contents(root!, size, bad, async ({ key, bytes }) => {
+  return contents(findStateDict(root!, rules, fits), size, bad, async ({ key, bytes }) => {
     const entry = entries.get(`${folder}data/${key}`);
     if (!entry) throw bad(`its storage ${key} is missing`);
     if (entry.size !== bytes)
@@ -137,12 +165,17 @@ export async function readZipPth(file: FileHandle, size: number, bad: Complaint)
 }
 
 /** Reads the content of a file from `torch.save` before PyTorch 1.6. */
-export async function readLegacyPth(file: FileHandle, size: number, bad: Complaint): Promise<PthContents> {
+export async function readLegacyPth(
+  file: FileHandle,
+  size: number,
+  bad: Complaint,
+  fits?: Fits,
+): Promise<PthContents> {
   // The length of the pickles is known only after reading them. The first read nearly always contains all of them.
   for (let length = FIRST_READ_BYTES; ; length *= 4) {
     const head = await readExactly(file, 0, Math.min(length, size, MAX_PICKLE_BYTES), bad);
     try {
-      return await readLegacyHead(head, file, size, bad);
+      return await readLegacyHead(head, file, size, bad, fits);
     } catch (error) {
       if (!(error instanceof PickleEnd) || head.length < length) throw error;
     }
@@ -154,9 +187,16 @@ async function readLegacyHead(
   file: FileHandle,
   size: number,
   bad: Complaint,
+  fits?: Fits,
 ): Promise<PthContents> {
+  const { magic } = readPickles(head, 0, ['magic'], new StateDictRules(bad));
+  if (magic !== LEGACY_MAGIC) {
+    throw bad(
+      'it is a pickle, but its first object is not the magic number of torch.save; load it in Python and save its ' +
+        'tensors with torch.save',
+    );
+  }
   const intro = readPickles(head, 0, ['magic', 'protocol', 'system'], new StateDictRules(bad));
-  if (intro.magic !== LEGACY_MAGIC) throw bad('its first pickle is not the magic number of torch.save');
   if (intro.protocol !== LEGACY_PROTOCOL)
     throw bad(`its protocol is ${pickleText(intro.protocol)}, not ${LEGACY_PROTOCOL}`);
   if (!(intro.system instanceof Map) || intro.system.get('little_endian') !== true) {
@@ -164,6 +204,7 @@ async function readLegacyHead(
   }
   const rules = new StateDictRules(bad);
   const { root, keys, end } = readPickles(head, intro.end, ['root', 'keys'], rules);
+  const found = findStateDict(root!, rules, fits);
   if (!Array.isArray(keys)) throw bad('it has no list of storages');
 
   const offsets = new Map<string, number>();
@@ -180,7 +221,7 @@ async function readLegacyHead(
     offsets.set(storage.key, at + 8);
     at += 8 + storage.bytes;
   }
-  return contents(root!, size, bad, async ({ key }) => {
+  return contents(found, size, bad, async ({ key }) => {
     const offset = offsets.get(key);
     if (offset === undefined) throw bad(`its storage ${key} is missing`);
     return offset;
@@ -208,17 +249,26 @@ function readPickles<Name extends string>(
 class StateDictRules implements PickleRules {
   readonly storages = new Map<string, Storage>();
   readonly bad: Complaint;
+  /** First name in the pickle that became a placeholder. */
+  unknown: string | null = null;
   #copied = 0;
   readonly #globals: Map<string, PickleGlobal>;
+  readonly #rebuilders: PickleGlobal[] = [
+    { name: 'torch._utils._rebuild_tensor', construct: (args) => this.#tensor(args) },
+    { name: 'torch._utils._rebuild_tensor_v2', construct: (args) => this.#tensor(args) },
+    { name: 'torch._utils._rebuild_tensor_v3', construct: (args) => this.#foreignTensor(args) },
+    { name: 'torch._utils._rebuild_parameter', construct: (args) => this.#parameter(args) },
+    { name: 'torch._utils._rebuild_parameter_with_state', construct: (args) => this.#parameter(args) },
+  ];
 
   constructor(bad: Complaint) {
     this.bad = bad;
     const globals: PickleGlobal[] = [
       ...STORAGE_TYPES,
       { name: 'collections.OrderedDict', construct: (args) => this.#orderedDict(args) },
-      { name: 'torch._utils._rebuild_tensor', construct: (args) => this.#tensor(args) },
-      { name: 'torch._utils._rebuild_tensor_v2', construct: (args) => this.#tensor(args) },
-      { name: 'torch._utils._rebuild_parameter', construct: (args) => this.#parameter(args) },
+      { name: 'collections.defaultdict', construct: () => new Map() },
+      ...this.#rebuilders,
+      { name: 'torch._tensor._rebuild_from_type_v2', construct: (args) => this.#fromType(args) },
       { name: 'torch.Size', construct: ([extents = []]) => extents },
       { name: 'torch.device', construct: (args) => args },
       { name: '_codecs.encode', construct: (args) => this.#encode(args) },
@@ -229,10 +279,8 @@ class StateDictRules implements PickleRules {
   global(name: string): PickleGlobal {
     const found = this.#globals.get(name);
     if (found) return found;
-    throw this.bad(
-      `it names the Python global ${pickleText(name)}, which no state dict needs, so it was not read; ` +
-        'save the state dict alone: torch.save(model.state_dict(), …)',
-    );
+    this.unknown ??= name;
+    return new Placeholder(name);
   }
 
   /**
@@ -240,6 +288,8 @@ class StateDictRules implements PickleRules {
    * 0.4.
    */
   persistent(id: PickleValue): PickleValue {
+    // ('module', class, file, source): PyTorch before 1.6 kept the source of a class.
+    if (Array.isArray(id) && id[0] === 'module' && id[1] instanceof Placeholder) return id[1];
     if (!Array.isArray(id) || id[0] !== 'storage')
       throw this.bad('it refers to something that is not a storage');
     const [, type, key, , length, view = null] = id;
@@ -292,9 +342,24 @@ class StateDictRules implements PickleRules {
     );
   }
 
-  #parameter([tensor]: PickleValue[]): StoredTensor {
-    if (!(tensor instanceof StoredTensor)) throw this.bad('it has a parameter that is not a tensor');
-    return tensor;
+  /** Takes (storage, offset, shape, stride, requires_grad, hooks, dtype). The dtype is one without its own storage. */
+  #foreignTensor([, , , , , , dtype]: PickleValue[]): ForeignTensor {
+    return new ForeignTensor(pickleText(dtype).replace(/^torch\./, ''));
+  }
+
+  #parameter([tensor]: PickleValue[]): PickleValue {
+    const kinds = [StoredTensor, ForeignTensor, Placeholder];
+    if (!kinds.some((kind) => tensor instanceof kind))
+      throw this.bad('it has a parameter that is not a tensor');
+    return tensor!;
+  }
+
+  /** Takes (function, class, arguments, attributes) of a tensor that has attributes or its own class. */
+  #fromType([rebuild, type, args]: PickleValue[]): PickleValue {
+    const known = this.#rebuilders.find((candidate) => candidate === rebuild);
+    const isTensor = ['torch.Tensor', 'torch.nn.parameter.Parameter'].includes(pickleText(type));
+    if (!known || !isTensor || !Array.isArray(args)) return new Placeholder(pickleText(type));
+    return known.construct!(args);
   }
 
   /** Builds OrderedDict(), or OrderedDict([[key, value], …]) as Python 2 wrote it. */
@@ -340,27 +405,25 @@ function isRowMajor(shape: number[], stride: number[]): boolean {
   return true;
 }
 
-/** Places the tensors of the state dict in `root` in the file. */
+/** Places the tensors of a state dict in the file. */
 async function contents(
-  root: PickleValue,
+  { path, dict, skipped }: StateDict,
   fileSize: number,
   bad: Complaint,
   locate: (storage: Storage) => Promise<number>,
 ): Promise<PthContents> {
-  const { path, dict } = findStateDict(root, bad);
   const tensors: StridedTensorHeader[] = [];
-  const others: string[] = [];
   const starts = new Map<Storage, number>();
   let wanted = 0;
   for (const [key, value] of dict) {
-    if (!(value instanceof StoredTensor)) {
-      others.push(pickleText(key));
+    const dtype = value instanceof StoredTensor ? value.storage.type.dtype : null;
+    if (!(value instanceof StoredTensor) || typeof dtype !== 'string') {
+      skipped.push({ name: pickleText(key), reason: reasonFor(value) });
       continue;
     }
     const { storage, offset, shape, stride, span, bytes } = value;
     if (typeof key !== 'string') throw bad('it has a tensor whose name is not a string');
-    const { dtype, name: typeName, bytes: elementBytes } = storage.type;
-    if (!dtype) throw bad(`tensor '${key}' is in a ${typeName}, a type that bidiseg does not have`);
+    const elementBytes = storage.type.bytes;
     wanted += Math.max(bytes, span * elementBytes);
     if (wanted > MAX_SHARING * fileSize) {
       throw bad(
@@ -371,38 +434,92 @@ async function contents(
     const place = { dtype, shape, offset: starts.get(storage)! + offset * elementBytes, bytes };
     tensors.push({ name: key, ...place, ...(stride && { stride }) });
   }
-  return { path, tensors, others };
+  if (tensors.length === 0) {
+    const { name, reason } = skipped.at(-1)!;
+    throw bad(`none of its tensors can be read: '${name}' is ${reason}`);
+  }
+  return { path, tensors, skipped };
 }
 
-/** Finds the dict that holds the tensors: `root` itself, or a dict within it, under a usual key or the only one. */
-function findStateDict(
-  root: PickleValue,
-  bad: Complaint,
-): { path: string[]; dict: Map<PickleValue, PickleValue> } {
-  const known = new Map<PickleValue, boolean>(); // the same dict may occur in many places
+/** Describes a value that is left out. */
+function reasonFor(value: PickleValue): string {
+  if (value instanceof ForeignTensor) return lacking(value.dtype);
+  if (value instanceof StoredTensor) {
+    const { dtype } = value.storage.type;
+    return typeof dtype === 'string' ? 'a tensor beside the state dict' : lacking(dtype.lacking);
+  }
+  if (value instanceof Placeholder) return `${value.name}, a Python object that is not built`;
+  if (value instanceof Uint8Array) return 'bytes';
+  if (value === null) return 'None';
+  if (typeof value === 'object') return pickleText(value);
+  return typeof value === 'string' ? 'text' : typeof value === 'boolean' ? 'a truth value' : 'a number';
+}
+
+interface StateDict {
+  path: string[];
+  dict: Map<PickleValue, PickleValue>;
+  /** Entries beside the dicts on the path. */
+  skipped: Skipped[];
+}
+
+/** The dict that holds the tensors: `root` itself, or one within it under a usual key or the only one there is. */
+function findStateDict(root: PickleValue, rules: StateDictRules, fits?: Fits): StateDict {
+  const { bad } = rules;
+  const known = new Map<PickleValue, boolean>(); // the same dict may be in many places
   const leadsToTensors = (value: PickleValue): boolean => {
-    if (value instanceof StoredTensor) return true;
-    if (!(value instanceof Map)) return false;
+    if (value instanceof StoredTensor || value instanceof ForeignTensor) return true;
+    // The state of an optimizer is not a state dict of weights.
+    if (!(value instanceof Map) || value.has('param_groups')) return false;
     if (!known.has(value)) known.set(value, [...value.values()].some(leadsToTensors));
     return known.get(value)!;
   };
   const path: string[] = [];
+  const skipped: Skipped[] = [];
   let dict = root;
   for (;;) {
-    if (!(dict instanceof Map) || !leadsToTensors(dict))
-      throw bad('it holds no state dict: no dict of tensors');
+    if (!(dict instanceof Map) || !leadsToTensors(dict)) throw noStateDict(root, rules);
     const inner = [...dict].filter(([, value]) => value instanceof Map && leadsToTensors(value));
-    const usual = STATE_DICT_KEYS.map((key) => inner.find(([name]) => name === key)).find(Boolean);
-    const isStateDict = [...dict.values()].some((value) => value instanceof StoredTensor);
-    if (!usual && isStateDict) return { path, dict };
-    if (!usual && inner.length > 1) {
-      const names = inner.slice(0, 5).map(([name]) => pickleText(name));
-      throw bad(
-        `it holds several dicts of tensors: ${names.join(', ')}${inner.length > 5 ? ', …' : ''}; save only the one you want`,
-      );
+    const usual = inner.filter(([key]) => STATE_DICT_KEYS.includes(key as string));
+    const isStateDict = [...dict.values()].some(
+      (v) => v instanceof StoredTensor || v instanceof ForeignTensor,
+    );
+    if (usual.length === 0 && isStateDict) return { path, dict, skipped };
+    const [key, value] = chooseDict(usual.length > 0 ? usual : inner, bad, fits);
+    for (const [name, other] of dict) {
+      if (other !== value)
+        skipped.push({ name: [...path, pickleText(name)].join('.'), reason: reasonFor(other) });
     }
-    const [key, value] = usual ?? inner[0]!;
     path.push(pickleText(key));
     dict = value;
   }
+}
+
+type Entry = [PickleValue, PickleValue];
+
+/** Returns the only dict of tensors, or the only one that fits. */
+function chooseDict(dicts: Entry[], bad: Complaint, fits?: Fits): Entry {
+  if (dicts.length === 1) return dicts[0]!;
+  const fitting = fits ? dicts.filter(([, dict]) => fits(tensorsOf(dict))) : [];
+  if (fitting.length === 1) return fitting[0]!;
+  const names = dicts.slice(0, 5).map(([name]) => pickleText(name));
+  throw bad(
+    `it holds several dicts of tensors: ${names.join(', ')}${dicts.length > 5 ? ', …' : ''}; save the one that is meant alone`,
+  );
+}
+
+function tensorsOf(dict: PickleValue): { name: string; shape: number[] }[] {
+  if (!(dict instanceof Map)) return [];
+  return [...dict].flatMap(([name, value]) =>
+    value instanceof StoredTensor && typeof name === 'string' ? [{ name, shape: value.shape }] : [],
+  );
+}
+
+/** Makes the error for a file without a dict of tensors. It names a placeholder that may hold them. */
+function noStateDict(root: PickleValue, { bad, unknown }: StateDictRules): Error {
+  const name = root instanceof Placeholder ? root.name : unknown;
+  if (name === null) return bad('it holds no state dict: no dict of tensors');
+  return bad(
+    `it holds no state dict, but names the Python global ${name.slice(0, 200)}, which no state dict needs, so it was not read; ` +
+      'save the state dict alone: torch.save(model.state_dict(), …)',
+  );
 }

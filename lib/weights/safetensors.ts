@@ -20,6 +20,12 @@ const DTYPES: Record<string, { name: Dtype; bytes: number }> = {
   I32: { name: 'int32', bytes: 4 },
   I64: { name: 'int64', bytes: 8 },
 };
+/** Dtypes that bidiseg does not have, with the bytes of an element. Such tensors are left out. */
+const LACKING_DTYPES: Record<string, number> = {
+  ...{ BOOL: 1, I8: 1, I16: 2, U16: 2, U32: 4, U64: 8, C64: 8 },
+  ...{ F8_E4M3: 1, F8_E5M2: 1, F8_E8M0: 1, F8_E4M3FNUZ: 1, F8_E5M2FNUZ: 1 },
+  ...{ F6_E2M3: 0.75, F6_E3M2: 0.75, F4: 0.5 },
+};
 const CODES = new Map(Object.entries(DTYPES).map(([code, { name }]) => [name, code]));
 
 /**
@@ -39,10 +45,25 @@ export interface TensorHeader {
   bytes: number;
 }
 
+/** Entry of a weights file that was left out. */
+export interface Skipped {
+  /** Name of the entry. */
+  name: string;
+  /** Reason, such as `int8, a type that bidiseg does not have`. */
+  reason: string;
+}
+
+/** Reason for leaving out a tensor of this type. */
+export function lacking(dtype: string): string {
+  return `${dtype}, a type that bidiseg does not have`;
+}
+
 /** Header of a safetensors file. */
 export interface SafetensorsHeader {
   metadata: Record<string, string>;
   tensors: TensorHeader[];
+  /** Tensors of types that bidiseg does not have. */
+  skipped: Skipped[];
 }
 
 type Complaint = (what: string, cause?: unknown) => DataError;
@@ -87,22 +108,29 @@ function parseHeader(header: Buffer, dataStart: number, size: number, bad: Compl
   }
   const metadata: Record<string, string> = Object.create(null); // names may be `__proto__`
   const tensors: TensorHeader[] = [];
+  const skipped: Skipped[] = [];
+  const places: Place[] = [];
   for (const [name, entry] of Object.entries(json)) {
-    if (name !== '__metadata__') tensors.push(parseEntry(currentName(name), entry, dataStart, bad));
-    else for (const [key, value] of Object.entries(entry ?? {})) metadata[key] = String(value);
+    if (name === '__metadata__') {
+      for (const [key, value] of Object.entries(entry ?? {})) metadata[key] = String(value);
+      continue;
+    }
+    const { dtype, ...place } = parseEntry(currentName(name), entry, dataStart, bad);
+    places.push(place);
+    const known = Object.hasOwn(DTYPES, dtype) ? DTYPES[dtype]!.name : null;
+    if (known === null) skipped.push({ name: place.name, reason: lacking(dtype) });
+    else tensors.push({ ...place, dtype: known });
   }
   // The format requires that the tensors fill the file. If they could overlap, a small file could ask for any amount of
   // memory.
   let end = dataStart;
-  for (const { name, offset, bytes } of tensors.toSorted(
-    (a, b) => a.offset - b.offset || a.bytes - b.bytes,
-  )) {
+  for (const { name, offset, bytes } of places.toSorted((a, b) => a.offset - b.offset || a.bytes - b.bytes)) {
     if (offset !== end)
       throw bad(`tensor '${name}' ${offset < end ? 'overlaps another' : 'has a gap before it'}`);
     end += bytes;
   }
   if (end !== size) throw bad(`its tensors end at byte ${end}, the file has ${size}`);
-  return { metadata, tensors };
+  return { metadata, tensors, skipped };
 }
 
 /** Converts names of bidiseg 0.1, which called the discriminators of a translator critics. */
@@ -110,10 +138,20 @@ function currentName(name: string): string {
   return name.replace(/\b(target|source)_critic\./, '$1_discriminator.');
 }
 
-function parseEntry(name: string, entry: unknown, dataStart: number, bad: Complaint): TensorHeader {
+type Place = Omit<TensorHeader, 'dtype'>;
+
+/** Reads the place of a tensor, and its dtype in the words of the format. */
+function parseEntry(
+  name: string,
+  entry: unknown,
+  dataStart: number,
+  bad: Complaint,
+): Place & { dtype: string } {
   const { dtype, shape, data_offsets } = (entry ?? {}) as Record<string, unknown>;
-  const type = typeof dtype === 'string' && Object.hasOwn(DTYPES, dtype) ? DTYPES[dtype] : undefined;
-  if (!type) throw bad(`tensor '${name}' has the unsupported dtype ${JSON.stringify(dtype)}`);
+  const elementBytes = typeof dtype === 'string' ? bytesOf(dtype) : undefined;
+  if (elementBytes === undefined) {
+    throw bad(`tensor '${name}' has the unsupported dtype ${JSON.stringify(dtype)}`);
+  }
   const isExtent = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0;
   if (!Array.isArray(shape) || shape.length > MAX_DIMENSIONS || !shape.every(isExtent))
     throw bad(`tensor '${name}' has no valid shape`);
@@ -121,14 +159,19 @@ function parseEntry(name: string, entry: unknown, dataStart: number, bad: Compla
     throw bad(`tensor '${name}' has no valid data_offsets`);
   }
   const [begin, end] = data_offsets as [number, number];
-  const bytes = shape.reduce((product, extent) => product * extent, type.bytes);
-  // Empty tensors too, because LibTorch multiplies the extents beside the 0.
-  const largest = shape.reduce((product, extent) => product * Math.max(1, extent), type.bytes);
+  const bytes = Math.ceil(shape.reduce((product, extent) => product * extent, elementBytes));
+  // Also of a tensor that is empty: LibTorch multiplies the extents beside the 0.
+  const largest = Math.ceil(shape.reduce((product, extent) => product * Math.max(1, extent), elementBytes));
   if (!Number.isSafeInteger(largest)) throw bad(`tensor '${name}' has the too large shape [${shape}]`);
   if (end - begin !== bytes) {
     throw bad(`tensor '${name}' takes ${end - begin} bytes but its shape and dtype need ${bytes}`);
   }
-  return { name, dtype: type.name, shape, offset: dataStart + begin, bytes };
+  return { name, dtype: dtype as string, shape, offset: dataStart + begin, bytes };
+}
+
+function bytesOf(dtype: string): number | undefined {
+  if (Object.hasOwn(DTYPES, dtype)) return DTYPES[dtype]!.bytes;
+  return Object.hasOwn(LACKING_DTYPES, dtype) ? LACKING_DTYPES[dtype] : undefined;
 }
 
 /**

@@ -16,6 +16,8 @@ export interface WeightsDescription extends Architecture {
   classes?: readonly string[];
   /** Number of training steps of the weights, if known. */
   step?: number;
+  /** Networks of a translator that the file lacks, such as `to_source`. */
+  missing?: readonly string[];
 }
 
 /** Serializes a description with its format version. `more` is for people and other tools. */
@@ -46,7 +48,7 @@ export function decodeDescription(
   } catch (cause) {
     throw bad('it is not JSON', cause);
   }
-  const { version, architecture, options, classes, step } = json;
+  const { version, architecture, options, classes, step, missing } = json;
   if (!Number.isSafeInteger(version) || (version as number) < 1) throw bad('it has no format version');
   if ((version as number) > FORMAT_VERSION) {
     throw new DataError(
@@ -57,10 +59,14 @@ export function decodeDescription(
     throw bad('it has no architecture or options');
   }
   const description: WeightsDescription = { architecture, options: options as Record<string, unknown> };
+  const isNames = (value: unknown) => Array.isArray(value) && value.every((name) => typeof name === 'string');
   if (classes !== undefined) {
-    const isNames = Array.isArray(classes) && classes.every((name) => typeof name === 'string');
-    if (!isNames) throw bad('its classes are not a list of names');
-    description.classes = classes;
+    if (!isNames(classes)) throw bad('its classes are not a list of names');
+    description.classes = classes as string[];
+  }
+  if (missing !== undefined) {
+    if (!isNames(missing)) throw bad('its missing networks are not a list of names');
+    description.missing = missing as string[];
   }
   if (step !== undefined) {
     if (!Number.isSafeInteger(step) || (step as number) < 0) throw bad('its step is not a whole number');

@@ -8,7 +8,10 @@ export interface ZipEntry {
   name: string;
   /** Offset of the entry's own header from the start of the file. */
   headerOffset: number;
+  /** Bytes in the file. */
   size: number;
+  /** Tells whether the entry is stored without compression. */
+  isStored: boolean;
   /** Offset where the next part of the file begins. */
   limit: number;
 }
@@ -50,11 +53,9 @@ export async function readZipDirectory(
       entry,
       entry.subarray(extraStart, extraStart + extraLength),
     );
-    if (entry.readUInt16LE(10) !== 0 || compressed !== size) {
-      throw bad(`its entry ${name} is compressed; PyTorch stores entries as they are`);
-    }
+    const isStored = entry.readUInt16LE(10) === 0 && compressed === size;
     if (entries.has(name)) throw bad(`its entry ${name} is there twice`);
-    entries.set(name, { name, headerOffset, size, limit: offset });
+    entries.set(name, { name, headerOffset, size: isStored ? size : compressed, isStored, limit: offset });
     at += length;
   }
   checkOrder([...entries.values()], bad);
@@ -131,6 +132,7 @@ function checkOrder(entries: ZipEntry[], bad: Complaint): void {
 
 /** Finds where the bytes of an entry begin. */
 export async function locateZipEntry(file: FileHandle, entry: ZipEntry, bad: Complaint): Promise<number> {
+  if (!entry.isStored) throw bad(`its entry ${entry.name} is compressed; PyTorch stores entries as they are`);
   const header = await readExactly(file, entry.headerOffset, HEADER_BYTES, bad);
   const start = entry.headerOffset + HEADER_BYTES + header.readUInt16LE(26) + header.readUInt16LE(28);
   if (header.readUInt32LE() !== 0x04034b50 || start + entry.size > entry.limit) {

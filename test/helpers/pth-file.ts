@@ -44,8 +44,8 @@ export interface TensorSpec {
 
 export const extents = (...values: (number | bigint)[]) => pickle.tuple(...values.map(pickle.integer));
 
-/** Encodes a call of _rebuild_tensor_v2. The default is float32 [2, 3] over the six elements of storage '0'. */
-export function tensor(spec: TensorSpec = {}): Buffer {
+/** Arguments of _rebuild_tensor_v2; without changes it is float32 [2, 3] over the six elements of storage '0'. */
+export function tensorArguments(spec: TensorSpec = {}): Buffer[] {
   const { type = pickle.global('torch', 'FloatStorage'), key = '0', length = 6 } = spec;
   const storage = Buffer.concat([
     pickle.tuple(
@@ -58,15 +58,19 @@ export function tensor(spec: TensorSpec = {}): Buffer {
     ),
     Buffer.from('Q'),
   ]);
-  return pickle.call(
-    pickle.global('torch._utils', '_rebuild_tensor_v2'),
+  return [
     storage,
     spec.offset ?? pickle.integer(0),
     spec.shape ?? extents(2, 3),
     spec.stride ?? extents(3, 1),
     pickle.false,
     pickle.call(pickle.global('collections', 'OrderedDict')),
-  );
+  ];
+}
+
+/** A call of _rebuild_tensor_v2. */
+export function tensor(spec: TensorSpec = {}): Buffer {
+  return pickle.call(pickle.global('torch._utils', '_rebuild_tensor_v2'), ...tensorArguments(spec));
 }
 
 export interface ZipMember {

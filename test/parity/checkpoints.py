@@ -1,7 +1,16 @@
 """Files of torch.save in every format, and whether what became of them is the same bit for bit."""
 
+import argparse
 import collections
+import dataclasses
+import datetime
+import decimal
+import enum
+import functools
+import pathlib
+import uuid
 
+import numpy
 import torch
 from torch import nn
 
@@ -64,7 +73,79 @@ def odd():
     return tensors_ | {"parameter": nn.Parameter(noise(2, 2)), "ü": noise(1)} | things
 
 
+class Mode(enum.Enum):
+    FAST = 1
+
+
+@dataclasses.dataclass
+class Settings:
+    rate: float = 0.1
+
+
+class Record(dict):
+    pass
+
+
+def beside():
+    """What training scripts put beside a state dict. Nothing of it is a tensor of the state dict."""
+    module = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
+    module(noise(2, 3)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10)
+    things = {
+        "args": argparse.Namespace(lr=0.1, nested=argparse.Namespace(names=["a", "b"])),
+        "miou": numpy.float64(0.5),
+        "epoch": numpy.int64(3),
+        "confusion": numpy.arange(6).reshape(2, 3),
+        "names": numpy.array(["road", "sky"]),
+        "objects": numpy.array([None, {"a": 1}], dtype=object),
+        "random": numpy.random.RandomState(1).get_state(),
+        "generator": torch.get_rng_state(),
+        "optimizer": optimizer.state_dict(),
+        "the optimizer": optimizer,
+        "schedule": schedule.state_dict(),
+        "counts": collections.defaultdict(list, a=[1]),
+        "counter": collections.Counter("abca"),
+        "deque": collections.deque([1, 2], maxlen=3),
+        "ordered": collections.OrderedDict(a=1),
+        "record": Record(a=noise(2)),
+        "when": datetime.datetime(2020, 1, 2),
+        "took": datetime.timedelta(1),
+        "path": pathlib.PurePosixPath("a/b"),
+        "sets": [{1, 2}, frozenset({3}), range(3), slice(1, 2), 1 + 2j],
+        "mode": Mode.FAST,
+        "settings": Settings(),
+        "partial": functools.partial(int, base=2),
+        "decimal": decimal.Decimal("1.5"),
+        "uuid": uuid.UUID(int=7),
+        "types": [torch.float32, torch.Tensor, nn.Linear, torch.relu, torch.strided],
+        "module": module,
+    }
+    return things | {"state_dict": plain()}
+
+
+def lacking():
+    return plain() | {name: torch.ones(2, 3).to(getattr(torch, name)) for name in DTYPES}
+
+
+def attributes():
+    """Tensors of which torch.save remembers a class or attributes."""
+    state = {"tensor": noise(2, 3), "parameter": nn.Parameter(noise(3)), "tied": noise(4)[::2]}
+    for value in state.values():
+        value.note = "a"
+    return state | {"sparse": noise(2, 2).to_sparse(), "quantized": torch.quantize_per_tensor(noise(2), 0.1, 0, torch.qint8)}
+
+
+DTYPES = ("bool", "int8", "int16", "uint16", "uint32", "uint64", "complex64", "float8_e4m3fn", "float8_e5m2")
+UNREAD = (*DTYPES, "sparse", "quantized")
+
 CASES = {"plain": plain, "nested": nested, "dtypes": dtypes, "strided": strided, "shared": shared, "odd": odd}
+CASES |= {"beside": beside, "lacking": lacking, "attributes": attributes}
+CASES["module alone"] = lambda: nn.Sequential(nn.Linear(2, 2))
+CASES["module inside"] = lambda: {"epoch": 1, "model": nn.Sequential(nn.Linear(2, 2))}
+CASES["two"] = lambda: {"a": plain(), "b": {"weight": noise(2)}}
+CASES["one weight"] = lambda: {"weight": noise(3, 4)}
 CASES["large"] = lambda: {"x": torch.tensor([1.0, 7e4])}
 CASES["module."] = lambda: {"module." + name: value for name, value in plain().items()}
 CASES["Scale."] = lambda: {"state_dict": {"module.Scale." + name: value for name, value in plain().items()}}
@@ -76,7 +157,7 @@ def expected(case):
     return {
         name.removeprefix("module.").removeprefix("Scale."): value.detach()
         for name, value in state.items()
-        if isinstance(value, torch.Tensor)
+        if isinstance(value, torch.Tensor) and name not in UNREAD
     }
 
 
@@ -126,3 +207,60 @@ def compare_network(request):
     module = networks.build(request["network"])
     module.load_state_dict(ours, strict=True)
     return sorted(name for name in twin if name not in ours or bits(ours[name]) != bits(twin[name]))
+
+
+class MultiLevel(networks.DeepLabV2):
+    """DeepLab-v2 of AdaptSegNet and ADVENT: an auxiliary head on layer3, and on layer4 the one that predicts."""
+
+    def __init__(self, multiLevel=True, **options):
+        super().__init__(**options)
+        self.layer6 = self.layer5
+        last = self.layer3[-1].bn2
+        self.layer5 = networks.Head(last.num_features, options["classCount"], 4) if multiLevel else None
+
+    def with_features(self, x):
+        features = self.features(x)
+        return features, self.layer6(features)
+
+
+class Split(nn.Module):
+    """DeepLab-v2 of the Transfer Learning Library: a backbone and a classifier."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.backbone = networks.DeepLabV2(**options)
+        self.classifier = self.backbone.layer5
+        self.backbone.layer5 = None
+
+    def forward(self, x):
+        return self.classifier(self.backbone.features(x))
+
+
+networks.KINDS |= {"multi-level": MultiLevel, "split": Split}
+
+
+def foreign_forward(request):
+    """How far a network's logits are from those of the module that its weights were saved from."""
+    module = networks.build(request["network"])
+    prefix = request.get("prefix", "")
+    state = torch.load(request["pth"], weights_only=True)
+    module.load_state_dict({name.removeprefix(prefix): value for name, value in state.items()}, strict=True)
+    case = tensors.read(request["case"])
+    with torch.no_grad():
+        return tensors.spread_error(case["output"], module.eval()(case["input"]))
+
+
+def save_shapes(request):
+    """A state dict of zeros with these names and shapes."""
+    torch.save({name: torch.zeros(shape) for name, shape in request["shapes"].items()}, request["file"])
+
+
+def save_found(request):
+    """A state dict under an unusual key, beside another one, a namespace and, in it, a mask of booleans."""
+    module = networks.build(request["network"])
+    state = module.state_dict() | {"mask": torch.ones(2, dtype=torch.bool)}
+    if "lacking" in request:
+        state[request["lacking"]] = state[request["lacking"]].to(torch.int8)
+    discriminator = networks.build({"kind": "feature-discriminator", "options": {"featureCount": 3, "baseWidth": 1}})
+    rest = {"args": argparse.Namespace(lr=0.1), "discriminator": {"d." + n: v for n, v in discriminator.state_dict().items()}}
+    torch.save({"trained": state} | rest, request["file"])

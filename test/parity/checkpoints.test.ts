@@ -15,7 +15,10 @@ const FORMATS = [
   { name: 'zip, protocol 4', zip: true, protocol: 4 },
   { name: 'legacy, protocol 5', zip: false, protocol: 5 },
 ];
-const CASES = ['plain', 'nested', 'module.', 'Scale.', 'dtypes', 'strided', 'shared', 'odd'];
+const CASES = [
+  ...['plain', 'nested', 'module.', 'Scale.', 'dtypes', 'strided', 'shared', 'odd'],
+  ...['beside', 'lacking', 'attributes'],
+];
 
 /** Small networks, as the twin and this package describe them. */
 const DEEPLAB = { backbone: 'resnet18', width: 1 / 16, classCount: 5 } as const;
@@ -83,7 +86,7 @@ describe('parity with PyTorch: checkpoints', () => {
     await twin().ask({ do: 'saveCase', case: 'dtypes', file: input, zip: true, protocol: 2 });
     for (const dtype of ['float32', 'bfloat16', 'float16']) {
       const output = newFile('safetensors');
-      await convert(input, output, '--dtype', dtype);
+      await convert(input, output, '--raw', '--dtype', dtype);
       const { different } = await twin().ask<Comparison>({
         do: 'compareCase',
         case: 'dtypes',
@@ -99,11 +102,17 @@ describe('parity with PyTorch: checkpoints', () => {
     for (const testCase of ['nested', 'Scale.', 'odd']) {
       const input = newFile('pth');
       await twin().ask({ do: 'saveCase', case: testCase, file: input, zip: true, protocol: 2 });
-      results[testCase] = await convert(input, newFile('safetensors'));
+      results[testCase] = await convert(input, newFile('safetensors'), '--raw');
     }
     assert.deepEqual(results.nested!.path, ['state_dict']);
     assert.equal(results['Scale.']!.prefix, 'module.Scale.');
-    assert.deepEqual((results.odd!.skipped as string[]).sort(), [
+    assert.deepEqual(results.nested!.skipped, [
+      { name: 'epoch', reason: 'a number' },
+      { name: 'best', reason: 'a number' },
+      { name: 'optimizer', reason: 'a dict' },
+      { name: 'loss', reason: 'a tensor beside the state dict' },
+    ]);
+    assert.deepEqual((results.odd!.skipped as { name: string }[]).map(({ name }) => name).sort(), [
       'bytes',
       'device',
       'none',
@@ -133,14 +142,28 @@ describe('parity with PyTorch: checkpoints', () => {
         assert.deepEqual(await differences(network, spec, file), []);
         assert.ok(report.loaded.length > 0);
         const { format: _format, loaded: _loaded, ...rest } = report;
-        assert.deepEqual(rest, { prefix: '', missing: [], extra: [], reshaped: [], skipped: [] });
+        assert.deepEqual(rest, {
+          prefix: '',
+          renamed: [],
+          missing: [],
+          extra: [],
+          reshaped: [],
+          skipped: [],
+        });
       }
     }
   });
 
   it('drops module. and Scale., and does without num_batches_tracked', async () => {
     using segmenter = await Segmenter.create(DEEPLAB);
-    for (const prefix of ['module.', 'Scale.', 'module.Scale.']) {
+    for (const prefix of [
+      'module.',
+      'Scale.',
+      'module.Scale.',
+      'model.',
+      '_orig_mod.module.',
+      'student.net.',
+    ]) {
       const file = await saved(TWIN_DEEPLAB, { prefix, seed: 3 + files, without: ['num_batches_tracked'] });
       const report = await segmenter.load(file);
       assert.equal(report.prefix, prefix);
@@ -148,9 +171,9 @@ describe('parity with PyTorch: checkpoints', () => {
       assert.ok(report.missing.every((name) => name.endsWith('num_batches_tracked')));
       assert.deepEqual(await differences(segmenter, TWIN_DEEPLAB, file, prefix), []);
     }
-    const other = await saved(TWIN_DEEPLAB, { prefix: 'net.' });
+    const other = await saved(TWIN_DEEPLAB, { prefix: 'ema.' });
     await assert.rejects(() => segmenter.load(other), /missing conv1\.weight/);
-    assert.equal((await segmenter.load(other, { strip: 'net.' })).prefix, 'net.');
+    assert.equal((await segmenter.load(other, { strip: 'ema.' })).prefix, 'ema.');
     await assert.rejects(
       () => segmenter.load(other, { strip: 'Net.' }),
       /no tensor's name begins with 'Net\.'/,
@@ -196,7 +219,11 @@ describe('parity with PyTorch: checkpoints', () => {
     const before = await snapshot(segmenter);
     const imageNet = await saved(otherClasses, { prefix: 'Scale.' });
     const skipped = await refused(imageNet, /layer5.*another class count/);
-    assert.deepEqual(skipped.skipped, head);
+    const reason = 'the head for another class count';
+    assert.deepEqual(
+      skipped.skipped,
+      head.map((name) => ({ name, reason })),
+    );
     assert.deepEqual([skipped.missing, skipped.extra, skipped.reshaped], [[], [], []]);
     const after = await snapshot(segmenter);
     for (const [name, values] of after) {
@@ -211,8 +238,14 @@ describe('parity with PyTorch: checkpoints', () => {
     assert.deepEqual(report.reshaped, [{ name: 'conv1.weight', found: [2, 2], expected: [4, 3, 7, 7] }]);
 
     const stranger = await saved({ kind: 'patch-discriminator', options: { baseWidth: 4 } });
-    await assert.rejects(() => segmenter.load(stranger, { strict: false }), /none of its 10 tensors fits/);
-    await assert.rejects(() => Segmenter.fromFile(stranger), /does not say which network it belongs to/);
+    await assert.rejects(
+      () => segmenter.load(stranger, { strict: false }),
+      /none of its 10 tensors fits the network: found the weights of patch-discriminator, expected those of deeplab-v2/,
+    );
+    await assert.rejects(
+      () => Segmenter.fromFile(stranger),
+      /does not say which network it belongs to.*bidiseg convert FILE OUT\.safetensors/,
+    );
   });
 
   it('converts into files that say which network they belong to', async () => {
@@ -258,7 +291,7 @@ describe('parity with PyTorch: checkpoints', () => {
     await twin().ask({ do: 'saveCase', case: 'large', file: large, zip: true, protocol: 2 });
     const output = newFile('safetensors');
     assert.match(
-      await failure(large, output, '--dtype', 'float16'),
+      await failure(large, output, '--raw', '--dtype', 'float16'),
       /^1 bidiseg: .*'x' has the value 70000, too large for float16/,
     );
     assert.ok(!existsSync(output));

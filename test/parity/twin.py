@@ -320,6 +320,8 @@ HANDLERS |= {"packagedMetadata": packaged.metadata}
 HANDLERS |= {"runTorchScript": exported.run_torchscript, "runOnnx": exported.run_onnx}
 HANDLERS |= {"checkOnnx": exported.check_onnx, "runReference": exported.run_reference}
 HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
+HANDLERS |= {"foreignForward": checkpoints.foreign_forward, "saveShapes": checkpoints.save_shapes}
+HANDLERS |= {"saveFound": checkpoints.save_found}
 HANDLERS |= {"pseudoLabels": evaluation.pseudo_labels, "evaluation": evaluation.evaluation}
 
 torch.set_num_threads(1)

@@ -1,6 +1,9 @@
 import { type Command, Option } from 'commander';
 import type { ImageSize } from '../../data/image-size.js';
+import type { Translator } from '../../models/translator.js';
+import { DataError, InvalidArgumentError } from '../../support/errors.js';
 import { forEachImage, resultFile, summary } from '../each-image.js';
+import { UsageError } from '../exit.js';
 import { collectImages } from '../inputs.js';
 import { addNetworkOptions, findNetwork, type NetworkOptions } from '../network-source.js';
 import { addExamples, addJsonOption, type CommonOptions, parseSize } from '../options.js';
@@ -12,6 +15,7 @@ const DIRECTIONS = ['source-to-target', 'target-to-source'] as const;
 interface TranslateOptions extends CommonOptions, NetworkOptions {
   output: string;
   direction: (typeof DIRECTIONS)[number];
+  back?: string;
   size?: ImageSize;
 }
 
@@ -26,6 +30,10 @@ export function addTranslateCommand(program: Command): void {
       new Option('--direction <way>', 'direction of translation').choices(DIRECTIONS).default(DIRECTIONS[0]),
     )
     .option(
+      '--back <file>',
+      'with --weights FILE of a CycleGAN generator: the generator from target to source (default: one direction only)',
+    )
+    .option(
       '--size <WxH>',
       "size to scale images to first, in pixels (default: the run's translation size, or the image's own)",
       parseSize,
@@ -37,6 +45,7 @@ export function addTranslateCommand(program: Command): void {
       'bidiseg translate a.png --weights f.safetensors --direction target-to-source -o out',
       'from target to source',
     ],
+    ['bidiseg translate rendered --weights latest_net_G_A.pth -o translated', 'with a generator of CycleGAN'],
   ]);
   command.action((inputs: string[], options: TranslateOptions) =>
     runCommand(options, (context) => translate(inputs, options, context)),
@@ -48,14 +57,16 @@ async function translate(
   options: TranslateOptions,
   context: CommandContext,
 ): Promise<void> {
-  const { output, direction } = options;
+  const { output, direction, back } = options;
+  if (back !== undefined && options.weights === undefined) throw new UsageError('--back needs --weights');
   const images = collectImages(inputs, output);
   const { file, config, device, limits } = await findNetwork('translator', options);
 
   const { toSize } = await import('../../data/image-size.js');
   const { Translator } = await import('../../models/translator.js');
   const { writeImage } = await import('../../data/image-codec.js');
-  using translator = await Translator.fromFile(file, { device, signal: context.signal });
+  using translator = await Translator.fromFile(file, { device, back, signal: context.signal });
+  if (direction === 'target-to-source') requireToSource(translator, file);
   prepareOutputFolder(output, context);
   const pair = config?.sizes.translation[direction === 'source-to-target' ? 'source' : 'target'];
   const size = options.size ?? (pair && toSize(pair));
@@ -75,4 +86,18 @@ async function translate(
     { output, images: images.length, weights: file, direction, seconds },
     summary(images.length, 'translated image', output, seconds),
   );
+}
+
+/** Rejects a translator without a generator from target to source. @throws DataError that names the file */
+function requireToSource(translator: Translator, file: string): void {
+  try {
+    translator.toSource;
+  } catch (error) {
+    if (!(error instanceof InvalidArgumentError)) throw error;
+    throw new DataError(
+      `${file}: found only the way from source to target, expected the way back too for --direction target-to-source; ` +
+        'a CycleGAN generator for it can be given with --back FILE',
+      { cause: error },
+    );
+  }
 }

@@ -106,7 +106,7 @@ async function weightsFiles(
     return { safetensors, pth };
   }
   const twin = new Twin(found.python);
-  for (const testCase of ['plain', 'odd', 'Scale.']) {
+  for (const testCase of ['plain', 'odd', 'Scale.', 'beside', 'lacking', 'attributes']) {
     for (const isZip of [true, false]) {
       await twin.ask({ do: 'saveCase', case: testCase, file, zip: isZip, protocol: 2 });
       pth.push(readFileSync(file));
@@ -118,12 +118,14 @@ async function weightsFiles(
 
 /** Opcodes that build, repeat and call. */
 const pickleWords = [
-  ...'.(0123]})Ntlduasbcq\x85\x86\x87\x88\x89\x8a\x94\x93R2h'
+  ...'.(0123]})Ntlduasbciq\x8f\x90\x91\x92\x85\x86\x87\x88\x89\x8a\x94\x93R2h'
     .split('')
     .map((code) => Buffer.from(code, 'latin1')),
   'cos\nsystem\n',
   'cbuiltins\neval\n',
   'ctorch._utils\n_rebuild_tensor_v2\n',
+  'ctorch._tensor\n_rebuild_from_type_v2\n',
+  'cargparse\nNamespace\n',
   'ccollections\nOrderedDict\n',
 ];
 

@@ -51,7 +51,7 @@ describe('initial weights of a run', () => {
       assert(error instanceof DataError);
       assert.match(
         error.message,
-        /five-classes\.safetensors: does not hold initial weights for this segmenter: layer1\.2\./,
+        /five-classes\.safetensors: found the weights of a resnet18, expected those of a resnet34/,
       );
       return true;
     });

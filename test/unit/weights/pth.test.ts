@@ -10,6 +10,7 @@ import {
   pickle,
   SIX,
   tensor,
+  tensorArguments,
   type ZipMember,
   zip,
   zipPth,
@@ -91,7 +92,7 @@ describe('reading PyTorch files', () => {
     assert.deepEqual((await read(zipPth(expanded))).t0, { data: [5, 5, 5, 5], shape: [2, 2] });
   });
 
-  it('refuses every global that state dicts do not need by its name, and runs nothing', async () => {
+  it('leaves out what state dicts do not need by its name, and runs nothing', async () => {
     const marker = folder.path('marker');
     const command = text(`touch ${marker}`);
     for (const [module, name] of [
@@ -100,7 +101,6 @@ describe('reading PyTorch files', () => {
       ['builtins', 'eval'],
       ['__builtin__', 'eval'],
       ['torch.storage', '_load_from_bytes'],
-      ['torch.storage', 'UntypedStorage'],
       ['torch', 'load'],
       ['collections', 'OrderedDict.fromkeys'],
       ['constructor', 'prototype'],
@@ -109,8 +109,15 @@ describe('reading PyTorch files', () => {
       const message = new RegExp(`the Python global ${module}\\.${name},`);
       await refusesObject(`${module}.${name}`, call(global(module, name), command), message);
       const inside = dict(text('t'), tensor(), text('x'), call(global(module, name), command));
-      await refusesObject(`${module}.${name} beside a tensor`, inside, message);
+      for (const content of [zipPth(inside), legacyPth(inside)]) {
+        assert.deepEqual(await read(content), { t: { data: [0, 1, 2, 3, 4, 5], shape: [2, 3] } });
+        const { skipped } = await openWeights(file);
+        const reason = `${module}.${name}, a Python object that is not built`;
+        assert.deepEqual(skipped, [{ name: 'x', reason }]);
+      }
     }
+    const storage = call(global('torch.storage', 'UntypedStorage'), command);
+    await refusesObject('a storage that is called', storage, /calls torch\.storage\.UntypedStorage/);
     const viaStack = Buffer.concat([
       text('posix'),
       text('system'),
@@ -121,10 +128,68 @@ describe('reading PyTorch files', () => {
     await refusesObject('STACK_GLOBAL', viaStack, /the Python global posix\.system,/);
     await refusesObject('INST', Buffer.from("(S'ls'\niposix\nsystem\n"), /opcode 0x53/);
     await refusesObject('INST', Buffer.from('(iposix\nsystem\n'), /the Python global posix\.system,/);
-    for (const opcode of [...'PSVILFgpoi', '\x82', '\x8f', '\x97', '\xff']) {
+    for (const opcode of [...'PSVILFgpo', '\x82', '\x97', '\xff']) {
       await refusesObject(`opcode ${opcode}`, Buffer.from(`${opcode}1\n1\n`, 'latin1'), /opcode|global/);
     }
     assert.ok(!existsSync(marker));
+  });
+
+  it('reads tensors beside objects that are not built, whatever is done to these', async () => {
+    const thing = global('argparse', 'Namespace');
+    const empty = Buffer.from(')');
+    const build = Buffer.from('b');
+    const bytes = (...values: (number | Buffer)[]) =>
+      Buffer.concat(values.map((value) => (typeof value === 'number' ? Buffer.of(value) : value)));
+    const objects: Record<string, Buffer> = {
+      'argparse.Namespace': bytes(thing, empty, 0x81, dict(text('lr'), pickle.float(0.1)), build),
+      'with names': bytes(thing, empty, dict(text('a'), tensor()), 0x92),
+      'called twice': call(call(thing), tensor()),
+      'a list': bytes(call(thing), Buffer.from('('), tensor(), Buffer.from('e')),
+      'a dict': bytes(call(thing), Buffer.from('('), text('a'), tensor(), Buffer.from('u')),
+      'a set': bytes(0x8f, Buffer.from('('), integer(1), 0x90),
+      'a frozen set': bytes(Buffer.from('('), integer(1), 0x91),
+      INST: bytes(Buffer.from('('), integer(1), Buffer.from('iposix\nsystem\n')),
+      'its own attribute': bytes(call(thing), Buffer.from('q\x07h\x07'), build),
+      'a parameter': call(global('torch._utils', '_rebuild_parameter'), call(thing)),
+      'another rebuild': call(global('torch._utils', '_rebuild_qtensor'), tensor()),
+      'a subclass': call(global('torch._tensor', '_rebuild_from_type_v2'), thing, thing, empty, pickle.none),
+    };
+    const entries = Object.entries(objects).flatMap(([name, object]) => [text(name), object]);
+    for (const content of [zipPth(dict(...entries, text('t'), tensor()))]) {
+      assert.deepEqual(await read(content), { t: { data: [0, 1, 2, 3, 4, 5], shape: [2, 3] } });
+      const { skipped } = await openWeights(file);
+      assert.deepEqual(
+        skipped.map(({ name }) => name),
+        Object.keys(objects),
+      );
+      assert.ok(skipped.every(({ reason }) => reason.endsWith('a Python object that is not built')));
+    }
+    // A tensor with a class or attributes of its own is built from the rebuilding function that it names, if known.
+    const rebuild = Buffer.concat([global('torch._tensor', '_rebuild_from_type_v2'), Buffer.from('(')]);
+    const args = tuple(...tensorArguments());
+    const typed = bytes(
+      rebuild,
+      global('torch._utils', '_rebuild_tensor_v2'),
+      global('torch', 'Tensor'),
+      args,
+      dict(),
+      Buffer.from('tR'),
+    );
+    assert.deepEqual((await read(zipPth(dict(text('t'), typed)))).t!.data, [0, 1, 2, 3, 4, 5]);
+    const itself = bytes(
+      rebuild,
+      global('torch._tensor', '_rebuild_from_type_v2'),
+      global('torch', 'Tensor'),
+      args,
+      dict(),
+      Buffer.from('tR'),
+    );
+    await refusesObject('itself as function', dict(text('t'), itself), /Python global|no state dict/);
+
+    const many = Buffer.concat(Array(200_000).fill(Buffer.concat([thing, Buffer.from('0')])));
+    assert.ok((await read(zipPth(Buffer.concat([many, good])))).t0);
+    const attributes = Buffer.concat([call(thing), ...Array(200_000).fill(Buffer.from('}b'))]);
+    assert.ok((await read(zipPth(dict(text('x'), attributes, text('t'), tensor())))).t);
   });
 
   it('refuses tensors that do not fit their storage, before memory is reserved', async () => {
@@ -229,7 +294,8 @@ describe('reading PyTorch files', () => {
     await refuses('two pickles', zip([...base, { name: 'b/data.pkl', data: SIX }]), /not one/);
     await refuses('TorchScript', zip([...base, { name: 'a/constants.pkl', data: SIX }]), /TorchScript/);
     await refuses('twice', zip([...base, { name: 'a/data/0', data: SIX }]), /twice/);
-    await refuses('compressed', change('a/data/0', { method: 8, size: 2 ** 32 - 2 }), /compressed/);
+    await refuses('compressed', change('a/data/0', { method: 8 }), /compressed/);
+    await refuses('a compressed bomb', change('a/data/0', { method: 8, size: 2 ** 32 - 2 }), /reaches into/);
     await refuses('encrypted', change('a/data/0', { flags: 1 }), /encrypted/);
     await refuses('a bomb', change('a/data/0', { size: 2 ** 32 - 2 }), /reaches into/);
     await refuses('a bomb for a pickle', change('a/data.pkl', { size: 2 ** 31 }), /reaches into/);
@@ -298,6 +364,7 @@ describe('reading PyTorch files', () => {
       }
       await refuses(`${what} cut off at the end`, content.subarray(0, content.length - 1));
     }
-    await refuses('something else', Buffer.from('%PDF-1.7 and more'), /neither like safetensors/);
+    await refuses('something else', Buffer.from('%PDF-1.7 and more'), /found a PDF, expected safetensors/);
+    await refuses('noise', Buffer.from([1, 2, 3, 0, 255, 7, 8, 9, 10, 11]), /begins like neither/);
   });
 });
