@@ -10,6 +10,9 @@ export class UsageError extends Error {
 /** The addon or its CUDA half is not what the command needs; the command has said so itself, so nothing is added. */
 export class QuietFailure extends Error {}
 
+/** What stops a command: a signal, or the end of whoever reads its output. */
+export type StopSignal = 'SIGHUP' | 'SIGINT' | 'SIGTERM' | 'SIGPIPE';
+
 /** The reason of the abort when the user or the system asks the command to stop. */
 export class Interruption extends Error {
   override readonly name = 'AbortError';
@@ -17,8 +20,8 @@ export class Interruption extends Error {
   /** 128 + the number of the signal, as shells expect. */
   readonly exitCode: number;
 
-  constructor(signal: 'SIGINT' | 'SIGTERM' | 'SIGPIPE') {
+  constructor(signal: StopSignal) {
     super(`interrupted (${signal})`);
-    this.exitCode = 128 + { SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 }[signal];
+    this.exitCode = 128 + { SIGHUP: 1, SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 }[signal];
   }
 }

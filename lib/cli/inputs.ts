@@ -3,6 +3,7 @@ import path from 'node:path';
 import { globSync, isDynamicPattern } from 'tinyglobby';
 import { IMAGE_EXTENSIONS } from '../data/image-bytes.js';
 import { DataError } from '../support/errors.js';
+import { filesIn, liesInOutput } from './output-folder.js';
 
 /** An image to read, and the name (without extension, '/' between folders) its results get. */
 export interface InputImage {
@@ -12,12 +13,13 @@ export interface InputImage {
 
 /**
  * The images behind a list of files, folders and glob patterns, in a fixed order. Folders are searched to any depth. Folders,
- * and patterns below their part without wildcards, keep their structure in the names; `outputFolder` is left out of the
- * search, so that a second run does not eat its own results. Nothing is read but the folders.
+ * and patterns below their part without wildcards, keep their structure in the names. Nothing is read but the folders.
+ *
+ * `outputFolder` is left out of the search, also where a link leads to it, so that a second run does not eat its own results.
+ * It is an error if nothing is left.
  */
 export function collectImages(inputs: string[], outputFolder: string): InputImage[] {
   const images: InputImage[] = [];
-  const leaveOut = path.resolve(outputFolder);
   for (const input of inputs) {
     // A file may have a name that looks like a pattern.
     const isPattern = !existsSync(input) && isDynamicPattern(input);
@@ -25,13 +27,16 @@ export function collectImages(inputs: string[], outputFolder: string): InputImag
       images.push({ file: input, name: path.parse(input).name });
       continue;
     }
-    const found = isPattern ? imagesLike(input, leaveOut) : imagesUnder(input, leaveOut);
+    const found = isPattern ? imagesLike(input) : imagesUnder(input);
     if (found.length === 0) {
       throw new DataError(
         `No image ${isPattern ? 'matches' : 'in the folder'} ${input}; expected files that end in ${IMAGE_EXTENSIONS.join(', ')}`,
       );
     }
-    for (const image of found) images.push(image);
+    const files = found.map(({ file }) => file);
+    const results = new Set(filesIn(outputFolder, files));
+    if (results.size === found.length) throw liesInOutput(input, outputFolder);
+    for (const image of found) if (!results.has(image.file)) images.push(image);
   }
   refuseEqualNames(images);
   return images;
@@ -47,14 +52,14 @@ function isFolder(input: string): boolean {
   }
 }
 
-function imagesUnder(root: string, leaveOut: string): InputImage[] {
+function imagesUnder(root: string): InputImage[] {
   const images: InputImage[] = [];
   const visit = (folder: string) => {
     const entries = readdirSync(folder, { withFileTypes: true });
     entries.sort((a, b) => (a.name < b.name ? -1 : 1));
     for (const entry of entries) {
       const file = path.join(folder, entry.name);
-      if (path.resolve(file) === leaveOut || entry.name.startsWith('.')) continue;
+      if (entry.name.startsWith('.')) continue;
       if (entry.isDirectory()) visit(file);
       else if (isImage(entry.name)) images.push(imageBelow(root, file));
     }
@@ -63,7 +68,7 @@ function imagesUnder(root: string, leaveOut: string): InputImage[] {
   return images;
 }
 
-function imagesLike(pattern: string, leaveOut: string): InputImage[] {
+function imagesLike(pattern: string): InputImage[] {
   const parts = pattern.split('/');
   const root =
     parts
@@ -73,7 +78,7 @@ function imagesLike(pattern: string, leaveOut: string): InputImage[] {
       )
       .join('/') || (parts[0] === '' ? '/' : '.');
   return globSync(pattern, { expandDirectories: false })
-    .filter((file) => isImage(file) && !path.resolve(file).startsWith(leaveOut + path.sep))
+    .filter((file) => isImage(file))
     .sort()
     .map((file) => imageBelow(root, file))
     .map(refuseAbove);

@@ -15,6 +15,14 @@ export function addJsonOption(command: Command): Command {
   );
 }
 
+/** `--overwrite` of a command that fills a folder. */
+export function addOverwriteOption(
+  command: Command,
+  what = 'the results of an earlier command in the output folder',
+): Command {
+  return command.option('--overwrite', `replace ${what}; no other file is touched (default: an error)`);
+}
+
 export function deviceOption(): Option {
   return new Option(
     '--device <name>',

@@ -1,8 +1,9 @@
 import { BidisegError } from '../support/errors.js';
+import { removeUnfinishedFiles } from '../support/files.js';
 import { oneLine } from '../support/format.js';
 import { Console } from './console.js';
-import { EXIT_FAILURE, EXIT_USAGE, Interruption, QuietFailure, UsageError } from './exit.js';
-import type { OutputFolder } from './output-folder.js';
+import { EXIT_FAILURE, EXIT_USAGE, Interruption, QuietFailure, type StopSignal, UsageError } from './exit.js';
+import type { Output } from './output-folder.js';
 
 /** What a command gets from the process around it. */
 export interface CommandContext {
@@ -11,8 +12,8 @@ export interface CommandContext {
   readonly signal: AbortSignal;
   /** Set by the command: what an interruption leaves behind, as the end of the line "interrupted; …". */
   kept: () => string;
-  /** Folders the command writes into, as `prepareOutputFolder` notes them. */
-  readonly outputs: OutputFolder[];
+  /** Places that the command writes to, as those who prepare them note them. */
+  readonly outputs: Output[];
   /** After a signal, what is under way gets this long to end by itself, in milliseconds; then the process ends anyway. */
   graceMs: number;
 }
@@ -74,8 +75,11 @@ function errorCode(error: unknown): string {
 }
 
 function listenForTheEnd(controller: AbortController, context: CommandContext): void {
-  const stop = (signal: 'SIGINT' | 'SIGTERM' | 'SIGPIPE') => {
-    if (controller.signal.aborted) return leaveNow(signal, context);
+  const stop = (signal: StopSignal) => {
+    if (controller.signal.aborted) {
+      // A closed terminal sends SIGHUP twice, by its shell and by the system; nobody is in a hurry there.
+      return signal === 'SIGHUP' ? undefined : leaveNow(signal, context);
+    }
     const interruption = new Interruption(signal);
     // Also for the case that nothing is left to wait for and the process ends before the command has noticed.
     process.exitCode = interruption.exitCode;
@@ -89,10 +93,13 @@ function listenForTheEnd(controller: AbortController, context: CommandContext): 
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
+  process.on('SIGHUP', stop);
   // The reader of our output is gone (`bidiseg train … | head`): as good as a signal, and no reason for a stack trace.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') stop('SIGPIPE');
   });
+  // Nobody hears what is said to a closed terminal, and the state is still to be saved.
+  process.stderr.on('error', () => {});
   process.on('uncaughtException', (error) => {
     context.console.endProgress();
     process.exit(report(error, context));
@@ -100,15 +107,13 @@ function listenForTheEnd(controller: AbortController, context: CommandContext): 
 }
 
 /**
- * Ends the process by the signal itself, as if nobody had listened. Shells see the same code (130, 143) as from a proper
+ * Ends the process by the signal itself, as if nobody had listened. Shells see the same code (129, 130, 143) as from a proper
  * exit, but no exit handler waits for a native step that may go on for a minute, and no destructor runs under its feet.
  */
-function leaveNow(signal: 'SIGINT' | 'SIGTERM' | 'SIGPIPE', context: CommandContext): void {
+function leaveNow(signal: StopSignal, context: CommandContext): void {
   context.console.endProgress();
-  for (const output of context.outputs) {
-    output.removeTemporaryFiles();
-    output.removeIfUnused();
-  }
+  removeUnfinishedFiles();
+  for (const output of context.outputs) output.removeIfUnused();
   // Node ignores SIGPIPE, so it cannot end anything.
   if (signal === 'SIGPIPE') process.exit();
   process.removeAllListeners(signal);

@@ -81,17 +81,17 @@ export class ImageDataset {
    * All images (PNG, JPEG, WebP, TIFF) of a folder and its subfolders, in the order of their names. With
    * `labels`, each image needs the PNG of the same base name somewhere in that folder, or as Cityscapes has it,
    * FRAME_gtFine_labelIds.png (with a label map of colors FRAME_gtFine_color.png) for FRAME_leftImg8bit.png; label
-   * files that belong to no image are left alone.
+   * files that belong to no image are left alone. The subfolder `except`, where results are written, is left out.
    *
    * @throws {DataError} when a folder is missing or holds no image, a label file is missing, or a base name
    *   stands twice
    * @throws {InvalidArgumentError} when the label map does not fit the class count
    */
   static async fromFolder(
-    options: { images: string; labels?: string } & LabelOptions & ImageLimits,
+    options: { images: string; labels?: string; except?: string } & LabelOptions & ImageLimits,
   ): Promise<ImageDataset> {
     const folder = checkString('images', options.images);
-    const images = await filesByName(folder, IMAGE_EXTENSIONS);
+    const images = await filesByName(folder, IMAGE_EXTENSIONS, { except: options.except });
     if (images.size === 0) {
       throw new DataError(
         `${folder}: holds no image, expected at least one of ${IMAGE_EXTENSIONS.join(', ')}`,
@@ -102,7 +102,10 @@ export class ImageDataset {
 
     const labelFolder = checkString('labels', options.labels);
     const encoding = resolveLabels(options);
-    const labels = await labelsByName(labelFolder, { colors: encoding.labelMap.idsFrom === 'color' });
+    const labels = await labelsByName(labelFolder, {
+      colors: encoding.labelMap.idsFrom === 'color',
+      except: options.except,
+    });
     requireAll(
       [...images.keys()],
       labels,

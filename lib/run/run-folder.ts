@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { copyFile, link, mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { copyFile, link, mkdir, readdir, rename, rm, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import YAML from 'yaml';
@@ -12,7 +12,13 @@ import type { RunEvent, RunSummary, StageRecord } from '../pipeline/events.js';
 import { planStages, type Stage } from '../pipeline/plan.js';
 import type { StageBeginning, StageState, StageStore } from '../pipeline/stage-store.js';
 import { ConfigError, DataError } from '../support/errors.js';
-import { isTemporary, removeTemporaryFiles, syncFolder, writeFileAtomically } from '../support/files.js';
+import {
+  isTemporary,
+  readRegularFile,
+  removeTemporaryFiles,
+  syncFolder,
+  writeFileAtomically,
+} from '../support/files.js';
 import { isTable } from '../support/options.js';
 import { packageVersion } from '../support/package.js';
 import { newestCheckpoint, removeCheckpoints, saveCheckpoint } from './checkpoint-files.js';
@@ -32,7 +38,9 @@ import {
 } from './run-files.js';
 import { TensorBoardLog } from './tensorboard-log.js';
 
-/** What a run writes in its folder beside its config, and all that overwriting a run removes. */
+const HEADER = '# The complete configuration of this run. Paths in data are relative to data.root.\n';
+
+/** What a run writes in its folder beside its config and its stages, and all that overwriting a run removes. */
 const ENTRIES = [
   'events.jsonl',
   'summary.json',
@@ -43,6 +51,18 @@ const ENTRIES = [
   'report.html',
   'class-counts.json',
 ];
+
+/** The files that a run makes in subfolders. STAGE is a stage's name, as `flat` writes it. */
+const FILES = new RegExp(
+  `^(${[
+    'stages/STAGE/((weights|best|checkpoint-[^/]+)\\.safetensors|(stage|best)\\.json)',
+    'translated/round-\\d+/.+\\.png',
+    'pseudo-labels/STAGE/(.+\\.png|manifest\\.json)',
+    'pictures/STAGE\\.png',
+    'tensorboard/STAGE/events\\.out\\.tfevents\\.[^/]+',
+  ].join('|')})$`.replaceAll('STAGE', '(source-only|round-\\d+-[^/]+)'),
+);
+const FOLDERS = ['stages', 'translated', 'pseudo-labels', 'pictures', 'tensorboard'];
 
 /**
  * Keys that a resumed run may change: they decide where, how far and how observably it runs, and what it does about a
@@ -113,12 +133,14 @@ export class RunFolder implements StageStore {
    */
   static async open(config: Config, mode: RunFolderMode = 'create'): Promise<RunFolder> {
     const folder = config.output;
+    await requireOwnFiles(folder);
+    // Once before anything is changed, and again when no other process can change it.
+    await refuseFolder(config, mode);
     try {
       await mkdir(folder, { recursive: true });
     } catch (error) {
       throw new DataError(`${folder}: cannot be made: ${(error as Error).message}`, { cause: error });
     }
-    await requireOwnFiles(folder);
     const lock = await Lock.take(path.join(folder, 'lock'));
     try {
       await prepare(config, mode);
@@ -165,7 +187,12 @@ export class RunFolder implements StageStore {
       const cutOff = resume && (await this.#begun(stage))?.record === null;
       if (!cutOff) await this.#clear(stage);
       await this.#writeSummary();
-      return newestCheckpoint(this.#stageFolder(stage));
+      const beginning = await newestCheckpoint(this.#stageFolder(stage));
+      // Labels without a state are those of an attempt whose thresholds are lost.
+      if (stage.kind === 'pseudo-labels' && !beginning.state) {
+        await removeOwnFiles(this.folder, this.imagesFolder(stage));
+      }
+      return beginning;
     });
   }
 
@@ -274,11 +301,10 @@ export class RunFolder implements StageStore {
   /** Removes what earlier attempts at a stage left, and marks it as begun. */
   async #clear(stage: Stage): Promise<void> {
     await rm(this.#stageFile(stage), { force: true });
-    for (const folder of this.#outputFolders(stage)) {
-      await rm(folder, { recursive: true, force: true });
-      await mkdir(folder, { recursive: true });
+    for (const folder of [...this.#outputFolders(stage), tensorBoardFolder(this.folder, stage)]) {
+      await removeOwnFiles(this.folder, folder);
     }
-    await rm(tensorBoardFolder(this.folder, stage), { recursive: true, force: true });
+    for (const folder of this.#outputFolders(stage)) await mkdir(folder, { recursive: true });
     await mkdir(path.dirname(this.pictureFile(stage)), { recursive: true });
     await this.#writeStageFile({ stage, record: null });
   }
@@ -325,29 +351,49 @@ export async function holdsRunOf(config: Config): Promise<boolean> {
   return firstDifference(await resumeConfig(config.output), config) === undefined;
 }
 
-async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
+/** Whether a mode goes on with the run that the folder holds. */
+function goesOn(folder: string, mode: RunFolderMode): boolean {
+  return (mode === 'resume' || mode === 'continue') && existsSync(configFile(folder));
+}
+
+/** Throws where a mode refuses what the folder holds. Nothing is changed. */
+async function refuseFolder(config: Config, mode: RunFolderMode): Promise<void> {
   const folder = config.output;
-  const hasConfig = existsSync(configFile(folder));
+  if (goesOn(folder, mode)) return refuseOtherConfig(await resumeConfig(folder), config);
+  if (mode === 'resume') throw new ConfigError(`${folder}: holds no run to resume (no config.yaml)`);
+  if (!(await isRun(folder))) return refuseStrangeFolder(folder);
   // A run that failed before its first stage, for want of its data perhaps, has nothing to lose.
-  const hasStages = existsSync(path.join(folder, 'stages'));
-  if (mode === 'resume' && !hasConfig) {
-    throw new ConfigError(`${folder}: holds no run to resume (no config.yaml)`);
-  }
-  if (hasConfig && (mode === 'resume' || mode === 'continue')) {
-    refuseOtherConfig(await resumeConfig(folder), config);
-  } else if (hasStages && mode !== 'overwrite') {
+  if (mode !== 'overwrite' && existsSync(path.join(folder, 'stages'))) {
     throw new ConfigError(
       `${folder}: holds a run already; resume it, choose another output, or overwrite it`,
     );
-  } else {
-    if (!hasConfig) await refuseStrangeFolder(folder);
+  }
+  for (const name of FOLDERS) {
+    for (const file of await filesBelow(path.join(folder, name))) {
+      if (isOwn(folder, file)) continue;
+      throw new ConfigError(
+        `${file}: was not written by the run; move it away before the run is overwritten`,
+      );
+    }
+  }
+}
+
+/** Whether a folder holds a config that a run wrote. A `config.yaml` of somebody's own makes no run folder. */
+async function isRun(folder: string): Promise<boolean> {
+  if (!existsSync(configFile(folder))) return false;
+  return String(await readRegularFile(configFile(folder), MAX_CONFIG_BYTES)).startsWith(HEADER);
+}
+
+async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
+  const folder = config.output;
+  await refuseFolder(config, mode);
+  if (!goesOn(folder, mode)) {
     // All stages are gone at once, so that no moment leaves a part of a run that could be taken for the whole.
     const removed = path.join(folder, `stages.${randomUUID()}.tmp`);
-    if (hasStages) await rename(path.join(folder, 'stages'), removed);
+    if (existsSync(path.join(folder, 'stages'))) await rename(path.join(folder, 'stages'), removed);
     for (const entry of ENTRIES) await rm(path.join(folder, entry), { recursive: true, force: true });
   }
-  const header = '# The complete configuration of this run. Paths in data are relative to data.root.\n';
-  const content = header + YAML.stringify({ version: CONFIG_VERSION, ...config });
+  const content = HEADER + YAML.stringify({ version: CONFIG_VERSION, ...config });
   if (Buffer.byteLength(content) > MAX_CONFIG_BYTES) {
     throw new ConfigError(
       `${configFile(folder)}: would have ${Buffer.byteLength(content)} bytes, expected at most ${MAX_CONFIG_BYTES}`,
@@ -356,11 +402,38 @@ async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
   await writeFileAtomically(configFile(folder), content);
 }
 
+/** The files in a folder and its subfolders; none if it does not exist. */
+async function filesBelow(folder: string): Promise<string[]> {
+  if (!existsSync(folder)) return [];
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => !entry.isDirectory())
+    .map(({ parentPath, name }) => path.join(parentPath, name));
+}
+
+/** Whether a file has the name and the place of one that a run makes. */
+function isOwn(run: string, file: string): boolean {
+  return FILES.test(path.relative(run, file)) || isTemporary(path.basename(file));
+}
+
+/** Removes what a run made in one of its folders. What somebody put beside it stays. */
+async function removeOwnFiles(run: string, folder: string): Promise<void> {
+  if (!existsSync(folder)) return;
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  const places = entries.map((entry) => ({ entry, place: path.join(entry.parentPath, entry.name) }));
+  // A folder comes after what is in it.
+  for (const { entry, place } of places.sort((one, other) => other.place.length - one.place.length)) {
+    if (entry.isDirectory()) await rmdir(place).catch(() => {});
+    else if (isOwn(run, place)) await rm(place, { force: true });
+  }
+}
+
 /** A new run clears what an earlier one left, `pictures/` among it, so it must not be let loose on somebody's own folder. */
 async function refuseStrangeFolder(folder: string): Promise<void> {
   // Data may be there already: they are made, or put there, before a run.
+  if (!existsSync(folder)) return;
   const others = (await readdir(folder)).filter(
-    (name) => name !== 'data' && !name.startsWith('lock') && !isTemporary(name),
+    (name) => name !== 'data' && !name.startsWith('lock') && !name.startsWith('.') && !isTemporary(name),
   );
   if (others.length === 0) return;
   throw new ConfigError(

@@ -34,6 +34,13 @@ export function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
+/** A path as a POSIX shell reads it as one word: as it is where nothing in it is special, or else in single quotes. */
+export function shellWord(text: string): string {
+  // A word that starts with a dash would be an option.
+  const word = text.startsWith('-') ? `./${text}` : text;
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
 /**
  * A message as one line: an error line must stay one line, whatever a library put into its message. A list of details
  * (indented lines after "It was looked for at:", say) is left out; BIDISEG_DEBUG=1 shows it.

@@ -8,7 +8,7 @@ import { writeLabels } from '../data/label-codec.js';
 import type { Predictor } from '../inference/evaluate.js';
 import { applyThresholds, ThresholdHistogram } from '../native/thresholds.js';
 import { DataError } from '../support/errors.js';
-import { writeFileAtomically } from '../support/files.js';
+import { requireEmptyFolder, writeFileAtomically } from '../support/files.js';
 import { readAhead } from '../support/generators.js';
 import { parseOptions } from '../support/options.js';
 import { checkInteger } from '../support/validate.js';
@@ -82,6 +82,14 @@ export interface PseudoLabelProgress {
   total: number;
 }
 
+const MANIFEST = 'manifest.json';
+
+/** The files that labeling may write into its folder. */
+export function labelFiles(dataset: ImageDataset, weighting: PseudoLabelChoice['weighting']): string[] {
+  const labels = Array.from({ length: dataset.length }, (_, index) => `${dataset.entry(index).name}.png`);
+  return [...labels, ...(weighting === 'soft' ? labels.map(weightsFile) : []), MANIFEST];
+}
+
 /**
  * Chooses the pseudo-labels Ŷ_T of a target set: the segmenter's own predictions where it is confident. With `mpt` a pixel
  * is kept above one threshold. With `per-class` the threshold of class c is
@@ -114,9 +122,10 @@ export class SelfTraining {
    * `dataset.withLabels(folder)` is T_ssl. With soft weights NAME.confidence.png, of 8 bits, has the confidence from 0 to
    * 255. Yields after each image.
    *
-   * @param options.checkpoints default none. A state to go on from belongs to what `folder` holds; there is none before
-   *   the thresholds are found
-   * @throws DataError when an image cannot be read or a file cannot be written
+   * @param folder new or empty, hidden files aside. With a state to continue from: the folder of the interrupted labeling,
+   *   whose later files are replaced or removed
+   * @param options.checkpoints default none. There is no state before the thresholds are found
+   * @throws DataError when `folder` holds other files, an image cannot be read or a file cannot be written
    */
   async *label(
     dataset: ImageDataset,
@@ -125,17 +134,23 @@ export class SelfTraining {
   ): AsyncGenerator<PseudoLabelProgress | CheckpointEvent | WarningEvent, PseudoLabelManifest> {
     const { signal, checkpoints } = options;
     if (this.#choice.weighting === 'soft') requireNoWeightsName(dataset);
-    const manifestFile = path.join(folder, 'manifest.json');
+    const manifestFile = path.join(folder, MANIFEST);
+    const saved = checkpoints?.state ?? null;
+    if (!saved) await requireEmptyFolder(folder);
     await mkdir(folder, { recursive: true });
     // From here on it would tell of files that are being replaced.
-    await rm(manifestFile, { force: true });
-    const state = checkpoints?.state ?? (yield* this.#firstState(dataset, signal));
-    yield* checkpointed(this.#labelFrom(state, dataset, folder, signal), checkpoints, {
-      stage: this.#stage,
-      steps: dataset.length,
-      done: () => state.step,
-      state: async () => state,
-    });
+    if (saved) await rm(manifestFile, { force: true });
+    const state = saved ?? (yield* this.#firstState(dataset, signal));
+    yield* checkpointed(
+      this.#labelFrom(state, dataset, folder, { isResumed: saved !== null, signal }),
+      checkpoints,
+      {
+        stage: this.#stage,
+        steps: dataset.length,
+        done: () => state.step,
+        state: async () => state,
+      },
+    );
     const { thresholds, confidences, kept, keptImages } = state;
     const predicted = confidences.map(sum);
     const manifest: PseudoLabelManifest = {
@@ -175,7 +190,7 @@ export class SelfTraining {
     state: LabelingState,
     dataset: ImageDataset,
     folder: string,
-    signal: AbortSignal | undefined,
+    { isResumed, signal }: { isResumed: boolean; signal: AbortSignal | undefined },
   ): AsyncGenerator<PseudoLabelProgress> {
     const { thresholds, confidences, kept } = state;
     const { inclusive, weighting } = this.#choice;
@@ -192,8 +207,8 @@ export class SelfTraining {
         }
         await writeLabels(file, { data: chosen.labels, ...this.#size });
         state.keptImages++;
-      } else {
-        // A file from an earlier labeling would make the image part of T_ssl.
+      } else if (isResumed) {
+        // A file that the interrupted labeling wrote after its last checkpoint would make the image part of T_ssl.
         for (const stale of [file, weightsFile(file)]) await rm(stale, { force: true });
       }
       for (const [i, label] of labels.entries()) {

@@ -1,11 +1,11 @@
-import path from 'node:path';
 import { type Command, Option } from 'commander';
 import { bytesText, counted } from '../../support/format.js';
 import type { WeightsDtype } from '../../weights/weights-dtype.js';
 import type { WeightsFile } from '../../weights/weights-file.js';
 import type { Architecture } from '../../weights/weights-metadata.js';
 import { UsageError } from '../exit.js';
-import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
+import { addExamples, addJsonOption, addOverwriteOption, type CommonOptions } from '../options.js';
+import { prepareOutputFile } from '../output-folder.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 
 const DTYPES: readonly WeightsDtype[] = ['float32', 'float16', 'bfloat16'];
@@ -14,6 +14,7 @@ interface ConvertOptions extends CommonOptions {
   dtype?: WeightsDtype;
   strip?: string;
   branches?: '2' | '4';
+  overwrite?: boolean;
 }
 
 export function addConvertCommand(program: Command): void {
@@ -21,7 +22,7 @@ export function addConvertCommand(program: Command): void {
     .command('convert')
     .description('turns a PyTorch state dict (.pth) or a safetensors file into a safetensors file')
     .argument('<in>', 'weights; of a .pth file nothing is ever executed')
-    .argument('<out>', 'the safetensors file to write; one that exists is replaced')
+    .argument('<out>', 'the safetensors file to write; not the input')
     .addOption(
       new Option(
         '--dtype <name>',
@@ -35,6 +36,7 @@ export function addConvertCommand(program: Command): void {
         'of a DeepLab-v2 head: 2 for weights trained with two (default: 4)',
       ).choices(['2', '4']),
     );
+  addOverwriteOption(command, 'OUT if it exists');
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg convert gta5.pth gta5.safetensors', 'for bidiseg, or for anything that reads safetensors'],
@@ -48,12 +50,11 @@ export function addConvertCommand(program: Command): void {
 async function convert(
   input: string,
   output: string,
-  { dtype, strip, branches }: ConvertOptions,
-  { console, signal }: CommandContext,
+  { dtype, strip, branches, overwrite }: ConvertOptions,
+  context: CommandContext,
 ): Promise<void> {
-  if (path.resolve(input) === path.resolve(output)) {
-    throw new UsageError(`IN and OUT are the same file: ${input}`);
-  }
+  const { console, signal } = context;
+  prepareOutputFile(output, { inputs: [input], overwrite }, context);
   const { openWeights, readWeights } = await import('../../weights/weights-file.js');
   const { writeSafetensors } = await import('../../weights/safetensors.js');
   const { castWeights } = await import('../../weights/weights-dtype.js');

@@ -3,7 +3,8 @@ import path from 'node:path';
 import { type Command, Option } from 'commander';
 import { bytesText } from '../../support/format.js';
 import { UsageError } from '../exit.js';
-import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
+import { addExamples, addJsonOption, addOverwriteOption, type CommonOptions } from '../options.js';
+import { prepareOutputFile } from '../output-folder.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 
 const FORMATS = ['onnx', 'torchscript'] as const;
@@ -14,6 +15,7 @@ const EXTENSIONS: Record<string, Format> = { '.onnx': 'onnx', '.pt': 'torchscrip
 interface ExportCommandOptions extends CommonOptions {
   format?: Format;
   upsample: boolean;
+  overwrite?: boolean;
 }
 
 export function addExportCommand(program: Command): void {
@@ -21,13 +23,14 @@ export function addExportCommand(program: Command): void {
     .command('export')
     .description('writes a segmenter for other programs: as an ONNX model or a TorchScript archive')
     .argument('<weights>', 'weights of a segmenter that bidiseg saved or converted')
-    .argument('<out>', 'the file to write; one that exists is replaced')
+    .argument('<out>', 'the file to write; not the input')
     .addOption(
       new Option('--format <name>', 'of the file (default: onnx for .onnx, torchscript for .pt)').choices(
         FORMATS,
       ),
     )
     .option('--no-upsample', "leave logits at the network's own resolution instead of the image's");
+  addOverwriteOption(command, 'OUT if it exists');
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg export m.safetensors m.onnx', 'for ONNX Runtime and whatever else reads ONNX'],
@@ -47,15 +50,14 @@ export function addExportCommand(program: Command): void {
 async function exportSegmenter(
   weights: string,
   output: string,
-  { format = EXTENSIONS[path.extname(output).toLowerCase()], upsample }: ExportCommandOptions,
-  { console, signal }: CommandContext,
+  { format = EXTENSIONS[path.extname(output).toLowerCase()], upsample, overwrite }: ExportCommandOptions,
+  context: CommandContext,
 ): Promise<void> {
+  const { console, signal } = context;
   if (format === undefined) {
     throw new UsageError(`${output} ends neither in .onnx nor in .pt: say what it is to be with --format`);
   }
-  if (path.resolve(weights) === path.resolve(output)) {
-    throw new UsageError(`WEIGHTS and OUT are the same file: ${weights}`);
-  }
+  prepareOutputFile(output, { inputs: [weights], overwrite }, context);
   const { Segmenter } = await import('../../models/segmenter.js');
   const { exportOnnx, exportTorchScript } = await import('../../export/segmenter.js');
   using segmenter = await Segmenter.fromFile(weights, { signal });

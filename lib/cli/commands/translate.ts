@@ -3,14 +3,15 @@ import type { ImageSize } from '../../data/image-size.js';
 import { forEachImage, resultFile, summary } from '../each-image.js';
 import { collectImages } from '../inputs.js';
 import { addNetworkOptions, findNetwork, type NetworkOptions } from '../network-source.js';
-import { addExamples, addJsonOption, type CommonOptions, parseSize } from '../options.js';
-import { prepareOutputFolder } from '../output-folder.js';
+import { addExamples, addJsonOption, addOverwriteOption, type CommonOptions, parseSize } from '../options.js';
+import { ResultFolder } from '../output-folder.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 
 const DIRECTIONS = ['source-to-target', 'target-to-source'] as const;
 
 interface TranslateOptions extends CommonOptions, NetworkOptions {
   output: string;
+  overwrite?: boolean;
   direction: (typeof DIRECTIONS)[number];
   size?: ImageSize;
 }
@@ -28,6 +29,7 @@ export function addTranslateCommand(program: Command): void {
       "scale images to this first (default: the run's translation size, or the image's own)",
       parseSize,
     );
+  addOverwriteOption(command);
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg translate rendered --run runs/demo --output translated', 'with the last translator of a run'],
@@ -43,15 +45,21 @@ async function translate(
   options: TranslateOptions,
   context: CommandContext,
 ): Promise<void> {
-  const { output, direction } = options;
+  const { output, overwrite, direction } = options;
   const images = collectImages(inputs, output);
+  const results = await ResultFolder.plan(output, {
+    command: 'translate',
+    files: images.map(({ name }) => `${name}.png`),
+    inputs: images.map((image) => image.file),
+    overwrite,
+  });
   const { file, config, device, limits } = await findNetwork('translator', options);
 
   const { toSize } = await import('../../data/image-size.js');
   const { Translator } = await import('../../models/translator.js');
   const { writeImage } = await import('../../data/image-codec.js');
   using translator = await Translator.fromFile(file, { device, signal: context.signal });
-  prepareOutputFolder(output, context);
+  await results.prepare(context);
   const pair = config?.sizes.translation[direction === 'source-to-target' ? 'source' : 'target'];
   const size = options.size ?? (pair && toSize(pair));
 
@@ -66,6 +74,7 @@ async function translate(
     write: async (data, { name }, { width, height }) =>
       writeImage(await resultFile(output, name), { data, width, height }),
   });
+  await results.complete();
   context.console.result(
     { output, images: images.length, weights: file, direction, seconds },
     summary(images.length, 'translated image', output, seconds),

@@ -1,5 +1,6 @@
+import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { DataError } from '../../support/errors.js';
 import { temporaryName, writeFileAtomically } from '../../support/files.js';
@@ -59,12 +60,14 @@ export async function createEmbeddedDataset(folder: string, options: EmbeddedDat
   const final = resolve(checkString('folder', folder));
   const manifest = manifestText(parameters);
   if ((await existingManifest(final)) === manifest) return;
+  await requireOwnFiles(final);
 
   const building = temporaryName(final);
   try {
     await mkdir(building, { recursive: true });
     await runWorker({ folder: building, ...parameters }, onProgress, signal);
     await writeFileAtomically(join(building, MANIFEST), manifest);
+    await requireOwnFiles(final);
     await rm(final, { recursive: true, force: true });
     await rename(building, final);
   } catch (error) {
@@ -96,6 +99,19 @@ async function existingManifest(folder: string): Promise<string | undefined> {
     );
   }
   return text;
+}
+
+/** What the generator makes, relative to its folder. */
+const OWN_FILE = /^(dataset\.json|(source|target\/train|target\/val)\/(images|labels)\/(day|dusk)-\d+\.png)$/;
+
+/** @throws {DataError} when there is a file in the folder that was not generated, and would be lost */
+async function requireOwnFiles(folder: string): Promise<void> {
+  if (!existsSync(folder)) return;
+  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
+    const file = join(entry.parentPath, entry.name);
+    if (entry.isDirectory() || OWN_FILE.test(relative(folder, file))) continue;
+    throw new DataError(`${file}: is no part of the generated data set that is to be replaced; move it away`);
+  }
 }
 
 async function runWorker(
