@@ -108,7 +108,7 @@ export function prepareOutputFile(
   const place = realPath(file);
   const input = options.inputs.find((other) => liesIn(place, realPath(other)));
   if (input !== undefined) {
-    const what = place === realPath(input) ? `is ${input}, which is read` : `lies in ${input}, which is read`;
+    const what = place === realPath(input) ? 'is the input' : `lies in ${input}, which is read`;
     throw new UsageError(`${file}: ${what}; choose another file to write`);
   }
   if (statSync(file, { throwIfNoEntry: false })?.isDirectory()) {
@@ -224,9 +224,10 @@ export class ResultFolder implements Output {
   }
 }
 
-/** The error for an input that lies in the output folder. */
+/** The error for an input that is the output folder or lies in it. */
 export function liesInOutput(input: string, folder: string): DataError {
-  return new DataError(`${input}: lies in the output folder ${folder}; ${CHOOSE}`);
+  const what = realPath(input) === realPath(folder) ? 'is' : 'lies in';
+  return new DataError(`${input}: ${what} the output folder ${folder}; ${CHOOSE}`);
 }
 
 /** Those of the files that lie in a folder, links followed. */

@@ -48,12 +48,12 @@ export async function requireOwnFiles(folder: string): Promise<void> {
   await visit(folder);
 }
 
-/** None for a folder that is gone: the run may be going on. */
-async function entriesOf(folder: string): Promise<Dirent[]> {
+/** None for a folder that is gone, as the run may be going on, and for a file. */
+export async function entriesOf(folder: string): Promise<Dirent[]> {
   try {
     return await readdir(folder, { withFileTypes: true });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
     throw new DataError(`${folder}: cannot be listed: ${(error as Error).message}`, { cause: error });
   }
 }

@@ -26,6 +26,7 @@ import { EventLog } from './event-log.js';
 import { Lock } from './lock.js';
 import {
   configFile,
+  entriesOf,
   flat,
   readJson,
   requireOwnFiles,
@@ -431,10 +432,11 @@ async function removeOwnFiles(run: string, folder: string): Promise<void> {
 /** A new run clears what an earlier one left, `pictures/` among it, so it must not be let loose on somebody's own folder. */
 async function refuseStrangeFolder(folder: string): Promise<void> {
   // Data may be there already: they are made, or put there, before a run.
-  if (!existsSync(folder)) return;
-  const others = (await readdir(folder)).filter(
-    (name) => name !== 'data' && !name.startsWith('lock') && !name.startsWith('.') && !isTemporary(name),
-  );
+  const others = (await entriesOf(folder))
+    .map(({ name }) => name)
+    .filter(
+      (name) => name !== 'data' && !name.startsWith('lock') && !name.startsWith('.') && !isTemporary(name),
+    );
   if (others.length === 0) return;
   throw new ConfigError(
     `${folder}: holds other things than a run (${others.slice(0, 3).join(', ')}); choose an empty or new folder`,

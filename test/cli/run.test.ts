@@ -7,6 +7,7 @@ import { labelMap } from '../../lib/data/label-maps.js';
 import { renderScene } from '../../lib/data/scenes/street-scenes.js';
 import { buildInfo } from '../../lib/native/device.js';
 import type { RunSummary, StageRecord } from '../../lib/pipeline/events.js';
+import { contentOf } from '../helpers/folder.js';
 import { writeTrainedSegmenter } from '../helpers/trained-segmenter.js';
 import {
   bidiseg,
@@ -403,16 +404,19 @@ describe('command line: the demo', () => {
     assert.match(second.stdout, /^M\(0\) {2}already complete$/m);
   });
 
-  it('replaces its run when the config is another, and when told', async () => {
-    for (const args of [
-      ['--seed', '2'],
-      ['--seed', '2', '--overwrite'],
-    ]) {
-      const { code, stdout, stderr } = await demo(args);
-      assert.equal(code, 0, stderr);
-      assert.match(stdout, /seed 2/);
-      assert.doesNotMatch(stdout, /already complete/);
-    }
+  it('replaces a run of another config only when told', async () => {
+    const before = contentOf(folder.path);
+    const refused = await demo(['--seed', '2']);
+    assert.equal(refused.code, 1);
+    assert.match(
+      refused.stderr,
+      /runs\/demo: holds a run already; resume it, choose another output, or overwrite/,
+    );
+    assert.deepEqual(contentOf(folder.path), before);
+    const { code, stdout, stderr } = await demo(['--seed', '2', '--overwrite']);
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /seed 2/);
+    assert.doesNotMatch(stdout, /already complete/);
   });
 });
 

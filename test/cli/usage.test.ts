@@ -66,7 +66,7 @@ describe('command line: usage', () => {
       ['export', 'm.safetensors', 'm.bin'],
       /^bidiseg: m\.bin ends neither in \.onnx nor in \.pt: .* --format/,
     ],
-    [['export', 'm.onnx', 'm.onnx'], /^bidiseg: WEIGHTS and OUT are the same file: m\.onnx/],
+    [['export', 'm.onnx', 'm.onnx'], /^bidiseg: m\.onnx: is the input; choose another file to write$/],
     [
       ['segment', 'a.png', '-o', 'x', '--max-pixels', '1e8'],
       /'1e8' is invalid\. Expected a whole number from 1/,
