@@ -21,6 +21,12 @@ import {
 
 const LABELS = ['M(0)', 'F(1)', 'S′(1)', 'M0(1)', 'Ŷ1(1)', 'M1(1)'];
 
+/** Names in a folder, without the list of results that a command leaves. */
+const visible = (folder: string) =>
+  readdirSync(folder)
+    .filter((name) => !name.startsWith('.'))
+    .sort();
+
 describe('command line: a run and the use of its networks', () => {
   const folder = temporaryFolder();
   const at = (...parts: string[]) => path.join(folder.path, ...parts);
@@ -136,7 +142,7 @@ describe('command line: a run and the use of its networks', () => {
       ['image', 'result'],
     );
     assert.deepEqual(lines[1]!.classes, CLASSES);
-    assert.deepEqual(readdirSync(at('one')), ['color']);
+    assert.deepEqual(visible(at('one')), ['color']);
     const color = await readImage(at('one', 'color', 'target-1.png'));
     assert.deepEqual([color.width, color.height], [48, 32]);
   });
@@ -224,7 +230,7 @@ describe('command line: a run and the use of its networks', () => {
     await fails(command, /some\.txt, line 1: there is no file .*lists\/target\/images\/target-1\.png/);
     const { code, stderr } = await run([...command, '--method', 'mpt', '--root', '.']);
     assert.equal(code, 0, stderr);
-    assert.deepEqual(readdirSync(at('listed')).sort(), ['manifest.json', 'target-1.png']);
+    assert.deepEqual(visible(at('listed')), ['manifest.json', 'target-1.png']);
     await fails([...command, '--root', 'source'], /line 1: there is no file/);
     writeFileSync(at('lists', 'some.txt'), at('target/images/target-1.png'));
     await fails(
@@ -236,7 +242,7 @@ describe('command line: a run and the use of its networks', () => {
   it('translate works both ways and at sizes that are no multiple of 4', async () => {
     const there = await run(['translate', 'source/images', '--run', 'run', '-o', 'there']);
     assert.equal(there.code, 0, there.stderr);
-    assert.deepEqual(readdirSync(at('there')).sort(), readdirSync(at('source/images')).sort());
+    assert.deepEqual(visible(at('there')), visible(at('source/images')));
     const back = await run([
       'translate',
       'there',
@@ -271,7 +277,7 @@ describe('command line: a run and the use of its networks', () => {
     assert.equal(code, 0, stderr);
     const result = jsonLines(stdout).at(-1)!;
     assert.equal(result.keptShare, 1);
-    assert.deepEqual(readdirSync(at('pseudo')).sort(), [
+    assert.deepEqual(visible(at('pseudo')), [
       'manifest.json',
       'target-0.png',
       'target-1.png',

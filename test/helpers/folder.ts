@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
-import { lstatSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 
 /** The package's root, from dist/test/helpers/. */
 export const ROOT = resolve(import.meta.dirname, '../../..');
@@ -18,11 +18,12 @@ export function temporaryFolder(): { path: (name: string) => string; remove: () 
 /** Hash of every file in a folder and its subfolders by its path. Links count by where they lead. */
 export function contentOf(folder: string): Record<string, string> {
   const content: Record<string, string> = {};
-  for (const name of readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort()) {
-    const file = join(folder, name);
-    const info = lstatSync(file);
-    if (info.isSymbolicLink()) content[name] = `-> ${readlinkSync(file)}`;
-    else if (info.isFile()) content[name] = createHash('sha256').update(readFileSync(file)).digest('hex');
+  // With `withFileTypes`, links to folders are not followed.
+  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
+    const file = join(entry.parentPath, entry.name);
+    const name = relative(folder, file);
+    if (entry.isSymbolicLink()) content[name] = `-> ${readlinkSync(file)}`;
+    else if (entry.isFile()) content[name] = createHash('sha256').update(readFileSync(file)).digest('hex');
   }
   return content;
 }
