@@ -1,27 +1,29 @@
 import { ImageDataset, type Sample } from '../data/dataset.js';
 import { labelsByName, requireAll } from '../data/file-names.js';
 import { writeImage } from '../data/image-codec.js';
-import { labelMap as findLabelMap, type LabelMapName } from '../data/label-maps.js';
+import { labelMap as findLabelMap } from '../data/label-maps.js';
 import { type DatasetLayout, type DatasetPart, findDataset } from '../data/layouts.js';
 import { spreadPalette } from '../data/palette.js';
 import { spread } from '../pipeline/pictures.js';
 import { BidisegError } from '../support/errors.js';
 import { counted, oneLine, percent } from '../support/format.js';
 import { readAhead } from '../support/generators.js';
-import { type Classes, classesOfLabelMap } from './classes.js';
+import { type Classes, classesOfLabelMap, type LabelMapChoice, labelMapText } from './classes.js';
 import { ContactSheet } from './contact-sheet.js';
 import { QuietFailure } from './exit.js';
+import { prepareOutputFile } from './output-folder.js';
 import type { CommandContext } from './run-command.js';
 import { table } from './table.js';
 
 export interface DatasetInfoOptions {
   /** Folder of the label maps. `folder` then holds the images themselves. */
   labels?: string;
-  labelMap?: LabelMapName;
+  labelMap?: LabelMapChoice;
   classes?: Classes;
   /** Number of images to read per part. */
   sample: number;
   contactSheet?: string;
+  overwrite?: boolean;
   maxPixels?: number;
 }
 
@@ -52,6 +54,10 @@ export async function datasetInfo(
   context: CommandContext,
 ): Promise<void> {
   const { layout, parts, ...found } = await layoutOf(folder, options);
+  if (options.contactSheet !== undefined) {
+    const inputs = parts.flatMap(({ images, labels }) => [images, ...(labels === null ? [] : [labels])]);
+    prepareOutputFile(options.contactSheet, { inputs, overwrite: options.overwrite }, context);
+  }
   const labelMap = options.labelMap ?? found.labelMap;
   const classes = options.classes ?? classesOfLabelMap(labelMap);
   const palette = classes?.palette ?? spreadPalette(IGNORED);
@@ -76,7 +82,7 @@ export async function datasetInfo(
   context.console.result(
     { folder, layout, labelMap, parts: infos.map((info) => toJson(info, names)), contactSheet },
     [
-      ...describe({ folder, layout, labelMap }, infos, names),
+      ...describe({ folder, layout, labelMap: labelMapText(labelMap) }, infos, names),
       ...(contactSheet === undefined ? [] : ['', `Wrote the contact sheet ${contactSheet}`]),
     ].join('\n'),
   );
@@ -95,7 +101,7 @@ async function layoutOf(folder: string, { labels }: DatasetInfoOptions): Promise
 async function checkPart(
   part: DatasetPart,
   options: {
-    labelMap: LabelMapName;
+    labelMap: LabelMapChoice;
     classes: Classes | undefined;
     sample: number;
     maxPixels: number | undefined;

@@ -10,6 +10,9 @@ export class UsageError extends Error {
 /** Failure that the command has already printed. Nothing is added. */
 export class QuietFailure extends Error {}
 
+/** Signal that stops a command. SIGPIPE stands for a closed output. */
+export type StopSignal = 'SIGHUP' | 'SIGINT' | 'SIGTERM' | 'SIGPIPE';
+
 /** Reason of the abort when the user or the system stops the command. */
 export class Interruption extends Error {
   override readonly name = 'AbortError';
@@ -17,8 +20,8 @@ export class Interruption extends Error {
   /** Exit code: 128 + the number of the signal, as shells expect. */
   readonly exitCode: number;
 
-  constructor(signal: 'SIGINT' | 'SIGTERM' | 'SIGPIPE') {
+  constructor(signal: StopSignal) {
     super(`interrupted (${signal})`);
-    this.exitCode = 128 + { SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 }[signal];
+    this.exitCode = 128 + { SIGHUP: 1, SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 }[signal];
   }
 }

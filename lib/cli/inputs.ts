@@ -3,6 +3,7 @@ import path from 'node:path';
 import { globSync, isDynamicPattern } from 'tinyglobby';
 import { IMAGE_EXTENSIONS } from '../data/image-bytes.js';
 import { DataError } from '../support/errors.js';
+import { filesIn, liesInOutput } from './output-folder.js';
 
 /** Image to read, and the name of its results: without extension, with '/' between folders. */
 export interface InputImage {
@@ -12,12 +13,11 @@ export interface InputImage {
 
 /**
  * Lists the images of files, folders and glob patterns, in a fixed order. Searches folders to any depth. Names keep the
- * structure below a folder, or below the part of a pattern without wildcards. Leaves `outputFolder` out, so that a
- * second run does not read its own results. Reads folders only.
+ * structure below a folder, or below the part of a pattern without wildcards. Leaves `outputFolder` out, also behind a
+ * link, so that a second run does not read its own results. It is an error if nothing is left. Reads folders only.
  */
 export function collectImages(inputs: string[], outputFolder: string): InputImage[] {
   const images: InputImage[] = [];
-  const leaveOut = path.resolve(outputFolder);
   for (const input of inputs) {
     // The name of an existing file may look like a pattern.
     const isPattern = !existsSync(input) && isDynamicPattern(input);
@@ -25,13 +25,16 @@ export function collectImages(inputs: string[], outputFolder: string): InputImag
       images.push({ file: input, name: path.parse(input).name });
       continue;
     }
-    const found = isPattern ? imagesLike(input, leaveOut) : imagesUnder(input, leaveOut);
+    const found = isPattern ? imagesLike(input) : imagesUnder(input);
     if (found.length === 0) {
       throw new DataError(
         `No image ${isPattern ? 'matches' : 'in the folder'} ${input}; expected files that end in ${IMAGE_EXTENSIONS.join(', ')}`,
       );
     }
-    for (const image of found) images.push(image);
+    const files = found.map(({ file }) => file);
+    const results = new Set(filesIn(outputFolder, files));
+    if (results.size === found.length) throw liesInOutput(input, outputFolder);
+    for (const image of found) if (!results.has(image.file)) images.push(image);
   }
   refuseEqualNames(images);
   return images;
@@ -47,14 +50,14 @@ function isFolder(input: string): boolean {
   }
 }
 
-function imagesUnder(root: string, leaveOut: string): InputImage[] {
+function imagesUnder(root: string): InputImage[] {
   const images: InputImage[] = [];
   const visit = (folder: string) => {
     const entries = readdirSync(folder, { withFileTypes: true });
     entries.sort((a, b) => (a.name < b.name ? -1 : 1));
     for (const entry of entries) {
       const file = path.join(folder, entry.name);
-      if (path.resolve(file) === leaveOut || entry.name.startsWith('.')) continue;
+      if (entry.name.startsWith('.')) continue;
       if (entry.isDirectory()) visit(file);
       else if (isImage(entry.name)) images.push(imageBelow(root, file));
     }
@@ -63,7 +66,7 @@ function imagesUnder(root: string, leaveOut: string): InputImage[] {
   return images;
 }
 
-function imagesLike(pattern: string, leaveOut: string): InputImage[] {
+function imagesLike(pattern: string): InputImage[] {
   const parts = pattern.split('/');
   const root =
     parts
@@ -73,7 +76,7 @@ function imagesLike(pattern: string, leaveOut: string): InputImage[] {
       )
       .join('/') || (parts[0] === '' ? '/' : '.');
   return globSync(pattern, { expandDirectories: false })
-    .filter((file) => isImage(file) && !path.resolve(file).startsWith(leaveOut + path.sep))
+    .filter((file) => isImage(file))
     .sort()
     .map((file) => imageBelow(root, file))
     .map(refuseAbove);

@@ -12,6 +12,14 @@ export function addJsonOption(command: Command): Command {
   return command.option('--json', 'print one JSON object per line on stdout, and everything else on stderr');
 }
 
+/** Adds `--overwrite`. */
+export function addOverwriteOption(
+  command: Command,
+  what = 'the results of an earlier command in the output folder',
+): Command {
+  return command.option('--overwrite', `replace ${what}; no other file is touched (default: an error)`);
+}
+
 export function deviceOption(): Option {
   return new Option(
     '--device <name>',

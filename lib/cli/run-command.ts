@@ -1,8 +1,9 @@
 import { BidisegError } from '../support/errors.js';
+import { removeUnfinishedFiles } from '../support/files.js';
 import { oneLine } from '../support/format.js';
 import { Console } from './console.js';
-import { EXIT_FAILURE, EXIT_USAGE, Interruption, QuietFailure, UsageError } from './exit.js';
-import type { OutputFolder } from './output-folder.js';
+import { EXIT_FAILURE, EXIT_USAGE, Interruption, QuietFailure, type StopSignal, UsageError } from './exit.js';
+import type { Output } from './output-folder.js';
 
 /** Context of a command. */
 export interface CommandContext {
@@ -11,8 +12,8 @@ export interface CommandContext {
   readonly signal: AbortSignal;
   /** Describes what an interrupted command has kept, for the line "interrupted; …". The command sets it. */
   kept: () => string;
-  /** Folders that the command writes into, noted by `prepareOutputFolder`. */
-  readonly outputs: OutputFolder[];
+  /** Places that the command writes to, noted by the functions of `output-folder.ts`. */
+  readonly outputs: Output[];
   /** Time for running work to end by itself after a signal, in milliseconds. Then the process ends. */
   graceMs: number;
 }
@@ -74,8 +75,11 @@ function errorCode(error: unknown): string {
 }
 
 function listenForTheEnd(controller: AbortController, context: CommandContext): void {
-  const stop = (signal: 'SIGINT' | 'SIGTERM' | 'SIGPIPE') => {
-    if (controller.signal.aborted) return leaveNow(signal, context);
+  const stop = (signal: StopSignal) => {
+    if (controller.signal.aborted) {
+      // A closed terminal sends SIGHUP twice, from its shell and from the system. The second does not mean haste.
+      return signal === 'SIGHUP' ? undefined : leaveNow(signal, context);
+    }
     const interruption = new Interruption(signal);
     // The process may end before the command notices the signal, if nothing is left to wait for.
     process.exitCode = interruption.exitCode;
@@ -89,10 +93,13 @@ function listenForTheEnd(controller: AbortController, context: CommandContext): 
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
+  process.on('SIGHUP', stop);
   // The reader of our output has closed it (`bidiseg train … | head`). Stop as after a signal, without a stack trace.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') stop('SIGPIPE');
   });
+  // Nobody reads a closed terminal, and the state must still be saved.
+  process.stderr.on('error', () => {});
   process.on('uncaughtException', (error) => {
     context.console.endProgress();
     process.exit(report(error, context));
@@ -100,15 +107,13 @@ function listenForTheEnd(controller: AbortController, context: CommandContext): 
 }
 
 /**
- * Ends the process by the signal itself. Shells see the same code (130, 143) as from a normal exit. But no exit handler
- * waits for a native step that may take a minute more, and no destructor runs during that step.
+ * Ends the process by the signal itself. Shells see the same code (129, 130, 143) as from a normal exit. But no exit
+ * handler waits for a native step that may take a minute more, and no destructor runs during that step.
  */
-function leaveNow(signal: 'SIGINT' | 'SIGTERM' | 'SIGPIPE', context: CommandContext): void {
+function leaveNow(signal: StopSignal, context: CommandContext): void {
   context.console.endProgress();
-  for (const output of context.outputs) {
-    output.removeTemporaryFiles();
-    output.removeIfUnused();
-  }
+  removeUnfinishedFiles();
+  for (const output of context.outputs) output.removeIfUnused();
   // Node ignores SIGPIPE, so that signal cannot end the process.
   if (signal === 'SIGPIPE') process.exit();
   process.removeAllListeners(signal);

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { ProgressEvent, RunEvent, RunSummary, StageRecord } from '../pipeline/events.js';
-import { duration, percent, signedPercent } from '../support/format.js';
+import { duration, percent, shellWord, signedPercent } from '../support/format.js';
 import type { StepEvent } from '../training/events.js';
 import type { Progress } from './progress.js';
 import type { CommandContext } from './run-command.js';
@@ -23,12 +23,12 @@ const TASKS: Record<ProgressEvent['task'], string> = {
 /**
  * Follows a run to its end and shows it, to people or as JSON. Then shows its results.
  *
- * @param run.resumeCommand command line that resumes this run after an interruption
+ * @param run.folder run folder, for the hint how to resume an interrupted run
  */
 export async function followRun(
   context: CommandContext,
   events: AsyncIterable<RunEvent>,
-  run: { folder: string; resumeCommand: string },
+  run: { folder: string },
 ): Promise<void> {
   const view = new RunView(context, run);
   for await (const event of events) view.show(event);
@@ -52,7 +52,7 @@ class RunView {
   #computeMs = 0;
   #waitMs = 0;
 
-  constructor(context: CommandContext, run: { folder: string; resumeCommand: string }) {
+  constructor(context: CommandContext, run: { folder: string }) {
     this.#context = context;
     this.#folder = shortPath(run.folder);
     // Saving the state may take long on a slow disk. A second signal stops at once.
@@ -62,7 +62,7 @@ class RunView {
       const kept = [stages && `finished stages (${stages})`, this.#saved].filter((part) => part !== '');
       return kept.length === 0
         ? `no stage was finished in ${this.#folder}`
-        : `${kept.join(' and ')} are kept in ${this.#folder}; resume with: ${run.resumeCommand}`;
+        : `${kept.join(' and ')} are kept in ${this.#folder}; resume with: bidiseg resume ${shellWord(this.#folder)}`;
     };
   }
 

@@ -121,10 +121,55 @@ function parseAssignment(assignment: string): Layer {
   if (keys.some((key) => key.trim() === '')) {
     throw new ConfigError(`${name}: expected an assignment such as segmentation.steps=200`);
   }
-  const value = parseAs('YAML', assignment.slice(equals + 1), name);
+  const value = parseValue(assignment.slice(equals + 1), name);
   // A computed key always makes an own property, so the merge sees every key and can refuse it.
   const values = keys.reduceRight<unknown>((inner, key) => ({ [key.trim()]: inner }), value);
   return { name, values: values as Record<string, unknown> };
+}
+
+/**
+ * Parses a value from the command line as YAML. Plain text stays as it is, even with a `#`. Elsewhere anything that YAML
+ * would drop or replace is an error: comments, anchors, aliases, tags and document markers.
+ *
+ * @param name name of the value in messages
+ * @throws ConfigError when it is not valid, or a part of it would be dropped
+ */
+export function parseValue(text: string, name: string): unknown {
+  const tokens = tokensOf(text);
+  const scalars = tokens.filter(({ type }) => type !== 'space' && type !== 'newline' && type !== 'comment');
+  const isPlain = scalars.length === 0 || (scalars.length === 1 && scalars[0]!.type === 'plain');
+  const dropped = tokens.find(({ type }) => Object.hasOwn(DROPPED, type));
+  if (isPlain && (dropped || /[\r\n]/.test(text.trim()))) return text.trim();
+  if (dropped) {
+    const { type, source } = dropped;
+    throw new ConfigError(
+      `${name}: found ${shortened(oneLine(source))}, which YAML takes for ${DROPPED[type]!}; expected text with it in quotes`,
+    );
+  }
+  return parseAs('YAML', text, name);
+}
+
+/** Names of the YAML tokens that are not content, by type. */
+const DROPPED: Record<string, string> = {
+  comment: 'a comment',
+  anchor: 'an anchor',
+  alias: 'an alias',
+  tag: 'a tag',
+  'doc-start': 'the start of a document',
+  'doc-end': 'the end of a document',
+  'directive-line': 'a directive',
+  'block-scalar-header': 'the start of a block of text',
+};
+
+function tokensOf(text: string): { type: string; source: string }[] {
+  const tokens: { type: string; source: string }[] = [];
+  let isScalar = false;
+  for (const source of new YAML.Lexer().lex(text)) {
+    const type: string = isScalar ? 'plain' : (YAML.CST.tokenType(source) ?? 'unknown');
+    isScalar = type === 'scalar';
+    if (type !== 'scalar' && type !== 'byte-order-mark' && type !== 'doc-mode') tokens.push({ type, source });
+  }
+  return tokens;
 }
 
 function parseAs(format: 'JSON' | 'YAML', content: string, name: string): unknown {

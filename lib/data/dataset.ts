@@ -76,7 +76,10 @@ export class ImageDataset {
   }
 
   /**
-   * Finds all images (PNG, JPEG, WebP, TIFF) of a folder and its subfolders, in the order of their names.
+   * Finds all images (PNG, JPEG, WebP, TIFF) of a folder and its subfolders, in the order of their names. With `labels`,
+   * each image needs a PNG of the same base name anywhere in that folder. As in Cityscapes, FRAME_gtFine_labelIds.png
+   * (FRAME_gtFine_color.png with a label map of colors) also belongs to FRAME_leftImg8bit.png. Label files without an image
+   * are ignored. The subfolder `except`, where results are written, is left out.
    *
    * With `labels`, each image needs a PNG of the same base name somewhere in that folder. Cityscapes' names pair too:
    * the labels of FRAME_leftImg8bit.png are FRAME_gtFine_labelIds.png, or FRAME_gtFine_color.png with a label map of
@@ -87,10 +90,10 @@ export class ImageDataset {
    * @throws {InvalidArgumentError} when the label map does not fit the class count
    */
   static async fromFolder(
-    options: { images: string; labels?: string } & LabelOptions & ImageLimits,
+    options: { images: string; labels?: string; except?: string } & LabelOptions & ImageLimits,
   ): Promise<ImageDataset> {
     const folder = checkString('images', options.images);
-    const images = await filesByName(folder, IMAGE_EXTENSIONS);
+    const images = await filesByName(folder, IMAGE_EXTENSIONS, { except: options.except });
     if (images.size === 0) {
       throw new DataError(
         `${folder}: holds no image, expected at least one of ${IMAGE_EXTENSIONS.join(', ')}`,
@@ -101,7 +104,10 @@ export class ImageDataset {
 
     const labelFolder = checkString('labels', options.labels);
     const encoding = resolveLabels(options);
-    const labels = await labelsByName(labelFolder, { colors: encoding.labelMap.idsFrom === 'color' });
+    const labels = await labelsByName(labelFolder, {
+      colors: encoding.labelMap.idsFrom === 'color',
+      except: options.except,
+    });
     requireAll(
       [...images.keys()],
       labels,

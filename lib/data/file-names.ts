@@ -1,6 +1,7 @@
 import { readdir, realpath, stat } from 'node:fs/promises';
 import { basename, extname, join } from 'node:path';
 import { DataError } from '../support/errors.js';
+import { realPath } from '../support/files.js';
 
 /** Endings of Cityscapes. FRAME_leftImg8bit.png is the image of a frame, FRAME_gtFine_labelIds.png its labels. */
 const CITYSCAPES_ENDING = /_(leftImg8bit|gt(Fine|Coarse)_labelIds)$/;
@@ -14,15 +15,17 @@ export function nameOf(file: string): string {
 }
 
 /**
- * Lists the files with these endings in a folder and its subfolders by name, sorted. Hidden files are left out.
+ * Lists the files with these endings in a folder and its subfolders by name, sorted. Hidden files and the subfolder
+ * `except` are left out.
  *
  * @throws {DataError} when the folder cannot be listed or two files have the same name
  */
 export async function filesByName(
   folder: string,
   extensions: readonly string[],
+  { except }: { except?: string | undefined } = {},
 ): Promise<Map<string, string>> {
-  const found = await listFolder(folder);
+  const found = await listFolder(folder, except);
   const files = found
     .filter((file) => extensions.includes(extname(file).toLowerCase()) && !basename(file).startsWith('.'))
     .map((file) => ({ name: nameOf(file), file: join(folder, file) }))
@@ -48,9 +51,9 @@ export function weightsFile(labels: string): string {
  */
 export async function labelsByName(
   folder: string,
-  { colors = false }: { colors?: boolean } = {},
+  { colors = false, except }: { colors?: boolean; except?: string | undefined } = {},
 ): Promise<Map<string, string>> {
-  const files = await filesByName(folder, ['.png']);
+  const files = await filesByName(folder, ['.png'], { except });
   const ending = colors ? CITYSCAPES_COLORS : CITYSCAPES_LABELS;
   const withEnding = new Map<string, string>();
   for (const [longName, file] of files) {
@@ -90,9 +93,9 @@ export function duplicateName(place: string, name: string, one: string, other: s
  * Lists the files of a folder and its subfolders, relative to it. Links are followed, because data sets often consist
  * of them. Every folder is listed once, because links may form a circle.
  */
-async function listFolder(root: string): Promise<string[]> {
+async function listFolder(root: string, except: string | undefined): Promise<string[]> {
   const files: string[] = [];
-  const listed = new Set<string>();
+  const listed = new Set<string>(except === undefined ? [] : [realPath(except)]);
   const list = async (subfolder: string): Promise<void> => {
     const folder = join(root, subfolder);
     const place = await realpath(folder);

@@ -1,4 +1,5 @@
-import { mkdir, readdir } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { ImageDataset } from '../data/dataset.js';
 import { matchHistograms } from '../data/histogram-matching.js';
@@ -6,13 +7,14 @@ import { writeImage } from '../data/image-codec.js';
 import type { ImageSize, RgbImage } from '../data/image-size.js';
 import { Random } from '../data/random.js';
 import type { Translator } from '../models/translator.js';
+import { DataError } from '../support/errors.js';
 import { readAhead } from '../support/generators.js';
 
 /** Options for translating a data set to files. */
 export interface TranslateDatasetOptions {
   /** Size of the images before and after translation. */
   size: ImageSize;
-  /** Keeps images that are already in the folder. Default false: all are made again. */
+  /** Keeps images that are already in the folder. Default false: such an image is an error. */
   resume?: boolean;
   signal?: AbortSignal | undefined;
 }
@@ -21,7 +23,7 @@ export interface TranslateDatasetOptions {
  * Writes S′ = F(S): the translation of every image of `dataset` to `folder` as NAME.png, each whole or not at all. Then
  * `dataset.withImages(folder)` is S′ with the labels of S. Yields the progress after each image.
  *
- * @throws DataError when an image cannot be read or written
+ * @throws DataError when an image cannot be read or written, or is there already and `resume` is not set
  */
 export async function* translateDataset(
   translator: Pick<Translator, 'translate'>,
@@ -38,7 +40,7 @@ export async function* translateDataset(
  * Replaces a translator by histogram matching. It writes files like {@link translateDataset}. Each image is matched to
  * one image of `target`, which is drawn by (seed, stage, the image's name). See docs/design/data.md#histogram-matching.
  *
- * @throws DataError when an image cannot be read or written
+ * @throws DataError when an image cannot be read or written, or is there already and `resume` is not set
  */
 export async function* matchDatasetHistograms(
   target: ImageDataset,
@@ -69,9 +71,14 @@ async function* writeEach(
   make: (image: RgbImage, name: string) => Promise<Uint8Array>,
 ): AsyncGenerator<{ done: number; total: number }, void> {
   await mkdir(folder, { recursive: true });
-  const present = new Set(resume ? await readdir(folder) : []);
+  const fileOf = (name: string) => path.join(folder, `${name}.png`);
   const indices = Array.from({ length: dataset.length }, (_, index) => index);
-  const missing = dataset.subset(indices.filter((index) => !present.has(`${dataset.entry(index).name}.png`)));
+  const isMissing = (index: number) => !existsSync(fileOf(dataset.entry(index).name));
+  const missing = dataset.subset(indices.filter(isMissing));
+  if (!resume && missing.length < dataset.length) {
+    const present = dataset.entry(indices.find((index) => !isMissing(index))!);
+    throw new DataError(`${fileOf(present.name)}: exists; expected a folder without it, or \`resume\``);
+  }
   const images = readAhead(missing.length, (index) => missing.readImage(index, size), { signal });
   // One image is compressed and written while the next is made.
   let writing = Promise.resolve();
@@ -80,7 +87,7 @@ async function* writeEach(
     for await (const image of images) {
       const { name } = missing.entry(written);
       const [data] = await Promise.all([make(image, name), writing]);
-      writing = writeImage(path.join(folder, `${name}.png`), { data, ...size });
+      writing = writeImage(fileOf(name), { data, ...size });
       writing.catch(() => {});
       written++;
       yield { done: dataset.length - missing.length + written, total: dataset.length };

@@ -53,7 +53,7 @@ export async function openDatasets(
       images: path.resolve(root, images!),
       ...(labeled.labels && { labels: path.resolve(root, labeled.labels) }),
     };
-    return ImageDataset.fromFolder({ ...folders, maxPixels, ...encoding });
+    return ImageDataset.fromFolder({ ...folders, except: config.output, maxPixels, ...encoding });
   };
   const [source, target, validation] = await Promise.all([
     open(data.source, 'source'),

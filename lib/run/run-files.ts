@@ -48,12 +48,12 @@ export async function requireOwnFiles(folder: string): Promise<void> {
   await visit(folder);
 }
 
-/** Lists a folder. Returns no entries if it does not exist, because the run may be in progress. */
-async function entriesOf(folder: string): Promise<Dirent[]> {
+/** Lists a folder. Returns no entries for a file, or if the folder does not exist, because the run may be in progress. */
+export async function entriesOf(folder: string): Promise<Dirent[]> {
   try {
     return await readdir(folder, { withFileTypes: true });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
     throw new DataError(`${folder}: cannot be listed: ${(error as Error).message}`, { cause: error });
   }
 }

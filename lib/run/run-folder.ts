@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { copyFile, link, mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { copyFile, link, mkdir, readdir, rename, rm, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import YAML from 'yaml';
@@ -12,7 +12,13 @@ import type { RunEvent, RunSummary, StageRecord } from '../pipeline/events.js';
 import { planStages, type Stage } from '../pipeline/plan.js';
 import type { StageBeginning, StageState, StageStore } from '../pipeline/stage-store.js';
 import { ConfigError, DataError } from '../support/errors.js';
-import { isTemporary, removeTemporaryFiles, syncFolder, writeFileAtomically } from '../support/files.js';
+import {
+  isTemporary,
+  readRegularFile,
+  removeTemporaryFiles,
+  syncFolder,
+  writeFileAtomically,
+} from '../support/files.js';
 import { isTable } from '../support/options.js';
 import { packageVersion } from '../support/package.js';
 import { newestCheckpoint, removeCheckpoints, saveCheckpoint } from './checkpoint-files.js';
@@ -20,6 +26,7 @@ import { EventLog } from './event-log.js';
 import { Lock } from './lock.js';
 import {
   configFile,
+  entriesOf,
   flat,
   readJson,
   requireOwnFiles,
@@ -32,7 +39,9 @@ import {
 } from './run-files.js';
 import { TensorBoardLog } from './tensorboard-log.js';
 
-/** Entries that a run writes beside its config. Overwriting a run removes exactly these. */
+const HEADER = '# The complete configuration of this run. Paths in data are relative to data.root.\n';
+
+/** Entries that a run writes beside its config and its stages. */
 const ENTRIES = [
   'events.jsonl',
   'summary.json',
@@ -43,6 +52,18 @@ const ENTRIES = [
   'report.html',
   'class-counts.json',
 ];
+
+/** Files that a run writes in subfolders. STAGE is a stage's name, as `flat` writes it. */
+const FILES = new RegExp(
+  `^(${[
+    'stages/STAGE/((weights|best|checkpoint-[^/]+)\\.safetensors|(stage|best)\\.json)',
+    'translated/round-\\d+/.+\\.png',
+    'pseudo-labels/STAGE/(.+\\.png|manifest\\.json)',
+    'pictures/STAGE\\.png',
+    'tensorboard/STAGE/events\\.out\\.tfevents\\.[^/]+',
+  ].join('|')})$`.replaceAll('STAGE', '(source-only|round-\\d+-[^/]+)'),
+);
+const FOLDERS = ['stages', 'translated', 'pseudo-labels', 'pictures', 'tensorboard'];
 
 /**
  * Keys that a resumed run may change. They change no result. They decide where and how far the run goes, what it logs,
@@ -116,12 +137,14 @@ export class RunFolder implements StageStore {
    */
   static async open(config: Config, mode: RunFolderMode = 'create'): Promise<RunFolder> {
     const folder = config.output;
+    await requireOwnFiles(folder);
+    // Checked before anything is changed, and again under the lock.
+    await refuseFolder(config, mode);
     try {
       await mkdir(folder, { recursive: true });
     } catch (error) {
       throw new DataError(`${folder}: cannot be created: ${(error as Error).message}`, { cause: error });
     }
-    await requireOwnFiles(folder);
     const lock = await Lock.take(path.join(folder, 'lock'));
     try {
       await prepare(config, mode);
@@ -168,7 +191,12 @@ export class RunFolder implements StageStore {
       const cutOff = resume && (await this.#begun(stage))?.record === null;
       if (!cutOff) await this.#clear(stage);
       await this.#writeSummary();
-      return newestCheckpoint(this.#stageFolder(stage));
+      const beginning = await newestCheckpoint(this.#stageFolder(stage));
+      // Labels without a state come from an attempt whose thresholds are lost.
+      if (stage.kind === 'pseudo-labels' && !beginning.state) {
+        await removeOwnFiles(this.folder, this.imagesFolder(stage));
+      }
+      return beginning;
     });
   }
 
@@ -277,11 +305,10 @@ export class RunFolder implements StageStore {
   /** Removes the remains of earlier attempts at a stage and marks the stage as begun. */
   async #clear(stage: Stage): Promise<void> {
     await rm(this.#stageFile(stage), { force: true });
-    for (const folder of this.#outputFolders(stage)) {
-      await rm(folder, { recursive: true, force: true });
-      await mkdir(folder, { recursive: true });
+    for (const folder of [...this.#outputFolders(stage), tensorBoardFolder(this.folder, stage)]) {
+      await removeOwnFiles(this.folder, folder);
     }
-    await rm(tensorBoardFolder(this.folder, stage), { recursive: true, force: true });
+    for (const folder of this.#outputFolders(stage)) await mkdir(folder, { recursive: true });
     await mkdir(path.dirname(this.pictureFile(stage)), { recursive: true });
     await this.#writeStageFile({ stage, record: null });
   }
@@ -331,29 +358,50 @@ export async function holdsRunOf(config: Config): Promise<boolean> {
   return firstDifference(await resumeConfig(config.output), config) === undefined;
 }
 
-async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
+/** Tells whether a mode resumes the run in the folder. */
+function goesOn(folder: string, mode: RunFolderMode): boolean {
+  return (mode === 'resume' || mode === 'continue') && existsSync(configFile(folder));
+}
+
+/** Refuses a folder that does not fit the mode. Changes nothing. */
+async function refuseFolder(config: Config, mode: RunFolderMode): Promise<void> {
   const folder = config.output;
-  const hasConfig = existsSync(configFile(folder));
-  // A run that failed before its first stage has nothing to lose. Its data may have been missing.
-  const hasStages = existsSync(path.join(folder, 'stages'));
-  if (mode === 'resume' && !hasConfig) {
+  if (goesOn(folder, mode)) return refuseOtherConfig(await resumeConfig(folder), config);
+  if (mode === 'resume')
     throw new ConfigError(`${folder}: expected a run to resume but found no config.yaml`);
-  }
-  if (hasConfig && (mode === 'resume' || mode === 'continue')) {
-    refuseOtherConfig(await resumeConfig(folder), config);
-  } else if (hasStages && mode !== 'overwrite') {
+  if (!(await isRun(folder))) return refuseStrangeFolder(folder);
+  // A run that failed before its first stage has nothing to lose. Its data may have been missing.
+  if (mode !== 'overwrite' && existsSync(path.join(folder, 'stages'))) {
     throw new ConfigError(
       `${folder}: holds a run already; resume it, choose another output, or overwrite it`,
     );
-  } else {
-    if (!hasConfig) await refuseStrangeFolder(folder);
+  }
+  for (const name of FOLDERS) {
+    for (const file of await filesBelow(path.join(folder, name))) {
+      if (isOwn(folder, file)) continue;
+      throw new ConfigError(
+        `${file}: was not written by the run; move it away before the run is overwritten`,
+      );
+    }
+  }
+}
+
+/** Tells whether a folder holds a config that a run wrote. A user's own `config.yaml` does not make a run folder. */
+async function isRun(folder: string): Promise<boolean> {
+  if (!existsSync(configFile(folder))) return false;
+  return String(await readRegularFile(configFile(folder), MAX_CONFIG_BYTES)).startsWith(HEADER);
+}
+
+async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
+  const folder = config.output;
+  await refuseFolder(config, mode);
+  if (!goesOn(folder, mode)) {
     // Renaming removes all stages at once, so no remainder can be mistaken for a whole run.
     const removed = path.join(folder, `stages.${randomUUID()}.tmp`);
-    if (hasStages) await rename(path.join(folder, 'stages'), removed);
+    if (existsSync(path.join(folder, 'stages'))) await rename(path.join(folder, 'stages'), removed);
     for (const entry of ENTRIES) await rm(path.join(folder, entry), { recursive: true, force: true });
   }
-  const header = '# The complete configuration of this run. Paths in data are relative to data.root.\n';
-  const content = header + YAML.stringify({ version: CONFIG_VERSION, ...config });
+  const content = HEADER + YAML.stringify({ version: CONFIG_VERSION, ...config });
   if (Buffer.byteLength(content) > MAX_CONFIG_BYTES) {
     throw new ConfigError(
       `${configFile(folder)}: expected at most ${MAX_CONFIG_BYTES} bytes but the config needs ${Buffer.byteLength(content)}`,
@@ -362,15 +410,40 @@ async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
   await writeFileAtomically(configFile(folder), content);
 }
 
-/**
- * Refuses a folder that holds files of other programs. A new run removes the entries of an earlier one, such as
- * `pictures/`. It must never remove a user's files.
- */
+/** Lists the files in a folder and its subfolders. Returns none if it does not exist. */
+async function filesBelow(folder: string): Promise<string[]> {
+  if (!existsSync(folder)) return [];
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => !entry.isDirectory())
+    .map(({ parentPath, name }) => path.join(parentPath, name));
+}
+
+/** Tells whether a file has the name and the place of one that a run writes. */
+function isOwn(run: string, file: string): boolean {
+  return FILES.test(path.relative(run, file)) || isTemporary(path.basename(file));
+}
+
+/** Removes the files that a run wrote in one of its folders. Other files stay. */
+async function removeOwnFiles(run: string, folder: string): Promise<void> {
+  if (!existsSync(folder)) return;
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  const places = entries.map((entry) => ({ entry, place: path.join(entry.parentPath, entry.name) }));
+  // Folders come after their files.
+  for (const { entry, place } of places.sort((one, other) => other.place.length - one.place.length)) {
+    if (entry.isDirectory()) await rmdir(place).catch(() => {});
+    else if (isOwn(run, place)) await rm(place, { force: true });
+  }
+}
+
+/** Refuses a folder that holds files of other programs. A new run removes what an earlier one left, such as `pictures/`. */
 async function refuseStrangeFolder(folder: string): Promise<void> {
   // Data may be there before the run.
-  const others = (await readdir(folder)).filter(
-    (name) => name !== 'data' && !name.startsWith('lock') && !isTemporary(name),
-  );
+  const others = (await entriesOf(folder))
+    .map(({ name }) => name)
+    .filter(
+      (name) => name !== 'data' && !name.startsWith('lock') && !name.startsWith('.') && !isTemporary(name),
+    );
   if (others.length === 0) return;
   throw new ConfigError(
     `${folder}: expected a run folder but found other files (${others.slice(0, 3).join(', ')}); choose an empty or new folder`,

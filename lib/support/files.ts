@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { type Dirent, readdirSync, rmSync } from 'node:fs';
-import { open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { type Dirent, readdirSync, realpathSync, rmSync } from 'node:fs';
+import { open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { DataError } from './errors.js';
 
@@ -37,7 +37,17 @@ export async function readRegularFile(file: string, maxBytes: number): Promise<B
  * limit the length of names. It is hidden, so that nothing takes it for data.
  */
 export function temporaryName(file: string): string {
-  return path.join(path.dirname(file), `.${randomUUID()}.tmp`);
+  const name = path.join(path.dirname(file), `.${randomUUID()}.tmp`);
+  unfinished.add(name);
+  return name;
+}
+
+/** Temporary files of this process. */
+const unfinished = new Set<string>();
+
+/** Removes the temporary files of this process. For a process that ends in the middle of its work. */
+export function removeUnfinishedFiles(): void {
+  for (const name of unfinished) rmSync(name, { force: true, recursive: true });
 }
 
 const TEMPORARY = /\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.tmp$/;
@@ -83,6 +93,8 @@ export async function writeAtomically(
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => {});
     throw writeError(error, temporary, file);
+  } finally {
+    unfinished.delete(temporary);
   }
 }
 
@@ -125,4 +137,36 @@ export async function syncFolder(folder: string): Promise<void> {
   } finally {
     await handle.close();
   }
+}
+
+/** Resolves a path and follows all links. Parts that do not exist stay as they are. */
+export function realPath(file: string): string {
+  const absolute = path.resolve(file);
+  try {
+    return realpathSync.native(absolute);
+  } catch {
+    const parent = path.dirname(absolute);
+    return parent === absolute ? absolute : path.join(realPath(parent), path.basename(absolute));
+  }
+}
+
+/** Tells whether a path is `folder` or lies in it, at any depth. Both must be real paths. */
+export function liesIn(file: string, folder: string): boolean {
+  return file === folder || file.startsWith(folder.endsWith(path.sep) ? folder : folder + path.sep);
+}
+
+/**
+ * Throws unless a folder is new or empty. Hidden files do not count: they are no data, and nothing is written over them.
+ *
+ * @throws DataError naming some of what the folder holds
+ */
+export async function requireEmptyFolder(folder: string): Promise<void> {
+  const names = await readdir(folder).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === 'ENOENT') return [];
+    throw new DataError(`${folder}: cannot be listed: ${cause.message}`, { cause });
+  });
+  const visible = names.filter((name) => !name.startsWith('.')).sort();
+  if (visible.length === 0) return;
+  const shown = visible.slice(0, 3).join(', ') + (visible.length > 3 ? ', …' : '');
+  throw new DataError(`${folder}: holds other files (${shown}), expected a new or empty folder`);
 }

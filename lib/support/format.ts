@@ -34,6 +34,13 @@ export function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
+/** A path as a POSIX shell reads it as one word: as it is where nothing in it is special, or else in single quotes. */
+export function shellWord(text: string): string {
+  // A word that starts with a dash would be an option.
+  const word = text.startsWith('-') ? `./${text}` : text;
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
 /**
  * Joins a message into one line, because an error is reported as one line. Lists of details are left out, such as the
  * indented lines after "It was looked for at:". BIDISEG_DEBUG=1 shows them.

@@ -8,7 +8,7 @@ import { writeLabels } from '../data/label-codec.js';
 import type { Predictor } from '../inference/evaluate.js';
 import { applyThresholds, ThresholdHistogram } from '../native/thresholds.js';
 import { DataError } from '../support/errors.js';
-import { writeFileAtomically } from '../support/files.js';
+import { requireEmptyFolder, writeFileAtomically } from '../support/files.js';
 import { readAhead } from '../support/generators.js';
 import { parseOptions } from '../support/options.js';
 import { checkInteger } from '../support/validate.js';
@@ -88,6 +88,14 @@ export interface PseudoLabelProgress {
   total: number;
 }
 
+const MANIFEST = 'manifest.json';
+
+/** The files that labeling may write into its folder. */
+export function labelFiles(dataset: ImageDataset, weighting: PseudoLabelChoice['weighting']): string[] {
+  const labels = Array.from({ length: dataset.length }, (_, index) => `${dataset.entry(index).name}.png`);
+  return [...labels, ...(weighting === 'soft' ? labels.map(weightsFile) : []), MANIFEST];
+}
+
 /**
  * Chooses the pseudo-labels Ŷ_T of a target set: the segmenter's own predictions where it is confident.
  *
@@ -125,9 +133,11 @@ export class SelfTraining {
    * or not at all, `manifest.json` last. An image without kept pixels gets no file, so `dataset.withLabels(folder)` is
    * T_ssl. With soft weights, NAME.confidence.png holds 8-bit confidences, 0 to 255 for 0 to 1.
    *
+   * @param folder new or empty, except for hidden files. With a state to resume from: the folder of the interrupted
+   * labeling. Files after the state are replaced or removed
    * @param options.checkpoints how states are saved. Default none. A state to resume from must belong to the files in
    * `folder`. The first state is saved only after the thresholds are found
-   * @throws DataError when an image cannot be read or a file cannot be written
+   * @throws DataError when `folder` holds other files, an image cannot be read or a file cannot be written
    */
   async *label(
     dataset: ImageDataset,
@@ -136,17 +146,23 @@ export class SelfTraining {
   ): AsyncGenerator<PseudoLabelProgress | CheckpointEvent | WarningEvent, PseudoLabelManifest> {
     const { signal, checkpoints } = options;
     if (this.#choice.weighting === 'soft') requireNoWeightsName(dataset);
-    const manifestFile = path.join(folder, 'manifest.json');
+    const manifestFile = path.join(folder, MANIFEST);
+    const saved = checkpoints?.state ?? null;
+    if (!saved) await requireEmptyFolder(folder);
     await mkdir(folder, { recursive: true });
     // From here on the manifest would describe files that are being replaced.
-    await rm(manifestFile, { force: true });
-    const state = checkpoints?.state ?? (yield* this.#firstState(dataset, signal));
-    yield* checkpointed(this.#labelFrom(state, dataset, folder, signal), checkpoints, {
-      stage: this.#stage,
-      steps: dataset.length,
-      done: () => state.step,
-      state: async () => state,
-    });
+    if (saved) await rm(manifestFile, { force: true });
+    const state = saved ?? (yield* this.#firstState(dataset, signal));
+    yield* checkpointed(
+      this.#labelFrom(state, dataset, folder, { isResumed: saved !== null, signal }),
+      checkpoints,
+      {
+        stage: this.#stage,
+        steps: dataset.length,
+        done: () => state.step,
+        state: async () => state,
+      },
+    );
     const { thresholds, confidences, kept, keptImages } = state;
     const predicted = confidences.map(sum);
     const manifest: PseudoLabelManifest = {
@@ -186,7 +202,7 @@ export class SelfTraining {
     state: LabelingState,
     dataset: ImageDataset,
     folder: string,
-    signal: AbortSignal | undefined,
+    { isResumed, signal }: { isResumed: boolean; signal: AbortSignal | undefined },
   ): AsyncGenerator<PseudoLabelProgress> {
     const { thresholds, confidences, kept } = state;
     const { inclusive, weighting } = this.#choice;
@@ -203,8 +219,8 @@ export class SelfTraining {
         }
         await writeLabels(file, { data: chosen.labels, ...this.#size });
         state.keptImages++;
-      } else {
-        // A file from an earlier labeling would make the image part of T_ssl.
+      } else if (isResumed) {
+        // A file that the interrupted labeling wrote after its last checkpoint would make the image part of T_ssl.
         for (const stale of [file, weightsFile(file)]) await rm(stale, { force: true });
       }
       for (const [i, label] of labels.entries()) {

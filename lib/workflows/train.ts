@@ -1,3 +1,4 @@
+import path from 'node:path';
 import type { Config } from '../config/schema.js';
 import { BidirectionalLearning, type RunOptions } from '../pipeline/bidirectional.js';
 import { type Datasets, openDatasets } from '../pipeline/datasets.js';
@@ -5,6 +6,8 @@ import type { ProgressEvent, RunEvent, RunSummary } from '../pipeline/events.js'
 import { planStages, selectStage } from '../pipeline/plan.js';
 import { writeReport } from '../report/write-report.js';
 import { RunFolder } from '../run/run-folder.js';
+import { ConfigError } from '../support/errors.js';
+import { liesIn, realPath } from '../support/files.js';
 import { fromCallback, mapEvents } from '../support/generators.js';
 import type { WarningEvent } from '../training/events.js';
 
@@ -28,6 +31,7 @@ export async function* train(config: Config, options: RunOptions = {}): AsyncGen
   // The data sets are opened before the run folder, so that a wrong path leaves no folder. Embedded data are generated
   // in the folder.
   const found = config.data.embedded ? null : await openDatasets(config);
+  if (overwrite) requireInputsOutside(config, found);
   const folder = await RunFolder.open(config, mode);
   try {
     const datasets = found ?? (yield* openGenerated(config, signal));
@@ -43,7 +47,25 @@ export async function* train(config: Config, options: RunOptions = {}): AsyncGen
   }
 }
 
-/** Writes the report. A failure is only a warning, because the run itself is complete. */
+/** Overwriting a run must not remove what the new run reads. Only its `data` stays. */
+function requireInputsOutside({ output, segmenter }: Config, datasets: Datasets | null): void {
+  const [run, data] = [realPath(output), realPath(path.join(output, 'data'))];
+  const sets = datasets ? [datasets.source, datasets.target, datasets.validation] : [];
+  const entries = sets.flatMap((set) =>
+    Array.from({ length: set?.length ?? 0 }, (_, index) => set!.entry(index)),
+  );
+  const inputs = [segmenter.initialWeights, ...entries.flatMap(({ image, label }) => [image, label])];
+  for (const input of inputs) {
+    if (input === null || input === undefined) continue;
+    const place = realPath(input);
+    if (!liesIn(place, run) || liesIn(place, data)) continue;
+    throw new ConfigError(
+      `${input}: lies in the run folder that is to be overwritten; choose another output`,
+    );
+  }
+}
+
+/** The run is complete whatever becomes of its report. */
 async function* report(folder: string): AsyncGenerator<WarningEvent, void> {
   try {
     await writeReport(folder);

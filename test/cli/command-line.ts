@@ -20,7 +20,11 @@ export interface Result {
 /** Runs the command line in a child process with piped output. */
 export function bidiseg(
   args: string[],
-  options: { main?: string; cwd?: string; signal?: { name: NodeJS.Signals; onceStdoutHas: string } } = {},
+  options: {
+    main?: string;
+    cwd?: string;
+    signal?: { name: NodeJS.Signals; onceStdoutHas: string; times?: number };
+  } = {},
 ): Promise<Result> {
   const { main = MAIN, cwd, signal } = options;
   // One thread, because the networks are tiny. Threads that wait for each other on a busy machine would take most of
@@ -33,7 +37,7 @@ export function bidiseg(
     result.stdout += data;
     if (signal && signaled === 0 && result.stdout.includes(signal.onceStdoutHas)) {
       signaled = performance.now();
-      child.kill(signal.name);
+      for (let time = 0; time < (signal.times ?? 1); time++) child.kill(signal.name);
     }
   });
   child.stderr.on('data', (data) => {

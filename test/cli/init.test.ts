@@ -65,7 +65,10 @@ describe('command line: init', () => {
     writeFileSync(at('mine.yaml'), 'mine');
     const taken = await run(['init', 'two', '-o', 'mine.yaml']);
     assert.equal(taken.code, 2);
-    assert.match(taken.stderr, /^bidiseg: mine\.yaml exists already; choose another file with --output/);
+    assert.match(
+      taken.stderr,
+      /^bidiseg: mine\.yaml exists already; choose another file, or replace it with --overwrite$/m,
+    );
     assert.equal(readFileSync(at('mine.yaml'), 'utf8'), 'mine');
     await images('unlabeled', 1);
     const { code, stderr } = await run(['init', 'unlabeled']);

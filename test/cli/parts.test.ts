@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -6,7 +7,7 @@ import { collectImages } from '../../lib/cli/inputs.js';
 import { table } from '../../lib/cli/table.js';
 import { overlay } from '../../lib/data/palette.js';
 import { removeTemporaryFiles } from '../../lib/support/files.js';
-import { duration, oneLine, percent, signedPercent } from '../../lib/support/format.js';
+import { duration, oneLine, percent, shellWord, signedPercent } from '../../lib/support/format.js';
 import { temporaryFolder } from './command-line.js';
 
 describe('command line: its parts', () => {
@@ -31,6 +32,30 @@ describe('command line: its parts', () => {
   it('makes one line of any message and leaves lists of details out', () => {
     assert.equal(oneLine('Not found. Looked at:\n  /a\n  /b\nBuild it.'), 'Not found. Build it.');
     assert.equal(oneLine('one\n  two\n'), 'one two');
+  });
+
+  it('quotes paths so that a shell reads them as one word', () => {
+    const words = [
+      'runs/demo',
+      'my runs/a',
+      "it's",
+      '$HOME',
+      'a"b',
+      'a;b',
+      '-x',
+      'ä',
+      '~',
+      'a\\b',
+      '*',
+      'a\nb',
+      '',
+    ];
+    for (const word of words) {
+      const read = execFileSync('/bin/sh', ['-c', `printf %s ${shellWord(word)}`], { encoding: 'utf8' });
+      assert.equal(read, word === '-x' ? './-x' : word);
+    }
+    assert.equal(shellWord('runs/demo-2'), 'runs/demo-2');
+    assert.equal(shellWord('my runs'), "'my runs'");
   });
 
   it('aligns columns', () => {

@@ -7,6 +7,7 @@ import { labelMap } from '../../lib/data/label-maps.js';
 import { renderScene } from '../../lib/data/scenes/street-scenes.js';
 import { buildInfo } from '../../lib/native/device.js';
 import type { RunSummary, StageRecord } from '../../lib/pipeline/events.js';
+import { contentOf } from '../helpers/folder.js';
 import { writeTrainedSegmenter } from '../helpers/trained-segmenter.js';
 import {
   bidiseg,
@@ -19,6 +20,12 @@ import {
 } from './command-line.js';
 
 const LABELS = ['M(0)', 'F(1)', 'S′(1)', 'M0(1)', 'Ŷ1(1)', 'M1(1)'];
+
+/** Names in a folder, without the list of results that a command leaves. */
+const visible = (folder: string) =>
+  readdirSync(folder)
+    .filter((name) => !name.startsWith('.'))
+    .sort();
 
 describe('command line: a run and the use of its networks', () => {
   const folder = temporaryFolder();
@@ -138,7 +145,7 @@ describe('command line: a run and the use of its networks', () => {
       ['image', 'result'],
     );
     assert.deepEqual(lines[1]!.classes, CLASSES);
-    assert.deepEqual(readdirSync(at('one')), ['color']);
+    assert.deepEqual(visible(at('one')), ['color']);
     const color = await readImage(at('one', 'color', 'target-1.png'));
     assert.deepEqual([color.width, color.height], [48, 32]);
   });
@@ -226,7 +233,7 @@ describe('command line: a run and the use of its networks', () => {
     await fails(command, /some\.txt, line 1: there is no file .*lists\/target\/images\/target-1\.png/);
     const { code, stderr } = await run([...command, '--method', 'mpt', '--root', '.']);
     assert.equal(code, 0, stderr);
-    assert.deepEqual(readdirSync(at('listed')).sort(), ['manifest.json', 'target-1.png']);
+    assert.deepEqual(visible(at('listed')), ['manifest.json', 'target-1.png']);
     await fails([...command, '--root', 'source'], /line 1: there is no file/);
     writeFileSync(at('lists', 'some.txt'), at('target/images/target-1.png'));
     await fails(
@@ -238,7 +245,7 @@ describe('command line: a run and the use of its networks', () => {
   it('translate works in both directions and at sizes that are not multiples of 4', async () => {
     const there = await run(['translate', 'source/images', '--run', 'run', '-o', 'there']);
     assert.equal(there.code, 0, there.stderr);
-    assert.deepEqual(readdirSync(at('there')).sort(), readdirSync(at('source/images')).sort());
+    assert.deepEqual(visible(at('there')), visible(at('source/images')));
     const back = await run([
       'translate',
       'there',
@@ -273,7 +280,7 @@ describe('command line: a run and the use of its networks', () => {
     assert.equal(code, 0, stderr);
     const result = jsonLines(stdout).at(-1)!;
     assert.equal(result.keptShare, 1);
-    assert.deepEqual(readdirSync(at('pseudo')).sort(), [
+    assert.deepEqual(visible(at('pseudo')), [
       'manifest.json',
       'target-0.png',
       'target-1.png',
@@ -409,16 +416,19 @@ describe('command line: the demo', () => {
     assert.match(second.stdout, /^M\(0\) {2}already complete$/m);
   });
 
-  it('replaces its run when the config differs, and on request', async () => {
-    for (const args of [
-      ['--seed', '2'],
-      ['--seed', '2', '--overwrite'],
-    ]) {
-      const { code, stdout, stderr } = await demo(args);
-      assert.equal(code, 0, stderr);
-      assert.match(stdout, /seed 2/);
-      assert.doesNotMatch(stdout, /already complete/);
-    }
+  it('replaces a run of another config only when told', async () => {
+    const before = contentOf(folder.path);
+    const refused = await demo(['--seed', '2']);
+    assert.equal(refused.code, 1);
+    assert.match(
+      refused.stderr,
+      /runs\/demo: holds a run already; resume it, choose another output, or overwrite/,
+    );
+    assert.deepEqual(contentOf(folder.path), before);
+    const { code, stdout, stderr } = await demo(['--seed', '2', '--overwrite']);
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /seed 2/);
+    assert.doesNotMatch(stdout, /already complete/);
   });
 });
 

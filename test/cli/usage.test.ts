@@ -71,7 +71,7 @@ describe('command line: usage', () => {
       /^bidiseg: --size is for ONNX: a TorchScript archive takes images of any size$/,
     ],
     [['export', 'm.safetensors', 'm.onnx', '--batch', '2'], /^bidiseg: --batch needs --size$/],
-    [['export', 'm.onnx', 'm.onnx'], /^bidiseg: WEIGHTS and OUT are the same file: m\.onnx/],
+    [['export', 'm.onnx', 'm.onnx'], /^bidiseg: m\.onnx: is the input; choose another file to write$/],
     [
       ['segment', 'a.png', '-o', 'x', '--max-pixels', '1e8'],
       /'1e8' is invalid\. Expected a whole number from 1/,

@@ -1,7 +1,7 @@
 """Writes images of every kind that is read, and beside each, as FILE.rgb, what Pillow's convert('RGB') makes of it.
 
 Reads the folder to write to from stdin as JSON; prints [[file, width, height], ...]. Grayscale of 16 bits is not among
-them: Pillow clips it.
+them: Pillow clips it. Pillow turns a TIFF with an orientation tag; beside that file lies the image as it is stored.
 """
 
 import json
@@ -42,6 +42,7 @@ images = {
     "lossy.webp": (rgb, {"quality": 80}),
     "turned.jpg": (rgb, {"exif": turned()}),
     "turned.png": (rgb, {"exif": turned()}),
+    "turned.tif": (rgb, {"exif": turned()}),
     "gray.png": (gray, {}),
     "gray.jpg": (gray, {}),
     "gray.tif": (gray, {}),
@@ -68,6 +69,10 @@ for name, (image, options) in images.items():
     file = os.path.join(folder, name)
     image.save(file, **options)
     with Image.open(file) as written, open(f"{file}.rgb", "wb") as out:
-        out.write(written.convert("RGB").tobytes())
+        pixels = written.convert("RGB")
+        if name == "turned.tif":
+            assert pixels.size == (HEIGHT, WIDTH), "Pillow no longer turns TIFF"
+            pixels = pixels.transpose(Image.Transpose.ROTATE_90)
+        out.write(pixels.tobytes())
     files.append([file, WIDTH, HEIGHT])
 print(json.dumps(files))

@@ -6,7 +6,7 @@ import type { Ablation } from '../../workflows/ablation/ablation-config.js';
 import type { AblationResults } from '../../workflows/ablation/results.js';
 import { EXIT_FAILURE } from '../exit.js';
 import { addExamples, addJsonOption, type CommonOptions, collectAssignment, parseCount } from '../options.js';
-import { prepareOutputFolder } from '../output-folder.js';
+import { claimFiles } from '../output-folder.js';
 import type { Progress } from '../progress.js';
 import { requireTrainingDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
@@ -72,7 +72,7 @@ async function ablation(
   const wanted = await loadAblation(file, { output, seeds, ...(set && { set }) });
   for (const name of variants ?? []) findVariant(wanted.variants, name, '--variants');
   for (const { configs } of wanted.variants) await requireTrainingDevice(configs[0]!);
-  prepareOutputFolder(wanted.output, context);
+  await claimFiles(wanted.output, { command: 'ablation', files: RESULT_FILES }, context);
   // A stage saves its state before it ends, which may take long.
   context.graceMs = Number.POSITIVE_INFINITY;
   context.kept = () =>
@@ -105,6 +105,9 @@ async function ablation(
     );
   }
 }
+
+/** Files that an ablation writes beside its runs. */
+const RESULT_FILES = ['results.json', 'table.md'];
 
 /** Writes `table.md` and `results.json` with the results so far. */
 async function writeResults(wanted: Ablation): Promise<AblationResults> {

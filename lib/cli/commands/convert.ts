@@ -1,4 +1,3 @@
-import path from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Shapes } from '../../models/guess-architecture.js';
 import type { RenamedWeights, Renaming } from '../../models/other-names.js';
@@ -9,7 +8,8 @@ import type { Skipped } from '../../weights/safetensors.js';
 import type { WeightsDtype } from '../../weights/weights-dtype.js';
 import type { Architecture, WeightsDescription } from '../../weights/weights-metadata.js';
 import { UsageError } from '../exit.js';
-import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
+import { addExamples, addJsonOption, addOverwriteOption, type CommonOptions } from '../options.js';
+import { prepareOutputFile } from '../output-folder.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { renamedText, skippedText } from '../weights-info.js';
 
@@ -21,6 +21,7 @@ interface ConvertOptions extends CommonOptions {
   branches?: '2' | '4';
   back?: string;
   raw?: boolean;
+  overwrite?: boolean;
 }
 
 export function addConvertCommand(program: Command): void {
@@ -28,7 +29,7 @@ export function addConvertCommand(program: Command): void {
     .command('convert')
     .description('converts a PyTorch state dict (.pth) or a safetensors file to a safetensors file')
     .argument('<in>', 'weights file; nothing in a .pth file is executed')
-    .argument('<out>', 'safetensors file to write')
+    .argument('<out>', 'safetensors file to write; not an input')
     .addOption(
       new Option(
         '--dtype <name>',
@@ -53,6 +54,7 @@ export function addConvertCommand(program: Command): void {
       '--raw',
       'convert tensors of any names, without a description of the network (default: the network must be known)',
     );
+  addOverwriteOption(command, 'OUT if it exists');
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg convert gta5.pth gta5.safetensors', 'for bidiseg, or for any program that reads safetensors'],
@@ -70,17 +72,15 @@ export function addConvertCommand(program: Command): void {
 async function convert(
   input: string,
   output: string,
-  { dtype, strip, branches, back, raw }: ConvertOptions,
-  { console, signal }: CommandContext,
+  { dtype, strip, branches, back, raw, overwrite }: ConvertOptions,
+  context: CommandContext,
 ): Promise<void> {
-  for (const [name, file] of Object.entries({ IN: input, '--back': back })) {
-    if (file !== undefined && path.resolve(file) === path.resolve(output)) {
-      throw new UsageError(`${name} and OUT are the same file: ${file}`);
-    }
-  }
+  const { console, signal } = context;
   if (raw && (branches ?? back) !== undefined) {
     throw new UsageError('--raw names no network, so there is no use for --branches and --back');
   }
+  const inputs = back === undefined ? [input] : [input, back];
+  prepareOutputFile(output, { inputs, overwrite }, context);
   const { openWeights, readWeights } = await import('../../weights/weights-file.js');
   const { writeSafetensors } = await import('../../weights/safetensors.js');
   const { castWeights } = await import('../../weights/weights-dtype.js');

@@ -11,7 +11,7 @@ import {
 import { prepareOutputFolder } from '../output-folder.js';
 import { requireTrainingDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
-import { followRun, shortPath } from '../run-view.js';
+import { followRun } from '../run-view.js';
 
 interface DemoOptions extends CommonOptions {
   output: string;
@@ -29,7 +29,10 @@ export function addDemoCommand(program: Command): void {
     .option('--seed <number>', 'seed of the weights and the order of the data (default: 1)', parseCount)
     .addOption(deviceOption())
     .option('--set <key=value>', 'override a key of the config; repeatable', collectAssignment)
-    .option('--overwrite', 'train again, even if the run folder holds the same run');
+    .option(
+      '--overwrite',
+      'replace the run in the run folder (default: resume it if its config is the same)',
+    );
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg demo', 'day scenes with labels, dusk scenes without: the segmenter learns dusk'],
@@ -52,10 +55,10 @@ async function demo(options: DemoOptions, context: CommandContext): Promise<void
   );
   await requireTrainingDevice(config);
   prepareOutputFolder(config.output, context);
-  // Resumes an earlier demo of the same config. A run of another config is replaced.
-  const resume = !options.overwrite && (await holdsRunOf(config));
-  await followRun(context, train(config, { resume, overwrite: !resume, signal: context.signal }), {
+  // Resumes an earlier run of the same config. Any other is an error, unless it may be overwritten.
+  const { overwrite = false } = options;
+  const resume = !overwrite && (await holdsRunOf(config));
+  await followRun(context, train(config, { resume, overwrite, signal: context.signal }), {
     folder: config.output,
-    resumeCommand: `bidiseg resume ${shortPath(config.output)}`,
   });
 }

@@ -1,19 +1,22 @@
-import { type Command, Option } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Config } from '../../config/schema.js';
 import type { ImageDataset } from '../../data/dataset.js';
 import type { ImageLimits } from '../../data/image-limits.js';
 import type { ImageSize } from '../../data/image-size.js';
-import { type ClassSubset, classIndices, LABEL_MAP_NAMES, type LabelMapName } from '../../data/label-maps.js';
+import { classIndices } from '../../data/label-maps.js';
 import type { Evaluation } from '../../inference/evaluate.js';
 import { DataError } from '../../support/errors.js';
 import { counted, duration, percent } from '../../support/format.js';
 import {
   CLASSES_HELP,
-  type Classes,
   classesOfLabelMap,
+  LABEL_MAP_HELP,
+  type LabelMapChoice,
+  labelMapText,
   MEAN_CLASSES_HELP,
-  parseClasses,
-  parseMeanClasses,
+  readClasses,
+  readLabelMap,
+  readMeanClasses,
 } from '../classes.js';
 import { UsageError } from '../exit.js';
 import {
@@ -29,6 +32,7 @@ import {
   addPredictionOptions,
   type CommonOptions,
   type PredictionOptions,
+  parseCount,
   parseSize,
 } from '../options.js';
 import { requirePrecision } from '../require-device.js';
@@ -39,11 +43,16 @@ interface EvaluateOptions extends CommonOptions, NetworkOptions, PredictionOptio
   predictions?: string;
   images?: string;
   labels?: string;
-  labelMap?: LabelMapName;
-  classes?: Classes;
-  meanClasses?: ClassSubset | string[];
+  labelMap?: string;
+  classes?: string;
+  meanClasses?: string;
+  ignoreIndex?: number;
   size?: ImageSize;
+  outputSize?: ImageSize | 'label';
+  order?: (typeof ORDERS)[number];
 }
+
+const ORDERS = ['probabilities', 'logits'] as const;
 
 export function addEvaluateCommand(program: Command): void {
   const command = program
@@ -58,22 +67,35 @@ export function addEvaluateCommand(program: Command): void {
     )
     .option('--images <folder>', "folder of images (default: the run's validation images)")
     .option('--labels <folder>', "folder of label PNGs with the images' base names")
-    .addOption(
-      new Option(
-        '--label-map <name>',
-        'with --labels: conversion of the ids in the label files to classes (default: identity)',
-      ).choices(LABEL_MAP_NAMES),
+    .option(
+      '--label-map <map>',
+      `conversion of the ids in the label files to classes: ${LABEL_MAP_HELP} (default: the run's, or identity)`,
     )
-    .option('--classes <names>', CLASSES_HELP, parseClasses)
+    .option('--classes <names>', `${CLASSES_HELP} (default: the run's, or the label map's)`)
     .option(
       '--mean-classes <names>',
       `classes to average over: ${MEAN_CLASSES_HELP} (default: the run's, or all)`,
-      parseMeanClasses,
+    )
+    .option(
+      '--ignore-index <index>',
+      'class index, 0 to 255, that means "no label" (default: the run\'s, or 255)',
+      parseIgnoreIndex,
     )
     .option(
       '--size <WxH>',
       "input size of the network in pixels (default: the run's, or the first image's)",
       parseSize,
+    )
+    .option(
+      '--output-size <WxH>',
+      "size of predictions and labels in pixels, or 'label' for each label file's own (default: the run's, or label)",
+      (text) => (text === 'label' ? text : parseSize(text)),
+    )
+    .addOption(
+      new Option(
+        '--order <name>',
+        'what is upsampled to the output size: the softmax, as for published results, or the logits (default: probabilities)',
+      ).choices(ORDERS),
     );
   addPredictionOptions(command);
   addJsonOption(command);
@@ -85,6 +107,14 @@ export function addEvaluateCommand(program: Command): void {
       'as in published results on Cityscapes: probabilities upsampled to the size of the labels',
     ],
     [
+      'bidiseg evaluate --run runs/street --images dusk/images --labels dusk/labels',
+      "on other images, with the run's label map, classes and sizes",
+    ],
+    [
+      "bidiseg evaluate -w m.safetensors --images images --labels masks --label-map '{0: 255, 1: 0, 2: 1}'",
+      'label files with ids 1 and 2, and 0 for no label',
+    ],
+    [
       'bidiseg evaluate --predictions out/labels --labels gtFine/val --label-map cityscapes --mean-classes synthia-13',
       'predictions of any program',
     ],
@@ -94,25 +124,35 @@ export function addEvaluateCommand(program: Command): void {
   );
 }
 
+function parseIgnoreIndex(text: string): number {
+  const index = parseCount(text);
+  if (index > 255) throw new InvalidArgumentError('Expected a whole number from 0 to 255.');
+  return index;
+}
+
 /** Predictions to evaluate: their name in the result, and the names of their classes. */
 interface Scored {
   source: { weights: string } | { predictions: string };
   names: readonly string[];
-  meanClasses: ClassSubset | readonly string[] | undefined;
+  /** Indices of the classes to average over. Default: all. */
+  inMean: readonly number[] | undefined;
   result: Evaluation;
 }
 
 async function evaluateCommand(options: EvaluateOptions, { console, signal }: CommandContext): Promise<void> {
   const context = { console, signal };
-  const { source, names, meanClasses, result } =
-    options.predictions === undefined
-      ? await scoreNetwork(options, context)
-      : await scorePredictions(options.predictions, options, context);
+  const {
+    source,
+    names,
+    inMean: indices,
+    result,
+  } = options.predictions === undefined
+    ? await scoreNetwork(options, context)
+    : await scorePredictions(options.predictions, options, context);
   const { iou, accuracy, confusion, ...scores } = result;
   const perClass = (values: (number | null)[]) =>
     Object.fromEntries(names.map((name, i) => [name, values[i] ?? null]));
-  const inMean =
-    meanClasses === undefined ? [...names] : classIndices(meanClasses, names).map((i) => names[i]!);
+  const inMean = indices ? indices.map((index) => names[index]!) : [...names];
   console.result(
     {
       ...source,
@@ -129,7 +169,7 @@ async function evaluateCommand(options: EvaluateOptions, { console, signal }: Co
 type Context = Pick<CommandContext, 'console' | 'signal'>;
 
 async function scoreNetwork(options: EvaluateOptions, { console, signal }: Context): Promise<Scored> {
-  const { flip, scales, precision = 'fp32' } = options;
+  const { flip, scales, precision = 'fp32', order } = options;
   const { file, config, device, limits } = await findNetwork('segmenter', options);
   await requirePrecision(device, precision, '--precision');
   const { Segmenter } = await import('../../models/segmenter.js');
@@ -137,29 +177,44 @@ async function scoreNetwork(options: EvaluateOptions, { console, signal }: Conte
   const { evaluate } = await import('../../inference/evaluate.js');
   using segmenter = await Segmenter.fromFile(file, { device, signal });
   const { classCount } = segmenter.options;
-  const { names } = options.classes ?? (await classesOf(config, classCount));
+  const { names } =
+    options.classes === undefined ? await classesOf(config, classCount) : await readClasses(options.classes);
   if (names.length !== classCount) {
     throw new DataError(`${file} segments ${classCount} classes, but --classes names ${names.length}`);
   }
-  const meanClasses = options.meanClasses ?? config?.data.meanClasses ?? undefined;
-  const ignoreIndex = config?.data.ignoreIndex ?? 255;
-  const dataset = await openLabeled(options, config, { classCount, ignoreIndex, ...limits });
+  const { meanClassIndices } = await import('../../config/classes.js');
+  const ofRun = config ? meanClassIndices(config) : undefined;
+  const inMean = options.meanClasses === undefined ? ofRun : await meanIndices(options.meanClasses, names);
+  const ignoreIndex = options.ignoreIndex ?? config?.data.ignoreIndex ?? 255;
+  const dataset = await openLabeled(options, config, { classCount, ignoreIndex, ...limits }, console);
   const progress = console.progress('evaluating', dataset.length);
   const size = options.size ?? (config ? toSize(config.sizes.evaluation) : await firstSize(dataset));
-  const outputSize = config?.sizes.evaluationOutput ?? 'label';
+  const ofConfig = config?.sizes.evaluationOutput ?? 'label';
+  const outputSize = options.outputSize ?? (ofConfig === 'label' ? ofConfig : toSize(ofConfig));
   const result = await evaluate(segmenter, dataset, {
     size,
-    outputSize: outputSize === 'label' ? outputSize : toSize(outputSize),
+    outputSize,
     classCount,
     ignoreIndex,
-    meanClasses: meanClasses && classIndices(meanClasses, names),
+    meanClasses: inMean,
+    ...(order && { order }),
     ...(flip !== undefined && { flip }),
     ...(scales !== undefined && { scales }),
     precision,
     signal,
     onProgress: ({ done }) => progress.update(done),
   });
-  return { source: { weights: file }, names, meanClasses, result };
+  return { source: { weights: file }, names, inMean, result };
+}
+
+/** Options that only apply to the predictions of a network. */
+const NETWORK_ONLY = [
+  ...(['weights', 'run', 'stage', 'images', 'size', 'outputSize'] as const),
+  ...(['order', 'flip', 'scales', 'precision'] as const),
+];
+
+async function meanIndices(text: string, names: readonly string[]): Promise<number[]> {
+  return classIndices(await readMeanClasses(text), names);
 }
 
 async function scorePredictions(
@@ -167,22 +222,29 @@ async function scorePredictions(
   options: EvaluateOptions,
   { console, signal }: Context,
 ): Promise<Scored> {
-  const { labels, labelMap = 'identity', meanClasses, maxPixels } = options;
-  for (const name of ['weights', 'run', 'stage', 'images', 'size', 'flip', 'scales', 'precision'] as const) {
-    if (options[name] !== undefined) throw new UsageError(`--${name} cannot be combined with --predictions`);
+  const { labels, maxPixels, ignoreIndex } = options;
+  for (const name of NETWORK_ONLY) {
+    if (options[name] === undefined) continue;
+    const option = name === 'outputSize' ? 'output-size' : name;
+    throw new UsageError(`--${option} cannot be combined with --predictions`);
   }
   if (labels === undefined) throw new UsageError('--predictions needs --labels, the folder of labels');
-  const classes = options.classes ?? classesOfLabelMap(labelMap);
+  const labelMap = options.labelMap === undefined ? 'identity' : await readLabelMap(options.labelMap);
+  const classes =
+    options.classes === undefined ? classesOfLabelMap(labelMap) : await readClasses(options.classes);
   if (!classes)
     throw new UsageError('--predictions needs --classes, or a --label-map that defines the classes');
   const { names } = classes;
+  const inMean =
+    options.meanClasses === undefined ? undefined : await meanIndices(options.meanClasses, names);
   const { evaluatePredictions } = await import('../../inference/evaluate.js');
   let progress: ReturnType<typeof console.progress> | undefined;
   const result = await evaluatePredictions(
     { predictions, labels, labelMap, maxPixels },
     {
       classCount: names.length,
-      meanClasses: meanClasses && classIndices(meanClasses, names),
+      ...(ignoreIndex !== undefined && { ignoreIndex }),
+      meanClasses: inMean,
       signal,
       onProgress: ({ done, total }) => {
         progress ??= console.progress('evaluating', total);
@@ -190,26 +252,47 @@ async function scorePredictions(
       },
     },
   );
-  return { source: { predictions }, names, meanClasses, result };
+  return { source: { predictions }, names, inMean, result };
 }
 
 /** Opens the images that the options name. Without options, opens the validation images of the run. */
 async function openLabeled(
-  { images, labels, labelMap }: EvaluateOptions,
+  { images, labels, labelMap: wanted }: EvaluateOptions,
   config: Config | null,
   encoding: { classCount: number; ignoreIndex: number } & ImageLimits,
+  console: Context['console'],
 ): Promise<ImageDataset> {
   const { ImageDataset } = await import('../../data/dataset.js');
+  const labelMap = wanted === undefined ? undefined : await readLabelMap(wanted);
   if (images !== undefined && labels !== undefined) {
-    return ImageDataset.fromFolder({ images, labels, labelMap: labelMap ?? 'identity', ...encoding });
+    const map = labelMap ?? labelMapOfRun(config, console);
+    return ImageDataset.fromFolder({ images, labels, labelMap: map, ...encoding });
   }
   if (images !== undefined || labels !== undefined)
     throw new UsageError('Give --images and --labels together');
   if (!config) throw new UsageError('Give --images and --labels, because these weights belong to no run');
   const { openDatasets } = await import('../../pipeline/datasets.js');
-  const { validation } = await openDatasets(config);
+  const { data } = config;
+  const { train, val } = data.target;
+  const target = { train, val: val && { ...val, labelMap: labelMap ?? val.labelMap } };
+  const { ignoreIndex } = encoding;
+  const { validation } = await openDatasets({ ...config, data: { ...data, ignoreIndex, target } });
   if (!validation) throw new DataError('This run has no validation images; give --images and --labels');
   return validation;
+}
+
+/** Returns the label map of the run's validation images or, without any, of its source. */
+function labelMapOfRun(config: Config | null, console: Context['console']): LabelMapChoice {
+  if (!config) return 'identity';
+  const { source, target } = config.data;
+  if (target.val) return target.val.labelMap;
+  const { labelMap } = source;
+  if (labelMap !== 'identity') {
+    console.note(
+      `The run has no validation images, so these labels are read with the label map of its source (${labelMapText(labelMap)}); --label-map gives another`,
+    );
+  }
+  return labelMap;
 }
 
 function resultText(names: readonly string[], inMean: readonly string[], result: Evaluation): string {

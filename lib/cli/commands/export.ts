@@ -4,7 +4,15 @@ import { type Command, Option } from 'commander';
 import type { ImageSize } from '../../data/image-size.js';
 import { bytesText } from '../../support/format.js';
 import { UsageError } from '../exit.js';
-import { addExamples, addJsonOption, type CommonOptions, parseCount, parseSize } from '../options.js';
+import {
+  addExamples,
+  addJsonOption,
+  addOverwriteOption,
+  type CommonOptions,
+  parseCount,
+  parseSize,
+} from '../options.js';
+import { prepareOutputFile } from '../output-folder.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 
 const FORMATS = ['onnx', 'torchscript'] as const;
@@ -17,6 +25,7 @@ interface ExportCommandOptions extends CommonOptions {
   upsample: boolean;
   size?: ImageSize;
   batch?: number;
+  overwrite?: boolean;
 }
 
 export function addExportCommand(program: Command): void {
@@ -24,7 +33,7 @@ export function addExportCommand(program: Command): void {
     .command('export')
     .description('exports a segmenter for other programs, as an ONNX model or a TorchScript archive')
     .argument('<weights>', 'weights file of a segmenter that bidiseg saved or converted')
-    .argument('<out>', 'file to write; an existing file is replaced')
+    .argument('<out>', 'file to write; not the input')
     .addOption(
       new Option(
         '--format <name>',
@@ -38,6 +47,7 @@ export function addExportCommand(program: Command): void {
       parseSize,
     )
     .option('--batch <count>', 'ONNX with --size: number of images, from 1 to 1024 (default: 1)', parseCount);
+  addOverwriteOption(command, 'OUT if it exists');
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg export m.safetensors m.onnx', 'for ONNX Runtime and other programs that read ONNX'],
@@ -58,21 +68,26 @@ export function addExportCommand(program: Command): void {
 async function exportSegmenter(
   weights: string,
   output: string,
-  { format = EXTENSIONS[path.extname(output).toLowerCase()], upsample, size, batch }: ExportCommandOptions,
-  { console, signal }: CommandContext,
+  {
+    format = EXTENSIONS[path.extname(output).toLowerCase()],
+    upsample,
+    size,
+    batch,
+    overwrite,
+  }: ExportCommandOptions,
+  context: CommandContext,
 ): Promise<void> {
+  const { console, signal } = context;
   if (format === undefined) {
     throw new UsageError(
       `Expected a file that ends in .onnx or .pt but found ${output}; choose another name, or give --format`,
     );
   }
-  if (path.resolve(weights) === path.resolve(output)) {
-    throw new UsageError(`WEIGHTS and OUT are the same file: ${weights}`);
-  }
   if (format === 'torchscript' && size) {
     throw new UsageError('--size is for ONNX: a TorchScript archive takes images of any size');
   }
   if (batch !== undefined && !size) throw new UsageError('--batch needs --size');
+  prepareOutputFile(output, { inputs: [weights], overwrite }, context);
   const { Segmenter } = await import('../../models/segmenter.js');
   const { exportOnnx, exportTorchScript } = await import('../../export/segmenter.js');
   using segmenter = await Segmenter.fromFile(weights, { signal });

@@ -1,18 +1,25 @@
 import { statSync } from 'node:fs';
-import { type Command, Option } from 'commander';
-import { LABEL_MAP_NAMES } from '../../data/label-maps.js';
+import type { Command } from 'commander';
 import type { BuildInfo } from '../../native/device.js';
 import { oneLine } from '../../support/format.js';
 import { packageVersion } from '../../support/package.js';
-import { CLASSES_HELP, parseClasses } from '../classes.js';
+import { CLASSES_HELP, LABEL_MAP_HELP, readClasses, readLabelMap } from '../classes.js';
 import type { DatasetInfoOptions } from '../dataset-info.js';
 import { QuietFailure, UsageError } from '../exit.js';
 
-import { addExamples, addJsonOption, type CommonOptions, maxPixelsOption, parseCount } from '../options.js';
+import {
+  addExamples,
+  addJsonOption,
+  addOverwriteOption,
+  type CommonOptions,
+  maxPixelsOption,
+  parseCount,
+} from '../options.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { weightsInfo } from '../weights-info.js';
 
-type InfoOptions = CommonOptions & Partial<DatasetInfoOptions>;
+type InfoOptions = CommonOptions &
+  Partial<Omit<DatasetInfoOptions, 'labelMap' | 'classes'>> & { labelMap?: string; classes?: string };
 
 /** Number of images to read per part of a data set, by default. */
 const SAMPLE = 50;
@@ -28,17 +35,11 @@ export function addInfoCommand(program: Command): void {
       'weights file (safetensors or a PyTorch state dict, .pth; nothing in it is executed) or folder of a data set',
     )
     .option('--labels <folder>', "for a folder of images: folder of label PNGs with the images' base names")
-    .addOption(
-      new Option(
-        '--label-map <name>',
-        "for a data set: conversion of the ids in label files to classes (default: its layout's)",
-      ).choices(LABEL_MAP_NAMES),
-    )
     .option(
-      '--classes <names>',
-      `for a data set: ${CLASSES_HELP} (default: the label map's, or numbers)`,
-      parseClasses,
+      '--label-map <map>',
+      `for a data set: conversion of the ids in label files to classes: ${LABEL_MAP_HELP} (default: its layout's)`,
     )
+    .option('--classes <names>', `for a data set: ${CLASSES_HELP} (default: the label map's, or numbers)`)
     .option(
       '--sample <count>',
       `for a data set: number of images to read per part (default: ${SAMPLE})`,
@@ -46,6 +47,7 @@ export function addInfoCommand(program: Command): void {
     )
     .option('--contact-sheet <file>', 'for a data set: PNG to write with some images and their labels')
     .addOption(maxPixelsOption());
+  addOverwriteOption(command, 'the file of --contact-sheet if it exists');
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg info', 'information for a bug report'],
@@ -72,12 +74,17 @@ async function infoAbout(
   }
   if (path !== undefined && statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
     const { datasetInfo } = await import('../dataset-info.js');
-    return datasetInfo(path, { ...options, sample: options.sample ?? SAMPLE }, context);
+    const { labelMap, classes, sample = SAMPLE, ...others } = options;
+    const read = {
+      ...(labelMap !== undefined && { labelMap: await readLabelMap(labelMap) }),
+      ...(classes !== undefined && { classes: await readClasses(classes) }),
+    };
+    return datasetInfo(path, { ...others, ...read, sample }, context);
   }
   const { json: _, ...forFolders } = options;
   if (Object.keys(forFolders).length > 0) {
     throw new UsageError(
-      '--labels, --label-map, --classes, --sample, --contact-sheet and --max-pixels need the folder of a data set',
+      '--labels, --label-map, --classes, --sample, --contact-sheet, --overwrite and --max-pixels need the folder of a data set',
     );
   }
   return path === undefined ? info(context) : fileInfo(path, context);

@@ -1,14 +1,16 @@
-import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Command } from 'commander';
+import { shellWord } from '../../support/format.js';
 import { UsageError } from '../exit.js';
-import { addExamples, addJsonOption, type CommonOptions } from '../options.js';
+import { addExamples, addJsonOption, addOverwriteOption, type CommonOptions } from '../options.js';
+import { prepareOutputFile } from '../output-folder.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { shortPath } from '../run-view.js';
 
 interface InitOptions extends CommonOptions {
   target?: string;
   output: string;
+  overwrite?: boolean;
 }
 
 export function addInitCommand(program: Command): void {
@@ -21,6 +23,7 @@ export function addInitCommand(program: Command): void {
       'folder of the target domain, if it is a separate data set (default: part of the first folder)',
     )
     .option('-o, --output <file>', 'config to write', 'bidiseg.yaml');
+  addOverwriteOption(command, 'the file of --output if it exists');
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg init', 'writes bidiseg.yaml for the images in this folder'],
@@ -32,14 +35,13 @@ export function addInitCommand(program: Command): void {
   );
 }
 
-async function init(folder: string, options: InitOptions, { console }: CommandContext): Promise<void> {
-  const { target, output } = options;
+async function init(folder: string, options: InitOptions, context: CommandContext): Promise<void> {
+  const { console } = context;
+  const { target, output, overwrite } = options;
   if (!/\.ya?ml$/i.test(output)) {
     throw new UsageError(`Expected a file that ends in .yaml or .yml for --output but found ${output}`);
   }
-  if (existsSync(output)) {
-    throw new UsageError(`${output} exists already; choose another file with --output, or remove it`);
-  }
+  prepareOutputFile(output, { inputs: [], overwrite }, context);
   const [{ initialConfig }, { createConfig }, { openDatasets }, { writeFileAtomically }, { packageRoot }] =
     await Promise.all([
       import('../../workflows/initial-config.js'),
@@ -60,7 +62,7 @@ async function init(folder: string, options: InitOptions, { console }: CommandCo
   await writeFileAtomically(output, text);
   console.result(
     { config: output, ...values },
-    [...findings, `Wrote ${output}. Next: bidiseg train ${shortPath(output)}`].join('\n'),
+    [...findings, `Wrote ${output}. Next: bidiseg train ${shellWord(shortPath(output))}`].join('\n'),
   );
 }
 

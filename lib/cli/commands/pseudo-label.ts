@@ -16,13 +16,21 @@ import {
   firstSize,
   type NetworkOptions,
 } from '../network-source.js';
-import { addExamples, addJsonOption, type CommonOptions, parseRatio, parseSize } from '../options.js';
-import { prepareOutputFolder } from '../output-folder.js';
+import {
+  addExamples,
+  addJsonOption,
+  addOverwriteOption,
+  type CommonOptions,
+  parseRatio,
+  parseSize,
+} from '../options.js';
+import { filesIn, liesInOutput, ResultFolder } from '../output-folder.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { table } from '../table.js';
 
 interface PseudoLabelOptions extends CommonOptions, NetworkOptions {
   output: string;
+  overwrite?: boolean;
   method?: PseudoLabelChoice['method'];
   threshold?: number;
   portion?: number;
@@ -84,6 +92,7 @@ export function addPseudoLabelCommand(program: Command): void {
       '--root <folder>',
       "with a list: folder that its paths are relative to and must not leave (default: the list's folder)",
     );
+  addOverwriteOption(command);
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg pseudo-label photos --run runs/street --output pseudo', 'as the run itself does it'],
@@ -106,18 +115,24 @@ async function pseudoLabel(
   options: PseudoLabelOptions,
   context: CommandContext,
 ): Promise<void> {
-  const { output } = options;
+  const { output, overwrite } = options;
   const { signal } = context;
   const { file, config, device, limits } = await findNetwork('segmenter', options);
-  const dataset = await openImages(images, options.root, config, limits);
+  const dataset = await openImages(images, options, config, limits);
 
   const { Segmenter } = await import('../../models/segmenter.js');
-  const { SelfTraining } = await import('../../training/self-training.js');
+  const { labelFiles, SelfTraining } = await import('../../training/self-training.js');
   const { toSize } = await import('../../data/image-size.js');
-  using segmenter = await Segmenter.fromFile(file, { device, signal });
-  prepareOutputFolder(output, context);
-  const { names } = await classesOf(config, segmenter.options.classCount);
   const { method, threshold, portion, order, weighting, inclusive } = options;
+  const results = await ResultFolder.plan(output, {
+    command: 'pseudo-label',
+    files: labelFiles(dataset, weighting ?? config?.selfTraining.weighting ?? 'hard'),
+    inputs: Array.from({ length: dataset.length }, (_, index) => dataset.entry(index).image),
+    overwrite,
+  });
+  using segmenter = await Segmenter.fromFile(file, { device, signal });
+  await results.prepare(context);
+  const { names } = await classesOf(config, segmenter.options.classCount);
   const selfTraining = new SelfTraining(segmenter, {
     classes: names,
     size: options.size ?? (config ? toSize(config.sizes.target) : await firstSize(dataset)),
@@ -133,12 +148,13 @@ async function pseudoLabel(
     },
   });
   const manifest = await follow(selfTraining.label(dataset, output, { signal }), output, context);
+  await results.complete();
   context.console.result({ output, weights: file, ...manifest }, resultText(manifest, output));
 }
 
 async function openImages(
   images: string | undefined,
-  root: string | undefined,
+  { root, output }: PseudoLabelOptions,
   config: Config | null,
   limits: ImageLimits,
 ): Promise<ImageDataset> {
@@ -153,7 +169,9 @@ async function openImages(
   }
   const { ImageDataset } = await import('../../data/dataset.js');
   if (!found) throw new DataError(`No such file or folder: ${images}`);
-  if (found.isDirectory()) return ImageDataset.fromFolder({ images, ...limits });
+  if (found.isDirectory() && filesIn(output, [images]).length > 0) throw liesInOutput(images, output);
+  // Results of an earlier command are not inputs.
+  if (found.isDirectory()) return ImageDataset.fromFolder({ images, except: output, ...limits });
   return ImageDataset.fromList({ list: images, ...(root !== undefined && { root }), ...limits });
 }
 

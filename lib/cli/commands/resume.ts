@@ -4,7 +4,7 @@ import { addExamples, addJsonOption, type CommonOptions, collectAssignment } fro
 import { prepareOutputFolder } from '../output-folder.js';
 import { requireTrainingDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
-import { followRun, shortPath } from '../run-view.js';
+import { followRun } from '../run-view.js';
 
 interface ResumeOptions extends CommonOptions {
   set?: string[];
@@ -40,6 +40,5 @@ async function resume(folder: string, { set }: ResumeOptions, context: CommandCo
   prepareOutputFolder(folder, context);
   await followRun(context, train(config, { resume: true, signal: context.signal }), {
     folder,
-    resumeCommand: `bidiseg resume ${shortPath(folder)}`,
   });
 }

@@ -9,12 +9,13 @@ import { addNetworkOptions, classesOf, findNetwork, type NetworkOptions } from '
 import {
   addExamples,
   addJsonOption,
+  addOverwriteOption,
   addPredictionOptions,
   type CommonOptions,
   type PredictionOptions,
   parseSize,
 } from '../options.js';
-import { prepareOutputFolder } from '../output-folder.js';
+import { ResultFolder } from '../output-folder.js';
 import { requirePrecision } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 
@@ -23,6 +24,7 @@ type Kind = (typeof KINDS)[number];
 
 interface SegmentOptions extends CommonOptions, NetworkOptions, PredictionOptions {
   output: string;
+  overwrite?: boolean;
   size?: ImageSize;
   write: Kind[];
 }
@@ -45,6 +47,7 @@ export function addSegmentCommand(program: Command): void {
       .argParser(parseKinds)
       .default([...KINDS], KINDS.join(',')),
   );
+  addOverwriteOption(command);
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg segment photos --run runs/demo --output segmented', 'with the last segmenter of a run'],
@@ -82,8 +85,14 @@ interface Pixels {
 }
 
 async function segment(inputs: string[], options: SegmentOptions, context: CommandContext): Promise<void> {
-  const { output, write, flip, scales, precision = 'fp32' } = options;
+  const { output, overwrite, write, flip, scales, precision = 'fp32' } = options;
   const images = collectImages(inputs, output);
+  const results = await ResultFolder.plan(output, {
+    command: 'segment',
+    files: write.flatMap((kind) => images.map(({ name }) => path.posix.join(kind, `${name}.png`))),
+    inputs: images.map((image) => image.file),
+    overwrite,
+  });
   const { file, config, device, limits } = await findNetwork('segmenter', options);
   await requirePrecision(device, precision, '--precision');
 
@@ -92,7 +101,7 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
   const { writeImage } = await import('../../data/image-codec.js');
   const { writeColorLabels, writeLabels } = await import('../../data/label-codec.js');
   using segmenter = await Segmenter.fromFile(file, { device, signal: context.signal });
-  prepareOutputFolder(output, context);
+  await results.prepare(context);
   const { names, palette } = await classesOf(config, segmenter.options.classCount);
   const size = options.size ?? (config && toSize(config.sizes.evaluation));
 
@@ -127,6 +136,7 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
       await Promise.all(files);
     },
   });
+  await results.complete();
   context.console.result(
     { output, images: images.length, weights: file, classes: names, written: write, seconds },
     `${summary(images.length, 'segmentation', output, seconds)} (${write.map((kind) => `${kind}/`).join(', ')})`,

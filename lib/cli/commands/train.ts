@@ -12,7 +12,7 @@ import {
 import { prepareOutputFolder } from '../output-folder.js';
 import { requireTrainingDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
-import { followRun, shortPath } from '../run-view.js';
+import { followRun } from '../run-view.js';
 
 interface TrainOptions extends CommonOptions {
   stage?: string;
@@ -69,6 +69,5 @@ async function train(file: string, options: TrainOptions, context: CommandContex
   });
   await followRun(context, events, {
     folder: config.output,
-    resumeCommand: `bidiseg resume ${shortPath(config.output)}`,
   });
 }

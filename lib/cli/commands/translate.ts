@@ -6,14 +6,15 @@ import { forEachImage, resultFile, summary } from '../each-image.js';
 import { UsageError } from '../exit.js';
 import { collectImages } from '../inputs.js';
 import { addNetworkOptions, findNetwork, type NetworkOptions } from '../network-source.js';
-import { addExamples, addJsonOption, type CommonOptions, parseSize } from '../options.js';
-import { prepareOutputFolder } from '../output-folder.js';
+import { addExamples, addJsonOption, addOverwriteOption, type CommonOptions, parseSize } from '../options.js';
+import { ResultFolder } from '../output-folder.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 
 const DIRECTIONS = ['source-to-target', 'target-to-source'] as const;
 
 interface TranslateOptions extends CommonOptions, NetworkOptions {
   output: string;
+  overwrite?: boolean;
   direction: (typeof DIRECTIONS)[number];
   back?: string;
   size?: ImageSize;
@@ -38,6 +39,7 @@ export function addTranslateCommand(program: Command): void {
       "size to scale images to first, in pixels (default: the run's translation size, or the image's own)",
       parseSize,
     );
+  addOverwriteOption(command);
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg translate rendered --run runs/demo --output translated', 'with the last translator of a run'],
@@ -57,9 +59,15 @@ async function translate(
   options: TranslateOptions,
   context: CommandContext,
 ): Promise<void> {
-  const { output, direction, back } = options;
+  const { output, overwrite, direction, back } = options;
   if (back !== undefined && options.weights === undefined) throw new UsageError('--back needs --weights');
   const images = collectImages(inputs, output);
+  const results = await ResultFolder.plan(output, {
+    command: 'translate',
+    files: images.map(({ name }) => `${name}.png`),
+    inputs: images.map((image) => image.file),
+    overwrite,
+  });
   const { file, config, device, limits } = await findNetwork('translator', options);
 
   const { toSize } = await import('../../data/image-size.js');
@@ -67,7 +75,7 @@ async function translate(
   const { writeImage } = await import('../../data/image-codec.js');
   using translator = await Translator.fromFile(file, { device, back, signal: context.signal });
   if (direction === 'target-to-source') requireToSource(translator, file);
-  prepareOutputFolder(output, context);
+  await results.prepare(context);
   const pair = config?.sizes.translation[direction === 'source-to-target' ? 'source' : 'target'];
   const size = options.size ?? (pair && toSize(pair));
 
@@ -82,6 +90,7 @@ async function translate(
     write: async (data, { name }, { width, height }) =>
       writeImage(await resultFile(output, name), { data, width, height }),
   });
+  await results.complete();
   context.console.result(
     { output, images: images.length, weights: file, direction, seconds },
     summary(images.length, 'translated image', output, seconds),
@@ -95,8 +104,8 @@ function requireToSource(translator: Translator, file: string): void {
   } catch (error) {
     if (!(error instanceof InvalidArgumentError)) throw error;
     throw new DataError(
-      `${file}: found only the way from source to target, expected the way back too for --direction target-to-source; ` +
-        'a CycleGAN generator for it can be given with --back FILE',
+      `${file}: found one generator, from source to target; expected both for --direction target-to-source. ` +
+        '--back FILE adds the other generator of CycleGAN',
       { cause: error },
     );
   }

@@ -1,5 +1,6 @@
+import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { DataError } from '../../support/errors.js';
 import { temporaryName, writeFileAtomically } from '../../support/files.js';
@@ -58,12 +59,14 @@ export async function createEmbeddedDataset(folder: string, options: EmbeddedDat
   const final = resolve(checkString('folder', folder));
   const manifest = manifestText(parameters);
   if ((await existingManifest(final)) === manifest) return;
+  await requireOwnFiles(final);
 
   const building = temporaryName(final);
   try {
     await mkdir(building, { recursive: true });
     await runWorker({ folder: building, ...parameters }, onProgress, signal);
     await writeFileAtomically(join(building, MANIFEST), manifest);
+    await requireOwnFiles(final);
     await rm(final, { recursive: true, force: true });
     await rename(building, final);
   } catch (error) {
@@ -95,6 +98,21 @@ async function existingManifest(folder: string): Promise<string | undefined> {
     );
   }
   return text;
+}
+
+/** Files that the generator writes, relative to its folder. */
+const OWN_FILE = /^(dataset\.json|(source|target\/train|target\/val)\/(images|labels)\/(day|dusk)-\d+\.png)$/;
+
+/** Refuses a folder with files that were not generated. @throws DataError that names the first */
+async function requireOwnFiles(folder: string): Promise<void> {
+  if (!existsSync(folder)) return;
+  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
+    const file = join(entry.parentPath, entry.name);
+    if (entry.isDirectory() || OWN_FILE.test(relative(folder, file))) continue;
+    throw new DataError(
+      `${file}: expected only files of the generated data set, which is to be replaced; move this file away`,
+    );
+  }
 }
 
 async function runWorker(

@@ -70,6 +70,49 @@ describe('config files', () => {
       assert.deepEqual(config.sizes.evaluation, [64, 32]);
     });
 
+    it('takes a value of an assignment whole, or refuses it', async () => {
+      const file = await write(minimal);
+      // Paths that PyYAML or a shell user would type; the value is what stands after the first equals sign.
+      const whole = [
+        'exp #2',
+        '#2',
+        'a=b',
+        'a # b # c',
+        'C#',
+        'it\'s "x"',
+        'a, b',
+        'x\ny',
+        'a\t# b',
+        'R&D *',
+        '100%',
+      ];
+      for (const text of whole) {
+        const { output } = await loadConfig(file, { set: [`output=${text}`] });
+        assert.equal(path.basename(output), text, JSON.stringify(text));
+      }
+      assert.equal(path.basename((await loadConfig(file, { set: ['output="a #1"'] })).output), 'a #1');
+      const refused: [value: string, what: RegExp][] = [
+        ['"exp" #2', /found #2, which YAML takes for a comment; expected text with it in quotes$/],
+        ["'exp' #2", /found #2, which YAML takes for a comment/],
+        ['exp: #2', /found #2, which YAML takes for a comment/],
+        ['[64, 32] # small', /found # small, which YAML takes for a comment/],
+        ['{a: 1} #', /found #, which YAML takes for a comment/],
+        ['&a b', /found &a, which YAML takes for an anchor/],
+        ['*a', /found \*a, which YAML takes for an alias/],
+        ['!!str 5', /found !!str, which YAML takes for a tag/],
+        ['!x 5', /found !x, which YAML takes for a tag/],
+        ['--- x', /found ---, which YAML takes for the start of a document/],
+        ['...', /found \.\.\., which YAML takes for the end of a document/],
+        ['a\n---\nb', /found ---, which YAML takes for the start/],
+        ['%x', /found %x, which YAML takes for a directive/],
+        ['|\n a', /found \|, which YAML takes for the start of a block of text/],
+        ['> a', /found >, which YAML takes for the start of a block of text/],
+        ['1e3', /output: expected a folder but found 1000 of type number/],
+        ['null', /output: expected a folder but found null/],
+      ];
+      for (const [value, pattern] of refused) await fails(file, pattern, [`output=${value}`]);
+    });
+
     it('lets an assignment name another preset', async () => {
       const file = await write({ ...minimal, preset: 'paper' });
       const config = await loadConfig(file, { set: ['preset=reference'] });
@@ -448,7 +491,7 @@ data:
     it('cannot name code', async () => {
       for (const tag of ['!!js/function', '!!python/object/apply:os.system', '!mine']) {
         await fails(await write(`output: ${tag} x\n`), /config\.yaml: is not valid YAML: Unresolved tag/);
-        await fails(await write(minimal), /--set output=.*: is not valid YAML: Unresolved tag/, [
+        await fails(await write(minimal), /--set output=.*: found !.*, which YAML takes for a tag/, [
           `output=${tag} x`,
         ]);
       }

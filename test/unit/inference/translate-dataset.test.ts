@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ImageDataset } from '../../../lib/data/dataset.js';
 import { readImage, writeImage } from '../../../lib/data/image-codec.js';
-import { translateDataset } from '../../../lib/inference/translate-dataset.js';
+import { matchDatasetHistograms, translateDataset } from '../../../lib/inference/translate-dataset.js';
 import { drain } from '../../../lib/support/generators.js';
 
 const size = { width: 8, height: 6 };
@@ -68,6 +68,23 @@ describe('translating a data set', () => {
       assert(one!.equals(other!), name);
     }
     assert.deepEqual(await translate(output, true), { asked: [], done: [] });
-    assert.deepEqual((await translate(output, false)).asked, [10, 20, 30, 40]);
+  });
+
+  it('not resumed, refuses to write over an image, and writes none', async () => {
+    await assert.rejects(translate(path.join(folder, 'images'), false), {
+      code: 'ERR_DATA',
+      message: /images\/image-10\.png: exists already, expected a folder without it, or `resume`$/,
+    });
+    const { data } = await readImage(path.join(folder, 'images', 'image-10.png'));
+    assert.equal(data[0], 10);
+    const output = path.join(folder, 'out');
+    await mkdir(output);
+    await writeFile(path.join(output, 'image-40.png'), 'mine');
+    await assert.rejects(translate(output, false), /image-40\.png: exists already/);
+    assert.deepEqual(await readdir(output), ['image-40.png']);
+    const matching = matchDatasetHistograms(dataset, dataset, output, {
+      ...{ size, targetSize: size, seed: 1, stage: 'test' },
+    });
+    await assert.rejects(drain(matching), /image-40\.png: exists already/);
   });
 });

@@ -14,6 +14,7 @@ import type { StageState } from '../../../lib/pipeline/stage-store.js';
 import { readSummary, resumeConfig, stageWeights } from '../../../lib/run/run-files.js';
 import { holdsRunOf, RunFolder, type RunFolderMode } from '../../../lib/run/run-folder.js';
 import { ConfigError, DataError } from '../../../lib/support/errors.js';
+import { contentOf } from '../../helpers/folder.js';
 
 function recordOf({ name, label, round, kind }: Stage): StageRecord {
   return {
@@ -65,12 +66,14 @@ describe('run folder', () => {
   }
 
   async function refused(from: Config, mode: RunFolderMode, pattern: RegExp): Promise<void> {
+    const content = () => (existsSync(output) ? contentOf(output) : {});
+    const before = content();
     await assert.rejects(opened(from, mode), (error: Error) => {
       assert(error instanceof ConfigError, error.stack);
       assert.match(error.message, pattern);
       return true;
     });
-    assert.deepEqual(await readdir(path.join(output, 'lock')), [], 'a refused opening leaves no lock');
+    assert.deepEqual(content(), before, 'a refused opening changes nothing');
   }
 
   it('starts in a new folder and in one with data only, not in one that holds anything else', async () => {
@@ -210,7 +213,56 @@ describe('run folder', () => {
     assert.equal(await readFile(path.join(output, 'notes.txt'), 'utf8'), 'mine');
   });
 
-  it('does not count a run that never began its first stage', async () => {
+  it('overwrites nothing that somebody put among its files', async () => {
+    await runOf(2);
+    for (const name of [
+      'pictures/mine.png',
+      'stages/source-only/model.onnx',
+      'stages/notes/a.txt',
+      'translated/a.png',
+    ]) {
+      const file = path.join(output, name);
+      await mkdir(path.dirname(file), { recursive: true });
+      await writeFile(file, 'mine');
+      await refused(config(), 'overwrite', /run\/.*: was not written by the run; move it away before/);
+      await rm(file);
+    }
+    await opened(config(), 'overwrite');
+  });
+
+  it("takes no config.yaml of somebody's own for a run", async () => {
+    await mkdir(path.join(output, 'pictures'), { recursive: true });
+    await writeFile(path.join(output, 'pictures', 'source-only.png'), 'mine');
+    await writeFile(path.join(output, 'config.yaml'), 'preset: demo\noutput: .\n');
+    for (const mode of ['create', 'overwrite'] as const) {
+      await refused(config(), mode, /expected a run folder but found other files \(config\.yaml, pictures\)/);
+    }
+  });
+
+  it('keeps what somebody put beside the weights of a stage that runs again', async () => {
+    const [stage] = await runOf(1);
+    const own = path.join(output, 'stages', 'source-only', 'best.safetensors');
+    const other = path.join(output, 'stages', 'source-only', 'model.onnx');
+    for (const file of [own, other]) await writeFile(file, 'x');
+    const folder = await opened(config(), 'resume');
+    await folder.begin(stage!, { resume: false });
+    assert.deepEqual([existsSync(own), existsSync(other)], [false, true]);
+  });
+
+  it('begins pseudo-labels without a state with an empty folder', async () => {
+    const plan = await runOf(0, config(['loop={rounds: 1, selfTrainingRounds: 1}']));
+    const stage = plan.find(({ kind }) => kind === 'pseudo-labels')!;
+    const from = config(['loop={rounds: 1, selfTrainingRounds: 1}']);
+    const folder = await opened(from, 'continue');
+    await folder.begin(stage, { resume: false });
+    await writeFile(path.join(folder.imagesFolder(stage), 'a.png'), 'x');
+    await closed();
+    // Killed before the first checkpoint.
+    await (await opened(from, 'resume')).begin(stage, { resume: true });
+    assert.deepEqual(await readdir(folder.imagesFolder(stage)), []);
+  });
+
+  it('takes a run that never began its first stage for none', async () => {
     await opened(config());
     await closed();
     await opened(config(['seed=3']));

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ImageDataset } from '../../../lib/data/dataset.js';
@@ -59,6 +59,7 @@ describe('self-training', () => {
     const { predictor, asked } = fakeSegmenter();
     const progress: string[] = [];
     const selfTraining = new SelfTraining(predictor, { classes, size, choice: choice! });
+    await rm(output, { recursive: true, force: true });
     const manifest = await drain(selfTraining.label(dataset, output), (event) => {
       if (event.type === 'progress') progress.push(`${event.task} ${event.done}/${event.total}`);
     });
@@ -147,10 +148,6 @@ describe('self-training', () => {
         assert.deepEqual([...batch.weights!.subarray(slot * 8, slot * 8 + 8)], confidence.map(toByte));
       }
     }
-    // Labeling that keeps no pixel of an image removes both files.
-    await label({ threshold: 0.999, weighting: 'soft' });
-    assert.deepEqual(await readdir(output), ['manifest.json']);
-    await rm(path.join(output, 'manifest.json'));
   });
 
   it('soft: an image whose labels would overwrite the weights of another is an error', async () => {
@@ -196,14 +193,56 @@ describe('self-training', () => {
     );
   });
 
-  it('an image without kept pixels has no file, not even an earlier one', async () => {
-    await label({ threshold: 0 });
-    assert.equal((await readdir(output)).length, 4);
+  it('an image of which nothing is kept has no file', async () => {
     const { labels, manifest } = await label({ threshold: 1 });
     assert.deepEqual(labels, {});
     assert.equal(manifest.keptImages, 0);
     assert.equal(manifest.keptShare, 0);
     assert.deepEqual(await readdir(output), ['manifest.json']);
+  });
+
+  it('refuses a folder that holds anything, and touches nothing in it', async () => {
+    const selfTraining = new SelfTraining(fakeSegmenter().predictor, {
+      classes,
+      size,
+      choice: { threshold: 1 },
+    });
+    const images = path.join(folder, 'images');
+    const contents = () =>
+      readdir(images).then((names) => Promise.all(names.map((name) => readFile(path.join(images, name)))));
+    await writeFile(path.join(images, 'manifest.json'), 'mine');
+    const before = await contents();
+    await assert.rejects(drain(selfTraining.label(dataset, images)), {
+      code: 'ERR_DATA',
+      message: /images: holds other files \(image-10\.png, .*\), expected a new or empty folder$/,
+    });
+    assert.deepEqual(await contents(), before);
+    // Hidden files are no data.
+    await mkdir(output);
+    await writeFile(path.join(output, '.keep'), '');
+    await drain(selfTraining.label(dataset, output));
+    assert.deepEqual((await readdir(output)).sort(), ['.keep', 'manifest.json']);
+  });
+
+  it('resumed, takes away what the interrupted labeling kept after its last state', async () => {
+    const choice = { threshold: 0.75 } as const;
+    const states: LabelingState[] = [];
+    const save = async (state: LabelingState) => {
+      states.push(structuredClone(state));
+    };
+    const work = new SelfTraining(fakeSegmenter().predictor, { classes, size, choice }).label(
+      dataset,
+      output,
+      {
+        checkpoints: { every: 1, state: null, save },
+      },
+    );
+    for await (const event of work) if (event.type === 'progress' && event.done === 2) break;
+    // Of the second image nothing is kept.
+    await writeFile(path.join(output, 'image-20.png'), 'of a device that rounds otherwise');
+    const second = new SelfTraining(fakeSegmenter().predictor, { classes, size, choice });
+    await drain(second.label(dataset, output, { checkpoints: { every: 100, state: states[0]!, save } }));
+    assert.deepEqual((await readdir(output)).sort(), ['image-10.png', 'image-30.png', 'manifest.json']);
   });
 
   it('stops with the signal’s reason and leaves no manifest', async () => {
