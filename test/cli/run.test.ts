@@ -362,7 +362,7 @@ describe('command line: a run and the use of its networks', () => {
     await fails(['segment', 'target', 'target', '-r', 'run', '-o', 'x'], /would both be written as/);
     await fails(
       ['segment', 'target', '-r', 'run', '-o', 'text.png'],
-      /text\.png: a file of that name exists/,
+      /text\.png: a file has that name/,
     );
     await fails(['segment', 'target', '-w', 'text.png', '-o', 'x'], /text\.png/);
     await fails(['segment', 'target', '-w', 'missing', '-o', 'x'], /No such weights file: missing/);

@@ -73,7 +73,7 @@ describe('translating a data set', () => {
   it('not resumed, refuses to write over an image, and writes none', async () => {
     await assert.rejects(translate(path.join(folder, 'images'), false), {
       code: 'ERR_DATA',
-      message: /images\/image-10\.png: exists already, expected a folder without it, or `resume`$/,
+      message: /images\/image-10\.png: exists; expected a folder without it, or `resume`$/,
     });
     const { data } = await readImage(path.join(folder, 'images', 'image-10.png'));
     assert.equal(data[0], 10);
