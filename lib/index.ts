@@ -146,7 +146,7 @@ export {
 } from './native/pixels.js';
 export type { Precision } from './native/precision.js';
 export { type Dtype, Tensor, type TensorMap, type TypedArray } from './native/tensor.js';
-export { applyThresholds, ThresholdHistogram } from './native/thresholds.js';
+export { applyThresholds, ThresholdHistogram, type ThresholdOptions } from './native/thresholds.js';
 export { BidirectionalLearning, type RunListeners, type RunOptions } from './pipeline/bidirectional.js';
 export { type Datasets, openDatasets } from './pipeline/datasets.js';
 export type {

@@ -16,6 +16,7 @@ const TASKS: Record<ProgressEvent['task'], string> = {
   statistics: 'statistics of the target',
   translate: 'translating',
   confidences: 'confidences',
+  thresholds: 'thresholds',
   'pseudo-label': 'pseudo-labels',
   evaluate: 'evaluating',
 };

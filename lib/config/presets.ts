@@ -3,10 +3,15 @@ import type { PartialConfig } from './schema.js';
 /** GTA5 → Cityscapes by the letter of the paper: these numbers are the schema's defaults. */
 const paper: PartialConfig = {};
 
-/** What the paper's authors' published code does, where that differs from the paper. */
+/** What the paper's authors' published code does under its PyTorch, 0.4, where that differs from the paper. */
 const reference: PartialConfig = {
-  segmentation: { normalize: 'valid', repeatedStep: true },
-  translation: { identityWeight: 5, perceptualForm: 'normalized-mse' },
+  segmentation: { normalize: 'valid', repeatedStep: true, adamForm: 'pytorch-0.4' },
+  translation: {
+    identityWeight: 5,
+    perceptualForm: 'normalized-mse',
+    scheduleEpochs: 20,
+    adamForm: 'pytorch-0.4',
+  },
   selfTraining: { method: 'per-class', order: 'probabilities', inclusive: true },
 };
 

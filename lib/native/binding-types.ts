@@ -116,9 +116,12 @@ interface NativeSgdOptions {
   repeatedStep: boolean;
 }
 
+type NativeAdamForm = 'pytorch' | 'pytorch-0.4';
+
 interface NativeAdamOptions {
   optimizer: 'adam';
   adamBetas: readonly number[];
+  adamForm: NativeAdamForm;
 }
 
 export type NativeOptimizerOptions = (NativeSgdOptions | NativeAdamOptions) & {
@@ -138,6 +141,7 @@ export interface NativeSegmentationStepOptions {
   weightDecay: number;
   headLearningRateFactor: number;
   discriminatorBetas: readonly number[];
+  adamForm: NativeAdamForm;
   accumulation: number;
   normalize: 'valid' | 'all';
   ignoreIndex: number;
@@ -165,6 +169,7 @@ export interface NativeTranslationStepOptions {
   ganMode: NativeGanMode;
   ganWeight: number;
   betas: readonly number[];
+  adamForm: NativeAdamForm;
   cycleWeight: number;
   identityWeight: number;
   perceptualForm: NativePerceptualForm;
@@ -184,6 +189,7 @@ export interface NativePairedTranslationStepOptions {
   ganMode: NativeGanMode;
   ganWeight: number;
   betas: readonly number[];
+  adamForm: NativeAdamForm;
   l1Weight: number;
   precision: Precision;
   lossScaling: boolean;
@@ -480,6 +486,10 @@ export interface NativeBinding {
     labels: Uint8Array,
     confidence: Float32Array,
   ): Promise<void>;
+  histogramRefine(
+    histogram: ThresholdHistogramHandle,
+    options: { portion: number; cap: number },
+  ): Promise<boolean>;
   histogramThresholds(
     histogram: ThresholdHistogramHandle,
     options: { portion: number; cap: number },

@@ -74,10 +74,13 @@ export interface LabelingState extends Resumable {
 
 const CONFIDENCE_BINS = 256;
 
-/** Progress of pseudo-labeling: finding the thresholds goes over the images once, labeling once more. */
+/**
+ * Progress of pseudo-labeling. Finding the thresholds goes over the images once for `confidences`, and again for exact
+ * `thresholds` if one lies below its upper bound. Labeling goes over them once more.
+ */
 export interface PseudoLabelProgress {
   type: 'progress';
-  task: 'confidences' | 'pseudo-label';
+  task: 'confidences' | 'thresholds' | 'pseudo-label';
   done: number;
   total: number;
 }
@@ -85,8 +88,8 @@ export interface PseudoLabelProgress {
 /**
  * Chooses the pseudo-labels Ŷ_T of a target set: the segmenter's own predictions where it is confident. With `mpt` a pixel
  * is kept above one threshold. With `per-class` the threshold of class c is
- * t_c = min(threshold, the `portion` quantile of the probabilities of all pixels predicted as c), found in a first pass
- * through a histogram, so that memory does not grow with the set. With `class-balanced` (CBST, Zou et al. 2018) t_c is that
+ * t_c = min(threshold, the `portion` quantile of the probabilities of all pixels predicted as c), exact,
+ * and found in two passes through a histogram, so that memory does not grow with the set. With `class-balanced` (CBST, Zou et al. 2018) t_c is that
  * quantile itself, or 1 for a class that is never predicted; a pixel's class is then argmax_c p_c / t_c, kept where that
  * exceeds 1.
  */
@@ -211,16 +214,19 @@ export class SelfTraining {
     signal: AbortSignal | undefined,
   ): AsyncGenerator<PseudoLabelProgress, number[]> {
     using histogram = new ThresholdHistogram(this.#classes.length);
-    let done = 0;
     const { method, portion, order, threshold } = this.#choice;
-    for await (const { labels, confidence } of this.#predictions(dataset, 0, { order }, signal)) {
-      await histogram.add(labels, confidence);
-      yield { type: 'progress', task: 'confidences', done: ++done, total: dataset.length };
-    }
-    if (method === 'per-class') {
-      return (await histogram.thresholds({ portion, cap: threshold })).thresholds;
-    }
-    const { thresholds, counts } = await histogram.thresholds({ portion, cap: 1 });
+    const options = { portion, cap: method === 'per-class' ? threshold : 1 };
+    let task: PseudoLabelProgress['task'] = 'confidences';
+    do {
+      let done = 0;
+      for await (const { labels, confidence } of this.#predictions(dataset, 0, { order }, signal)) {
+        await histogram.add(labels, confidence);
+        yield { type: 'progress', task, done: ++done, total: dataset.length };
+      }
+      task = 'thresholds';
+    } while (await histogram.refine(options));
+    const { thresholds, counts } = await histogram.thresholds(options);
+    if (method === 'per-class') return thresholds;
     return thresholds.map((quantile, index) => (counts[index]! > 0 ? quantile : 1));
   }
 

@@ -320,6 +320,7 @@ HANDLERS |= {"packagedMetadata": packaged.metadata}
 HANDLERS |= {"runTorchScript": exported.run_torchscript, "runOnnx": exported.run_onnx}
 HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
 HANDLERS |= {"pseudoLabels": evaluation.pseudo_labels, "evaluation": evaluation.evaluation}
+HANDLERS |= {"sslPseudoLabels": evaluation.ssl_pseudo_labels}
 
 torch.set_num_threads(1)
 for line in sys.stdin:
