@@ -186,7 +186,15 @@ describe('parity with PyTorch: pseudo-labels', () => {
     using segmenter = await Segmenter.fromFile(weights);
     await segmenter.eval();
     const sources: Record<string, (index: number) => Promise<Tensor>> = {
-      'random logits': async (index) => Tensor.from(randomNormal(shape.reduce((a, b) => a * b), index, 3), shape),
+      'random logits': async (index) =>
+        Tensor.from(
+          randomNormal(
+            shape.reduce((a, b) => a * b),
+            index,
+            3,
+          ),
+          shape,
+        ),
       'a trained segmenter': async (index) => {
         const scene = { width: 8 * (grid.width - 1), height: 8 * (grid.height - 1) };
         const { image } = renderScene({ seed: 9, index, look: index % 2 === 0 ? 'day' : 'dusk', ...scene });
@@ -231,7 +239,11 @@ describe('parity with PyTorch: pseudo-labels', () => {
         // Rounding moves a confidence by some 1e-7, so that few pixels in a million change sides.
         { item: `${item}: share that differs`, error: answer.different / answer.pixels, bound: 1e-5 },
         { item: `${item}: confidences against float64`, error: answer.oursError, bound: 2e-7 },
-        { item: `${item}: the same, relative to SSL.py's`, error: answer.oursError / answer.theirsError, bound: 1 },
+        {
+          item: `${item}: the same, relative to SSL.py's`,
+          error: answer.oursError / answer.theirsError,
+          bound: 1,
+        },
       );
       assert.ok(answer.kept > 0.2 * answer.pixels && answer.kept < 0.9 * answer.pixels);
     }

@@ -63,7 +63,13 @@ describe('thresholds of a whole set', () => {
       { labels: Uint8Array.of(0, 1, 2), confidence: Float32Array.of(0.3, 0.9, 0.1 + 0.2) },
     ],
   };
-  const OPTIONS = [{}, { portion: 0.3, cap: 1 }, { portion: 0, cap: 1 }, { portion: 1, cap: 1 }, { cap: 0.2 }];
+  const OPTIONS = [
+    {},
+    { portion: 0.3, cap: 1 },
+    { portion: 0, cap: 1 },
+    { portion: 1, cap: 1 },
+    { cap: 0.2 },
+  ];
 
   for (const [name, sets] of Object.entries(SETS)) {
     it(`are those of sorting all pixels, bit for bit: ${name}`, async () => {
