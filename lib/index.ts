@@ -153,7 +153,7 @@ export {
 export type { Precision } from './native/precision.js';
 export { ProcessGroup, type ProcessGroupOptions } from './native/process-group.js';
 export { type Dtype, Tensor, type TensorMap, type TypedArray } from './native/tensor.js';
-export { applyThresholds, ThresholdHistogram } from './native/thresholds.js';
+export { applyThresholds, ThresholdHistogram, type ThresholdOptions } from './native/thresholds.js';
 export { BidirectionalLearning, type RunListeners, type RunOptions } from './pipeline/bidirectional.js';
 export { type Datasets, openDatasets } from './pipeline/datasets.js';
 export type {

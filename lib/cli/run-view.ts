@@ -16,6 +16,7 @@ const TASKS: Record<ProgressEvent['task'], string> = {
   statistics: 'target statistics',
   translate: 'translating',
   confidences: 'confidences',
+  thresholds: 'thresholds',
   'pseudo-label': 'pseudo-labels',
   evaluate: 'evaluating',
 };

@@ -132,9 +132,12 @@ interface NativeSgdOptions {
   repeatedStep: boolean;
 }
 
+type NativeAdamForm = 'pytorch' | 'pytorch-0.4';
+
 interface NativeAdamOptions {
   optimizer: 'adam';
   adamBetas: readonly number[];
+  adamForm: NativeAdamForm;
 }
 
 export type NativeOptimizerOptions = (NativeSgdOptions | NativeAdamOptions) & {
@@ -154,6 +157,7 @@ export interface NativeSegmentationStepOptions {
   weightDecay: number;
   headLearningRateFactor: number;
   discriminatorBetas: readonly number[];
+  adamForm: NativeAdamForm;
   accumulation: number;
   normalize: 'valid' | 'all';
   ignoreIndex: number;
@@ -181,6 +185,7 @@ export interface NativeTranslationStepOptions {
   ganMode: NativeGanMode;
   ganWeight: number;
   betas: readonly number[];
+  adamForm: NativeAdamForm;
   cycleWeight: number;
   identityWeight: number;
   perceptualForm: NativePerceptualForm;
@@ -200,6 +205,7 @@ export interface NativePairedTranslationStepOptions {
   ganMode: NativeGanMode;
   ganWeight: number;
   betas: readonly number[];
+  adamForm: NativeAdamForm;
   l1Weight: number;
   precision: Precision;
   lossScaling: boolean;
@@ -499,6 +505,10 @@ export interface NativeBinding {
     labels: Uint8Array,
     confidence: Float32Array,
   ): Promise<void>;
+  histogramRefine(
+    histogram: ThresholdHistogramHandle,
+    options: { portion: number; cap: number },
+  ): Promise<boolean>;
   histogramThresholds(
     histogram: ThresholdHistogramHandle,
     options: { portion: number; cap: number },

@@ -3,12 +3,28 @@ import { native } from './binding.js';
 import type { ThresholdHistogramHandle } from './binding-types.js';
 import { call, callSync, NativeObject } from './native-object.js';
 
+/** Which thresholds a {@link ThresholdHistogram} gives. */
+export interface ThresholdOptions {
+  /** Share of a class's pixels that lie below its threshold, 0 to 1. Default 0.5. */
+  portion?: number;
+  /** Largest threshold, 0 to 1. Default 0.9. */
+  cap?: number;
+}
+
 /**
  * Histogram of a whole target set's confidences for each predicted class. It yields per-class thresholds in memory that
  * does not depend on the size of the set: 8 bytes a bin, 10 MB for 19 classes.
+ *
+ * One pass over the pixels gives thresholds to 1/bins. Further passes over the same pixels, usually one, make them
+ * exact:
+ *
+ *     do {
+ *       for (const { labels, confidence } of predictions()) await histogram.add(labels, confidence);
+ *     } while (await histogram.refine(options));
+ *     const { thresholds } = await histogram.thresholds(options);
  */
 export class ThresholdHistogram extends NativeObject<ThresholdHistogramHandle> {
-  /** @param bins resolution of the thresholds, which are exact to 1/bins; 2 to 2²⁴, default 65536 */
+  /** @param bins bins per class; the first pass finds thresholds to 1/bins; 2 to 2²⁴, default 65536 */
   constructor(classCount: number, bins = 65536) {
     checkInteger('classCount', classCount, 1, 256);
     checkInteger('bins', bins, 2, 2 ** 24);
@@ -22,16 +38,35 @@ export class ThresholdHistogram extends NativeObject<ThresholdHistogramHandle> {
 
   /**
    * Computes the threshold t_c = min(cap, p_sorted[round(portion · n_c)]) of each class. The n_c pixels predicted as c
-   * are sorted by ascending probability. A class that never occurred has threshold 0. `counts` holds n_c.
+   * are sorted by ascending probability. A class that never occurred has threshold 0. The threshold is the lower edge of
+   * its bin. `counts` holds n_c, from the first pass.
+   *
+   * @throws InvalidArgumentError in a further pass with another number of pixels than the first, or with other options
+   * than those of `refine()`
    */
-  async thresholds(
-    options: { portion?: number; cap?: number } = {},
-  ): Promise<{ thresholds: number[]; counts: number[] }> {
-    checkObject('options', options);
-    const portion = checkNumber('portion', options.portion ?? 0.5, 0, 1);
-    const cap = checkNumber('cap', options.cap ?? 0.9, 0, 1);
-    return call(() => native.histogramThresholds(this.handle, { portion, cap }));
+  async thresholds(options: ThresholdOptions = {}): Promise<{ thresholds: number[]; counts: number[] }> {
+    const checked = checkThresholdOptions(options);
+    return call(() => native.histogramThresholds(this.handle, checked));
   }
+
+  /**
+   * Starts a further pass, in which the bins of each class divide the one that holds its threshold. All pixels must be
+   * added again. Returns false, and starts none, if thresholds() is exact already.
+   *
+   * @throws InvalidArgumentError as thresholds() does
+   */
+  async refine(options: ThresholdOptions = {}): Promise<boolean> {
+    const checked = checkThresholdOptions(options);
+    return call(() => native.histogramRefine(this.handle, checked));
+  }
+}
+
+function checkThresholdOptions(options: ThresholdOptions) {
+  checkObject('options', options);
+  return {
+    portion: checkNumber('portion', options.portion ?? 0.5, 0, 1),
+    cap: checkNumber('cap', options.cap ?? 0.9, 0, 1),
+  };
 }
 
 /**

@@ -13,6 +13,7 @@ export interface ProgressEvent {
     | 'statistics'
     | 'translate'
     | 'confidences'
+    | 'thresholds'
     | 'pseudo-label'
     | 'evaluate';
   done: number;

@@ -2,7 +2,7 @@ import { Network } from '../models/network.js';
 import { native } from '../native/binding.js';
 import type { NativeOptimizerOptions, OptimizerHandle } from '../native/binding-types.js';
 import { call, handleOf, NativeObject } from '../native/native-object.js';
-import { checkBoolean, checkNumber, checkNumbers, checkObject } from '../support/validate.js';
+import { checkBoolean, checkChoice, checkNumber, checkNumbers, checkObject } from '../support/validate.js';
 
 interface CommonOptimizerOptions {
   /** Factor with which a weight is added to its gradient, ≥ 0. Default 0. */
@@ -23,6 +23,8 @@ export interface SgdOptions extends CommonOptimizerOptions {
 export interface AdamOptions extends CommonOptimizerOptions {
   /** Decay rates of the first and second moments, 0 to 1. Default [0.9, 0.999]. */
   betas?: [number, number];
+  /** Where ε is added: after the bias correction of √v (`pytorch`, default), or before it (`pytorch-0.4`). */
+  form?: 'pytorch' | 'pytorch-0.4';
 }
 
 /** Moves the trained parameters of one network along their gradients. */
@@ -44,6 +46,7 @@ export class Optimizer extends NativeObject<OptimizerHandle> {
     return create(network, {
       optimizer: 'adam',
       adamBetas: checkNumbers('betas', options.betas ?? [0.9, 0.999], 0, 1),
+      adamForm: checkChoice('form', options.form ?? 'pytorch', ['pytorch', 'pytorch-0.4']),
       ...common(options),
     });
   }

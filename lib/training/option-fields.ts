@@ -9,6 +9,9 @@ export const betas = () => {
   return z.tuple([beta, beta], 'two numbers [beta1, beta2]');
 };
 
+/** What Adam divides by: `pytorch` √(v / c) + ε for the bias correction c, `pytorch-0.4` (√v + ε) / √c. */
+export const adamForm = () => choice('pytorch', 'pytorch-0.4').default('pytorch');
+
 export const learningRate = () => number(0, 10);
 export const weight = () => number(0, Infinity);
 export const steps = () => integer(1, 1_000_000_000);

@@ -46,8 +46,23 @@ export function stepFactor(every: number, factor: number): LearningRateFactor {
   return (step) => factor ** Math.floor(step / every);
 }
 
-/** Makes the factor that is 1 for `constantSteps` steps, then falls linearly to 0 at `steps`. */
-export function linearDecayFactor(constantSteps: number, steps: number): LearningRateFactor {
+/**
+ * Makes the factor that is 1 for `constantSteps` steps, then falls linearly to 0 at `steps`. With `epochs`, equal parts of
+ * `steps`, the factor changes once an epoch, by the rule of CycleGAN's code: 1 − max(0, e + 1 − n) / (d + 1) in epoch e,
+ * counted from 1, for n constant epochs and d epochs of decay.
+ */
+export function linearDecayFactor(
+  constantSteps: number,
+  steps: number,
+  epochs: number | null = null,
+): LearningRateFactor {
+  if (epochs !== null) {
+    const constant = (Math.min(constantSteps, steps) * epochs) / steps;
+    return (step) => {
+      const epoch = Math.min(Math.floor((step * epochs) / steps) + 1, epochs);
+      return 1 - Math.max(0, epoch + 1 - constant) / (epochs - constant + 1);
+    };
+  }
   return (step) => {
     if (step < constantSteps) return 1;
     return step < steps ? (steps - step) / (steps - constantSteps) : 0;

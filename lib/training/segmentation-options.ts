@@ -7,6 +7,7 @@ import {
 } from '../data/augmentation-options.js';
 import { boolean, choice, integer, number, section } from '../support/options.js';
 import {
+  adamForm,
   betas,
   computationFields,
   learningRate,
@@ -63,6 +64,12 @@ const stepFields = {
   repeatedStep: boolean().default(false),
   /** Betas of Adam for the discriminator. */
   discriminatorBetas: betas().default([0.9, 0.99]),
+  /**
+   * Where Adam adds ε = 1e-8, for segmenter and discriminator. `pytorch`: after the bias correction of √v. `pytorch-0.4`:
+   * before it, as in the PyTorch of the published runs. The first updates of small gradients are then smaller. The two
+   * agree after a few hundred steps.
+   */
+  adamForm: adamForm(),
   /**
    * Number of batches whose gradients are averaged, for M and its discriminator, before one update. A step draws
    * accumulation · batchSize images of each domain but needs the memory of batchSize. BatchNorm, moments and the teacher's

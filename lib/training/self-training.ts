@@ -80,10 +80,13 @@ export interface LabelingState extends Resumable {
 
 const CONFIDENCE_BINS = 256;
 
-/** Progress of pseudo-labeling. One pass over the images finds the thresholds, another labels. */
+/**
+ * Progress of pseudo-labeling. The first pass over the images collects `confidences`. A second makes the `thresholds`
+ * exact, if one lies below its upper bound. The last pass labels.
+ */
 export interface PseudoLabelProgress {
   type: 'progress';
-  task: 'confidences' | 'pseudo-label';
+  task: 'confidences' | 'thresholds' | 'pseudo-label';
   done: number;
   total: number;
 }
@@ -100,9 +103,8 @@ export function labelFiles(dataset: ImageDataset, weighting: PseudoLabelChoice['
  * Chooses the pseudo-labels Ŷ_T of a target set: the segmenter's own predictions where it is confident.
  *
  * - `mpt`: a pixel is kept if its probability exceeds one threshold.
- * - `per-class`: the threshold of class c is t_c = min(threshold, q_c). q_c is the `portion` quantile of the
- *   probabilities of all pixels predicted as c. A first pass finds it by a histogram, so memory does not grow with the
- *   set.
+ * - `per-class`: the threshold of class c is t_c = min(threshold, q_c). q_c is the exact `portion` quantile of the
+ *   probabilities of all pixels predicted as c. Two passes find it by a histogram, so memory does not grow with the set.
  * - `class-balanced` (CBST, Zou et al. 2018): t_c = q_c, or 1 for a class that is never predicted. A pixel's class is
  *   then argmax_c p_c / t_c. It is kept if that exceeds 1.
  *
@@ -238,16 +240,19 @@ export class SelfTraining {
     signal: AbortSignal | undefined,
   ): AsyncGenerator<PseudoLabelProgress, number[]> {
     using histogram = new ThresholdHistogram(this.#classes.length);
-    let done = 0;
     const { method, portion, order, threshold } = this.#choice;
-    for await (const { labels, confidence } of this.#predictions(dataset, 0, { order }, signal)) {
-      await histogram.add(labels, confidence);
-      yield { type: 'progress', task: 'confidences', done: ++done, total: dataset.length };
-    }
-    if (method === 'per-class') {
-      return (await histogram.thresholds({ portion, cap: threshold })).thresholds;
-    }
-    const { thresholds, counts } = await histogram.thresholds({ portion, cap: 1 });
+    const options = { portion, cap: method === 'per-class' ? threshold : 1 };
+    let task: PseudoLabelProgress['task'] = 'confidences';
+    do {
+      let done = 0;
+      for await (const { labels, confidence } of this.#predictions(dataset, 0, { order }, signal)) {
+        await histogram.add(labels, confidence);
+        yield { type: 'progress', task, done: ++done, total: dataset.length };
+      }
+      task = 'thresholds';
+    } while (await histogram.refine(options));
+    const { thresholds, counts } = await histogram.thresholds(options);
+    if (method === 'per-class') return thresholds;
     return thresholds.map((quantile, index) => (counts[index]! > 0 ? quantile : 1));
   }
 

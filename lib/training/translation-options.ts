@@ -3,6 +3,7 @@ import { batchSizeOption } from '../data/augmentation-options.js';
 import { pairingOption } from '../models/translator-options.js';
 import { boolean, choice, integer, section } from '../support/options.js';
 import {
+  adamForm,
   betas,
   computationFields,
   learningRate,
@@ -20,6 +21,11 @@ const ganFields = {
   ganWeight: weight().default(1),
   /** Betas of Adam, for generators and discriminators. */
   betas: betas().default([0.5, 0.999]),
+  /**
+   * Where Adam adds ε = 1e-8. `pytorch`: after the bias correction of √v. `pytorch-0.4`: before it, as in the PyTorch of
+   * the published runs.
+   */
+  adamForm: adamForm(),
 };
 
 const pairedFields = {
@@ -82,6 +88,13 @@ export const translationSchema = section({
   steps: steps().default(124_840),
   /** Steps at the full learning rate. It then falls linearly to 0 after the last step. null: half of `steps`. */
   constantSteps: integer(0).nullable().default(null),
+  /**
+   * Number of equal epochs that `steps` is divided into, for the learning rate alone. It then falls once an epoch, by the
+   * rule of CycleGAN's code: in epoch e, counted from 1, the factor is 1 − max(0, e + 1 − n) / (d + 1), for n epochs of
+   * `constantSteps` and d epochs of decay. So it falls one epoch early, and the last epoch has the rate 0. null: it falls
+   * at every step.
+   */
+  scheduleEpochs: integer(1).nullable().default(null),
   /** Number of images of each domain in a step. */
   batchSize: batchSizeOption().default(4),
   /** Mirrors half of the images, at random. */

@@ -105,9 +105,9 @@ export class TranslationTrainer {
   ): AsyncGenerator<TrainingEvent<TranslationLosses | PairedTranslationLosses>, TrainingResult> {
     const { translator, segmenter } = this.#models;
     const { stage, seed, nonFinite, sourceSize, targetSize, crop } = this.#options;
-    const { pairing, steps, constantSteps, batchSize, flip, learningRate } = this.#training;
+    const { pairing, steps, constantSteps, scheduleEpochs, batchSize, flip, learningRate } = this.#training;
     const signal = options.signal && { signal: options.signal };
-    const factor = linearDecayFactor(constantSteps ?? Math.floor(steps / 2), steps);
+    const factor = linearDecayFactor(constantSteps ?? Math.floor(steps / 2), steps, scheduleEpochs);
     // The two images of a pair are drawn, cropped and mirrored alike.
     const stream = (domain: 'source' | 'target') => `${stage}/${pairing === 'paired' ? 'pair' : domain}`;
     const load = (dataset: ImageDataset, domain: 'source' | 'target', size: ImageSize, firstStep: number) =>

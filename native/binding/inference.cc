@@ -141,6 +141,16 @@ Napi::Value histogram_add(const Napi::CallbackInfo& info) {
                     confidence = std::move(confidence)] { histogram->add(labels, confidence); });
 }
 
+// histogramRefine(histogram, { portion, cap })
+Napi::Value histogram_refine(const Napi::CallbackInfo& info) {
+  const Options options(info[1]);
+  return run_async(
+      info.Env(), nullptr,
+      [histogram = Handle<ThresholdHistogram>::get(info[0], "histogram"), portion = options.number("portion", 0, 1),
+       cap = options.number("cap", 0, 1)] { return histogram->refine(portion, cap); },
+      [](Napi::Env env, bool again) -> Napi::Value { return Napi::Boolean::New(env, again); });
+}
+
 Napi::Value histogram_thresholds(const Napi::CallbackInfo& info) {
   const Options options(info[1]);
   return run_async(
@@ -203,6 +213,7 @@ void export_inference(Napi::Env env, Napi::Object exports) {
   exports.Set("translate", Napi::Function::New<guarded<translate_images>>(env));
   exports.Set("createThresholdHistogram", Napi::Function::New<guarded<create_threshold_histogram>>(env));
   exports.Set("histogramAdd", Napi::Function::New<guarded<histogram_add>>(env));
+  exports.Set("histogramRefine", Napi::Function::New<guarded<histogram_refine>>(env));
   exports.Set("histogramThresholds", Napi::Function::New<guarded<histogram_thresholds>>(env));
   exports.Set("applyThresholds", Napi::Function::New<guarded<apply_confidence_thresholds>>(env));
   exports.Set("confusionCounts", Napi::Function::New<guarded<count_confusion>>(env));

@@ -57,11 +57,15 @@ inline AdamOptions adam_options(const Options& options, const char* betas_key, d
   if (betas.size() != 2 || !fits(betas[0]) || !fits(betas[1])) {
     throw InvalidArgument(std::string("Expected two numbers from 0 to below 1 for ") + betas_key);
   }
-  return {.beta1 = betas[0], .beta2 = betas[1], .eps = 1e-8, .weight_decay = weight_decay};
+  return {.beta1 = betas[0],
+          .beta2 = betas[1],
+          .eps = 1e-8,
+          .weight_decay = weight_decay,
+          .early_epsilon = options.choice<bool>("adamForm", {{"pytorch", false}, {"pytorch-0.4", true}})};
 }
 
 /// Function that makes the optimizer of a network; it is called off the event loop. Keys: optimizer, momentum,
-/// weightDecay, repeatedStep, adamBetas, headLearningRateFactor.
+/// weightDecay, repeatedStep, adamBetas, adamForm, headLearningRateFactor.
 inline std::function<std::unique_ptr<Optimizer>(const Network&)> optimizer_factory(const Options& options) {
   const double head_factor = options.number("headLearningRateFactor");
   const double weight_decay = options.number("weightDecay");

@@ -360,10 +360,7 @@ describe('command line: a run and the use of its networks', () => {
     await fails(['segment', 'text.png', '-r', 'run', '-o', 'mine-but-empty'], /text\.png/);
     assert(existsSync(at('mine-but-empty')), 'nor is the folder of somebody else removed');
     await fails(['segment', 'target', 'target', '-r', 'run', '-o', 'x'], /would both be written as/);
-    await fails(
-      ['segment', 'target', '-r', 'run', '-o', 'text.png'],
-      /text\.png: a file has that name/,
-    );
+    await fails(['segment', 'target', '-r', 'run', '-o', 'text.png'], /text\.png: a file has that name/);
     await fails(['segment', 'target', '-w', 'text.png', '-o', 'x'], /text\.png/);
     await fails(['segment', 'target', '-w', 'missing', '-o', 'x'], /No such weights file: missing/);
     await fails(

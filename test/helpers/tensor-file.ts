@@ -127,7 +127,8 @@ export async function randomizeWeights(network: Network, file: string): Promise<
   });
 }
 
-async function changeWeights(
+/** Saves the network to `file`, changes each tensor of floats, and loads it again. */
+export async function changeWeights(
   network: Network,
   file: string,
   change: (name: string, data: Float32Array, next: () => number) => void,

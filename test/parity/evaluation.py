@@ -51,7 +51,7 @@ def pseudo_labels(request):
     best, second = numpy.stack(best), numpy.stack(second)
     confidence, tied = numpy.stack(confidence), numpy.stack(tied)
 
-    classes, resolution = scores.shape[0], request["resolution"]
+    classes = scores.shape[0]
     # Of each class the lowest, the expected and the highest threshold; without pixels there is one by definition.
     ranges = numpy.full((classes, 3), 1.0 if request["method"] == "class-balanced" else 0.0)
     if request["method"] != "mpt":
@@ -66,7 +66,6 @@ def pseudo_labels(request):
     elif request["method"] == "class-balanced":
         thresholds = ranges[:, 1]
         # Classes and what is kept by our thresholds, whose errors are looked at apart.
-        resolution = 0
         ratios = numpy.stack(everything) / numpy.array(request["thresholds"])[:, None, None]
         top = numpy.sort(ratios, axis=1)[:, -2:]
         best, tied = ratios.argmax(1), top[:, 1] - top[:, 0] <= 1e-5 * top[:, 1]
@@ -82,7 +81,7 @@ def pseudo_labels(request):
 
     labels = tensors.read(request["labels"])
     ours = numpy.stack([labels[str(i)].numpy() for i in range(len(best))])
-    near = numpy.abs(confidence - decisive[best]) <= resolution + request["noise"]
+    near = numpy.abs(confidence - decisive[best]) <= request["noise"]
     different = ours != expected
     found = numpy.array(request["thresholds"])
     return {
@@ -95,6 +94,51 @@ def pseudo_labels(request):
         "kept": int(kept.sum()),
         "classes": int((numpy.bincount(best.ravel(), minlength=classes) > 0).sum()),
         "capped": int((thresholds == request["threshold"]).sum()),
+    }
+
+
+def ssl_labels(best, confidence):
+    """What SSL.py keeps of a whole set: p >= t_c with t_c = min(0.9, the median of class c), compared in float64."""
+    best, confidence = numpy.stack(best), numpy.stack(confidence).astype(numpy.float64)
+    thresholds = numpy.zeros(19)
+    for index in numpy.unique(best):
+        ascending = numpy.sort(confidence[best == index])
+        thresholds[index] = min(0.9, ascending[int(numpy.round(len(ascending) * 0.5))])
+    return numpy.where(confidence < thresholds[best], 255, best), thresholds
+
+
+def ssl_pseudo_labels(request):
+    """How ours differ from those of SSL.py's procedure on the same logits, and which of both float64 agrees with."""
+    found = {name: ([], []) for name in ("float32", "float64", "ours")}
+    kept = []
+    for file in request["images"]:
+        given = tensors.read(file)
+        size = given["best"].shape[1:]
+        for name in ("float32", "float64"):
+            probabilities = torch.softmax(given["logits"].to(getattr(torch, name)), 1)
+            scores = training.upsample(probabilities, size)[0].numpy()
+            found[name][0].append(scores.argmax(0).astype(numpy.uint8))
+            found[name][1].append(scores.max(0))
+        found["ours"][0].append(given["best"][0].numpy())
+        found["ours"][1].append(given["confidence"][0].numpy())
+        kept.append(given["kept"][0].numpy())
+    kept = numpy.stack(kept)
+    theirs, _ = ssl_labels(*found["float32"])
+    truth, _ = ssl_labels(*found["float64"])
+    expected, thresholds = ssl_labels(*found["ours"])
+    assert (kept == expected).all(), "our own thresholds are not applied as SSL.py applies them"
+    different = kept != theirs
+    exact = numpy.stack(found["float64"][1])
+    return {
+        "pixels": kept.size,
+        "kept": int((kept != 255).sum()),
+        "capped": int((thresholds == 0.9).sum()),
+        "sorted": float(numpy.abs(numpy.array(request["thresholds"]) - thresholds).max()),
+        "different": int(different.sum()),
+        "oursRight": int((different & (kept == truth)).sum()),
+        "theirsRight": int((different & (theirs == truth)).sum()),
+        "oursError": float(numpy.abs(numpy.stack(found["ours"][1]) - exact).max()),
+        "theirsError": float(numpy.abs(numpy.stack(found["float32"][1]) - exact).max()),
     }
 
 

@@ -1,5 +1,7 @@
 """PyTorch twins of the losses and of whole training iterations, written from the equations."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -127,6 +129,35 @@ class RepeatedSgd(torch.optim.Optimizer):
             parameter -= rates[factor] * velocity
 
 
+class EarlyEpsilonAdam(torch.optim.Optimizer):
+    """Adam as in PyTorch 0.4, which adds epsilon before it corrects the bias."""
+
+    def __init__(self, parameters, lr, betas, weight_decay=0):
+        super().__init__(parameters, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
+                gradient = parameter.grad + group["weight_decay"] * parameter
+                state["step"] += 1
+                state["mean"] = beta1 * state["mean"] + (1 - beta1) * gradient
+                state["square"] = beta2 * state["square"] + (1 - beta2) * gradient**2
+                size = group["lr"] * math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
+                parameter -= size * state["mean"] / (state["square"].sqrt() + 1e-8)
+
+
+def adam(parameters, o, lr, betas, weight_decay=0):
+    kind = EarlyEpsilonAdam if o.get("adamForm") == "pytorch-0.4" else torch.optim.Adam
+    return kind(parameters, lr=lr, betas=tuple(betas), weight_decay=weight_decay)
+
+
 def scheduler(optimizer, schedule):
     """PyTorch's own scheduler for what the config calls a schedule, or for the translators' linear decay."""
     kind = schedule["kind"]
@@ -144,6 +175,15 @@ def scheduler(optimizer, schedule):
             ],
             milestones=[constant],
         )
+    if kind == "epochs":
+        # The rule of CycleGAN's code, which BDL's translators were trained with: niter and niter_decay epochs.
+        constant, decay = schedule["constantEpochs"], schedule["decayEpochs"]
+        epoch_count = 1
+
+        def rule(epoch):
+            return 1 - max(0, epoch + 1 + epoch_count - constant) / (decay + 1)
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rule(step // schedule["epochSteps"]))
     raise ValueError(kind)
 
 
@@ -222,7 +262,7 @@ def segmenter_optimizer(model, o, lr):
     groups = [{"params": params, "lr": lr * f} for f, params in groups.items()]
     if o["optimizer"] == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=o["momentum"], weight_decay=o["weightDecay"])
-    return torch.optim.Adam(groups, lr=lr, betas=tuple(o["adamBetas"]), weight_decay=o["weightDecay"])
+    return adam(groups, o, lr, o["adamBetas"], o["weightDecay"])
 
 
 def class_mix_mask(labels, ignore, draw):
@@ -276,9 +316,8 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
     optimizers = [optimizer]
     segmenter.train()
     if discriminator is not None:
-        betas = tuple(o["discriminatorBetas"])
         lr = rates["discriminatorLearningRate"]
-        optimizers.append(torch.optim.Adam(discriminator.parameters(), lr=lr, betas=betas))
+        optimizers.append(adam(discriminator.parameters(), o, lr, o["discriminatorBetas"]))
     schedulers = [scheduler(optimizer, rates["schedule"]) for optimizer in optimizers]
     dtype, alignment = dtype_of(segmenter), o.get("alignment", "output-discriminator")
     if teacher is not None:
@@ -365,7 +404,7 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
 def train_paired_translator(generator, discriminator, batches, o, rates):
     """pix2pix's iteration, generator first. Yields the losses of each."""
     optimizers = [
-        torch.optim.Adam(module.parameters(), lr=rates["learningRate"], betas=tuple(o["betas"]))
+        adam(module.parameters(), o, rates["learningRate"], o["betas"])
         for module in (generator, discriminator)
     ]
     schedulers = [scheduler(each, rates["schedule"]) for each in optimizers]
@@ -395,11 +434,11 @@ def train_translator(networks, segmenter, batches, o, rates, pools):
     """CycleGAN's iteration with the perceptual terms of Eq. 2, for every batch. Yields the losses of each. `networks`:
     F, F^-1, D of the target, D of the source; `pools`: of the target, of the source."""
     to_target, to_source, target_discriminator, source_discriminator = networks
-    betas, lr = tuple(o["betas"]), rates["learningRate"]
+    betas, lr = o["betas"], rates["learningRate"]
     generators = [*to_target.parameters(), *to_source.parameters()]
-    generator_optimizer = torch.optim.Adam(generators, lr=lr, betas=betas)
+    generator_optimizer = adam(generators, o, lr, betas)
     discriminators = [*target_discriminator.parameters(), *source_discriminator.parameters()]
-    discriminator_optimizer = torch.optim.Adam(discriminators, lr=lr, betas=betas)
+    discriminator_optimizer = adam(discriminators, o, lr, betas)
     schedulers = [scheduler(each, rates["schedule"]) for each in (generator_optimizer, discriminator_optimizer)]
     if segmenter is not None:
         segmenter.eval().requires_grad_(False)

@@ -163,6 +163,12 @@ const SEGMENTATION_VARIATIONS: SegmentationCase[] = [
     segmenter: RESNET18,
     changes: { optimizer: 'adam', pseudoLabelWeight: 0.5, adversarialWeight: 0.1 },
   },
+  {
+    item: 'Adam of PyTorch 0.4',
+    preset: 'paper',
+    segmenter: RESNET18,
+    changes: { optimizer: 'adam', adamForm: 'pytorch-0.4', adversarialWeight: 0.1 },
+  },
 ];
 
 const ENTROPIES = { alignment: 'entropy-discriminator', adversarialWeight: 0.1, entropyWeight: 0.5 } as const;
@@ -649,6 +655,12 @@ describe('parity with PyTorch: training', () => {
     await compare('step', step, scheduleFactor(step, 1), [0, 499, 500, 999, 1000]);
     const linear = { kind: 'linear', constantSteps: 624, steps: 1248 };
     await compare('linear', linear, linearDecayFactor(624, 1248), [0, 624, 625, 1247, 1248]);
+    // BDL's translators: 20 epochs, here of 31 steps.
+    const epochs = { kind: 'epochs', constantEpochs: 10, decayEpochs: 10, epochSteps: 31 };
+    const every = Array.from({ length: 20 * 31 }, (_, index) => index);
+    await compare('epochs', epochs, linearDecayFactor(310, 620, 20), every);
+    const uneven = { kind: 'epochs', constantEpochs: 2, decayEpochs: 5, epochSteps: 10 };
+    await compare('2 + 5 epochs', uneven, linearDecayFactor(20, 70, 7), [0, 9, 10, 19, 20, 59, 60, 69]);
     printAndCheck('factors of the learning rate', rows);
   });
 
@@ -663,6 +675,11 @@ describe('parity with PyTorch: training', () => {
         { ...SEGMENTATION, weightDecay: 0.5, momentum: 0 },
       ],
       ['Adam, FCN-8s', { kind: 'fcn-8s', options: fcn }, { ...SEGMENTATION, optimizer: 'adam' as const }],
+      [
+        'Adam of PyTorch 0.4, FCN-8s',
+        { kind: 'fcn-8s', options: fcn },
+        { ...SEGMENTATION, optimizer: 'adam', adamForm: 'pytorch-0.4' },
+      ],
     ] as const) {
       using network = await Segmenter.create({
         network: spec.kind,
@@ -675,7 +692,11 @@ describe('parity with PyTorch: training', () => {
       const optimizer =
         options.optimizer === 'sgd'
           ? await Optimizer.sgd(network, options)
-          : await Optimizer.adam(network, { ...options, betas: options.adamBetas });
+          : await Optimizer.adam(network, {
+              ...options,
+              betas: options.adamBetas,
+              form: 'adamForm' in options ? options.adamForm : 'pytorch',
+            });
       using images = Tensor.from(batch.images, [1, 49, 65, 3]);
       using labels = Tensor.from(batch.labels!, [1, 49, 65]);
       using input = await segmenterInput(images);

@@ -323,6 +323,7 @@ HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoi
 HANDLERS |= {"foreignForward": checkpoints.foreign_forward, "saveShapes": checkpoints.save_shapes}
 HANDLERS |= {"saveFound": checkpoints.save_found}
 HANDLERS |= {"pseudoLabels": evaluation.pseudo_labels, "evaluation": evaluation.evaluation}
+HANDLERS |= {"sslPseudoLabels": evaluation.ssl_pseudo_labels}
 
 torch.set_num_threads(1)
 for line in sys.stdin:

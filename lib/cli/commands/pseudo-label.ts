@@ -192,7 +192,7 @@ async function follow(
     const { type, ...data } = event;
     if (event.task !== task) {
       task = event.task;
-      progress = context.console.progress(task === 'confidences' ? 'thresholds' : 'labels', event.total);
+      progress = context.console.progress(task === 'pseudo-label' ? 'labels' : task, event.total);
     }
     if (event.task === 'pseudo-label') labeled = event.done;
     progress.update(event.done);

@@ -121,12 +121,14 @@ const FusedConvolution::Constants& FusedConvolution::current(std::optional<Const
   at::NoGradGuard no_grad;
   at::Tensor weight = convolution_->weight.detach(), bias = convolution_->bias;
   if (norm_) {
-    const at::Tensor scale = norm_->weight / (norm_->running_var + norm_->options.eps()).sqrt();
-    const at::Tensor centered = bias.defined() ? bias - norm_->running_mean : -norm_->running_mean;
-    weight = weight * scale.view({-1, 1, 1, 1});
-    bias = at::addcmul(norm_->bias, centered, scale);
+    // In double, so that the folded weights are rounded once.
+    const auto wide = [](const at::Tensor& tensor) { return tensor.to(at::kDouble); };
+    const at::Tensor scale = wide(norm_->weight) / (wide(norm_->running_var) + norm_->options.eps()).sqrt();
+    const at::Tensor mean = wide(norm_->running_mean);
+    weight = wide(weight) * scale.view({-1, 1, 1, 1});
+    bias = wide(norm_->bias) + scale * (bias.defined() ? wide(bias) - mean : -mean);
   }
-  kept = {version(), dtype, arrange(weight.to(dtype)), bias.defined() ? bias.detach().to(dtype) : bias};
+  kept = {version(), dtype, arrange(weight), bias.defined() ? bias.detach().to(dtype) : bias};
   return *kept;
 }
 
@@ -143,8 +145,9 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
     if (has_packed(x.device(), dtype)) return forward_packed(x.to(dtype), sum, relu);
   }
   if (!y.defined()) {
-    const auto& constants = current(folded_, convolution_->weight.scalar_type(),
-                                    [](const at::Tensor& weight) { return std::vector<at::Tensor>{weight}; });
+    const at::ScalarType dtype = convolution_->weight.scalar_type();
+    const auto& constants =
+        current(folded_, dtype, [&](const at::Tensor& weight) { return std::vector<at::Tensor>{weight.to(dtype)}; });
     const Window window(*convolution_);
     y = at::conv2d(x, constants.weights[0], optional(constants.bias), window.stride, window.padding, window.dilation,
                    window.groups);
@@ -170,7 +173,7 @@ at::Tensor FusedConvolution::forward_packed(const at::Tensor& x, const at::Tenso
     if (tiles.count() >= kLeastTiles && tiles.cost() <= kLargestCost) return forward_winograd(input, tiles, sum, relu);
   }
   const auto& constants = current(packed_, x.scalar_type(), [&](const at::Tensor& weight) {
-    return std::vector<at::Tensor>{pack(weight, window, x.sizes())};
+    return std::vector<at::Tensor>{pack(weight.to(x.scalar_type()), window, x.sizes())};
   });
   if (!sum.defined()) return convolve(input, constants.weights[0], constants.bias, window, relu);
   return convolve_and_add(input, constants.weights[0], constants.bias, window, channels_last(sum.to(x.scalar_type())),

@@ -50,7 +50,8 @@ class FusedConvolution {
   bool is_wide_3x3() const;
   uint64_t version() const;
 
-  // Returns `kept`, renewed from the folded weight if the modules have changed. `arrange` gives the weights to keep.
+  // Returns `kept`, renewed from the folded weight if the modules have changed. `arrange` gives the weights to keep, in
+  // `dtype`, from the folded one, which is in double.
   template <typename Arrange>
   const Constants& current(std::optional<Constants>& kept, at::ScalarType dtype, Arrange arrange) const;
 

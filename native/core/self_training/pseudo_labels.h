@@ -7,6 +7,10 @@ namespace bidiseg {
 
 /// Confidence histograms over a whole data set, one per predicted class. Their memory does not depend on the size of
 /// the set.
+///
+/// In the first pass over the set, the bins divide [0, 1]. In a further pass, the bins of a class divide the one that
+/// holds its threshold. There, floats are counted by their bit patterns, which are as ordered as positive floats. A bin
+/// of one pattern gives the exact threshold. With 65536 bins, that is the second pass for all values from 1/512 on.
 class ThresholdHistogram {
  public:
   ThresholdHistogram(int64_t class_count, int64_t bins);
@@ -20,16 +24,46 @@ class ThresholdHistogram {
   ///     t_c = min(cap, p_sorted[round(portion n_c)]),   p_sorted ascending,
   ///
   /// rounded half to even; 0 for a class that never occurred. The result is exact to one bin: it is the lower edge of
-  /// the bin, 1/bins wide, that holds p_sorted[...].
+  /// the bin that holds p_sorted[...]. Throws InvalidArgument in a further pass for other arguments than refine() had,
+  /// or another number of pixels than in the first pass.
   std::vector<double> thresholds(double portion, double cap) const;
 
-  int64_t class_count() const { return static_cast<int64_t>(counts_.size()); }
+  /// Starts a further pass over the same pixels. Returns false, and does nothing, if thresholds() is exact already.
+  /// Throws as thresholds() does.
+  bool refine(double portion, double cap);
+
+  int64_t class_count() const { return static_cast<int64_t>(classes_.size()); }
+
+  /// Pixels of each class in the first pass.
   std::vector<int64_t> class_pixels() const;
   int64_t bytes() const { return class_count() * bins_ * static_cast<int64_t>(sizeof(int64_t)); }
 
  private:
+  // Consecutive bit patterns of floats.
+  struct Patterns {
+    uint32_t first;
+    int64_t count;
+  };
+
+  struct Class {
+    std::vector<int64_t> counts;  // [bin]
+    Patterns patterns{};          // of all bins of a further pass,
+    int shift = 0;                // which hold 2^shift patterns each
+    int64_t pixels = 0;           // of this pass
+    int64_t below = 0;            // those of them below the first bin
+    std::optional<double> exact;  // the threshold, once it is known
+  };
+
+  bool in_first_pass() const { return !refined_for_; }
+  void require_pass(double portion, double cap) const;
+  std::optional<int64_t> threshold_bin(const Class& of, double portion) const;
+  double lower_edge(const Class& of, int64_t bin) const;
+  Patterns patterns_in(const Class& of, int64_t bin) const;
+
   int64_t bins_;
-  std::vector<std::vector<int64_t>> counts_;  // [class][bin]
+  std::vector<Class> classes_;
+  std::optional<std::pair<double, double>> refined_for_;  // portion and cap
+  std::vector<int64_t> first_pixels_;                     // pixels of the first pass, once it is over
 };
 
 struct PseudoLabels {

@@ -1,5 +1,6 @@
 #include "core/training/optimizers.h"
 
+#include <cmath>
 #include <map>
 
 namespace bidiseg {
@@ -107,8 +108,21 @@ void Adam::step_group(const std::vector<size_t>& indices, int /*repeats*/, doubl
   auto square = select(square_, indices);
   auto steps = select(steps_, indices);
   at::_foreach_add_(steps, 1);
-  at::_fused_adam_(values, gradients, mean, square, /*max_exp_avg_sqs=*/{}, steps, learning_rate, options_.beta1,
-                   options_.beta2, options_.weight_decay, options_.eps, /*amsgrad=*/false, /*maximize=*/false);
+  const auto move = [&](auto values, auto gradients, auto mean, auto square, auto steps, double eps) {
+    at::_fused_adam_(values, gradients, mean, square, /*max_exp_avg_sqs=*/{}, steps, learning_rate, options_.beta1,
+                     options_.beta2, options_.weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+  };
+  if (!options_.early_epsilon) {
+    move(values, gradients, mean, square, steps, options_.eps);
+    return;
+  }
+  // √c m / (√v + ε) = m / (√(v / c) + ε / √c) for the bias correction c = 1 - β₂ᵗ of v.
+  const at::Tensor counts = at::stack(steps).to(at::kCPU, at::kDouble);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double correction = 1 - std::pow(options_.beta2, counts.const_data_ptr<double>()[i]);
+    const auto one = [i](const std::vector<at::Tensor>& all) { return at::TensorList(&all[i], 1); };
+    move(one(values), one(gradients), one(mean), one(square), one(steps), options_.eps / std::sqrt(correction));
+  }
 }
 
 }  // namespace bidiseg

@@ -72,6 +72,8 @@ struct AdamOptions {
   double beta2;
   double eps;
   double weight_decay;  ///< added to the gradient (L2), not decoupled
+  /// As PyTorch 0.4 does: eps is added to √v before the bias correction, not after it.
+  bool early_epsilon;
 };
 
 /// Adam (Kingma & Ba 2015) with bias correction, as torch.optim.Adam.

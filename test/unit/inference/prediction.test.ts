@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import {
   buildInfo,
+  classProbabilities,
   SegmentationStep,
   Segmenter,
   type SegmenterOptions,
@@ -11,7 +12,7 @@ import { randomBatch, SEGMENTATION } from '../../helpers/batches.js';
 import { temporaryFolder } from '../../helpers/folder.js';
 import { randomBytes } from '../../helpers/random.js';
 import { printAndCheck } from '../../helpers/table.js';
-import { randomizeWeights } from '../../helpers/tensor-file.js';
+import { changeWeights, randomizeWeights } from '../../helpers/tensor-file.js';
 
 const NETWORKS: Record<string, SegmenterOptions> = {
   'DeepLab-v2, bottlenecks': { backbone: 'resnet50', width: 1 / 8, classCount: 5 },
@@ -203,6 +204,50 @@ describe('a segmenter in evaluation', () => {
     }
     // Random weights make the probabilities of some pixels steep, so the largest error is not compared.
     printAndCheck('probabilities, root mean square, and classes against float64', rows);
+  });
+
+  it('is within 1e-5 of its forward pass, upsampled', async () => {
+    const options: SegmenterOptions = { backbone: 'resnet18', classCount: 19 };
+    const size = { height: 360, width: 640 };
+    using segmenter = await create(options);
+    const images = randomBytes(size.height * size.width * 3, 3);
+    const forward = async (network: Segmenter): Promise<Tensor> => {
+      using bytes = Tensor.from(images, [1, size.height, size.width, 3]);
+      using input = await segmenterInput(bytes, { dtype: network.dtype });
+      return network.forward(input);
+    };
+    // Logits as large as those of a trained segmenter. Larger ones would make each error larger.
+    using large = await forward(segmenter);
+    const largest = Math.max(...((await large.data()) as Float32Array).map(Math.abs));
+    await changeWeights(segmenter, folder.path('weights'), (name, data) => {
+      if (name.startsWith('layer5.')) for (let i = 0; i < data.length; i++) data[i]! *= 15 / largest;
+    });
+    using precise = await Segmenter.create({ ...options, dtype: 'float64' });
+    await precise.copyFrom(segmenter);
+    await precise.eval();
+    const ours = await segmenter.predict(images, { count: 1, ...size, confidence: true });
+    const rows = [];
+    for (const [item, network, bound] of [
+      ['forward pass in float32', segmenter, 1e-5],
+      ['forward pass in float64', precise, 1e-5],
+    ] as const) {
+      using logits = await forward(network);
+      using probabilities = await classProbabilities(logits, size.height, size.width);
+      const values = (await probabilities.data()) as Float32Array | Float64Array;
+      const pixels = size.height * size.width;
+      let difference = 0;
+      let others = 0;
+      for (let i = 0; i < pixels; i++) {
+        let best = 0;
+        for (let c = 1; c < 19; c++) if (values[c * pixels + i]! > values[best * pixels + i]!) best = c;
+        difference = Math.max(difference, Math.abs(values[best * pixels + i]! - ours.confidence![i]!));
+        if (ours.labels[i] !== best) others++;
+      }
+      rows.push({ item: `${item}: probabilities`, error: difference, bound });
+      // A class can only change where two are equally probable but for these errors.
+      rows.push({ item: `${item}: share of other classes`, error: others / pixels, bound: 2e-5 });
+    }
+    printAndCheck('predictions against forward passes', rows);
   });
 
   it('predicts in float64 too', async () => {

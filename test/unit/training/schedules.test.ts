@@ -44,6 +44,23 @@ describe('learning rate schedules', () => {
     assert.deepEqual([0, 1, 2].map(linearDecayFactor(0, 2)), [1, 0.5, 0]);
   });
 
+  it('linear decay by epochs: one epoch early and down to 0, as CycleGAN’s code does', () => {
+    // BDL's 20 epochs, by hand from 1 − max(0, e + 1 − 10) / 11 for e from 1.
+    const steps = 20 * 6242;
+    const factor = linearDecayFactor(steps / 2, steps, 20);
+    const expected = Array.from({ length: 20 }, (_, i) => (i < 9 ? 1 : (19 - i) / 11));
+    for (const [epoch, each] of expected.entries()) {
+      for (const step of [0, 1, 3000, 6241]) close(factor(epoch * 6242 + step), each);
+    }
+    close(expected.reduce((sum, each) => sum + each) / 20, 0.7);
+    close(factor(steps), 0);
+    // No epoch of decay, only epochs of decay, and epochs of no whole number of steps.
+    assert.deepEqual([0, 4, 5, 9].map(linearDecayFactor(20, 10, 2)), [1, 1, 0, 0]);
+    for (const [step, each] of [1 / 3, 1 / 3, 1 / 3, 0, 0].entries()) {
+      close(linearDecayFactor(0, 5, 2)(step), each);
+    }
+  });
+
   it('are chosen by the config, poly over the stage’s own steps unless it says otherwise', () => {
     assert.equal(scheduleFactor({ kind: 'constant' }, 5)(1e6), 1);
     close(scheduleFactor({ kind: 'step', every: 2, factor: 0.5 }, 5)(4), 0.25);

@@ -120,10 +120,9 @@ describe('self-training', () => {
     const manifest = await drain(selfTraining.label(dataset, output), () => {});
     const thresholds = manifest.classes.map(({ threshold }) => threshold);
     // The highest probability of each class; 1 for the one that is never predicted, so that it never wins.
-    for (const [index, expected] of [0.95, 0.99, 1].entries()) {
-      assert(Math.abs(thresholds[index]! - expected) <= 1 / 65536, `${thresholds[index]} is not ${expected}`);
-    }
-    assert.deepEqual(asked, [undefined, undefined, undefined, thresholds, thresholds, thresholds]);
+    assert.deepEqual(thresholds, [0.95, 0.99, 1].map(Math.fround));
+    const twoPasses = new Array<undefined>(2 * dataset.length).fill(undefined);
+    assert.deepEqual(asked, [...twoPasses, thresholds, thresholds, thresholds]);
   });
 
   const toByte = (confidence: number) => Math.round(255 * Math.fround(confidence));
@@ -173,17 +172,19 @@ describe('self-training', () => {
     const thresholds = manifest.classes.map(({ threshold }) => threshold);
     // Ascending, road is .30 … .37 .40 .80 .90 .95 (12 pixels: the one at index 6 is .36) and sky is eight times .50,
     // then .60 .70 .98 .99 (the one at index 6 is .50); a class that is never predicted has 0.
-    for (const [index, expected] of [0.36, 0.5, 0].entries()) {
-      assert(Math.abs(thresholds[index]! - expected) <= 1 / 65536, `${thresholds[index]} is not ${expected}`);
-    }
+    assert.deepEqual(thresholds, [0.36, 0.5, 0].map(Math.fround));
+    // So the pixel of .36 is kept, which a threshold of less than .36 would not show, but the one of .35 is not.
     assert.deepEqual(labels['image-20'], [255, 255, 255, 255, 255, 255, 0, 0]);
     assert.deepEqual(labels['image-10'], [0, 0, 0, 0, 1, 1, 1, 1]);
-    assert.equal(asked.length, 6);
+    assert.equal(asked.length, 9);
     assert(asked.every(({ order }) => order === 'probabilities'));
-    assert.deepEqual(progress.slice(0, 4), [
+    assert.deepEqual(progress.slice(0, 7), [
       'confidences 1/3',
       'confidences 2/3',
       'confidences 3/3',
+      'thresholds 1/3',
+      'thresholds 2/3',
+      'thresholds 3/3',
       'pseudo-label 1/3',
     ]);
     const capped = await label({ ...choice, portion: 1, threshold: 0.6 });
@@ -191,6 +192,8 @@ describe('self-training', () => {
       capped.manifest.classes.slice(0, 2).map(({ threshold }) => threshold),
       [0.6, 0.6],
     );
+    // All thresholds are at the cap, so that no second pass can change them.
+    assert.equal(capped.asked.length, 6);
   });
 
   it('an image of which nothing is kept has no file', async () => {
