@@ -3,6 +3,7 @@
 // that an access out of bounds is likely. usage: cpu_kernels [TRIALS [SEED]]. Exits with 1 if an error exceeds its
 // bound.
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -46,6 +47,15 @@ bool run_trial(std::mt19937_64& random) {
   at::Tensor target = at::randint(classes, {batch, size.height, size.width}, at::kLong);
   target.masked_fill_(at::rand(target.sizes()) < draw(0, 10) / 10.0, input.ignore_index);
   const bool online = draw(0, 3) == 0;
+  // From a generator of their own, so that they do not change the other draws.
+  const bool with_invalid = !online && classes < 200 && h % 3 == 0;
+  const auto generator = at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(classes));
+  const at::Tensor is_invalid = at::rand(target.sizes(), generator) < (with_invalid ? 0.1 : 0.0);
+  if (with_invalid) {
+    target = at::where(is_invalid, at::randint(classes, 250, target.sizes(), generator, at::kLong), target);
+  }
+  const bool has_invalid = is_invalid.any().item<bool>();
+  const int64_t largest = has_invalid ? target.masked_select(is_invalid).max().item<int64_t>() : kNoInvalidLabel;
   if (online) {
     input.ignore_index = 300;
     input.thresholds = at::rand({classes}, dtype) * 0.9;
@@ -63,7 +73,7 @@ bool run_trial(std::mt19937_64& random) {
     target = at::where(output.confidence > threshold.view_as(output.confidence), output.predicted.to(at::kLong),
                        at::full_like(target, input.ignore_index));
   }
-  const at::Tensor counts = target != input.ignore_index;
+  const at::Tensor counts = (target != input.ignore_index) & ~is_invalid;
   const at::Tensor safe = at::where(counts, target, at::zeros_like(target));
   at::Tensor weights = counts.to(at::kDouble);
   if (input.class_weights.defined()) {
@@ -87,6 +97,7 @@ bool run_trial(std::mt19937_64& random) {
   std::vector<Check> checks = {
       {"weight", relative_error(output.weight, weights.sum()), 1e-6},
       {"softmax", (p - log_p.detach().exp()).abs().max().item<double>(), rounding},
+      {"invalid label", output.invalid_label.item<int64_t>() == largest ? 0.0 : 1.0, 0.5},
       {"classes", predicted.max().item<double>(), static_cast<double>(classes - 1)},
       {"confidence", (confidence - 0.5).abs().max().item<double>(), 0.5 + rounding},
   };

@@ -25,6 +25,7 @@ struct Case {
   bool int64_labels = false;
   double scale = 3;  // standard deviation of the logits
   double ignored = 0.3;
+  bool invalid = false;  // whether some labels are out of range
 };
 
 bool failed = false;
@@ -71,6 +72,8 @@ void check_cross_entropy(const Case& c) {
   at::Tensor logits = at::randn(c.logits, at::kFloat) * c.scale;
   at::Tensor labels = at::randint(classes, {batch, c.height, c.width}, at::kLong);
   labels.masked_fill_(at::rand(labels.sizes()) < c.ignored, 255);
+  const at::Tensor is_invalid = at::rand(labels.sizes()) < (c.invalid ? 0.1 : 0.0);
+  if (c.invalid) labels = at::where(is_invalid, at::randint(classes, classes + 9, labels.sizes(), at::kLong), labels);
   const at::Tensor bytes = labels.to(at::kByte);
   const at::Tensor class_weights = at::rand({classes}), pixel_weights = at::rand(labels.sizes());
   const at::Tensor thresholds = at::rand({classes}) * 0.5 + 0.3;
@@ -141,7 +144,7 @@ void check_cross_entropy(const Case& c) {
           confidence > thresholds.index_select(0, predicted.flatten().to(at::kLong)).view_as(confidence);
       target = at::where(kept, predicted.to(at::kLong), at::full_like(labels, 255));
     }
-    const at::Tensor counts = target != 255;
+    const at::Tensor counts = (target != 255) & ~is_invalid;
     at::Tensor weights = counts.to(at::kDouble);
     const at::Tensor safe = at::where(counts, target, at::zeros_like(target));
     if (c.weights) {
@@ -153,7 +156,8 @@ void check_cross_entropy(const Case& c) {
     report(c, path, "loss", relative_error(at::scalar_tensor(totals[0]), loss.detach()), c.online ? 1e-5 : 1e-6);
     report(c, path, "weight", relative_error(at::scalar_tensor(totals[1]), weights.sum()), 1e-6);
     report(c, path, "gradient", relative_error(gradient, reference.grad()), 1e-5);
-    if (invalid_label != INT64_MIN) failed = true;
+    const int64_t largest = c.invalid ? labels.masked_select(is_invalid).max().item<int64_t>() : INT64_MIN;
+    report(c, path, "invalid label", invalid_label == largest ? 0 : 1, 0);
   }
 }
 
@@ -212,6 +216,13 @@ int main() {
       {.name = "40 classes", .logits = {1, 40, 3, 5}, .height = 17, .width = 33},
       {.name = "90 classes", .logits = {1, 90, 3, 5}, .height = 17, .width = 33},
       {.name = "on-line", .logits = {1, 6, 4, 18}, .height = 25, .width = 137, .online = true},
+      {.name = "labels out of range", .logits = {1, 6, 4, 18}, .height = 25, .width = 137, .invalid = true},
+      {.name = "int64 out of range",
+       .logits = {1, 6, 4, 18},
+       .height = 25,
+       .width = 137,
+       .int64_labels = true,
+       .invalid = true},
       {.name = "far apart", .logits = {1, 6, 4, 18}, .height = 25, .width = 137, .scale = 1000},
   };
   for (const auto& each : cases) bidiseg::kernels::cuda::check_cross_entropy(each);
