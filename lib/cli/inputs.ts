@@ -1,8 +1,9 @@
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, realpathSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { globSync, isDynamicPattern } from 'tinyglobby';
 import { IMAGE_EXTENSIONS } from '../data/image-bytes.js';
 import { DataError } from '../support/errors.js';
+import { byCodeUnit, isVisible, listFiles } from '../support/folders.js';
 
 /** An image to read, and the name (without extension, '/' between folders) its results get. */
 export interface InputImage {
@@ -11,11 +12,11 @@ export interface InputImage {
 }
 
 /**
- * The images behind a list of files, folders and glob patterns, in a fixed order. Folders are searched to any depth. Folders,
- * and patterns below their part without wildcards, keep their structure in the names; `outputFolder` is left out of the
+ * The images behind a list of files, folders and glob patterns, in a fixed order. Folders are searched to any depth, as
+ * `listFiles` does. Folders, and patterns below their part without wildcards, keep their structure in the names; `outputFolder` is left out of the
  * search, so that a second run does not eat its own results. Nothing is read but the folders.
  */
-export function collectImages(inputs: string[], outputFolder: string): InputImage[] {
+export async function collectImages(inputs: string[], outputFolder: string): Promise<InputImage[]> {
   const images: InputImage[] = [];
   const leaveOut = path.resolve(outputFolder);
   for (const input of inputs) {
@@ -25,7 +26,7 @@ export function collectImages(inputs: string[], outputFolder: string): InputImag
       images.push({ file: input, name: path.parse(input).name });
       continue;
     }
-    const found = isPattern ? imagesLike(input, leaveOut) : imagesUnder(input, leaveOut);
+    const found = isPattern ? imagesLike(input, leaveOut) : await imagesUnder(input, leaveOut);
     if (found.length === 0) {
       throw new DataError(
         `No image ${isPattern ? 'matches' : 'in the folder'} ${input}; expected files that end in ${IMAGE_EXTENSIONS.join(', ')}`,
@@ -47,20 +48,9 @@ function isFolder(input: string): boolean {
   }
 }
 
-function imagesUnder(root: string, leaveOut: string): InputImage[] {
-  const images: InputImage[] = [];
-  const visit = (folder: string) => {
-    const entries = readdirSync(folder, { withFileTypes: true });
-    entries.sort((a, b) => (a.name < b.name ? -1 : 1));
-    for (const entry of entries) {
-      const file = path.join(folder, entry.name);
-      if (path.resolve(file) === leaveOut || entry.name.startsWith('.')) continue;
-      if (entry.isDirectory()) visit(file);
-      else if (isImage(entry.name)) images.push(imageBelow(root, file));
-    }
-  };
-  visit(root);
-  return images;
+async function imagesUnder(root: string, leaveOut: string): Promise<InputImage[]> {
+  const files = await listFiles(root, { leaveOut });
+  return files.filter(isImage).map((file) => imageBelow(root, path.join(root, file)));
 }
 
 function imagesLike(pattern: string, leaveOut: string): InputImage[] {
@@ -72,11 +62,34 @@ function imagesLike(pattern: string, leaveOut: string): InputImage[] {
         parts.findIndex((part) => isDynamicPattern(part)),
       )
       .join('/') || (parts[0] === '' ? '/' : '.');
-  return globSync(pattern, { expandDirectories: false })
-    .filter((file) => isImage(file) && !path.resolve(file).startsWith(leaveOut + path.sep))
-    .sort()
+  const found = globSync(pattern, { expandDirectories: false }).filter(
+    (file) => isImage(file) && !path.resolve(file).startsWith(leaveOut + path.sep),
+  );
+  return onceEach(
+    root,
+    found.filter((file) => isSearched(path.relative(root, file))),
+  )
+    .sort(byCodeUnit)
     .map((file) => imageBelow(root, file))
     .map(refuseAbove);
+}
+
+/** As `listFiles` has it, for each folder on the way. */
+function isSearched(file: string): boolean {
+  return file.split(path.sep).every((name) => name === '..' || isVisible(name));
+}
+
+/** Of files that links show in several places, the one whose path below `root` is real, or the first. */
+function onceEach(root: string, files: readonly string[]): string[] {
+  const realRoot = realpathSync(root);
+  const folders = new Map<string, string>();
+  for (const folder of new Set(files.map((file) => path.dirname(file)).sort(byCodeUnit))) {
+    const place = realpathSync(folder);
+    const isReal = place === path.join(realRoot, path.relative(root, folder));
+    if (isReal || !folders.has(place)) folders.set(place, folder);
+  }
+  const chosen = new Set(folders.values());
+  return files.filter((file) => chosen.has(path.dirname(file)));
 }
 
 function isImage(file: string): boolean {

@@ -28,6 +28,14 @@ function parseDevice(text: string): string {
   return text;
 }
 
+/** Where runs continue. */
+export function acceptDataOption(): Option {
+  return new Option(
+    '--accept-changed-data',
+    'continue although images or labels were added, removed or altered since the run began (default: an error that lists them)',
+  );
+}
+
 /** Examples under a command's help: pairs of a command line and what it does. */
 export function addExamples(command: Command, examples: [line: string, what: string][]): Command {
   const text = examples.map(([line, what]) => `  $ ${line}\n      ${what}`).join('\n');

@@ -1,7 +1,7 @@
-import { CAMVID, CITYSCAPES, type ClassList, type ClassSubset, classIndices } from '../data/label-maps.js';
+import { type ClassSubset, classIndices } from '../data/label-maps.js';
 import { spreadPalette } from '../data/palette.js';
-import { STREET_SCENE_CLASSES, STREET_SCENE_PALETTE } from '../data/scenes/street-scenes.js';
 import { ConfigError } from '../support/errors.js';
+import { CLASS_LISTS } from './class-lists.js';
 import type { Config } from './schema.js';
 
 /** The names of the config's classes, in the order of their indices. */
@@ -34,9 +34,3 @@ export function classPalette({ data: { classes, palette } }: Config): Uint8Array
   if (typeof classes === 'string') return CLASS_LISTS[classes].palette;
   return spreadPalette(classes.length);
 }
-
-const CLASS_LISTS: Record<'cityscapes' | 'camvid' | 'street-scenes', ClassList> = {
-  cityscapes: CITYSCAPES,
-  camvid: CAMVID,
-  'street-scenes': { names: STREET_SCENE_CLASSES, palette: STREET_SCENE_PALETTE },
-};

@@ -11,6 +11,7 @@ import { nonFiniteSchema } from '../training/loop-options.js';
 import { segmentationSchema } from '../training/segmentation-options.js';
 import { selfTrainingSchema } from '../training/self-training-options.js';
 import { translationSchema } from '../training/translation-options.js';
+import { CLASS_LISTS } from './class-lists.js';
 
 /*
  * A config: the options of the library's classes, which declare them, and what a run has beside them. The defaults are those
@@ -279,18 +280,13 @@ export const configSchema = section({
   const flat = constantSteps === null || constantSteps <= steps;
   expect(flat, ['translation', 'constantSteps'], `a whole number up to translation.steps (${steps})`);
   const { classes, ignoreIndex, palette } = config.data;
-  if (Array.isArray(classes)) {
-    expect(
-      ignoreIndex >= classes.length,
-      ['data', 'ignoreIndex'],
-      `a number that is no class index (0 to ${classes.length - 1})`,
-    );
-    expect(
-      !palette || palette.length === classes.length,
-      ['data', 'palette'],
-      `${classes.length} colors, one a class`,
-    );
-  }
+  const classCount = (typeof classes === 'string' ? CLASS_LISTS[classes].names : classes).length;
+  expect(
+    ignoreIndex >= classCount,
+    ['data', 'ignoreIndex'],
+    `a number that is no class index (0 to ${classCount - 1})`,
+  );
+  expect(!palette || palette.length === classCount, ['data', 'palette'], `${classCount} colors, one a class`);
 });
 
 /**

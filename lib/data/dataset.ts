@@ -2,8 +2,17 @@ import { stat } from 'node:fs/promises';
 import { dirname, relative, resolve, sep } from 'node:path';
 import { DataError, InvalidArgumentError } from '../support/errors.js';
 import { readRegularFile } from '../support/files.js';
+import { isVisible, UnicodeNames } from '../support/folders.js';
 import { checkInteger, checkString, invalidArgument } from '../support/validate.js';
-import { duplicateName, filesByName, labelsByName, nameOf, requireAll, weightsFile } from './file-names.js';
+import {
+  duplicateName,
+  filesByName,
+  labelsByName,
+  nameOf,
+  partners,
+  requireAll,
+  weightsFile,
+} from './file-names.js';
 import { IMAGE_EXTENSIONS } from './image-bytes.js';
 import { openImage, readImage } from './image-codec.js';
 import type { ImageLimits } from './image-limits.js';
@@ -14,7 +23,8 @@ import { type LabelMap, type LabelMapName, type LabelTable, labelMap } from './l
 /** One image of a data set and, where it has one, its label map. */
 export interface DatasetEntry {
   /**
-   * The image's base name without its extension, and without the `_leftImg8bit` of Cityscapes; no other entry has it.
+   * The image's path relative to the data set's folder, with '/' between folders, without its extension and the
+   * `_leftImg8bit` of Cityscapes, in Unicode's composed form (NFC). No other entry has it.
    */
   readonly name: string;
   /** The image file. */
@@ -78,13 +88,14 @@ export class ImageDataset {
   }
 
   /**
-   * All images (PNG, JPEG, WebP, TIFF) of a folder and its subfolders, in the order of their names. With
-   * `labels`, each image needs the PNG of the same base name somewhere in that folder, or as Cityscapes has it,
-   * FRAME_gtFine_labelIds.png (with a label map of colors FRAME_gtFine_color.png) for FRAME_leftImg8bit.png; label
-   * files that belong to no image are left alone.
+   * All images (PNG, JPEG, WebP, TIFF) of a folder and its subfolders, in the order of their names. Hidden files and folders
+   * are left out, and links are followed once. With `labels`, each image needs the PNG of the same name in that folder. If
+   * the folders have other subfolders, the PNG of the same base name belongs to it, where both have that base name once.
+   * For Cityscapes' FRAME_leftImg8bit.png it is FRAME_gtFine_labelIds.png (with a label map of colors
+   * FRAME_gtFine_color.png). Label files that belong to no image are left alone.
    *
-   * @throws {DataError} when a folder is missing or holds no image, a label file is missing, or a base name
-   *   stands twice
+   * @throws {DataError} when a folder is missing or holds no image, a label file is missing, or a name stands twice in a
+   *   folder
    * @throws {InvalidArgumentError} when the label map does not fit the class count
    */
   static async fromFolder(
@@ -102,10 +113,9 @@ export class ImageDataset {
 
     const labelFolder = checkString('labels', options.labels);
     const encoding = resolveLabels(options);
-    const labels = await labelsByName(labelFolder, { colors: encoding.labelMap.idsFrom === 'color' });
-    requireAll(
+    const labels = requireAll(
       [...images.keys()],
-      labels,
+      await labelsByName(labelFolder, { colors: encoding.labelMap.idsFrom === 'color' }),
       (names) => `${labelFolder}: holds no label PNG for ${names} of ${folder}`,
     );
     return new ImageDataset(
@@ -118,12 +128,12 @@ export class ImageDataset {
   /**
    * The images of a text file with one line per image: `image` or `image label`, relative to `root`. A path with spaces
    * stands in double quotes. Empty lines and lines that start with `#` do not count. Either every line has a label or
-   * none has. The order is kept.
+   * none has. The order is kept. Names are paths relative to the deepest folder that holds all images of the list.
    *
    * @param options.list the text file, UTF-8, at most 256 MiB
    * @param options.root folder the paths start from, and which none may lead out of; default: the list's own folder.
    *   Symbolic links below it are followed
-   * @throws {DataError} when the list is unreadable, empty or malformed, a base name stands twice, or a file is missing
+   * @throws {DataError} when the list is unreadable, empty or malformed, a name stands twice, or a file is missing
    * @throws {InvalidArgumentError} when the label map does not fit the class count
    */
   static async fromList(
@@ -131,8 +141,7 @@ export class ImageDataset {
   ): Promise<ImageDataset> {
     const list = checkString('list', options.list);
     const root = resolve(options.root ?? dirname(list));
-    const entries = new Map<string, DatasetEntry>();
-    const files: { file: string; place: string }[] = [];
+    const lines: ListLine[] = [];
     for (const [index, line] of (await readList(list)).entries()) {
       const place = `${list}, line ${index + 1}`;
       const text = line.trim();
@@ -144,36 +153,19 @@ export class ImageDataset {
         );
       }
       const [image, label] = paths.map((path) => below(root, path, place));
-      const entry: DatasetEntry = {
-        name: nameOf(image!),
-        image: image!,
-        ...(label !== undefined && { label }),
-      };
-      if (entry.name.startsWith('.')) {
-        throw new DataError(
-          `${place}: found the hidden file ${image}, expected a name that starts without a dot`,
-        );
-      }
-      const twin = entries.get(entry.name);
-      if (twin) throw duplicateName(place, entry.name, twin.image, entry.image);
-      const [first] = entries.values();
-      if (first && (first.label === undefined) !== (entry.label === undefined)) {
-        const found = entry.label === undefined ? 'no label' : 'a label';
+      const first = lines[0];
+      if (first && (first.label === undefined) !== (label === undefined)) {
+        const found = label === undefined ? 'no label' : 'a label';
         throw new DataError(
           `${place}: found ${found}, unlike the lines before; expected labels on all lines or on none`,
         );
       }
-      entries.set(entry.name, entry);
-      for (const file of [entry.image, entry.label]) if (file !== undefined) files.push({ file, place });
+      lines.push({ place, image: image!, label });
     }
-    const [first] = entries.values();
+    const [first] = lines;
     if (!first) throw new DataError(`${list}: lists no image, expected lines 'image' or 'image label'`);
-    await requireFiles(files);
-    return new ImageDataset(
-      [...entries.values()],
-      first.label === undefined ? undefined : resolveLabels(options),
-      options,
-    );
+    const entries = await namedEntries(lines);
+    return new ImageDataset(entries, first.label === undefined ? undefined : resolveLabels(options), options);
   }
 
   /** Number of images. */
@@ -257,12 +249,21 @@ export class ImageDataset {
     return readImage(this.entry(index).image, size, this.#limits);
   }
 
-  /** The images whose names `other` has too, and those of `other`, in this set's order; possibly none. */
+  /**
+   * The images whose names `other` has too, and those of `other`, in this set's order; possibly none. Names meet as those of
+   * images and labels do, see {@link fromFolder}.
+   */
   pairsWith(other: ImageDataset): [own: ImageDataset, others: ImageDataset] {
-    const places = new Map(other.#entries.map(({ name }, index) => [name, index]));
-    const indices = this.#entries.flatMap(({ name }, index) => (places.has(name) ? [index] : []));
-    const others = indices.map((index) => places.get(this.#entries[index]!.name)!);
+    const found = partners(this.#names(), new Map(other.#entries.map(({ name }, index) => [name, index])));
+    const indices = this.#entries.flatMap(({ name }, index) => (found.has(name) ? [index] : []));
+    const others = indices.map((index) => found.get(this.#entries[index]!.name)!);
     return [this.subset(indices), other.subset(others)];
+  }
+
+  /** The same images without their labels. */
+  withoutLabels(): ImageDataset {
+    const entries = this.#entries.map(({ name, image }): DatasetEntry => ({ name, image }));
+    return new ImageDataset(entries, undefined, this.#limits);
   }
 
   /** The images at `indices`, in that order. */
@@ -279,14 +280,14 @@ export class ImageDataset {
    * pseudo-labels, so `sameSize` is false by default. With `weights`, NAME.confidence.png beside each NAME.png holds the
    * weights of its pixels.
    *
-   * @throws {DataError} when the folder cannot be read or a base name stands twice; a file of weights that is missing is
+   * @throws {DataError} when the folder cannot be read or a name stands twice; a file of weights that is missing is
    *   found out when read
    */
   async withLabels(
     folder: string,
     { weights = false, ...options }: LabelOptions & { weights?: boolean } = {},
   ): Promise<ImageDataset> {
-    const labels = await labelsByName(folder);
+    const labels = partners(this.#names(), await labelsByName(folder));
     const entries = this.#entries.flatMap(({ name, image }): DatasetEntry[] => {
       const label = labels.get(name);
       if (label === undefined) return [];
@@ -299,17 +300,23 @@ export class ImageDataset {
    * The same entries with the images of their names in `folder`, and the labels they have. Meant for translated
    * images, so the sizes of images and labels may differ.
    *
-   * @throws {DataError} when the folder cannot be read, an image is missing, or a base name stands twice
+   * @throws {DataError} when the folder cannot be read, an image is missing, or a name stands twice
    */
   async withImages(folder: string): Promise<ImageDataset> {
-    const images = await filesByName(folder, IMAGE_EXTENSIONS);
-    const names = this.#entries.map(({ name }) => name);
-    requireAll(names, images, (missing) => `${folder}: holds no image named ${missing}`);
+    const images = requireAll(
+      this.#names(),
+      await filesByName(folder, IMAGE_EXTENSIONS),
+      (missing) => `${folder}: holds no image named ${missing}`,
+    );
     return new ImageDataset(
       this.#entries.map((entry): DatasetEntry => ({ ...entry, image: images.get(entry.name)! })),
       this.#labels && { ...this.#labels, sameSize: false },
       this.#limits,
     );
+  }
+
+  #names(): string[] {
+    return this.#entries.map(({ name }) => name);
   }
 }
 
@@ -375,16 +382,67 @@ function below(root: string, path: string, place: string): string {
   );
 }
 
+/** A line of a list, its paths absolute, and how messages call it. */
+interface ListLine {
+  place: string;
+  image: string;
+  label: string | undefined;
+}
+
 /** What is missing is better found out now than hours into a training. */
-async function requireFiles(files: readonly { file: string; place: string }[]): Promise<void> {
-  const areThere = await Promise.all(
-    files.map(({ file }) =>
-      stat(file).then(
-        (info) => info.isFile(),
-        () => false,
-      ),
-    ),
-  );
-  const missing = files[areThere.indexOf(false)];
-  if (missing) throw new DataError(`${missing.place}: there is no file ${missing.file}`);
+async function namedEntries(lines: readonly ListLine[]): Promise<DatasetEntry[]> {
+  const folder = commonFolder(lines.map(({ image }) => image));
+  const named = new Map<string, DatasetEntry>();
+  for (const { place, image, label } of lines) {
+    const name = nameOf(relative(folder, image).split(sep).join('/'));
+    if (!name.split('/').every(isVisible)) {
+      throw new DataError(
+        `${place}: found the hidden file ${image}, expected names that start without a dot`,
+      );
+    }
+    const twin = named.get(name);
+    if (twin) throw duplicateName(place, name, twin.image, image);
+    named.set(name, { name, image, ...(label !== undefined && { label }) });
+  }
+  const unicode = new UnicodeNames();
+  const stored = async (file: string, place: string) => {
+    if (await isFile(file)) return file;
+    const found = await unicode.stored(file);
+    if (found === undefined || !(await isFile(found))) {
+      throw new DataError(`${place}: there is no file ${file}`);
+    }
+    return found;
+  };
+  return allInOrder([...named.values()], async ({ name, image, label }, index): Promise<DatasetEntry> => {
+    const { place } = lines[index]!;
+    return {
+      name,
+      image: await stored(image, place),
+      ...(label !== undefined && { label: await stored(label, place) }),
+    };
+  });
+}
+
+async function isFile(file: string): Promise<boolean> {
+  return (await stat(file).catch(() => undefined))?.isFile() ?? false;
+}
+
+/** The deepest folder that all of these files lie in. */
+function commonFolder(files: readonly string[]): string {
+  const folders = files.map((file) => dirname(file).split(sep));
+  const [first = []] = folders;
+  const shared = first.findIndex((name, depth) => folders.some((names) => names[depth] !== name));
+  return (shared === -1 ? first : first.slice(0, shared)).join(sep) || sep;
+}
+
+/** Of several failures, reports the first item's. */
+async function allInOrder<Item, Result>(
+  items: readonly Item[],
+  work: (item: Item, index: number) => Promise<Result>,
+): Promise<Result[]> {
+  const results = await Promise.allSettled(items.map(work));
+  return results.map((result) => {
+    if (result.status === 'rejected') throw result.reason;
+    return result.value;
+  });
 }

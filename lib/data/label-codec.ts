@@ -101,19 +101,19 @@ export async function openLabels(
 }
 
 /**
- * The view of a label map, every pixel taken from the one whose area holds its center: for output column x,
- * input column ⌊(x + ½) · in / out⌋, and likewise for rows (Pillow's NEAREST).
+ * The view of a label map, every pixel taken from the one whose area holds its center, as Pillow's NEAREST takes it. Pixels
+ * are never mixed.
  */
 export function sampleNearest(labels: LabelImage, { size = labels, crop, flip = false }: View): LabelImage {
   const resized = size.width !== labels.width || size.height !== labels.height;
   if (!resized && !crop && !flip) return labels;
   const { x, y, width, height } = crop ?? { x: 0, y: 0, width: size.width, height: size.height };
-  const columns = Uint32Array.from({ length: width }, (_, column) =>
-    nearest(x + (flip ? width - 1 - column : column), labels.width, size.width),
-  );
+  const columns = nearestPositions(labels.width, size.width).subarray(x, x + width);
+  if (flip) columns.reverse();
+  const rows = nearestPositions(labels.height, size.height).subarray(y, y + height);
   const data = new Uint8Array(width * height);
   for (let row = 0, target = 0; row < height; row++) {
-    const start = nearest(y + row, labels.height, size.height) * labels.width;
+    const start = rows[row]! * labels.width;
     for (let column = 0; column < width; column++) data[target++] = labels.data[start + columns[column]!]!;
   }
   return { data, width, height };
@@ -138,8 +138,18 @@ export async function writeColorLabels(file: string, labels: LabelImage, palette
   await writeFileAtomically(file, withPalette(await encodeLabels(labels), palette));
 }
 
-function nearest(position: number, from: number, to: number): number {
-  return Math.floor(((position + 0.5) * from) / to);
+/**
+ * For each position of a row of `to` pixels, the position in a row of `from` pixels: ⌊(x + ½) · from / to⌋. The product is a
+ * sum of steps, as in Pillow: where a center lies on a border between pixels, the rounding of that sum decides.
+ */
+function nearestPositions(from: number, to: number): Uint32Array {
+  const step = from / to;
+  let center = step * 0.5;
+  return Uint32Array.from({ length: to }, () => {
+    const position = Math.min(Math.floor(center), from - 1);
+    center += step;
+    return position;
+  });
 }
 
 /** R · 2¹⁶ + G · 2⁸ + B of each pixel, as tables of label maps of colors have it. */

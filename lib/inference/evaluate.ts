@@ -45,20 +45,20 @@ export interface EvaluationOptions extends ScoreOptions {
   precision?: Precision;
 }
 
-/** How well predictions agree with the truth. */
+/** How well predictions agree with the truth. A number is null where no pixel of the truth counts for it. */
 export interface Evaluation {
   /** Mean of `iou` over the classes that occur, or over those of `meanClasses` that do, 0 … 1. */
-  meanIou: number;
+  meanIou: number | null;
   /** TP / (TP + FP + FN) per class; null for a class that neither truth nor prediction has. */
   iou: (number | null)[];
   /** Share of labeled pixels that are right, 0 … 1. */
-  pixelAccuracy: number;
+  pixelAccuracy: number | null;
   /** Mean of `accuracy` over the same classes as `meanIou`, where the truth has them. */
-  meanAccuracy: number;
+  meanAccuracy: number | null;
   /** TP / (TP + FN) per class; null for a class that the truth does not have. */
   accuracy: (number | null)[];
   /** Mean of `iou` over the same classes, each weighted with its labeled pixels. */
-  frequencyWeightedIou: number;
+  frequencyWeightedIou: number | null;
   confusion: ConfusionMatrix;
   images: number;
   seconds: number;
@@ -154,10 +154,13 @@ async function* comparePredictions(
   const { classCount, ignoreIndex = 255, signal } = options;
   const map = labelMapOf(labelMap);
   const truths = await labelsByName(labels, { colors: map.idsFrom === 'color' });
-  const found = await filesByName(predictions, ['.png']);
   const names = [...truths.keys()];
   if (names.length === 0) throw new DataError(`${labels}: holds no label PNG`);
-  requireAll(names, found, (missing) => `${predictions}: holds no prediction for ${missing} of ${labels}`);
+  const found = requireAll(
+    names,
+    await filesByName(predictions, ['.png']),
+    (missing) => `${predictions}: holds no prediction for ${missing} of ${labels}`,
+  );
   const encoding = { classCount, ignoreIndex, ...limits };
   const read = async (index: number) => {
     const name = names[index]!;

@@ -1,11 +1,12 @@
-import { mkdir, readdir } from 'node:fs/promises';
-import path from 'node:path';
+import { mkdir } from 'node:fs/promises';
 import type { ImageDataset } from '../data/dataset.js';
+import { resultFile } from '../data/file-names.js';
 import { matchHistograms } from '../data/histogram-matching.js';
 import { writeImage } from '../data/image-codec.js';
 import type { ImageSize, RgbImage } from '../data/image-size.js';
 import { Random } from '../data/random.js';
 import type { Translator } from '../models/translator.js';
+import { listFiles } from '../support/folders.js';
 import { readAhead } from '../support/generators.js';
 
 /** How a data set is translated to files. */
@@ -18,7 +19,7 @@ export interface TranslateDatasetOptions {
 }
 
 /**
- * S′ = F(S): writes the translation of every image of `dataset` to `folder` as NAME.png, each whole or not at all.
+ * S′ = F(S): writes the translation of every image of `dataset` to `folder` as NAME.png, in subfolders where names have them, each whole or not at all.
  * `dataset.withImages(folder)` is then S′ with the labels of S. Tells after each image how many are done.
  *
  * @throws DataError when an image cannot be read or written
@@ -69,7 +70,7 @@ async function* writeEach(
   make: (image: RgbImage, name: string) => Promise<Uint8Array>,
 ): AsyncGenerator<{ done: number; total: number }, void> {
   await mkdir(folder, { recursive: true });
-  const present = new Set(resume ? await readdir(folder) : []);
+  const present = new Set(resume ? (await listFiles(folder)).map((file) => file.normalize('NFC')) : []);
   const indices = Array.from({ length: dataset.length }, (_, index) => index);
   const missing = dataset.subset(indices.filter((index) => !present.has(`${dataset.entry(index).name}.png`)));
   const images = readAhead(missing.length, (index) => missing.readImage(index, size), { signal });
@@ -79,8 +80,8 @@ async function* writeEach(
   try {
     for await (const image of images) {
       const { name } = missing.entry(written);
-      const [data] = await Promise.all([make(image, name), writing]);
-      writing = writeImage(path.join(folder, `${name}.png`), { data, ...size });
+      const [data, file] = await Promise.all([make(image, name), resultFile(folder, name), writing]);
+      writing = writeImage(file, { data, ...size });
       writing.catch(() => {});
       written++;
       yield { done: dataset.length - missing.length + written, total: dataset.length };

@@ -61,27 +61,27 @@ export class ConfusionMatrix {
     return this.truePixels().map((truth, c) => ratio(this.#hits(c), truth));
   }
 
-  /** Mean of iou() over those of `classes` that occur; 0 where none does. */
-  meanIou(classes?: readonly number[]): number {
+  /** Mean of iou() over those of `classes` that occur; null where none does, or the truth has no pixel that counts. */
+  meanIou(classes?: readonly number[]): number | null {
     return mean(this.#select(this.iou(), classes));
   }
 
-  /** Mean of accuracy() over those of `classes` that the truth has; 0 where it has none. */
-  meanAccuracy(classes?: readonly number[]): number {
+  /** Mean of accuracy() over those of `classes` that the truth has; null where it has none. */
+  meanAccuracy(classes?: readonly number[]): number | null {
     return mean(this.#select(this.accuracy(), classes));
   }
 
-  /** Mean of iou() over `classes`, each weighted with the pixels that are of it; 0 where there are none. */
-  frequencyWeightedIou(classes?: readonly number[]): number {
+  /** Mean of iou() over `classes`, each weighted with the pixels that are of it; null where there are none. */
+  frequencyWeightedIou(classes?: readonly number[]): number | null {
     const weights = this.#select(this.truePixels(), classes);
     const weighted = this.#select(this.iou(), classes).map((value, i) => (value ?? 0) * weights[i]!);
-    return ratio(sum(weighted), sum(weights)) ?? 0;
+    return ratio(sum(weighted), sum(weights));
   }
 
-  /** Share of counted pixels that are right; 0 where none counts. */
-  pixelAccuracy(): number {
+  /** Share of counted pixels that are right; null where none counts. */
+  pixelAccuracy(): number | null {
     const hits = Array.from({ length: this.classCount }, (_, c) => this.#hits(c));
-    return ratio(sum(hits), sum(this.truePixels())) ?? 0;
+    return ratio(sum(hits), sum(this.truePixels()));
   }
 
   #hits(c: number): number {
@@ -102,7 +102,7 @@ function ratio(part: number, whole: number): number | null {
   return whole === 0 ? null : part / whole;
 }
 
-function mean(values: readonly (number | null)[]): number {
+function mean(values: readonly (number | null)[]): number | null {
   const present = values.filter((value) => value !== null);
-  return ratio(sum(present), present.length) ?? 0;
+  return ratio(sum(present), present.length);
 }

@@ -25,6 +25,8 @@ export interface RunData {
   stages: StageData[];
   /** Number of stages planned. */
   planned: number;
+  /** What the log says about the data. */
+  dataWarnings: string[];
 }
 
 export interface StageData {
@@ -48,7 +50,7 @@ export async function readRun(folder: string): Promise<RunData> {
   const records = new Map(summary.stages.map((record) => [record.name, record]));
   const plan = planStages(config.loop);
   // What began last may be running; whatever else began and is not complete was overtaken by a new start.
-  const running = [...history.keys()].at(-1);
+  const running = [...history.keys()].findLast((name) => plan.some((stage) => stage.name === name));
   const begun = plan.filter(({ name }) => records.has(name) || name === running);
   const stages = begun.map(async (stage): Promise<StageData> => {
     const record = records.get(stage.name) ?? null;
@@ -68,6 +70,7 @@ export async function readRun(folder: string): Promise<RunData> {
     palette: classPalette(config),
     stages: await Promise.all(stages),
     planned: plan.length,
+    dataWarnings: [...new Set(history.get('data')?.warnings)],
   };
 }
 

@@ -103,9 +103,9 @@ export function toJson(value: unknown): string {
 }
 
 /** What a file of JSON in a run folder says; undefined where there is none. */
-export async function readJson<T>(file: string): Promise<T | undefined> {
+export async function readJson<T>(file: string, maxBytes = MAX_JSON_BYTES): Promise<T | undefined> {
   try {
-    return JSON.parse(String(await readRegularFile(file, MAX_JSON_BYTES))) as T;
+    return JSON.parse(String(await readRegularFile(file, maxBytes))) as T;
   } catch (error) {
     if (((error as Error).cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT') return undefined;
     if (error instanceof DataError) throw error;

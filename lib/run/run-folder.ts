@@ -12,10 +12,17 @@ import type { RunEvent, RunSummary, StageRecord } from '../pipeline/events.js';
 import { planStages, type Stage } from '../pipeline/plan.js';
 import type { StageBeginning, StageState, StageStore } from '../pipeline/stage-store.js';
 import { ConfigError, DataError } from '../support/errors.js';
-import { isTemporary, removeTemporaryFiles, syncFolder, writeFileAtomically } from '../support/files.js';
+import {
+  isTemporary,
+  removeTemporaryFiles,
+  syncFolder,
+  syncFolders,
+  writeFileAtomically,
+} from '../support/files.js';
 import { isTable } from '../support/options.js';
 import { packageVersion } from '../support/package.js';
 import { newestCheckpoint, removeCheckpoints, saveCheckpoint } from './checkpoint-files.js';
+import { type DataRecord, dataRecordFile, readDataRecord, writeDataRecord } from './data-record.js';
 import { EventLog } from './event-log.js';
 import { Lock } from './lock.js';
 import {
@@ -42,6 +49,7 @@ const ENTRIES = [
   'tensorboard',
   'report.html',
   'class-counts.json',
+  'data.json',
 ];
 
 /**
@@ -85,6 +93,7 @@ export type RunFolderMode = 'create' | 'overwrite' | 'resume' | 'continue';
  *     report.html                                 data/ (generated data sets only)
  *     stages/STAGE/best.{safetensors,json}        with segmentation.validation only
  *     class-counts.json                           pixels of each class in the source (rare class sampling only)
+ *     data.json                                   what the data were when the run began, see DataRecord
  */
 export class RunFolder implements StageStore {
   readonly folder: string;
@@ -154,6 +163,14 @@ export class RunFolder implements StageStore {
     return path.join(this.folder, 'class-counts.json');
   }
 
+  /** Keeps what the data are now. Where they are others than before, what was derived from them is removed. */
+  keepData(record: DataRecord, { changed }: { changed: boolean }): Promise<void> {
+    return this.#onDisk(async () => {
+      if (changed) await rm(this.classCountsFile, { force: true });
+      await writeDataRecord(this.folder, record);
+    });
+  }
+
   async record(stage: Stage): Promise<StageRecord | undefined> {
     return (await this.#begun(stage))?.record ?? undefined;
   }
@@ -176,7 +193,7 @@ export class RunFolder implements StageStore {
   complete(stage: Stage, record: StageRecord): Promise<void> {
     return this.#onDisk(async () => {
       // Were the power cut now, a complete stage must not lack an output.
-      for (const folder of this.#outputFolders(stage)) await syncFolder(folder);
+      for (const folder of this.#outputFolders(stage)) await syncFolders(folder);
       await this.#writeStageFile({ stage, record });
       await removeCheckpoints(this.#stageFolder(stage));
       await this.#writeSummary();
@@ -203,6 +220,8 @@ export class RunFolder implements StageStore {
       await linkFiles(path.join(other, 'pictures'), path.join(this.folder, 'pictures'), (name) =>
         pictures.includes(name),
       );
+      const record = await readDataRecord(other);
+      if (record && !existsSync(dataRecordFile(this.folder))) await writeDataRecord(this.folder, record);
       await this.#log.copy(path.join(other, 'events.jsonl'), stage.name);
       await this.complete(stage, saved.record);
       return saved.record;
@@ -307,13 +326,14 @@ export class RunFolder implements StageStore {
   }
 }
 
-/** Links the files directly in a folder into another, which is made; what cannot be linked is copied. No folder: no files. */
+/** Links the files of a folder and its subfolders into another, which is made; what cannot be linked is copied. No folder: no files. */
 async function linkFiles(from: string, to: string, isWanted: (name: string) => boolean): Promise<void> {
   if (!existsSync(from)) return;
   await mkdir(to, { recursive: true });
   for (const entry of await readdir(from, { withFileTypes: true })) {
-    if (!entry.isFile() || isTemporary(entry.name) || !isWanted(entry.name)) continue;
     const [source, target] = [path.join(from, entry.name), path.join(to, entry.name)];
+    if (entry.isDirectory()) await linkFiles(source, target, isWanted);
+    if (!entry.isFile() || isTemporary(entry.name) || !isWanted(entry.name)) continue;
     await rm(target, { force: true });
     await link(source, target).catch(() => copyFile(source, target));
   }

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { type Dirent, readdirSync, rmSync } from 'node:fs';
-import { open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { DataError } from './errors.js';
 
@@ -124,5 +124,13 @@ export async function syncFolder(folder: string): Promise<void> {
     if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
   } finally {
     await handle.close();
+  }
+}
+
+/** As `syncFolder`, for the folder and all folders in it. */
+export async function syncFolders(folder: string): Promise<void> {
+  await syncFolder(folder);
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    if (entry.isDirectory()) await syncFolders(path.join(folder, entry.name));
   }
 }

@@ -1,4 +1,4 @@
-import type { Batch, BatchLoader } from '../data/loader.js';
+import type { Batch } from '../data/loader.js';
 import type { UploadedBatchHandle } from '../native/binding-types.js';
 import type { TensorMap } from '../native/tensor.js';
 import { NonFiniteLossError } from '../support/errors.js';
@@ -41,7 +41,7 @@ interface Training<Losses> {
   /** Where the state of the networks and optimizers is. */
   step: { state(): Promise<TensorMap>; loadState(state: TensorMap): Promise<void> };
   /** One a domain, for the batches from `firstStep` on. */
-  loaders: (firstStep: number) => readonly BatchLoader[];
+  loaders: (firstStep: number) => readonly AsyncIterable<Batch>[];
   learningRate: (step: number) => number;
   /**
    * Begins to copy a batch to where it is computed with. Where this is given, the batches of a step are uploaded while the one
@@ -120,7 +120,7 @@ export async function* trainingLoop<Losses>(
     } finally {
       const unused = await ahead?.catch(() => undefined);
       for (const batch of unused?.uploaded ?? []) batch.dispose();
-      await Promise.allSettled(iterators.map((iterator) => iterator.return(undefined)));
+      await Promise.allSettled(iterators.map((iterator) => iterator.return?.(undefined)));
     }
     return { steps, ...seconds() };
   }

@@ -49,27 +49,28 @@ describe('command line: its parts', () => {
     ]);
   });
 
-  it('finds images in folders, in order, with their structure, and not in the output', () => {
+  it('finds images in folders, in order, with their structure, and not in the output', async () => {
     for (const file of ['in/b/2.JPG', 'in/a/1.png', 'in/notes.txt', 'in/.hidden.png', 'in/out/1.png']) {
       mkdirSync(path.dirname(at(file)), { recursive: true });
       writeFileSync(at(file), '');
     }
     assert.deepEqual(
-      collectImages([at('in')], at('in', 'out')).map(({ name }) => name),
+      (await collectImages([at('in')], at('in', 'out'))).map(({ name }) => name),
       ['a/1', 'b/2'],
     );
   });
 
-  it('finds images by patterns, in order, named from where the wildcards begin, and not in the output', () => {
+  it('finds images by patterns, in order, named from where the wildcards begin, and not in the output', async () => {
     for (const file of ['glob/b/2.jpg', 'glob/a/1.png', 'glob/a/[1].png', 'glob/a/1.txt', 'glob/out/1.png']) {
       mkdirSync(path.dirname(at(file)), { recursive: true });
       writeFileSync(at(file), '');
     }
-    const names = (inputs: string[]) => collectImages(inputs, at('glob/out')).map(({ name }) => name);
-    assert.deepEqual(names([at('glob/**')]), ['a/1', 'a/[1]', 'b/2']);
-    assert.deepEqual(names([at('glob/a/?.*')]), ['1']);
+    const names = async (inputs: string[]) =>
+      (await collectImages(inputs, at('glob/out'))).map(({ name }) => name);
+    assert.deepEqual(await names([at('glob/**')]), ['a/1', 'a/[1]', 'b/2']);
+    assert.deepEqual(await names([at('glob/a/?.*')]), ['1']);
     // A file that is there is no pattern.
-    assert.deepEqual(names([at('glob/a/[1].png')]), ['[1]']);
+    assert.deepEqual(await names([at('glob/a/[1].png')]), ['[1]']);
   });
 
   it('mixes colors over an image, and leaves unlabeled pixels alone', () => {

@@ -4,7 +4,9 @@ import type { ImageDataset } from '../../data/dataset.js';
 import type { ImageLimits } from '../../data/image-limits.js';
 import type { ImageSize } from '../../data/image-size.js';
 import { type ClassSubset, classIndices, LABEL_MAP_NAMES, type LabelMapName } from '../../data/label-maps.js';
+import { listed } from '../../data/label-survey.js';
 import type { Evaluation } from '../../inference/evaluate.js';
+import { requirePrecision } from '../../pipeline/require-device.js';
 import { DataError } from '../../support/errors.js';
 import { counted, duration, percent } from '../../support/format.js';
 import {
@@ -31,7 +33,6 @@ import {
   type PredictionOptions,
   parseSize,
 } from '../options.js';
-import { requirePrecision } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { table } from '../table.js';
 
@@ -215,6 +216,8 @@ function resultText(names: readonly string[], inMean: readonly string[], result:
     percent(result.iou[i]),
     percent(result.accuracy[i]),
   ]);
+  const pixels = result.confusion.truePixels();
+  const missing = inMean.filter((name) => pixels[names.indexOf(name)] === 0);
   return [
     table(
       [{ title: 'class' }, { title: 'IoU %', align: 'right' }, { title: 'accuracy %', align: 'right' }],
@@ -224,5 +227,6 @@ function resultText(names: readonly string[], inMean: readonly string[], result:
     `${isPart ? `Means over ${inMean.length} classes: ` : ''}mIoU ${percent(result.meanIou)} %, ` +
       `mean accuracy ${percent(result.meanAccuracy)} %, frequency-weighted IoU ${percent(result.frequencyWeightedIou)} %`,
     `Pixel accuracy ${percent(result.pixelAccuracy)} % (${counted(result.images, 'image')}, ${duration(result.seconds)})`,
+    ...(missing.length > 0 ? [`No pixel of the labels is of ${listed(missing)}`] : []),
   ].join('\n');
 }

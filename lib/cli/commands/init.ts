@@ -37,14 +37,19 @@ async function init(folder: string, options: InitOptions, { console }: CommandCo
   if (existsSync(output)) {
     throw new UsageError(`${output} exists already; choose another file with --output, or remove it`);
   }
-  const [{ initialConfig }, { createConfig }, { openDatasets }, { writeFileAtomically }, { packageRoot }] =
-    await Promise.all([
-      import('../../workflows/initial-config.js'),
-      import('../../config/load.js'),
-      import('../../pipeline/datasets.js'),
-      import('../../support/files.js'),
-      import('../../support/package.js'),
-    ]);
+  const [
+    { initialConfig },
+    { createConfig },
+    { openDatasets, surveyDatasets },
+    { writeFileAtomically },
+    { packageRoot },
+  ] = await Promise.all([
+    import('../../workflows/initial-config.js'),
+    import('../../config/load.js'),
+    import('../../pipeline/datasets.js'),
+    import('../../support/files.js'),
+    import('../../support/package.js'),
+  ]);
   const relativeTo = path.dirname(path.resolve(output));
   const { text, values, findings } = await initialConfig(folder, {
     target,
@@ -53,11 +58,16 @@ async function init(folder: string, options: InitOptions, { console }: CommandCo
     schema: schemaPath(path.join(packageRoot(), 'docs', 'config.schema.json'), relativeTo),
   });
   // What the command writes is to run: whatever is wrong with the data is said now.
-  await openDatasets(createConfig({ ...values, data: { root: relativeTo, ...values.data } } as never));
+  const config = createConfig({ ...values, data: { root: relativeTo, ...values.data } } as never);
+  const warnings = await surveyDatasets(config, await openDatasets(config));
   await writeFileAtomically(output, text);
   console.result(
-    { config: output, ...values },
-    [...findings, `Wrote ${output}. Next: bidiseg train ${shortPath(output)}`].join('\n'),
+    { config: output, ...values, warnings },
+    [
+      ...findings,
+      ...warnings.map((warning) => `warning: ${warning}`),
+      `Wrote ${output}. Next: bidiseg train ${shortPath(output)}`,
+    ].join('\n'),
   );
 }
 

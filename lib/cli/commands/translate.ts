@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
+import { resultFile } from '../../data/file-names.js';
 import type { ImageSize } from '../../data/image-size.js';
-import { forEachImage, resultFile, summary } from '../each-image.js';
+import { forEachImage, summary } from '../each-image.js';
 import { collectImages } from '../inputs.js';
 import { addNetworkOptions, findNetwork, type NetworkOptions } from '../network-source.js';
 import { addExamples, addJsonOption, type CommonOptions, parseSize } from '../options.js';
@@ -44,7 +45,7 @@ async function translate(
   context: CommandContext,
 ): Promise<void> {
   const { output, direction } = options;
-  const images = collectImages(inputs, output);
+  const images = await collectImages(inputs, output);
   const { file, config, device, limits } = await findNetwork('translator', options);
 
   const { toSize } = await import('../../data/image-size.js');

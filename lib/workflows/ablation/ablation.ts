@@ -1,11 +1,20 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Config } from '../../config/schema.js';
+import { checkRun } from '../../pipeline/checks.js';
 import { openDatasets } from '../../pipeline/datasets.js';
 import { stageFingerprints } from '../../pipeline/dependencies.js';
 import type { StageRecord } from '../../pipeline/events.js';
 import { planStages, type Stage } from '../../pipeline/plan.js';
 import { writeReport } from '../../report/write-report.js';
+import {
+  changedData,
+  changedDataWarning,
+  type DataRecord,
+  dataDifferences,
+  readDataRecord,
+  recordData,
+} from '../../run/data-record.js';
 import { Lock } from '../../run/lock.js';
 import { RunFolder } from '../../run/run-folder.js';
 import { ConfigError } from '../../support/errors.js';
@@ -29,6 +38,8 @@ export type AblationEvent =
   | ({ type: 'stage-end'; record: StageRecord; from: string | null } & StageOfRun)
   /** The stage failed, and with it its run. */
   | ({ type: 'failure'; message: string } & StageOfRun)
+  /** Something that does not stop the run in a folder but that its owner should know. */
+  | { type: 'warning'; folder: string; message: string }
   | { type: 'run-end'; variant: string; seed: number; folder: string };
 
 export interface AblationOptions {
@@ -36,6 +47,8 @@ export interface AblationOptions {
   jobs?: number;
   /** The names of those variants that are run, where that is not all of them; what others have complete is taken over. */
   variants?: readonly string[] | undefined;
+  /** Continue runs although their data are not those that they began with; see `TrainOptions`. Default false. */
+  acceptChangedData?: boolean;
   /** Runs one stage in its run folder, which no other process has open then. */
   runStage: (stage: StageOfRun, signal: AbortSignal) => Promise<StageRecord>;
   signal?: AbortSignal | undefined;
@@ -80,6 +93,7 @@ class Scheduler {
   readonly #jobs: number;
   readonly #variants: readonly AblationVariant[];
   readonly #runStage: AblationOptions['runStage'];
+  readonly #acceptChangedData: boolean;
   readonly #emit: (event: AblationEvent) => void;
   readonly #signal: AbortSignal;
   readonly #failures: Extract<AblationEvent, { type: 'failure' }>[] = [];
@@ -92,7 +106,7 @@ class Scheduler {
 
   constructor(
     ablation: Ablation,
-    { jobs = 1, variants, runStage }: AblationOptions,
+    { jobs = 1, variants, acceptChangedData = false, runStage }: AblationOptions,
     emit: (event: AblationEvent) => void,
     signal: AbortSignal,
   ) {
@@ -102,6 +116,7 @@ class Scheduler {
       ? ablation.variants.filter(({ name }) => variants.includes(name))
       : ablation.variants;
     this.#runStage = runStage;
+    this.#acceptChangedData = acceptChangedData;
     this.#emit = emit;
     this.#signal = signal;
   }
@@ -135,8 +150,31 @@ class Scheduler {
   /** Finds what is wrong with a data set before hours of training on others; generated ones are made by their runs. */
   async #checkData(): Promise<void> {
     for (const { configs } of this.#variants) {
-      if (!configs[0]!.data.embedded) await openDatasets(configs[0]!);
+      const [first] = configs;
+      if (first!.data.embedded) continue;
+      const datasets = await openDatasets(first!);
+      await checkRun(first!, datasets);
+      let record: DataRecord | undefined;
+      for (const config of configs) {
+        const known = await readDataRecord(config.output);
+        if (!known) continue;
+        // The seed changes no data: they are looked at once.
+        record ??= await recordData(datasets, { known, signal: this.#signal });
+        const differences = dataDifferences(known, record);
+        if (differences.length > 0) await this.#acceptData(config, record, differences);
+      }
     }
+  }
+
+  async #acceptData(config: Config, record: DataRecord, differences: readonly string[]): Promise<void> {
+    if (!this.#acceptChangedData) throw changedData(config.output, differences);
+    const message = changedDataWarning(differences);
+    await withFolder(config, async (folder) => {
+      await folder.keepData(record, { changed: true });
+      await folder.log({ type: 'warning', stage: 'data', message });
+    });
+    await writeReport(config.output);
+    this.#emit({ type: 'warning', folder: config.output, message });
   }
 
   /** All variants with the first seed come first, so that a table is there early. */
