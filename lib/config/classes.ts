@@ -20,6 +20,13 @@ export function pastedClassIndices(config: Config): number[] {
   return indicesOf(config.segmentation.copyPaste?.classes ?? [], 'segmentation.copyPaste.classes', config);
 }
 
+/** The classes that should have labels, by their indices: those that means are taken over, and those that are pasted. */
+export function expectedClasses(config: Config): Map<number, string> {
+  const names = classNames(config);
+  const indices = [...(meanClassIndices(config) ?? names.keys()), ...pastedClassIndices(config)];
+  return new Map(indices.map((index) => [index, names[index]!]));
+}
+
 function indicesOf(classes: ClassSubset | readonly string[], key: string, config: Config): number[] {
   try {
     return classIndices(classes, classNames(config));

@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { classNames, meanClassIndices, pastedClassIndices } from '../config/classes.js';
+import { classNames, expectedClasses, meanClassIndices, pastedClassIndices } from '../config/classes.js';
 import type { Config } from '../config/schema.js';
 import { ImageDataset, type LabelOptions } from '../data/dataset.js';
 import { toSize } from '../data/image-size.js';
@@ -97,7 +97,7 @@ export async function surveyDatasets(
     const expected = {
       name: `data.${key}`,
       classes: classNames(config),
-      wanted: meanClassIndices(config),
+      wanted: [...expectedClasses(config).keys()],
       ignoreIndex: data.ignoreIndex,
       isIdentity: labelMap === 'identity',
     };

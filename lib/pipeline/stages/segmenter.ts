@@ -1,4 +1,10 @@
-import { classNames, classPalette, meanClassIndices, pastedClassIndices } from '../../config/classes.js';
+import {
+  classNames,
+  classPalette,
+  expectedClasses,
+  meanClassIndices,
+  pastedClassIndices,
+} from '../../config/classes.js';
 import type { Config } from '../../config/schema.js';
 import { keptClassCounts } from '../../data/class-counts.js';
 import type { ImageDataset } from '../../data/dataset.js';
@@ -89,13 +95,6 @@ export async function* runSegmenter(
     yield await savePicture(stage, 'target', picture, context);
   }
   return { ...NO_OUTCOME, best, ...trainingOutcome(training), ...evaluationOutcome(evaluation, config) };
-}
-
-/** Those that should have labels: the ones that means are taken over. */
-function expectedClasses(config: Config): Map<number, string> {
-  const names = classNames(config);
-  const indices = meanClassIndices(config) ?? [...names.keys()];
-  return new Map(indices.map((index) => [index, names[index]!]));
 }
 
 /** BatchNorm's running statistics become the means over the target's training images; tells after each batch. */
