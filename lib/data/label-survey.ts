@@ -1,3 +1,4 @@
+import { counted } from '../support/format.js';
 import { readAhead } from '../support/generators.js';
 import { spread } from '../support/spread.js';
 import type { ImageDataset } from './dataset.js';
@@ -51,8 +52,8 @@ export async function surveyLabels(
 export function labelWarnings({ files, total, pixels }: LabelSurvey, expected: ExpectedLabels): string[] {
   const { name, classes, ignoreIndex, isIdentity } = expected;
   if (files === 0) return [];
-  const where =
-    files === total ? `any of its ${total} label files` : `a sample of ${files} of its ${total} label files`;
+  const all = counted(total, 'label file');
+  const where = files === total ? `any of its ${all}` : `a sample of ${files} of its ${all}`;
   const present = [...pixels.keys()].filter((label) => pixels[label]! > 0);
   const isMask = isIdentity && present.length === 2 && present[0] === 0 && present[1] === 255;
   const hint = isMask

@@ -3,7 +3,6 @@ import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
-import type { ImageDataset } from '../data/dataset.js';
 import type { Datasets } from '../pipeline/datasets.js';
 import { DataError } from '../support/errors.js';
 import { writeFileAtomically } from '../support/files.js';
@@ -74,7 +73,7 @@ export async function recordData(
 ): Promise<DataRecord> {
   const buffer = Buffer.alloc(2 * HASHED_BYTES);
   let sliceEnd = performance.now() + SLICE_MS;
-  const recordSet = async (dataset: ImageDataset, earlier: SetRecord | null | undefined) => {
+  const recordSet = async (dataset: Datasets['source'], earlier: SetRecord | null | undefined) => {
     const names = Array.from({ length: dataset.length }, (_, index) => dataset.entry(index).name);
     const set: SetRecord = { names, images: [], labels: dataset.hasLabels ? [] : null };
     const places = new Map(earlier?.names.map((name, index) => [name, index]));

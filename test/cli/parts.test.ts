@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { collectImages } from '../../lib/cli/inputs.js';
 import { table } from '../../lib/cli/table.js';
@@ -71,6 +71,32 @@ describe('command line: its parts', () => {
     assert.deepEqual(await names([at('glob/a/?.*')]), ['1']);
     // A file that is there is no pattern.
     assert.deepEqual(await names([at('glob/a/[1].png')]), ['[1]']);
+  });
+
+  it('searches patterns as it searches folders: nothing hidden, and links once', async () => {
+    for (const file of ['links/a/1.png', 'links/.x/2.png', 'links/a/@eaDir/1.png', 'linked/3.png']) {
+      mkdirSync(path.dirname(at(file)), { recursive: true });
+      writeFileSync(at(file), '');
+    }
+    for (const [target, link] of [
+      ['linked', 'links/b'],
+      ['linked', 'links/c'],
+      ['links/a', 'links/0'],
+    ]) {
+      symlinkSync(at(target!), at(link!));
+    }
+    for (const input of [at('links'), at('links/**'), at('links/**/*.png')]) {
+      const found = await collectImages([input], at('links/out'));
+      assert.deepEqual(
+        found.map(({ name }) => name),
+        ['a/1', 'b/3'],
+        input,
+      );
+    }
+    symlinkSync(at('links'), at('links/a/up'));
+    for (const input of [at('links'), at('links/**')]) {
+      assert.equal((await collectImages([input], at('links/out'))).length, 2, input);
+    }
   });
 
   it('mixes colors over an image, and leaves unlabeled pixels alone', () => {
