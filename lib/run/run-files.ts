@@ -69,6 +69,18 @@ export async function readSummary(folder: string): Promise<RunSummary> {
   return summary;
 }
 
+/** Whether a run folder holds a result of a stage, or a state to continue from: something that data have gone into. */
+export async function hasResults(folder: string): Promise<boolean> {
+  for (const { name } of await entriesOf(path.join(folder, 'stages'))) {
+    const stage = path.join(folder, 'stages', name);
+    const saved = await readJson<{ record: unknown }>(path.join(stage, 'stage.json'));
+    if (saved?.record || (await entriesOf(stage)).some((entry) => entry.name.startsWith('checkpoint-'))) {
+      return true;
+    }
+  }
+  return false;
+}
+
 /** The weights file that a `source-only`, `segmenter` or `translator` stage leaves in a run folder. */
 export function stageWeights(folder: string, stage: { name: string }): string {
   return path.join(stageFolder(folder, stage), 'weights.safetensors');

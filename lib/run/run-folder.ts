@@ -28,6 +28,7 @@ import { Lock } from './lock.js';
 import {
   configFile,
   flat,
+  hasResults,
   readJson,
   requireOwnFiles,
   resumeConfig,
@@ -345,6 +346,28 @@ export async function holdsRunOf(config: Config): Promise<boolean> {
   return firstDifference(await resumeConfig(config.output), config) === undefined;
 }
 
+/**
+ * Refuses to continue a run with another config; where `config.output` holds no run, anything goes.
+ *
+ * @throws ConfigError naming the first key that differs
+ */
+async function requireSameConfig(config: Config): Promise<void> {
+  if (existsSync(configFile(config.output))) refuseOtherConfig(await resumeConfig(config.output), config);
+}
+
+/**
+ * What the data were that the results in `config.output` were made from; null: the run kept no record of them; undefined:
+ * there are no results, so that other data lose nothing.
+ *
+ * @throws ConfigError when the run there is of another config
+ * @throws DataError when the record cannot be read
+ */
+export async function recordedData(config: Config): Promise<DataRecord | null | undefined> {
+  await requireSameConfig(config);
+  if (!(await hasResults(config.output))) return undefined;
+  return (await readDataRecord(config.output)) ?? null;
+}
+
 async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
   const folder = config.output;
   const hasConfig = existsSync(configFile(folder));
@@ -354,7 +377,7 @@ async function prepare(config: Config, mode: RunFolderMode): Promise<void> {
     throw new ConfigError(`${folder}: holds no run to resume (no config.yaml)`);
   }
   if (hasConfig && (mode === 'resume' || mode === 'continue')) {
-    refuseOtherConfig(await resumeConfig(folder), config);
+    await requireSameConfig(config);
   } else if (hasStages && mode !== 'overwrite') {
     throw new ConfigError(
       `${folder}: holds a run already; resume it, choose another output, or overwrite it`,

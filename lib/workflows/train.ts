@@ -1,5 +1,3 @@
-import { existsSync } from 'node:fs';
-import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Config } from '../config/schema.js';
 import { BidirectionalLearning, type RunOptions } from '../pipeline/bidirectional.js';
@@ -14,10 +12,9 @@ import {
   changedDataWarning,
   type DataRecord,
   dataDifferences,
-  readDataRecord,
   recordData,
 } from '../run/data-record.js';
-import { RunFolder, type RunFolderMode } from '../run/run-folder.js';
+import { RunFolder, type RunFolderMode, recordedData } from '../run/run-folder.js';
 import { followEvents, fromCallback, mapEvents } from '../support/generators.js';
 import type { WarningEvent } from '../training/events.js';
 
@@ -92,16 +89,16 @@ async function checkData(
   { acceptChangedData = false, signal }: TrainOptions,
 ): Promise<CheckedData> {
   await checkRun(config, datasets);
-  const { output } = config;
   const continues = mode === 'resume' || mode === 'continue';
-  const known = continues ? await readDataRecord(output) : undefined;
+  const recorded = continues ? await recordedData(config) : undefined;
+  const known = recorded ?? undefined;
   const record = await recordData(datasets, { known, signal });
   const differences = known ? dataDifferences(known, record) : [];
   const changed = differences.length > 0;
-  if (changed && !acceptChangedData) throw changedData(output, differences);
+  if (changed && !acceptChangedData) throw changedData(config.output, differences);
   const warnings = [...datasets.warnings];
   if (changed) warnings.push(changedDataWarning(differences));
-  if (continues && !known && existsSync(path.join(output, 'stages'))) {
+  if (recorded === null) {
     warnings.push('the run kept no record of its data before now, so that changes until now are not known');
   }
   // A run that continues was told already.

@@ -12,11 +12,10 @@ import {
   changedDataWarning,
   type DataRecord,
   dataDifferences,
-  readDataRecord,
   recordData,
 } from '../../run/data-record.js';
 import { Lock } from '../../run/lock.js';
-import { RunFolder } from '../../run/run-folder.js';
+import { RunFolder, recordedData } from '../../run/run-folder.js';
 import { ConfigError } from '../../support/errors.js';
 import { fromCallback } from '../../support/generators.js';
 import type { Ablation, AblationVariant } from './ablation-config.js';
@@ -156,7 +155,7 @@ class Scheduler {
       await checkRun(first!, datasets);
       let record: DataRecord | undefined;
       for (const config of configs) {
-        const known = await readDataRecord(config.output);
+        const known = await recordedData(config);
         if (!known) continue;
         // The seed changes no data: they are looked at once.
         record ??= await recordData(datasets, { known, signal: this.#signal });

@@ -110,6 +110,26 @@ describe('training as a workflow', () => {
     ]);
   });
 
+  it('looks at the second epoch for classes without labels where the first was cut off', async () => {
+    const [width, height] = [48, 32];
+    for (const name of readdirSync(folder.path('source/labels'))) {
+      await writeLabels(folder.path(`source/labels/${name}`), {
+        data: new Uint8Array(width * height),
+        width,
+        height,
+      });
+    }
+    const config = configOf('run', [...ALONE, 'segmentation.sourceOnlySteps=5', 'data.target.val=null']);
+    for await (const event of train(config)) if (event.type === 'step') break;
+    const steps: (number | string)[] = [];
+    for (const event of await run(config, { resume: true })) {
+      if (event.type === 'step') steps.push(event.step);
+      if (event.type === 'warning' && event.stage === 'source-only') steps.push(event.message);
+    }
+    const message = "no pixel of 'block', 'sky' was in an epoch of the 4 source images";
+    assert.deepEqual(steps, [2, 3, 4, message, 5]);
+  });
+
   it('has no mean IoU where the truth has no pixel that counts', async () => {
     const [width, height] = [48, 32];
     for (const name of readdirSync(folder.path('target/labels'))) {
@@ -171,6 +191,20 @@ describe('training as a workflow', () => {
     appendFileSync(folder.path('source/images/source-0.png'), '!');
     await assert.rejects(run(config, { resume: true }), /image 'source-0' altered/);
     assert.match(readFileSync(folder.path('run/config.yaml'), 'utf8'), /root: .*\/moved\n/);
+  });
+
+  it('takes other data where there is no result yet, and tells of another config first', async () => {
+    const config = configOf('run', ALONE);
+    const content = readFileSync(folder.path('source/images/source-1.png'));
+    writeFileSync(folder.path('source/images/source-1.png'), 'no image');
+    await assert.rejects(run(config), /source-1\.png/);
+    writeFileSync(folder.path('source/images/source-1.png'), content);
+    assert.deepEqual(warnings(await run(config, { resume: true })), []);
+    const other = configOf('run', [...ALONE, 'data.source.part=[0, 0.5]']);
+    await assert.rejects(run(other, { resume: true }), {
+      code: 'ERR_CONFIG',
+      message: /data\.source\.part is null in the run to resume but \[0,0\.5\] now/,
+    });
   });
 
   it('says that a run of before has no record of its data', async () => {
