@@ -34,7 +34,7 @@ const labeledImages = () =>
   section({
     /** Folder of images. */
     images: text('a folder of images').nullable().default(null),
-    /** Folder of label maps with the images' base names. */
+    /** Folder of label maps with the images' names: paths, or base names that are unique. */
     labels: text('a folder of label maps').nullable().default(null),
     /** Text file with a line "image label" for each pair, relative to `data.root`. It replaces the two folders. */
     list: text('a list file').nullable().default(null),
@@ -96,7 +96,7 @@ const dataSchema = section({
   source: labeledImages(),
   /** Images of the target domain. */
   target: section({
-    /** Unlabeled images of the target domain. */
+    /** Unlabeled images of the target domain. Labels that its list names are not read. */
     train: unlabeledImages(),
     /** Labeled target images, for reports only. Nothing is trained on them or chosen by them. null: no mIoU. */
     val: labeledImages().nullable().default(null),

@@ -58,7 +58,7 @@ export function addEvaluateCommand(program: Command): void {
       "in place of a network: class PNGs of the labels' names and sizes, as `segment` writes them",
     )
     .option('--images <folder>', "images (default: the run's validation images)")
-    .option('--labels <folder>', "label PNGs with the images' base names")
+    .option('--labels <folder>', "label PNGs with the images' names")
     .addOption(
       new Option('--label-map <name>', 'from ids in the label files to classes').choices(LABEL_MAP_NAMES),
     )

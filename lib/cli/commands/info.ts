@@ -27,7 +27,7 @@ export function addInfoCommand(program: Command): void {
       '[path]',
       'weights: safetensors or a PyTorch state dict (.pth), of which nothing is executed; or the folder of a data set',
     )
-    .option('--labels <folder>', "for a folder of images: label PNGs with the images' base names")
+    .option('--labels <folder>', "for a folder of images: label PNGs with the images' names")
     .addOption(
       new Option(
         '--label-map <name>',
