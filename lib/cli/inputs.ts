@@ -79,7 +79,7 @@ function isSearched(file: string): boolean {
   return file.split(path.sep).every((name) => name === '..' || isVisible(name));
 }
 
-/** Of files that links show in several places, the one whose path below `root` is real, or the first. */
+/** The files, each once: where links show one in several places, the path below `root` that is real, or the first. */
 function onceEach(root: string, files: readonly string[]): string[] {
   const realRoot = realpathSync(root);
   const folders = new Map<string, string>();

@@ -435,7 +435,7 @@ function commonFolder(files: readonly string[]): string {
   return (shared === -1 ? first : first.slice(0, shared)).join(sep) || sep;
 }
 
-/** Of several failures, reports the first item's. */
+/** The results of work on all items. If several fail, the first item's failure is thrown. */
 async function allInOrder<Item, Result>(
   items: readonly Item[],
   work: (item: Item, index: number) => Promise<Result>,

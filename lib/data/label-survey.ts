@@ -67,7 +67,7 @@ export function labelWarnings({ files, total, pixels }: LabelSurvey, expected: E
   return [`${name}: no pixel is of ${listed(missing.map((index) => classes[index]!))} in ${where}${hint}`];
 }
 
-/** Those of `wanted` that have no pixel. */
+/** The wanted classes that have no pixel. */
 export function missingClasses(pixels: readonly number[], wanted: readonly number[]): number[] {
   return wanted.filter((index) => pixels[index] === 0);
 }

@@ -195,10 +195,12 @@ describe('training as a workflow', () => {
 
   it('takes other data where there is no result yet, and tells of another config first', async () => {
     const config = configOf('run', ALONE);
-    const content = readFileSync(folder.path('source/images/source-1.png'));
-    writeFileSync(folder.path('source/images/source-1.png'), 'no image');
-    await assert.rejects(run(config), /source-1\.png/);
-    writeFileSync(folder.path('source/images/source-1.png'), content);
+    cpSync(folder.path('source/images'), folder.path('whole'), { recursive: true });
+    for (const name of readdirSync(folder.path('whole'))) {
+      writeFileSync(folder.path(`source/images/${name}`), 'no image');
+    }
+    await assert.rejects(run(config), /source-\d\.png: begins like no PNG/);
+    cpSync(folder.path('whole'), folder.path('source/images'), { recursive: true });
     assert.deepEqual(warnings(await run(config, { resume: true })), []);
     const other = configOf('run', [...ALONE, 'data.source.part=[0, 0.5]']);
     await assert.rejects(run(other, { resume: true }), {
