@@ -51,6 +51,7 @@ try {
   const engines = [installNodeRuntime(), ...ENGINES.map(installEngine)].filter((engine) => engine);
   const twin = startTwin();
   for (const { item, options } of NETWORKS) {
+    console.log(`${item} ...`);
     const segmenter = await Segmenter.create({ ...options, classCount: CLASSES, initialization: 'kaiming' });
     await randomizeWeights(segmenter, at('weights'));
     await exportOnnx(segmenter, at('model.onnx'));

@@ -2,12 +2,13 @@ import { ImageDataset, type Sample } from '../data/dataset.js';
 import { labelsByName, requireAll } from '../data/file-names.js';
 import { writeImage } from '../data/image-codec.js';
 import { labelMap as findLabelMap } from '../data/label-maps.js';
+import { labelWarnings } from '../data/label-survey.js';
 import { type DatasetLayout, type DatasetPart, findDataset } from '../data/layouts.js';
 import { spreadPalette } from '../data/palette.js';
-import { spread } from '../pipeline/pictures.js';
 import { BidisegError } from '../support/errors.js';
 import { counted, oneLine, percent } from '../support/format.js';
 import { readAhead } from '../support/generators.js';
+import { spread } from '../support/spread.js';
 import { type Classes, classesOfLabelMap, type LabelMapChoice, labelMapText } from './classes.js';
 import { ContactSheet } from './contact-sheet.js';
 import { QuietFailure } from './exit.js';
@@ -41,6 +42,8 @@ interface PartInfo extends DatasetPart {
   maps: number[];
   ignored: number;
   problems: string[];
+  /** Findings that are not errors but look wrong. */
+  warnings: string[];
 }
 
 const IGNORED = 255;
@@ -120,6 +123,7 @@ async function checkPart(
     maps: new Array<number>(classCount).fill(0),
     ignored: 0,
     problems: [],
+    warnings: [],
   };
   const attempt = async <T>(work: () => Promise<T>): Promise<T | undefined> => {
     const result = await orProblem(work);
@@ -131,7 +135,7 @@ async function checkPart(
   /** Opens the images that have labels. Notes a problem if some have none. */
   const openLabeled = async (images: ImageDataset, labels: string): Promise<ImageDataset> => {
     const names = Array.from({ length: images.length }, (_, index) => images.entry(index).name);
-    const files = await labelsByName(labels);
+    const files = await labelsByName(labels, { colors: findLabelMap(options.labelMap).idsFrom === 'color' });
     await attempt(async () =>
       requireAll(names, files, (missing) => `${labels}: holds no label PNG for ${missing} of ${part.images}`),
     );
@@ -162,7 +166,27 @@ async function checkPart(
     progress.update(++done);
   }
   sheet?.endRow();
+  if (labeled) info.warnings.push(...warningsOf(info, labeled.length, options));
   return info;
+}
+
+/** Finds classes without labels. Without class names, only a single class is suspicious. */
+function warningsOf(
+  { name, pixels, ignored, checked }: PartInfo,
+  total: number,
+  { labelMap, classes }: { labelMap: LabelMapChoice; classes: Classes | undefined },
+): string[] {
+  if (sum(pixels) + ignored === 0) return [];
+  const byLabel = Array.from({ length: 256 }, (_, label) => pixels[label] ?? 0);
+  byLabel[IGNORED] = ignored;
+  const isIdentity = labelMap === 'identity';
+  const last = byLabel.findLastIndex((count, label) => label !== IGNORED && count > 0);
+  if (!classes && last > 0) return [];
+  const names = classes?.names ?? ['class 0', 'class 1'];
+  return labelWarnings(
+    { files: checked, total, pixels: byLabel },
+    { name: name || 'labels', classes: names, ignoreIndex: IGNORED, isIdentity },
+  );
 }
 
 class Problem {
@@ -258,6 +282,8 @@ function describe(
   const problems = infos.flatMap((info) => info.problems);
   const checked = sum(infos.map((info) => info.checked));
   lines.push('');
+  const warnings = infos.flatMap((info) => info.warnings);
+  if (warnings.length > 0) lines.push('Warnings', ...warnings.map((warning) => `  ${warning}`), '');
   if (problems.length === 0) lines.push(`${counted(checked, 'image')} checked, no problem found`);
   else lines.push('Problems', ...problems.map((problem) => `  ${problem}`));
   return lines;

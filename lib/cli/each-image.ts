@@ -1,5 +1,3 @@
-import { mkdir } from 'node:fs/promises';
-import path from 'node:path';
 import { openImage } from '../data/image-codec.js';
 import type { ImageLimits } from '../data/image-limits.js';
 import type { ImageFile, RgbImage } from '../data/image-size.js';
@@ -68,13 +66,6 @@ export async function forEachImage<Pixels, Result>(
   }
   progress.stop();
   return (performance.now() - started) / 1000;
-}
-
-/** Returns `folder/name.png` and creates its folder. */
-export async function resultFile(folder: string, name: string): Promise<string> {
-  const file = path.join(folder, `${name}.png`);
-  await mkdir(path.dirname(file), { recursive: true });
-  return file;
 }
 
 /** Formats the summary of a command: 'Wrote 12 images to out in 8 s'. */

@@ -1,8 +1,9 @@
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, realpathSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { globSync, isDynamicPattern } from 'tinyglobby';
 import { IMAGE_EXTENSIONS } from '../data/image-bytes.js';
 import { DataError } from '../support/errors.js';
+import { byCodeUnit, isVisible, listFiles } from '../support/folders.js';
 import { filesIn, liesInOutput } from './output-folder.js';
 
 /** Image to read, and the name of its results: without extension, with '/' between folders. */
@@ -12,11 +13,12 @@ export interface InputImage {
 }
 
 /**
- * Lists the images of files, folders and glob patterns, in a fixed order. Searches folders to any depth. Names keep the
- * structure below a folder, or below the part of a pattern without wildcards. Leaves `outputFolder` out, also behind a
- * link, so that a second run does not read its own results. It is an error if nothing is left. Reads folders only.
+ * Lists the images of files, folders and glob patterns, in a fixed order. Searches folders to any depth, as `listFiles`
+ * does. Names keep the structure below a folder, or below the part of a pattern without wildcards. Leaves `outputFolder`
+ * out, also behind a link, so that a second run does not read its own results. It is an error if nothing is left. Reads
+ * folders only.
  */
-export function collectImages(inputs: string[], outputFolder: string): InputImage[] {
+export async function collectImages(inputs: string[], outputFolder: string): Promise<InputImage[]> {
   const images: InputImage[] = [];
   for (const input of inputs) {
     // The name of an existing file may look like a pattern.
@@ -25,7 +27,7 @@ export function collectImages(inputs: string[], outputFolder: string): InputImag
       images.push({ file: input, name: path.parse(input).name });
       continue;
     }
-    const found = isPattern ? imagesLike(input) : imagesUnder(input);
+    const found = isPattern ? imagesLike(input) : await imagesUnder(input);
     if (found.length === 0) {
       throw new DataError(
         `No image ${isPattern ? 'matches' : 'in the folder'} ${input}; expected files that end in ${IMAGE_EXTENSIONS.join(', ')}`,
@@ -50,20 +52,9 @@ function isFolder(input: string): boolean {
   }
 }
 
-function imagesUnder(root: string): InputImage[] {
-  const images: InputImage[] = [];
-  const visit = (folder: string) => {
-    const entries = readdirSync(folder, { withFileTypes: true });
-    entries.sort((a, b) => (a.name < b.name ? -1 : 1));
-    for (const entry of entries) {
-      const file = path.join(folder, entry.name);
-      if (entry.name.startsWith('.')) continue;
-      if (entry.isDirectory()) visit(file);
-      else if (isImage(entry.name)) images.push(imageBelow(root, file));
-    }
-  };
-  visit(root);
-  return images;
+async function imagesUnder(root: string): Promise<InputImage[]> {
+  const files = await listFiles(root);
+  return files.filter(isImage).map((file) => imageBelow(root, path.join(root, file)));
 }
 
 function imagesLike(pattern: string): InputImage[] {
@@ -75,11 +66,32 @@ function imagesLike(pattern: string): InputImage[] {
         parts.findIndex((part) => isDynamicPattern(part)),
       )
       .join('/') || (parts[0] === '' ? '/' : '.');
-  return globSync(pattern, { expandDirectories: false })
-    .filter((file) => isImage(file))
-    .sort()
+  const found = globSync(pattern, { expandDirectories: false }).filter(isImage);
+  return onceEach(
+    root,
+    found.filter((file) => isSearched(path.relative(root, file))),
+  )
+    .sort(byCodeUnit)
     .map((file) => imageBelow(root, file))
     .map(refuseAbove);
+}
+
+/** Tells whether `listFiles` would list a file: every folder on the way is visible. */
+function isSearched(file: string): boolean {
+  return file.split(path.sep).every((name) => name === '..' || isVisible(name));
+}
+
+/** Keeps one path per file if links show it in several places: the real path below `root`, or the first. */
+function onceEach(root: string, files: readonly string[]): string[] {
+  const realRoot = realpathSync(root);
+  const folders = new Map<string, string>();
+  for (const folder of new Set(files.map((file) => path.dirname(file)).sort(byCodeUnit))) {
+    const place = realpathSync(folder);
+    const isReal = place === path.join(realRoot, path.relative(root, folder));
+    if (isReal || !folders.has(place)) folders.set(place, folder);
+  }
+  const chosen = new Set(folders.values());
+  return files.filter((file) => chosen.has(path.dirname(file)));
 }
 
 function isImage(file: string): boolean {

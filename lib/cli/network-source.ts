@@ -7,10 +7,10 @@ import { type ImageLimits, MAX_PIXELS } from '../data/image-limits.js';
 import type { ImageSize } from '../data/image-size.js';
 import { CAMVID, CITYSCAPES } from '../data/label-maps.js';
 import type { RunSummary, StageRecord } from '../pipeline/events.js';
+import { requireDevice } from '../pipeline/require-device.js';
 import { DataError } from '../support/errors.js';
 import { UsageError } from './exit.js';
 import { deviceOption, maxPixelsOption } from './options.js';
-import { requireDevice } from './require-device.js';
 
 /** Source of a command's network: a weights file, or a stage of a run. */
 export interface NetworkOptions {

@@ -33,6 +33,14 @@ function parseDevice(text: string): string {
   return text;
 }
 
+/** Makes the option of commands that resume runs. */
+export function acceptDataOption(): Option {
+  return new Option(
+    '--accept-changed-data',
+    'resume although images or labels were added, removed or changed since the run began (default: an error that lists them)',
+  );
+}
+
 /** Adds examples to a command's help: pairs of a command line and its effect. */
 export function addExamples(command: Command, examples: [line: string, what: string][]): Command {
   const text = examples.map(([line, what]) => `  $ ${line}\n      ${what}`).join('\n');

@@ -96,7 +96,7 @@ class RunView {
         this.#showProgress(TASKS[event.task], event.done, event.total);
         break;
       case 'warning':
-        console.note(`${this.#stage}  warning: ${event.message}`);
+        console.note([this.#stage, `warning: ${event.message}`].filter((part) => part !== '').join('  '));
         break;
       case 'stage-end':
         this.#finished.push(event.record);

@@ -1,7 +1,7 @@
-import { CAMVID, CITYSCAPES, type ClassList, type ClassSubset, classIndices } from '../data/label-maps.js';
+import { type ClassSubset, classIndices } from '../data/label-maps.js';
 import { spreadPalette } from '../data/palette.js';
-import { STREET_SCENE_CLASSES, STREET_SCENE_PALETTE } from '../data/scenes/street-scenes.js';
 import { ConfigError } from '../support/errors.js';
+import { CLASS_LISTS } from './class-lists.js';
 import type { Config } from './schema.js';
 
 /** Returns the names of the config's classes in the order of their indices. */
@@ -20,6 +20,13 @@ export function pastedClassIndices(config: Config): number[] {
   return indicesOf(config.segmentation.copyPaste?.classes ?? [], 'segmentation.copyPaste.classes', config);
 }
 
+/** Returns the classes that should have labels, by index: those of the mean IoU and those that are pasted. */
+export function expectedClasses(config: Config): Map<number, string> {
+  const names = classNames(config);
+  const indices = [...(meanClassIndices(config) ?? names.keys()), ...pastedClassIndices(config)];
+  return new Map(indices.map((index) => [index, names[index]!]));
+}
+
 function indicesOf(classes: ClassSubset | readonly string[], key: string, config: Config): number[] {
   try {
     return classIndices(classes, classNames(config));
@@ -34,9 +41,3 @@ export function classPalette({ data: { classes, palette } }: Config): Uint8Array
   if (typeof classes === 'string') return CLASS_LISTS[classes].palette;
   return spreadPalette(classes.length);
 }
-
-const CLASS_LISTS: Record<'cityscapes' | 'camvid' | 'street-scenes', ClassList> = {
-  cityscapes: CITYSCAPES,
-  camvid: CAMVID,
-  'street-scenes': { names: STREET_SCENE_CLASSES, palette: STREET_SCENE_PALETTE },
-};

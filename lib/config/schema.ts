@@ -11,6 +11,7 @@ import { nonFiniteSchema } from '../training/loop-options.js';
 import { segmentationSchema } from '../training/segmentation-options.js';
 import { selfTrainingSchema } from '../training/self-training-options.js';
 import { translationSchema } from '../training/translation-options.js';
+import { CLASS_LISTS } from './class-lists.js';
 
 /*
  * The config composes the options of the library's classes and adds the options of a run. Its defaults are those of the
@@ -33,7 +34,7 @@ const labeledImages = () =>
   section({
     /** Folder of images. */
     images: text('a folder of images').nullable().default(null),
-    /** Folder of label maps with the images' base names. */
+    /** Folder of label maps with the images' names: paths, or base names that are unique. */
     labels: text('a folder of label maps').nullable().default(null),
     /** Text file with a line "image label" for each pair, relative to `data.root`. It replaces the two folders. */
     list: text('a list file').nullable().default(null),
@@ -95,7 +96,7 @@ const dataSchema = section({
   source: labeledImages(),
   /** Images of the target domain. */
   target: section({
-    /** Unlabeled images of the target domain. */
+    /** Unlabeled images of the target domain. Labels that its list names are not read. */
     train: unlabeledImages(),
     /** Labeled target images, for reports only. Nothing is trained on them or chosen by them. null: no mIoU. */
     val: labeledImages().nullable().default(null),
@@ -279,18 +280,13 @@ export const configSchema = section({
   const flat = constantSteps === null || constantSteps <= steps;
   expect(flat, ['translation', 'constantSteps'], `a whole number up to translation.steps (${steps})`);
   const { classes, ignoreIndex, palette } = config.data;
-  if (Array.isArray(classes)) {
-    expect(
-      ignoreIndex >= classes.length,
-      ['data', 'ignoreIndex'],
-      `a number that is not a class index (0 to ${classes.length - 1})`,
-    );
-    expect(
-      !palette || palette.length === classes.length,
-      ['data', 'palette'],
-      `${classes.length} colors, one a class`,
-    );
-  }
+  const classCount = (typeof classes === 'string' ? CLASS_LISTS[classes].names : classes).length;
+  expect(
+    ignoreIndex >= classCount,
+    ['data', 'ignoreIndex'],
+    `a number that is not a class index (0 to ${classCount - 1})`,
+  );
+  expect(!palette || palette.length === classCount, ['data', 'palette'], `${classCount} colors, one a class`);
 });
 
 /**

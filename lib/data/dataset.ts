@@ -2,8 +2,17 @@ import { stat } from 'node:fs/promises';
 import { dirname, relative, resolve, sep } from 'node:path';
 import { DataError, InvalidArgumentError } from '../support/errors.js';
 import { readRegularFile } from '../support/files.js';
+import { isVisible, UnicodeNames } from '../support/folders.js';
 import { checkInteger, checkString, invalidArgument } from '../support/validate.js';
-import { duplicateName, filesByName, labelsByName, nameOf, requireAll, weightsFile } from './file-names.js';
+import {
+  duplicateName,
+  filesByName,
+  labelsByName,
+  nameOf,
+  partners,
+  requireAll,
+  weightsFile,
+} from './file-names.js';
 import { IMAGE_EXTENSIONS } from './image-bytes.js';
 import { openImage, readImage } from './image-codec.js';
 import type { ImageLimits } from './image-limits.js';
@@ -13,7 +22,10 @@ import { type LabelMap, type LabelMapName, type LabelTable, labelMap } from './l
 
 /** One image of a data set and its label map, if there is one. */
 export interface DatasetEntry {
-  /** Base name of the image without extension and without Cityscapes' `_leftImg8bit`. It is unique in the data set. */
+  /**
+   * Path of the image relative to the data set's folder, with '/' between folders, without its extension and Cityscapes'
+   * `_leftImg8bit`, in Unicode's composed form (NFC). It is unique in the data set.
+   */
   readonly name: string;
   /** Path of the image file. */
   readonly image: string;
@@ -76,17 +88,16 @@ export class ImageDataset {
   }
 
   /**
-   * Finds all images (PNG, JPEG, WebP, TIFF) of a folder and its subfolders, in the order of their names. With `labels`,
-   * each image needs a PNG of the same base name anywhere in that folder. As in Cityscapes, FRAME_gtFine_labelIds.png
-   * (FRAME_gtFine_color.png with a label map of colors) also belongs to FRAME_leftImg8bit.png. Label files without an image
-   * are ignored. The subfolder `except`, where results are written, is left out.
+   * Finds all images (PNG, JPEG, WebP, TIFF) of a folder and its subfolders, in the order of their names. Leaves hidden
+   * files and folders out. Follows links once. Leaves the subfolder `except` out, where results are written.
    *
-   * With `labels`, each image needs a PNG of the same base name somewhere in that folder. Cityscapes' names pair too:
-   * the labels of FRAME_leftImg8bit.png are FRAME_gtFine_labelIds.png, or FRAME_gtFine_color.png with a label map of
-   * colors. Label files without an image are ignored. See docs/design/data.md#names-pair-files.
+   * With `labels`, each image needs the PNG of the same name in that folder. If the folders have different subfolders, the
+   * PNG of the same base name belongs to it, provided that both have the base name once. Cityscapes' names pair too: the
+   * labels of FRAME_leftImg8bit.png are FRAME_gtFine_labelIds.png, or FRAME_gtFine_color.png with a label map of colors.
+   * Label files without an image are ignored. See docs/design/data.md#names-pair-files.
    *
-   * @throws {DataError} when a folder is missing or holds no image, a label file is missing, or two files have the same
-   * base name
+   * @throws {DataError} when a folder is missing or holds no image, a label file is missing, or a name occurs twice in a
+   * folder
    * @throws {InvalidArgumentError} when the label map does not fit the class count
    */
   static async fromFolder(
@@ -104,13 +115,13 @@ export class ImageDataset {
 
     const labelFolder = checkString('labels', options.labels);
     const encoding = resolveLabels(options);
-    const labels = await labelsByName(labelFolder, {
+    const found = await labelsByName(labelFolder, {
       colors: encoding.labelMap.idsFrom === 'color',
       except: options.except,
     });
-    requireAll(
+    const labels = requireAll(
       [...images.keys()],
-      labels,
+      found,
       (names) => `${labelFolder}: holds no label PNG for ${names} of ${folder}`,
     );
     return new ImageDataset(
@@ -124,13 +135,13 @@ export class ImageDataset {
    * Reads a list of images from a text file, in the order of its lines.
    *
    * A line is `image` or `image label`, relative to `root`. Put a path with spaces in double quotes. Empty lines and
-   * lines that start with `#` are ignored. Either every line has a label or none has.
+   * lines that start with `#` are ignored. Either every line has a label or none has. Names are paths relative to the
+   * deepest folder that holds all images of the list.
    *
    * @param options.list path of the text file, UTF-8, at most 256 MiB
    * @param options.root folder that paths are relative to and may not leave. Symbolic links below it are followed.
    * Default: the folder of the list. See docs/design/data.md#lists-stay-below-their-root
-   * @throws {DataError} when the list is unreadable, empty or malformed, two images have the same base name, or a file
-   * is missing
+   * @throws {DataError} when the list is unreadable, empty or malformed, a name occurs twice, or a file is missing
    * @throws {InvalidArgumentError} when the label map does not fit the class count
    */
   static async fromList(
@@ -138,8 +149,7 @@ export class ImageDataset {
   ): Promise<ImageDataset> {
     const list = checkString('list', options.list);
     const root = resolve(options.root ?? dirname(list));
-    const entries = new Map<string, DatasetEntry>();
-    const files: { file: string; place: string }[] = [];
+    const lines: ListLine[] = [];
     for (const [index, line] of (await readList(list)).entries()) {
       const place = `${list}, line ${index + 1}`;
       const text = line.trim();
@@ -151,36 +161,19 @@ export class ImageDataset {
         );
       }
       const [image, label] = paths.map((path) => below(root, path, place));
-      const entry: DatasetEntry = {
-        name: nameOf(image!),
-        image: image!,
-        ...(label !== undefined && { label }),
-      };
-      if (entry.name.startsWith('.')) {
-        throw new DataError(
-          `${place}: found the hidden file ${image}, expected a name that starts without a dot`,
-        );
-      }
-      const twin = entries.get(entry.name);
-      if (twin) throw duplicateName(place, entry.name, twin.image, entry.image);
-      const [first] = entries.values();
-      if (first && (first.label === undefined) !== (entry.label === undefined)) {
-        const found = entry.label === undefined ? 'no label' : 'a label';
+      const first = lines[0];
+      if (first && (first.label === undefined) !== (label === undefined)) {
+        const found = label === undefined ? 'no label' : 'a label';
         throw new DataError(
           `${place}: found ${found}, unlike the lines before; expected labels on all lines or on none`,
         );
       }
-      entries.set(entry.name, entry);
-      for (const file of [entry.image, entry.label]) if (file !== undefined) files.push({ file, place });
+      lines.push({ place, image: image!, label });
     }
-    const [first] = entries.values();
+    const [first] = lines;
     if (!first) throw new DataError(`${list}: lists no image, expected lines 'image' or 'image label'`);
-    await requireFiles(files);
-    return new ImageDataset(
-      [...entries.values()],
-      first.label === undefined ? undefined : resolveLabels(options),
-      options,
-    );
+    const entries = await namedEntries(lines);
+    return new ImageDataset(entries, first.label === undefined ? undefined : resolveLabels(options), options);
   }
 
   /** Number of images. */
@@ -267,13 +260,19 @@ export class ImageDataset {
 
   /**
    * Returns the images whose names also occur in `other`, and the matching images of `other`. Both are in this set's
-   * order and may be empty.
+   * order and may be empty. Names match as those of images and labels do, see {@link fromFolder}.
    */
   pairsWith(other: ImageDataset): [own: ImageDataset, others: ImageDataset] {
-    const places = new Map(other.#entries.map(({ name }, index) => [name, index]));
-    const indices = this.#entries.flatMap(({ name }, index) => (places.has(name) ? [index] : []));
-    const others = indices.map((index) => places.get(this.#entries[index]!.name)!);
+    const found = partners(this.#names(), new Map(other.#entries.map(({ name }, index) => [name, index])));
+    const indices = this.#entries.flatMap(({ name }, index) => (found.has(name) ? [index] : []));
+    const others = indices.map((index) => found.get(this.#entries[index]!.name)!);
     return [this.subset(indices), other.subset(others)];
+  }
+
+  /** Returns the same images without their labels. */
+  withoutLabels(): ImageDataset {
+    const entries = this.#entries.map(({ name, image }): DatasetEntry => ({ name, image }));
+    return new ImageDataset(entries, undefined, this.#limits);
   }
 
   /** Returns the images at `indices`, in that order. */
@@ -290,13 +289,14 @@ export class ImageDataset {
    * meant for pseudo-labels, so `sameSize` is false by default. With `weights`, NAME.confidence.png beside each
    * NAME.png holds the weights of its pixels. A missing file of weights is found only when it is read.
    *
-   * @throws {DataError} when the folder cannot be read or two files have the same base name
+   * @throws {DataError} when the folder cannot be read or a name occurs twice. A missing file of weights is an error only
+   * when it is read
    */
   async withLabels(
     folder: string,
     { weights = false, ...options }: LabelOptions & { weights?: boolean } = {},
   ): Promise<ImageDataset> {
-    const labels = await labelsByName(folder);
+    const labels = partners(this.#names(), await labelsByName(folder));
     const entries = this.#entries.flatMap(({ name, image }): DatasetEntry[] => {
       const label = labels.get(name);
       if (label === undefined) return [];
@@ -309,17 +309,23 @@ export class ImageDataset {
    * Returns the same entries with the images of the same names in `folder`. Labels stay. This is meant for translated
    * images, so image and labels may differ in size.
    *
-   * @throws {DataError} when the folder cannot be read, an image is missing, or two files have the same base name
+   * @throws {DataError} when the folder cannot be read, an image is missing, or a name occurs twice
    */
   async withImages(folder: string): Promise<ImageDataset> {
-    const images = await filesByName(folder, IMAGE_EXTENSIONS);
-    const names = this.#entries.map(({ name }) => name);
-    requireAll(names, images, (missing) => `${folder}: holds no image named ${missing}`);
+    const images = requireAll(
+      this.#names(),
+      await filesByName(folder, IMAGE_EXTENSIONS),
+      (missing) => `${folder}: holds no image named ${missing}`,
+    );
     return new ImageDataset(
       this.#entries.map((entry): DatasetEntry => ({ ...entry, image: images.get(entry.name)! })),
       this.#labels && { ...this.#labels, sameSize: false },
       this.#limits,
     );
+  }
+
+  #names(): string[] {
+    return this.#entries.map(({ name }) => name);
   }
 }
 
@@ -384,16 +390,67 @@ function below(root: string, path: string, place: string): string {
   );
 }
 
-/** Checks that the files exist. An error now is better than an error hours into a training. */
-async function requireFiles(files: readonly { file: string; place: string }[]): Promise<void> {
-  const areThere = await Promise.all(
-    files.map(({ file }) =>
-      stat(file).then(
-        (info) => info.isFile(),
-        () => false,
-      ),
-    ),
-  );
-  const missing = files[areThere.indexOf(false)];
-  if (missing) throw new DataError(`${missing.place}: there is no file ${missing.file}`);
+/** Line of a list, with absolute paths, and its place for messages. */
+interface ListLine {
+  place: string;
+  image: string;
+  label: string | undefined;
+}
+
+/** Names the images of a list and checks that the files exist. An error now is better than an error hours into a training. */
+async function namedEntries(lines: readonly ListLine[]): Promise<DatasetEntry[]> {
+  const folder = commonFolder(lines.map(({ image }) => image));
+  const named = new Map<string, DatasetEntry>();
+  for (const { place, image, label } of lines) {
+    const name = nameOf(relative(folder, image).split(sep).join('/'));
+    if (!name.split('/').every(isVisible)) {
+      throw new DataError(
+        `${place}: found the hidden file ${image}, expected names that start without a dot`,
+      );
+    }
+    const twin = named.get(name);
+    if (twin) throw duplicateName(place, name, twin.image, image);
+    named.set(name, { name, image, ...(label !== undefined && { label }) });
+  }
+  const unicode = new UnicodeNames();
+  const stored = async (file: string, place: string) => {
+    if (await isFile(file)) return file;
+    const found = await unicode.stored(file);
+    if (found === undefined || !(await isFile(found))) {
+      throw new DataError(`${place}: there is no file ${file}`);
+    }
+    return found;
+  };
+  return allInOrder([...named.values()], async ({ name, image, label }, index): Promise<DatasetEntry> => {
+    const { place } = lines[index]!;
+    return {
+      name,
+      image: await stored(image, place),
+      ...(label !== undefined && { label: await stored(label, place) }),
+    };
+  });
+}
+
+async function isFile(file: string): Promise<boolean> {
+  return (await stat(file).catch(() => undefined))?.isFile() ?? false;
+}
+
+/** Returns the deepest folder that holds all of these files. */
+function commonFolder(files: readonly string[]): string {
+  const folders = files.map((file) => dirname(file).split(sep));
+  const [first = []] = folders;
+  const shared = first.findIndex((name, depth) => folders.some((names) => names[depth] !== name));
+  return (shared === -1 ? first : first.slice(0, shared)).join(sep) || sep;
+}
+
+/** Does work on all items and returns the results. If several fail, throws the failure of the first item. */
+async function allInOrder<Item, Result>(
+  items: readonly Item[],
+  work: (item: Item, index: number) => Promise<Result>,
+): Promise<Result[]> {
+  const results = await Promise.allSettled(items.map(work));
+  return results.map((result) => {
+    if (result.status === 'rejected') throw result.reason;
+    return result.value;
+  });
 }

@@ -1,22 +1,29 @@
-import { readdir, realpath, stat } from 'node:fs/promises';
-import { basename, extname, join } from 'node:path';
+import { mkdir } from 'node:fs/promises';
+import { basename, dirname, extname, join } from 'node:path';
 import { DataError } from '../support/errors.js';
-import { realPath } from '../support/files.js';
+import { byCodeUnit, distinguished, listFiles, UnicodeNames } from '../support/folders.js';
 
 /** Endings of Cityscapes. FRAME_leftImg8bit.png is the image of a frame, FRAME_gtFine_labelIds.png its labels. */
-const CITYSCAPES_ENDING = /_(leftImg8bit|gt(Fine|Coarse)_labelIds)$/;
+const CITYSCAPES_ENDING = /_(leftImg8bit|gt(Fine|Coarse)_labelIds)$/i;
 const CITYSCAPES_LABELS = /_labelIds$/i;
 /** Ending of FRAME_gtFine_color.png, which holds the same labels as colors. */
-const CITYSCAPES_COLORS = /_gt(Fine|Coarse)_color$/;
+const CITYSCAPES_COLORS = /_gt(Fine|Coarse)_color$/i;
 
-/** Returns the name that an image and its label files share: the base name without the endings of Cityscapes. */
+/**
+ * Returns the name that an image and its label files share: the path relative to the data set's folder, without the
+ * extension and Cityscapes' endings, in Unicode's composed form (NFC).
+ */
 export function nameOf(file: string): string {
-  return basename(file, extname(file)).replace(CITYSCAPES_ENDING, '');
+  return withoutExtension(file).replace(CITYSCAPES_ENDING, '').normalize('NFC');
+}
+
+function withoutExtension(file: string): string {
+  return file.slice(0, file.length - extname(file).length);
 }
 
 /**
- * Lists the files with these endings in a folder and its subfolders by name, sorted. Hidden files and the subfolder
- * `except` are left out.
+ * Lists the files with these endings in a folder and its subfolders by name, sorted. Leaves out what `listFiles` leaves
+ * out, and the subfolder `except`.
  *
  * @throws {DataError} when the folder cannot be listed or two files have the same name
  */
@@ -25,18 +32,14 @@ export async function filesByName(
   extensions: readonly string[],
   { except }: { except?: string | undefined } = {},
 ): Promise<Map<string, string>> {
-  const found = await listFolder(folder, except);
-  const files = found
-    .filter((file) => extensions.includes(extname(file).toLowerCase()) && !basename(file).startsWith('.'))
-    .map((file) => ({ name: nameOf(file), file: join(folder, file) }))
+  const root = (await new UnicodeNames().stored(folder)) ?? folder;
+  const files = (await listFiles(root, { leaveOut: except }))
+    .filter((file) => extensions.includes(extname(file).toLowerCase()))
+    .map((file) => ({ name: nameOf(file), file: join(root, file) }))
     // By code unit, not by locale, so that the order is the same on every machine.
-    .sort((one, other) => (one.name < other.name ? -1 : one.name > other.name ? 1 : 0));
+    .sort((one, other) => byCodeUnit(one.name, other.name));
   const byName = new Map<string, string>();
-  for (const { name, file } of files) {
-    const twin = byName.get(name);
-    if (twin !== undefined) throw duplicateName(folder, name, twin, file);
-    byName.set(name, file);
-  }
+  for (const { name, file } of files) addFile(byName, name, file, folder);
   return byName;
 }
 
@@ -56,69 +59,89 @@ export async function labelsByName(
   const files = await filesByName(folder, ['.png'], { except });
   const ending = colors ? CITYSCAPES_COLORS : CITYSCAPES_LABELS;
   const withEnding = new Map<string, string>();
-  for (const [longName, file] of files) {
-    if (!ending.test(basename(file, extname(file)))) continue;
-    const name = longName.replace(CITYSCAPES_COLORS, '');
-    const twin = withEnding.get(name);
-    if (twin !== undefined) throw duplicateName(folder, name, twin, file);
-    withEnding.set(name, file);
+  for (const [name, file] of files) {
+    if (!ending.test(withoutExtension(file))) continue;
+    addFile(withEnding, name.replace(CITYSCAPES_COLORS, ''), file, folder);
   }
   return withEnding.size > 0 ? withEnding : files;
 }
 
+function addFile(byName: Map<string, string>, name: string, file: string, place: string): void {
+  const twin = byName.get(name);
+  if (twin !== undefined) throw duplicateName(place, name, twin, file);
+  byName.set(name, file);
+}
+
 /**
- * Requires that every one of `names` is a key of `files`. `message` receives the first few missing names.
+ * Finds the partner of each of `names` among `others`: the same name, which is the path in both folders. Otherwise the
+ * same base name, provided that both have it once. So folders of different structure match too.
+ */
+export function partners<Other>(
+  names: readonly string[],
+  others: ReadonlyMap<string, Other>,
+): Map<string, Other> {
+  const found = new Map<string, Other>();
+  const rest = names.filter((name) => !others.has(name));
+  const own = byUniqueBase(rest.length > 0 ? names : []);
+  const theirs = byUniqueBase(rest.length > 0 ? others.keys() : []);
+  for (const name of names) {
+    const base = basename(name);
+    const partner = others.has(name) ? name : own.get(base) === name ? theirs.get(base) : undefined;
+    if (partner !== undefined) found.set(name, others.get(partner)!);
+  }
+  return found;
+}
+
+/** Maps base names to names. Leaves out base names that occur several times. */
+function byUniqueBase(names: Iterable<string>): Map<string, string> {
+  const byBase = new Map<string, string>();
+  const several = new Set<string>();
+  for (const name of names) {
+    const base = basename(name);
+    if (byBase.has(base)) several.add(base);
+    byBase.set(base, name);
+  }
+  for (const base of several) byBase.delete(base);
+  return byBase;
+}
+
+/**
+ * Finds partners as `partners` does, and requires one for each of `names`. `message` receives the first few without one.
  *
  * @throws {DataError} with that message
  */
-export function requireAll(
+export function requireAll<Other>(
   names: readonly string[],
-  files: ReadonlyMap<string, string>,
+  others: ReadonlyMap<string, Other>,
   message: (names: string) => string,
-): void {
-  const missing = names.filter((name) => !files.has(name));
-  if (missing.length === 0) return;
+): Map<string, Other> {
+  const found = partners(names, others);
+  const missing = names.filter((name) => !found.has(name));
+  const [first] = missing;
+  if (first === undefined) return found;
   const shown = missing.slice(0, 3).map((name) => `'${name}'`);
   if (missing.length > shown.length) shown.push(`${missing.length - shown.length} more`);
-  throw new DataError(message(shown.join(', ')));
+  const similar = [...others.keys()].find((name) => plain(name) === plain(first));
+  const [one, other] = distinguished(first, similar ?? '');
+  const hint = similar === undefined ? '' : `; '${one}' and '${other}' are different names`;
+  throw new DataError(`${message(shown.join(', '))}${hint}`);
+}
+
+/** Returns a form that is equal for names that look alike or differ only in case. */
+function plain(name: string): string {
+  return name.normalize('NFKC').toLowerCase();
 }
 
 export function duplicateName(place: string, name: string, one: string, other: string): DataError {
+  const [first, second] = distinguished(one, other);
   return new DataError(
-    `${place}: found the name '${name}' twice (${one} and ${other}), expected each base name once`,
+    `${place}: found the name '${name}' twice (${first} and ${second}), expected each name once in a folder`,
   );
 }
 
-/**
- * Lists the files of a folder and its subfolders, relative to it. Links are followed, because data sets often consist
- * of them. Every folder is listed once, because links may form a circle.
- */
-async function listFolder(root: string, except: string | undefined): Promise<string[]> {
-  const files: string[] = [];
-  const listed = new Set<string>(except === undefined ? [] : [realPath(except)]);
-  const list = async (subfolder: string): Promise<void> => {
-    const folder = join(root, subfolder);
-    const place = await realpath(folder);
-    if (listed.has(place)) return;
-    listed.add(place);
-    const entries = await readdir(folder, { withFileTypes: true });
-    entries.sort((one, other) => (one.name < other.name ? -1 : 1));
-    for (const entry of entries) {
-      const name = join(subfolder, entry.name);
-      if (entry.isDirectory() || (entry.isSymbolicLink() && (await isFolder(join(root, name))))) {
-        await list(name);
-      } else files.push(name);
-    }
-  };
-  try {
-    await list('');
-    return files;
-  } catch (error) {
-    throw new DataError(`${root}: cannot be listed: ${(error as Error).message}`, { cause: error });
-  }
-}
-
-/** Tests whether a link leads to a folder. A broken link does not. */
-async function isFolder(link: string): Promise<boolean> {
-  return (await stat(link).catch(() => undefined))?.isDirectory() ?? false;
+/** Returns `folder/name.png` and creates its folder. */
+export async function resultFile(folder: string, name: string): Promise<string> {
+  const file = join(folder, `${name}.png`);
+  await mkdir(dirname(file), { recursive: true });
+  return file;
 }

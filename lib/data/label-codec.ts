@@ -112,12 +112,12 @@ export function sampleNearest(labels: LabelImage, { size = labels, crop, flip = 
   const resized = size.width !== labels.width || size.height !== labels.height;
   if (!resized && !crop && !flip) return labels;
   const { x, y, width, height } = crop ?? { x: 0, y: 0, width: size.width, height: size.height };
-  const columns = Uint32Array.from({ length: width }, (_, column) =>
-    nearest(x + (flip ? width - 1 - column : column), labels.width, size.width),
-  );
+  const columns = nearestPositions(labels.width, size.width).subarray(x, x + width);
+  if (flip) columns.reverse();
+  const rows = nearestPositions(labels.height, size.height).subarray(y, y + height);
   const data = new Uint8Array(width * height);
   for (let row = 0, target = 0; row < height; row++) {
-    const start = nearest(y + row, labels.height, size.height) * labels.width;
+    const start = rows[row]! * labels.width;
     for (let column = 0; column < width; column++) data[target++] = labels.data[start + columns[column]!]!;
   }
   return { data, width, height };
@@ -142,8 +142,18 @@ export async function writeColorLabels(file: string, labels: LabelImage, palette
   await writeFileAtomically(file, withPalette(await encodeLabels(labels), palette));
 }
 
-function nearest(position: number, from: number, to: number): number {
-  return Math.floor(((position + 0.5) * from) / to);
+/**
+ * Returns the input position of each of `to` output positions: ⌊(x + ½) · from / to⌋. The product is a sum of steps, as in
+ * Pillow. If a center lies on a border between pixels, the rounding of that sum decides.
+ */
+function nearestPositions(from: number, to: number): Uint32Array {
+  const step = from / to;
+  let center = step * 0.5;
+  return Uint32Array.from({ length: to }, () => {
+    const position = Math.min(Math.floor(center), from - 1);
+    center += step;
+    return position;
+  });
 }
 
 /** Packs each pixel into R · 2¹⁶ + G · 2⁸ + B, the index into the table of a label map of colors. */

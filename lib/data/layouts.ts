@@ -1,7 +1,7 @@
-import { readdir, stat } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
 import { DataError } from '../support/errors.js';
 import { readRegularFile } from '../support/files.js';
+import { subfolders } from '../support/folders.js';
 import { filesByName, labelsByName } from './file-names.js';
 import { IMAGE_EXTENSIONS } from './image-bytes.js';
 import type { LabelMapName } from './label-maps.js';
@@ -99,23 +99,4 @@ async function looksLikeGta5(folder: string): Promise<boolean> {
   if (first === undefined || !/^\d{5}\.png$/.test(basename(first))) return false;
   const bytes = await readRegularFile(first, MAX_LABEL_BYTES).catch(() => null);
   return bytes !== null && bytes.toString('latin1', 12, 16) === 'IHDR' && bytes[25] === PALETTE;
-}
-
-/** Lists the names of a folder's visible subfolders, sorted. */
-async function subfolders(folder: string): Promise<string[]> {
-  const entries = await readdir(folder, { withFileTypes: true }).catch((error: Error) => {
-    throw new DataError(`${folder}: cannot be listed: ${error.message}`, { cause: error });
-  });
-  const visible = entries.filter(({ name }) => !name.startsWith('.'));
-  const isFolder = await Promise.all(
-    visible.map(async (entry) =>
-      entry.isSymbolicLink()
-        ? ((await stat(join(folder, entry.name)).catch(() => null))?.isDirectory() ?? false)
-        : entry.isDirectory(),
-    ),
-  );
-  return visible
-    .filter((_, index) => isFolder[index])
-    .map(({ name }) => name)
-    .sort();
 }

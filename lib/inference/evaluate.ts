@@ -54,20 +54,20 @@ export interface EvaluationOptions extends ScoreOptions {
   precision?: Precision;
 }
 
-/** Agreement of predictions with labels. */
+/** Agreement of predictions with labels. A number is null if no labeled pixel counts for it. */
 export interface Evaluation {
   /** Mean of `iou` over the classes of `meanClasses` (default: all) that occur, 0 … 1. */
-  meanIou: number;
+  meanIou: number | null;
   /** Intersection over union TP / (TP + FP + FN) of each class. Null for a class without true or predicted pixels. */
   iou: (number | null)[];
   /** Share of labeled pixels with the right class, 0 … 1. */
-  pixelAccuracy: number;
+  pixelAccuracy: number | null;
   /** Mean of `accuracy` over the classes of `meanClasses` that have true pixels, 0 … 1. */
-  meanAccuracy: number;
+  meanAccuracy: number | null;
   /** Recall TP / (TP + FN) of each class. Null for a class without true pixels. */
   accuracy: (number | null)[];
   /** Mean of `iou` over the same classes, weighted by their labeled pixels. */
-  frequencyWeightedIou: number;
+  frequencyWeightedIou: number | null;
   /** Confusion matrix over all images. */
   confusion: ConfusionMatrix;
   /** Number of images. */
@@ -166,10 +166,13 @@ async function* comparePredictions(
   const { classCount, ignoreIndex = 255, signal } = options;
   const map = labelMapOf(labelMap);
   const truths = await labelsByName(labels, { colors: map.idsFrom === 'color' });
-  const found = await filesByName(predictions, ['.png']);
   const names = [...truths.keys()];
   if (names.length === 0) throw new DataError(`${labels}: holds no label PNG`);
-  requireAll(names, found, (missing) => `${predictions}: holds no prediction for ${missing} of ${labels}`);
+  const found = requireAll(
+    names,
+    await filesByName(predictions, ['.png']),
+    (missing) => `${predictions}: holds no prediction for ${missing} of ${labels}`,
+  );
   const encoding = { classCount, ignoreIndex, ...limits };
   const read = async (index: number) => {
     const name = names[index]!;

@@ -1,13 +1,14 @@
-import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { ImageDataset } from '../data/dataset.js';
+import { resultFile } from '../data/file-names.js';
 import { matchHistograms } from '../data/histogram-matching.js';
 import { writeImage } from '../data/image-codec.js';
 import type { ImageSize, RgbImage } from '../data/image-size.js';
 import { Random } from '../data/random.js';
 import type { Translator } from '../models/translator.js';
 import { DataError } from '../support/errors.js';
+import { listFiles } from '../support/folders.js';
 import { readAhead } from '../support/generators.js';
 
 /** Options for translating a data set to files. */
@@ -20,8 +21,9 @@ export interface TranslateDatasetOptions {
 }
 
 /**
- * Writes S′ = F(S): the translation of every image of `dataset` to `folder` as NAME.png, each whole or not at all. Then
- * `dataset.withImages(folder)` is S′ with the labels of S. Yields the progress after each image.
+ * Writes S′ = F(S): the translation of every image of `dataset` to `folder` as NAME.png, each whole or not at all. A name
+ * with '/' makes subfolders. Then `dataset.withImages(folder)` is S′ with the labels of S. Yields the progress after each
+ * image.
  *
  * @throws DataError when an image cannot be read or written, or is there already and `resume` is not set
  */
@@ -71,13 +73,14 @@ async function* writeEach(
   make: (image: RgbImage, name: string) => Promise<Uint8Array>,
 ): AsyncGenerator<{ done: number; total: number }, void> {
   await mkdir(folder, { recursive: true });
-  const fileOf = (name: string) => path.join(folder, `${name}.png`);
+  const present = new Set((await listFiles(folder)).map((file) => file.normalize('NFC')));
   const indices = Array.from({ length: dataset.length }, (_, index) => index);
-  const isMissing = (index: number) => !existsSync(fileOf(dataset.entry(index).name));
+  const isMissing = (index: number) => !present.has(`${dataset.entry(index).name}.png`);
   const missing = dataset.subset(indices.filter(isMissing));
   if (!resume && missing.length < dataset.length) {
-    const present = dataset.entry(indices.find((index) => !isMissing(index))!);
-    throw new DataError(`${fileOf(present.name)}: exists; expected a folder without it, or \`resume\``);
+    const { name } = dataset.entry(indices.find((index) => !isMissing(index))!);
+    const file = path.join(folder, `${name}.png`);
+    throw new DataError(`${file}: exists; expected a folder without it, or \`resume\``);
   }
   const images = readAhead(missing.length, (index) => missing.readImage(index, size), { signal });
   // One image is compressed and written while the next is made.
@@ -86,8 +89,8 @@ async function* writeEach(
   try {
     for await (const image of images) {
       const { name } = missing.entry(written);
-      const [data] = await Promise.all([make(image, name), writing]);
-      writing = writeImage(fileOf(name), { data, ...size });
+      const [data, file] = await Promise.all([make(image, name), resultFile(folder, name), writing]);
+      writing = writeImage(file, { data, ...size });
       writing.catch(() => {});
       written++;
       yield { done: dataset.length - missing.length + written, total: dataset.length };

@@ -69,27 +69,29 @@ export class ConfusionMatrix {
     return this.truePixels().map((truth, c) => ratio(this.#hits(c), truth));
   }
 
-  /** Returns the mean of iou() over those of `classes` that occur, or 0 if none does. */
-  meanIou(classes?: readonly number[]): number {
+  /**
+   * Returns the mean of iou() over those of `classes` that occur. null if none does, or if no labeled pixel counts.
+   */
+  meanIou(classes?: readonly number[]): number | null {
     return mean(this.#select(this.iou(), classes));
   }
 
-  /** Returns the mean of accuracy() over those of `classes` that have true pixels, or 0 if none has. */
-  meanAccuracy(classes?: readonly number[]): number {
+  /** Returns the mean of accuracy() over those of `classes` that have true pixels. null if none has. */
+  meanAccuracy(classes?: readonly number[]): number | null {
     return mean(this.#select(this.accuracy(), classes));
   }
 
-  /** Returns the mean of iou() over `classes`, weighted by their numbers of true pixels, or 0 if there are none. */
-  frequencyWeightedIou(classes?: readonly number[]): number {
+  /** Returns the mean of iou() over `classes`, weighted by their numbers of true pixels. null if there are none. */
+  frequencyWeightedIou(classes?: readonly number[]): number | null {
     const weights = this.#select(this.truePixels(), classes);
     const weighted = this.#select(this.iou(), classes).map((value, i) => (value ?? 0) * weights[i]!);
-    return ratio(sum(weighted), sum(weights)) ?? 0;
+    return ratio(sum(weighted), sum(weights));
   }
 
-  /** Returns the share of counted pixels with the right class, or 0 if no pixel counts. */
-  pixelAccuracy(): number {
+  /** Returns the share of counted pixels with the right class. null if no pixel counts. */
+  pixelAccuracy(): number | null {
     const hits = Array.from({ length: this.classCount }, (_, c) => this.#hits(c));
-    return ratio(sum(hits), sum(this.truePixels())) ?? 0;
+    return ratio(sum(hits), sum(this.truePixels()));
   }
 
   #hits(c: number): number {
@@ -110,7 +112,7 @@ function ratio(part: number, whole: number): number | null {
   return whole === 0 ? null : part / whole;
 }
 
-function mean(values: readonly (number | null)[]): number {
+function mean(values: readonly (number | null)[]): number | null {
   const present = values.filter((value) => value !== null);
-  return ratio(sum(present), present.length) ?? 0;
+  return ratio(sum(present), present.length);
 }

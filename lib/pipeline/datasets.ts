@@ -1,8 +1,9 @@
 import path from 'node:path';
-import { classNames, meanClassIndices, pastedClassIndices } from '../config/classes.js';
+import { classNames, expectedClasses, meanClassIndices, pastedClassIndices } from '../config/classes.js';
 import type { Config } from '../config/schema.js';
 import { ImageDataset, type LabelOptions } from '../data/dataset.js';
 import { toSize } from '../data/image-size.js';
+import { labelWarnings, surveyLabels } from '../data/label-survey.js';
 import { createEmbeddedDataset } from '../data/scenes/embedded-dataset.js';
 import { ConfigError } from '../support/errors.js';
 
@@ -14,6 +15,11 @@ export interface Datasets {
   target: ImageDataset;
   /** Labeled target images, for reports only. null: none. */
   validation: ImageDataset | null;
+}
+
+/** Data sets of a run, and warnings about them. */
+export interface OpenedDatasets extends Datasets {
+  warnings: readonly string[];
 }
 
 /**
@@ -29,7 +35,7 @@ export async function openDatasets(
     /** Called while the embedded data set is generated. */
     onProgress?: (progress: { done: number; total: number }) => void;
   } = {},
-): Promise<Datasets> {
+): Promise<OpenedDatasets> {
   const { data } = config;
   const root = dataRoot(config);
   meanClassIndices(config);
@@ -55,14 +61,49 @@ export async function openDatasets(
     };
     return ImageDataset.fromFolder({ ...folders, except: config.output, maxPixels, ...encoding });
   };
-  const [source, target, validation] = await Promise.all([
+  const [source, opened, validation] = await Promise.all([
     open(data.source, 'source'),
     open(data.target.train, 'target.train'),
     data.target.val && open(data.target.val, 'target.val'),
   ]);
   requireLabels(source, 'source');
   if (validation) requireLabels(validation, 'target.val');
-  return { source, target, validation };
+  if (!opened.hasLabels) return { source, target: opened, validation, warnings: [] };
+  const warning = `data.target.train.list: ${data.target.train.list} names labels, which are not read; the target is unlabeled`;
+  return { source, target: opened.withoutLabels(), validation, warnings: [warning] };
+}
+
+/**
+ * Reads a sample of the labels of a run's data sets.
+ *
+ * @returns warnings
+ * @throws DataError when a label file cannot be read
+ */
+export async function surveyDatasets(
+  config: Config,
+  { source, validation }: Datasets,
+  options: { signal?: AbortSignal | undefined } = {},
+): Promise<string[]> {
+  const { data } = config;
+  const sets = [
+    { key: 'source', dataset: source, labelMap: data.source.labelMap },
+    ...(validation
+      ? [{ key: 'target.val', dataset: validation, labelMap: data.target.val?.labelMap ?? 'identity' }]
+      : []),
+  ];
+  const warnings: string[] = [];
+  for (const { key, dataset, labelMap } of sets) {
+    const survey = await surveyLabels(dataset, options);
+    const expected = {
+      name: `data.${key}`,
+      classes: classNames(config),
+      wanted: [...expectedClasses(config).keys()],
+      ignoreIndex: data.ignoreIndex,
+      isIdentity: labelMap === 'identity',
+    };
+    warnings.push(...labelWarnings(survey, expected));
+  }
+  return warnings;
 }
 
 /** Returns the absolute root of the data. Generated data live in the run folder unless the config names another root. */

@@ -6,6 +6,7 @@ import type { Predictor } from '../inference/evaluate.js';
 import { drawReference } from '../inference/translate-dataset.js';
 import type { TranslateOptions, Translator } from '../models/translator.js';
 import { applyThresholds } from '../native/thresholds.js';
+import { spread } from '../support/spread.js';
 import { predictionOptions } from '../training/self-training.js';
 import type { PseudoLabelChoice } from '../training/self-training-options.js';
 import type { PictureColumn } from './events.js';
@@ -145,12 +146,6 @@ async function pictureOf(
   const rows: RgbImage[][] = [];
   for (const index of indices) rows.push(await row(index));
   return { image: composeGrid(rows), columns, rows: indices.map((index) => dataset.entry(index).name) };
-}
-
-/** Returns `count` indices below `length`, evenly spread. */
-export function spread(length: number, count: number): number[] {
-  const taken = Math.min(length, count);
-  return Array.from({ length: taken }, (_, i) => Math.floor((i * length) / taken));
 }
 
 function reduced({ width, height }: ImageSize): ImageSize {

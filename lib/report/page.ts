@@ -67,9 +67,12 @@ function facts({ summary, stages, planned, config }: RunData): Html {
   )}</dl>`;
 }
 
-function warnings({ stages }: RunData): Html | null {
-  const messages = stages.flatMap(({ stage, history }) =>
-    (history?.warnings ?? []).map((message) => html`<li><b>${stage.label}</b> ${message}</li>`),
-  );
+function warnings({ stages, dataWarnings }: RunData): Html | null {
+  const messages = [
+    ...dataWarnings.map((message) => html`<li><b>data</b> ${message}</li>`),
+    ...stages.flatMap(({ stage, history }) =>
+      (history?.warnings ?? []).map((message) => html`<li><b>${stage.label}</b> ${message}</li>`),
+    ),
+  ];
   return messages.length > 0 ? html`<ul class="warnings">${messages}</ul>` : null;
 }

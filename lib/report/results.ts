@@ -19,9 +19,11 @@ export function headline(run: RunData): Html {
   const first = measured[0];
   const last = measured.at(-1);
   if (!first || !last) {
-    const why = run.config.data.target.val
-      ? 'No segmenter is finished yet.'
-      : 'The config names no labeled target images, so nothing was measured.';
+    const why = !run.config.data.target.val
+      ? 'The config names no labeled target images, so nothing was measured.'
+      : segmenters(run).length > 0
+        ? 'The labels of the target images have no pixel that counts, so nothing was measured.'
+        : 'No segmenter is finished yet.';
     return html`<p class="lead">${why}</p>`;
   }
   const images = last.history?.evaluation?.images;

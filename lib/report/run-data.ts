@@ -25,6 +25,8 @@ export interface RunData {
   stages: StageData[];
   /** Number of stages planned. */
   planned: number;
+  /** Warnings about the data. */
+  dataWarnings: string[];
 }
 
 export interface StageData {
@@ -51,7 +53,7 @@ export async function readRun(folder: string): Promise<RunData> {
   const plan = planStages(config.loop);
   // The stage that began last may be running. Other incomplete stages that began earlier belong to an abandoned
   // attempt.
-  const running = [...history.keys()].at(-1);
+  const running = [...history.keys()].findLast((name) => plan.some((stage) => stage.name === name));
   const begun = plan.filter(({ name }) => records.has(name) || name === running);
   const stages = begun.map(async (stage): Promise<StageData> => {
     const record = records.get(stage.name) ?? null;
@@ -71,6 +73,7 @@ export async function readRun(folder: string): Promise<RunData> {
     palette: classPalette(config),
     stages: await Promise.all(stages),
     planned: plan.length,
+    dataWarnings: [...new Set(history.get('data')?.warnings)],
   };
 }
 

@@ -21,11 +21,14 @@ export interface StageHistory {
   warnings: string[];
 }
 
+/** Stands for a stage in events about the data of a run. */
+const DATA = 'data';
+
 /**
  * Reads a run's event log, `events.jsonl`. A run without a log has no history. The steps of a stage only increase. If a
  * stage restarted or continued from an earlier step, its earlier events about later steps are dropped.
  *
- * @returns the stages that have started, by name, in the order of their last start
+ * @returns the stages that have started, by name, in the order of their last start, and `data` if there are warnings about it
  * @throws DataError when the log cannot be read
  */
 export async function readHistory(folder: string): Promise<Map<string, StageHistory>> {
@@ -57,10 +60,17 @@ function start(history: Map<string, StageHistory>, event: LoggedEvent<StageStart
   const { stage, time, steps } = event;
   const losses = history.get(stage)?.losses ?? new Map();
   history.delete(stage);
-  history.set(stage, { stage, time, steps, losses, evaluation: null, pictures: [], warnings: [] });
+  history.set(stage, { ...emptyHistory(stage, time), steps, losses });
+}
+
+function emptyHistory(stage: string, time: string): StageHistory {
+  return { stage, time, steps: 0, losses: new Map(), evaluation: null, pictures: [], warnings: [] };
 }
 
 function add(history: Map<string, StageHistory>, event: LoggedEvent, folder: string): void {
+  if (event.type === 'warning' && event.stage === DATA && !history.has(DATA)) {
+    history.set(DATA, emptyHistory(DATA, event.time));
+  }
   const stage = 'stage' in event ? history.get(event.stage) : undefined;
   if (!stage || (event.type === 'stage-end' && event.loaded)) return;
   stage.time = event.time;

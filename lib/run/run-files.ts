@@ -69,6 +69,18 @@ export async function readSummary(folder: string): Promise<RunSummary> {
   return summary;
 }
 
+/** Tells whether a run folder holds a result of a stage, or a checkpoint: something that was made from data. */
+export async function hasResults(folder: string): Promise<boolean> {
+  for (const { name } of await entriesOf(path.join(folder, 'stages'))) {
+    const stage = path.join(folder, 'stages', name);
+    const saved = await readJson<{ record: unknown }>(path.join(stage, 'stage.json'));
+    if (saved?.record || (await entriesOf(stage)).some((entry) => entry.name.startsWith('checkpoint-'))) {
+      return true;
+    }
+  }
+  return false;
+}
+
 /** Returns the path of the weights that a `source-only`, `segmenter` or `translator` stage writes. */
 export function stageWeights(folder: string, stage: { name: string }): string {
   return path.join(stageFolder(folder, stage), 'weights.safetensors');
@@ -103,9 +115,9 @@ export function toJson(value: unknown): string {
 }
 
 /** Reads a JSON file of a run folder. undefined: the file does not exist. */
-export async function readJson<T>(file: string): Promise<T | undefined> {
+export async function readJson<T>(file: string, maxBytes = MAX_JSON_BYTES): Promise<T | undefined> {
   try {
-    return JSON.parse(String(await readRegularFile(file, MAX_JSON_BYTES))) as T;
+    return JSON.parse(String(await readRegularFile(file, maxBytes))) as T;
   } catch (error) {
     if (((error as Error).cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT') return undefined;
     if (error instanceof DataError) throw error;

@@ -17,17 +17,20 @@ import {
   readRegularFile,
   removeTemporaryFiles,
   syncFolder,
+  syncFolders,
   writeFileAtomically,
 } from '../support/files.js';
 import { isTable } from '../support/options.js';
 import { packageVersion } from '../support/package.js';
 import { newestCheckpoint, removeCheckpoints, saveCheckpoint } from './checkpoint-files.js';
+import { type DataRecord, dataRecordFile, readDataRecord, writeDataRecord } from './data-record.js';
 import { EventLog } from './event-log.js';
 import { Lock } from './lock.js';
 import {
   configFile,
   entriesOf,
   flat,
+  hasResults,
   readJson,
   requireOwnFiles,
   resumeConfig,
@@ -51,6 +54,7 @@ const ENTRIES = [
   'tensorboard',
   'report.html',
   'class-counts.json',
+  'data.json',
 ];
 
 /** Files that a run writes in subfolders. STAGE is a stage's name, as `flat` writes it. */
@@ -109,6 +113,7 @@ export type RunFolderMode = 'create' | 'overwrite' | 'resume' | 'continue';
  *     report.html                                 data/ (generated data sets only)
  *     stages/STAGE/best.{safetensors,json}        with segmentation.validation only
  *     class-counts.json                           pixels of each class in the source (rare class sampling only)
+ *     data.json                                   data of the run when it began, see DataRecord
  */
 export class RunFolder implements StageStore {
   readonly folder: string;
@@ -180,6 +185,14 @@ export class RunFolder implements StageStore {
     return path.join(this.folder, 'class-counts.json');
   }
 
+  /** Keeps the record of the data. If they have changed, removes what was derived from them. */
+  keepData(record: DataRecord, { changed }: { changed: boolean }): Promise<void> {
+    return this.#onDisk(async () => {
+      if (changed) await rm(this.classCountsFile, { force: true });
+      await writeDataRecord(this.folder, record);
+    });
+  }
+
   async record(stage: Stage): Promise<StageRecord | undefined> {
     return (await this.#begun(stage))?.record ?? undefined;
   }
@@ -207,7 +220,7 @@ export class RunFolder implements StageStore {
   complete(stage: Stage, record: StageRecord): Promise<void> {
     return this.#onDisk(async () => {
       // A complete stage must not lack an output after a power cut.
-      for (const folder of this.#outputFolders(stage)) await syncFolder(folder);
+      for (const folder of this.#outputFolders(stage)) await syncFolders(folder);
       await this.#writeStageFile({ stage, record });
       await removeCheckpoints(this.#stageFolder(stage));
       await this.#writeSummary();
@@ -234,6 +247,8 @@ export class RunFolder implements StageStore {
       await linkFiles(path.join(other, 'pictures'), path.join(this.folder, 'pictures'), (name) =>
         pictures.includes(name),
       );
+      const record = await readDataRecord(other);
+      if (record && !existsSync(dataRecordFile(this.folder))) await writeDataRecord(this.folder, record);
       await this.#log.copy(path.join(other, 'events.jsonl'), stage.name);
       await this.complete(stage, saved.record);
       return saved.record;
@@ -338,15 +353,16 @@ export class RunFolder implements StageStore {
 }
 
 /**
- * Links the files of a folder, without its subfolders, into another folder that it creates. Copies files that cannot be
- * linked. Does nothing if the folder does not exist.
+ * Links the files of a folder and its subfolders into another folder that it creates. Copies files that cannot be linked.
+ * Does nothing if the folder does not exist.
  */
 async function linkFiles(from: string, to: string, isWanted: (name: string) => boolean): Promise<void> {
   if (!existsSync(from)) return;
   await mkdir(to, { recursive: true });
   for (const entry of await readdir(from, { withFileTypes: true })) {
-    if (!entry.isFile() || isTemporary(entry.name) || !isWanted(entry.name)) continue;
     const [source, target] = [path.join(from, entry.name), path.join(to, entry.name)];
+    if (entry.isDirectory()) await linkFiles(source, target, isWanted);
+    if (!entry.isFile() || isTemporary(entry.name) || !isWanted(entry.name)) continue;
     await rm(target, { force: true });
     await link(source, target).catch(() => copyFile(source, target));
   }
@@ -361,6 +377,20 @@ export async function holdsRunOf(config: Config): Promise<boolean> {
 /** Tells whether a mode resumes the run in the folder. */
 function goesOn(folder: string, mode: RunFolderMode): boolean {
   return (mode === 'resume' || mode === 'continue') && existsSync(configFile(folder));
+}
+
+/**
+ * Returns the record of the data that the results in `config.output` were made from. null: the run kept no record.
+ * undefined: there are no results, so that other data lose nothing.
+ *
+ * @throws ConfigError when the run there has another config
+ * @throws DataError when the record cannot be read
+ */
+export async function recordedData(config: Config): Promise<DataRecord | null | undefined> {
+  const { output } = config;
+  if (existsSync(configFile(output))) refuseOtherConfig(await resumeConfig(output), config);
+  if (!(await hasResults(output))) return undefined;
+  return (await readDataRecord(output)) ?? null;
 }
 
 /** Refuses a folder that does not fit the mode. Changes nothing. */

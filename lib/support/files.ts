@@ -170,3 +170,10 @@ export async function requireEmptyFolder(folder: string): Promise<void> {
   const shown = visible.slice(0, 3).join(', ') + (visible.length > 3 ? ', …' : '');
   throw new DataError(`${folder}: holds other files (${shown}), expected a new or empty folder`);
 }
+/** As `syncFolder`, for the folder and all folders in it. */
+export async function syncFolders(folder: string): Promise<void> {
+  await syncFolder(folder);
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    if (entry.isDirectory()) await syncFolders(path.join(folder, entry.name));
+  }
+}

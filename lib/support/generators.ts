@@ -31,6 +31,26 @@ export async function* mapEvents<Event, Other, Result>(
   }
 }
 
+/** Yields a generator's events, each followed by those that `more` returns for it. Returns its result. */
+export async function* followEvents<Event, Other, Result>(
+  events: AsyncGenerator<Event, Result>,
+  more: (event: Event) => Iterable<Other>,
+): AsyncGenerator<Event | Other, Result> {
+  let finished = false;
+  try {
+    for (;;) {
+      const next = await events.next();
+      finished = next.done ?? false;
+      if (next.done) return next.value;
+      yield next.value;
+      yield* more(next.value);
+    }
+  } finally {
+    // Only a consumer that leaves early, or a failing `more`, has to end the source.
+    if (!finished) await events.return(undefined as never);
+  }
+}
+
 /**
  * Makes a generator from work that reports through a callback. A consumer that leaves early aborts the work's signal.
  */

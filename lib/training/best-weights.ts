@@ -53,10 +53,13 @@ export class BestWeights {
     return this.#best;
   }
 
-  /** Measures the segmenter after `step` steps, and keeps its weights if they are the best so far. */
+  /**
+   * Measures the segmenter after `step` steps, and keeps its weights if they are the best so far. Held-out labels without a
+   * pixel that counts measure nothing.
+   */
   async measure(step: number): Promise<void> {
     const { meanIou } = await evaluate(this.#segmenter, this.#heldOut, this.#options);
-    if (this.#best && meanIou <= this.#best.miou) return;
+    if (meanIou === null || (this.#best && meanIou <= this.#best.miou)) return;
     // The weights come first. If the process ended in between, they would be measured and kept again.
     await this.#segmenter.save(this.#file, { step });
     this.#best = { step, miou: meanIou };

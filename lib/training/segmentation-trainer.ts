@@ -2,16 +2,17 @@ import type { z } from 'zod';
 import type { ImageDataset } from '../data/dataset.js';
 import type { ImageSize } from '../data/image-size.js';
 import { toSize } from '../data/image-size.js';
-import { BatchLoader } from '../data/loader.js';
+import { listed } from '../data/label-survey.js';
+import { type Batch, BatchLoader } from '../data/loader.js';
 import { Random } from '../data/random.js';
 import { type ClassCounts, RareClassSampling } from '../data/rare-class-sampling.js';
 import type { Segmenter } from '../models/segmenter.js';
 import type { SegmentationLosses } from '../native/binding-types.js';
 import { InvalidArgumentError } from '../support/errors.js';
-import { drain } from '../support/generators.js';
+import { drain, followEvents } from '../support/generators.js';
 import { parseOptions, pickOptions } from '../support/options.js';
 import { checkInteger } from '../support/validate.js';
-import type { StepEvent } from './events.js';
+import type { StepEvent, WarningEvent } from './events.js';
 import { type NonFiniteOptions, nonFiniteSchema } from './loop-options.js';
 import { scheduleFactor } from './schedules.js';
 import {
@@ -50,6 +51,8 @@ export interface SegmentationTrainerOptions {
   classCounts?: ClassCounts;
   /** Indices of the classes that `training.copyPaste` names. Required for copy-paste. */
   pastedClasses?: readonly number[];
+  /** Names of classes by index. A class without source labels in the first epoch gives a warning. Default none. */
+  expectedClasses?: ReadonlyMap<number, string>;
   /**
    * Options of the config's section `segmentation`, with its defaults. Its numbers of steps and `validation` are
    * ignored.
@@ -107,6 +110,7 @@ export class SegmentationTrainer {
       nonFinite: parseOptions(nonFiniteSchema, options.nonFinite ?? {}, 'nonFinite'),
       ignoreIndex: checkInteger('ignoreIndex', options.ignoreIndex ?? 255, 0, 255),
       pastedClasses: options.pastedClasses ?? [],
+      expectedClasses: options.expectedClasses ?? new Map(),
     };
   }
 
@@ -122,6 +126,7 @@ export class SegmentationTrainer {
     const { segmenter, discriminator } = this.#models;
     const { stage, steps, seed, nonFinite, sourceSize, targetSize, ignoreIndex, pastedClasses } =
       this.#options;
+    const unseen = new UnseenClasses(this.#options.expectedClasses, this.#data.source.length);
     const { batchSize, flip, augmentation, copyPaste, learningRate, schedule, accumulation } = this.#training;
     const { discriminatorLearningRate, teacher } = this.#training;
     const sampling = this.#sampling;
@@ -153,12 +158,12 @@ export class SegmentationTrainer {
       ignoreIndex,
       teacher: target && teacher && { ...teacher, seed: mixing },
     });
-    return yield* trainingLoop({
+    const training = trainingLoop<SegmentationLosses>({
       stage,
       steps,
       step,
       loaders: (firstStep) => [
-        load(source, 'source', sourceSize, firstStep),
+        unseen.watch(load(source, 'source', sourceSize, firstStep)),
         ...(target ? [load(target, 'target', targetSize, firstStep)] : []),
       ],
       nonFinite,
@@ -175,6 +180,7 @@ export class SegmentationTrainer {
           ...signal,
         }),
     });
+    return yield* followEvents(training, () => unseen.warnings(stage));
   }
 
   /** Trains to the end. `onStep` receives the event of each step. */
@@ -184,6 +190,53 @@ export class SegmentationTrainer {
     return drain(this.steps(options), (event) => {
       if (event.type === 'step') options.onStep?.(event);
     });
+  }
+}
+
+/**
+ * Finds out which classes no source label has, as the batches of an epoch pass. Labels are looked at only until every class
+ * has been seen, which usually takes a few batches. A training that resumes within its first epoch looks at the second, and
+ * one that resumes later at none.
+ */
+class UnseenClasses {
+  readonly #names: Map<number, string>;
+  readonly #images: number;
+  /** Where the epoch begins that is looked at, in images. */
+  #start = 0;
+  #isDue = false;
+
+  /** @param images number of images in an epoch */
+  constructor(names: ReadonlyMap<number, string>, images: number) {
+    this.#names = new Map(names);
+    this.#images = images;
+  }
+
+  async *watch(batches: AsyncIterable<Batch>): AsyncGenerator<Batch, void, undefined> {
+    let isFirst = true;
+    for await (const batch of batches) {
+      const done = batch.step * batch.count;
+      if (isFirst && done > 0) this.#start = done < this.#images ? this.#images : Infinity;
+      isFirst = false;
+      if (this.#names.size > 0 && done + batch.count > this.#start) this.#look(batch, done + batch.count);
+      yield batch;
+    }
+  }
+
+  /** What to say when the epoch is over; nothing before, and once it was said. */
+  warnings(stage: string): WarningEvent[] {
+    if (!this.#isDue) return [];
+    this.#isDue = false;
+    const names = listed([...this.#names.values()]);
+    this.#names.clear();
+    const message = `no pixel of ${names} was in an epoch of the ${this.#images} source images`;
+    return [{ type: 'warning', stage, message }];
+  }
+
+  #look({ labels }: Batch, done: number): void {
+    const present = new Uint8Array(256);
+    for (const label of labels ?? []) present[label] = 1;
+    for (const index of this.#names.keys()) if (present[index]) this.#names.delete(index);
+    this.#isDue = done >= this.#start + this.#images && this.#names.size > 0;
   }
 }
 

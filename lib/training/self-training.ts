@@ -2,7 +2,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { z } from 'zod';
 import type { ImageDataset } from '../data/dataset.js';
-import { weightsFile } from '../data/file-names.js';
+import { resultFile, weightsFile } from '../data/file-names.js';
 import type { ImageSize } from '../data/image-size.js';
 import { writeLabels } from '../data/label-codec.js';
 import type { Predictor } from '../inference/evaluate.js';
@@ -147,7 +147,7 @@ export class SelfTraining {
     options: { signal?: AbortSignal | undefined; checkpoints?: Checkpoints<LabelingState> } = {},
   ): AsyncGenerator<PseudoLabelProgress | CheckpointEvent | WarningEvent, PseudoLabelManifest> {
     const { signal, checkpoints } = options;
-    if (this.#choice.weighting === 'soft') requireNoWeightsName(dataset);
+    if (this.#choice.weighting === 'soft') requireWeightsNames(dataset);
     const manifestFile = path.join(folder, MANIFEST);
     const saved = checkpoints?.state ?? null;
     if (!saved) await requireEmptyFolder(folder);
@@ -212,7 +212,7 @@ export class SelfTraining {
     const prediction = predictionOptions(this.#choice, thresholds);
     for await (const { labels, confidence } of this.#predictions(dataset, state.step, prediction, signal)) {
       const chosen = await applyThresholds(labels, confidence, options);
-      const file = path.join(folder, `${dataset.entry(state.step).name}.png`);
+      const file = await resultFile(folder, dataset.entry(state.step).name);
       if (sum(chosen.keptPerClass) > 0) {
         // Weights come first, so that every file of labels has its weights.
         if (weighting === 'soft') {
@@ -292,13 +292,28 @@ function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
 }
 
-/** @throws DataError when the labels of one image would be written to the file of another image's weights */
-function requireNoWeightsName(dataset: ImageDataset): void {
+/**
+ * Checks that the files of weights can have names of their own.
+ *
+ * @throws DataError when the labels of one image would be written to the file of another image's weights, or a name is
+ * too long for the file system
+ */
+export function requireWeightsNames(dataset: ImageDataset): void {
   const names = Array.from({ length: dataset.length }, (_, index) => dataset.entry(index).name);
   const taken = new Set(names.map((name) => weightsFile(`${name}.png`)));
-  const name = names.find((name) => taken.has(`${name}.png`));
-  if (name === undefined) return;
+  const clash = names.find((name) => taken.has(`${name}.png`));
+  if (clash !== undefined) {
+    throw new DataError(
+      `${clash}: with soft weights, expected no image named as another's weights, NAME.confidence; rename the image`,
+    );
+  }
+  const bytes = (name: string) => Buffer.byteLength(path.basename(weightsFile(`${name}.png`)));
+  const long = names.find((name) => bytes(name) > MAX_NAME_BYTES);
+  if (long === undefined) return;
   throw new DataError(
-    `${name}: with soft weights, expected no image named as another's weights, NAME.confidence; rename the image`,
+    `${long}: with soft weights, the name of NAME.confidence.png has ${bytes(long)} bytes, expected at most ${MAX_NAME_BYTES}; rename the image`,
   );
 }
+
+/** What file systems allow. */
+const MAX_NAME_BYTES = 255;

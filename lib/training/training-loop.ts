@@ -1,4 +1,4 @@
-import type { Batch, BatchLoader } from '../data/loader.js';
+import type { Batch } from '../data/loader.js';
 import type { UploadedBatchHandle } from '../native/binding-types.js';
 import type { TensorMap } from '../native/tensor.js';
 import { NonFiniteLossError } from '../support/errors.js';
@@ -47,7 +47,7 @@ interface Training<Losses> {
   /** Access to the state of the networks and optimizers. */
   step: { state(): Promise<TensorMap>; loadState(state: TensorMap): Promise<void> };
   /** Makes one loader per domain, for the batches from `firstStep` on. */
-  loaders: (firstStep: number) => readonly BatchLoader[];
+  loaders: (firstStep: number) => readonly AsyncIterable<Batch>[];
   learningRate: (step: number) => number;
   /**
    * Begins to copy a batch to the device that computes. If given, the batches of a step are uploaded while the step
@@ -127,7 +127,7 @@ export async function* trainingLoop<Losses>(
     } finally {
       const unused = await ahead?.catch(() => undefined);
       for (const batch of unused?.uploaded ?? []) batch.dispose();
-      await Promise.allSettled(iterators.map((iterator) => iterator.return(undefined)));
+      await Promise.allSettled(iterators.map((iterator) => iterator.return?.(undefined)));
     }
     return { steps, ...seconds() };
   }

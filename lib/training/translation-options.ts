@@ -81,7 +81,7 @@ export interface PairedTranslationStepOptions extends z.input<typeof pairedTrans
 export const translationSchema = section({
   /**
    * `unpaired`: F and F⁻¹ by Eq. 2. `paired`: F alone by pix2pix (Isola et al. 2017), on source and target images of the
-   * same base name, with `ganMode`, `ganWeight` and `l1Weight` and none of the other terms.
+   * same name, with `ganMode`, `ganWeight` and `l1Weight` and none of the other terms.
    */
   pairing: pairingOption(),
   /** Training steps. The default is 20 epochs of GTA5's 24,966 images in batches of 4. */

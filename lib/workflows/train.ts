@@ -1,42 +1,72 @@
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import type { Config } from '../config/schema.js';
 import { BidirectionalLearning, type RunOptions } from '../pipeline/bidirectional.js';
-import { type Datasets, openDatasets } from '../pipeline/datasets.js';
+import { checkRun } from '../pipeline/checks.js';
+import { type OpenedDatasets, openDatasets, surveyDatasets } from '../pipeline/datasets.js';
 import type { ProgressEvent, RunEvent, RunSummary } from '../pipeline/events.js';
 import { planStages, selectStage } from '../pipeline/plan.js';
+import { requireTrainingDevice } from '../pipeline/require-device.js';
 import { writeReport } from '../report/write-report.js';
-import { RunFolder } from '../run/run-folder.js';
+import {
+  changedData,
+  changedDataWarning,
+  type DataRecord,
+  dataDifferences,
+  recordData,
+} from '../run/data-record.js';
+import { RunFolder, type RunFolderMode, recordedData } from '../run/run-folder.js';
 import { ConfigError } from '../support/errors.js';
 import { liesIn, realPath } from '../support/files.js';
-import { fromCallback, mapEvents } from '../support/generators.js';
+import { followEvents, fromCallback, mapEvents } from '../support/generators.js';
 import type { WarningEvent } from '../training/events.js';
+
+export interface TrainOptions extends RunOptions {
+  /**
+   * Continues a run although its data are not those that it began with. The report says so. Default false: that is an error,
+   * which lists the first differences.
+   */
+  acceptChangedData?: boolean;
+}
 
 /**
  * Trains a whole run in one call. Opens the run folder `config.output` and the data sets, and generates the embedded
  * data set if the config asks for it. Then runs Algorithm 1, or one of its stages, and logs the events. Writes
- * `report.html` at the end.
+ * `report.html` at the end. Checks config and data before it creates or changes the run folder.
  *
  *     for await (const event of train(config)) if (event.type === 'stage-end') console.log(event.record);
  *
  * With `only`, the folder may hold a run of the same config. The stage can use that run's complete stages. `overwrite`
  * then applies to that stage alone.
  *
- * @throws ConfigError when the run folder holds a run and neither `resume` nor `overwrite` is set, or when it is in use
+ * @throws ConfigError when the run folder holds a run and neither `resume` nor `overwrite` is set, when it is in use, or
+ * when a stage could not work with these data
+ * @throws DataError when the data of a run to resume have changed
  * @throws InvalidArgumentError, DataError, NonFiniteLossError when `BidirectionalLearning.events` throws them
  */
-export async function* train(config: Config, options: RunOptions = {}): AsyncGenerator<RunEvent, RunSummary> {
+export async function* train(
+  config: Config,
+  options: TrainOptions = {},
+): AsyncGenerator<RunEvent, RunSummary> {
   const { resume, overwrite, only, signal } = options;
   if (only !== undefined) selectStage(planStages(config.loop), only);
   const mode = only !== undefined ? 'continue' : resume ? 'resume' : overwrite ? 'overwrite' : 'create';
+  await requireTrainingDevice(config);
   // The data sets are opened before the run folder, so that a wrong path leaves no folder. Embedded data are generated
   // in the folder.
-  const found = config.data.embedded ? null : await openDatasets(config);
-  if (overwrite) requireInputsOutside(config, found);
+  const checked = config.data.embedded
+    ? null
+    : await checkData(config, await openDatasets(config), mode, options);
+  if (overwrite) requireInputsOutside(config, checked?.datasets ?? null);
   const folder = await RunFolder.open(config, mode);
   try {
-    const datasets = found ?? (yield* openGenerated(config, signal));
+    const { datasets, warnings, record, changed } =
+      checked ?? (await checkData(config, yield* openGenerated(config, signal), mode, options));
+    if (record) await folder.keepData(record, { changed });
     const learning = new BidirectionalLearning(config, datasets, folder);
-    const summary = yield* mapEvents(learning.events(options), async (event) => {
+    const told = warnings.map((message): WarningEvent => ({ type: 'warning', stage: 'data', message }));
+    const events = followEvents(learning.events(options), ({ type }) => (type === 'run-start' ? told : []));
+    const summary = yield* mapEvents(events, async (event) => {
       await folder.log(event);
       return event;
     });
@@ -48,7 +78,7 @@ export async function* train(config: Config, options: RunOptions = {}): AsyncGen
 }
 
 /** Overwriting a run must not remove what the new run reads. Only its `data` stays. */
-function requireInputsOutside({ output, segmenter }: Config, datasets: Datasets | null): void {
+function requireInputsOutside({ output, segmenter }: Config, datasets: OpenedDatasets | null): void {
   const [run, data] = [realPath(output), realPath(path.join(output, 'data'))];
   const sets = datasets ? [datasets.source, datasets.target, datasets.validation] : [];
   const entries = sets.flatMap((set) =>
@@ -63,6 +93,40 @@ function requireInputsOutside({ output, segmenter }: Config, datasets: Datasets 
       `${input}: lies in the run folder that is to be overwritten; choose another output`,
     );
   }
+}
+
+/** Data that a run can be trained on. */
+interface CheckedData {
+  datasets: OpenedDatasets;
+  warnings: string[];
+  /** Record of the data for the run folder. null: the folder has it already. */
+  record: DataRecord | null;
+  /** Whether the data have changed since the run began. */
+  changed: boolean;
+}
+
+async function checkData(
+  config: Config,
+  datasets: OpenedDatasets,
+  mode: RunFolderMode,
+  { acceptChangedData = false, signal }: TrainOptions,
+): Promise<CheckedData> {
+  await checkRun(config, datasets);
+  const continues = mode === 'resume' || mode === 'continue';
+  const recorded = continues ? await recordedData(config) : undefined;
+  const known = recorded ?? undefined;
+  const record = await recordData(datasets, { known, signal });
+  const differences = known ? dataDifferences(known, record) : [];
+  const changed = differences.length > 0;
+  if (changed && !acceptChangedData) throw changedData(config.output, differences);
+  const warnings = [...datasets.warnings];
+  if (changed) warnings.push(changedDataWarning(differences));
+  if (recorded === null) {
+    warnings.push('the run has no record of its data yet, so earlier changes are unknown');
+  }
+  // A resumed run has given these warnings before.
+  if (!known || changed) warnings.push(...(await surveyDatasets(config, datasets, { signal })));
+  return { datasets, warnings, record: isDeepStrictEqual(known, record) ? null : record, changed };
 }
 
 /** The run is complete whatever becomes of its report. */
@@ -81,7 +145,7 @@ async function* report(folder: string): AsyncGenerator<WarningEvent, void> {
 function openGenerated(
   config: Config,
   signal: AbortSignal | undefined,
-): AsyncGenerator<ProgressEvent, Datasets> {
+): AsyncGenerator<ProgressEvent, OpenedDatasets> {
   const event = { type: 'progress', stage: 'data', task: 'embedded-data' } as const;
   return fromCallback(
     (emit, signal) =>

@@ -138,7 +138,17 @@ describe('command line: an ablation', () => {
     const image = at('target/images/target-1.png');
     const content = readFileSync(image);
     writeFileSync(image, 'no image');
-    const failed = await run(['ablation.json', '--json']);
+    const refused = await run(['ablation.json', '--json']);
+    assert.equal(refused.code, 1);
+    assert.match(
+      refused.stderr,
+      /^bidiseg: .*full\/seed-1: the run began with other data \(target: image 'target-1' altered[^\n]*--accept-changed-data[^\n]*\n$/,
+    );
+    const failed = await run(['ablation.json', '--json', '--accept-changed-data']);
+    const warned = jsonLines(failed.stdout).filter(({ event }) => event === 'warning');
+    assert.equal(warned.length, 4);
+    const report = readFileSync(at('ablation/runs/full/seed-2/report.html'), 'utf8');
+    assert.match(report, /the run continues with other data than it began with \(target: image/);
     assert.equal(failed.code, 1);
     const failures = jsonLines(failed.stdout).filter(({ event }) => event === 'failure');
     const failedRuns = failures.map(({ variant, seed }) => `${variant} ${seed}`);
@@ -149,8 +159,10 @@ describe('command line: an ablation', () => {
     writeFileSync(image, content);
   });
 
-  it('runs only the variants it is given, and shows the results of all', async () => {
-    const some = await run(['ablation.json', '--variants', 'ceiling,full', '--json']);
+  it('runs only some of the variants where it is told to, and shows what there is of all', async () => {
+    const some = await run([
+      ...['ablation.json', '--variants', 'ceiling,full', '--accept-changed-data', '--json'],
+    ]);
     assert.equal(some.code, 0, some.stderr);
     const start = jsonLines(some.stdout).find(({ event }) => event === 'ablation-start')!;
     assert.deepEqual([start.runs, start.stages], [4, 2 * (4 + 1)]);
@@ -161,7 +173,7 @@ describe('command line: an ablation', () => {
       ['translation alone', 1],
       ['target labels', 2],
     ]);
-    const { code, stderr } = await run(['ablation.json']);
+    const { code, stderr } = await run(['ablation.json', '--accept-changed-data']);
     assert.equal(code, 0, stderr);
     assert.equal(results().complete, true);
     const other = await run(['ablation.json', '-o', 'other', '--seeds', '1', '--variants', 'ceiling']);

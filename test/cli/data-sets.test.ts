@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { readImage, writeImage } from '../../lib/data/image-codec.js';
 import { writeLabels } from '../../lib/data/label-codec.js';
@@ -119,7 +119,25 @@ describe('command line: data sets', () => {
     assert.match(stderr, /^bidiseg: 4 problems in bad; the first: [^\n]*\n$/);
   });
 
-  it('info reports what it cannot do', async () => {
+  it('info warns of classes without labels, which is no failure', async () => {
+    const mask = (value: number) => ({ ...frame(7, 2), ids: new Uint8Array(960).fill(value, 0, 480) });
+    writeFolderPair(at('masks'), [mask(255), mask(0)]);
+    const { code, stdout, stderr } = await run(['info', 'masks', '--classes', 'background,object']);
+    assert.deepEqual([code, stderr], [0, '']);
+    const warning =
+      /no pixel is of 'object' in any of its 2 label files; .* the label map is \{0: 0, 255: 1\}$/;
+    assert.match(stdout, new RegExp(`^Warnings\n  labels: ${warning.source}`, 'm'));
+    assert.match(stdout, /^2 images checked, no problem found$/m);
+    const json = await run(['info', 'masks', '--json']);
+    const result = jsonLines(json.stdout).at(-1)! as unknown as { parts: { warnings: string[] }[] };
+    assert.equal(result.parts[0]!.warnings.length, 1);
+    assert.match(
+      result.parts[0]!.warnings[0]!,
+      /no pixel is of 'class 1' in any of its 2 label files; these are/,
+    );
+  });
+
+  it('info says what it cannot do', async () => {
     mkdirSync(at('empty'));
     for (const [args, code, message] of [
       [['info', 'empty'], 1, /empty: holds no data set; expected images,/],
@@ -157,6 +175,22 @@ describe('command line: data sets', () => {
         /^Means over 2 classes: mIoU \d+\.\d %, mean accuracy \d+\.\d %, frequency-weighted IoU /m,
       );
       assert.match(stdout, /^Pixel accuracy \d+\.\d % \(2 images, /m);
+    });
+
+    it('has no numbers where the truth is no label throughout', async () => {
+      writeFolderPair(at('ignored'), [{ ...frame(8, 2), ids: new Uint8Array(960).fill(255) }]);
+      const [name] = readdirSync(at('ignored/labels'));
+      mkdirSync(at('guess'));
+      await writeLabels(at('guess', name!), { data: new Uint8Array(960), ...SIZE });
+      const args = ['evaluate', '--predictions', 'guess', '--labels', 'ignored/labels', '--classes', 'a,b'];
+      const { code, stdout } = await run(args);
+      assert.equal(code, 0);
+      assert.match(stdout, /^mIoU – %, mean accuracy – %, frequency-weighted IoU – %$/m);
+      assert.match(stdout, /^Pixel accuracy – % \(1 image, .*\nNo pixel of the labels is of 'a', 'b'$/m);
+      const result = jsonLines((await run([...args, '--json'])).stdout).at(-1)!;
+      for (const key of ['meanIou', 'pixelAccuracy', 'meanAccuracy', 'frequencyWeightedIou']) {
+        assert.equal(result[key], null, key);
+      }
     });
 
     it('wants one for every label map, of its size, with a class at every labeled pixel', async () => {

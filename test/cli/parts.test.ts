@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { collectImages } from '../../lib/cli/inputs.js';
 import { table } from '../../lib/cli/table.js';
@@ -74,27 +74,54 @@ describe('command line: its parts', () => {
     ]);
   });
 
-  it('finds images in folders, in order, with their structure, and not in the output', () => {
+  it('finds images in folders, in order, with their structure, and not in the output', async () => {
     for (const file of ['in/b/2.JPG', 'in/a/1.png', 'in/notes.txt', 'in/.hidden.png', 'in/out/1.png']) {
       mkdirSync(path.dirname(at(file)), { recursive: true });
       writeFileSync(at(file), '');
     }
     assert.deepEqual(
-      collectImages([at('in')], at('in', 'out')).map(({ name }) => name),
+      (await collectImages([at('in')], at('in', 'out'))).map(({ name }) => name),
       ['a/1', 'b/2'],
     );
   });
 
-  it('finds images by patterns, in order, named from where the wildcards begin, and not in the output', () => {
+  it('finds images by patterns, in order, named from where the wildcards begin, and not in the output', async () => {
     for (const file of ['glob/b/2.jpg', 'glob/a/1.png', 'glob/a/[1].png', 'glob/a/1.txt', 'glob/out/1.png']) {
       mkdirSync(path.dirname(at(file)), { recursive: true });
       writeFileSync(at(file), '');
     }
-    const names = (inputs: string[]) => collectImages(inputs, at('glob/out')).map(({ name }) => name);
-    assert.deepEqual(names([at('glob/**')]), ['a/1', 'a/[1]', 'b/2']);
-    assert.deepEqual(names([at('glob/a/?.*')]), ['1']);
-    // An existing file is not a pattern.
-    assert.deepEqual(names([at('glob/a/[1].png')]), ['[1]']);
+    const names = async (inputs: string[]) =>
+      (await collectImages(inputs, at('glob/out'))).map(({ name }) => name);
+    assert.deepEqual(await names([at('glob/**')]), ['a/1', 'a/[1]', 'b/2']);
+    assert.deepEqual(await names([at('glob/a/?.*')]), ['1']);
+    // A file that is there is no pattern.
+    assert.deepEqual(await names([at('glob/a/[1].png')]), ['[1]']);
+  });
+
+  it('searches patterns as it searches folders: nothing hidden, and links once', async () => {
+    for (const file of ['links/a/1.png', 'links/.x/2.png', 'links/a/@eaDir/1.png', 'linked/3.png']) {
+      mkdirSync(path.dirname(at(file)), { recursive: true });
+      writeFileSync(at(file), '');
+    }
+    for (const [target, link] of [
+      ['linked', 'links/b'],
+      ['linked', 'links/c'],
+      ['links/a', 'links/0'],
+    ]) {
+      symlinkSync(at(target!), at(link!));
+    }
+    for (const input of [at('links'), at('links/**'), at('links/**/*.png')]) {
+      const found = await collectImages([input], at('links/out'));
+      assert.deepEqual(
+        found.map(({ name }) => name),
+        ['a/1', 'b/3'],
+        input,
+      );
+    }
+    symlinkSync(at('links'), at('links/a/up'));
+    for (const input of [at('links'), at('links/**')]) {
+      assert.equal((await collectImages([input], at('links/out'))).length, 2, input);
+    }
   });
 
   it('mixes colors over an image, and leaves unlabeled pixels alone', () => {

@@ -83,6 +83,10 @@ describe('command line: usage', () => {
       ['train', 'x.yaml', '--resume', '--overwrite'],
       /^bidiseg: --resume and --overwrite cannot be combined$/,
     ],
+    [
+      ['train', 'x.yaml', '--accept-changed-data'],
+      /^bidiseg: --accept-changed-data needs --resume or --stage$/,
+    ],
   ];
   for (const [args, message] of mistakes) {
     it(`'${args.join(' ')}' is a usage error: one line, exit code 2`, async () => {

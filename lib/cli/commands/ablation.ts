@@ -1,14 +1,21 @@
 import path from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
+import { requireTrainingDevice } from '../../pipeline/require-device.js';
 import { counted, duration, percent } from '../../support/format.js';
 import type { AblationEvent } from '../../workflows/ablation/ablation.js';
 import type { Ablation } from '../../workflows/ablation/ablation-config.js';
 import type { AblationResults } from '../../workflows/ablation/results.js';
 import { EXIT_FAILURE } from '../exit.js';
-import { addExamples, addJsonOption, type CommonOptions, collectAssignment, parseCount } from '../options.js';
+import {
+  acceptDataOption,
+  addExamples,
+  addJsonOption,
+  type CommonOptions,
+  collectAssignment,
+  parseCount,
+} from '../options.js';
 import { claimFiles } from '../output-folder.js';
 import type { Progress } from '../progress.js';
-import { requireTrainingDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { shortPath } from '../run-view.js';
 import { table } from '../table.js';
@@ -19,6 +26,7 @@ interface AblationCommandOptions extends CommonOptions {
   seeds?: number[];
   variants?: string[];
   jobs: number;
+  acceptChangedData?: boolean;
 }
 
 export function addAblationCommand(program: Command): void {
@@ -39,7 +47,8 @@ export function addAblationCommand(program: Command): void {
       'number of stages that run at the same time; they share the threads',
       parseJobs,
       1,
-    );
+    )
+    .addOption(acceptDataOption());
   addJsonOption(command);
   addExamples(command, [
     [
@@ -68,7 +77,7 @@ async function ablation(
     import('../../workflows/ablation/ablation.js'),
     import('../stage-process.js'),
   ]);
-  const { jobs, set, output, seeds, variants } = options;
+  const { jobs, set, output, seeds, variants, acceptChangedData = false } = options;
   const wanted = await loadAblation(file, { output, seeds, ...(set && { set }) });
   for (const name of variants ?? []) findVariant(wanted.variants, name, '--variants');
   for (const { configs } of wanted.variants) await requireTrainingDevice(configs[0]!);
@@ -81,6 +90,7 @@ async function ablation(
   const events = runAblation(wanted, {
     jobs,
     variants,
+    acceptChangedData,
     signal: context.signal,
     runStage: (stage, signal) =>
       runStageProcess(stage, {
@@ -196,6 +206,9 @@ class AblationView {
       case 'failure':
         this.#running.delete(stageText(event));
         this.#note(`${stageText(event)}  failed: ${event.message}`);
+        break;
+      case 'warning':
+        this.#note(`${shortPath(event.folder)}  warning: ${event.message}`);
         break;
       case 'run-end':
         this.#note(`${event.variant}, seed ${event.seed}  complete: ${shortPath(event.folder)}/report.html`);

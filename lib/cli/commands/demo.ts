@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { requireTrainingDevice } from '../../pipeline/require-device.js';
 import {
   addExamples,
   addJsonOption,
@@ -9,7 +10,6 @@ import {
   parseCount,
 } from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';
-import { requireTrainingDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { followRun } from '../run-view.js';
 

@@ -4,7 +4,9 @@ import type { ImageDataset } from '../../data/dataset.js';
 import type { ImageLimits } from '../../data/image-limits.js';
 import type { ImageSize } from '../../data/image-size.js';
 import { classIndices } from '../../data/label-maps.js';
+import { listed } from '../../data/label-survey.js';
 import type { Evaluation } from '../../inference/evaluate.js';
+import { requirePrecision } from '../../pipeline/require-device.js';
 import { DataError } from '../../support/errors.js';
 import { counted, duration, percent } from '../../support/format.js';
 import {
@@ -35,7 +37,6 @@ import {
   parseCount,
   parseSize,
 } from '../options.js';
-import { requirePrecision } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { table } from '../table.js';
 
@@ -66,7 +67,7 @@ export function addEvaluateCommand(program: Command): void {
       "folder of class PNGs instead of a network, with the labels' names and sizes, as `segment` writes them",
     )
     .option('--images <folder>', "folder of images (default: the run's validation images)")
-    .option('--labels <folder>', "folder of label PNGs with the images' base names")
+    .option('--labels <folder>', "folder of label PNGs with the images' names")
     .option(
       '--label-map <map>',
       `conversion of the ids in the label files to classes: ${LABEL_MAP_HELP} (default: the run's, or identity)`,
@@ -302,6 +303,8 @@ function resultText(names: readonly string[], inMean: readonly string[], result:
     percent(result.iou[i]),
     percent(result.accuracy[i]),
   ]);
+  const pixels = result.confusion.truePixels();
+  const missing = inMean.filter((name) => pixels[names.indexOf(name)] === 0);
   return [
     table(
       [{ title: 'class' }, { title: 'IoU %', align: 'right' }, { title: 'accuracy %', align: 'right' }],
@@ -311,5 +314,6 @@ function resultText(names: readonly string[], inMean: readonly string[], result:
     `${isPart ? `Means over ${inMean.length} classes: ` : ''}mIoU ${percent(result.meanIou)} %, ` +
       `mean accuracy ${percent(result.meanAccuracy)} %, frequency-weighted IoU ${percent(result.frequencyWeightedIou)} %`,
     `Pixel accuracy ${percent(result.pixelAccuracy)} % (${counted(result.images, 'image')}, ${duration(result.seconds)})`,
+    ...(missing.length > 0 ? [`No pixel of the labels is of ${listed(missing)}`] : []),
   ].join('\n');
 }

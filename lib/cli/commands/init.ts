@@ -42,14 +42,19 @@ async function init(folder: string, options: InitOptions, context: CommandContex
     throw new UsageError(`Expected a file that ends in .yaml or .yml for --output but found ${output}`);
   }
   prepareOutputFile(output, { inputs: [], overwrite }, context);
-  const [{ initialConfig }, { createConfig }, { openDatasets }, { writeFileAtomically }, { packageRoot }] =
-    await Promise.all([
-      import('../../workflows/initial-config.js'),
-      import('../../config/load.js'),
-      import('../../pipeline/datasets.js'),
-      import('../../support/files.js'),
-      import('../../support/package.js'),
-    ]);
+  const [
+    { initialConfig },
+    { createConfig },
+    { openDatasets, surveyDatasets },
+    { writeFileAtomically },
+    { packageRoot },
+  ] = await Promise.all([
+    import('../../workflows/initial-config.js'),
+    import('../../config/load.js'),
+    import('../../pipeline/datasets.js'),
+    import('../../support/files.js'),
+    import('../../support/package.js'),
+  ]);
   const relativeTo = path.dirname(path.resolve(output));
   const { text, values, findings } = await initialConfig(folder, {
     target,
@@ -58,11 +63,16 @@ async function init(folder: string, options: InitOptions, context: CommandContex
     schema: schemaPath(path.join(packageRoot(), 'docs', 'config.schema.json'), relativeTo),
   });
   // The written config must run, so problems of the data are reported now.
-  await openDatasets(createConfig({ ...values, data: { root: relativeTo, ...values.data } } as never));
+  const config = createConfig({ ...values, data: { root: relativeTo, ...values.data } } as never);
+  const warnings = await surveyDatasets(config, await openDatasets(config));
   await writeFileAtomically(output, text);
   console.result(
-    { config: output, ...values },
-    [...findings, `Wrote ${output}. Next: bidiseg train ${shellWord(shortPath(output))}`].join('\n'),
+    { config: output, ...values, warnings },
+    [
+      ...findings,
+      ...warnings.map((warning) => `warning: ${warning}`),
+      `Wrote ${output}. Next: bidiseg train ${shellWord(shortPath(output))}`,
+    ].join('\n'),
   );
 }
 

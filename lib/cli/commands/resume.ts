@@ -1,13 +1,20 @@
 import type { Command } from 'commander';
+import { requireTrainingDevice } from '../../pipeline/require-device.js';
 import { openRunConfig } from '../network-source.js';
-import { addExamples, addJsonOption, type CommonOptions, collectAssignment } from '../options.js';
+import {
+  acceptDataOption,
+  addExamples,
+  addJsonOption,
+  type CommonOptions,
+  collectAssignment,
+} from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';
-import { requireTrainingDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { followRun } from '../run-view.js';
 
 interface ResumeOptions extends CommonOptions {
   set?: string[];
+  acceptChangedData?: boolean;
 }
 
 export function addResumeCommand(program: Command): void {
@@ -19,7 +26,8 @@ export function addResumeCommand(program: Command): void {
       '--set <key=value>',
       'override a key that changes no result, such as checkpoint.every; repeatable',
       collectAssignment,
-    );
+    )
+    .addOption(acceptDataOption());
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg resume runs/demo', 'keeps finished stages and continues the interrupted one'],
@@ -33,12 +41,16 @@ export function addResumeCommand(program: Command): void {
   );
 }
 
-async function resume(folder: string, { set }: ResumeOptions, context: CommandContext): Promise<void> {
+async function resume(
+  folder: string,
+  { set, acceptChangedData = false }: ResumeOptions,
+  context: CommandContext,
+): Promise<void> {
   const { train } = await import('../../workflows/train.js');
   const config = await openRunConfig(folder, set);
   await requireTrainingDevice(config);
   prepareOutputFolder(folder, context);
-  await followRun(context, train(config, { resume: true, signal: context.signal }), {
+  await followRun(context, train(config, { resume: true, acceptChangedData, signal: context.signal }), {
     folder,
   });
 }

@@ -1,9 +1,11 @@
 import path from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { resultFile } from '../../data/file-names.js';
 import type { ImageSize, LabelImage, RgbImage } from '../../data/image-size.js';
 import { overlay } from '../../data/palette.js';
 import { averagedOver, scaledSizes } from '../../inference/views.js';
-import { forEachImage, type OpenInput, resultFile, summary } from '../each-image.js';
+import { requirePrecision } from '../../pipeline/require-device.js';
+import { forEachImage, type OpenInput, summary } from '../each-image.js';
 import { collectImages } from '../inputs.js';
 import { addNetworkOptions, classesOf, findNetwork, type NetworkOptions } from '../network-source.js';
 import {
@@ -16,7 +18,6 @@ import {
   parseSize,
 } from '../options.js';
 import { ResultFolder } from '../output-folder.js';
-import { requirePrecision } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 
 const KINDS = ['labels', 'color', 'overlay'] as const;
@@ -86,7 +87,7 @@ interface Pixels {
 
 async function segment(inputs: string[], options: SegmentOptions, context: CommandContext): Promise<void> {
   const { output, overwrite, write, flip, scales, precision = 'fp32' } = options;
-  const images = collectImages(inputs, output);
+  const images = await collectImages(inputs, output);
   const results = await ResultFolder.plan(output, {
     command: 'segment',
     files: write.flatMap((kind) => images.map(({ name }) => path.posix.join(kind, `${name}.png`))),

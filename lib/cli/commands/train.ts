@@ -1,6 +1,8 @@
 import type { Command } from 'commander';
+import { requireTrainingDevice } from '../../pipeline/require-device.js';
 import { UsageError } from '../exit.js';
 import {
+  acceptDataOption,
   addExamples,
   addJsonOption,
   assignments,
@@ -10,13 +12,13 @@ import {
   parseCount,
 } from '../options.js';
 import { prepareOutputFolder } from '../output-folder.js';
-import { requireTrainingDevice } from '../require-device.js';
 import { type CommandContext, runCommand } from '../run-command.js';
 import { followRun } from '../run-view.js';
 
 interface TrainOptions extends CommonOptions {
   stage?: string;
   set?: string[];
+  acceptChangedData?: boolean;
   output?: string;
   seed?: number;
   device?: string;
@@ -38,6 +40,7 @@ export function addTrainCommand(program: Command): void {
     .option('--seed <number>', 'short for --set seed=NUMBER', parseCount)
     .addOption(deviceOption())
     .option('--resume', 'resume the run in the output folder')
+    .addOption(acceptDataOption())
     .option('--overwrite', 'replace the run in the output folder');
   addJsonOption(command);
   addExamples(command, [
@@ -52,8 +55,11 @@ export function addTrainCommand(program: Command): void {
 }
 
 async function train(file: string, options: TrainOptions, context: CommandContext): Promise<void> {
-  const { stage, resume = false, overwrite = false } = options;
+  const { stage, resume = false, overwrite = false, acceptChangedData = false } = options;
   if (resume && overwrite) throw new UsageError('--resume and --overwrite cannot be combined');
+  if (acceptChangedData && !resume && stage === undefined) {
+    throw new UsageError('--accept-changed-data needs --resume or --stage');
+  }
   const [{ loadConfig }, run] = await Promise.all([
     import('../../config/load.js'),
     import('../../workflows/train.js'),
@@ -64,6 +70,7 @@ async function train(file: string, options: TrainOptions, context: CommandContex
   const events = run.train(config, {
     resume,
     overwrite,
+    acceptChangedData,
     signal: context.signal,
     ...(stage !== undefined && { only: stage }),
   });

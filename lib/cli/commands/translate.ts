@@ -1,8 +1,9 @@
 import { type Command, Option } from 'commander';
+import { resultFile } from '../../data/file-names.js';
 import type { ImageSize } from '../../data/image-size.js';
 import type { Translator } from '../../models/translator.js';
 import { DataError, InvalidArgumentError } from '../../support/errors.js';
-import { forEachImage, resultFile, summary } from '../each-image.js';
+import { forEachImage, summary } from '../each-image.js';
 import { UsageError } from '../exit.js';
 import { collectImages } from '../inputs.js';
 import { addNetworkOptions, findNetwork, type NetworkOptions } from '../network-source.js';
@@ -61,7 +62,7 @@ async function translate(
 ): Promise<void> {
   const { output, overwrite, direction, back } = options;
   if (back !== undefined && options.weights === undefined) throw new UsageError('--back needs --weights');
-  const images = collectImages(inputs, output);
+  const images = await collectImages(inputs, output);
   const results = await ResultFolder.plan(output, {
     command: 'translate',
     files: images.map(({ name }) => `${name}.png`),

@@ -1,16 +1,23 @@
-import { classNames, classPalette, meanClassIndices, pastedClassIndices } from '../../config/classes.js';
+import {
+  classNames,
+  classPalette,
+  expectedClasses,
+  meanClassIndices,
+  pastedClassIndices,
+} from '../../config/classes.js';
 import type { Config } from '../../config/schema.js';
 import { keptClassCounts } from '../../data/class-counts.js';
 import type { ImageDataset } from '../../data/dataset.js';
 import { toSize } from '../../data/image-size.js';
+import { listed, missingClasses } from '../../data/label-survey.js';
 import type { ClassCounts } from '../../data/rare-class-sampling.js';
 import { type Evaluation, evaluateImages } from '../../inference/evaluate.js';
 import type { Segmenter } from '../../models/segmenter.js';
-import { ConfigError } from '../../support/errors.js';
 import { mapEvents, readAhead } from '../../support/generators.js';
 import { BestWeights } from '../../training/best-weights.js';
 import type { WarningEvent } from '../../training/events.js';
 import { SegmentationTrainer } from '../../training/segmentation-trainer.js';
+import { heldOutCount } from '../checks.js';
 import type { EvaluationEvent, ProgressEvent } from '../events.js';
 import { createDiscriminator, createSegmenter } from '../models.js';
 import { predictionPicture } from '../pictures.js';
@@ -55,6 +62,8 @@ export async function* runSegmenter(
       nonFinite: config.nonFinite,
       ...(classCounts && { classCounts }),
       pastedClasses: pastedClassIndices(config),
+      // Later stages see the same labels.
+      ...(stage.kind === 'source-only' && { expectedClasses: expectedClasses(config) }),
       training: config.segmentation,
     },
   );
@@ -70,6 +79,10 @@ export async function* runSegmenter(
     yield* mapEvents(takeStatistics(segmenter, context), progress(stage, 'statistics'));
   }
   const best = bestWeights?.best ?? null;
+  if (bestWeights && !best) {
+    const message = 'the held-out source labels have no pixel that counts; there are no best weights';
+    yield { type: 'warning', stage: stage.name, message } satisfies WarningEvent;
+  }
   await segmenter.save(store.weightsFile(stage));
   const evaluation = yield* evaluateStage(stage, segmenter, context);
   if (config.sampleCount > 0) {
@@ -105,15 +118,10 @@ async function* takeStatistics(segmenter: Segmenter, { config, datasets, signal 
 }
 
 /** Splits the source images into those to train on and those to validate on. null: no validation. */
-function holdOut(labeled: ImageDataset, { segmentation: { validation } }: Config) {
-  if (!validation) return { source: labeled, heldOut: null };
-  const count = Math.ceil(validation.share * labeled.length);
+function holdOut(labeled: ImageDataset, config: Config) {
+  const count = heldOutCount(labeled, config);
+  if (count === 0) return { source: labeled, heldOut: null };
   const kept = labeled.length - count;
-  if (kept === 0) {
-    throw new ConfigError(
-      `segmentation.validation.share: ${validation.share} of ${labeled.length} source images leaves no image to train on`,
-    );
-  }
   const indices = Array.from({ length: labeled.length }, (_, index) => index);
   return { source: labeled.subset(indices.slice(0, kept)), heldOut: labeled.subset(indices.slice(kept)) };
 }
@@ -179,7 +187,7 @@ async function* evaluateStage(
   stage: Stage,
   segmenter: Segmenter,
   { config, datasets, signal }: StageContext,
-): AsyncGenerator<ProgressEvent | EvaluationEvent, Evaluation | null> {
+): AsyncGenerator<ProgressEvent | EvaluationEvent | WarningEvent, Evaluation | null> {
   if (!datasets.validation) return null;
   const { evaluation, evaluationOutput } = config.sizes;
   const images = evaluateImages(segmenter, datasets.validation, {
@@ -191,12 +199,22 @@ async function* evaluateStage(
     signal,
   });
   const result = yield* mapEvents(images, progress(stage, 'evaluate'));
-  const { counts, classCount } = result.confusion;
-  const confusion = Array.from({ length: classCount }, (_, c) =>
-    Array.from(counts.subarray(c * classCount, (c + 1) * classCount)),
-  );
-  yield { type: 'evaluation', stage: stage.name, images: result.images, confusion };
+  yield { type: 'evaluation', stage: stage.name, images: result.images, confusion: result.confusion.rows() };
+  const message = stage.kind === 'source-only' ? truthWarning(result, config) : undefined;
+  if (message !== undefined) yield { type: 'warning', stage: stage.name, message };
   return result;
+}
+
+/** Warns of classes without labels in the validation images. */
+function truthWarning({ confusion }: Evaluation, config: Config): string | undefined {
+  const pixels = confusion.truePixels();
+  if (pixels.every((count) => count === 0)) {
+    return 'the validation labels have no pixel that counts, so there is no mIoU';
+  }
+  const names = expectedClasses(config);
+  const missing = missingClasses(pixels, [...names.keys()]);
+  if (missing.length === 0) return undefined;
+  return `no pixel of the validation labels is of ${listed(missing.map((index) => names.get(index)!))}`;
 }
 
 function evaluationOutcome(evaluation: Evaluation | null, config: Config) {

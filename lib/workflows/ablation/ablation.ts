@@ -1,13 +1,21 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Config } from '../../config/schema.js';
+import { checkRun } from '../../pipeline/checks.js';
 import { openDatasets } from '../../pipeline/datasets.js';
 import { stageFingerprints } from '../../pipeline/dependencies.js';
 import type { StageRecord } from '../../pipeline/events.js';
 import { planStages, type Stage } from '../../pipeline/plan.js';
 import { writeReport } from '../../report/write-report.js';
+import {
+  changedData,
+  changedDataWarning,
+  type DataRecord,
+  dataDifferences,
+  recordData,
+} from '../../run/data-record.js';
 import { Lock } from '../../run/lock.js';
-import { RunFolder } from '../../run/run-folder.js';
+import { RunFolder, recordedData } from '../../run/run-folder.js';
 import { ConfigError } from '../../support/errors.js';
 import { fromCallback } from '../../support/generators.js';
 import type { Ablation, AblationVariant } from './ablation-config.js';
@@ -32,6 +40,8 @@ export type AblationEvent =
   | ({ type: 'stage-end'; record: StageRecord; from: string | null } & StageOfRun)
   /** Failure of a stage, which ends its run. */
   | ({ type: 'failure'; message: string } & StageOfRun)
+  /** Something that does not stop the run in a folder but that its owner should know. */
+  | { type: 'warning'; folder: string; message: string }
   | { type: 'run-end'; variant: string; seed: number; folder: string };
 
 export interface AblationOptions {
@@ -39,6 +49,8 @@ export interface AblationOptions {
   jobs?: number;
   /** Names of the variants to run. Default: all. Complete stages of the other variants are taken over. */
   variants?: readonly string[] | undefined;
+  /** Resumes runs although their data have changed since they began, see `TrainOptions`. Default false. */
+  acceptChangedData?: boolean;
   /** Runs one stage in its run folder. No other process has the folder open meanwhile. */
   runStage: (stage: StageOfRun, signal: AbortSignal) => Promise<StageRecord>;
   signal?: AbortSignal | undefined;
@@ -83,6 +95,7 @@ class Scheduler {
   readonly #jobs: number;
   readonly #variants: readonly AblationVariant[];
   readonly #runStage: AblationOptions['runStage'];
+  readonly #acceptChangedData: boolean;
   readonly #emit: (event: AblationEvent) => void;
   readonly #signal: AbortSignal;
   readonly #failures: Extract<AblationEvent, { type: 'failure' }>[] = [];
@@ -95,7 +108,7 @@ class Scheduler {
 
   constructor(
     ablation: Ablation,
-    { jobs = 1, variants, runStage }: AblationOptions,
+    { jobs = 1, variants, acceptChangedData = false, runStage }: AblationOptions,
     emit: (event: AblationEvent) => void,
     signal: AbortSignal,
   ) {
@@ -105,6 +118,7 @@ class Scheduler {
       ? ablation.variants.filter(({ name }) => variants.includes(name))
       : ablation.variants;
     this.#runStage = runStage;
+    this.#acceptChangedData = acceptChangedData;
     this.#emit = emit;
     this.#signal = signal;
   }
@@ -138,8 +152,31 @@ class Scheduler {
   /** Checks the data sets before any training. Runs generate the embedded ones themselves. */
   async #checkData(): Promise<void> {
     for (const { configs } of this.#variants) {
-      if (!configs[0]!.data.embedded) await openDatasets(configs[0]!);
+      const [first] = configs;
+      if (first!.data.embedded) continue;
+      const datasets = await openDatasets(first!);
+      await checkRun(first!, datasets);
+      let record: DataRecord | undefined;
+      for (const config of configs) {
+        const known = await recordedData(config);
+        if (!known) continue;
+        // The seed changes no data: they are looked at once.
+        record ??= await recordData(datasets, { known, signal: this.#signal });
+        const differences = dataDifferences(known, record);
+        if (differences.length > 0) await this.#acceptData(config, record, differences);
+      }
     }
+  }
+
+  async #acceptData(config: Config, record: DataRecord, differences: readonly string[]): Promise<void> {
+    if (!this.#acceptChangedData) throw changedData(config.output, differences);
+    const message = changedDataWarning(differences);
+    await withFolder(config, async (folder) => {
+      await folder.keepData(record, { changed: true });
+      await folder.log({ type: 'warning', stage: 'data', message });
+    });
+    await writeReport(config.output);
+    this.#emit({ type: 'warning', folder: config.output, message });
   }
 
   /** Opens the runs. All variants with the first seed come first, so that a first table is ready early. */

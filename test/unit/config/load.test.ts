@@ -267,6 +267,16 @@ data:
         /data\.ignoreIndex: expected a number that is not a class index \(0 to 2\) but found 2/,
       ],
       [
+        'an ignore index that is a class of a known list',
+        { ...minimal, data: { ...data, classes: 'camvid', ignoreIndex: 10 } },
+        /data\.ignoreIndex: expected a number that is no class index \(0 to 10\) but found 10/,
+      ],
+      [
+        'a palette of another length than a known list',
+        { ...minimal, data: { ...data, classes: 'camvid', palette: [[0, 0, 0]] } },
+        /data\.palette: expected 11 colors, one a class but found an array of 1/,
+      ],
+      [
         'a palette of another length',
         { ...minimal, data: { ...data, palette: [[0, 0, 0]] } },
         /data\.palette: expected 3 colors, one a class but found an array of 1/,

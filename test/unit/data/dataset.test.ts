@@ -33,7 +33,7 @@ describe('ImageDataset', () => {
   }
 
   describe('fromFolder', () => {
-    it('pairs by base name, in the order of names, across endings and subfolders', async () => {
+    it('pairs by path, or by base name across subfolders, in the order of names, across endings', async () => {
       for (const name of ['images/b.png', 'images/city/a.PNG', 'images/c.webp']) await addImage(name);
       for (const name of ['labels/a.png', 'labels/x/b.png', 'labels/c.png', 'labels/unused.png'])
         await addLabels(name);
@@ -46,14 +46,18 @@ describe('ImageDataset', () => {
       });
       assert.equal(dataset.length, 3);
       assert.equal(dataset.hasLabels, true);
-      assert.deepEqual(dataset.entry(1), {
+      assert.deepEqual(dataset.entry(0), {
         name: 'b',
         image: path('images/b.png'),
         label: path('labels/x/b.png'),
       });
       assert.deepEqual(
-        [0, 1, 2].map((index) => dataset.entry(index).name),
-        ['a', 'b', 'c'],
+        [0, 1, 2].map((index) => [dataset.entry(index).name, dataset.entry(index).label]),
+        [
+          ['b', path('labels/x/b.png')],
+          ['c', path('labels/c.png')],
+          ['city/a', path('labels/a.png')],
+        ],
       );
       const { image, labels } = await dataset.read(0);
       assert.deepEqual([image.width, image.height, labels?.width, labels?.height], [6, 4, 6, 4]);
@@ -72,7 +76,7 @@ describe('ImageDataset', () => {
       const entries = [0, 1, 2].map((index) => dataset.entry(index));
       assert.deepEqual(
         [dataset.length, entries.map(({ name }) => name), entries[1]!.image],
-        [3, ['a', 'b', 'c'], path('images/more/b.png')],
+        [3, ['a', 'c', 'more/b'], path('images/c.png')],
       );
     });
 
@@ -88,8 +92,97 @@ describe('ImageDataset', () => {
         { images: path('images'), labels: path('labels') },
         /labels: holds no label PNG for 'a', 'c', 'd', 1 more of .*images/,
       );
-      await addImage('images/sub/a.png');
-      await fails({ images: path('images') }, /images: found the name 'a' twice \(.*a\.png and .*a\.png\)/);
+      await addImage('images/a.jpg');
+      await fails({ images: path('images') }, /images: found the name 'a' twice \(.*a\.jpg and .*a\.png\)/);
+    });
+
+    it('tells frames apart that are numbered anew in each sequence', async () => {
+      const names = ['seq1/000000', 'seq1/000001', 'seq2/000000', 'seq2/000001'];
+      for (const name of names) {
+        await addImage(`images/${name}.jpg`);
+        await addLabels(`labels/${name}.png`);
+        await addLabels(`pseudo/${name}.png`);
+        await addImage(`translated/${name}.png`);
+      }
+      await rm(path('pseudo/seq2/000001.png'));
+      const folders = { images: path('images'), labels: path('labels') };
+      const dataset = await ImageDataset.fromFolder(folders);
+      const namesOf = (set: ImageDataset) =>
+        Array.from({ length: set.length }, (_, index) => set.entry(index).name);
+      assert.deepEqual(namesOf(dataset), names);
+      assert.equal(dataset.entry(2).label, path('labels/seq2/000000.png'));
+      assert.deepEqual(namesOf(await dataset.withLabels(path('pseudo'))), names.slice(0, 3));
+      const translated = await dataset.withImages(path('translated'));
+      assert.equal(translated.entry(3).image, path('translated/seq2/000001.png'));
+      const [pairs] = dataset.pairsWith(await ImageDataset.fromFolder({ images: path('translated/seq1') }));
+      // The base names stand twice here, so they do not say what belongs together.
+      assert.equal(pairs.length, 0);
+
+      await rm(path('labels/seq2'), { recursive: true });
+      await assert.rejects(ImageDataset.fromFolder(folders), {
+        code: 'ERR_DATA',
+        message: /labels: holds no label PNG for 'seq2\/000000', 'seq2\/000001' of/,
+      });
+    });
+
+    it('pairs trees of other structure by base names that stand once', async () => {
+      for (const name of ['day/a', 'night/b', 'night/c']) await addImage(`images/${name}.png`);
+      for (const name of ['a', 'x/b', 'night/c']) await addLabels(`labels/${name}.png`);
+      const dataset = await ImageDataset.fromFolder({ images: path('images'), labels: path('labels') });
+      assert.deepEqual(
+        [0, 1, 2].map((index) => dataset.entry(index).label),
+        ['a', 'x/b', 'night/c'].map((name) => path(`labels/${name}.png`)),
+      );
+    });
+
+    it('meets names in both Unicode forms, and says which two are one', async () => {
+      const [composed, decomposed] = ['gr\u00fcn', 'gru\u0308n'];
+      await addImage(`images/${composed}.png`);
+      await addLabels(`labels/${decomposed}.png`);
+      const dataset = await ImageDataset.fromFolder({ images: path('images'), labels: path('labels') });
+      assert.equal(dataset.entry(0).label, path(`labels/${decomposed}.png`));
+      assert.equal(dataset.entry(0).name, composed);
+      await writeFile(path('list.txt'), `images/${decomposed}.png labels/${composed}.png\n`);
+      const listed = await ImageDataset.fromList({ list: path('list.txt') });
+      assert.deepEqual(
+        [listed.entry(0).image, listed.entry(0).label],
+        [dataset.entry(0).image, dataset.entry(0).label],
+      );
+
+      await addImage(`images/${decomposed}.png`);
+      await assert.rejects(ImageDataset.fromFolder({ images: path('images') }), {
+        code: 'ERR_DATA',
+        message: /twice \(.*gru\\u\{308\}n\.png and .*gr\\u\{fc\}n\.png\)/,
+      });
+    });
+
+    it('knows the endings of Cityscapes in any case', async () => {
+      await addImage('images/0/x_leftImg8bit.png');
+      await addLabels('labels/0/x_gtFine_labelids.png');
+      await addImage('labels/0/x_gtFine_color.png');
+      const dataset = await ImageDataset.fromFolder({ images: path('images'), labels: path('labels') });
+      assert.deepEqual(dataset.entry(0), {
+        name: '0/x',
+        image: path('images/0/x_leftImg8bit.png'),
+        label: path('labels/0/x_gtFine_labelids.png'),
+      });
+    });
+
+    it('says where two names differ in case', async () => {
+      await addImage('images/Frame.png');
+      await addLabels('labels/frame.png');
+      await assert.rejects(
+        ImageDataset.fromFolder({ images: path('images'), labels: path('labels') }),
+        /holds no label PNG for 'Frame' of .*images; 'Frame' and 'frame' are different names$/,
+      );
+    });
+
+    it('looks at nothing hidden', async () => {
+      for (const name of ['a', '.ipynb_checkpoints/a-checkpoint', '.AppleDouble/a', '@eaDir/a']) {
+        await addImage(`images/${name}.png`);
+      }
+      const dataset = await ImageDataset.fromFolder({ images: path('images') });
+      assert.deepEqual([dataset.length, dataset.entry(0).name], [1, 'a']);
     });
 
     it('finds out at once that a label map needs more classes', async () => {
@@ -121,7 +214,7 @@ describe('ImageDataset', () => {
       const spaces = await ImageDataset.fromList({ list: path('list.txt') });
       assert.deepEqual(
         [spaces.entry(0), spaces.entry(1).name],
-        [{ name: 'c d', image: path('my images/c d.png') }, 'a'],
+        [{ name: 'my images/c d', image: path('my images/c d.png') }, 'x/a'],
       );
     });
 
@@ -154,7 +247,8 @@ describe('ImageDataset', () => {
       await fails('there.png\n\ngone.png\n', /line 3: there is no file .*gone\.png/);
       await fails('a b c\n', /list\.txt, line 1: found 3 fields/);
       await fails('a.png a_l.png\n\nb.png\n', /list\.txt, line 3: found no label, unlike the lines before/);
-      await fails('x/a.png\ny/a.jpg\n', /list\.txt, line 2: found the name 'a' twice/);
+      await fails('x/a.png\nx/a.jpg\n', /list\.txt, line 2: found the name 'a' twice/);
+      await fails('x/a.png\n.y/a.jpg\n', /line 2: found the hidden file .*\.y\/a\.jpg/);
       await assert.rejects(
         ImageDataset.fromList({ list: path('none.txt') }),
         /none\.txt: cannot be read: ENOENT/,

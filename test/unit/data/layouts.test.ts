@@ -111,7 +111,7 @@ describe('data set layouts', () => {
     });
     const name = 'frankfurt_000000_000019';
     assert.deepEqual(val.entry(0), {
-      name,
+      name: `frankfurt/${name}`,
       image: folder.path(`root/leftImg8bit/val/frankfurt/${name}_leftImg8bit.png`),
       label: folder.path(`root/gtFine/val/frankfurt/${name}_gtFine_labelIds.png`),
     });

@@ -43,18 +43,18 @@ describe('ConfusionMatrix', () => {
     assert.equal(m.meanIou([0, 1]), (6 / 9 + 1 / 6) / 2);
     assert.equal(m.meanAccuracy([1, 2]), 1 / 4);
     assert.equal(m.frequencyWeightedIou([1, 2]), 1 / 6);
-    assert.deepEqual([m.meanIou([3]), m.meanAccuracy([3]), m.frequencyWeightedIou([3])], [0, 0, 0]);
+    assert.deepEqual([m.meanIou([3]), m.meanAccuracy([3]), m.frequencyWeightedIou([3])], [null, null, null]);
     assert.throws(() => m.meanIou([0, 4]), {
       ...INVALID,
       message: /an integer from 0 to 3 for classes\[1\]/,
     });
   });
 
-  it('is all 0 where nothing was added', () => {
+  it('has no numbers where nothing was added', () => {
     const m = new ConfusionMatrix(2);
     assert.deepEqual(
       [m.meanIou(), m.meanAccuracy(), m.pixelAccuracy(), m.frequencyWeightedIou()],
-      [0, 0, 0, 0],
+      [null, null, null, null],
     );
   });
 });

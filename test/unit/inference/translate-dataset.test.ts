@@ -52,7 +52,25 @@ describe('translating a data set', () => {
     assert.deepEqual([width, height, data[0], data.at(-1)], [8, 6, 31, 31]);
   });
 
-  it('resumed, translates only the missing images', async () => {
+  it('keeps subfolders, resumed too', async () => {
+    const data = new Uint8Array(8 * 6 * 3).fill(50);
+    await mkdir(path.join(folder, 'images/day/1'), { recursive: true });
+    await mkdir(path.join(folder, 'images/night'));
+    for (const name of ['day/1/frame', 'night/frame']) {
+      await writeImage(path.join(folder, `images/${name}.png`), { data, ...size });
+    }
+    const deep = (await ImageDataset.fromFolder({ images: path.join(folder, 'images') })).subset([0, 5]);
+    const { asked, translator } = fakeTranslator();
+    const output = path.join(folder, 'out');
+    for (const resume of [false, true]) {
+      await drain(translateDataset(translator, deep, output, { size, resume }));
+      assert.deepEqual(asked, [50, 50]);
+    }
+    assert.equal((await deep.withImages(output)).entry(1).image, path.join(output, 'night/frame.png'));
+    assert.equal((await readImage(path.join(output, 'day/1/frame.png'))).data[0], 51);
+  });
+
+  it('resumed, translates what is missing and nothing else', async () => {
     const whole = path.join(folder, 'whole');
     await translate(whole, false);
     const output = path.join(folder, 'out');

@@ -355,7 +355,7 @@ describe('switches of the loop', () => {
     const size = { width: 64, height: 32 };
     const measure = async (file: string) => {
       using segmenter = await createSegmenter(config, file);
-      return (await evaluate(segmenter, heldOut, { classCount: 10, size, outputSize: size })).meanIou;
+      return (await evaluate(segmenter, heldOut, { classCount: 10, size, outputSize: size })).meanIou!;
     };
     for (const stage of stages) {
       const file = (name: string) =>
