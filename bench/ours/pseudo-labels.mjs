@@ -1,5 +1,4 @@
-// Measures the pseudo-labels of a set of images in two passes over their logits: thresholds by a histogram, then
-// labels.
+// Measures the pseudo-labels of a set of images: exact thresholds by a histogram, then labels.
 import { pseudoLabels, Tensor, ThresholdHistogram } from 'bidiseg';
 
 const PORTION = 0.5;
@@ -47,8 +46,11 @@ export function create({ images, labels: [height, width] }) {
 
   async function run() {
     const histogram = new ThresholdHistogram(classes);
-    for (let i = 0; i < images; ++i) await count(histogram, set[i % set.length], size);
-    ({ thresholds } = await histogram.thresholds({ portion: PORTION, cap: CAP }));
+    const options = { portion: PORTION, cap: CAP };
+    do {
+      for (let i = 0; i < images; ++i) await count(histogram, set[i % set.length], size);
+    } while (await histogram.refine(options));
+    ({ thresholds } = await histogram.thresholds(options));
     histogram.dispose();
     labels = [];
     for (let i = 0; i < images; ++i) {

@@ -161,13 +161,14 @@ export class ResultFolder implements Output {
    *
    * @param options.inputs files that the command reads. None may lie in the folder
    * @param options.overwrite whether to replace the results of an earlier command
+   * @param options.alone whether the folder may hold only the results. Default false
    * @throws DataError when a file would be lost
    */
   static async plan(
     folder: string,
-    options: Results & { inputs: readonly string[]; overwrite: boolean | undefined },
+    options: Results & { inputs: readonly string[]; overwrite: boolean | undefined; alone?: boolean },
   ): Promise<ResultFolder> {
-    const { inputs, overwrite, ...results } = options;
+    const { inputs, overwrite, alone = false, ...results } = options;
     refuseFile(folder);
     const input = filesIn(folder, inputs)[0];
     if (input !== undefined) throw liesInOutput(input, folder);
@@ -183,6 +184,11 @@ export class ResultFolder implements Output {
     }
     const replaced = manifest?.files ?? [];
     refuseStrangers(folder, results.files, replaced);
+    if (manifest && alone) {
+      const own = new Set(replaced.map((file) => file.split('/')[0]!));
+      const other = readdirSync(folder).find((name) => !name.startsWith('.') && !own.has(name));
+      if (other !== undefined) throw notOurs(path.join(folder, other));
+    }
     return new ResultFolder(folder, results, replaced);
   }
 
@@ -290,9 +296,13 @@ function refuseStrangers(folder: string, files: readonly string[], own: readonly
     const file = path.join(folder, name);
     const found = lstatSync(file, { throwIfNoEntry: false });
     if (found && !(replaceable.has(name) && found.isFile())) {
-      throw new DataError(`${file}: exists and was not written by bidiseg; move it away, or ${CHOOSE}`);
+      throw notOurs(file);
     }
   }
+}
+
+function notOurs(file: string): DataError {
+  return new DataError(`${file}: exists and was not written by bidiseg; move it away, or ${CHOOSE}`);
 }
 
 /** Returns the folders of relative paths, the deepest first. */

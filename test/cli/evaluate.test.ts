@@ -187,7 +187,11 @@ describe("command line: evaluate with a run's label map, or another", () => {
       [['--label-map', 'none.yaml'], 1, /none\.yaml: no such file/],
       [['--label-map', 'folder.yaml'], 1, /folder\.yaml: is a folder, expected a file/],
       [['--label-map', 'list.yaml'], 1, /list\.yaml: expected a table of keys but found an array of 1/],
-      [['--label-map', 'map.yaml'], 2, /Name the classes, or the label map that leads to them: --classes/],
+      [
+        ['--label-map', 'map.yaml'],
+        2,
+        /--predictions needs --classes, or a --label-map that defines the classes/,
+      ],
       [['--classes', 'a'], 2, /^bidiseg: Expected at least two different class names .* but received 'a'/],
       [['--classes', '[a, 1]'], 2, /Expected a list of names such as \["a, b", "c"\] for --classes/],
       [['--classes', '@none.txt'], 1, /none\.txt: cannot be read/],

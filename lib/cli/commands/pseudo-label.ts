@@ -129,6 +129,8 @@ async function pseudoLabel(
     files: labelFiles(dataset, weighting ?? config?.selfTraining.weighting ?? 'hard'),
     inputs: Array.from({ length: dataset.length }, (_, index) => dataset.entry(index).image),
     overwrite,
+    // Training takes all of the folder for labels.
+    alone: true,
   });
   using segmenter = await Segmenter.fromFile(file, { device, signal });
   await results.prepare(context);

@@ -15,7 +15,7 @@ namespace bidiseg {
 ///
 /// All of it is then one oneDNN operation, on CPUs that support it, and its weights are kept in oneDNN's layout and
 /// dtype. Wide 3x3 convolutions in float32 use Winograd's algorithm (kernels/winograd.h). Their weights take four times
-/// the memory, and their rounding errors are larger, about 1e-5 of the largest value. Kept weights are renewed when the
+/// the memory, and their rounding errors are larger, about 2e-6 of the largest value. Kept weights are renewed when the
 /// version of a module's tensor changes. Code that changes a tensor without autograd must bump its version, as
 /// Optimizer::step() does.
 ///

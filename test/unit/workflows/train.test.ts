@@ -199,7 +199,7 @@ describe('training as a workflow', () => {
     for (const name of readdirSync(folder.path('whole'))) {
       writeFileSync(folder.path(`source/images/${name}`), 'no image');
     }
-    await assert.rejects(run(config), /source-\d\.png: begins like no PNG/);
+    await assert.rejects(run(config), /source-\d\.png: is not a PNG/);
     cpSync(folder.path('whole'), folder.path('source/images'), { recursive: true });
     assert.deepEqual(warnings(await run(config, { resume: true })), []);
     const other = configOf('run', [...ALONE, 'data.source.part=[0, 0.5]']);
