@@ -269,7 +269,7 @@ data:
       [
         'an ignore index that is a class of a known list',
         { ...minimal, data: { ...data, classes: 'camvid', ignoreIndex: 10 } },
-        /data\.ignoreIndex: expected a number that is no class index \(0 to 10\) but found 10/,
+        /data\.ignoreIndex: expected a number that is not a class index \(0 to 10\) but found 10/,
       ],
       [
         'a palette of another length than a known list',

@@ -33,15 +33,18 @@ describe('presets', () => {
     });
   }
 
-  it('paper and reference differ in the options that the algorithm’s tables name, and in no other', () => {
+  it('paper and reference differ in the published code’s options and PyTorch 0.4’s, and in no other', () => {
     assert.deepEqual(differences(preset('paper'), preset('reference')).sort(), [
+      'segmentation.adamForm',
       'segmentation.normalize',
       'segmentation.repeatedStep',
       'selfTraining.inclusive',
       'selfTraining.method',
       'selfTraining.order',
+      'translation.adamForm',
       'translation.identityWeight',
       'translation.perceptualForm',
+      'translation.scheduleEpochs',
     ]);
   });
 
