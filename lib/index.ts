@@ -155,7 +155,7 @@ export { ProcessGroup, type ProcessGroupOptions } from './native/process-group.j
 export { type Dtype, Tensor, type TensorMap, type TypedArray } from './native/tensor.js';
 export { applyThresholds, ThresholdHistogram, type ThresholdOptions } from './native/thresholds.js';
 export { BidirectionalLearning, type RunListeners, type RunOptions } from './pipeline/bidirectional.js';
-export { type Datasets, openDatasets } from './pipeline/datasets.js';
+export { type Datasets, type OpenedDatasets, openDatasets } from './pipeline/datasets.js';
 export type {
   EvaluationEvent,
   PictureColumn,
@@ -182,6 +182,7 @@ export {
 } from './pipeline/plan.js';
 export type { StageBeginning, StageState, StageStore } from './pipeline/stage-store.js';
 export { writeReport } from './report/write-report.js';
+export type { DataRecord, FileRecord, SetRecord } from './run/data-record.js';
 export { readSummary, resumeConfig, stageImages, stageWeights } from './run/run-files.js';
 export { RunFolder, type RunFolderMode } from './run/run-folder.js';
 // Errors
@@ -243,4 +244,4 @@ export type {
 export { TranslationTrainer, type TranslationTrainerOptions } from './training/translation-trainer.js';
 export type { Skipped } from './weights/safetensors.js';
 export type { WeightsDtype } from './weights/weights-dtype.js';
-export { train } from './workflows/train.js';
+export { type TrainOptions, train } from './workflows/train.js';

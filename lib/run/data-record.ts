@@ -10,10 +10,10 @@ import { counted } from '../support/format.js';
 import { readJson } from './run-files.js';
 
 /** Record of a file: size in bytes, modification time in milliseconds, and a hash of its content. */
-type FileRecord = [bytes: number, modified: number, hash: string];
+export type FileRecord = [bytes: number, modified: number, hash: string];
 
 /** Record of a data set: its images in their order, and their label files. */
-interface SetRecord {
+export interface SetRecord {
   names: string[];
   images: FileRecord[];
   /** null: the data set has no labels. */

@@ -23,8 +23,8 @@ import type { WarningEvent } from '../training/events.js';
 
 export interface TrainOptions extends RunOptions {
   /**
-   * Continues a run although its data are not those that it began with. The report says so. Default false: that is an error,
-   * which lists the first differences.
+   * Resumes a run although its data have changed since it began. The report mentions it. Default false: an error lists the
+   * first differences.
    */
   acceptChangedData?: boolean;
 }
