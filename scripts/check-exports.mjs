@@ -4,7 +4,7 @@
 //   node scripts/check-exports.mjs          after `npm run setup`
 // The engines are installed into a temporary folder. They are downloads of 115 MB with npm and 250 MB with pip, too large
 // for everybody who runs the tests. The install script of onnxruntime-node, which would download CUDA libraries, is not
-// run. An engine that cannot be installed is left out, and the reason is printed. Takes about 20 minutes on two cores.
+// run. An engine that cannot be installed is left out, and the reason is printed.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
