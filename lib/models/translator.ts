@@ -136,7 +136,7 @@ export class Translator implements Disposable {
 
   /**
    * Creates a translator from a file that save() wrote, with the file's weights. A file of one CycleGAN generator, such as
-   * `latest_net_G_A.pth`, becomes a translator that only leads to the target, unless `back` names the other generator.
+   * `latest_net_G_A.pth`, becomes a translator from source to target only, unless `back` names the other generator.
    *
    * @throws DataError when a file cannot be read or does not hold a translator
    */
@@ -212,10 +212,8 @@ export class Translator implements Disposable {
 
   #unpaired() {
     if (this.#backward) return this.#backward;
-    const reason = this.options.pairing === 'paired' ? 'is paired' : 'comes from a file without the way back';
-    throw new InvalidArgumentError(
-      `Expected a translator that leads back to the source but this one ${reason} and only leads to the target`,
-    );
+    const reason = this.options.pairing === 'paired' ? 'is paired' : 'comes from a file with one generator';
+    throw new InvalidArgumentError(`Expected a translator with both generators but this one ${reason}`);
   }
 
   #named(): { prefix: string; network: Network }[] {

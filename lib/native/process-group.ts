@@ -108,7 +108,9 @@ export class ProcessGroup extends NativeObject<ProcessGroupHandle> {
     checkObject('options', options);
     await call((token) => {
       const { handle } = this;
-      if (!(network instanceof NativeObject)) throw invalidArgument('network', 'a network', network);
+      if (!(network instanceof NativeObject && NativeObject.isNative(network))) {
+        throw invalidArgument('network', 'a network', network);
+      }
       return native.processGroupAverageGradients(handle, network.handle, token);
     }, options.signal);
   }
@@ -157,7 +159,9 @@ function nativeOptions(options: ProcessGroupOptions): NativeProcessGroupOptions 
   const { file } = options;
   if (file !== undefined) checkPath('file', file);
   const host = options.host ?? launched?.host;
-  if (file === undefined) checkString('host', host);
+  if (file === undefined && !/^[\w.:%-]+$/.test(checkString('host', host))) {
+    throw invalidArgument('host', 'a host name or an IP address', host);
+  }
   const isOwnAddress = options.host !== undefined || options.port !== undefined;
   return {
     backend: checkChoice('backend', options.backend ?? 'gloo', ProcessGroup.backends()),

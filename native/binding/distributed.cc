@@ -8,11 +8,14 @@ namespace {
 
 // { backend, rank, size, store, host, port, hostsStore, file, name, timeoutSeconds }
 ProcessGroupOptions group_options(const Options& options) {
+  const auto store = options.choice<std::string>("store", {{"tcp", "tcp"}, {"file", "file"}});
+  const std::string host = options.string("host");
+  if (store == "tcp" && host.empty()) throw InvalidArgument("Expected a host name or an IP address for host");
   return {.backend = options.string("backend"),
           .rank = options.integer("rank", 0, 1 << 20),
           .size = options.integer("size", 1, 1 << 20),
-          .store = options.string("store"),
-          .host = options.string("host"),
+          .store = store,
+          .host = host,
           .port = options.integer("port", 0, 65535),
           .hosts_store = options.boolean("hostsStore"),
           .file = options.string("file"),

@@ -83,9 +83,9 @@ describe("misuse of BDL's neighbors", () => {
     using paired = await Translator.create({ pairing: 'paired', ...shape });
     using unpaired = await Translator.create({ blocks: 6, baseWidth: 2, discriminatorWidth: 2 });
     const back = { count: 1, width: 32, height: 32, direction: 'target-to-source' } as const;
-    const noWayBack = /unpaired translator but this one is paired/;
-    await rejects(() => paired.translate(new Uint8Array(32 * 32 * 3), back), noWayBack);
-    await rejects(() => TranslationStep.create(paired, null, TRANSLATION), noWayBack);
+    const needsBoth = /with both generators but this one is paired/;
+    await rejects(() => paired.translate(new Uint8Array(32 * 32 * 3), back), needsBoth);
+    await rejects(() => TranslationStep.create(paired, null, TRANSLATION), needsBoth);
     await rejects(() => PairedTranslationStep.create(unpaired, PAIRED_TRANSLATION), /a paired Translator/);
     await rejects(() => Translator.create({ pairing: 'paired', depth: 11 }), /from 2 to 10 for depth/);
     assert.deepEqual([paired.sizeMultiple, unpaired.sizeMultiple], [32, 4]);

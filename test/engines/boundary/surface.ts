@@ -324,6 +324,7 @@ export function surface(folder: string): Record<string, Member> {
 
     'new ThresholdHistogram': { args: () => [5, 16] },
     'ThresholdHistogram#add': { args: () => Object.values(pixels()) },
+    'ThresholdHistogram#refine': { args: () => [{ portion: 0.5, cap: 0.9 }] },
     'ThresholdHistogram#thresholds': { args: () => [{ portion: 0.5, cap: 0.9 }] },
     'new ConfusionMatrix': { args: () => [5, 255] },
     ...Object.fromEntries(
