@@ -7,6 +7,7 @@ import {
   readdirSync,
   rmdirSync,
   rmSync,
+  type Stats,
   statSync,
 } from 'node:fs';
 import path from 'node:path';
@@ -50,10 +51,17 @@ export function prepareOutputFolder(folder: string, context: Outputs): void {
   context.outputs.push({ removeIfUnused: () => removeEmptyFolders(folder, first) });
 }
 
+/** Refuses a folder that is a file, or lies below one. */
 function refuseFile(folder: string): void {
-  const found = statSync(folder, { throwIfNoEntry: false });
-  if (!found || found.isDirectory()) return;
-  throw new DataError(`Cannot write into the output folder ${folder}: a file has that name; ${CHOOSE}`);
+  let place = path.resolve(folder);
+  let found = statOf(statSync, place);
+  while (!found) {
+    place = path.dirname(place);
+    found = statOf(statSync, place);
+  }
+  if (found.isDirectory()) return;
+  const what = place === path.resolve(folder) ? 'a file has that name' : `${place} is a file`;
+  throw new DataError(`Cannot write into the output folder ${folder}: ${what}; ${CHOOSE}`);
 }
 
 function reason(code: string | undefined): string {
@@ -109,7 +117,7 @@ export function prepareOutputFile(
     const what = place === realPath(input) ? 'is the input' : `lies in ${input}, which is read`;
     throw new UsageError(`${file}: ${what}; choose another file to write`);
   }
-  if (statSync(file, { throwIfNoEntry: false })?.isDirectory()) {
+  if (statOf(statSync, file)?.isDirectory()) {
     throw new UsageError(`${file}: is a folder; name a file to write`);
   }
   if (isThere(file) && options.overwrite !== true) {
@@ -118,9 +126,19 @@ export function prepareOutputFile(
   prepareOutputFolder(path.dirname(file), context);
 }
 
+/** Returns the status of a file. undefined: no such file, or a parent is not a folder. */
+function statOf(stat: typeof statSync | typeof lstatSync, file: string): Stats | undefined {
+  try {
+    return stat(file, { throwIfNoEntry: false });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOTDIR') return undefined;
+    throw error;
+  }
+}
+
 /** Tells whether a file or link exists, even a link to a missing file. */
 function isThere(file: string): boolean {
-  return lstatSync(file, { throwIfNoEntry: false }) !== undefined;
+  return statOf(lstatSync, file) !== undefined;
 }
 
 const MANIFEST = '.bidiseg.json';
@@ -286,7 +304,7 @@ function isInside(file: unknown): boolean {
 function refuseStrangers(folder: string, files: readonly string[], own: readonly string[]): void {
   const places = [...foldersOf(files), ...foldersOf(own)].map((name) => path.join(folder, name));
   for (const place of places) {
-    const found = lstatSync(place, { throwIfNoEntry: false });
+    const found = statOf(lstatSync, place);
     if (found && !found.isDirectory()) {
       throw new DataError(`${place}: was not made by bidiseg, expected a folder; move it away, or ${CHOOSE}`);
     }
@@ -294,7 +312,7 @@ function refuseStrangers(folder: string, files: readonly string[], own: readonly
   const replaceable = new Set(own);
   for (const name of new Set([...files, ...own])) {
     const file = path.join(folder, name);
-    const found = lstatSync(file, { throwIfNoEntry: false });
+    const found = statOf(lstatSync, file);
     if (found && !(replaceable.has(name) && found.isFile())) {
       throw notOurs(file);
     }

@@ -272,7 +272,7 @@ describe('exported segmenters', () => {
       for (const [name, format, action, ...more] of [
         ['cli.onnx', 'onnx', 'runOnnx'],
         ['cli.pt', 'torchscript', 'runTorchScript'],
-        ['fixed.onnx', 'onnx', 'runOnnx', '--size', '121x47', '--batch', '2'],
+        ['cli-fixed.onnx', 'onnx', 'runOnnx', '--size', '121x47', '--batch', '2'],
       ] as [string, string, string, ...string[]][]) {
         const file = folder.path(name);
         const { code, stdout, stderr } = await bidiseg(['export', half, file, '--json', ...more]);
