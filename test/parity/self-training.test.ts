@@ -25,7 +25,7 @@ import { TRAINED_NETWORK, writeTrainedSegmenter } from '../helpers/trained-segme
 import { useTwin } from '../helpers/twin.js';
 
 /** Difference that a probability may have when both sides compute in single precision. */
-const NOISE = 1e-6;
+const NOISE = 4e-6;
 
 /** How pseudo-labels from the same logits differ from SSL.py's. */
 interface SslAnswer {
@@ -239,7 +239,7 @@ describe('parity with PyTorch: pseudo-labels', () => {
         { item: `${item}: thresholds against sorting`, error: answer.sorted, bound: 0 },
         // Rounding moves a confidence by some 1e-7, so that few pixels in a million change sides.
         { item: `${item}: share that differs`, error: answer.different / answer.pixels, bound: 1e-5 },
-        { item: `${item}: confidences against float64`, error: answer.oursError, bound: 2e-7 },
+        { item: `${item}: confidences against float64`, error: answer.oursError, bound: 1e-6 },
         {
           item: `${item}: the same, relative to SSL.py's`,
           error: answer.oursError / answer.theirsError,
