@@ -238,7 +238,7 @@ describe('training as a workflow', () => {
     });
     await refuses(['device=cuda:99'], {
       code: 'ERR_INVALID_ARGUMENT',
-      message: /There is no device cuda:99 here/,
+      message: /Expected one of the devices .* but found cuda:99/,
     });
     writeFileSync(folder.path('source/labels/source-2.png'), 'no label');
     await refuses([], { code: 'ERR_DATA', message: /source-2\.png/ });
