@@ -9,6 +9,7 @@ import {
   rmSync,
   type Stats,
   statSync,
+  writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
 import { readJson, toJson } from '../run/run-files.js';
@@ -165,10 +166,10 @@ export interface Results {
 export class ResultFolder implements Output {
   readonly #folder: string;
   readonly #results: Results;
-  /** Files of an earlier command, to be replaced. */
-  readonly #replaced: readonly string[];
+  /** Files of an earlier command, to be replaced. null: the folder has no manifest. */
+  readonly #replaced: readonly string[] | null;
 
-  private constructor(folder: string, results: Results, replaced: readonly string[]) {
+  private constructor(folder: string, results: Results, replaced: readonly string[] | null) {
     this.#folder = folder;
     this.#results = results;
     this.#replaced = replaced;
@@ -207,14 +208,15 @@ export class ResultFolder implements Output {
       const other = readdirSync(folder).find((name) => !name.startsWith('.') && !own.has(name));
       if (other !== undefined) throw notOurs(path.join(folder, other));
     }
-    return new ResultFolder(folder, results, replaced);
+    return new ResultFolder(folder, results, manifest ? replaced : null);
   }
 
   /** Creates the folder, removes the results of an earlier command, and writes the manifest. */
   async prepare(context: Outputs): Promise<void> {
     prepareOutputFolder(this.#folder, context);
     // The manifest comes before the results, so that it is true whenever the command is stopped.
-    this.#remove(this.#replaced);
+    if (this.#replaced) this.#remove(this.#replaced);
+    else claimNewFolder(this.#folder);
     await writeManifest(this.#folder, this.#results);
     // Comes before the folder itself, which must be empty to be removed.
     context.outputs.unshift(this);
@@ -272,6 +274,17 @@ export async function claimFiles(folder: string, results: Results, context: Outp
   refuseStrangers(folder, results.files, manifest?.files ?? []);
   prepareOutputFolder(folder, context);
   await writeManifest(folder, results);
+}
+
+/** Creates an empty manifest, which only one of several commands can. @throws DataError in the others */
+function claimNewFolder(folder: string): void {
+  const file = path.join(folder, MANIFEST);
+  try {
+    writeFileSync(file, toJson({ command: '', version: packageVersion(), files: [] }), { flag: 'wx' });
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause;
+    throw new DataError(`${folder}: another command has begun to write there; ${CHOOSE}`, { cause });
+  }
 }
 
 function writeManifest(folder: string, { command, files }: Results): Promise<void> {

@@ -95,6 +95,16 @@ describe('command line: outputs, in one process', () => {
     }
   }
 
+  it('of two commands that begin at once in a new folder, one fails and harms nothing', async () => {
+    const plan = () =>
+      ResultFolder.plan('both', { command: 'test', files: ['a.png'], inputs: [], overwrite: false });
+    const [first, second] = [await plan(), await plan()];
+    await first.prepare({ outputs });
+    const before = readFileSync('both/.bidiseg.json', 'utf8');
+    await assert.rejects(second.prepare({ outputs: [] }), /both: another command has begun to write there/);
+    assert.equal(readFileSync('both/.bidiseg.json', 'utf8'), before);
+  });
+
   it('an output folder below the input is left out of the search, also behind a link', async () => {
     await fill(['images'], 'images/out');
     symlinkSync('out', at('photos/images/other-way'));
