@@ -24,7 +24,7 @@ const VALUES = {
     setThreadCount translatorInput translatorOutputBytes`,
   errors: `
     BidisegError BindingError ConfigError DataError DisposedError InvalidArgumentError NativeError NonFiniteLossError
-    OutOfMemoryError ProcessGroupError`,
+    OutOfMemoryError ProcessGroupError QueueFullError`,
 };
 
 describe('the public API', () => {
