@@ -91,6 +91,12 @@ export {
   predictStream,
 } from './inference/prediction-stream.js';
 export {
+  type Segmentation,
+  type SegmentOptions,
+  type SegmentPredictor,
+  segment,
+} from './inference/segment.js';
+export {
   matchDatasetHistograms,
   type TranslateDatasetOptions,
   translateDataset,
