@@ -115,7 +115,9 @@ async function installInBareRoot(registry: string): Promise<void> {
     'node first.mjs',
     'node node_modules/bidiseg/dist/lib/cli/main.js info',
   ].join('\n');
-  const enter = `mount --rbind /dev "$0/dev" && mount -t proc proc "$0/proc" && exec chroot "$0" /bin/sh -c "$1"`;
+  const devices =
+    'for name in null urandom; do : > "$0/dev/$name"; mount --bind /dev/$name "$0/dev/$name"; done';
+  const enter = `set -e; ${devices}; mount -t proc proc "$0/proc"; exec chroot "$0" /bin/sh -c "$1"`;
   const { code, stdout, stderr, seconds } = await runToEnd(
     'unshare',
     ['--map-root-user', '--mount', '--pid', '--fork', 'sh', '-c', enter, root, script],
