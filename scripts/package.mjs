@@ -246,7 +246,10 @@ function pack(folder, file, level) {
     .filter((entry) => entry.isFile())
     .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)))
     .sort();
-  for (const name of files) fs.chmodSync(path.join(folder, name), 0o644);
+  const { bin = {} } = JSON.parse(fs.readFileSync(path.join(folder, 'package.json'), 'utf8'));
+  for (const name of files) {
+    fs.chmodSync(path.join(folder, name), Object.values(bin).includes(name) ? 0o755 : 0o644);
+  }
   tar.create(
     { file, cwd: folder, prefix: 'package', portable: true, mtime: MTIME, gzip: { level }, sync: true },
     files,
