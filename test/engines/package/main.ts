@@ -5,7 +5,16 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, cpSync, mkdirSync, readdirSync, realpathSync, statSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  cpSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import process from 'node:process';
 import { contentOf, ROOT, temporaryFolder } from '../../helpers/folder.js';
@@ -85,11 +94,10 @@ async function installTarballs(registry: string): Promise<void> {
 
 /** Lists the system's libraries that programs need. */
 function librariesOf(...programs: string[]): string[] {
-  const found = programs.flatMap((program) =>
-    [...execFileSync('ldd', [program], { encoding: 'utf8' }).matchAll(/(\/(?:usr\/)?lib\S*)/g)].map(
-      ([, file]) => file!,
-    ),
-  );
+  const found = programs.flatMap((program) => {
+    const list = execFileSync('ldd', [program], { encoding: 'utf8' });
+    return [...list.matchAll(/(?:=> |^\s*)(\/(?:usr\/)?lib\S*)/gm)].map(([, file]) => file!);
+  });
   return [...new Set(found)];
 }
 
@@ -101,8 +109,14 @@ async function installInBareRoot(registry: string): Promise<void> {
     mkdirSync(path.dirname(path.join(root, to)), { recursive: true });
     copyFileSync(realpathSync(from), path.join(root, to));
   };
-  const addon = path.join(ROOT, 'build/cmake/packaged/bidiseg.node');
-  for (const library of librariesOf(process.execPath, '/bin/sh', addon)) place(library);
+  const cache = readFileSync(path.join(ROOT, 'build/cmake/CMakeCache.txt'), 'utf8');
+  const torch = /^BIDISEG_LIBTORCH:INTERNAL=(.+)$/m.exec(cache)![1]!;
+  const vips = path.join(ROOT, 'node_modules/@img/sharp-libvips-linux-x64/lib');
+  const programs = [
+    ...[process.execPath, '/bin/sh', path.join(torch, 'lib/libtorch_cpu.so')],
+    ...readdirSync(vips).flatMap((name) => (/\.so/.test(name) ? [path.join(vips, name)] : [])),
+  ];
+  for (const library of librariesOf(...programs)) place(library);
   place(process.execPath, '/bin/node');
   place('/bin/sh', '/bin/sh');
   cpSync(path.dirname(path.dirname(npm())), path.join(root, 'npm'), { recursive: true, dereference: true });
