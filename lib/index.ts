@@ -1,5 +1,8 @@
 // The public API, by name. test/unit/index.test.ts holds the list.
 
+// First, so that a bundle ends with the message of the loader and not with an error of another package.
+import './native/binding.js';
+
 // Configs and runs
 export { createConfig, loadConfig } from './config/load.js';
 export type { Layer } from './config/parse.js';

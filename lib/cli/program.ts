@@ -11,6 +11,7 @@ import { addPseudoLabelCommand } from './commands/pseudo-label.js';
 import { addReportCommand } from './commands/report.js';
 import { addResumeCommand } from './commands/resume.js';
 import { addSegmentCommand } from './commands/segment.js';
+import { addSetupCommand } from './commands/setup.js';
 import { addTrainCommand } from './commands/train.js';
 import { addTranslateCommand } from './commands/translate.js';
 
@@ -43,5 +44,6 @@ export function createProgram(): Command {
   addConvertCommand(program);
   addExportCommand(program);
   addInfoCommand(program);
+  addSetupCommand(program);
   return program;
 }

@@ -1,14 +1,11 @@
 import sharp, { type Sharp } from 'sharp';
 import { DataError } from '../support/errors.js';
 import { readRegularFile } from '../support/files.js';
-import { threadsPerImage } from '../support/threads.js';
 import { checkInteger, checkString, invalidArgument, shortened } from '../support/validate.js';
 import { type DecodeOptions, type ImageLimits, MAX_PIXELS } from './image-limits.js';
 import type { ImageSize } from './image-size.js';
 
 /* Shared by the readers of images and label maps: the bytes of an image, its header, decoding, and errors. */
-
-sharp.concurrency(threadsPerImage);
 
 /** An uncompressed PNG of 16-bit RGBA takes 8 bytes a pixel. The rest of the limit is for metadata. */
 const MAX_BYTES_PER_PIXEL = 8;

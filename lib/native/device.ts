@@ -1,6 +1,6 @@
 import { packageVersion } from '../support/package.js';
 import { checkInteger } from '../support/validate.js';
-import { native } from './binding.js';
+import { addon, native } from './binding.js';
 import type { MemoryReservation } from './binding-types.js';
 import { call, callSync } from './native-object.js';
 import type { Precision } from './precision.js';
@@ -9,9 +9,13 @@ import type { Precision } from './precision.js';
 export interface BuildInfo {
   /** Version of bidiseg. */
   version: string;
-  /** Version of LibTorch. */
+  /** Path of the native addon. */
+  addon: string;
+  /** How the addon was found, such as `the package @bidiseg/linux-x64`. */
+  addonOrigin: string;
+  /** Version of the LibTorch that the addon was built for. */
   libtorchVersion: string;
-  /** How the build found LibTorch. */
+  /** How LibTorch was found. */
   libtorchOrigin: string;
   /** True if the addon contains CUDA kernels. */
   cuda: boolean;
@@ -29,7 +33,15 @@ export interface BuildInfo {
 export async function buildInfo(): Promise<BuildInfo> {
   const info = await call(() => native.buildInfo());
   const cudaDevices = Object.keys(info.precisions).filter((device) => device !== 'cpu');
-  return { version: packageVersion(), ...info, cudaDevices };
+  const { file, origin, libtorchOrigin = info.libtorchOrigin } = addon;
+  return {
+    ...info,
+    version: packageVersion(),
+    addon: file,
+    addonOrigin: origin,
+    libtorchOrigin,
+    cudaDevices,
+  };
 }
 
 /** @internal @throws InvalidArgumentError if there is no device of that name. */

@@ -18,6 +18,7 @@ const COMMANDS = [
   'convert',
   'export',
   'info',
+  'setup',
 ];
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 
@@ -120,22 +121,23 @@ describe('command line: usage', () => {
   });
 
   it('info works without the addon, and says so', async () => {
-    // A copy of the compiled package without its build folder.
+    // A copy of the compiled package without its build folder, and no build of `bidiseg setup`.
     const copy = path.join(folder.path, 'copy');
     mkdirSync(path.join(copy, 'dist'), { recursive: true });
     cpSync(path.join(ROOT, 'dist', 'lib'), path.join(copy, 'dist', 'lib'), { recursive: true });
     cpSync(path.join(ROOT, 'package.json'), path.join(copy, 'package.json'));
     symlinkSync(path.join(ROOT, 'node_modules'), path.join(copy, 'node_modules'));
     const main = path.join(copy, 'dist', 'lib', 'cli', 'main.js');
+    const env = { XDG_CACHE_HOME: copy };
 
-    const { code, stdout, stderr } = await bidiseg(['info'], { main });
+    const { code, stdout, stderr } = await bidiseg(['info'], { main, env });
     assert.equal(code, 1);
     assert.match(stdout, /^native part +not loaded$/m);
     assert.match(
       stderr,
-      /^bidiseg: The native addon of bidiseg cannot be loaded\. [^\n]*npm run setup[^\n]*\n$/,
+      /^bidiseg: The native addon of bidiseg cannot be loaded [^\n]*@bidiseg\/linux-x64: not installed[^\n]*\n$/,
     );
-    const json = await bidiseg(['info', '--json'], { main });
+    const json = await bidiseg(['info', '--json'], { main, env });
     assert.equal(json.code, 1);
     assert.equal(jsonLines(json.stdout)[0]!.native, null);
     rmSync(copy, { recursive: true });
