@@ -70,8 +70,9 @@ function builtAddon(root: string): Found | Miss {
 /** Finds a build in the folder itself, wherever cmake-js and node-gyp put it. */
 function buildOf(root: string): string | undefined {
   try {
-    // With `path`, the file is found but not loaded.
-    return bindings({ bindings: 'bidiseg', module_root: root, path: true }) as unknown as string;
+    // With `path`, which the types lack, the file is found but not loaded.
+    const options = { bindings: 'bidiseg', module_root: root, path: true };
+    return bindings(options) as unknown as string;
   } catch {
     return undefined;
   }
