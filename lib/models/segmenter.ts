@@ -147,6 +147,8 @@ export class Segmenter extends Network {
    * image, which is slower and usually better (docs/design/method.md#averaging-over-views). For concurrent calls from
    * many places, use {@link BatchedPredictor}.
    *
+   * A call does not wait for the end of a training step, unless the step uses this segmenter.
+   *
    * @throws InvalidArgumentError that names a bad option
    */
   async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
