@@ -13,6 +13,7 @@ import { addResumeCommand } from './commands/resume.js';
 import { addSegmentCommand } from './commands/segment.js';
 import { addTrainCommand } from './commands/train.js';
 import { addTranslateCommand } from './commands/translate.js';
+import { addWatchCommand } from './commands/watch.js';
 
 /** Creates the whole command line. Parsing throws a `CommanderError` when commander itself would end the process. */
 export function createProgram(): Command {
@@ -36,6 +37,7 @@ export function createProgram(): Command {
   addResumeCommand(program);
   addAblationCommand(program);
   addReportCommand(program);
+  addWatchCommand(program);
   addTranslateCommand(program);
   addPseudoLabelCommand(program);
   addSegmentCommand(program);

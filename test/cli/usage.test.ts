@@ -11,6 +11,7 @@ const COMMANDS = [
   'resume',
   'ablation',
   'report',
+  'watch',
   'translate',
   'pseudo-label',
   'segment',

@@ -1,0 +1,67 @@
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyServerOptions } from 'fastify';
+import { DataError } from '../support/errors.js';
+import { type Access, checkAccess, isLoopback } from './access.js';
+import { HttpError } from './http-error.js';
+
+export interface ServerOptions extends Access {
+  /** Port to listen on. 0: any free port. */
+  port: number;
+  /** Writes one JSON object per line to stdout for each request. Default false. */
+  log?: boolean;
+}
+
+/**
+ * Creates a server. Its errors are JSON objects `{ statusCode, error, message }`. Nothing that it sends may be framed,
+ * sniffed or read by other sites.
+ */
+export function createServer(options: ServerOptions, limits: FastifyServerOptions = {}): FastifyInstance {
+  checkAccess(options);
+  const app = Fastify({
+    logger: options.log === true,
+    forceCloseConnections: 'idle',
+    ...limits,
+  }) as FastifyInstance;
+  app.addHook('onRequest', async (_request, reply) => {
+    reply.headers({
+      'x-content-type-options': 'nosniff',
+      'cross-origin-resource-policy': 'same-origin',
+      'referrer-policy': 'no-referrer',
+      'cache-control': 'no-store',
+    });
+  });
+  app.setNotFoundHandler((request) => {
+    throw new HttpError(404, `Nothing is at ${request.method} ${request.url.split('?')[0]}`);
+  });
+  return app;
+}
+
+/**
+ * Begins to listen.
+ *
+ * @returns the address of the server, such as `http://127.0.0.1:8080/`
+ * @throws DataError when the address cannot be used; the message names host and port
+ */
+export async function listen(app: FastifyInstance, { host, port }: ServerOptions): Promise<string> {
+  try {
+    await app.listen({ host, port });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const reason = REASONS[code ?? ''] ?? (error as Error).message;
+    throw new DataError(`Cannot listen on ${host}, port ${port}: ${reason}`, { cause: error });
+  }
+  const { port: actual } = app.server.address() as { port: number };
+  return `http://${urlHost(host)}:${actual}/`;
+}
+
+const REASONS: Record<string, string> = {
+  EADDRINUSE: 'another program uses it; choose another with --port',
+  EACCES: 'no permission; choose a port from 1024 with --port',
+  EADDRNOTAVAIL: 'the host is no address of this machine',
+  ENOTFOUND: 'the host is unknown',
+};
+
+function urlHost(host: string): string {
+  return isLoopback(host) && host !== '::1' ? host : host.includes(':') ? `[${host}]` : host;
+}
+
+export type { FastifyBaseLogger, FastifyInstance };
