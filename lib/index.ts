@@ -16,8 +16,8 @@ export {
   type ReadOptions,
   type Sample,
 } from './data/dataset.js';
-export { openImage, readImage, writeImage } from './data/image-codec.js';
-export { type ImageLimits, MAX_PIXELS } from './data/image-limits.js';
+export { decodeImage, encodeImage, openImage, readImage, writeImage } from './data/image-codec.js';
+export { type DecodeOptions, type ImageLimits, MAX_PIXELS } from './data/image-limits.js';
 export type {
   ImageArea,
   ImageFile,
@@ -28,6 +28,9 @@ export type {
   View,
 } from './data/image-size.js';
 export {
+  decodeLabels,
+  encodeColorLabels,
+  encodeLabels,
   type LabelEncoding,
   openLabels,
   readLabels,

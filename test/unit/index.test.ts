@@ -15,8 +15,8 @@ const VALUES = {
   networks: 'FeatureDiscriminator Network OutputDiscriminator Segmenter Translator',
   'images, labels and data sets': `
     BatchLoader CAMVID CITYSCAPES ImageDataset LabelMap MAX_PIXELS STREET_SCENE_CLASSES STREET_SCENE_PALETTE
-    SYNTHIA_13_CLASSES SYNTHIA_16_CLASSES colorLabels countClasses createEmbeddedDataset findDataset labelMap openImage
-    openLabels overlay readImage readLabels renderScene writeColorLabels writeImage writeLabels`,
+    SYNTHIA_13_CLASSES SYNTHIA_16_CLASSES colorLabels countClasses createEmbeddedDataset decodeImage decodeLabels
+    encodeColorLabels encodeImage encodeLabels findDataset labelMap openImage openLabels overlay readImage readLabels renderScene writeColorLabels writeImage writeLabels`,
   'tensors, losses and metrics': `
     ConfusionMatrix ProcessGroup SEGMENTER_MEAN_BGR Tensor ThresholdHistogram applyThresholds buildInfo classProbabilities
     computeTimeMs correlationDistance domainLoss entropyLoss ganLoss l1Loss liveObjects maskedCrossEntropy meanDistance
