@@ -50,7 +50,7 @@ export {
 } from './data/label-maps.js';
 export { type DatasetLayout, type DatasetPart, findDataset } from './data/layouts.js';
 export { type Batch, BatchLoader, type BatchLoaderOptions } from './data/loader.js';
-export { colorLabels, overlay } from './data/palette.js';
+export { classesOf, colorLabels, overlay } from './data/palette.js';
 export type { Random } from './data/random.js';
 export type { ClassCounts } from './data/rare-class-sampling.js';
 export { createEmbeddedDataset, type EmbeddedDatasetOptions } from './data/scenes/embedded-dataset.js';

@@ -1,5 +1,25 @@
 import { checkNumber, invalidArgument } from '../support/validate.js';
 import type { LabelImage, RgbImage } from './image-size.js';
+import { CAMVID, CITYSCAPES, type ClassList } from './label-maps.js';
+
+/**
+ * Returns names and colors of a segmenter's classes, such as those of `segmenter.options`. Where they are unknown, it
+ * takes CITYSCAPES or CAMVID, if the number of classes is theirs. Otherwise the names are `class 0`, `class 1`, … and the
+ * colors distinct.
+ */
+export function classesOf(segmenter: {
+  classCount: number;
+  classNames?: readonly string[];
+  palette?: Uint8Array;
+}): ClassList {
+  const { classCount, classNames = [], palette = new Uint8Array() } = segmenter;
+  const known = [CITYSCAPES, CAMVID].find(({ names }) => names.length === classCount);
+  const unnamed = () => known?.names ?? Array.from({ length: classCount }, (_, index) => `class ${index}`);
+  return {
+    names: classNames.length > 0 ? classNames : unnamed(),
+    palette: palette.length > 0 ? palette : (known?.palette ?? spreadPalette(classCount)),
+  };
+}
 
 /** Makes a palette for classes without colors of their own: 3 bytes (R, G, B) a class. */
 export function spreadPalette(count: number): Uint8Array {
