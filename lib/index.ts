@@ -67,7 +67,12 @@ export {
   exportTorchScript,
   type OnnxExportOptions,
 } from './export/segmenter.js';
-export { BatchedPredictor, type BatchingOptions } from './inference/batched-predictor.js';
+export {
+  BatchedPredictor,
+  type BatchingOptions,
+  type BatchingStats,
+  type WarmUpOptions,
+} from './inference/batched-predictor.js';
 export {
   type Evaluation,
   type EvaluationOptions,
@@ -79,11 +84,18 @@ export {
   type Predictor,
   type ScoreOptions,
 } from './inference/evaluate.js';
+export type { Histogram } from './inference/histogram.js';
 export {
   type ImagePrediction,
   type PredictStreamOptions,
   predictStream,
 } from './inference/prediction-stream.js';
+export {
+  type Segmentation,
+  type SegmentOptions,
+  type SegmentPredictor,
+  segment,
+} from './inference/segment.js';
 export {
   matchDatasetHistograms,
   type TranslateDatasetOptions,
@@ -200,6 +212,7 @@ export {
   NonFiniteLossError,
   OutOfMemoryError,
   ProcessGroupError,
+  QueueFullError,
 } from './support/errors.js';
 // Training
 export type { Best } from './training/best-weights.js';

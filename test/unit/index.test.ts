@@ -11,7 +11,7 @@ const VALUES = {
     TranslationTrainer linearDecayFactor polyFactor scheduleFactor`,
   inference: `
     BatchedPredictor evaluate evaluateImages evaluatePredictions exportOnnx exportTorchScript matchDatasetHistograms
-    predictStream translateDataset`,
+    predictStream segment translateDataset`,
   networks: 'FeatureDiscriminator Network OutputDiscriminator Segmenter Translator',
   'images, labels and data sets': `
     BatchLoader CAMVID CITYSCAPES ImageDataset LabelMap MAX_PIXELS STREET_SCENE_CLASSES STREET_SCENE_PALETTE
@@ -24,7 +24,7 @@ const VALUES = {
     setThreadCount translatorInput translatorOutputBytes`,
   errors: `
     BidisegError BindingError ConfigError DataError DisposedError InvalidArgumentError NativeError NonFiniteLossError
-    OutOfMemoryError ProcessGroupError`,
+    OutOfMemoryError ProcessGroupError QueueFullError`,
 };
 
 describe('the public API', () => {
