@@ -11,6 +11,7 @@ import { addPseudoLabelCommand } from './commands/pseudo-label.js';
 import { addReportCommand } from './commands/report.js';
 import { addResumeCommand } from './commands/resume.js';
 import { addSegmentCommand } from './commands/segment.js';
+import { addServeCommand } from './commands/serve.js';
 import { addTrainCommand } from './commands/train.js';
 import { addTranslateCommand } from './commands/translate.js';
 import { addWatchCommand } from './commands/watch.js';
@@ -41,6 +42,7 @@ export function createProgram(): Command {
   addTranslateCommand(program);
   addPseudoLabelCommand(program);
   addSegmentCommand(program);
+  addServeCommand(program);
   addEvaluateCommand(program);
   addConvertCommand(program);
   addExportCommand(program);

@@ -1,4 +1,5 @@
-import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyServerOptions } from 'fastify';
+import type { Server } from 'node:http';
+import Fastify, { type FastifyHttpOptions, type FastifyInstance } from 'fastify';
 import { DataError } from '../support/errors.js';
 import { type Access, checkAccess, isLoopback } from './access.js';
 import { HttpError } from './http-error.js';
@@ -14,7 +15,10 @@ export interface ServerOptions extends Access {
  * Creates a server. Its errors are JSON objects `{ statusCode, error, message }`. Nothing that it sends may be framed,
  * sniffed or read by other sites.
  */
-export function createServer(options: ServerOptions, limits: FastifyServerOptions = {}): FastifyInstance {
+export function createServer(
+  options: ServerOptions,
+  limits: FastifyHttpOptions<Server> = {},
+): FastifyInstance {
   checkAccess(options);
   const app = Fastify({
     logger: options.log === true,
@@ -63,5 +67,3 @@ const REASONS: Record<string, string> = {
 function urlHost(host: string): string {
   return isLoopback(host) && host !== '::1' ? host : host.includes(':') ? `[${host}]` : host;
 }
-
-export type { FastifyBaseLogger, FastifyInstance };

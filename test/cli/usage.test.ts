@@ -15,6 +15,7 @@ const COMMANDS = [
   'translate',
   'pseudo-label',
   'segment',
+  'serve',
   'evaluate',
   'convert',
   'export',
