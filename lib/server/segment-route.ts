@@ -20,6 +20,9 @@ interface Route {
 /** Status that proxies log for a client that has gone. Nobody receives it. */
 const CLIENT_GONE = 499;
 
+/** Largest number of bodies that arrive at the same time. It bounds their memory. */
+const MAX_ARRIVING = 256;
+
 /** Adds `POST /segment`. */
 export function addSegmentRoute(app: FastifyInstance, route: Route): void {
   const { model, metrics, options } = route;
@@ -33,6 +36,8 @@ export function addSegmentRoute(app: FastifyInstance, route: Route): void {
     }
   });
 
+  /** Requests whose body is on its way. */
+  const arriving = new Set<FastifyRequest>();
   // Each accepted request holds an image.
   const mostAccepted = options.maxQueue + 2 * options.limit;
   app.post('/segment', {
@@ -44,6 +49,16 @@ export function addSegmentRoute(app: FastifyInstance, route: Route): void {
       outputOf(request);
       requireImageType(request);
       requireRoom(model.current);
+      if (arriving.size >= MAX_ARRIVING) {
+        throw new HttpError(429, `${MAX_ARRIVING} bodies are on their way, as many as may be`, {
+          retryAfter: 1,
+        });
+      }
+      arriving.add(request);
+      reply.raw.once('close', () => arriving.delete(request));
+    },
+    preHandler: async (request) => {
+      arriving.delete(request);
     },
     handler: async (request, reply) => {
       if (metrics.accepted >= mostAccepted) {
