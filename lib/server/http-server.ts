@@ -1,4 +1,5 @@
 import type { Server } from 'node:http';
+import type { Socket } from 'node:net';
 import Fastify, { type FastifyHttpOptions, type FastifyInstance } from 'fastify';
 import { DataError } from '../support/errors.js';
 import { type Access, checkAccess, isLoopback } from './access.js';
@@ -10,6 +11,12 @@ export interface ServerOptions extends Access {
   /** Writes one JSON object per line to stdout for each request. Default false. */
   log?: boolean;
 }
+
+/**
+ * Requests of one connection without an answer. A client that sends many at once and never reads would otherwise fill the
+ * memory with answers.
+ */
+const MAX_UNANSWERED = 16;
 
 /**
  * Creates a server. Its errors are JSON objects `{ statusCode, error, message }`. Nothing that it sends may be framed,
@@ -25,6 +32,15 @@ export function createServer(
     forceCloseConnections: 'idle',
     ...limits,
   }) as FastifyInstance;
+  const unanswered = new WeakMap<Socket, number>();
+  app.addHook('onRequest', async ({ raw: { socket } }, reply) => {
+    const count = (unanswered.get(socket) ?? 0) + 1;
+    unanswered.set(socket, count);
+    reply.raw.once('close', () => unanswered.set(socket, unanswered.get(socket)! - 1));
+    if (count > MAX_UNANSWERED) {
+      throw new HttpError(429, `Expected at most ${MAX_UNANSWERED} requests at once on a connection`);
+    }
+  });
   app.addHook('onRequest', async (_request, reply) => {
     reply.headers({
       'x-content-type-options': 'nosniff',

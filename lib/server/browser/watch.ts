@@ -272,6 +272,7 @@ function drawNow(current: RunState): Child[] {
       if (total) facts.push(['loss', total.value.toPrecision(4)]);
     }
   } else if (view && planned) facts.push(['stage', planned.label], ['step', `${view.step} of ${view.steps}`]);
+  if (current.status === 'running' && stages.size === 0) facts.push(['stage', 'preparing the data']);
   if (current.device !== null) facts.push(['device', current.device], ['seed', String(current.seed)]);
   return [
     element(
