@@ -2,8 +2,8 @@ import type { Server } from 'node:http';
 import type { Socket } from 'node:net';
 import Fastify, { type FastifyHttpOptions, type FastifyInstance } from 'fastify';
 import { DataError } from '../support/errors.js';
-import { type Access, checkAccess, isLoopback } from './access.js';
-import { HttpError } from './http-error.js';
+import { type Access, checkAccess } from './access.js';
+import { answerClientError, HttpError, sendError } from './http-error.js';
 
 export interface ServerOptions extends Access {
   /** Port to listen on. 0: any free port. */
@@ -28,10 +28,20 @@ export function createServer(
 ): FastifyInstance {
   checkAccess(options);
   const app = Fastify({
-    logger: options.log === true,
+    // Without a log of requests, unforeseen errors still show.
+    logger: options.log === true || { level: 'error', stream: process.stderr },
     forceCloseConnections: 'idle',
+    clientErrorHandler: answerClientError,
     ...limits,
   }) as FastifyInstance;
+  app.addHook('onRequest', async (_request, reply) => {
+    reply.headers({
+      'x-content-type-options': 'nosniff',
+      'cross-origin-resource-policy': 'same-origin',
+      'referrer-policy': 'no-referrer',
+      'cache-control': 'no-store',
+    });
+  });
   const unanswered = new WeakMap<Socket, number>();
   app.addHook('onRequest', async ({ raw: { socket } }, reply) => {
     const count = (unanswered.get(socket) ?? 0) + 1;
@@ -41,14 +51,7 @@ export function createServer(
       throw new HttpError(429, `Expected at most ${MAX_UNANSWERED} requests at once on a connection`);
     }
   });
-  app.addHook('onRequest', async (_request, reply) => {
-    reply.headers({
-      'x-content-type-options': 'nosniff',
-      'cross-origin-resource-policy': 'same-origin',
-      'referrer-policy': 'no-referrer',
-      'cache-control': 'no-store',
-    });
-  });
+  app.setErrorHandler(sendError);
   app.setNotFoundHandler((request) => {
     throw new HttpError(404, `Nothing is at ${request.method} ${request.url.split('?')[0]}`);
   });
@@ -70,7 +73,7 @@ export async function listen(app: FastifyInstance, { host, port }: ServerOptions
     throw new DataError(`Cannot listen on ${host}, port ${port}: ${reason}`, { cause: error });
   }
   const { port: actual } = app.server.address() as { port: number };
-  return `http://${urlHost(host)}:${actual}/`;
+  return `http://${host.includes(':') ? `[${host}]` : host}:${actual}/`;
 }
 
 const REASONS: Record<string, string> = {
@@ -79,7 +82,3 @@ const REASONS: Record<string, string> = {
   EADDRNOTAVAIL: 'the host is no address of this machine',
   ENOTFOUND: 'the host is unknown',
 };
-
-function urlHost(host: string): string {
-  return isLoopback(host) && host !== '::1' ? host : host.includes(':') ? `[${host}]` : host;
-}

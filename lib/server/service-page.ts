@@ -3,7 +3,7 @@ import { makePage, type Page } from './page.js';
 
 /** Makes the start page of the service: one drops or chooses a picture and sees its segmentation. */
 export function servicePage({ needsToken }: { needsToken: boolean }): Page {
-  const token = html`<p><label>Token <input id="token" type="password" autocomplete="off" size="40"></label></p>`;
+  const token = html`<p class="token"><label>Token <input id="token" type="password" autocomplete="off" size="40"></label></p>`;
   return makePage({
     title: 'bidiseg',
     style: STYLE,
@@ -37,6 +37,7 @@ const STYLE = `
 .drop.small { padding: 14px 16px; }
 .message { min-height: 1.5em; margin: 12px 0; color: var(--muted); }
 .message.failed { color: var(--down); }
+.token { margin-top: 16px; }
 #token { font: inherit; padding: 4px 8px; max-width: 100%; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; }
 section { margin-top: 8px; }
 h2 { margin-top: 24px; }

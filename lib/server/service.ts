@@ -1,7 +1,6 @@
-import { STATUS_CODES } from 'node:http';
-import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyError, FastifyInstance } from 'fastify';
 import { requireAccess } from './access.js';
-import { HttpError } from './http-error.js';
+import { HttpError, sendError } from './http-error.js';
 import { createServer, listen } from './http-server.js';
 import { sendPage } from './page.js';
 import { addSegmentRoute } from './segment-route.js';
@@ -37,7 +36,6 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       headersTimeout: timeoutMs,
       connectionsCheckingInterval: Math.min(Math.ceil(timeoutMs / 4), 5000),
     },
-    clientErrorHandler: answerClientError,
   });
   const model = await ServedModel.open({
     load: options.load,
@@ -121,40 +119,4 @@ async function close(
 function explained(error: FastifyError, { maxBytes }: ServiceOptions): FastifyError | HttpError {
   if (error.code !== 'FST_ERR_CTP_BODY_TOO_LARGE') return error;
   return new HttpError(413, `Expected a body of at most ${maxBytes} bytes but found more`, { cause: error });
-}
-
-/** Sends an error as JSON. What we did not foresee is logged, and its message stays here. */
-function sendError(
-  error: FastifyError | HttpError,
-  request: FastifyRequest,
-  reply: FastifyReply,
-): FastifyReply {
-  const statusCode = error.statusCode ?? 500;
-  const isForeseen = statusCode < 500 || error instanceof HttpError;
-  if (!isForeseen) request.log.error({ err: error }, 'unforeseen error');
-  if (error instanceof HttpError && error.retryAfter !== undefined) {
-    reply.header('retry-after', Math.max(1, Math.ceil(error.retryAfter)));
-  }
-  const message = isForeseen ? error.message : 'The server failed; its log has the reason';
-  return reply.code(statusCode).send({ statusCode, error: STATUS_CODES[statusCode], message });
-}
-
-/** Answers what is not HTTP, or came too slowly. */
-function answerClientError(
-  this: FastifyInstance,
-  error: Error & { code?: string },
-  socket: import('node:net').Socket,
-): void {
-  if (error.code === 'ECONNRESET' || socket.destroyed || !socket.writable) {
-    socket.destroy();
-    return;
-  }
-  const statusCode =
-    error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : error.code === 'HPE_HEADER_OVERFLOW' ? 431 : 400;
-  const message = statusCode === 408 ? 'The request came too slowly' : 'The request is not HTTP as expected';
-  const body = JSON.stringify({ statusCode, error: STATUS_CODES[statusCode], message });
-  socket.end(
-    `HTTP/1.1 ${statusCode} ${STATUS_CODES[statusCode]}\r\nContent-Type: application/json; charset=utf-8\r\n` +
-      `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-  );
 }

@@ -80,6 +80,8 @@ describe('command line: usage', () => {
     ],
     [['segment', 'a.png', '-o', 'x', '--scales', '1,9'], /Expected numbers from 0\.125 to 8/],
     [['evaluate', '--precision', 'half'], /'half' is invalid\. Allowed choices are fp32, tf32, bf16, fp16/],
+    [['serve'], /^bidiseg: Expected either --weights FILE or --run FOLDER/],
+    [['watch', 'x', '--port', '70000'], /'70000' is invalid\. Expected a port from 0 to 65535; see/],
     [['evaluate'], /^bidiseg: Expected either --weights FILE or --run FOLDER/],
     [
       ['train', 'x.yaml', '--resume', '--overwrite'],

@@ -62,9 +62,9 @@ async function segment(image: File): Promise<void> {
 }
 
 async function failureOf(response: Response): Promise<string> {
+  if (response.status === 401) return 'The token is missing or wrong. Enter it above.';
   const { message: text } = (await response.json().catch(() => ({}))) as { message?: string };
-  const wait = response.headers.get('retry-after');
-  return `${text ?? `The server answered ${response.status}`}${wait ? ` Try again in ${wait} s.` : ''}`;
+  return text ?? `The server answered ${response.status}`;
 }
 
 async function show(image: File, result: Segmentation): Promise<void> {
