@@ -24,6 +24,10 @@ export function sendError(
   reply: FastifyReply,
 ): FastifyReply {
   const statusCode = error.statusCode ?? 500;
+  if ((error as FastifyError).code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
+    const { bodyLimit } = request.server.initialConfig;
+    error = new HttpError(413, `Expected a body of at most ${bodyLimit} bytes but found more`);
+  }
   const isForeseen = statusCode < 500 || error instanceof HttpError;
   if (!isForeseen) request.log.error({ err: error }, 'unforeseen error');
   if (error instanceof HttpError && error.retryAfter !== undefined) {

@@ -1,6 +1,6 @@
-import type { FastifyError, FastifyInstance } from 'fastify';
+import type { FastifyInstance } from 'fastify';
 import { requireAccess } from './access.js';
-import { HttpError, sendError } from './http-error.js';
+import { HttpError } from './http-error.js';
 import { createServer, listen } from './http-server.js';
 import { sendPage } from './page.js';
 import { addSegmentRoute } from './segment-route.js';
@@ -87,9 +87,6 @@ async function addRoutes(
     reply.raw.setTimeout(options.timeoutMs);
     if (state.isDraining) reply.header('connection', 'close');
   });
-  app.setErrorHandler((error: FastifyError, request, reply) =>
-    sendError(explained(error, options), request, reply),
-  );
   const page = servicePage({ needsToken: options.token !== undefined });
   app.get('/', (_request, reply) => sendPage(reply, page));
   app.get('/healthz', async () => ({ status: 'alive' }));
@@ -113,10 +110,4 @@ async function close(
   await app.close();
   clearTimeout(timer);
   model.close();
-}
-
-/** Replaces an error of the framework by one that gives the limit. */
-function explained(error: FastifyError, { maxBytes }: ServiceOptions): FastifyError | HttpError {
-  if (error.code !== 'FST_ERR_CTP_BODY_TOO_LARGE') return error;
-  return new HttpError(413, `Expected a body of at most ${maxBytes} bytes but found more`, { cause: error });
 }

@@ -31,7 +31,7 @@ describe('command line: serve', () => {
     setting = await ServiceSetting.create();
     server = await setting.start();
   });
-  after(() => setting.remove());
+  after(() => setting?.remove());
 
   const post = (
     query: string,

@@ -30,8 +30,14 @@ export class ServerProcess {
   /** Starts `bidiseg ARGS --port 0` and waits until it listens. */
   static async start(args: string[], env: Record<string, string> = {}): Promise<ServerProcess> {
     const server = new ServerProcess(args, env);
-    await server.prints(/https?:\/\/\S+\//);
-    [server.url] = /http:\/\/[^\s"]+\//.exec(server.stdout)! as unknown as [string];
+    const address = /http:\/\/[^\s"]+\//;
+    try {
+      await server.#waitFor(() => address.test(server.stdout), `${address}`, 60_000);
+    } catch (error) {
+      await server.end('SIGKILL');
+      throw error;
+    }
+    server.url = address.exec(server.stdout)![0];
     return server;
   }
 
@@ -39,12 +45,11 @@ export class ServerProcess {
     return this.#child.pid!;
   }
 
-  /** Waits until the output matches. */
-  async prints(pattern: RegExp, ms = 60_000): Promise<void> {
+  async #waitFor(isThere: () => boolean, what: string, ms: number): Promise<void> {
     const deadline = performance.now() + ms;
-    while (!pattern.test(this.stdout + this.stderr)) {
+    while (!isThere()) {
       if (this.#child.exitCode !== null || performance.now() > deadline) {
-        throw new Error(`Expected ${pattern} but received ${this.stdout}${this.stderr}`);
+        throw new Error(`Expected ${what} but received ${this.stdout}${this.stderr}`);
       }
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
