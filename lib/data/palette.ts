@@ -86,8 +86,8 @@ export function overlay(image: RgbImage, labels: LabelImage, palette: Uint8Array
     const label = labels.data[i]!;
     if (label >= classCount) continue;
     for (let channel = 0; channel < 3; channel++) {
-      const [below, color] = [data[3 * i + channel]!, palette[3 * label + channel]!];
-      data[3 * i + channel] = below + (color - below) * opacity;
+      const below = data[3 * i + channel]!;
+      data[3 * i + channel] = below + (palette[3 * label + channel]! - below) * opacity;
     }
   }
   return { width: image.width, height: image.height, data };

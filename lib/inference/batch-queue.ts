@@ -136,6 +136,11 @@ class Batch {
     for (const { call } of parts) call.batch = this;
   }
 
+  /** Size of the images. */
+  get bytes(): number {
+    return this.parts.reduce((sum, { call, count }) => sum + (call.images.length / call.count) * count, 0);
+  }
+
   get signal(): AbortSignal {
     return this.#cancel.signal;
   }
@@ -151,7 +156,7 @@ class Batch {
       return call.images.subarray(perImage * first, perImage * (first + count));
     });
     if (pieces.length === 1) return pieces[0]!;
-    const whole = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
+    const whole = new Uint8Array(this.bytes);
     let offset = 0;
     for (const piece of pieces) {
       whole.set(piece, offset);

@@ -1,6 +1,8 @@
 import type { ImageSize } from '../data/image-size.js';
 import type { PredictOptions, Segmenter, SegmenterPrediction } from '../models/segmenter.js';
 import type { CompleteSegmenterOptions } from '../models/segmenter-options.js';
+import type { MemoryReservation } from '../native/binding-types.js';
+import { reserveMemory } from '../native/device.js';
 import { onAbort } from '../support/abort.js';
 import { DisposedError, QueueFullError } from '../support/errors.js';
 import { checkInteger, checkNumber, checkObject, checkSignal, invalidArgument } from '../support/validate.js';
@@ -115,6 +117,7 @@ export class BatchedPredictor implements AsyncDisposable {
    * are computed in several batches.
    *
    * @throws QueueFullError when more than `maxQueue` images would wait
+   * @throws OutOfMemoryError when the copy of the images would exceed the limit of {@link setMemoryLimit}
    * @throws DisposedError after drain()
    */
   async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
@@ -131,6 +134,10 @@ export class BatchedPredictor implements AsyncDisposable {
     }
     checkSignal(signal)?.throwIfAborted();
     this.requireRoom(count);
+    const isAlone = flip === true || (otherSizes ?? []).length > 0;
+    const key = JSON.stringify([isAlone, Object.entries(shared).sort()]);
+    const others = (otherSizes ?? []).reduce((sum, other) => sum + other.images.length, 0);
+    const reservation = reserveMemory(images.length + others);
 
     // Copied now, because the caller may change or transfer the arrays. Buffer's `slice` would not copy.
     const views = {
@@ -139,8 +146,6 @@ export class BatchedPredictor implements AsyncDisposable {
         otherSizes: otherSizes.map((other) => ({ ...other, images: Uint8Array.from(other.images) })),
       }),
     };
-    const isAlone = flip === true || (otherSizes ?? []).length > 0;
-    const key = JSON.stringify([isAlone, Object.entries(shared).sort()]);
     const group = this.#groups.get(key) ?? new Group(isAlone, shared);
     this.#groups.set(key, group);
     const call = new Call(Uint8Array.from(images), count, views);
@@ -161,6 +166,7 @@ export class BatchedPredictor implements AsyncDisposable {
       return await call.answer;
     } finally {
       removeListener();
+      reservation.dispose();
       this.#pending--;
       this.#checkEmpty();
     }
@@ -174,6 +180,7 @@ export class BatchedPredictor implements AsyncDisposable {
    * @throws DisposedError after drain()
    */
   requireRoom(count = 1): void {
+    checkInteger('count', count, 1);
     if (this.#drained) throw new DisposedError('This BatchedPredictor has been drained');
     const waiting = this.#waiting();
     if (waiting + count <= this.#maxQueue) return;
@@ -276,8 +283,10 @@ export class BatchedPredictor implements AsyncDisposable {
     for (const { call, first } of batch.parts) {
       if (first === 0) this.#queueSeconds.add((begin - call.since) / 1000);
     }
+    let joined: MemoryReservation | undefined;
     try {
       const { count, signal } = batch;
+      if (batch.parts.length > 1) joined = reserveMemory(batch.bytes);
       const prediction = await this.#segmenter.predict(batch.images(), {
         ...group.shared,
         ...batch.parts[0]!.call.views,
@@ -293,6 +302,8 @@ export class BatchedPredictor implements AsyncDisposable {
         group.remove(call);
         call.fail(error);
       }
+    } finally {
+      joined?.dispose();
     }
     this.#isComputing = false;
     this.#look();

@@ -1,6 +1,7 @@
 import { packageVersion } from '../support/package.js';
 import { checkInteger } from '../support/validate.js';
 import { native } from './binding.js';
+import type { MemoryReservation } from './binding-types.js';
 import { call, callSync } from './native-object.js';
 import type { Precision } from './precision.js';
 
@@ -51,8 +52,8 @@ export function computeTimeMs(): number {
 }
 
 /**
- * Limits the host memory of all tensors of this process, in bytes, including tensors of other threads. Default null: no
- * limit. Work that needs more fails with OutOfMemoryError, and everything else continues. A limit below the memory in
+ * Limits the host memory of all tensors of this process, in bytes, including tensors of other threads. Images that wait
+ * in a {@link BatchedPredictor} count too. Default null: no limit. Work that needs more fails with OutOfMemoryError, and everything else continues. A limit below the memory in
  * use frees nothing.
  */
 export function setMemoryLimit(bytes: number | null): void {
@@ -61,7 +62,17 @@ export function setMemoryLimit(bytes: number | null): void {
 }
 
 /**
- * Reports the host memory that all tensors of this process hold, in bytes. Freed memory is kept for later tensors. It
+ * @internal Counts bytes outside of tensors as memory in use, until the result is disposed.
+ *
+ * @throws OutOfMemoryError where a tensor of as many bytes would
+ */
+export function reserveMemory(bytes: number): MemoryReservation {
+  return callSync(() => native.reserveMemory(bytes));
+}
+
+/**
+ * Reports the host memory that all tensors of this process hold, in bytes, with the images that wait in a
+ * {@link BatchedPredictor}. Freed memory is kept for later tensors. It
  * returns to the system after ten seconds without computation.
  */
 export function memoryInUse(): number {

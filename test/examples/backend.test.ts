@@ -97,7 +97,7 @@ describe('examples for backends', () => {
       /^image: is not a PNG, JPEG, WebP or TIFF/,
     );
     assert.equal((await post(url, png, 'text/html')).status, 415);
-    assert.equal((await post(url, new Uint8Array(17 * 2 ** 20))).status, 413);
+    assert.match(await answerToHead(url, 17 * 2 ** 20), /^HTTP\/1\.1 413 /);
 
     for (let i = 0; i < 20; i++) leave(url, png);
     const all = await Promise.all(Array.from({ length: 20 }, () => post(url, png)));
@@ -228,6 +228,18 @@ describe('examples for backends', () => {
     assert.equal(stderr, '');
   });
 });
+
+/** Announces a body of so many bytes, and returns the answer. A client that sends them may find the connection closed. */
+async function answerToHead(url: string, length: number): Promise<string> {
+  const { hostname, port } = new URL(url);
+  const socket = connect(Number(port), hostname);
+  socket.write(
+    `POST /segment HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: ${length}\r\n\r\n`,
+  );
+  const [answer] = (await once(socket, 'data')) as [Buffer];
+  socket.destroy();
+  return String(answer);
+}
 
 /** Sends half of a request and disconnects. */
 function leave(url: string, body: Uint8Array): void {

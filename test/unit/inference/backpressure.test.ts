@@ -1,5 +1,12 @@
 import assert from 'node:assert/strict';
-import { BatchedPredictor, type PredictOptions, QueueFullError, Segmenter } from 'bidiseg';
+import {
+  BatchedPredictor,
+  memoryInUse,
+  type PredictOptions,
+  QueueFullError,
+  Segmenter,
+  setMemoryLimit,
+} from 'bidiseg';
 import { runFixture } from '../../helpers/child.js';
 import { FakeSegmenter, settled } from '../../helpers/fake-segmenter.js';
 
@@ -240,6 +247,42 @@ describe('BatchedPredictor under load', () => {
     await assert.rejects(batched.predict(images, { ...options, otherSizes: wrong }), {
       message: /864 elements for otherSizes\[0\].images/,
     });
+  });
+
+  it('counts its copies as memory in use, and fails beyond the limit', async () => {
+    const fake = new FakeSegmenter();
+    const batched = new BatchedPredictor(fake, { limit: 2 });
+    const size = { width: 1000, height: 100 };
+    const controller = new AbortController();
+    const { signal } = controller;
+    const before = memoryInUse();
+    const calls = [1, 2, 3].map((seed) => {
+      const [images, options] = plain(seed, 1, size);
+      return batched.predict(images, { ...options, signal });
+    });
+    assert.equal(memoryInUse() - before, 3 * 300_000, 'three images wait');
+    await settled();
+    assert.equal(memoryInUse() - before, 5 * 300_000, 'and two of them were joined to a batch');
+    setMemoryLimit(before + 5 * 300_000 + 1000);
+    try {
+      await assert.rejects(batched.predict(...plain(4, 1, size)), {
+        code: 'ERR_OUT_OF_MEMORY',
+        message: /^out of memory: a copy of 300000 bytes was asked for .*; the limit is \d+ bytes$/,
+      });
+      const small = batched.predict(...plain(5));
+      fake.calls[0]!.finish();
+      await Promise.all(calls.slice(0, 2));
+      assert.equal(memoryInUse() - before, 300_000 + 24);
+      controller.abort(new Error('gone'));
+      await assert.rejects(calls[2]!, /gone/);
+      await settled();
+      fake.calls.at(-1)!.finish();
+      await small;
+      await batched.drain();
+      assert.equal(memoryInUse(), before);
+    } finally {
+      setMemoryLimit(null);
+    }
   });
 
   it('one signal shared by a thousand calls prints no warning', async () => {
