@@ -16,6 +16,8 @@ export interface CommandContext {
   readonly outputs: Output[];
   /** Time for running work to end by itself after a signal, in milliseconds. Then the process ends. */
   graceMs: number;
+  /** Whether another process has said how the command was interrupted. */
+  isTold: boolean;
 }
 
 /** Default of `graceMs`. Commands must end within two seconds. */
@@ -35,6 +37,7 @@ export async function runCommand(
     kept: () => '',
     outputs: [],
     graceMs: GRACE_MS,
+    isTold: false,
   };
   listenForTheEnd(controller, context);
   try {
@@ -55,8 +58,9 @@ function report(error: unknown, context: CommandContext): number {
   if (process.env.BIDISEG_DEBUG === '1' && error instanceof Error) {
     process.stderr.write(`${error.stack}\n${error.cause ? `caused by ${String(error.cause)}\n` : ''}`);
   }
-  if (error instanceof QuietFailure) return EXIT_FAILURE;
+  if (error instanceof QuietFailure) return error.exitCode;
   if (error instanceof Interruption) {
+    if (context.isTold) return error.exitCode;
     const kept = context.kept();
     console.error(
       error.code,

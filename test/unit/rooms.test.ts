@@ -23,7 +23,7 @@ const ROOMS: Record<string, readonly string[]> = {
   pipeline: ['support', 'native', 'data', 'models', 'inference', 'training', 'config'],
   run: ['support', 'weights', 'training', 'config', 'pipeline'],
   report: ['support', 'data', 'training', 'config', 'pipeline', 'run'],
-  workflows: ['support', 'data', 'training', 'config', 'pipeline', 'run', 'report'],
+  workflows: ['support', 'native', 'data', 'training', 'config', 'pipeline', 'run', 'report'],
   cli: [
     ...['support', 'native', 'data', 'weights', 'models', 'export', 'inference', 'training'],
     ...['config', 'pipeline', 'run', 'report', 'workflows'],

@@ -113,7 +113,7 @@ async function info({ console }: CommandContext): Promise<void> {
   );
   if (problem !== undefined) {
     process.stderr.write(`bidiseg: ${problem}\n`);
-    throw new QuietFailure(problem);
+    throw new QuietFailure();
   }
 }
 
