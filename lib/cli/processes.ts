@@ -17,8 +17,9 @@ import { followRun } from './run-view.js';
 
 const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
 
-/** Time for a process to end by itself before it is killed, in milliseconds. Rank 0 has all the time, to save its state. */
+/** Time for a process to end by itself before it is killed, and for rank 0, which saves the state, in milliseconds. */
 const GRACE_MS = 10_000;
+const SAVING_MS = 600_000;
 
 /** Options of commands that train in several processes. */
 export interface ProcessOptions {
@@ -64,7 +65,10 @@ export async function trainAndFollow(
   }
   const isFirst = (launched?.rank ?? 0) === 0;
   if (launched?.launcher === 'bidiseg') endWithParent();
-  if (!isFirst) context.console.silence();
+  if (!isFirst) {
+    context.console.silence();
+    context.isTold = true;
+  }
   const [{ train }, { joinProcesses }] = await Promise.all([
     import('../workflows/train.js'),
     import('../pipeline/processes.js'),
@@ -118,6 +122,15 @@ interface End {
   rank: number;
   code: number | null;
   signal: NodeJS.Signals | null;
+  /** Last line on stderr. Rank 0 has shown its own. */
+  words: string;
+}
+
+interface Ends {
+  /** First process that failed. undefined: all have succeeded. */
+  failed: End | undefined;
+  /** First process whose failure is not that of another one, and that rank 0 cannot know. */
+  cause: End | undefined;
 }
 
 /** Runs this command in `count` processes and waits until all have ended. Rank 0 has the output. */
@@ -131,11 +144,9 @@ async function startProcesses(count: number, context: CommandContext): Promise<v
   // Before the listener that ends this process at the second signal.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.prependListener(signal, forward);
   try {
-    const failed = await group.ended;
+    const { failed, cause } = await group.ended;
     if (!failed || context.signal.aborted) return;
-    if (failed.rank > 0 && !(failed.code !== null && group.lastWords(failed.rank) === '')) {
-      context.console.error('ERR_PROCESS_GROUP', group.describe(failed));
-    }
+    if (cause) context.console.error('ERR_PROCESS_GROUP', group.describe(cause));
     throw new QuietFailure(failed.code ?? EXIT_FAILURE);
   } finally {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(signal, forward);
@@ -145,54 +156,59 @@ async function startProcesses(count: number, context: CommandContext): Promise<v
 
 /** Processes that were started together. When one fails, the others are ended. */
 class StartedGroup {
-  /** The first failure. undefined: all have succeeded. */
-  readonly ended: Promise<End | undefined>;
+  readonly ended: Promise<Ends>;
   readonly #children: ChildProcess[];
-  readonly #errors: string[];
-  #failed: End | undefined;
+  readonly #failures: End[] = [];
 
   constructor(count: number, meetingFile: string) {
-    this.#errors = new Array<string>(count).fill('');
     this.#children = Array.from({ length: count }, (_, rank) => startProcess(rank, count, meetingFile));
-    const ends = this.#children.map((child, rank) => {
-      child.stderr?.on('data', (text: Buffer) => {
-        this.#errors[rank] = (this.#errors[rank] + String(text)).slice(-4000);
-      });
-      return new Promise<void>((resolve) => {
-        child.on('error', () => resolve());
-        child.on('close', (code, signal) => {
-          this.#onEnd({ rank, code, signal });
-          resolve();
-        });
-      });
-    });
-    this.ended = Promise.all(ends).then(() => this.#failed);
+    const ends = this.#children.map((child, rank) => this.#follow(child, rank));
+    this.ended = Promise.all(ends).then(() => ({
+      failed: this.#failures[0],
+      cause: this.#failures.find(isCause),
+    }));
   }
 
   stop(signal: NodeJS.Signals): void {
     for (const child of this.#children) child.kill(signal);
   }
 
-  describe({ rank, code, signal }: End): string {
+  describe({ rank, code, signal, words }: End): string {
     const how = signal ? `was ended by ${signal}` : `ended with code ${code}`;
-    const words = this.lastWords(rank);
     return `rank ${rank} ${how}${words === '' ? '' : `: ${words}`}; the other processes were stopped`;
   }
 
-  /** Last line on stderr of a process. */
-  lastWords(rank: number): string {
-    return (this.#errors[rank]!.trim().split('\n').at(-1) ?? '').replace(/^bidiseg: /, '');
+  #follow(child: ChildProcess, rank: number): Promise<void> {
+    let errors = '';
+    child.stderr?.on('data', (text: Buffer) => {
+      errors = (errors + String(text)).slice(-4000);
+    });
+    return new Promise((resolve) => {
+      child.on('error', () => resolve());
+      child.on('close', (code, signal) => {
+        const words = (errors.trim().split('\n').at(-1) ?? '').replace(/^bidiseg: /, '');
+        if (code !== 0) this.#onFailure({ rank, code, signal, words });
+        resolve();
+      });
+    });
   }
 
-  #onEnd(end: End): void {
-    if (end.code === 0 || this.#failed) return;
-    this.#failed = end;
+  #onFailure(end: End): void {
+    this.#failures.push(end);
+    if (this.#failures.length > 1) return;
     this.stop('SIGTERM');
-    const others = this.#children.filter((_, rank) => rank !== 0);
-    setTimeout(() => {
-      for (const child of others) child.kill('SIGKILL');
-    }, GRACE_MS).unref();
+    this.stop('SIGCONT'); // one that was stopped can end then
+    for (const [rank, child] of this.#children.entries()) {
+      setTimeout(() => child.kill('SIGKILL'), rank === 0 ? SAVING_MS : GRACE_MS).unref();
+    }
   }
+}
+
+function isCause({ rank, code, signal, words }: End, index: number): boolean {
+  // A process that lost another one, or was stopped here because of one.
+  const isEffect = /Rank \d+ of \d+: /.test(words) || (index > 0 && words === '');
+  // Without words, code 1 is an error that rank 0 says for all.
+  return rank > 0 && !isEffect && (signal !== null || words !== '' || code !== EXIT_FAILURE);
 }
 
 function startProcess(rank: number, count: number, meetingFile: string): ChildProcess {

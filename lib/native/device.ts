@@ -22,13 +22,16 @@ export interface BuildInfo {
   cpuCapability: string;
   /** Precisions that each device has instructions for, by device name. */
   precisions: Record<string, Precision[]>;
+  /** Engines for training in several processes that this build has. See {@link ProcessGroup}. */
+  backends: ('gloo' | 'nccl')[];
 }
 
 /** Reports how bidiseg was built and which devices it finds on this machine. */
 export async function buildInfo(): Promise<BuildInfo> {
   const info = await call(() => native.buildInfo());
   const cudaDevices = Object.keys(info.precisions).filter((device) => device !== 'cpu');
-  return { version: packageVersion(), ...info, cudaDevices };
+  const backends = native.processGroupBackends();
+  return { version: packageVersion(), ...info, cudaDevices, backends };
 }
 
 /** @internal @throws InvalidArgumentError if there is no device of that name. */

@@ -135,6 +135,7 @@ function describeBuild(build: BuildInfo): [string, string][] {
     ...Object.entries(build.precisions).map(
       ([device, names]) => [`on ${device}`, `trains in ${names.join(', ')}`] as [string, string],
     ),
+    ['processes', `train together over ${build.backends.join(', ')}`],
     ['threads', String(build.threads)],
     ['CPU', build.cpuCapability],
   ];

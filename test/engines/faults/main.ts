@@ -1,10 +1,11 @@
 /**
- * Runs `npm run test:faults [-- SEED [boundary | runs]]`. Tries every fault many times, prints each try, and ends with
+ * Runs `npm run test:faults [-- SEED [boundary | runs | processes]]`. Tries every fault many times, prints each try, and ends with
  * the table of docs/robustness.md#faults-of-runs.
  */
 import { Random } from '../../../lib/data/random.js';
 import { boundaryFaults } from './boundary.js';
 import type { Fault } from './faults.js';
+import { processFaults } from './processes.js';
 import { runFaults } from './runs.js';
 import { Setting, VARIANTS } from './setting.js';
 
@@ -13,15 +14,24 @@ const part = process.argv[3];
 const rows: string[][] = [];
 let failures = 0;
 console.log(`seed ${seed}`);
-if (part !== 'runs') {
+if (part === undefined || part === 'boundary') {
   console.log('\n== the boundary');
   await tryAll(boundaryFaults(), 'boundary');
 }
-for (const variant of part === 'boundary' ? [] : VARIANTS) {
+for (const variant of part === undefined || part === 'runs' ? VARIANTS : []) {
   console.log(`\n== runs: ${variant}`);
   const setting = await Setting.create(variant);
   try {
     await tryAll(runFaults(setting), variant);
+  } finally {
+    setting.remove();
+  }
+}
+if (part === undefined || part === 'processes') {
+  console.log('\n== runs in two processes');
+  const setting = await Setting.createDivided();
+  try {
+    await tryAll(processFaults(setting), 'processes');
   } finally {
     setting.remove();
   }
