@@ -92,7 +92,7 @@ async function choosePlace(device: string, launched: LaunchedProcess): Promise<P
  */
 function threadsOf({ launcher, localSize }: LaunchedProcess): number {
   const given = Number.parseInt(process.env.OMP_NUM_THREADS ?? '', 10);
-  const isGiven = given > 1 || (given === 1 && launcher !== 'torchrun');
+  const isGiven = given > 1 || (given === 1 && (launcher !== 'torchrun' || localSize === 1));
   return isGiven ? Math.min(given, 1024) : Math.max(1, Math.floor(availableParallelism() / localSize));
 }
 
