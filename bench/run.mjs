@@ -107,6 +107,10 @@ async function main(options) {
   }
 }
 
-const options = parseOptions();
-if (options.list) list();
-else await main(options);
+// Several processes at a time do not fit into the turns of two sides.
+if (process.argv[2] === 'processes') await import('./processes/run.mjs');
+else {
+  const options = parseOptions();
+  if (options.list) list();
+  else await main(options);
+}

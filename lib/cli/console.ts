@@ -7,20 +7,27 @@ import { createProgress, type Progress } from './progress.js';
 export class Console {
   readonly #chatter: NodeJS.WriteStream;
   #progress: Progress | undefined;
+  #isSilent = false;
 
   constructor(readonly json: boolean) {
     this.#chatter = json ? process.stderr : process.stdout;
   }
 
+  /** Prints nothing from now on except errors, as a process whose work another one shows. */
+  silence(): void {
+    this.#isSilent = true;
+  }
+
   /** Prints a line for people. */
   note(line: string): void {
+    if (this.#isSilent) return;
     this.#progress?.stop();
     this.#chatter.write(`${line}\n`);
   }
 
   /** Prints an event with `--json`. Otherwise prints nothing. */
   event(event: string, data: object = {}): void {
-    if (this.json) process.stdout.write(`${JSON.stringify({ event, ...data })}\n`);
+    if (this.json && !this.#isSilent) process.stdout.write(`${JSON.stringify({ event, ...data })}\n`);
   }
 
   /** Prints the result: the object with `--json`, otherwise the text. */

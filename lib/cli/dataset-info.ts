@@ -92,7 +92,7 @@ export async function datasetInfo(
   if (problems.length > 0) {
     const message = `${counted(problems.length, 'problem')} in ${folder}; the first: ${problems[0]}`;
     process.stderr.write(`bidiseg: ${message}\n`);
-    throw new QuietFailure(message);
+    throw new QuietFailure();
   }
 }
 

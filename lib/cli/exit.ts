@@ -8,7 +8,11 @@ export class UsageError extends Error {
 }
 
 /** Failure that the command has already printed. Nothing is added. */
-export class QuietFailure extends Error {}
+export class QuietFailure extends Error {
+  constructor(readonly exitCode = EXIT_FAILURE) {
+    super();
+  }
+}
 
 /** Signal that stops a command. SIGPIPE stands for a closed output. */
 export type StopSignal = 'SIGHUP' | 'SIGINT' | 'SIGTERM' | 'SIGPIPE';

@@ -20,6 +20,8 @@ export interface CommandContext {
   isServer: boolean;
   /** Handles SIGHUP, which otherwise ends the command. The command sets it. */
   onHangup: (() => void) | undefined;
+  /** Whether another process has said how the command was interrupted. */
+  isTold: boolean;
 }
 
 /** Default of `graceMs`. Commands must end within two seconds. */
@@ -41,6 +43,7 @@ export async function runCommand(
     graceMs: GRACE_MS,
     isServer: false,
     onHangup: undefined,
+    isTold: false,
   };
   listenForTheEnd(controller, context);
   try {
@@ -62,8 +65,9 @@ function report(error: unknown, context: CommandContext): number {
   if (process.env.BIDISEG_DEBUG === '1' && error instanceof Error) {
     process.stderr.write(`${error.stack}\n${error.cause ? `caused by ${String(error.cause)}\n` : ''}`);
   }
-  if (error instanceof QuietFailure) return EXIT_FAILURE;
+  if (error instanceof QuietFailure) return error.exitCode;
   if (error instanceof Interruption) {
+    if (context.isTold) return error.exitCode;
     const kept = context.kept();
     console.error(
       error.code,

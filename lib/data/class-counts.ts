@@ -14,19 +14,43 @@ import type { ClassCounts } from './rare-class-sampling.js';
 export async function* countClasses(
   dataset: ImageDataset,
   classCount: number,
-  options: { signal?: AbortSignal | undefined } = {},
+  options: CountingOptions = {},
 ): AsyncGenerator<{ done: number; total: number }, ClassCounts> {
+  const { rank, size, gather } = options.sharing ?? ALONE;
   const counts: number[][] = [];
   const pixels: number[] = [];
-  for await (const { data } of readAhead(dataset.length, (index) => dataset.readLabels(index), options)) {
+  const indices = Array.from({ length: dataset.length }, (_, i) => i).filter((i) => i % size === rank);
+  const read = (place: number) => dataset.readLabels(indices[place]!);
+  for await (const { data } of readAhead(indices.length, read, options)) {
     const histogram = new Uint32Array(256);
     for (const label of data) histogram[label]!++;
     counts.push(Array.from(histogram.subarray(0, classCount)));
     pixels.push(data.length);
-    yield { done: counts.length, total: dataset.length };
+    yield { done: Math.min(dataset.length, counts.length * size), total: dataset.length };
   }
-  return { counts, pixels };
+  const found = await gather({ counts, pixels });
+  const places = Array.from({ length: dataset.length }, (_, i) => [i % size, Math.floor(i / size)] as const);
+  return {
+    counts: places.map(([of, place]) => found[of]!.counts[place]!),
+    pixels: places.map(([of, place]) => found[of]!.pixels[place]!),
+  };
 }
+
+interface CountingOptions {
+  signal?: AbortSignal | undefined;
+  /** Processes that count together, each its own files. All get all counts. Default none. */
+  sharing?: Sharing | undefined;
+}
+
+/** Place of this process among those that share work, and how they exchange results. */
+interface Sharing {
+  rank: number;
+  size: number;
+  /** Returns the values of all processes, by rank. */
+  gather<T>(value: T): Promise<T[]>;
+}
+
+const ALONE: Sharing = { rank: 0, size: 1, gather: async (value) => [value] };
 
 /** Content of a file of kept class counts. */
 interface Kept extends ClassCounts {
@@ -42,13 +66,17 @@ export async function* keptClassCounts(
   dataset: ImageDataset,
   classCount: number,
   file: string,
-  options: { signal?: AbortSignal | undefined } = {},
+  options: CountingOptions = {},
 ): AsyncGenerator<{ done: number; total: number }, ClassCounts> {
+  const { rank, gather } = options.sharing ?? ALONE;
   const names = Array.from({ length: dataset.length }, (_, index) => dataset.entry(index).name);
-  const kept = await readKept(file);
+  // Rank 0 decides, because a file may appear on the other machines later.
+  const [kept] = await gather((rank === 0 && (await readKept(file))) || null);
   if (kept && kept.classCount === classCount && isDeepStrictEqual(kept.names, names)) return kept;
   const counted = yield* countClasses(dataset, classCount, options);
-  await writeFileAtomically(file, `${JSON.stringify({ names, classCount, ...counted } satisfies Kept)}\n`);
+  if (rank === 0) {
+    await writeFileAtomically(file, `${JSON.stringify({ names, classCount, ...counted } satisfies Kept)}\n`);
+  }
   return counted;
 }
 

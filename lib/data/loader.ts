@@ -34,8 +34,10 @@ export interface Batch {
 
 /** Options of {@link BatchLoader}. */
 export interface BatchLoaderOptions {
-  /** Images in each batch, ≥ 1. */
+  /** Images in each step, ≥ 1. */
   batchSize: number;
+  /** Places [first, end) of a step whose images a batch holds, as the share of one process. Default all, [0, batchSize). */
+  places?: readonly [first: number, end: number];
   /** Size to resize images to (bicubic, labels nearest). */
   size: ImageSize;
   /**
@@ -71,8 +73,8 @@ export interface BatchLoaderOptions {
 /**
  * Decodes the batches of a training stage in the background while the consumer computes.
  *
- * The images of a step and their random changes depend only on (seed, stage, step). A batch holds images step ·
- * batchSize + slot of an endless sequence of epochs. Each epoch is its own permutation of the data set. So a loader
+ * The images of a step and their random changes depend only on (seed, stage, step). A step holds images step ·
+ * batchSize + place of an endless sequence of epochs, and a batch those of its places. Each epoch is its own permutation of the data set. So a loader
  * that starts at `firstStep` repeats the batches of an uninterrupted one.
  *
  * Iterations are independent of each other. When one ends, by completion, `break` or an error, no decoding is left
@@ -81,8 +83,9 @@ export interface BatchLoaderOptions {
 export class BatchLoader implements AsyncIterable<Batch> {
   readonly #dataset: ImageDataset;
   readonly #options: Required<
-    Omit<BatchLoaderOptions, 'crop' | 'copyPaste' | 'augmentation' | 'choose' | 'signal'>
+    Omit<BatchLoaderOptions, 'places' | 'crop' | 'copyPaste' | 'augmentation' | 'choose' | 'signal'>
   >;
+  readonly #places: readonly [first: number, end: number];
   readonly #crop: ImageSize | undefined;
   readonly #copyPaste: CopyPaste | undefined;
   readonly #augmentation: Augmentation;
@@ -106,6 +109,11 @@ export class BatchLoader implements AsyncIterable<Batch> {
       firstStep: checkInteger('firstStep', options.firstStep ?? 0, 0, options.steps),
       prefetch: checkInteger('prefetch', options.prefetch ?? 4, 1),
     };
+    const [first, end] = options.places ?? [0, options.batchSize];
+    this.#places = [
+      checkInteger('places[0]', first, 0, options.batchSize - 1),
+      checkInteger('places[1]', end, first + 1, options.batchSize),
+    ];
     this.#crop = crop && checkSize('crop', crop);
     this.#copyPaste = options.copyPaste;
     this.#augmentation = augmentation;
@@ -152,38 +160,39 @@ export class BatchLoader implements AsyncIterable<Batch> {
   }
 
   async #load(step: number, signal: AbortSignal): Promise<Batch> {
-    const { batchSize, size } = this.#options;
-    const { width, height } = this.#crop ?? size;
-    const images = new Uint8Array(batchSize * height * width * 3);
-    const labels = this.#dataset.hasLabels ? new Uint8Array(batchSize * height * width) : undefined;
-    const weights = this.#dataset.hasWeights ? new Uint8Array(batchSize * height * width) : undefined;
-    const names = new Array<string>(batchSize);
+    const { width, height } = this.#crop ?? this.#options.size;
+    const [first, end] = this.#places;
+    const count = end - first;
+    const images = new Uint8Array(count * height * width * 3);
+    const labels = this.#dataset.hasLabels ? new Uint8Array(count * height * width) : undefined;
+    const weights = this.#dataset.hasWeights ? new Uint8Array(count * height * width) : undefined;
+    const names = new Array<string>(count);
     const readSlot = async (slot: number): Promise<void> => {
-      const sample = await decoding.run(() => this.#read(step, slot), signal);
+      const sample = await decoding.run(() => this.#read(step, first + slot), signal);
       images.set(sample.image.data, slot * height * width * 3);
       if (sample.labels) labels?.set(sample.labels.data, slot * height * width);
       if (sample.weights) weights?.set(sample.weights.data, slot * height * width);
       names[slot] = sample.name;
     };
     // All slots settle before the first failure is reported, so that none outlives the batch.
-    const slots = await Promise.allSettled(Array.from({ length: batchSize }, (_, slot) => readSlot(slot)));
+    const slots = await Promise.allSettled(Array.from({ length: count }, (_, slot) => readSlot(slot)));
     const failure = slots.find((slot) => slot.status === 'rejected');
     if (failure) throw failure.reason;
     const content = { images, ...(labels && { labels }), ...(weights && { weights }) };
-    return { ...content, count: batchSize, width, height, names, step };
+    return { ...content, count, width, height, names, step };
   }
 
-  async #read(step: number, slot: number): Promise<Sample> {
+  async #read(step: number, place: number): Promise<Sample> {
     const { batchSize, flip, seed, stage, ignoreIndex } = this.#options;
     const { scale } = this.#augmentation;
-    const random = new Random(seed, stage, 'augment', step, slot);
+    const random = new Random(seed, stage, 'augment', step, place);
     const size = scale ? scaledSize(this.#options.size, random.range(...scale)) : this.#options.size;
     const area = this.#crop ?? this.#options.size;
     const window = this.#crop || scale ? randomWindow(size, area, random) : { x: 0, y: 0, ...area };
     const crop = coveredPart(size, window);
     const index = this.#choose
-      ? this.#choose(new Random(seed, stage, 'choice', step, slot))
-      : this.#indexAt(step * batchSize + slot);
+      ? this.#choose(new Random(seed, stage, 'choice', step, place))
+      : this.#indexAt(step * batchSize + place);
     const sample = await this.#dataset.read(index, {
       size,
       crop,
@@ -191,11 +200,11 @@ export class BatchLoader implements AsyncIterable<Batch> {
     });
     if (this.#copyPaste) {
       const options = { ...this.#copyPaste, dataset: this.#dataset, size: this.#options.size, flip };
-      await pasteObject(sample, options, new Random(seed, stage, 'copy-paste', step, slot));
+      await pasteObject(sample, options, new Random(seed, stage, 'copy-paste', step, place));
     }
     const image = await jittered(sample.image, this.#augmentation, random);
-    const place = { x: crop.x - window.x, y: crop.y - window.y };
-    return padded({ ...sample, image }, place, area, ignoreIndex);
+    const corner = { x: crop.x - window.x, y: crop.y - window.y };
+    return padded({ ...sample, image }, corner, area, ignoreIndex);
   }
 
   /** Returns the data set's index at a position of the endless sequence of epochs. */

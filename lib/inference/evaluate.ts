@@ -10,8 +10,10 @@ import {
   labelMap as labelMapOf,
 } from '../data/label-maps.js';
 import type { Segmenter } from '../models/segmenter.js';
+import { addCounts, doneTogether, type Group, ownIndices } from '../native/group-values.js';
 import { ConfusionMatrix } from '../native/metrics.js';
 import type { Precision } from '../native/precision.js';
+import type { ProcessGroup } from '../native/process-group.js';
 import { DataError, InvalidArgumentError } from '../support/errors.js';
 import { drain, readAhead } from '../support/generators.js';
 import { averagedOver, scaledSizes } from './views.js';
@@ -52,6 +54,11 @@ export interface EvaluationOptions extends ScoreOptions {
   scales?: readonly number[];
   /** Precision of the convolutions, as in {@link PredictOptions.precision}. Default `fp32`. */
   precision?: Precision;
+  /**
+   * Processes that evaluate together. Each predicts its own images, and all get the result of all. Default null: this
+   * process alone.
+   */
+  group?: ProcessGroup | null | undefined;
 }
 
 /** Agreement of predictions with labels. A number is null if no labeled pixel counts for it. */
@@ -106,19 +113,21 @@ export async function* evaluateImages(
   dataset: ImageDataset,
   options: EvaluationOptions,
 ): AsyncGenerator<EvaluationProgress, Evaluation> {
-  const { size, outputSize = 'label', order = 'probabilities', flip, precision, signal } = options;
+  const { size, outputSize = 'label', order = 'probabilities', flip, precision, group, signal } = options;
   if (dataset.length === 0 || !dataset.hasLabels) {
     throw new InvalidArgumentError('Expected a data set of labeled images to evaluate on');
   }
   const [inputSize, ...otherSizes] = scaledSizes(size, options.scales);
   const labelSize = outputSize === 'label' ? 'file' : outputSize;
-  const read = async (index: number) => {
+  const own = ownIndices(dataset.length, group);
+  const read = async (place: number) => {
+    const index = own[place]!;
     const { image, labels } = await dataset.read(index, { size: inputSize!, labelSize });
     const others = otherSizes.map((other) => dataset.readImage(index, other));
     return { image, truth: labels!, others: await Promise.all(others) };
   };
   const score = new Score(options);
-  for await (const { image, truth, others } of readAhead(dataset.length, read, { signal })) {
+  for await (const { image, truth, others } of readAhead(own.length, read, { signal })) {
     const prediction = await segmenter.predict(image.data, {
       count: 1,
       ...inputSize!,
@@ -130,8 +139,9 @@ export async function* evaluateImages(
       ...(signal && { signal }),
     });
     await score.add(truth.data, prediction.labels);
-    yield { done: score.images, total: dataset.length };
+    yield { done: doneTogether(score.images, dataset.length, group), total: dataset.length };
   }
+  await score.combine(group);
   return score.result();
 }
 
@@ -220,6 +230,15 @@ class Score {
   async add(truth: Uint8Array, predicted: Uint8Array): Promise<void> {
     await this.#confusion.add(truth, predicted);
     this.images++;
+  }
+
+  /** Adds what the other processes of a group have counted. */
+  async combine(group: Group): Promise<void> {
+    if (!group) return;
+    const images = [this.images];
+    await addCounts(group, images);
+    await addCounts(group, this.#confusion.counts);
+    this.images = images[0]!;
   }
 
   result(): Evaluation {

@@ -7,6 +7,8 @@ import { writeImage } from '../data/image-codec.js';
 import type { ImageSize, RgbImage } from '../data/image-size.js';
 import { Random } from '../data/random.js';
 import type { Translator } from '../models/translator.js';
+import { doneTogether, ownIndices } from '../native/group-values.js';
+import type { ProcessGroup } from '../native/process-group.js';
 import { DataError } from '../support/errors.js';
 import { listFiles } from '../support/folders.js';
 import { readAhead } from '../support/generators.js';
@@ -17,6 +19,11 @@ export interface TranslateDatasetOptions {
   size: ImageSize;
   /** Keeps images that are already in the folder. Default false: such an image is an error. */
   resume?: boolean;
+  /**
+   * Processes that translate together, each its own images, into one folder that all see. All end when the last image is
+   * written. Default null: this process alone.
+   */
+  group?: ProcessGroup | null | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -69,15 +76,15 @@ export function drawReference(
 async function* writeEach(
   dataset: ImageDataset,
   folder: string,
-  { size, resume = false, signal }: TranslateDatasetOptions,
+  { size, resume = false, group, signal }: TranslateDatasetOptions,
   make: (image: RgbImage, name: string) => Promise<Uint8Array>,
 ): AsyncGenerator<{ done: number; total: number }, void> {
   await mkdir(folder, { recursive: true });
   const present = new Set((await listFiles(folder)).map((file) => file.normalize('NFC')));
-  const indices = Array.from({ length: dataset.length }, (_, index) => index);
+  const indices = ownIndices(dataset.length, group);
   const isMissing = (index: number) => !present.has(`${dataset.entry(index).name}.png`);
   const missing = dataset.subset(indices.filter(isMissing));
-  if (!resume && missing.length < dataset.length) {
+  if (!resume && missing.length < indices.length) {
     const { name } = dataset.entry(indices.find((index) => !isMissing(index))!);
     const file = path.join(folder, `${name}.png`);
     throw new DataError(`${file}: exists; expected a folder without it, or \`resume\``);
@@ -93,9 +100,11 @@ async function* writeEach(
       writing = writeImage(file, { data, ...size });
       writing.catch(() => {});
       written++;
-      yield { done: dataset.length - missing.length + written, total: dataset.length };
+      const done = indices.length - missing.length + written;
+      yield { done: doneTogether(done, dataset.length, group), total: dataset.length };
     }
     await writing;
+    await group?.barrier(signal ? { signal } : {});
   } finally {
     await Promise.allSettled([writing]);
   }

@@ -182,6 +182,8 @@ export interface NativeSegmentationStepOptions {
   lossScaling: boolean;
   activationCheckpointing: boolean;
   cudaGraphs: boolean;
+  /** Seed of dropout's draws. */
+  seed: number;
 }
 
 export interface NativeTranslationStepOptions {
@@ -418,6 +420,7 @@ export interface NativeBinding {
     discriminator: NetworkHandle | null,
     options: NativeSegmentationStepOptions,
     teacher: NetworkHandle | null,
+    group: ProcessGroupHandle | null,
   ): Promise<SegmentationStepHandle>;
   runSegmentationStep(
     step: SegmentationStepHandle,
@@ -441,6 +444,7 @@ export interface NativeBinding {
     },
     segmenter: NetworkHandle | null,
     options: NativeTranslationStepOptions,
+    group: ProcessGroupHandle | null,
   ): Promise<TranslationStepHandle>;
   runTranslationStep(
     step: TranslationStepHandle,
@@ -458,6 +462,7 @@ export interface NativeBinding {
   createPairedTranslationStep(
     networks: { toTarget: NetworkHandle; targetDiscriminator: NetworkHandle },
     options: NativePairedTranslationStepOptions,
+    group: ProcessGroupHandle | null,
   ): Promise<PairedTranslationStepHandle>;
   runPairedTranslationStep(
     step: PairedTranslationStepHandle,
@@ -557,6 +562,17 @@ export interface NativeBinding {
     tensor: TensorHandle,
     cancellation?: CancellationToken,
   ): Promise<TensorHandle[]>;
+  combineHistogram(
+    histogram: ThresholdHistogramHandle,
+    group: ProcessGroupHandle,
+    cancellation?: CancellationToken,
+  ): Promise<void>;
+  combineStatistics(
+    network: NetworkHandle,
+    group: ProcessGroupHandle,
+    batches: { own: number; all: number },
+    cancellation?: CancellationToken,
+  ): Promise<void>;
   processGroupBarrier(group: ProcessGroupHandle, cancellation?: CancellationToken): Promise<void>;
   processGroupBytesSent(group: ProcessGroupHandle): number;
   processGroupBackends(): ('gloo' | 'nccl')[];

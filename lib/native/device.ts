@@ -27,6 +27,8 @@ export interface BuildInfo {
   cpuCapability: string;
   /** Precisions that each device has instructions for, by device name. */
   precisions: Record<string, Precision[]>;
+  /** Engines for training in several processes that this build has. See {@link ProcessGroup}. */
+  backends: ('gloo' | 'nccl')[];
 }
 
 /** Reports how bidiseg was built and which devices it finds on this machine. */
@@ -41,6 +43,7 @@ export async function buildInfo(): Promise<BuildInfo> {
     addonOrigin: origin,
     libtorchOrigin,
     cudaDevices,
+    backends: native.processGroupBackends(),
   };
 }
 

@@ -13,7 +13,13 @@ import { checkSignal, invalidArgument } from '../support/validate.js';
 import { native } from './binding.js';
 import type { CancellationToken, NativeHandle } from './binding-types.js';
 
-const ERRORS_BY_CODE: Record<string, new (message: string, options?: ErrorOptions) => BidisegError> = {
+const ERRORS_BY_CODE: Record<
+  string,
+  new (
+    message: string,
+    options?: ErrorOptions & { rank?: number | undefined },
+  ) => BidisegError
+> = {
   ERR_INVALID_ARGUMENT: InvalidArgumentError,
   ERR_DISPOSED: DisposedError,
   ERR_DATA: DataError,
@@ -28,7 +34,8 @@ function translate(error: unknown, callSite: { stack?: string }): unknown {
   if (!(error instanceof Error) || error instanceof BidisegError) return error;
   const Subclass = ERRORS_BY_CODE[(error as { code?: string }).code ?? ''];
   if (!Subclass) return error;
-  const translated = new Subclass(error.message);
+  const { rank } = error as { rank?: number };
+  const translated = new Subclass(error.message, rank === undefined ? undefined : { rank });
   const frames = callSite.stack?.slice(callSite.stack.indexOf('\n')) ?? '';
   translated.stack = `${translated.name}: ${translated.message}${frames}`;
   return translated;

@@ -156,7 +156,7 @@ function nativeOptions(options: ProcessGroupOptions): NativeProcessGroupOptions 
   }
   const size = checkInteger('size', options.size ?? launched?.size, 1, 2 ** 20);
   const rank = checkInteger('rank', options.rank ?? launched?.rank, 0, size - 1);
-  const { file } = options;
+  const file = options.file ?? (options.host === undefined ? (launched?.file ?? undefined) : undefined);
   if (file !== undefined) checkPath('file', file);
   const host = options.host ?? launched?.host;
   if (file === undefined && !/^[\w.:%-]+$/.test(checkString('host', host))) {

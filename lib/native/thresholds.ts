@@ -1,6 +1,7 @@
 import { checkBoolean, checkInteger, checkNumber, checkNumbers, checkObject } from '../support/validate.js';
 import { native } from './binding.js';
 import type { ThresholdHistogramHandle } from './binding-types.js';
+import type { Group } from './group-values.js';
 import { call, callSync, NativeObject } from './native-object.js';
 
 /** Which thresholds a {@link ThresholdHistogram} gives. */
@@ -34,6 +35,11 @@ export class ThresholdHistogram extends NativeObject<ThresholdHistogramHandle> {
   /** Adds pixels: their predicted classes and the probabilities of these classes, in [0, 1]. */
   async add(labels: Uint8Array, confidence: Float32Array): Promise<void> {
     await call(() => native.histogramAdd(this.handle, labels, confidence));
+  }
+
+  /** @internal Adds the counts that the other processes of a group have made in this pass. All then hold all counts. */
+  async combine(group: Group): Promise<void> {
+    if (group) await call((token) => native.combineHistogram(this.handle, group.handle, token));
   }
 
   /**

@@ -1,10 +1,12 @@
 import { EventEmitter } from 'node:events';
 import { classNames } from '../config/classes.js';
 import type { Config } from '../config/schema.js';
+import type { ProcessGroup } from '../native/process-group.js';
 import { ConfigError } from '../support/errors.js';
 import { drain, mapEvents } from '../support/generators.js';
 import { dispose } from '../training/checkpoints.js';
 import type { Datasets } from './datasets.js';
+import { requireDividedSteps } from './divided-steps.js';
 import type { RunEvent, RunSummary, StageRecord } from './events.js';
 import { planStages, type Stage, selectStage, stageInputs, stageSteps } from './plan.js';
 import type { StageStore } from './stage-store.js';
@@ -42,9 +44,22 @@ export class BidirectionalLearning extends EventEmitter<RunListeners> {
   readonly #config: Config;
   readonly #datasets: Datasets;
   readonly #store: StageStore;
+  readonly #group: ProcessGroup | null;
 
-  constructor(config: Config, datasets: Datasets, store: StageStore) {
+  /**
+   * @param options.group processes that run together. Each makes its own instance, with the same config and data, and a
+   *   store in which only rank 0 writes (`SharedRunFolder`). Default null: this process alone
+   * @throws InvalidArgumentError when the number of processes does not divide the steps
+   */
+  constructor(
+    config: Config,
+    datasets: Datasets,
+    store: StageStore,
+    { group = null }: { group?: ProcessGroup | null } = {},
+  ) {
     super();
+    if (group) requireDividedSteps(config, group.size);
+    this.#group = group;
     this.plan = planStages(config.loop);
     this.#config = config;
     this.#datasets = datasets;
@@ -123,6 +138,7 @@ export class BidirectionalLearning extends EventEmitter<RunListeners> {
           state,
           save: (newest) => this.#store.save(stage, { ...newest, seconds: seconds() }),
         },
+        group: this.#group,
         signal,
       });
       const record = { name, label, round, kind, seconds: seconds(), ...outcome };

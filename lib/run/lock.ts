@@ -35,10 +35,11 @@ const TEMPORARY = '.tmp';
  * removed safely. A single lock file would not allow that.
  */
 export class Lock {
-  readonly #file: string;
+  /** File of the claim. It exists as long as the lock is held. */
+  readonly file: string;
 
   private constructor(file: string) {
-    this.#file = file;
+    this.file = file;
   }
 
   /**
@@ -81,7 +82,7 @@ export class Lock {
   /** Releases the lock. Calling it twice is harmless. */
   async release(): Promise<void> {
     // On a disk that became read-only the file stays. It becomes a claim of a dead process when this process ends.
-    await rm(this.#file, { force: true }).catch(() => {});
+    await rm(this.file, { force: true }).catch(() => {});
   }
 }
 

@@ -81,6 +81,32 @@ export async function hasResults(folder: string): Promise<boolean> {
   return false;
 }
 
+/** Paths of a stage's files in a run folder, as `StageStore` names them. */
+export class RunPaths {
+  constructor(readonly folder: string) {}
+
+  weightsFile(stage: Stage): string {
+    return stageWeights(this.folder, stage);
+  }
+
+  bestWeightsFile(stage: Stage): string {
+    return path.join(stageFolder(this.folder, stage), 'best.safetensors');
+  }
+
+  imagesFolder(stage: Stage): string {
+    return stageImages(this.folder, stage);
+  }
+
+  pictureFile(stage: Stage, part?: string): string {
+    const suffix = part === undefined ? '' : `-${part}`;
+    return path.join(this.folder, 'pictures', `${flat(stage.name)}${suffix}.png`);
+  }
+
+  get classCountsFile(): string {
+    return path.join(this.folder, 'class-counts.json');
+  }
+}
+
 /** Returns the path of the weights that a `source-only`, `segmenter` or `translator` stage writes. */
 export function stageWeights(folder: string, stage: { name: string }): string {
   return path.join(stageFolder(folder, stage), 'weights.safetensors');

@@ -31,12 +31,11 @@ import {
   entriesOf,
   flat,
   hasResults,
+  RunPaths,
   readJson,
   requireOwnFiles,
   resumeConfig,
   stageFolder,
-  stageImages,
-  stageWeights,
   tensorBoardFolder,
   toJson,
 } from './run-files.js';
@@ -115,8 +114,7 @@ export type RunFolderMode = 'create' | 'overwrite' | 'resume' | 'continue';
  *     class-counts.json                           pixels of each class in the source (rare class sampling only)
  *     data.json                                   data of the run when it began, see DataRecord
  */
-export class RunFolder implements StageStore {
-  readonly folder: string;
+export class RunFolder extends RunPaths implements StageStore {
   readonly #config: Config;
   readonly #plan: readonly Stage[];
   readonly #lock: Lock;
@@ -124,7 +122,7 @@ export class RunFolder implements StageStore {
   readonly #tensorBoard: TensorBoardLog;
 
   private constructor(config: Config, lock: Lock, log: EventLog) {
-    this.folder = config.output;
+    super(config.output);
     this.#config = config;
     this.#plan = planStages(config.loop);
     this.#lock = lock;
@@ -162,27 +160,6 @@ export class RunFolder implements StageStore {
       await lock.release();
       throw error;
     }
-  }
-
-  weightsFile(stage: Stage): string {
-    return stageWeights(this.folder, stage);
-  }
-
-  bestWeightsFile(stage: Stage): string {
-    return path.join(this.#stageFolder(stage), 'best.safetensors');
-  }
-
-  imagesFolder(stage: Stage): string {
-    return stageImages(this.folder, stage);
-  }
-
-  pictureFile(stage: Stage, part?: string): string {
-    const suffix = part === undefined ? '' : `-${part}`;
-    return path.join(this.folder, 'pictures', `${flat(stage.name)}${suffix}.png`);
-  }
-
-  get classCountsFile(): string {
-    return path.join(this.folder, 'class-counts.json');
   }
 
   /** Keeps the record of the data. If they have changed, removes what was derived from them. */
@@ -267,6 +244,11 @@ export class RunFolder implements StageStore {
   async log(event: RunEvent): Promise<void> {
     const written = await this.#log.write(event);
     if (written) await this.#tensorBoard.write(written);
+  }
+
+  /** Name of a file that exists as long as this process has the folder open. */
+  get mark(): string {
+    return this.#lock.file;
   }
 
   /** Closes the logs and unlocks the folder. Call it once, when nothing writes in the folder any more. */

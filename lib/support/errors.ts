@@ -65,8 +65,12 @@ export class OutOfMemoryError extends BidisegError {
 
 /** Reports a loss or gradient that became NaN or infinite. The step was not applied. */
 export class NonFiniteLossError extends BidisegError {
-  constructor(message: string, options?: ErrorOptions) {
+  /** Process of a group whose loss or gradient it was. null: the step had one process. */
+  readonly rank: number | null;
+
+  constructor(message: string, options?: ErrorOptions & { rank?: number | null | undefined }) {
     super('ERR_NON_FINITE_LOSS', message, options);
+    this.rank = options?.rank ?? null;
   }
 }
 

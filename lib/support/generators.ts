@@ -31,10 +31,10 @@ export async function* mapEvents<Event, Other, Result>(
   }
 }
 
-/** Yields a generator's events, each followed by those that `more` returns for it. Returns its result. */
+/** Yields a generator's events, each followed by those that `more` gives for it. Returns its result. */
 export async function* followEvents<Event, Other, Result>(
   events: AsyncGenerator<Event, Result>,
-  more: (event: Event) => Iterable<Other>,
+  more: (event: Event) => Iterable<Other> | Promise<Iterable<Other>>,
 ): AsyncGenerator<Event | Other, Result> {
   let finished = false;
   try {
@@ -43,7 +43,7 @@ export async function* followEvents<Event, Other, Result>(
       finished = next.done ?? false;
       if (next.done) return next.value;
       yield next.value;
-      yield* more(next.value);
+      yield* await more(next.value);
     }
   } finally {
     // Only a consumer that leaves early, or a failing `more`, has to end the source.

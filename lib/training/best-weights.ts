@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { ImageDataset } from '../data/dataset.js';
 import { type EvaluationOptions, evaluate } from '../inference/evaluate.js';
 import type { Segmenter } from '../models/segmenter.js';
+import { isFirst } from '../native/group-values.js';
 import { writeFileAtomically } from '../support/files.js';
 
 /** Step at which a segmenter in training did best on held-out labeled source images, and its score. */
@@ -37,7 +38,10 @@ export class BestWeights {
     this.#best = best;
   }
 
-  /** @param file file for the weights, .safetensors. The step and score go beside it as .json */
+  /**
+   * @param options options of the evaluation. Of its group, if there is one, rank 0 writes the files
+   * @param file file for the weights, .safetensors. The step and score go beside it as .json
+   */
   static async open(
     segmenter: Segmenter,
     heldOut: ImageDataset,
@@ -60,9 +64,10 @@ export class BestWeights {
   async measure(step: number): Promise<void> {
     const { meanIou } = await evaluate(this.#segmenter, this.#heldOut, this.#options);
     if (meanIou === null || (this.#best && meanIou <= this.#best.miou)) return;
+    this.#best = { step, miou: meanIou };
+    if (!isFirst(this.#options.group)) return;
     // The weights come first. If the process ended in between, they would be measured and kept again.
     await this.#segmenter.save(this.#file, { step });
-    this.#best = { step, miou: meanIou };
     await writeFileAtomically(knownFile(this.#file), `${JSON.stringify(this.#best)}\n`);
   }
 }

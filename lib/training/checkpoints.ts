@@ -52,7 +52,9 @@ export async function* checkpointed<Event, Result, State extends Resumable>(
       const next = await events.next();
       if (next.done) return next.value;
       yield next.value;
-      if (done() > saved && (done() % checkpoints.every === 0 || done() === steps)) yield await save();
+      // Processes of a group finish several images at once.
+      const isDue = Math.floor(done() / checkpoints.every) > Math.floor(saved / checkpoints.every);
+      if (done() > saved && (isDue || done() === steps)) yield await save();
     }
   } catch (error) {
     if (done() > saved) {

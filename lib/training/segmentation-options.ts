@@ -103,6 +103,8 @@ export const segmentationStepSchema = section({
   ...stepFields,
   /** Label of pixels that no loss looks at. */
   ignoreIndex: integer(0, 255).default(255),
+  /** Seed of dropout's draws. They follow from the seed, the number of earlier steps, and the place in the step. */
+  seed: seed(),
   /** A teacher that labels target images while M trains. null: none. */
   teacher: teacherSchema
     .extend({

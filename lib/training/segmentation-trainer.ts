@@ -8,12 +8,15 @@ import { Random } from '../data/random.js';
 import { type ClassCounts, RareClassSampling } from '../data/rare-class-sampling.js';
 import type { Segmenter } from '../models/segmenter.js';
 import type { SegmentationLosses } from '../native/binding-types.js';
+import { type Group, gatherJson } from '../native/group-values.js';
+import type { ProcessGroup } from '../native/process-group.js';
 import { InvalidArgumentError } from '../support/errors.js';
 import { drain, followEvents } from '../support/generators.js';
 import { parseOptions, pickOptions } from '../support/options.js';
 import { checkInteger } from '../support/validate.js';
 import type { StepEvent, WarningEvent } from './events.js';
 import { type NonFiniteOptions, nonFiniteSchema } from './loop-options.js';
+import { ownPlaces } from './processes.js';
 import { scheduleFactor } from './schedules.js';
 import {
   learnsFromUnlabeledTarget,
@@ -54,6 +57,11 @@ export interface SegmentationTrainerOptions {
   /** Names of classes by index. A class without source labels in the first epoch gives a warning. Default none. */
   expectedClasses?: ReadonlyMap<number, string>;
   /**
+   * Processes that train together. Every process makes the same trainer, and all train the same steps. Their number must
+   * divide `training.accumulation`. Default null: this process alone.
+   */
+  group?: ProcessGroup | null;
+  /**
    * Options of the config's section `segmentation`, with its defaults. Its numbers of steps and `validation` are
    * ignored.
    */
@@ -81,8 +89,8 @@ export class SegmentationTrainer {
    * @param data.source images with labels
    * @param data.target target images; labels are pseudo-labels. null or absent, or if no loss uses them: training on
    * the source alone
-   * @throws InvalidArgumentError when an option is out of range, the source has no labels, or `classCounts` or
-   * `pastedClasses` are required but missing
+   * @throws InvalidArgumentError when an option is out of range, the source has no labels, `classCounts` or
+   * `pastedClasses` are required but missing, or the number of processes does not divide `training.accumulation`
    */
   constructor(
     models: { segmenter: Segmenter; discriminator?: DomainDiscriminator | null },
@@ -111,7 +119,9 @@ export class SegmentationTrainer {
       ignoreIndex: checkInteger('ignoreIndex', options.ignoreIndex ?? 255, 0, 255),
       pastedClasses: options.pastedClasses ?? [],
       expectedClasses: options.expectedClasses ?? new Map(),
+      group: options.group ?? null,
     };
+    ownPlaces('training.accumulation', this.#training.accumulation, this.#options.group);
   }
 
   /**
@@ -124,9 +134,9 @@ export class SegmentationTrainer {
     options: TrainingOptions = {},
   ): AsyncGenerator<TrainingEvent<SegmentationLosses>, TrainingResult> {
     const { segmenter, discriminator } = this.#models;
-    const { stage, steps, seed, nonFinite, sourceSize, targetSize, ignoreIndex, pastedClasses } =
+    const { stage, steps, seed, nonFinite, sourceSize, targetSize, ignoreIndex, pastedClasses, group } =
       this.#options;
-    const unseen = new UnseenClasses(this.#options.expectedClasses, this.#data.source.length);
+    const unseen = new UnseenClasses(this.#options.expectedClasses, this.#data.source.length, group);
     const { batchSize, flip, augmentation, copyPaste, learningRate, schedule, accumulation } = this.#training;
     const { discriminatorLearningRate, teacher } = this.#training;
     const sampling = this.#sampling;
@@ -137,6 +147,7 @@ export class SegmentationTrainer {
       const { crop, ...changes } = augmentation[domain];
       return new BatchLoader(dataset, {
         batchSize: batchSize * accumulation,
+        places: ownPlaces('accumulation', batchSize * accumulation, group),
         flip,
         size,
         crop: crop ? toSize(crop) : undefined,
@@ -153,14 +164,17 @@ export class SegmentationTrainer {
     };
     const { source, target } = this.#data;
     const mixing = new Random(seed, stage, 'class-mix').integer(2 ** 31);
-    using step = await SegmentationStep.create(segmenter, discriminator, {
+    const stepOptions = {
       ...pickOptions(segmentationStepSchema, this.#training),
       ignoreIndex,
+      seed: new Random(seed, stage, 'dropout').integer(2 ** 31),
       teacher: target && teacher && { ...teacher, seed: mixing },
-    });
+    };
+    using step = await SegmentationStep.create(segmenter, discriminator, stepOptions, { group });
     const training = trainingLoop<SegmentationLosses>({
       stage,
       steps,
+      group,
       step,
       loaders: (firstStep) => [
         unseen.watch(load(source, 'source', sourceSize, firstStep)),
@@ -196,47 +210,56 @@ export class SegmentationTrainer {
 /**
  * Finds out which classes no source label has, as the batches of an epoch pass. Labels are looked at only until every class
  * has been seen, which usually takes a few batches. A training that resumes within its first epoch looks at the second, and
- * one that resumes later at none.
+ * one that resumes later at none. At the end of the epoch, processes of a group compare what they have seen.
  */
 class UnseenClasses {
   readonly #names: Map<number, string>;
   readonly #images: number;
+  readonly #group: Group;
   /** Where the epoch begins that is looked at, in images. */
   #start = 0;
-  #isDue = false;
+  #state: 'looking' | 'due' | 'over';
 
   /** @param images number of images in an epoch */
-  constructor(names: ReadonlyMap<number, string>, images: number) {
+  constructor(names: ReadonlyMap<number, string>, images: number, group: Group) {
     this.#names = new Map(names);
     this.#images = images;
+    this.#group = group;
+    this.#state = names.size > 0 ? 'looking' : 'over';
   }
 
   async *watch(batches: AsyncIterable<Batch>): AsyncGenerator<Batch, void, undefined> {
+    const processes = this.#group?.size ?? 1;
     let isFirst = true;
     for await (const batch of batches) {
-      const done = batch.step * batch.count;
+      const count = batch.count * processes;
+      const done = batch.step * count;
       if (isFirst && done > 0) this.#start = done < this.#images ? this.#images : Infinity;
       isFirst = false;
-      if (this.#names.size > 0 && done + batch.count > this.#start) this.#look(batch, done + batch.count);
+      if (this.#state === 'looking' && done + count > this.#start) this.#look(batch, done + count);
       yield batch;
     }
   }
 
   /** What to say when the epoch is over; nothing before, and once it was said. */
-  warnings(stage: string): WarningEvent[] {
-    if (!this.#isDue) return [];
-    this.#isDue = false;
-    const names = listed([...this.#names.values()]);
-    this.#names.clear();
-    const message = `no pixel of ${names} was in an epoch of the ${this.#images} source images`;
+  async warnings(stage: string): Promise<WarningEvent[]> {
+    if (this.#state !== 'due') return [];
+    this.#state = 'over';
+    const own = [...this.#names.values()];
+    const [first, ...others] = this.#group ? await gatherJson(this.#group, own) : [own];
+    const names = first!.filter((name) => others.every((unseen) => unseen.includes(name)));
+    if (names.length === 0) return [];
+    const message = `no pixel of ${listed(names)} was in an epoch of the ${this.#images} source images`;
     return [{ type: 'warning', stage, message }];
   }
 
   #look({ labels }: Batch, done: number): void {
-    const present = new Uint8Array(256);
-    for (const label of labels ?? []) present[label] = 1;
-    for (const index of this.#names.keys()) if (present[index]) this.#names.delete(index);
-    this.#isDue = done >= this.#start + this.#images && this.#names.size > 0;
+    if (this.#names.size > 0) {
+      const present = new Uint8Array(256);
+      for (const label of labels ?? []) present[label] = 1;
+      for (const index of this.#names.keys()) if (present[index]) this.#names.delete(index);
+    }
+    if (done >= this.#start + this.#images) this.#state = 'due';
   }
 }
 

@@ -6,6 +6,8 @@ import { resultFile, weightsFile } from '../data/file-names.js';
 import type { ImageSize } from '../data/image-size.js';
 import { writeLabels } from '../data/label-codec.js';
 import type { Predictor } from '../inference/evaluate.js';
+import { addCounts, doneTogether, type Group, isFirst, ownIndices } from '../native/group-values.js';
+import type { ProcessGroup } from '../native/process-group.js';
 import { applyThresholds, ThresholdHistogram } from '../native/thresholds.js';
 import { DataError } from '../support/errors.js';
 import { requireEmptyFolder, writeFileAtomically } from '../support/files.js';
@@ -80,6 +82,11 @@ export interface LabelingState extends Resumable {
 
 const CONFIDENCE_BINS = 256;
 
+interface Shared {
+  signal: AbortSignal | undefined;
+  group: Group;
+}
+
 /**
  * Progress of pseudo-labeling. The first pass over the images collects `confidences`. A second makes the `thresholds`
  * exact, if one lies below its upper bound. The last pass labels.
@@ -139,24 +146,31 @@ export class SelfTraining {
    * labeling. Files after the state are replaced or removed
    * @param options.checkpoints how states are saved. Default none. A state to resume from must belong to the files in
    * `folder`. The first state is saved only after the thresholds are found
+   * @param options.group processes that label together, each its own images, into one folder that all see. All get the
+   * manifest, which rank 0 writes. Default null: this process alone
    * @throws DataError when `folder` holds other files, an image cannot be read or a file cannot be written
    */
   async *label(
     dataset: ImageDataset,
     folder: string,
-    options: { signal?: AbortSignal | undefined; checkpoints?: Checkpoints<LabelingState> } = {},
+    options: {
+      signal?: AbortSignal | undefined;
+      checkpoints?: Checkpoints<LabelingState>;
+      group?: ProcessGroup | null | undefined;
+    } = {},
   ): AsyncGenerator<PseudoLabelProgress | CheckpointEvent | WarningEvent, PseudoLabelManifest> {
-    const { signal, checkpoints } = options;
+    const { signal, checkpoints, group } = options;
     if (this.#choice.weighting === 'soft') requireWeightsNames(dataset);
     const manifestFile = path.join(folder, MANIFEST);
     const saved = checkpoints?.state ?? null;
     if (!saved) await requireEmptyFolder(folder);
     await mkdir(folder, { recursive: true });
     // From here on the manifest would describe files that are being replaced.
-    if (saved) await rm(manifestFile, { force: true });
-    const state = saved ?? (yield* this.#firstState(dataset, signal));
+    if (saved && isFirst(group)) await rm(manifestFile, { force: true });
+    await group?.barrier(signal ? { signal } : {}); // no process writes before all have looked
+    const state = saved ?? (yield* this.#firstState(dataset, { signal, group }));
     yield* checkpointed(
-      this.#labelFrom(state, dataset, folder, { isResumed: saved !== null, signal }),
+      this.#labelFrom(state, dataset, folder, { isResumed: saved !== null, signal, group }),
       checkpoints,
       {
         stage: this.#stage,
@@ -182,6 +196,7 @@ export class SelfTraining {
         medianConfidence: median(confidences[index]!),
       })),
     };
+    if (!isFirst(group)) return manifest;
     await writeFileAtomically(manifestFile, `${JSON.stringify(manifest, null, 2)}\n`);
     return manifest;
   }
@@ -189,66 +204,104 @@ export class SelfTraining {
   /** Makes the state before the first image is labeled. */
   async *#firstState(
     dataset: ImageDataset,
-    signal: AbortSignal | undefined,
+    options: Shared,
   ): AsyncGenerator<PseudoLabelProgress, LabelingState> {
     const { method, threshold } = this.#choice;
     const thresholds =
-      method === 'mpt' ? this.#classes.map(() => threshold) : yield* this.#findThresholds(dataset, signal);
+      method === 'mpt' ? this.#classes.map(() => threshold) : yield* this.#findThresholds(dataset, options);
     const confidences = this.#classes.map(() => new Array<number>(CONFIDENCE_BINS).fill(0));
     const kept = this.#classes.map(() => 0);
     return { step: 0, tensors: new Map(), thresholds, kept, keptImages: 0, confidences };
   }
 
-  /** Labels the images that `state` lacks, and updates it after each. */
+  /**
+   * Labels the images that `state` lacks, and updates it after each. The processes of a group label one image each at a
+   * time. So the state is whole, and the same everywhere, whenever one of them stops.
+   */
   async *#labelFrom(
     state: LabelingState,
     dataset: ImageDataset,
     folder: string,
-    { isResumed, signal }: { isResumed: boolean; signal: AbortSignal | undefined },
+    { isResumed, signal, group }: Shared & { isResumed: boolean },
   ): AsyncGenerator<PseudoLabelProgress> {
-    const { thresholds, confidences, kept } = state;
+    const first = state.step;
+    const size = group?.size ?? 1;
+    const own = ownIndices(dataset.length - first, group).map((index) => first + index);
+    const prediction = predictionOptions(this.#choice, state.thresholds);
+    const predictions = this.#predictions(dataset, own, prediction, signal);
+    try {
+      for (let round = 0; state.step < dataset.length; round++) {
+        const found = await predictions.next();
+        const counts = found.done
+          ? this.#noCounts()
+          : await this.#labelImage(found.value, state.thresholds, {
+              file: await resultFile(folder, dataset.entry(own[round]!).name),
+              isResumed,
+            });
+        if (group) await addCounts(group, counts);
+        addTo(state, counts);
+        state.step = Math.min(dataset.length, state.step + size);
+        yield { type: 'progress', task: 'pseudo-label', done: state.step, total: dataset.length };
+      }
+    } finally {
+      await predictions.return();
+    }
+  }
+
+  /** Counts of no image: whether any pixel is kept, kept pixels of each class, and the bins of each class. */
+  #noCounts(): Float64Array {
+    return new Float64Array(1 + this.#classes.length * (1 + CONFIDENCE_BINS));
+  }
+
+  /** Writes the labels of one image and returns its counts. */
+  async #labelImage(
+    { labels, confidence }: { labels: Uint8Array; confidence: Float32Array },
+    thresholds: number[],
+    { file, isResumed }: { file: string; isResumed: boolean },
+  ): Promise<Float64Array> {
     const { inclusive, weighting } = this.#choice;
     const options = { thresholds, inclusive, ignoreIndex: this.#ignoreIndex };
-    const prediction = predictionOptions(this.#choice, thresholds);
-    for await (const { labels, confidence } of this.#predictions(dataset, state.step, prediction, signal)) {
-      const chosen = await applyThresholds(labels, confidence, options);
-      const file = await resultFile(folder, dataset.entry(state.step).name);
-      if (sum(chosen.keptPerClass) > 0) {
-        // Weights come first, so that every file of labels has its weights.
-        if (weighting === 'soft') {
-          const weights = Uint8Array.from(confidence, (value) => Math.round(255 * value));
-          await writeLabels(weightsFile(file), { data: weights, ...this.#size });
-        }
-        await writeLabels(file, { data: chosen.labels, ...this.#size });
-        state.keptImages++;
-      } else if (isResumed) {
-        // A file that the interrupted labeling wrote after its last checkpoint would make the image part of T_ssl.
-        for (const stale of [file, weightsFile(file)]) await rm(stale, { force: true });
+    const chosen = await applyThresholds(labels, confidence, options);
+    const hasLabels = sum(chosen.keptPerClass) > 0;
+    if (hasLabels) {
+      // Weights come first, so that every file of labels has its weights.
+      if (weighting === 'soft') {
+        const weights = Uint8Array.from(confidence, (value) => Math.round(255 * value));
+        await writeLabels(weightsFile(file), { data: weights, ...this.#size });
       }
-      for (const [i, label] of labels.entries()) {
-        const bin = Math.floor(confidence[i]! * CONFIDENCE_BINS);
-        confidences[label]![Math.min(bin, CONFIDENCE_BINS - 1)]!++;
-      }
-      for (const [index, pixels] of chosen.keptPerClass.entries()) kept[index]! += pixels;
-      state.step++;
-      yield { type: 'progress', task: 'pseudo-label', done: state.step, total: dataset.length };
+      await writeLabels(file, { data: chosen.labels, ...this.#size });
+    } else if (isResumed) {
+      // A file that the interrupted labeling wrote after its last checkpoint would make the image part of T_ssl.
+      for (const stale of [file, weightsFile(file)]) await rm(stale, { force: true });
     }
+    const counts = this.#noCounts();
+    counts[0] = Number(hasLabels);
+    counts.set(chosen.keptPerClass, 1);
+    const bins = counts.subarray(1 + this.#classes.length);
+    for (const [i, label] of labels.entries()) {
+      const bin = Math.floor(confidence[i]! * CONFIDENCE_BINS);
+      bins[label * CONFIDENCE_BINS + Math.min(bin, CONFIDENCE_BINS - 1)]!++;
+    }
+    return counts;
   }
 
   async *#findThresholds(
     dataset: ImageDataset,
-    signal: AbortSignal | undefined,
+    { signal, group }: Shared,
   ): AsyncGenerator<PseudoLabelProgress, number[]> {
     using histogram = new ThresholdHistogram(this.#classes.length);
     const { method, portion, order, threshold } = this.#choice;
     const options = { portion, cap: method === 'per-class' ? threshold : 1 };
     let task: PseudoLabelProgress['task'] = 'confidences';
+    const own = ownIndices(dataset.length, group);
     do {
-      let done = 0;
-      for await (const { labels, confidence } of this.#predictions(dataset, 0, { order }, signal)) {
+      let counted = 0;
+      for await (const { labels, confidence } of this.#predictions(dataset, own, { order }, signal)) {
         await histogram.add(labels, confidence);
-        yield { type: 'progress', task, done: ++done, total: dataset.length };
+        const done = doneTogether(++counted, dataset.length, group);
+        yield { type: 'progress', task, done, total: dataset.length };
       }
+      await histogram.combine(group);
       task = 'thresholds';
     } while (await histogram.refine(options));
     const { thresholds, counts } = await histogram.thresholds(options);
@@ -256,15 +309,15 @@ export class SelfTraining {
     return thresholds.map((quantile, index) => (counts[index]! > 0 ? quantile : 1));
   }
 
-  /** Predicts the images from `first` on. */
+  /** Predicts the images with these indices. */
   async *#predictions(
     dataset: ImageDataset,
-    first: number,
+    indices: readonly number[],
     options: ReturnType<typeof predictionOptions>,
     signal: AbortSignal | undefined,
-  ): AsyncGenerator<{ labels: Uint8Array; confidence: Float32Array }> {
-    const read = (index: number) => dataset.readImage(first + index, this.#size);
-    for await (const image of readAhead(dataset.length - first, read, { signal })) {
+  ): AsyncGenerator<{ labels: Uint8Array; confidence: Float32Array }, void> {
+    const read = (place: number) => dataset.readImage(indices[place]!, this.#size);
+    for await (const image of readAhead(indices.length, read, { signal })) {
       const { labels, confidence } = await this.#segmenter.predict(image.data, {
         count: 1,
         ...this.#size,
@@ -274,6 +327,17 @@ export class SelfTraining {
       });
       yield { labels, confidence: confidence! };
     }
+  }
+}
+
+/** Adds the counts of an image, or of several. */
+function addTo(state: LabelingState, counts: Float64Array): void {
+  const { kept, confidences } = state;
+  state.keptImages += counts[0]!;
+  for (const index of kept.keys()) kept[index]! += counts[1 + index]!;
+  const bins = counts.subarray(1 + kept.length);
+  for (const [index, histogram] of confidences.entries()) {
+    for (const bin of histogram.keys()) histogram[bin]! += bins[index * CONFIDENCE_BINS + bin]!;
   }
 }
 

@@ -1,7 +1,8 @@
 import type { Batch } from '../data/loader.js';
 import type { UploadedBatchHandle } from '../native/binding-types.js';
+import { type Group, gatherJson } from '../native/group-values.js';
 import type { TensorMap } from '../native/tensor.js';
-import { NonFiniteLossError } from '../support/errors.js';
+import { NonFiniteLossError, ProcessGroupError } from '../support/errors.js';
 import { type Checkpoints, checkpointed, dispose, type Resumable } from './checkpoints.js';
 import type { CheckpointEvent, StepEvent, WarningEvent } from './events.js';
 import type { NonFiniteOptions } from './loop-options.js';
@@ -44,6 +45,8 @@ export type TrainingEvent<Losses> = StepEvent<Losses> | CheckpointEvent | Warnin
 interface Training<Losses> {
   stage: string;
   steps: number;
+  /** Processes that compute each step together. Default none. */
+  group?: Group;
   /** Access to the state of the networks and optimizers. */
   step: { state(): Promise<TensorMap>; loadState(state: TensorMap): Promise<void> };
   /** Makes one loader per domain, for the batches from `firstStep` on. */
@@ -100,10 +103,7 @@ export async function* trainingLoop<Losses>(
         const ready = performance.now();
         const losses = await options
           .run(upload ? uploaded : batches, done)
-          .catch((error: unknown) => {
-            if (!(error instanceof NonFiniteLossError)) throw error;
-            return withPlace(error, stage, done, batches);
-          })
+          .catch((error: unknown) => failure(error, options, done, batches))
           .finally(() => {
             for (const batch of uploaded) batch.dispose();
           });
@@ -141,14 +141,30 @@ export async function* trainingLoop<Losses>(
   });
 }
 
-/** Adds stage, step and images to an error of a step, which knows only its numbers. */
-function withPlace(error: NonFiniteLossError, stage: string, step: number, batches: readonly Batch[]) {
-  const names = batches.flatMap((batch) => batch.names).join(', ');
-  const place = `Stage ${stage}, step ${step + 1}, images ${names}`;
-  return new NonFiniteLossError(`${place}: ${error.message}`, { cause: error });
+/**
+ * Adds stage, step and images to an error of a step, which knows only its numbers. Returns an error for the policy, and
+ * throws any other.
+ */
+async function failure(
+  error: unknown,
+  { stage, group }: Pick<Training<never>, 'stage' | 'group'>,
+  step: number,
+  batches: readonly Batch[],
+): Promise<NonFiniteLossError> {
+  const place = `Stage ${stage}, step ${step + 1}`;
+  if (error instanceof ProcessGroupError) {
+    throw new ProcessGroupError(`${place}: ${error.message}`, { cause: error });
+  }
+  if (!(error instanceof NonFiniteLossError)) throw error;
+  const { rank } = error;
+  const own = batches.flatMap((batch) => batch.names);
+  // All processes of a group get the same error.
+  const names = group && rank !== null ? (await gatherJson(group, own))[rank]! : own;
+  const message = `${place}, images ${names.join(', ')}: ${error.message}`;
+  return new NonFiniteLossError(message, { cause: error, rank });
 }
 
 function tooMany(error: NonFiniteLossError, limit: number) {
   const reason = `It is number ${limit + 1} in a row, and nonFinite.limit allows ${limit}`;
-  return new NonFiniteLossError(`${error.message}. ${reason}`, { cause: error });
+  return new NonFiniteLossError(`${error.message}. ${reason}`, { cause: error, rank: error.rank });
 }

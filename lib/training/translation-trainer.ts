@@ -6,12 +6,14 @@ import { Random } from '../data/random.js';
 import type { Segmenter } from '../models/segmenter.js';
 import type { Translator } from '../models/translator.js';
 import type { PairedTranslationLosses, TranslationLosses } from '../native/binding-types.js';
+import type { ProcessGroup } from '../native/process-group.js';
 import { InvalidArgumentError } from '../support/errors.js';
 import { drain } from '../support/generators.js';
 import { parseOptions, pickOptions } from '../support/options.js';
 import { checkInteger } from '../support/validate.js';
 import type { StepEvent } from './events.js';
 import { type NonFiniteOptions, nonFiniteSchema } from './loop-options.js';
+import { ownPlaces } from './processes.js';
 import { linearDecayFactor } from './schedules.js';
 import { PairedTranslationStep } from './steps/paired-translation-step.js';
 import { TranslationStep } from './steps/translation-step.js';
@@ -46,6 +48,11 @@ export interface TranslationTrainerOptions {
   seed?: number;
   /** Options of the config's section `nonFinite`. By default, a loss that is not finite ends the training. */
   nonFinite?: z.input<typeof nonFiniteSchema>;
+  /**
+   * Processes that train together. Every process makes the same trainer, and all train the same steps. Their number must
+   * divide `training.batchSize`. Default null: this process alone.
+   */
+  group?: ProcessGroup | null;
   /** Options of the config's section `translation`, with its defaults. `pairing` is the translator's. */
   training?: z.input<typeof translationSchema>;
 }
@@ -67,7 +74,8 @@ export class TranslationTrainer {
    * @param models.translator networks to train
    * @param models.segmenter segmenter of the perceptual terms. null or absent: none. A paired translator has none
    * @param data source and target images. Labels are ignored
-   * @throws InvalidArgumentError when an option is out of range, or a paired translator gets no pairs of images
+   * @throws InvalidArgumentError when an option is out of range, a paired translator gets no pairs of images, or the
+   * number of processes does not divide `training.batchSize`
    */
   constructor(
     models: { translator: Translator; segmenter?: Segmenter | null },
@@ -91,7 +99,9 @@ export class TranslationTrainer {
       stage: options.stage ?? 'translator',
       seed: checkInteger('seed', options.seed ?? 1, 0),
       nonFinite: parseOptions(nonFiniteSchema, options.nonFinite ?? {}, 'nonFinite'),
+      group: options.group ?? null,
     };
+    ownPlaces('training.batchSize', this.#training.batchSize, this.#options.group);
   }
 
   /**
@@ -104,7 +114,7 @@ export class TranslationTrainer {
     options: TrainingOptions = {},
   ): AsyncGenerator<TrainingEvent<TranslationLosses | PairedTranslationLosses>, TrainingResult> {
     const { translator, segmenter } = this.#models;
-    const { stage, seed, nonFinite, sourceSize, targetSize, crop } = this.#options;
+    const { stage, seed, nonFinite, sourceSize, targetSize, crop, group } = this.#options;
     const { pairing, steps, constantSteps, scheduleEpochs, batchSize, flip, learningRate } = this.#training;
     const signal = options.signal && { signal: options.signal };
     const factor = linearDecayFactor(constantSteps ?? Math.floor(steps / 2), steps, scheduleEpochs);
@@ -113,6 +123,7 @@ export class TranslationTrainer {
     const load = (dataset: ImageDataset, domain: 'source' | 'target', size: ImageSize, firstStep: number) =>
       new BatchLoader(dataset, {
         batchSize,
+        places: ownPlaces('batchSize', batchSize, group),
         flip,
         size,
         ...(crop && { crop }),
@@ -128,14 +139,18 @@ export class TranslationTrainer {
         ? await PairedTranslationStep.create(
             translator,
             pickOptions(pairedTranslationStepSchema, this.#training),
+            { group },
           )
-        : await TranslationStep.create(translator, segmenter, {
-            ...pickOptions(translationStepSchema, this.#training),
-            seed: poolSeed,
-          });
+        : await TranslationStep.create(
+            translator,
+            segmenter,
+            { ...pickOptions(translationStepSchema, this.#training), seed: poolSeed },
+            { group },
+          );
     return yield* trainingLoop<TranslationLosses | PairedTranslationLosses>({
       stage,
       steps,
+      group,
       step,
       loaders: (firstStep) => [
         load(this.#data.source, 'source', sourceSize, firstStep),

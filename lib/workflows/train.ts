@@ -1,12 +1,16 @@
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Config } from '../config/schema.js';
+import { agree, shareJson } from '../native/group-values.js';
+import type { ProcessGroup } from '../native/process-group.js';
 import { BidirectionalLearning, type RunOptions } from '../pipeline/bidirectional.js';
 import { checkRun } from '../pipeline/checks.js';
 import { type OpenedDatasets, openDatasets, surveyDatasets } from '../pipeline/datasets.js';
 import type { ProgressEvent, RunEvent, RunSummary } from '../pipeline/events.js';
 import { planStages, selectStage } from '../pipeline/plan.js';
+import { requireSameConfig, requireSameData } from '../pipeline/processes.js';
 import { requireTrainingDevice } from '../pipeline/require-device.js';
+import { SharedStore } from '../pipeline/shared-store.js';
 import { writeReport } from '../report/write-report.js';
 import {
   changedData,
@@ -15,6 +19,7 @@ import {
   dataDifferences,
   recordData,
 } from '../run/data-record.js';
+import { RunPaths } from '../run/run-files.js';
 import { RunFolder, type RunFolderMode, recordedData } from '../run/run-folder.js';
 import { ConfigError } from '../support/errors.js';
 import { liesIn, realPath } from '../support/files.js';
@@ -27,6 +32,16 @@ export interface TrainOptions extends RunOptions {
    * first differences.
    */
   acceptChangedData?: boolean;
+  /**
+   * Processes that train together, from `joinProcesses`. Each calls `train` with the same options. Rank 0 writes the run
+   * folder, which all must see. Default null: this process alone.
+   */
+  group?: ProcessGroup | null | undefined;
+  /**
+   * Whether the run was started again after a failure. It then continues what it left, even with `overwrite`. Default
+   * false.
+   */
+  restarted?: boolean;
 }
 
 /**
@@ -48,10 +63,17 @@ export async function* train(
   config: Config,
   options: TrainOptions = {},
 ): AsyncGenerator<RunEvent, RunSummary> {
-  const { resume, overwrite, only, signal } = options;
+  const { only, group, signal, restarted = false } = options;
+  const overwrite = options.overwrite && !restarted;
+  const resume = options.resume || restarted;
   if (only !== undefined) selectStage(planStages(config.loop), only);
-  const mode = only !== undefined ? 'continue' : resume ? 'resume' : overwrite ? 'overwrite' : 'create';
+  const run = { ...options, resume: resume ?? false, overwrite: overwrite ?? false };
+  const continues = only !== undefined || restarted;
+  const mode = continues ? 'continue' : resume ? 'resume' : overwrite ? 'overwrite' : 'create';
   await requireTrainingDevice(config);
+  if (group && group.size > 1) {
+    return yield* trainTogether(config, run, { group, mode });
+  }
   // The data sets are opened before the run folder, so that a wrong path leaves no folder. Embedded data are generated
   // in the folder.
   const checked = config.data.embedded
@@ -65,7 +87,7 @@ export async function* train(
     if (record) await folder.keepData(record, { changed });
     const learning = new BidirectionalLearning(config, datasets, folder);
     const told = warnings.map((message): WarningEvent => ({ type: 'warning', stage: 'data', message }));
-    const events = followEvents(learning.events(options), ({ type }) => (type === 'run-start' ? told : []));
+    const events = followEvents(learning.events(run), ({ type }) => (type === 'run-start' ? told : []));
     const summary = yield* mapEvents(events, async (event) => {
       await folder.log(event);
       return event;
@@ -74,6 +96,52 @@ export async function* train(
     return summary;
   } finally {
     await folder.close();
+  }
+}
+
+/** Trains as one of several processes. */
+async function* trainTogether(
+  config: Config,
+  options: TrainOptions,
+  { group, mode }: { group: ProcessGroup; mode: RunFolderMode },
+): AsyncGenerator<RunEvent, RunSummary> {
+  const { overwrite, only, signal } = options;
+  await requireSameConfig(group, config, { mode, only });
+  const open = (own: Config) => agree(group, () => openDatasets(own), signal);
+  const opened = config.data.embedded ? null : await open(config);
+  let found: CheckedData | undefined; // in rank 0
+  const check = (datasets: OpenedDatasets) =>
+    shareJson(group, async () => {
+      found = await checkData(config, datasets, mode, options);
+      return found.warnings;
+    });
+  let warnings = opened && (await check(opened));
+  if (overwrite) await agree(group, async () => requireInputsOutside(config, opened));
+  let folder: RunFolder | undefined;
+  await shareJson(group, async () => {
+    folder = await RunFolder.open(config, mode);
+    return null;
+  });
+  try {
+    // Rank 0 generates data, and then the others find them.
+    if (!opened && folder) yield* openGenerated(config, signal);
+    if (!opened) await group.barrier(signal ? { signal } : {});
+    const datasets = opened ?? (await open(config));
+    await requireSameData(group, config, datasets, folder?.mark ?? null);
+    warnings ??= await check(datasets);
+    if (found?.record) await folder?.keepData(found.record, { changed: found.changed });
+    const store = new SharedStore(group, new RunPaths(config.output), folder ?? null);
+    const learning = new BidirectionalLearning(config, datasets, store, { group });
+    const told = warnings.map((message): WarningEvent => ({ type: 'warning', stage: 'data', message }));
+    const events = followEvents(learning.events(options), ({ type }) => (type === 'run-start' ? told : []));
+    const summary = yield* mapEvents(events, async (event) => {
+      await folder?.log(event);
+      return event;
+    });
+    if (folder) yield* report(config.output);
+    return summary;
+  } finally {
+    await folder?.close();
   }
 }
 

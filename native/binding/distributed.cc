@@ -2,6 +2,7 @@
 #include "binding/arguments.h"
 #include "binding/async.h"
 #include "binding/exports.h"
+#include "core/models/running_statistics.h"
 
 namespace bidiseg::binding {
 namespace {
@@ -86,6 +87,25 @@ Napi::Value all_gather(const Napi::CallbackInfo& info) {
       });
 }
 
+// combineHistogram(histogram, group, cancellation?)
+Napi::Value combine_histogram(const Napi::CallbackInfo& info) {
+  return run_async(info.Env(), cancellation_argument(info[2]),
+                   [histogram = Handle<ThresholdHistogram>::get(info[0], "histogram"),
+                    group = Handle<ProcessGroup>::get(info[1], "group")] { histogram->combine(*group); });
+}
+
+// combineStatistics(network, group, { own, all }, cancellation?)
+Napi::Value combine_statistics(const Napi::CallbackInfo& info) {
+  constexpr int64_t kMost = int64_t{1} << 52;
+  const Options options(info[2]);
+  return run_async(info.Env(), cancellation_argument(info[3]),
+                   [network = Handle<Network>::get(info[0], "network"),
+                    group = Handle<ProcessGroup>::get(info[1], "group"), own = options.integer("own", 0, kMost),
+                    all = options.integer("all", 1, kMost)] {
+                     combine_running_statistics(*network, own, all, *group);
+                   });
+}
+
 Napi::Value barrier(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), cancellation_argument(info[1]),
                    [group = Handle<ProcessGroup>::get(info[0], "group")] { group->barrier(); });
@@ -111,6 +131,8 @@ void export_distributed(Napi::Env env, Napi::Object exports) {
   exports.Set("processGroupAverageGradients", Napi::Function::New<guarded<average_gradients>>(env));
   exports.Set("processGroupBroadcast", Napi::Function::New<guarded<broadcast_tensors>>(env));
   exports.Set("processGroupAllGather", Napi::Function::New<guarded<all_gather>>(env));
+  exports.Set("combineHistogram", Napi::Function::New<guarded<combine_histogram>>(env));
+  exports.Set("combineStatistics", Napi::Function::New<guarded<combine_statistics>>(env));
   exports.Set("processGroupBarrier", Napi::Function::New<guarded<barrier>>(env));
   exports.Set("processGroupBytesSent", Napi::Function::New<guarded<bytes_sent>>(env));
   exports.Set("processGroupBackends", Napi::Function::New<guarded<backends>>(env));

@@ -37,7 +37,9 @@ Napi::Error translate(Napi::Env env, const std::exception_ptr& exception) {
   } catch (const DataError& error) {
     return make_error(env, "ERR_DATA", error.what());
   } catch (const NonFiniteLoss& error) {
-    return make_error(env, "ERR_NON_FINITE_LOSS", error.what());
+    Napi::Error made = make_error(env, "ERR_NON_FINITE_LOSS", error.what());
+    if (error.rank >= 0) made.Value().Set("rank", static_cast<double>(error.rank));
+    return made;
   } catch (const ProcessGroupError& error) {
     return make_error(env, "ERR_PROCESS_GROUP", error.what());
   } catch (const c10::OutOfMemoryError& error) {

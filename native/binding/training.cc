@@ -79,11 +79,10 @@ std::shared_ptr<Network> discriminator_argument(const Napi::Value& value, Alignm
   return network_argument<OutputDiscriminator>(value, "discriminator");
 }
 
-// A step keeps its networks and optimizers alive, but not the copied state of a random generator.
+// A step keeps its networks and optimizers alive.
 template <typename Step>
 Created<Step> created_step(std::shared_ptr<Step> step) {
-  NamedTensors state = step->state();
-  extract(state, "random.");
+  const NamedTensors state = step->state();
   return {std::move(step), state};
 }
 
@@ -95,11 +94,11 @@ JobRole role_of(const Step& step) {
   return {JobRole::Kind::kStep, networks};
 }
 
-// createSegmentationStep(segmenter, discriminator | null, options, teacher | null)
+// createSegmentationStep(segmenter, discriminator | null, options, teacher | null, group | null)
 Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
   const SegmentationStepOptions step{
-      .step = step_options(options),
+      .step = step_options(options, info[4]),
       .cross_entropy = cross_entropy_options(options),
       .alignment = options.choice<Alignment>("alignment", {{"output-discriminator", Alignment::kOutputs},
                                                            {"entropy-discriminator", Alignment::kEntropies},
@@ -112,6 +111,7 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
       .entropy_weight = options.number("entropyWeight"),
       .pseudo_label_weight = options.number("pseudoLabelWeight"),
       .accumulation = options.integer("accumulation", 1, int64_t{1} << 20),
+      .seed = static_cast<uint64_t>(options.integer("seed")),
       .memory_format = memory_format_option(options),
       .activation_checkpointing = options.boolean("activationCheckpointing")};
   const auto average = optional_network_argument<SegmentationNetwork>(info[3], "teacher");
@@ -164,7 +164,8 @@ Napi::Value run_segmentation_step(const Napi::CallbackInfo& info) {
       role_of(*step));
 }
 
-// createTranslationStep({ toTarget, toSource, targetDiscriminator, sourceDiscriminator }, segmenter | null, options)
+// createTranslationStep({ toTarget, toSource, targetDiscriminator, sourceDiscriminator }, segmenter | null, options,
+// group | null)
 Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
   if (!info[0].IsObject()) throw InvalidArgument("Expected an object of networks");
   const auto given = info[0].As<Napi::Object>();
@@ -176,7 +177,7 @@ Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
                                          given.Get("sourceDiscriminator"), "sourceDiscriminator")};
   const Options options(info[2]);
   const TranslationStepOptions step{
-      .step = step_options(options),
+      .step = step_options(options, info[3]),
       .gan_mode = gan_mode_option(options),
       .gan_weight = options.number("ganWeight"),
       .cycle_weight = options.number("cycleWeight"),
@@ -225,7 +226,7 @@ Napi::Value run_translation_step(const Napi::CallbackInfo& info) {
       role_of(*step));
 }
 
-// createPairedTranslationStep({ toTarget, targetDiscriminator }, options)
+// createPairedTranslationStep({ toTarget, targetDiscriminator }, options, group | null)
 Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
   if (!info[0].IsObject()) throw InvalidArgument("Expected an object of networks");
   const auto given = info[0].As<Napi::Object>();
@@ -234,7 +235,7 @@ Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
       .target_discriminator =
           network_argument<PatchDiscriminator>(given.Get("targetDiscriminator"), "targetDiscriminator")};
   const Options options(info[1]);
-  const PairedTranslationStepOptions step{.step = step_options(options),
+  const PairedTranslationStepOptions step{.step = step_options(options, info[2]),
                                           .gan_mode = gan_mode_option(options),
                                           .gan_weight = options.number("ganWeight"),
                                           .l1_weight = options.number("l1Weight"),

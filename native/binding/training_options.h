@@ -31,10 +31,12 @@ inline Precision precision_option(const Options& options) {
                                                  {"fp16", Precision::kFloat16}});
 }
 
-inline StepOptions step_options(const Options& options) {
+/// `group`: handle of a process group, or null.
+inline StepOptions step_options(const Options& options, const Napi::Value& group) {
   return {.precision = precision_option(options),
           .loss_scaling = options.boolean("lossScaling"),
-          .cuda_graphs = options.boolean("cudaGraphs")};
+          .cuda_graphs = options.boolean("cudaGraphs"),
+          .group = group.IsNull() ? nullptr : Handle<ProcessGroup>::get(group, "group")};
 }
 
 /// None for 'auto'.

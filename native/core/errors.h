@@ -1,6 +1,7 @@
 // Exceptions that native/binding translates into typed JavaScript errors. Anything else becomes a NativeError.
 #pragma once
 
+#include <cstdint>
 #include <stdexcept>
 
 namespace bidiseg {
@@ -15,9 +16,10 @@ struct DataError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// A loss or a gradient is NaN or infinite. It is thrown before any update.
+/// A loss or a gradient is NaN or infinite. It is thrown before any update, by all processes of a group alike.
 struct NonFiniteLoss : std::runtime_error {
   using std::runtime_error::runtime_error;
+  int64_t rank = -1;  ///< process that found it; -1 without a group
 };
 
 /// An operation of a process group failed. The message names this rank and the ranks that are missing.

@@ -211,6 +211,18 @@ class MersenneTwister64:
         return x ^ x >> 43
 
 
+def draw_seed(seed, step, place):
+    """Seed of dropout for the micro-batch at a place of a step: SplitMix64 (Steele et al. 2014) of all three."""
+
+    def mixed(x):
+        x = (x + 0x9E3779B97F4A7C15) % 2**64
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+        return x ^ x >> 31
+
+    return mixed((mixed((mixed(seed) + step) % 2**64) + place) % 2**64)
+
+
 class ImagePool:
     """Once it is full, each fake either passes (the draw's highest bit is 0) or takes the place of the kept one that
     the other 63 bits choose, which is returned in its stead."""
@@ -387,9 +399,13 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
     for step, batch in enumerate(batches):
         for each in optimizers:
             each.zero_grad()
-        draw = MersenneTwister64(o["teacher"]["seed"] + step) if teacher is not None else None
         parts = [{name: tensor.chunk(accumulation)[i] for name, tensor in batch.items()} for i in range(accumulation)]
-        found = [learn(part, 1 / accumulation, draw) for part in parts]
+        found = []
+        for place, part in enumerate(parts):
+            if hasattr(segmenter, "dropout"):
+                segmenter.dropout.generator.manual_seed(draw_seed(o.get("seed", 1), step, place))
+            seed = o["teacher"]["seed"] + step + (place << 40) if teacher is not None else 0
+            found.append(learn(part, 1 / accumulation, MersenneTwister64(seed)))
         losses = {name: sum(part[name] for part in found) / accumulation for name in found[0]}
         optimizer.step()
         if discriminator is not None and "target.images" in batch:

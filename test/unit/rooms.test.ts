@@ -27,7 +27,7 @@ const ROOMS: Record<string, readonly string[]> = {
     ...['support', 'native', 'data', 'models', 'inference'],
     ...['config', 'pipeline', 'run', 'report'],
   ],
-  workflows: ['support', 'data', 'training', 'config', 'pipeline', 'run', 'report'],
+  workflows: ['support', 'native', 'data', 'training', 'config', 'pipeline', 'run', 'report'],
   cli: [
     ...['support', 'native', 'data', 'weights', 'models', 'export', 'inference', 'training'],
     ...['config', 'pipeline', 'run', 'report', 'server', 'workflows'],

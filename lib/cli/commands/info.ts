@@ -113,7 +113,7 @@ async function info({ console }: CommandContext): Promise<void> {
   );
   if (problem !== undefined) {
     process.stderr.write(`bidiseg: ${problem}\n`);
-    throw new QuietFailure(problem);
+    throw new QuietFailure();
   }
 }
 
@@ -136,6 +136,7 @@ function describeBuild(build: BuildInfo): [string, string][] {
     ...Object.entries(build.precisions).map(
       ([device, names]) => [`on ${device}`, `trains in ${names.join(', ')}`] as [string, string],
     ),
+    ['processes', `train together over ${build.backends.join(', ')}`],
     ['threads', String(build.threads)],
     ['CPU', build.cpuCapability],
   ];

@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { requireTrainingDevice } from '../../pipeline/require-device.js';
 import { openRunConfig } from '../network-source.js';
 import {
   acceptDataOption,
@@ -8,11 +7,10 @@ import {
   type CommonOptions,
   collectAssignment,
 } from '../options.js';
-import { prepareOutputFolder } from '../output-folder.js';
+import { addProcessOptions, type ProcessOptions, trainAndFollow } from '../processes.js';
 import { type CommandContext, runCommand } from '../run-command.js';
-import { followRun } from '../run-view.js';
 
-interface ResumeOptions extends CommonOptions {
+interface ResumeOptions extends CommonOptions, ProcessOptions {
   set?: string[];
   acceptChangedData?: boolean;
 }
@@ -28,6 +26,7 @@ export function addResumeCommand(program: Command): void {
       collectAssignment,
     )
     .addOption(acceptDataOption());
+  addProcessOptions(command);
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg resume runs/demo', 'keeps finished stages and continues the interrupted one'],
@@ -43,14 +42,13 @@ export function addResumeCommand(program: Command): void {
 
 async function resume(
   folder: string,
-  { set, acceptChangedData = false }: ResumeOptions,
+  { set, acceptChangedData = false, processes, processTimeout }: ResumeOptions,
   context: CommandContext,
 ): Promise<void> {
-  const { train } = await import('../../workflows/train.js');
   const config = await openRunConfig(folder, set);
-  await requireTrainingDevice(config);
-  prepareOutputFolder(folder, context);
-  await followRun(context, train(config, { resume: true, acceptChangedData, signal: context.signal }), {
-    folder,
-  });
+  const shared = {
+    ...(processes !== undefined && { processes }),
+    ...(processTimeout !== undefined && { processTimeout }),
+  };
+  await trainAndFollow(config, { resume: true, acceptChangedData, ...shared }, context);
 }

@@ -52,7 +52,7 @@ async function setUp(options: SetupOptions, { console, signal }: CommandContext)
   signal.removeEventListener('abort', stop);
   signal.throwIfAborted();
   // The script has printed one line with the reason.
-  if (code !== 0) throw new QuietFailure(`setup ended with code ${code}`);
+  if (code !== 0) throw new QuietFailure();
   if (options.json) console.result({ folder: into ?? root, checked: options.check === true }, '');
 }
 

@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { requireTrainingDevice } from '../../pipeline/require-device.js';
 import { UsageError } from '../exit.js';
 import {
   acceptDataOption,
@@ -11,11 +10,10 @@ import {
   deviceOption,
   parseCount,
 } from '../options.js';
-import { prepareOutputFolder } from '../output-folder.js';
+import { addProcessOptions, type ProcessOptions, trainAndFollow } from '../processes.js';
 import { type CommandContext, runCommand } from '../run-command.js';
-import { followRun } from '../run-view.js';
 
-interface TrainOptions extends CommonOptions {
+interface TrainOptions extends CommonOptions, ProcessOptions {
   stage?: string;
   set?: string[];
   acceptChangedData?: boolean;
@@ -42,12 +40,14 @@ export function addTrainCommand(program: Command): void {
     .option('--resume', 'resume the run in the output folder')
     .addOption(acceptDataOption())
     .option('--overwrite', 'replace the run in the output folder');
+  addProcessOptions(command);
   addJsonOption(command);
   addExamples(command, [
     ['bidiseg train street.yaml', 'source-only training, then every round of translation and segmentation'],
     ['bidiseg train street.yaml --set loop.rounds=1 --set segmentation.steps=20000', 'a shorter run'],
     ['bidiseg train street.yaml --stage source-only', 'the baseline alone'],
     ['bidiseg train street.yaml --resume', 'resume after an interruption; finished stages do not run again'],
+    ['bidiseg train street.yaml --processes 4', 'the same run in four processes of this machine'],
   ]);
   command.action((file: string, options: TrainOptions) =>
     runCommand(options, (context) => train(file, options, context)),
@@ -56,25 +56,17 @@ export function addTrainCommand(program: Command): void {
 
 async function train(file: string, options: TrainOptions, context: CommandContext): Promise<void> {
   const { stage, resume = false, overwrite = false, acceptChangedData = false } = options;
+  const { processes, processTimeout } = options;
   if (resume && overwrite) throw new UsageError('--resume and --overwrite cannot be combined');
   if (acceptChangedData && !resume && stage === undefined) {
     throw new UsageError('--accept-changed-data needs --resume or --stage');
   }
-  const [{ loadConfig }, run] = await Promise.all([
-    import('../../config/load.js'),
-    import('../../workflows/train.js'),
-  ]);
+  const { loadConfig } = await import('../../config/load.js');
   const config = await loadConfig(file, { set: assignments(options, ['output', 'seed', 'device']) });
-  await requireTrainingDevice(config);
-  prepareOutputFolder(config.output, context);
-  const events = run.train(config, {
-    resume,
-    overwrite,
-    acceptChangedData,
-    signal: context.signal,
-    ...(stage !== undefined && { only: stage }),
-  });
-  await followRun(context, events, {
-    folder: config.output,
-  });
+  const run = { resume, overwrite, acceptChangedData, ...(stage !== undefined && { only: stage }) };
+  const shared = {
+    ...(processes !== undefined && { processes }),
+    ...(processTimeout !== undefined && { processTimeout }),
+  };
+  await trainAndFollow(config, { ...run, ...shared }, context);
 }

@@ -1,5 +1,6 @@
 import { classNames, classPalette } from '../../config/classes.js';
 import { toSize } from '../../data/image-size.js';
+import { isFirst } from '../../native/group-values.js';
 import { mapEvents } from '../../support/generators.js';
 import { SelfTraining } from '../../training/self-training.js';
 import { createSegmenter } from '../models.js';
@@ -21,7 +22,7 @@ export async function* runPseudoLabels(
   stage: PseudoLabelStage,
   context: StageContext,
 ): AsyncGenerator<StageEvent, StageOutcome> {
-  const { config, datasets, store, signal } = context;
+  const { config, datasets, store, group, signal } = context;
   const { selfTraining: choice, sampleCount } = config;
   const size = toSize(config.sizes.target);
   using segmenter = await createSegmenter(config, store.weightsFile(context.stage(stage.segmenterFrom)));
@@ -34,13 +35,14 @@ export async function* runPseudoLabels(
   });
   const labeling = selfTraining.label(datasets.target, store.imagesFolder(stage), {
     signal,
+    group,
     checkpoints: ownCheckpoints(context),
   });
   const manifest = yield* mapEvents(labeling, (event) =>
     event.type === 'progress' ? progress(stage, event.task)(event) : event,
   );
   const { keptShare, keptImages, classes } = manifest;
-  if (sampleCount > 0) {
+  if (sampleCount > 0 && isFirst(group)) {
     const thresholds = classes.map(({ threshold }) => threshold);
     const palette = classPalette(config);
     const options = { count: sampleCount, size, palette, thresholds, choice, signal };

@@ -13,6 +13,13 @@ import { listed, missingClasses } from '../../data/label-survey.js';
 import type { ClassCounts } from '../../data/rare-class-sampling.js';
 import { type Evaluation, evaluateImages } from '../../inference/evaluate.js';
 import type { Segmenter } from '../../models/segmenter.js';
+import {
+  combineStatistics,
+  doneTogether,
+  gatherJson,
+  isFirst,
+  ownIndices,
+} from '../../native/group-values.js';
 import { mapEvents, readAhead } from '../../support/generators.js';
 import { BestWeights } from '../../training/best-weights.js';
 import type { WarningEvent } from '../../training/events.js';
@@ -40,7 +47,7 @@ export async function* runSegmenter(
   stage: SourceOnlyStage | SegmenterStage,
   context: StageContext,
 ): AsyncGenerator<StageEvent, StageOutcome> {
-  const { config, store, signal } = context;
+  const { config, store, group, signal } = context;
   using segmenter = await createSegmenter(config);
   using discriminator = stage.kind === 'segmenter' ? await createDiscriminator(config, segmenter) : null;
   const { source: labeled, target } = yield* segmenterData(stage, context);
@@ -60,6 +67,7 @@ export async function* runSegmenter(
       targetSize: toSize(config.sizes.target),
       ignoreIndex: config.data.ignoreIndex,
       nonFinite: config.nonFinite,
+      group,
       ...(classCounts && { classCounts }),
       pastedClasses: pastedClassIndices(config),
       // Later stages see the same labels.
@@ -83,9 +91,9 @@ export async function* runSegmenter(
     const message = 'the held-out source labels have no pixel that counts; there are no best weights';
     yield { type: 'warning', stage: stage.name, message } satisfies WarningEvent;
   }
-  await segmenter.save(store.weightsFile(stage));
+  if (isFirst(group)) await segmenter.save(store.weightsFile(stage));
   const evaluation = yield* evaluateStage(stage, segmenter, context);
-  if (config.sampleCount > 0) {
+  if (config.sampleCount > 0 && isFirst(group)) {
     const picture = await predictionPicture(segmenter, shownImages(context), {
       count: config.sampleCount,
       size: toSize(config.sizes.evaluation),
@@ -97,24 +105,29 @@ export async function* runSegmenter(
   return { ...NO_OUTCOME, best, ...trainingOutcome(training), ...evaluationOutcome(evaluation, config) };
 }
 
-/** Sets BatchNorm's running statistics to means over the target's training images. Yields progress after each batch. */
-async function* takeStatistics(segmenter: Segmenter, { config, datasets, signal }: StageContext) {
+/**
+ * Sets BatchNorm's running statistics to means over the target's training images. Yields progress after each batch. The
+ * processes of a group take the batches in turn.
+ */
+async function* takeStatistics(segmenter: Segmenter, { config, datasets, group, signal }: StageContext) {
   const { target } = datasets;
   const size = toSize(config.sizes.target);
   const { batchSize } = config.segmentation;
-  let images: Uint8Array[] = [];
+  const all = Math.ceil(target.length / batchSize);
+  const own = ownIndices(all, group);
+  const read = (place: number) => {
+    const first = own[place]! * batchSize;
+    const count = Math.min(batchSize, target.length - first);
+    return Promise.all(Array.from({ length: count }, (_, i) => target.readImage(first + i, size)));
+  };
   let batches = 0;
-  for await (const { data } of readAhead(target.length, (index) => target.readImage(index, size), {
-    signal,
-  })) {
-    const done = batches * batchSize + images.push(data);
-    if (images.length < batchSize && done < target.length) continue;
+  for await (const images of readAhead(own.length, read, { signal })) {
     const momentum = 1 / ++batches;
     const options = { count: images.length, ...size, momentum, ...(signal && { signal }) };
-    await segmenter.updateStatistics(Buffer.concat(images), options);
-    images = [];
-    yield { done, total: target.length };
+    await segmenter.updateStatistics(Buffer.concat(images.map(({ data }) => data)), options);
+    yield { done: doneTogether(batches * batchSize, target.length, group), total: target.length };
   }
+  if (group) await combineStatistics(segmenter, group, { own: own.length, all });
 }
 
 /** Splits the source images into those to train on and those to validate on. null: no validation. */
@@ -130,7 +143,7 @@ function openBestWeights(
   stage: Stage,
   segmenter: Segmenter,
   heldOut: ImageDataset,
-  { config, store, signal }: StageContext,
+  { config, store, group, signal }: StageContext,
 ): Promise<BestWeights> {
   const size = toSize(config.sizes.source);
   const options = {
@@ -139,6 +152,7 @@ function openBestWeights(
     outputSize: size,
     ignoreIndex: config.data.ignoreIndex,
     meanClasses: meanClassIndices(config),
+    group,
     signal,
   };
   return BestWeights.open(segmenter, heldOut, options, store.bestWeightsFile(stage));
@@ -148,11 +162,16 @@ function openBestWeights(
 async function* sourceClassCounts(
   stage: Stage,
   count: number,
-  { config, datasets, store, signal }: StageContext,
+  { config, datasets, store, group, signal }: StageContext,
 ): AsyncGenerator<StageEvent, ClassCounts | undefined> {
   if (!config.segmentation.rareClassSampling) return undefined;
   const classCount = classNames(config).length;
-  const counting = keptClassCounts(datasets.source, classCount, store.classCountsFile, { signal });
+  const counting = keptClassCounts(datasets.source, classCount, store.classCountsFile, {
+    sharing: group
+      ? { rank: group.rank, size: group.size, gather: (value) => gatherJson(group, value) }
+      : undefined,
+    signal,
+  });
   const { counts, pixels } = yield* mapEvents(counting, progress(stage, 'class-counts'));
   return { counts: counts.slice(0, count), pixels: pixels.slice(0, count) };
 }
@@ -186,7 +205,7 @@ function pseudoLabeled(stage: Stage, { config, datasets, store }: StageContext) 
 async function* evaluateStage(
   stage: Stage,
   segmenter: Segmenter,
-  { config, datasets, signal }: StageContext,
+  { config, datasets, group, signal }: StageContext,
 ): AsyncGenerator<ProgressEvent | EvaluationEvent | WarningEvent, Evaluation | null> {
   if (!datasets.validation) return null;
   const { evaluation, evaluationOutput } = config.sizes;
@@ -196,6 +215,7 @@ async function* evaluateStage(
     outputSize: evaluationOutput === 'label' ? 'label' : toSize(evaluationOutput),
     ignoreIndex: config.data.ignoreIndex,
     meanClasses: meanClassIndices(config),
+    group,
     signal,
   });
   const result = yield* mapEvents(images, progress(stage, 'evaluate'));

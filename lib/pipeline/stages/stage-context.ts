@@ -1,5 +1,6 @@
 import type { Config } from '../../config/schema.js';
 import { writeImage } from '../../data/image-codec.js';
+import type { ProcessGroup } from '../../native/process-group.js';
 import type { Checkpoints, Resumable } from '../../training/checkpoints.js';
 import type { CheckpointEvent, StepEvent, WarningEvent } from '../../training/events.js';
 import type { TrainingResult } from '../../training/training-loop.js';
@@ -21,6 +22,8 @@ export interface StageContext {
   stage: (name: string) => Stage;
   /** State to continue from, and the function that saves new states. */
   checkpoints: Checkpoints<Resumable>;
+  /** Processes that run the stage together. null: this process alone. */
+  group: ProcessGroup | null;
   signal: AbortSignal | undefined;
 }
 

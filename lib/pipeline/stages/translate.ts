@@ -1,5 +1,6 @@
 import { toSize } from '../../data/image-size.js';
 import { matchDatasetHistograms, translateDataset } from '../../inference/translate-dataset.js';
+import { isFirst } from '../../native/group-values.js';
 import { mapEvents } from '../../support/generators.js';
 import { createTranslator } from '../models.js';
 import { matchedPicture } from '../pictures.js';
@@ -18,11 +19,11 @@ export async function* runTranslate(
   stage: TranslateStage,
   context: StageContext,
 ): AsyncGenerator<StageEvent, StageOutcome> {
-  const { config, datasets, store, signal } = context;
+  const { config, datasets, store, group, signal } = context;
   const folder = store.imagesFolder(stage);
   const size = toSize(config.sizes.translation.source);
   // The store keeps only images that this same stage wrote, so it can resume.
-  const options = { size, resume: true, signal };
+  const options = { size, resume: true, group, signal };
   if (stage.translatorFrom) {
     const weights = store.weightsFile(context.stage(stage.translatorFrom));
     using translator = await createTranslator(config, weights);
@@ -34,7 +35,7 @@ export async function* runTranslate(
   const drawing = { targetSize, seed: config.seed, stage: stage.name };
   const images = matchDatasetHistograms(datasets.target, datasets.source, folder, { ...options, ...drawing });
   yield* mapEvents(images, progress(stage, 'translate'));
-  if (config.sampleCount > 0) {
+  if (config.sampleCount > 0 && isFirst(group)) {
     const picture = await matchedPicture(datasets, { count: config.sampleCount, size, signal, ...drawing });
     yield await savePicture(stage, 'source', picture, context);
   }

@@ -1,4 +1,5 @@
 import { toSize } from '../../data/image-size.js';
+import { isFirst } from '../../native/group-values.js';
 import { TranslationTrainer } from '../../training/translation-trainer.js';
 import { hasPerceptualTerms } from '../dependencies.js';
 import { createSegmenter, createTranslator } from '../models.js';
@@ -19,7 +20,7 @@ export async function* runTranslator(
   stage: TranslatorStage,
   context: StageContext,
 ): AsyncGenerator<StageEvent, StageOutcome> {
-  const { config, datasets, store, signal } = context;
+  const { config, datasets, store, group, signal } = context;
   const { source, target, crop } = config.sizes.translation;
   using translator = await createTranslator(config);
   const { pairing } = config.translation;
@@ -33,11 +34,12 @@ export async function* runTranslator(
     targetSize: toSize(target),
     crop: crop && toSize(crop),
     nonFinite: config.nonFinite,
+    group,
     training: config.translation,
   });
   const training = yield* trainer.steps({ signal, checkpoints: ownCheckpoints(context) });
-  await translator.save(store.weightsFile(stage));
-  if (config.sampleCount > 0) {
+  if (isFirst(group)) await translator.save(store.weightsFile(stage));
+  if (config.sampleCount > 0 && isFirst(group)) {
     for (const domain of pairing === 'paired' ? (['source'] as const) : (['source', 'target'] as const)) {
       const picture = await translationPicture(translator, datasets[domain], {
         count: config.sampleCount,

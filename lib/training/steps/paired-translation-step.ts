@@ -11,7 +11,13 @@ import { call, handleOf } from '../../native/native-object.js';
 import { parseOptions } from '../../support/options.js';
 import { checkNumber, checkObject, invalidArgument } from '../../support/validate.js';
 import { type PairedTranslationStepOptions, pairedTranslationStepSchema } from '../translation-options.js';
-import { type StepBatch, TrainingStep, withLossScaling } from './training-step.js';
+import {
+  groupHandle,
+  type StepBatch,
+  type StepProcesses,
+  TrainingStep,
+  withLossScaling,
+} from './training-step.js';
 
 /**
  * One iteration of a paired translator's training (pix2pix, Isola et al. 2017) in one native call.
@@ -23,11 +29,13 @@ export class PairedTranslationStep extends TrainingStep<PairedTranslationStepHan
   /**
    * Creates the step. The caller keeps and disposes the translator.
    *
+   * @param processes.group processes that compute the step together
    * @throws InvalidArgumentError when the translator is not paired, or its device lacks the precision or CUDA graphs
    */
   static async create(
     translator: Translator,
     options: PairedTranslationStepOptions = {},
+    { group = null }: StepProcesses = {},
   ): Promise<PairedTranslationStep> {
     if (!(translator instanceof Translator) || translator.options?.pairing !== 'paired') {
       throw invalidArgument('translator', 'a paired Translator', translator);
@@ -46,6 +54,7 @@ export class PairedTranslationStep extends TrainingStep<PairedTranslationStepHan
         return native.createPairedTranslationStep(
           networks,
           checked satisfies NativePairedTranslationStepOptions,
+          groupHandle(group),
         );
       }),
     );
@@ -62,7 +71,8 @@ export class PairedTranslationStep extends TrainingStep<PairedTranslationStepHan
   /**
    * Computes losses and both updates, all or nothing (docs/design/training-steps.md#a-step-is-all-or-nothing). Image i
    * of `target` is the desired translation of image i of `source`. Height and width must be multiples of the
-   * translator's `sizeMultiple` and at least 32.
+   * translator's `sizeMultiple` and at least 32. In a group, every process gives as many images, and those of rank 0 come
+   * first in the step.
    *
    * @throws NonFiniteLossError before any weight changes when a loss or a gradient is NaN or infinite
    */

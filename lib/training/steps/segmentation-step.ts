@@ -13,7 +13,14 @@ import { call, callSync, handleOf } from '../../native/native-object.js';
 import { parseOptions } from '../../support/options.js';
 import { checkNumber, checkObject, invalidArgument } from '../../support/validate.js';
 import { type SegmentationStepOptions, segmentationStepSchema } from '../segmentation-options.js';
-import { checkSameDtype, type StepBatch, TrainingStep, withLossScaling } from './training-step.js';
+import {
+  checkSameDtype,
+  groupHandle,
+  type StepBatch,
+  type StepProcesses,
+  TrainingStep,
+  withLossScaling,
+} from './training-step.js';
 
 /** Discriminator of the domains. It judges M's outputs or its features. */
 export type DomainDiscriminator = OutputDiscriminator | FeatureDiscriminator;
@@ -26,12 +33,14 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
    *
    * @param discriminator discriminator of the alignment, a FeatureDiscriminator for 'feature-discriminator'. null: Eq.
    * 1 without ℓ_adv
+   * @param processes.group processes that compute the step together. Their number must divide `accumulation`
    * @throws InvalidArgumentError when networks and options do not fit, or the device lacks the precision or CUDA graphs
    */
   static async create(
     segmenter: Segmenter,
     discriminator: DomainDiscriminator | null,
     options: SegmentationStepOptions = {},
+    { group = null }: StepProcesses = {},
   ): Promise<SegmentationStep> {
     const { teacher: teaching, ...checked } = withLossScaling(parseOptions(segmentationStepSchema, options));
     const { alignment } = checked;
@@ -51,7 +60,9 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
     using teacher = teaching && (await Segmenter.create(segmenter.options));
     const given = { ...checked, teacher: teaching } satisfies NativeSegmentationStepOptions;
     return new SegmentationStep(
-      await call(() => native.createSegmentationStep(...handles, given, teacher?.handle ?? null)),
+      await call(() => {
+        return native.createSegmentationStep(...handles, given, teacher?.handle ?? null, groupHandle(group));
+      }),
     );
   }
 
@@ -66,7 +77,8 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
   /**
    * Computes source and target forward and backward, the discriminator and both updates, all or nothing
    * (docs/design/training-steps.md#a-step-is-all-or-nothing). `accumulation` divides the batch into parts and must
-   * divide its number of images. Losses are means over the parts.
+   * divide its number of images. Losses are means over the parts. In a group of W processes, the batch holds
+   * `accumulation` / W parts. Those of rank 0 come first in the step.
    *
    * @throws NonFiniteLossError before any weight changes when a loss or a gradient is NaN or infinite
    */

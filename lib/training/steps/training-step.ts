@@ -1,12 +1,34 @@
 import type { Network } from '../../models/network.js';
-import type { NamedTensor, NativeBatch, NativeHandle, TensorHandle } from '../../native/binding-types.js';
+import type {
+  NamedTensor,
+  NativeBatch,
+  NativeHandle,
+  ProcessGroupHandle,
+  TensorHandle,
+} from '../../native/binding-types.js';
 import { call, handleOf, NativeObject } from '../../native/native-object.js';
+import { ProcessGroup } from '../../native/process-group.js';
 import { Tensor, type TensorMap } from '../../native/tensor.js';
 import { InvalidArgumentError } from '../../support/errors.js';
 import { invalidArgument } from '../../support/validate.js';
 
 /** Bytes of RGB images [count, height, width, 3] and of label maps [count, height, width], if there are any. */
 export interface StepBatch extends NativeBatch {}
+
+/** Processes that compute a step together. */
+export interface StepProcesses {
+  /**
+   * Group whose processes compute the step together. Every process makes the same step, gives `run()` its own share of the
+   * batches, and gets the losses of all. Default null: this process alone. See
+   * docs/design/distribution.md#the-step-has-one-seam.
+   */
+  group?: ProcessGroup | null | undefined;
+}
+
+/** Returns the handle of a group, or null. @throws InvalidArgumentError when it is not a group */
+export function groupHandle(group: StepProcesses['group']): ProcessGroupHandle | null {
+  return group ? handleOf('group', group, ProcessGroup) : null;
+}
 
 /** Sets `lossScaling` if it is left open: losses are scaled in fp16 only. */
 export function withLossScaling<Options extends { precision: string; lossScaling: boolean | null }>(
@@ -44,8 +66,8 @@ export abstract class TrainingStep<Handle extends NativeHandle> extends NativeOb
 
   /**
    * Returns everything that later steps depend on: networks with their running statistics, optimizers and the loss
-   * scale. If the step has them, teacher, image pools and random generators belong to it too. The tensors share memory
-   * with them and change as training continues.
+   * scale. If the step has them, teacher, image pools and the number of steps of dropout belong to it too. The tensors share
+   * memory with them and change as training continues.
    */
   async state(): Promise<TensorMap> {
     const entries = await call(() => this.#functions.state(this.handle));

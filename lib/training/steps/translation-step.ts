@@ -12,7 +12,14 @@ import { call, handleOf } from '../../native/native-object.js';
 import { parseOptions } from '../../support/options.js';
 import { checkNumber, checkObject, invalidArgument } from '../../support/validate.js';
 import { type TranslationStepOptions, translationStepSchema } from '../translation-options.js';
-import { checkSameDtype, type StepBatch, TrainingStep, withLossScaling } from './training-step.js';
+import {
+  checkSameDtype,
+  groupHandle,
+  type StepBatch,
+  type StepProcesses,
+  TrainingStep,
+  withLossScaling,
+} from './training-step.js';
 
 /** One iteration of the translators' training (Eq. 2) in one native call. */
 export class TranslationStep extends TrainingStep<TranslationStepHandle> {
@@ -21,12 +28,14 @@ export class TranslationStep extends TrainingStep<TranslationStepHandle> {
    *
    * @param segmenter segmenter of the perceptual terms, with the translator's dtype. It does not change. null: no such
    * terms
+   * @param processes.group processes that compute the step together
    * @throws InvalidArgumentError when networks and options do not fit, or the device lacks the precision or CUDA graphs
    */
   static async create(
     translator: Translator,
     segmenter: Segmenter | null,
     options: TranslationStepOptions = {},
+    { group = null }: StepProcesses = {},
   ): Promise<TranslationStep> {
     const checked = withLossScaling(parseOptions(translationStepSchema, options));
     if (!(translator instanceof Translator)) {
@@ -54,7 +63,7 @@ export class TranslationStep extends TrainingStep<TranslationStepHandle> {
           ...checked,
           microBatchSize: checked.microBatchSize ?? 0,
         } satisfies NativeTranslationStepOptions;
-        return native.createTranslationStep(networks, handle, given);
+        return native.createTranslationStep(networks, handle, given, groupHandle(group));
       }),
     );
   }
@@ -70,7 +79,7 @@ export class TranslationStep extends TrainingStep<TranslationStepHandle> {
   /**
    * Computes losses and updates of generators and discriminators, all or nothing
    * (docs/design/training-steps.md#a-step-is-all-or-nothing). Height and width must be multiples of 4 and at least 32,
-   * equal for both domains.
+   * equal for both domains. In a group, every process gives as many images, and those of rank 0 come first in the step.
    *
    * @throws NonFiniteLossError before any weight changes when a loss or a gradient is NaN or infinite
    */

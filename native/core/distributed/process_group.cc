@@ -10,6 +10,7 @@
 
 #include <condition_variable>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -107,9 +108,14 @@ class Heartbeat {
 };
 
 // Waits for an operation, and throws Canceled soon after the job was canceled.
-void wait_for(const c10::intrusive_ptr<c10d::Work>& work) {
+void wait_for(const c10::intrusive_ptr<c10d::Work>& work, bool on_device) {
   constexpr milliseconds kBetweenChecks{50};
   while (!work->isCompleted()) {
+    if (on_device) {  // NCCL takes a wait that ran out of time for a failure
+      throw_if_canceled();
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+      continue;
+    }
     try {
       work->wait(kBetweenChecks);
     } catch (const std::exception&) {
@@ -132,7 +138,13 @@ struct ProcessGroup::Engine {
   c10::intrusive_ptr<c10d::Store> store;
   std::unique_ptr<Heartbeat> heartbeat;
   c10::intrusive_ptr<c10d::Backend> backend;
+  c10::intrusive_ptr<c10d::Backend> for_host;  // NCCL takes no tensors on the CPU
   bool failed = false;
+
+  void wait(const at::Tensor& tensor, const std::function<c10::intrusive_ptr<c10d::Work>(c10d::Backend&)>& start) {
+    const bool on_device = for_host != backend && tensor.is_cuda();
+    wait_for(start(on_device ? *backend : *for_host), on_device);
+  }
 };
 
 std::vector<std::string> process_group_backends() {
@@ -157,6 +169,12 @@ ProcessGroup::ProcessGroup(const ProcessGroupOptions& options)
                                     }())),
                                     options.rank);
     engine_->backend = make_backend(c10::make_intrusive<c10d::PrefixStore>("group", store), options);
+    engine_->for_host = engine_->backend;
+    if (options.backend != "gloo") {
+      ProcessGroupOptions for_host = options;
+      for_host.backend = "gloo";
+      engine_->for_host = make_backend(c10::make_intrusive<c10d::PrefixStore>("host", store), for_host);
+    }
   } catch (const InvalidArgument&) {
     throw;
   } catch (const std::exception& error) {
@@ -217,7 +235,7 @@ void ProcessGroup::add(const std::vector<at::Tensor>& tensors) {
     std::vector<at::Tensor> buckets = {bucket};
     c10d::AllreduceOptions options;
     options.reduceOp = c10d::ReduceOp::SUM;
-    wait_for(engine_->backend->allreduce(buckets, options));
+    engine_->wait(bucket, [&](c10d::Backend& backend) { return backend.allreduce(buckets, options); });
   });
 }
 
@@ -232,7 +250,7 @@ void ProcessGroup::broadcast(const std::vector<at::Tensor>& tensors, int64_t roo
     std::vector<at::Tensor> buckets = {bucket};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    wait_for(engine_->backend->broadcast(buckets, options));
+    engine_->wait(bucket, [&](c10d::Backend& backend) { return backend.broadcast(buckets, options); });
   });
 }
 
@@ -242,13 +260,24 @@ std::vector<at::Tensor> ProcessGroup::all_gather(const at::Tensor& tensor) {
   std::vector<std::vector<at::Tensor>> outputs(1);
   for (int64_t i = 0; i < size(); ++i) outputs[0].push_back(at::empty_like(own));
   std::vector<at::Tensor> inputs = {own};
-  run("gather", [&] { wait_for(engine_->backend->allgather(outputs, inputs)); });
+  run("gather", [&] {
+    engine_->wait(own, [&](c10d::Backend& backend) { return backend.allgather(outputs, inputs); });
+  });
   bytes_sent_ += static_cast<int64_t>(own.nbytes());
   return outputs[0];
 }
 
+std::vector<std::vector<int64_t>> ProcessGroup::gather_numbers(const std::vector<int64_t>& numbers) {
+  std::vector<std::vector<int64_t>> result;
+  for (const at::Tensor& found : all_gather(at::tensor(numbers, at::kLong))) {
+    const auto* first = found.const_data_ptr<int64_t>();
+    result.emplace_back(first, first + found.numel());
+  }
+  return result;
+}
+
 void ProcessGroup::barrier() {
-  run("barrier", [this] { wait_for(engine_->backend->barrier()); });
+  run("barrier", [this] { wait_for(engine_->for_host->barrier(), /*on_device=*/false); });
 }
 
 std::string ProcessGroup::failure(const char* name, const char* reason) {

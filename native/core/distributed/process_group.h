@@ -42,6 +42,8 @@ class ProcessGroup {
   void broadcast(const std::vector<at::Tensor>& tensors, int64_t root);
   /// The tensors of all processes, by rank. They must have one shape.
   std::vector<at::Tensor> all_gather(const at::Tensor& tensor);
+  /// Numbers of all processes, by rank; each has as many.
+  std::vector<std::vector<int64_t>> gather_numbers(const std::vector<int64_t>& numbers);
   /// Returns when all processes have called it.
   void barrier();
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/distributed/process_group.h"
 #include "core/models/network.h"
 
 namespace bidiseg {
@@ -8,7 +9,7 @@ namespace bidiseg {
 /// called. For work that may fail after its forward passes.
 class ForwardTraces {
  public:
-  explicit ForwardTraces(const Network& network) {
+  explicit ForwardTraces(const Network& network) : network_(network) {
     if (!network.is_training()) return;
     // By dtype, because one call copies tensors of one dtype in one operation.
     for (const auto& buffer : network.buffers()) (buffer.is_floating_point() ? statistics_ : counters_).add(buffer);
@@ -26,6 +27,10 @@ class ForwardTraces {
 
   void keep() { kept_ = true; }
 
+  /// Makes the running statistics those of one process that made the passes of all processes, rank 0's first. All made
+  /// as many.
+  void combine(ProcessGroup& others);
+
  private:
   struct Buffers {
     std::vector<at::Tensor> now, before;
@@ -40,6 +45,7 @@ class ForwardTraces {
     }
   };
 
+  const Network& network_;
   Buffers statistics_, counters_;
   at::Generator generator_;
   at::Tensor random_before_;

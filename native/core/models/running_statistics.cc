@@ -41,4 +41,19 @@ void update_running_statistics(Network& network, const at::Tensor& input, double
   traces.keep();
 }
 
+void combine_running_statistics(Network& network, int64_t own, int64_t all, ProcessGroup& group) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> shares, statistics;
+  for (at::Tensor& buffer : network.buffers()) {
+    if (buffer.is_floating_point()) {
+      shares.push_back(buffer * (static_cast<double>(own) / static_cast<double>(all)));
+      statistics.push_back(buffer);
+    } else {
+      buffer.add_(all - own);  // batches
+    }
+  }
+  group.add(shares);
+  if (!shares.empty()) at::_foreach_copy_(statistics, shares);
+}
+
 }  // namespace bidiseg

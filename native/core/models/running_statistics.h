@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/distributed/process_group.h"
 #include "core/models/network.h"
 
 namespace bidiseg {
@@ -12,5 +13,9 @@ namespace bidiseg {
 /// (AdaBN, Li et al. 2016). Weights and mode stay. Throws InvalidArgument for a network without BatchNorm. After an
 /// exception the statistics are as before.
 void update_running_statistics(Network& network, const at::Tensor& input, double momentum);
+
+/// Makes running statistics the means over the `all` batches of a group's processes. Those of this process are the means
+/// over its `own` batches, of which there may be none.
+void combine_running_statistics(Network& network, int64_t own, int64_t all, ProcessGroup& group);
 
 }  // namespace bidiseg

@@ -109,6 +109,23 @@ bool ThresholdHistogram::refine(double portion, double cap) {
   return true;
 }
 
+void ThresholdHistogram::combine(ProcessGroup& group) {
+  const at::Tensor totals = at::empty({class_count(), 2}, at::kLong);
+  auto* total = totals.mutable_data_ptr<int64_t>();
+  std::vector<at::Tensor> counts = {totals};
+  for (Class& each : classes_) {
+    *total++ = each.pixels;
+    *total++ = each.below;
+    counts.push_back(at::from_blob(each.counts.data(), {bins_}, at::kLong));
+  }
+  group.add(counts);
+  total = totals.mutable_data_ptr<int64_t>();
+  for (Class& each : classes_) {
+    each.pixels = *total++;
+    each.below = *total++;
+  }
+}
+
 std::vector<int64_t> ThresholdHistogram::class_pixels() const {
   if (!in_first_pass()) return first_pixels_;
   std::vector<int64_t> result;

@@ -1,6 +1,7 @@
 // Pseudo-labels: which of a segmenter's predictions are kept as labels.
 #pragma once
 
+#include "core/distributed/process_group.h"
 #include "core/inference/prediction.h"
 
 namespace bidiseg {
@@ -31,6 +32,9 @@ class ThresholdHistogram {
   /// Starts a further pass over the same pixels. Returns false, and does nothing, if thresholds() is exact already.
   /// Throws as thresholds() does.
   bool refine(double portion, double cap);
+
+  /// Adds the counts that the other processes of a group have made in this pass. All then hold the counts of all.
+  void combine(ProcessGroup& group);
 
   int64_t class_count() const { return static_cast<int64_t>(classes_.size()); }
 

@@ -12,7 +12,8 @@ constexpr char kGan[] = "GAN source-to-target", kL1[] = "L1", kDiscriminator[] =
 
 PairedTranslationStep::PairedTranslationStep(PairedTranslationNetworks networks,
                                              const PairedTranslationStepOptions& options)
-    : Step(options.step, /*loss_share=*/1.0, *networks.to_target),
+    : Step(options.step, /*loss_share=*/1.0 / static_cast<double>(options.step.group ? options.step.group->size() : 1),
+           *networks.to_target),
       networks_(std::move(networks)),
       options_(options),
       generator_optimizer_(add_optimizer(

@@ -5,6 +5,7 @@
 #include "core/data/pixels.h"
 #include "core/losses/alignment.h"
 #include "core/models/forward_traces.h"
+#include "core/training/draws.h"
 
 namespace bidiseg {
 namespace {
@@ -47,6 +48,12 @@ void require_divisible(const char* domain, const at::Tensor& images, int64_t par
                         std::to_string(parts) + ", but received " + std::to_string(images.size(0)));
 }
 
+int64_t share_of(int64_t accumulation, int64_t processes) {
+  if (accumulation % processes == 0) return accumulation / processes;
+  throw InvalidArgument("Expected an accumulation that the " + std::to_string(processes) +
+                        " processes divide but received " + std::to_string(accumulation));
+}
+
 }  // namespace
 
 SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmenter,
@@ -59,7 +66,9 @@ SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmente
       segmenter_optimizer_(add_optimizer("segmenter", std::move(segmenter_optimizer))),
       discriminator_(std::move(discriminator)),
       teacher_(std::move(teacher)),
-      options_(std::move(options)) {
+      options_(std::move(options)),
+      part_count_(share_of(options_.accumulation, process_count())),
+      steps_(at::zeros({}, at::kLong)) {
   add_network("segmenter", segmenter_);
   if (discriminator_) {
     discriminator_optimizer_ = &add_optimizer("discriminator", std::move(discriminator_optimizer));
@@ -68,6 +77,9 @@ SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmente
   if (teacher_) {
     use_network(teacher_->network());
     add_state("teacher.", [this] { return teacher_->state(); });
+  }
+  if (segmenter_->generator().defined()) {
+    add_state("dropout.", [this] { return NamedTensors{{"steps", steps_}}; });
   }
 }
 
@@ -83,8 +95,9 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
     segmenter_optimizer_.step(learning_rate);
     if (discriminator_) discriminator_optimizer_->step(discriminator_learning_rate);
     if (teacher_) teacher_->follow(*segmenter_);
+    steps_.add_(1);
   };
-  const LossValues value = iterate(compute, apply);
+  const LossValues value = iterate(compute, apply, [&](ProcessGroup& others) { traces.combine(others); });
   return {.segmentation = value[kSegmentation],
           .adversarial = value[kAdversarial],
           .moments = value[kMoments],
@@ -103,22 +116,22 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
 SegmentationStep::Inputs SegmentationStep::inputs_of(const SegmentationBatch& source,
                                                      const SegmentationBatch& target) const {
   if (!source.labels.defined()) throw InvalidArgument("Expected labels in source");
-  require_divisible("source", source.images, options_.accumulation);
-  require_divisible("target", target.images, options_.accumulation);
+  require_divisible("source", source.images, part_count_);
+  require_divisible("target", target.images, part_count_);
   const auto to_device = [device = segmenter_->device()](const at::Tensor& tensor) {
     return tensor.defined() ? tensor.to(device) : tensor;
   };
   at::Tensor mask;
-  if (teacher_ && target.images.defined()) mask = teacher_->draw_mask(source.labels.cpu());
+  if (teacher_ && target.images.defined()) mask = teacher_->draw_mask(source.labels.cpu(), part_count_, rank() * part_count_);
   return {changed(source, to_device), changed(target, to_device), to_device(mask)};
 }
 
 std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& inputs) const {
   std::vector<Inputs> parts;
-  for (int64_t i = 0; i < options_.accumulation; ++i) {
+  for (int64_t i = 0; i < part_count_; ++i) {
     const auto part = [&](const at::Tensor& tensor) {
       if (!tensor.defined()) return tensor;
-      const int64_t count = tensor.size(0) / options_.accumulation;
+      const int64_t count = tensor.size(0) / part_count_;
       return tensor.narrow(0, i * count, count);
     };
     parts.push_back({changed(inputs.source, part), changed(inputs.target, part), part(inputs.mask)});
@@ -129,11 +142,15 @@ std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& i
 void SegmentationStep::compute_gradients(const Inputs& inputs) {
   const PrecisionScope precision = precision_scope();
   const ActivationCheckpointingScope checkpointing(*segmenter_, options_.activation_checkpointing);
-  for (const Inputs& part : parts_of(inputs)) add_gradients(part);
+  int64_t place = rank() * part_count_;
+  for (const Inputs& part : parts_of(inputs)) add_gradients(part, place++);
 }
 
-void SegmentationStep::add_gradients(const Inputs& part) {
+void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
   const auto& [source, target, mask] = part;
+  if (at::Generator dropout = segmenter_->generator(); dropout.defined()) {
+    dropout.set_current_seed(draw_seed(options_.seed, steps_.item<int64_t>(), place));
+  }
   const at::ScalarType dtype = segmenter_->dtype();
   const at::MemoryFormat format = options_.memory_format.value_or(fastest_format(options_.step.precision));
   const auto output_of = [&](const at::Tensor& images) {
@@ -233,21 +250,6 @@ std::pair<at::Tensor, at::Tensor> SegmentationStep::moment_gradients(const at::T
   const auto gradients =
       torch::autograd::grad({options_.moment_weight * distance}, {source, target}, {loss_gradient()});
   return {gradients[0], gradients[1]};
-}
-
-NamedTensors SegmentationStep::state() const {
-  NamedTensors state = Step::state();
-  if (const at::Generator random = segmenter_->generator(); random.defined()) {
-    state.emplace_back("random.segmenter", random.get_state());
-  }
-  return state;
-}
-
-void SegmentationStep::load_state(NamedTensors state) {
-  NamedTensors own = this->state();
-  copy_tensors(own, state, kWrongState);
-  // Unlike the other tensors, the state of a generator is a copy.
-  for (const auto& [name, random] : extract(own, "random.")) segmenter_->generator().set_state(random);
 }
 
 }  // namespace bidiseg

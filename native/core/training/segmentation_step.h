@@ -17,9 +17,11 @@ struct SegmentationStepOptions {
   double moment_weight;       ///< of an alignment by moments
   double entropy_weight;      ///< of entropy_loss() on the target
   double pseudo_label_weight;
-  /// Number of parts of a batch that go through the networks one after the other; their gradients are averaged. Batch
-  /// statistics, moments and the teacher's confident share are those of a part.
+  /// Number of parts that go through the networks one after the other; their gradients are averaged. Batch statistics,
+  /// moments and the teacher's confident share are those of a part. With a process group, the number of parts of all
+  /// processes together. Each computes as many, one after the other in the order of ranks.
   int64_t accumulation;
+  uint64_t seed;  ///< of dropout
   std::optional<at::MemoryFormat> memory_format;  ///< of M's activations; none: fastest_format()
   bool activation_checkpointing;                  ///< of M's blocks
 };
@@ -47,14 +49,12 @@ class SegmentationStep : public Step {
                    std::shared_ptr<Network> discriminator, std::unique_ptr<Optimizer> discriminator_optimizer,
                    std::unique_ptr<Teacher> teacher, SegmentationStepOptions options);
 
-  /// Trains M on one batch of each domain. `target` may be empty (training on the source alone). The number of images
-  /// of each domain must be divisible by `accumulation`; a part is a range of consecutive images. An exception restores
-  /// running statistics, the generator of dropout and the mode too, see Step.
+  /// Trains M on one batch of each domain, this process's share of the step. `target` may be empty (training on the
+  /// source alone). The number of images of each domain must be divisible by the number of parts, `accumulation` divided
+  /// by the number of processes; a part is a range of consecutive images. An exception restores running statistics and
+  /// the mode too, see Step.
   SegmentationLosses run(const SegmentationBatch& source, const SegmentationBatch& target, double learning_rate,
                          double discriminator_learning_rate);
-
-  NamedTensors state() const override;  ///< the state of the generator of dropout is a copy
-  void load_state(NamedTensors state) override;
 
  private:
   /// Input of a step, or of a part of one, on the segmenter's device.
@@ -70,7 +70,7 @@ class SegmentationStep : public Step {
   std::vector<Inputs> parts_of(const Inputs& inputs) const;
 
   void compute_gradients(const Inputs& inputs);
-  void add_gradients(const Inputs& part);
+  void add_gradients(const Inputs& part, int64_t place);
 
   /// Cross-entropy under a name in checks().
   at::Tensor cross_entropy(const char* name, const at::Tensor& logits, const at::Tensor& labels,
@@ -91,6 +91,8 @@ class SegmentationStep : public Step {
   Optimizer* discriminator_optimizer_ = nullptr;  // this too
   std::unique_ptr<Teacher> teacher_;              // may be null
   SegmentationStepOptions options_;
+  int64_t part_count_;  // of this process
+  at::Tensor steps_;    // 0-dim, on the CPU: decides dropout's draws
 };
 
 }  // namespace bidiseg

@@ -3,9 +3,30 @@
 #include "core/cancellation.h"
 
 namespace bidiseg {
+namespace {
+
+constexpr int64_t kIterationsBetweenComparisons = 100;
+
+// Sum of the tensors' bits. Equal for equal tensors, however they lie in memory.
+int64_t checksum_of(const NamedTensors& tensors) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> sums;
+  for (const auto& [name, tensor] : tensors) {
+    if (tensor.numel() == 0) continue;
+    const int64_t bytes = tensor.element_size();
+    const auto type = bytes == 8 ? at::kLong : bytes == 4 ? at::kInt : bytes == 2 ? at::kShort : at::kByte;
+    sums.push_back(tensor.detach().contiguous().view(type).sum(at::kLong).cpu());
+  }
+  uint64_t checksum = 0;
+  for (const at::Tensor& sum : sums) checksum = checksum * 31 + static_cast<uint64_t>(sum.item<int64_t>());
+  return static_cast<int64_t>(checksum);
+}
+
+}  // namespace
 
 Step::Step(const StepOptions& options, double loss_share, const Network& network)
     : options_(options),
+      others_(options.group && options.group->size() > 1 ? options.group : nullptr),
       loss_share_(loss_share),
       device_(network.device()),
       scaler_(options.loss_scaling, loss_share, at::dtype(network.dtype()).device(device_)),
@@ -29,7 +50,9 @@ Optimizer& Step::add_optimizer(const std::string& name, std::unique_ptr<Optimize
   return added;
 }
 
-LossValues Step::iterate(const std::function<void()>& compute_gradients, const std::function<void()>& apply) {
+LossValues Step::iterate(const std::function<void()>& compute_gradients, const std::function<void()>& apply,
+                         const std::function<void(ProcessGroup&)>& combine) {
+  if (others_ && iterations_++ % kIterationsBetweenComparisons == 0) compare_states();
   zero_grad();
   scaler_.prepare();
   is_computed_ = false;
@@ -41,9 +64,13 @@ LossValues Step::iterate(const std::function<void()>& compute_gradients, const s
   }
 
   // Between the phases: gradients, losses and checks are complete, on the device, and nothing has been read or applied.
-  StepChecks::Result result = checks_.read(scaler_);
+  StepChecks::Result result = checks_.read(scaler_, others_.get());
   if (!graphs_.enabled()) checks_ = StepChecks(loss_share_);
   throw_if_canceled();
+  if (others_ && result.finite) {
+    sum_gradients();
+    if (combine) combine(*others_);
+  }
 
   scaler_.update(result.finite);
   if (result.finite) {
@@ -65,6 +92,26 @@ void Step::run_piece(size_t piece, const std::vector<at::Tensor*>& inputs, const
 
 void Step::zero_grad() {
   for (const auto& [name, optimizer] : optimizers_) optimizer->zero_grad();
+}
+
+void Step::sum_gradients() {
+  std::vector<at::Tensor> gradients;
+  for (const auto& [name, optimizer] : optimizers_) {
+    for (const auto& parameter : optimizer->parameters()) {
+      if (parameter.value.grad().defined()) gradients.push_back(parameter.value.grad());
+    }
+  }
+  others_->add(gradients);
+}
+
+// The same sums and the same updates keep the processes equal. A difference means a broken machine or a bug.
+void Step::compare_states() {
+  const auto checksums = others_->gather_numbers({checksum_of(state())});
+  for (size_t rank = 1; rank < checksums.size(); ++rank) {
+    if (checksums[rank] == checksums[0]) continue;
+    throw ProcessGroupError("The state of rank " + std::to_string(rank) +
+                            " differs from that of rank 0; resume from the last checkpoint");
+  }
 }
 
 NamedTensors Step::state() const {

@@ -1,6 +1,7 @@
 // Base class of the training steps: the order of an iteration, the state, and updates that are all applied or none.
 #pragma once
 
+#include "core/distributed/process_group.h"
 #include "core/training/optimizers.h"
 #include "core/training/precision.h"
 #include "core/training/step_checks.h"
@@ -13,6 +14,7 @@ struct StepOptions {
   Precision precision;
   bool loss_scaling;  ///< see LossScaler
   bool cuda_graphs;   ///< CUDA: record forward and backward passes and replay them, see StepGraphs
+  std::shared_ptr<ProcessGroup> group;  ///< processes that compute the step together; null: this one alone
 };
 
 /// Base class of the training steps. One iteration has three phases:
@@ -23,6 +25,10 @@ struct StepOptions {
 ///
 /// If an exception ends phase 1 or 2 (NonFiniteLoss, Canceled, ...), everything is as before the step. If the gradients
 /// overflow at the current loss scale, the step returns its losses but changes only that scale.
+///
+/// With a process group, each process computes its share of the micro-batches. Before phase 3, all of them learn of the
+/// losses and checks of all, so that they decide alike, and gradients are summed. So every process makes the same
+/// updates, and the step is that of one process with all micro-batches.
 class Step {
  public:
   Step(const Step&) = delete;
@@ -41,8 +47,9 @@ class Step {
   const std::vector<const Network*>& used_networks() const { return used_networks_; }
 
  protected:
-  /// `loss_share`: share of each loss in the step's loss, 1 / n for the mean over n parts of a batch. `network`: one of
-  /// the step's networks. Throws InvalidArgument if it cannot be computed in the precision or recorded as a CUDA graph.
+  /// `loss_share`: share of each loss in the step's loss, 1 / n for the mean over n parts of the batches of all
+  /// processes. `network`: one of the step's networks. Throws InvalidArgument if it cannot be computed in the precision
+  /// or recorded as a CUDA graph.
   Step(const StepOptions& options, double loss_share, const Network& network);
 
   /// Makes tensors part of the state, with `prefix` before their names.
@@ -61,8 +68,10 @@ class Step {
   /// Selects the stream of CUDA graphs for the rest of the step, see StepGraphs.
   StepGraphs::StepScope begin_step() { return graphs_.begin_step(); }
 
-  /// Runs one iteration. `compute_gradients` does so in calls of run_piece(). `apply` makes all updates.
-  LossValues iterate(const std::function<void()>& compute_gradients, const std::function<void()>& apply);
+  /// Runs one iteration. `compute_gradients` does so in calls of run_piece(). `apply` makes all updates. With other
+  /// processes, `combine` is called before it for what they combine besides gradients.
+  LossValues iterate(const std::function<void()>& compute_gradients, const std::function<void()>& apply,
+                     const std::function<void(ProcessGroup&)>& combine = {});
 
   /// Runs forward and backward passes that can be recorded as one CUDA graph, see StepGraphs::run(). Backward passes
   /// start with loss_gradient(), and checks() takes the losses.
@@ -72,12 +81,21 @@ class Step {
   StepChecks& checks() { return checks_; }
   PrecisionScope precision_scope() const { return PrecisionScope(options_.precision, device_); }
 
+  /// Other processes that compute the step too; null if there are none.
+  ProcessGroup* others() const { return others_.get(); }
+  int64_t process_count() const { return others_ ? others_->size() : 1; }
+  int64_t rank() const { return others_ ? others_->rank() : 0; }
+
   static constexpr const char* kWrongState = "the state does not fit the step";
 
  private:
   void zero_grad();
+  void sum_gradients();
+  void compare_states();
 
   StepOptions options_;
+  std::shared_ptr<ProcessGroup> others_;
+  int64_t iterations_ = 0;
   double loss_share_;
   at::Device device_;
   std::vector<const Network*> used_networks_;

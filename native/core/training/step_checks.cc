@@ -3,6 +3,16 @@
 #include "kernels/upsampled_softmax.h"
 
 namespace bidiseg {
+namespace {
+
+[[noreturn]] void throw_non_finite(const std::string& what, const std::string& is, int64_t rank) {
+  const std::string of_rank = rank < 0 ? "" : " of rank " + std::to_string(rank);
+  NonFiniteLoss error(what + of_rank + " " + is + "; the step was not applied");
+  error.rank = rank;
+  throw error;
+}
+
+}  // namespace
 
 double LossValues::operator[](std::string_view name) const {
   for (const auto& [known, value] : values_) {
@@ -33,7 +43,7 @@ void StepChecks::restore_gradients() {
   for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].mutable_grad() = gradients_[i];
 }
 
-StepChecks::Result StepChecks::read(const LossScaler& scaler) {
+StepChecks::Result StepChecks::read(const LossScaler& scaler, ProcessGroup* others) {
   std::vector<at::Tensor> scalars;
   for (const auto& loss : losses_) scalars.push_back(loss.sum);
   for (const auto& labels : labels_) scalars.push_back(labels.invalid_label);
@@ -45,29 +55,56 @@ StepChecks::Result StepChecks::read(const LossScaler& scaler) {
     scalars.push_back(found);
   }
   if (scalars.empty()) return {{}, true};
-  const at::Tensor values = at::stack(scalars).to(at::kCPU, at::kDouble);
-  const double* value = values.const_data_ptr<double>();
+  const at::Tensor own = at::stack(scalars).to(at::kCPU, at::kDouble);
+  const std::vector<at::Tensor> values = others != nullptr ? others->all_gather(own) : std::vector<at::Tensor>{own};
+  const auto value = [&](size_t rank, size_t index) { return values[rank].const_data_ptr<double>()[index]; };
+
   LossValues losses;
-  for (const auto& loss : losses_) losses.set(loss.name, share_ * *value++);
-  for (const auto& labels : labels_) {
-    // kNoInvalidLabel is a power of two, which every dtype holds. A label is read again for all of its digits.
-    if (*value++ != static_cast<double>(kernels::kNoInvalidLabel)) labels.throw_if_invalid();
+  for (size_t i = 0; i < losses_.size(); ++i) {
+    double sum = 0;
+    for (size_t rank = 0; rank < values.size(); ++rank) sum += value(rank, i);
+    losses.set(losses_[i].name, share_ * sum);
   }
-  for (const auto& loss : losses_) {
-    if (std::isfinite(losses[loss.name])) continue;
-    throw NonFiniteLoss(std::string("The ") + loss.name + " loss is " + std::to_string(losses[loss.name]) +
-                        "; the step was not applied");
+  for (size_t i = 0; i < labels_.size(); ++i) {
+    for (size_t rank = 0; rank < values.size(); ++rank) {
+      // kNoInvalidLabel is a power of two, which every dtype holds. A label is read again for all of its digits.
+      const double label = value(rank, losses_.size() + i);
+      if (label == static_cast<double>(kernels::kNoInvalidLabel)) continue;
+      if (others == nullptr) labels_[i].throw_if_invalid();
+      std::ostringstream text;
+      text << "Rank " << rank << ": expected labels from 0 to " << labels_[i].class_count - 1
+           << " or the ignore index " << labels_[i].ignore_index << " but found " << label;
+      throw InvalidArgument(text.str());
+    }
   }
-  const bool finite = gradients_.empty() || *value == 0;
-  if (!finite && !scaler.may_overflow()) throw_non_finite_gradient();
+  for (size_t i = 0; i < losses_.size(); ++i) {
+    const double sum = losses[losses_[i].name];
+    if (std::isfinite(sum)) continue;
+    size_t rank = 0;
+    while (rank + 1 < values.size() && std::isfinite(value(rank, i))) ++rank;
+    throw_non_finite(std::string("The ") + losses_[i].name + " loss", "is " + std::to_string(sum),
+                     others != nullptr ? static_cast<int64_t>(rank) : -1);
+  }
+  bool finite = true;
+  for (size_t rank = 0; rank < values.size() && !gradients_.empty(); ++rank) {
+    finite = finite && value(rank, scalars.size() - 1) == 0;
+  }
+  if (!finite && !scaler.may_overflow()) throw_non_finite_gradient(others);
   return {std::move(losses), finite};
 }
 
-void StepChecks::throw_non_finite_gradient() const {
-  size_t first = 0;
-  while (first + 1 < gradients_.size() && gradients_[first].isfinite().all().item<bool>()) ++first;
-  throw NonFiniteLoss("The gradient of the " + gradient_names_[first] +
-                      " has values that are NaN or infinite; the step was not applied");
+void StepChecks::throw_non_finite_gradient(ProcessGroup* others) const {
+  int64_t first = 0;
+  while (first < static_cast<int64_t>(gradients_.size()) && gradients_[first].isfinite().all().item<bool>()) ++first;
+  int64_t rank = -1;
+  if (others != nullptr) {
+    const auto found = others->gather_numbers({first});
+    rank = 0;
+    while (rank + 1 < others->size() && found[rank][0] == static_cast<int64_t>(gradients_.size())) ++rank;
+    first = found[rank][0];
+  }
+  first = std::min(first, static_cast<int64_t>(gradients_.size()) - 1);
+  throw_non_finite("The gradient of the " + gradient_names_[first], "has values that are NaN or infinite", rank);
 }
 
 }  // namespace bidiseg

@@ -2,6 +2,7 @@
 
 #include <string_view>
 
+#include "core/distributed/process_group.h"
 #include "core/errors.h"
 #include "core/losses/segmentation.h"
 #include "core/training/loss_scaler.h"
@@ -49,14 +50,17 @@ class StepChecks {
   /// Divides the gradients by the scale and waits for the device. Throws InvalidArgument for a label out of range and
   /// NonFiniteLoss for a loss that is NaN or infinite. A gradient that is NaN or infinite is a NonFiniteLoss only if
   /// the scale cannot be the reason. Call it once a step, after everything else.
-  Result read(const LossScaler& scaler);
+  ///
+  /// `others`: processes with the rest of the step, or null. Losses are then sums over all of them, and all throw if
+  /// one has a reason to.
+  Result read(const LossScaler& scaler, ProcessGroup* others);
 
  private:
   struct Loss {
     const char* name;
     at::Tensor sum;
   };
-  [[noreturn]] void throw_non_finite_gradient() const;
+  [[noreturn]] void throw_non_finite_gradient(ProcessGroup* others) const;
 
   double share_;
   std::vector<Loss> losses_;

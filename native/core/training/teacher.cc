@@ -13,10 +13,16 @@ Teacher::Teacher(std::shared_ptr<SegmentationNetwork> network, const Segmentatio
   load_state(*network_, state_of(student));
 }
 
-at::Tensor Teacher::draw_mask(const at::Tensor& source_labels) const {
+at::Tensor Teacher::draw_mask(const at::Tensor& source_labels, int64_t parts, int64_t first_place) const {
   if (!options_.class_mix) return {};
-  std::mt19937_64 random(options_.seed + static_cast<uint64_t>(steps_.item<int64_t>()));
-  return class_mix_mask(source_labels, options_.ignore_index, random);
+  const auto steps = static_cast<uint64_t>(steps_.item<int64_t>());
+  std::vector<at::Tensor> masks;
+  for (const at::Tensor& labels : source_labels.chunk(parts)) {
+    const uint64_t place = static_cast<uint64_t>(first_place) + masks.size();
+    std::mt19937_64 random(options_.seed + steps + (place << 40));
+    masks.push_back(class_mix_mask(labels, options_.ignore_index, random));
+  }
+  return at::cat(masks);
 }
 
 Teacher::Labeled Teacher::label(const at::Tensor& source_images, const at::Tensor& source_labels,

@@ -33,9 +33,10 @@ class Teacher {
     at::Tensor confident_share;  ///< 0-dim: share of pixels that the teacher is confident of
   };
 
-  /// Pixels of each source image that ClassMix pastes in the next step; see class_mix_mask(). Labels and mask are on
-  /// the CPU. Undefined without ClassMix.
-  at::Tensor draw_mask(const at::Tensor& source_labels) const;
+  /// Pixels of each source image that ClassMix pastes in the next step; see class_mix_mask(). The labels are those of
+  /// `parts` micro-batches, the first of which has the place `first_place` in the step. Labels and mask are on the CPU.
+  /// Undefined without ClassMix.
+  at::Tensor draw_mask(const at::Tensor& source_labels, int64_t parts, int64_t first_place) const;
 
   /// Labels target images in eval mode. The weight of every pixel is the confident share. With a mask, the masked
   /// pixels of each source image and its labels are pasted onto the target image of the same index, with weight 1; both

@@ -59,7 +59,8 @@ class GeneratorLosses {
 
 TranslationStep::TranslationStep(TranslationNetworks networks, std::shared_ptr<SegmentationNetwork> segmenter,
                                  const TranslationStepOptions& options)
-    : Step(options.step, /*loss_share=*/1.0, *networks.to_target),
+    : Step(options.step, /*loss_share=*/1.0 / static_cast<double>(options.step.group ? options.step.group->size() : 1),
+           *networks.to_target),
       networks_(std::move(networks)),
       segmenter_(std::move(segmenter)),
       options_(options),
@@ -101,9 +102,18 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
   // The pools as they will be. A copy is cheap: it shares the images.
   ImagePool fake_target_pool = fake_target_pool_, fake_source_pool = fake_source_pool_;
   const auto compute = [&] {
+    std::vector<at::Tensor> of_source, of_target;
     for (Part& part : parts) {
       run_piece(0, {&part.source, &part.target}, [&] { compute_generator_gradients(part); });
-      Fakes shown{fake_source_pool.exchange(fakes_.source), fake_target_pool.exchange(fakes_.target)};
+      of_source.push_back(fakes_.source);
+      of_target.push_back(fakes_.target);
+    }
+    const Fakes all = exchange({at::cat(of_source), at::cat(of_target)}, fake_source_pool, fake_target_pool);
+    int64_t first = 0;
+    for (Part& part : parts) {
+      const int64_t count = part.source.size(0), target_count = part.target.size(0);
+      Fakes shown{all.source.narrow(0, first, target_count), all.target.narrow(0, first, count)};
+      first += count;
       run_piece(1, {&shown.source, &shown.target}, [&] { compute_discriminator_gradients(part, shown); });
     }
   };
@@ -148,6 +158,16 @@ std::vector<TranslationStep::Part> TranslationStep::parts_of(const at::Tensor& s
                      static_cast<double>(length) / static_cast<double>(count)});
   }
   return parts;
+}
+
+// The pools see the fakes of all processes, in the order of one process.
+TranslationStep::Fakes TranslationStep::exchange(const Fakes& made, ImagePool& source, ImagePool& target) const {
+  const auto exchanged = [this](const at::Tensor& images, ImagePool& pool) {
+    if (options_.pool_size == 0 || others() == nullptr) return pool.exchange(images);
+    const int64_t count = images.size(0);
+    return pool.exchange(at::cat(others()->all_gather(images))).narrow(0, rank() * count, count);
+  };
+  return {exchanged(made.source, source), exchanged(made.target, target)};
 }
 
 void TranslationStep::compute_generator_gradients(const Part& part) {

@@ -56,8 +56,9 @@ class TranslationStep : public Step {
   TranslationStep(TranslationNetworks networks, std::shared_ptr<SegmentationNetwork> segmenter,
                   const TranslationStepOptions& options);
 
-  /// Trains on one batch of each domain: RGB bytes [N, H, W, 3], H and W multiples of 4 and equal for both. An
-  /// exception restores image pools and modes too, see Step.
+  /// Trains on one batch of each domain: RGB bytes [N, H, W, 3], H and W multiples of 4 and equal for both. With a
+  /// process group, this process's share of the step, and all have as many. An exception restores image pools and modes
+  /// too, see Step.
   TranslationLosses run(const at::Tensor& source_images, const at::Tensor& target_images, double learning_rate);
 
   NamedTensors state() const override;  ///< without the segmenter, which no step changes; the image pools are copies
@@ -80,6 +81,9 @@ class TranslationStep : public Step {
     double share;  ///< share of the part in the mean over the batch
   };
   std::vector<Part> parts_of(const at::Tensor& source, const at::Tensor& target) const;
+
+  /// Images for the discriminators in place of all fakes of this process. `source` and `target` are the pools.
+  Fakes exchange(const Fakes& made, ImagePool& source, ImagePool& target) const;
 
   void compute_generator_gradients(const Part& part);
   void compute_discriminator_gradients(const Part& part, const Fakes& fakes);

@@ -1,10 +1,11 @@
 /**
- * Runs `npm run test:faults [-- SEED [boundary | runs | service]]`. Tries every fault many times, prints each try, and ends with
- * the table of docs/robustness.md#faults-of-runs.
+ * Runs `npm run test:faults [-- SEED [boundary | runs | service | processes]]`. Tries every fault many times, prints each
+ * try, and ends with the table of docs/robustness.md#faults-of-runs.
  */
 import { Random } from '../../../lib/data/random.js';
 import { boundaryFaults } from './boundary.js';
 import type { Fault } from './faults.js';
+import { processFaults } from './processes.js';
 import { runFaults } from './runs.js';
 import { ServiceSetting, serviceFaults } from './service.js';
 import { Setting, VARIANTS } from './setting.js';
@@ -28,6 +29,15 @@ for (const variant of part === undefined || part === 'runs' ? VARIANTS : []) {
   const setting = await Setting.create(variant);
   try {
     await tryAll(runFaults(setting), variant);
+  } finally {
+    setting.remove();
+  }
+}
+if (part === undefined || part === 'processes') {
+  console.log('\n== runs in two processes');
+  const setting = await Setting.createDivided();
+  try {
+    await tryAll(processFaults(setting), 'processes');
   } finally {
     setting.remove();
   }

@@ -6,6 +6,8 @@ import { readSummary } from '../../../lib/run/run-files.js';
 import { temporaryFiles, writeTinyConfig, writeTinyData } from '../../cli/command-line.js';
 import { type Ended, type RunningProcess, startBidiseg } from './bidiseg-process.js';
 
+const STEPS = 9;
+
 /** Configs with both kinds of segmenter and optimizer, two choices of pseudo-labels, dropout and image pools. */
 const CONFIGS = {
   'deeplab-v2, Adam, per-class': {
@@ -26,11 +28,17 @@ const CONFIGS = {
   },
 };
 
+/** Config of runs in several processes. */
+const DIVIDED = {
+  segmenter: { backbone: 'resnet18', width: 1 / 32 },
+  segmentation: { batchSize: 1, accumulation: 2, teacher: {}, targetStatistics: true },
+  translation: { steps: STEPS, batchSize: 2, poolSize: 3 },
+  selfTraining: { method: 'per-class', weighting: 'soft' },
+};
+
 export type Variant = keyof typeof CONFIGS;
 
 export const VARIANTS = Object.keys(CONFIGS) as Variant[];
-
-const STEPS = 9;
 
 /** Data set, config, and the uninterrupted run that others are compared with. */
 export class Setting {
@@ -38,14 +46,16 @@ export class Setting {
   /** Folder of the uninterrupted run. */
   readonly #whole: string;
   readonly #config: string;
+  readonly #options: string[];
   #runs = 0;
   /** Stages in order, with the seconds that each takes. */
   stages: { name: string; seconds: number }[] = [];
 
-  private constructor(folder: string, variant: Variant) {
+  private constructor(folder: string, overrides: Record<string, object>, options: string[]) {
     this.folder = folder;
+    this.#options = options;
     this.#whole = path.join(folder, 'whole');
-    const { segmentation = {}, ...rest } = CONFIGS[variant] as Record<string, object>;
+    const { segmentation = {}, ...rest } = overrides;
     this.#config = writeTinyConfig(folder, {
       segmentation: {
         steps: STEPS,
@@ -60,8 +70,18 @@ export class Setting {
     });
   }
 
-  static async create(variant: Variant): Promise<Setting> {
-    const setting = new Setting(mkdtempSync(path.join(tmpdir(), 'bidiseg-faults-')), variant);
+  static create(variant: Variant): Promise<Setting> {
+    return Setting.#create(CONFIGS[variant], []);
+  }
+
+  /** Creates a setting whose runs take two processes. One that hangs is noticed after eight seconds. */
+  static createDivided(): Promise<Setting> {
+    return Setting.#create(DIVIDED, ['--processes', '2', '--process-timeout', '8']);
+  }
+
+  static async #create(overrides: object, options: string[]): Promise<Setting> {
+    const folder = mkdtempSync(path.join(tmpdir(), 'bidiseg-faults-'));
+    const setting = new Setting(folder, overrides as Record<string, object>, options);
     await writeTinyData(setting.folder, { source: 24, target: 20 });
     const { code, stderr } = await setting.train(setting.#whole).ended;
     assert.equal(code, 0, stderr);
@@ -90,11 +110,12 @@ export class Setting {
   }
 
   train(run: string, options: Parameters<typeof startBidiseg>[1] = {}, ...more: string[]): RunningProcess {
-    return startBidiseg(['train', this.#config, '--output', run, '--json', ...more], options);
+    const args = ['train', this.#config, '--output', run, '--json', ...this.#options, ...more];
+    return startBidiseg(args, options);
   }
 
   resume(run: string, options: Parameters<typeof startBidiseg>[1] = {}): RunningProcess {
-    return startBidiseg(['resume', run, '--json'], options);
+    return startBidiseg(['resume', run, '--json', ...this.#options], options);
   }
 
   /** Resumes a run to its end and checks its content. */

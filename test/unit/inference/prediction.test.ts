@@ -97,7 +97,7 @@ describe('a segmenter in evaluation', () => {
         for (let i = 0; i < 3; i++) {
           await segmenter.train();
           const source = randomBatch({ count: 2, height: 33, width: 33 }, i, 5);
-          await step.run({ source, learningRate: 1e-3 });
+          await step.run({ source, learningRate: 1e-5 }); // larger steps saturate every confidence at 1
           await segmenter.eval();
           const { confidence } = await segmenter.predict(images, job);
           using fresh = await Segmenter.create(options);

@@ -16,20 +16,29 @@ describe('the environment of launchers', () => {
   it('is read from torchrun', () => {
     assert.deepEqual(launchedProcess(TORCHRUN), {
       ...{ launcher: 'torchrun', rank: 5, size: 8, localRank: 1, localSize: 4 },
-      ...{ host: 'node-0', port: 29500, launcherHostsStore: true, name: 'abc/2' },
+      ...{ host: 'node-0', port: 29500, launcherHostsStore: true, name: 'abc/2', file: null, restarts: 2 },
     });
   });
 
   it('is read from Slurm', () => {
     assert.deepEqual(launchedProcess(SLURM), {
       ...{ launcher: 'slurm', rank: 3, size: 4, localRank: 1, localSize: 2 },
-      ...{ host: 'node-0', port: 29500, launcherHostsStore: false, name: '77/0/0' },
+      ...{ host: 'node-0', port: 29500, launcherHostsStore: false, name: '77/0/0', file: null, restarts: 0 },
     });
+  });
+
+  it('is read from bidiseg itself', () => {
+    const { MASTER_ADDR: _, ...place } = TORCHRUN;
+    const found = launchedProcess({ ...place, BIDISEG_MEETING_FILE: '/tmp/meeting' });
+    assert.equal(found?.launcher, 'bidiseg');
+    assert.equal(found?.file, '/tmp/meeting');
   });
 
   it('is none for a process on its own', () => {
     assert.equal(launchedProcess({}), null);
-    assert.equal(launchedProcess({ SLURM_PROCID: '0', SLURM_NTASKS: '1' }), null);
+    assert.equal(launchedProcess({ ...SLURM, SLURM_NTASKS: '1' }), null);
+    // A batch script, outside of srun.
+    assert.equal(launchedProcess({ ...SLURM, SLURM_STEP_ID: undefined }), null);
   });
 
   it('is an error when a variable is missing or odd, which it names', () => {

@@ -1,0 +1,106 @@
+// npm run bench -- processes [--pairs N] [--seconds N]: steps of one and of two processes with one thread each, in turns.
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { BATCHES, CASES } from './cases.mjs';
+
+const HERE = import.meta.dirname;
+const { values } = parseArgs({
+  args: process.argv.slice(3),
+  options: { pairs: { type: 'string', default: '5' }, seconds: { type: 'string', default: '10' } },
+});
+const folder = mkdtempSync(path.join(os.tmpdir(), 'bidiseg-bench-'));
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+const own = path.join(HERE, '../../.libtorch/bin/python');
+const python = process.env.PYTHON ?? (existsSync(own) ? own : 'python3');
+let groups = 0;
+
+function start(command, args) {
+  const env = { ...process.env, OMP_NUM_THREADS: '1', GLOO_SOCKET_IFNAME: 'lo' };
+  const child = spawn(command, args, { env, stdio: ['ignore', 'pipe', 'inherit'] });
+  let output = '';
+  child.stdout.on('data', (text) => {
+    output += text;
+  });
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code) => {
+      if (code === 0) resolve(JSON.parse(output));
+      else reject(new Error(`${command} ended with ${code}`));
+    });
+  });
+}
+
+const ranks = (size) => Array.from({ length: Math.max(size, 1) }, (_, rank) => String(rank));
+
+/** Milliseconds of a step: those of the slowest process. */
+async function measure(processes) {
+  const results = await Promise.all(processes);
+  return { ...results[0], ms: Math.max(...results.map(({ ms }) => ms)) };
+}
+
+function ours(name, size) {
+  const file = path.join(folder, `ours-${++groups}`);
+  const args = (rank) => [path.join(HERE, 'ours.mjs'), name, file, rank, String(size), values.seconds];
+  return measure(ranks(size).map((rank) => start(process.execPath, args(rank))));
+}
+
+function twin({ width, height }, size) {
+  const file = path.join(folder, `twin-${++groups}`);
+  const numbers = [size, values.seconds, BATCHES, width, height].map(String);
+  const args = (rank) => [path.join(HERE, 'twin.py'), file, rank, ...numbers];
+  return measure(ranks(size).map((rank) => start(python, args(rank))));
+}
+
+const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+console.log(`load before: ${os.loadavg()[0].toFixed(1)}; figures of a busy machine are worth nothing\n`);
+console.log(
+  '| case | one process | one with a group | two processes | efficiency of two | overhead of a group | MB a step |',
+);
+console.log('| --- | --- | --- | --- | --- | --- | --- |');
+for (const [name, entry] of Object.entries(CASES)) {
+  const sides = { 'bidiseg: ': [0, 1, 2].map((size) => () => ours(name, size)) };
+  if (entry.kind === 'segmentation') {
+    sides['DistributedDataParallel: '] = [null, () => twin(entry, 1), () => twin(entry, 2)];
+  }
+  for (const [side, [without, one, two]] of Object.entries(sides)) {
+    const found = [];
+    for (let pair = 0; pair < Number(values.pairs); pair++) {
+      found.push({ without: without && (await without()), one: await one(), two: await two() });
+    }
+    const base = ({ without, one }) => (without ?? one).ms;
+    const cell = (pick) => `${median(found.map(pick)).toFixed(0)} ms`;
+    const sent = found[0].two.sent;
+    const row = [
+      side + name,
+      without ? cell(({ without }) => without.ms) : '–',
+      cell(({ one }) => one.ms),
+      cell(({ two }) => two.ms),
+      percent(median(found.map((each) => base(each) / (2 * each.two.ms)))),
+      without ? percent(median(found.map(({ without, one }) => one.ms / without.ms - 1))) : '–',
+      sent ? (sent / 1e6).toFixed(2) : '–',
+    ];
+    console.log(`| ${row.join(' | ')} |`);
+  }
+}
+
+// A ring sends 2 (W - 1) / W of the gradients' bytes from each GPU, so that a step waits t = 2 (W - 1) / W · bytes / speed.
+const RESNET_101 = 4 * (43_795_724 + 2_781_121); // float32 gradients of DeepLab-v2 and the discriminator
+console.log(
+  '\nDeepLab-v2 with ResNet-101 and its discriminator, 186 MB of gradients. A GPU must compute this long in a',
+);
+console.log(
+  'step, so that the wait 2 (W − 1) / W · bytes / speed is a tenth of the step or less. `accumulation` / W',
+);
+console.log('batches are computed in that time, so a larger accumulation hides a slower link.\n');
+const links = { '1 Gbit/s': 0.125e9, '10 Gbit/s': 1.25e9, '100 Gbit/s': 12.5e9, '400 Gbit/s': 50e9 };
+console.log(`| GPUs | ${Object.keys(links).join(' | ')} |`);
+console.log(`| --- |${' --- |'.repeat(Object.keys(links).length)}`);
+for (const gpus of [8, 64, 512]) {
+  const waits = Object.values(links).map((speed) => ((2 * (gpus - 1)) / gpus) * (RESNET_101 / speed));
+  console.log(`| ${gpus} | ${waits.map((wait) => `${(9 * wait).toFixed(2)} s`).join(' | ')} |`);
+}

@@ -1,0 +1,201 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import sharp from 'sharp';
+import type { RunSummary } from '../../lib/pipeline/events.js';
+import {
+  bidiseg,
+  childrenOf,
+  temporaryFiles,
+  temporaryFolder,
+  writeTinyConfig,
+  writeTinyData,
+} from './command-line.js';
+
+const MAIN = fileURLToPath(new URL('../../lib/cli/main.js', import.meta.url));
+
+/** Everything that processes share: accumulation, batch statistics, pools, class counts, held-out images, soft labels. */
+const OVERRIDES = {
+  segmentation: {
+    ...{ steps: 4, pseudoLabelSteps: 4, sourceOnlySteps: 4, batchSize: 1, accumulation: 4 },
+    ...{ rareClassSampling: {}, targetStatistics: true, teacher: {} },
+    validation: { share: 0.2, every: 2 },
+  },
+  // Terms and a rate at which float32 does not drift in these steps.
+  translation: { steps: 4, batchSize: 4, poolSize: 5, perceptualForm: 'l1', learningRate: 1e-4 },
+  selfTraining: { weighting: 'soft' },
+  checkpoint: { every: 1 },
+};
+
+describe('command line: several processes', function () {
+  this.timeout(300_000);
+  const folder = temporaryFolder();
+  const at = (...parts: string[]) => path.join(folder.path, ...parts);
+  const run = (args: string[]) => bidiseg(args, { cwd: folder.path });
+
+  before(async () => {
+    await writeTinyData(folder.path, { source: 6, target: 5 });
+    await writeTinyData(at('other'), { source: 4, target: 5 });
+    writeTinyConfig(folder.path, OVERRIDES);
+  });
+
+  /** Starts a command, kills one of its processes once `event` is in the log of the run, and waits for the end. */
+  async function cutOff(args: string[], event: string, rank: number) {
+    const child = spawn(process.execPath, [MAIN, ...args], {
+      cwd: folder.path,
+      env: { ...process.env, OMP_NUM_THREADS: '1' },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let stderr = '';
+    child.stderr.on('data', (text) => {
+      stderr += text;
+    });
+    const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
+    const log = at('divided', 'events.jsonl');
+    while (!(existsSync(log) && readFileSync(log, 'utf8').includes(event))) {
+      assert.equal(child.exitCode, null, stderr);
+      await sleep(50);
+    }
+    process.kill(childrenOf(child)[rank]!, 'SIGKILL');
+    return { code: await ended, stderr };
+  }
+
+  it('give the result of one, cut off twice and continued by fewer each time', async () => {
+    const alone = await run(['train', 'config.json', '--output', 'alone']);
+    assert.equal(alone.code, 0, alone.stderr);
+
+    const train = ['train', 'config.json', '--output', 'divided', '--processes', '4'];
+    const first = await cutOff(train, '"stage":"round-1/translator","step":2', 2);
+    assert.equal(first.code, 1);
+    assert.match(first.stderr, /the first [234] steps of F\(1\) are kept in divided; resume with/);
+    assert.match(first.stderr, /^bidiseg: rank 2 was ended by SIGKILL; the other processes were stopped$/m);
+
+    const resume = ['resume', 'divided', '--processes', '2'];
+    const second = await cutOff(resume, '"stage":"round-1/segmenter-1","step":1', 0);
+    assert.equal(second.code, 1);
+    const rest = await run(['resume', 'divided']);
+    assert.equal(rest.code, 0, rest.stderr);
+
+    await compare(at('alone'), at('divided'));
+    assert.deepEqual(temporaryFiles(at('divided')), []);
+  });
+
+  it('are refused when they cannot divide the steps, with the numbers that can', async () => {
+    const { code, stderr } = await run([
+      ...['train', 'config.json', '--output', 'refused', '--processes', '3'],
+    ]);
+    assert.equal(code, 1);
+    assert.equal(
+      stderr,
+      'bidiseg: segmentation.accumulation: 4 cannot be divided among 3 processes; start 1 or 2 or 4, or set it to a multiple of 3 such as 6\n',
+    );
+    assert.ok(!existsSync(at('refused')));
+  });
+
+  it('say once what is wrong for all', async () => {
+    const { code, stderr } = await run([
+      ...['train', 'config.json', '--output', 'wrong', '--processes', '2'],
+      ...['--set', 'data.source.images=nowhere'],
+    ]);
+    assert.equal(code, 1);
+    assert.match(stderr, /^bidiseg: [^\n]*nowhere[^\n]*\n$/);
+  });
+
+  it('stop at a signal and keep the state', async () => {
+    const { code, stderr } = await bidiseg(
+      ['train', 'config.json', '--output', 'stopped', '--processes', '2', '--json'],
+      {
+        cwd: folder.path,
+        signal: { name: 'SIGTERM', onceStdoutHas: '"event":"stage-start","stage":"round-1/translator"' },
+      },
+    );
+    assert.equal(code, 143);
+    assert.match(stderr, /^bidiseg: interrupted; finished stages \(M\(0\)\).* are kept in stopped; resume/m);
+  });
+
+  it('that see different configs are an error that names one', async () => {
+    const errors = await Promise.all(
+      ['1', '2'].map((seed, rank) => {
+        const args = ['train', 'config.json', '--output', 'differing', '--seed', seed];
+        return asRank(rank, args);
+      }),
+    );
+    assert.match(errors[0]!, /^bidiseg: Rank 1 has another config than rank 0/);
+    assert.equal(errors[1], '');
+  });
+
+  it('that see different data are an error that names one', async () => {
+    const errors = await Promise.all(
+      ['.', 'other'].map((root, rank) => {
+        const args = ['train', 'config.json', '--output', 'data', '--set', `data.root=${at(root)}`];
+        return asRank(rank, args);
+      }),
+    );
+    assert.equal(
+      errors[0],
+      'bidiseg: Rank 1 sees 4 source, 5 target and 5 validation images, expected 6 source, 5 target and 5 validation images as in rank 0\n',
+    );
+  });
+
+  /** Runs a command as one of two processes. Returns what it prints on stderr. */
+  function asRank(rank: number, args: string[]): Promise<string> {
+    const env = {
+      ...{ ...process.env, OMP_NUM_THREADS: '1', GLOO_SOCKET_IFNAME: 'lo' },
+      ...{ RANK: String(rank), WORLD_SIZE: '2', LOCAL_RANK: String(rank), LOCAL_WORLD_SIZE: '2' },
+      BIDISEG_MEETING_FILE: at(`meeting-${args[3]}`),
+    };
+    const child = spawn(process.execPath, [MAIN, ...args], { cwd: folder.path, env, stdio: 'pipe' });
+    let stderr = '';
+    child.stderr.on('data', (text) => {
+      stderr += text;
+    });
+    return new Promise((resolve) => child.on('close', () => resolve(stderr)));
+  }
+});
+
+/** Compares the results of two runs. They may differ by the rounding of float32. */
+async function compare(one: string, other: string): Promise<void> {
+  const [translated, labels] = ['translated/round-1', 'pseudo-labels/round-1-pseudo-labels-1'];
+  // Translations and confidences are rounded to bytes. Few labels lie that close to their threshold.
+  await compareImages(one, other, translated, { share: 0.01, most: 1 });
+  await compareImages(one, other, labels, { share: 0.5, most: 4, only: /confidence/ });
+  await compareImages(one, other, labels, { share: 0.01, most: 255, only: /^[^.]*\.png$/ });
+  const read = (run: string, name: string) => JSON.parse(readFileSync(path.join(run, name), 'utf8'));
+  assert.deepEqual(read(other, 'class-counts.json'), read(one, 'class-counts.json'));
+  const stages = (run: string) => (read(run, 'summary.json') as RunSummary).stages;
+  for (const [index, { label, miou, best }] of stages(one).entries()) {
+    const found = stages(other)[index]!;
+    assert.equal(found.label, label);
+    assert.ok(Math.abs((found.miou ?? 0) - (miou ?? 0)) < 1e-3, `${label}: ${found.miou}, not ${miou}`);
+    assert.ok(Math.abs((found.best?.miou ?? 0) - (best?.miou ?? 0)) < 1e-3, label);
+  }
+}
+
+async function compareImages(
+  one: string,
+  other: string,
+  place: string,
+  { share, most, only = /\.png$/ }: { share: number; most: number; only?: RegExp },
+): Promise<void> {
+  const files = (run: string) => readdirSync(path.join(run, place)).filter((name) => only.test(name));
+  assert.deepEqual(files(other), files(one));
+  let [values, differing] = [0, 0];
+  for (const name of files(one)) {
+    const pixels = (run: string) =>
+      sharp(path.join(run, place, name))
+        .raw()
+        .toBuffer();
+    const [a, b] = await Promise.all([pixels(one), pixels(other)]);
+    values += a.length;
+    for (const [i, value] of a.entries()) {
+      const difference = Math.abs(value - b[i]!);
+      assert.ok(difference <= most, `${name}: ${value}, not ${b[i]}`);
+      differing += Number(difference > 0);
+    }
+  }
+  console.log(`    ${place}, ${only}: ${differing} of ${values} values differ`);
+  assert.ok(values > 0 && differing <= share * values, `${differing} of ${values}`);
+}
