@@ -8,6 +8,7 @@ import type { Command } from 'commander';
 import type { Config } from '../config/schema.js';
 import type { RunEvent } from '../pipeline/events.js';
 import { requireTrainingDevice } from '../pipeline/require-device.js';
+import { NonFiniteLossError } from '../support/errors.js';
 import type { TrainOptions } from '../workflows/train.js';
 import { EXIT_FAILURE, QuietFailure, UsageError } from './exit.js';
 import { parseCount } from './options.js';
@@ -90,7 +91,9 @@ export async function trainAndFollow(
   } catch (error) {
     if (launched?.launcher === 'torchrun') tellTorchrun(signal.aborted ? signal.reason : error);
     const { ToldError } = await import('../native/group-values.js');
-    if (!isFirst && error instanceof ToldError) throw new QuietFailure();
+    const isTold = error instanceof ToldError || (error instanceof NonFiniteLossError && error.rank !== null);
+    // Rank 0 has the same error and says it for all.
+    if (!isFirst && isTold) throw new QuietFailure();
     throw error;
   }
 }
