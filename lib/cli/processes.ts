@@ -1,5 +1,4 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import path from 'node:path';
@@ -89,7 +88,6 @@ export async function trainAndFollow(
     if (isFirst) await followRun(context, events, { folder: config.output });
     else await drainQuietly(events);
   } catch (error) {
-    if (launched?.launcher === 'torchrun') tellTorchrun(signal.aborted ? signal.reason : error);
     const { ToldError } = await import('../native/group-values.js');
     const isTold = error instanceof ToldError || (error instanceof NonFiniteLossError && error.rank !== null);
     // Rank 0 has the same error and says it for all.
@@ -106,19 +104,6 @@ async function drainQuietly(events: AsyncIterable<RunEvent>): Promise<void> {
 function endWithParent(): void {
   process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'));
   process.channel?.unref();
-}
-
-/** Puts an error where torchrun finds it for its own report. */
-function tellTorchrun(error: unknown): void {
-  const file = process.env.TORCHELASTIC_ERROR_FILE;
-  if (file === undefined || file === '') return;
-  const message = error instanceof Error ? error.message : String(error);
-  const extraInfo = { timestamp: String(Math.floor(Date.now() / 1000)) };
-  try {
-    writeFileSync(file, JSON.stringify({ message: { message, extraInfo } }));
-  } catch {
-    // The report of torchrun then lacks the message, which was printed.
-  }
 }
 
 interface End {
