@@ -1,7 +1,5 @@
 import { BidisegError } from '../support/errors.js';
-import { native } from './binding.js';
-import type { NetworkHandle } from './binding-types.js';
-import { call, handleOf, type NativeObject } from './native-object.js';
+import { handleOf } from './native-object.js';
 import { ProcessGroup } from './process-group.js';
 import { Tensor } from './tensor.js';
 
@@ -61,18 +59,6 @@ export async function addCounts(group: ProcessGroup, counts: Float64Array | numb
   await group.add([tensor]);
   const sums = await tensor.data();
   for (const index of counts.keys()) counts[index] = sums[index] as number;
-}
-
-/**
- * Makes the running statistics of a network the means over the batches of all processes. Those of this process are the
- * means over its own batches.
- */
-export async function combineStatistics(
-  network: NativeObject<NetworkHandle>,
-  group: ProcessGroup,
-  batches: { own: number; all: number },
-): Promise<void> {
-  await call((token) => native.combineStatistics(network.handle, group.handle, batches, token));
 }
 
 /**

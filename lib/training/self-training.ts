@@ -309,7 +309,7 @@ export class SelfTraining {
         const done = doneTogether(++counted, dataset.length, group);
         yield { type: 'progress', task, done, total: dataset.length };
       }
-      await histogram.combine(group);
+      if (group) await histogram.combine(group);
       task = 'thresholds';
     } while (await histogram.refine(options));
     const { thresholds, counts } = await histogram.thresholds(options);
