@@ -247,7 +247,7 @@ export {
 export type { PseudoLabelChoice } from './training/self-training-options.js';
 export { PairedTranslationStep } from './training/steps/paired-translation-step.js';
 export { type DomainDiscriminator, SegmentationStep } from './training/steps/segmentation-step.js';
-export { type StepBatch, TrainingStep } from './training/steps/training-step.js';
+export { type StepBatch, type StepProcesses, TrainingStep } from './training/steps/training-step.js';
 export { TranslationStep } from './training/steps/translation-step.js';
 export type {
   TrainingEvent,

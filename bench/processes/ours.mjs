@@ -47,6 +47,7 @@ await run();
 await run();
 const sentBefore = group?.bytesSent ?? 0;
 const times = [];
+const cpuBefore = process.cpuUsage();
 // Every process makes as many steps: the slowest decides, because they wait for each other.
 const end = performance.now() + 1000 * Number(seconds);
 for (let go = true; go; ) {
@@ -56,10 +57,12 @@ for (let go = true; go; ) {
   go = performance.now() < end;
   if (group && group.size > 1) go = await agreed(go);
 }
+const { user, system } = process.cpuUsage(cpuBefore);
+const cpu = (user + system) / 1000 / times.length;
 times.sort((a, b) => a - b);
 const sent = group ? (group.bytesSent - sentBefore) / times.length : 0;
 process.stdout.write(
-  `${JSON.stringify({ ms: times[Math.floor(times.length / 2)], steps: times.length, sent })}\n`,
+  `${JSON.stringify({ ms: times[Math.floor(times.length / 2)], steps: times.length, sent, cpu })}\n`,
 );
 group?.dispose();
 process.exit();

@@ -35,10 +35,11 @@ function start(command, args) {
 
 const ranks = (size) => Array.from({ length: Math.max(size, 1) }, (_, rank) => String(rank));
 
-/** Milliseconds of a step: those of the slowest process. */
+/** Milliseconds of a step, which are those of the slowest process, and processor time of all of them. */
 async function measure(processes) {
   const results = await Promise.all(processes);
-  return { ...results[0], ms: Math.max(...results.map(({ ms }) => ms)) };
+  const cpu = results.reduce((sum, each) => sum + (each.cpu ?? 0), 0);
+  return { ...results[0], ms: Math.max(...results.map(({ ms }) => ms)), cpu };
 }
 
 function ours(name, size) {
@@ -58,10 +59,12 @@ const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 console.log(`load before: ${os.loadavg()[0].toFixed(1)}; figures of a busy machine are worth nothing\n`);
-console.log(
-  '| case | one process | one with a group | two processes | efficiency of two | overhead of a group | MB a step |',
-);
-console.log('| --- | --- | --- | --- | --- | --- | --- |');
+const COLUMNS = [
+  ...['case', 'one process', 'one with a group', 'two processes', 'efficiency of two', 'overhead of a group'],
+  ...['processor time, two to one', 'MB a step'],
+];
+console.log(`| ${COLUMNS.join(' | ')} |`);
+console.log(`|${' --- |'.repeat(COLUMNS.length)}`);
 for (const [name, entry] of Object.entries(CASES)) {
   const sides = { 'bidiseg: ': [0, 1, 2].map((size) => () => ours(name, size)) };
   if (entry.kind === 'segmentation') {
@@ -82,6 +85,7 @@ for (const [name, entry] of Object.entries(CASES)) {
       cell(({ two }) => two.ms),
       percent(median(found.map((each) => base(each) / (2 * each.two.ms)))),
       without ? percent(median(found.map(({ without, one }) => one.ms / without.ms - 1))) : '–',
+      without ? median(found.map(({ without, two }) => two.cpu / without.cpu)).toFixed(2) : '–',
       sent ? (sent / 1e6).toFixed(2) : '–',
     ];
     console.log(`| ${row.join(' | ')} |`);

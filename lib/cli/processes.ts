@@ -1,5 +1,4 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import path from 'node:path';
@@ -8,6 +7,7 @@ import type { Command } from 'commander';
 import type { Config } from '../config/schema.js';
 import type { RunEvent } from '../pipeline/events.js';
 import { requireTrainingDevice } from '../pipeline/require-device.js';
+import { NonFiniteLossError } from '../support/errors.js';
 import type { TrainOptions } from '../workflows/train.js';
 import { EXIT_FAILURE, QuietFailure, UsageError } from './exit.js';
 import { parseCount } from './options.js';
@@ -88,9 +88,10 @@ export async function trainAndFollow(
     if (isFirst) await followRun(context, events, { folder: config.output });
     else await drainQuietly(events);
   } catch (error) {
-    if (launched?.launcher === 'torchrun') tellTorchrun(signal.aborted ? signal.reason : error);
     const { ToldError } = await import('../native/group-values.js');
-    if (!isFirst && error instanceof ToldError) throw new QuietFailure();
+    const isTold = error instanceof ToldError || (error instanceof NonFiniteLossError && error.rank !== null);
+    // Rank 0 has the same error and says it for all.
+    if (!isFirst && isTold) throw new QuietFailure();
     throw error;
   }
 }
@@ -103,19 +104,6 @@ async function drainQuietly(events: AsyncIterable<RunEvent>): Promise<void> {
 function endWithParent(): void {
   process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'));
   process.channel?.unref();
-}
-
-/** Puts an error where torchrun finds it for its own report. */
-function tellTorchrun(error: unknown): void {
-  const file = process.env.TORCHELASTIC_ERROR_FILE;
-  if (file === undefined || file === '') return;
-  const message = error instanceof Error ? error.message : String(error);
-  const extraInfo = { timestamp: String(Math.floor(Date.now() / 1000)) };
-  try {
-    writeFileSync(file, JSON.stringify({ message: { message, extraInfo } }));
-  } catch {
-    // The report of torchrun then lacks the message, which was printed.
-  }
 }
 
 interface End {

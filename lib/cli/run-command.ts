@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import { BidisegError } from '../support/errors.js';
 import { removeUnfinishedFiles } from '../support/files.js';
 import { oneLine } from '../support/format.js';
@@ -52,7 +53,9 @@ export async function runCommand(
   } catch (error) {
     context.console.endProgress();
     const isInterrupted = controller.signal.aborted && !context.isServer;
-    process.exitCode = report(isInterrupted ? controller.signal.reason : error, context);
+    const reason = isInterrupted ? controller.signal.reason : error;
+    process.exitCode = report(reason, context);
+    tellTorchrun(oneLine(reason instanceof Error ? reason.message : String(reason)));
     for (const output of context.outputs) output.removeIfUnused();
   }
   context.console.endProgress();
@@ -77,6 +80,18 @@ function report(error: unknown, context: CommandContext): number {
   }
   console.error(errorCode(error), oneLine(error instanceof Error ? error.message : String(error)));
   return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILURE;
+}
+
+/** Puts an error where torchrun finds it for its own report. */
+function tellTorchrun(message: string): void {
+  const file = process.env.TORCHELASTIC_ERROR_FILE;
+  if (file === undefined || file === '' || message === '') return;
+  const extraInfo = { timestamp: String(Math.floor(Date.now() / 1000)) };
+  try {
+    writeFileSync(file, JSON.stringify({ message: { message, extraInfo } }));
+  } catch {
+    // The report of torchrun then lacks the message, which was printed.
+  }
 }
 
 function errorCode(error: unknown): string {

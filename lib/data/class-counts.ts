@@ -11,10 +11,19 @@ import type { ClassCounts } from './rare-class-sampling.js';
  * @throws InvalidArgumentError when the data set has no labels
  * @throws DataError when a label file is missing or broken
  */
-export async function* countClasses(
+export function countClasses(
   dataset: ImageDataset,
   classCount: number,
-  options: CountingOptions = {},
+  options: { signal?: AbortSignal | undefined } = {},
+): AsyncGenerator<{ done: number; total: number }, ClassCounts> {
+  return countShared(dataset, classCount, options);
+}
+
+/** Counts like `countClasses`, among the processes that share the work. */
+async function* countShared(
+  dataset: ImageDataset,
+  classCount: number,
+  options: CountingOptions,
 ): AsyncGenerator<{ done: number; total: number }, ClassCounts> {
   const { rank, size, gather } = options.sharing ?? ALONE;
   const counts: number[][] = [];
@@ -73,7 +82,7 @@ export async function* keptClassCounts(
   // Rank 0 decides, because a file may appear on the other machines later.
   const [kept] = await gather((rank === 0 && (await readKept(file))) || null);
   if (kept && kept.classCount === classCount && isDeepStrictEqual(kept.names, names)) return kept;
-  const counted = yield* countClasses(dataset, classCount, options);
+  const counted = yield* countShared(dataset, classCount, options);
   if (rank === 0) {
     await writeFileAtomically(file, `${JSON.stringify({ names, classCount, ...counted } satisfies Kept)}\n`);
   }

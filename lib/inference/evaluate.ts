@@ -10,7 +10,7 @@ import {
   labelMap as labelMapOf,
 } from '../data/label-maps.js';
 import type { Segmenter } from '../models/segmenter.js';
-import { addCounts, doneTogether, type Group, ownIndices } from '../native/group-values.js';
+import { addCounts, checkGroup, doneTogether, type Group, ownIndices } from '../native/group-values.js';
 import { ConfusionMatrix } from '../native/metrics.js';
 import type { Precision } from '../native/precision.js';
 import type { ProcessGroup } from '../native/process-group.js';
@@ -113,7 +113,8 @@ export async function* evaluateImages(
   dataset: ImageDataset,
   options: EvaluationOptions,
 ): AsyncGenerator<EvaluationProgress, Evaluation> {
-  const { size, outputSize = 'label', order = 'probabilities', flip, precision, group, signal } = options;
+  const { size, outputSize = 'label', order = 'probabilities', flip, precision, signal } = options;
+  const group = checkGroup(options.group);
   if (dataset.length === 0 || !dataset.hasLabels) {
     throw new InvalidArgumentError('Expected a data set of labeled images to evaluate on');
   }

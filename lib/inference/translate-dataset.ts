@@ -7,7 +7,7 @@ import { writeImage } from '../data/image-codec.js';
 import type { ImageSize, RgbImage } from '../data/image-size.js';
 import { Random } from '../data/random.js';
 import type { Translator } from '../models/translator.js';
-import { doneTogether, ownIndices } from '../native/group-values.js';
+import { checkGroup, doneTogether, ownIndices } from '../native/group-values.js';
 import type { ProcessGroup } from '../native/process-group.js';
 import { DataError } from '../support/errors.js';
 import { listFiles } from '../support/folders.js';
@@ -79,6 +79,7 @@ async function* writeEach(
   { size, resume = false, group, signal }: TranslateDatasetOptions,
   make: (image: RgbImage, name: string) => Promise<Uint8Array>,
 ): AsyncGenerator<{ done: number; total: number }, void> {
+  checkGroup(group);
   await mkdir(folder, { recursive: true });
   const present = new Set((await listFiles(folder)).map((file) => file.normalize('NFC')));
   const indices = ownIndices(dataset.length, group);

@@ -1,14 +1,19 @@
 import { BidisegError } from '../support/errors.js';
-import { native } from './binding.js';
-import type { NetworkHandle } from './binding-types.js';
-import { call, type NativeObject } from './native-object.js';
-import type { ProcessGroup } from './process-group.js';
+import { handleOf } from './native-object.js';
+import { ProcessGroup } from './process-group.js';
 import { Tensor } from './tensor.js';
 
 /* What processes exchange besides tensors. All processes of the group must make the same calls in the same order. */
 
 /** A group, or null for a process on its own. */
 export type Group = ProcessGroup | null | undefined;
+
+/** Returns an option that may be a group. @throws InvalidArgumentError when it is something else */
+export function checkGroup(group: Group): ProcessGroup | null {
+  if (group === null || group === undefined) return null;
+  handleOf('group', group, ProcessGroup);
+  return group;
+}
 
 /** Tells whether this process writes what exists once: it is on its own or has rank 0. */
 export function isFirst(group: Group): boolean {
@@ -54,18 +59,6 @@ export async function addCounts(group: ProcessGroup, counts: Float64Array | numb
   await group.add([tensor]);
   const sums = await tensor.data();
   for (const index of counts.keys()) counts[index] = sums[index] as number;
-}
-
-/**
- * Makes the running statistics of a network the means over the batches of all processes. Those of this process are the
- * means over its own batches.
- */
-export async function combineStatistics(
-  network: NativeObject<NetworkHandle>,
-  group: ProcessGroup,
-  batches: { own: number; all: number },
-): Promise<void> {
-  await call((token) => native.combineStatistics(network.handle, group.handle, batches, token));
 }
 
 /**

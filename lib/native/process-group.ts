@@ -115,6 +115,28 @@ export class ProcessGroup extends NativeObject<ProcessGroupHandle> {
     }, options.signal);
   }
 
+  /**
+   * Makes BatchNorm's running statistics the means over the batches of all processes. Those of this process are the means
+   * over its own batches, see `Segmenter.updateStatistics`.
+   *
+   * @param options.own number of batches of this process, ≥ 0
+   * @param options.all number of batches of all processes, ≥ 1
+   */
+  async averageStatistics(
+    network: NativeObject<NetworkHandle>,
+    options: { own: number; all: number; signal?: AbortSignal | undefined },
+  ): Promise<void> {
+    const { own, all, signal } = checkObject('options', options);
+    const batches = { own: checkInteger('own', own, 0), all: checkInteger('all', all, Math.max(1, own)) };
+    await call((token) => {
+      const { handle } = this;
+      if (!(network instanceof NativeObject && NativeObject.isNative(network))) {
+        throw invalidArgument('network', 'a network', network);
+      }
+      return native.combineStatistics(network.handle, handle, batches, token);
+    }, signal);
+  }
+
   /** Replaces each tensor by the one of the process `root`. Default root 0. */
   async broadcast(
     tensors: readonly Tensor[],

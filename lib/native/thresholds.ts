@@ -1,8 +1,8 @@
 import { checkBoolean, checkInteger, checkNumber, checkNumbers, checkObject } from '../support/validate.js';
 import { native } from './binding.js';
 import type { ThresholdHistogramHandle } from './binding-types.js';
-import type { Group } from './group-values.js';
-import { call, callSync, NativeObject } from './native-object.js';
+import { call, callSync, handleOf, NativeObject } from './native-object.js';
+import { ProcessGroup } from './process-group.js';
 
 /** Which thresholds a {@link ThresholdHistogram} gives. */
 export interface ThresholdOptions {
@@ -37,9 +37,16 @@ export class ThresholdHistogram extends NativeObject<ThresholdHistogramHandle> {
     await call(() => native.histogramAdd(this.handle, labels, confidence));
   }
 
-  /** @internal Adds the counts that the other processes of a group have made in this pass. All then hold all counts. */
-  async combine(group: Group): Promise<void> {
-    if (group) await call((token) => native.combineHistogram(this.handle, group.handle, token));
+  /**
+   * Adds the counts that the other processes of a group have made in this pass. All then hold all counts. Call it before
+   * `thresholds()` and `refine()`.
+   */
+  async combine(group: ProcessGroup, options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkObject('options', options);
+    await call(
+      (token) => native.combineHistogram(this.handle, handleOf('group', group, ProcessGroup), token),
+      options.signal,
+    );
   }
 
   /**

@@ -48,16 +48,17 @@ export class BidirectionalLearning extends EventEmitter<RunListeners> {
 
   /**
    * @param options.group processes that run together. Each makes its own instance, with the same config and data, and a
-   *   store in which only rank 0 writes (`SharedRunFolder`). Default null: this process alone
+   *   store in which only rank 0 writes. {@link train} makes all of it. Default null: this process alone
    * @throws InvalidArgumentError when the number of processes does not divide the steps
    */
   constructor(
     config: Config,
     datasets: Datasets,
     store: StageStore,
-    { group = null }: { group?: ProcessGroup | null } = {},
+    options: { group?: ProcessGroup | null } = {},
   ) {
     super();
+    const { group = null } = options;
     if (group) requireDividedSteps(config, group.size);
     this.#group = group;
     this.plan = planStages(config.loop);

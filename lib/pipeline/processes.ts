@@ -9,6 +9,7 @@ import { buildInfo, setThreadCount } from '../native/device.js';
 import { gatherJson, ToldError } from '../native/group-values.js';
 import { type LaunchedProcess, launchedProcess } from '../native/launcher.js';
 import { ProcessGroup } from '../native/process-group.js';
+import { givenThreads } from '../support/threads.js';
 import type { Datasets } from './datasets.js';
 import { requireDividedSteps } from './divided-steps.js';
 
@@ -91,7 +92,7 @@ async function choosePlace(device: string, launched: LaunchedProcess): Promise<P
  * processes, whatever the machine has, so that its 1 counts as unset.
  */
 function threadsOf({ launcher, localSize }: LaunchedProcess): number {
-  const given = Number.parseInt(process.env.OMP_NUM_THREADS ?? '', 10);
+  const given = Number.parseInt(givenThreads ?? '', 10);
   const isGiven = given > 1 || (given === 1 && (launcher !== 'torchrun' || localSize === 1));
   return isGiven ? Math.min(given, 1024) : Math.max(1, Math.floor(availableParallelism() / localSize));
 }

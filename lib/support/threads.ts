@@ -16,6 +16,9 @@ const poolThreads = Math.min(
   Math.max(1, Number.parseInt(process.env.UV_THREADPOOL_SIZE ?? '4', 10) || 1),
 );
 
+/** Threads of LibTorch that the user set. undefined: none. */
+export const givenThreads = process.env.OMP_NUM_THREADS;
+
 /** Images decoded at once. One thread stays free, so that writing a checkpoint never waits for images needed later. */
 export const decodingThreads = Math.max(1, poolThreads - 1);
 

@@ -73,7 +73,8 @@ const stepFields = {
   /**
    * Number of batches whose gradients are averaged, for M and its discriminator, before one update. A step draws
    * accumulation · batchSize images of each domain but needs the memory of batchSize. BatchNorm, moments and the teacher's
-   * confident share see each batch alone. Losses are means over the batches.
+   * confident share see each batch alone. Losses are means over the batches. Several processes divide the batches, so
+   * that their number must divide this one.
    */
   accumulation: integer(1, 1024).default(1),
   /** Divisor of cross-entropies: `all` pixels (Eq. 1) or the `valid` ones, which have a label (the reference). */

@@ -8,7 +8,7 @@ import { Random } from '../data/random.js';
 import { type ClassCounts, RareClassSampling } from '../data/rare-class-sampling.js';
 import type { Segmenter } from '../models/segmenter.js';
 import type { SegmentationLosses } from '../native/binding-types.js';
-import { type Group, gatherJson } from '../native/group-values.js';
+import { checkGroup, type Group, gatherJson } from '../native/group-values.js';
 import type { ProcessGroup } from '../native/process-group.js';
 import { InvalidArgumentError } from '../support/errors.js';
 import { drain, followEvents } from '../support/generators.js';
@@ -119,7 +119,7 @@ export class SegmentationTrainer {
       ignoreIndex: checkInteger('ignoreIndex', options.ignoreIndex ?? 255, 0, 255),
       pastedClasses: options.pastedClasses ?? [],
       expectedClasses: options.expectedClasses ?? new Map(),
-      group: options.group ?? null,
+      group: checkGroup(options.group),
     };
     ownPlaces('training.accumulation', this.#training.accumulation, this.#options.group);
   }

@@ -6,7 +6,14 @@ import { resultFile, weightsFile } from '../data/file-names.js';
 import type { ImageSize } from '../data/image-size.js';
 import { writeLabels } from '../data/label-codec.js';
 import type { Predictor } from '../inference/evaluate.js';
-import { addCounts, doneTogether, type Group, isFirst, ownIndices } from '../native/group-values.js';
+import {
+  addCounts,
+  checkGroup,
+  doneTogether,
+  type Group,
+  isFirst,
+  ownIndices,
+} from '../native/group-values.js';
 import type { ProcessGroup } from '../native/process-group.js';
 import { applyThresholds, ThresholdHistogram } from '../native/thresholds.js';
 import { DataError } from '../support/errors.js';
@@ -159,7 +166,8 @@ export class SelfTraining {
       group?: ProcessGroup | null | undefined;
     } = {},
   ): AsyncGenerator<PseudoLabelProgress | CheckpointEvent | WarningEvent, PseudoLabelManifest> {
-    const { signal, checkpoints, group } = options;
+    const { signal, checkpoints } = options;
+    const group = checkGroup(options.group);
     if (this.#choice.weighting === 'soft') requireWeightsNames(dataset);
     const manifestFile = path.join(folder, MANIFEST);
     const saved = checkpoints?.state ?? null;
@@ -301,7 +309,7 @@ export class SelfTraining {
         const done = doneTogether(++counted, dataset.length, group);
         yield { type: 'progress', task, done, total: dataset.length };
       }
-      await histogram.combine(group);
+      if (group) await histogram.combine(group);
       task = 'thresholds';
     } while (await histogram.refine(options));
     const { thresholds, counts } = await histogram.thresholds(options);

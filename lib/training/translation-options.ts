@@ -95,7 +95,7 @@ export const translationSchema = section({
    * at every step.
    */
   scheduleEpochs: integer(1).nullable().default(null),
-  /** Number of images of each domain in a step. */
+  /** Number of images of each domain in a step. The number of processes must divide it. */
   batchSize: batchSizeOption().default(4),
   /** Mirrors half of the images, at random. */
   flip: boolean().default(false),

@@ -6,6 +6,7 @@ import { Random } from '../data/random.js';
 import type { Segmenter } from '../models/segmenter.js';
 import type { Translator } from '../models/translator.js';
 import type { PairedTranslationLosses, TranslationLosses } from '../native/binding-types.js';
+import { checkGroup } from '../native/group-values.js';
 import type { ProcessGroup } from '../native/process-group.js';
 import { InvalidArgumentError } from '../support/errors.js';
 import { drain } from '../support/generators.js';
@@ -99,7 +100,7 @@ export class TranslationTrainer {
       stage: options.stage ?? 'translator',
       seed: checkInteger('seed', options.seed ?? 1, 0),
       nonFinite: parseOptions(nonFiniteSchema, options.nonFinite ?? {}, 'nonFinite'),
-      group: options.group ?? null,
+      group: checkGroup(options.group),
     };
     ownPlaces('training.batchSize', this.#training.batchSize, this.#options.group);
   }

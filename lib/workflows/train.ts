@@ -33,7 +33,7 @@ export interface TrainOptions extends RunOptions {
    */
   acceptChangedData?: boolean;
   /**
-   * Processes that train together, from `joinProcesses`. Each calls `train` with the same options. Rank 0 writes the run
+   * Processes that train together, from `ProcessGroup.join`. Each calls `train` with the same options. Rank 0 writes the run
    * folder, which all must see. Default null: this process alone.
    */
   group?: ProcessGroup | null | undefined;

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ROOT, temporaryFolder } from '../helpers/folder.js';
+import { writeTinyData } from '../cli/command-line.js';
+import { contentOf, ROOT, temporaryFolder } from '../helpers/folder.js';
 
 const FIXTURE = join(ROOT, 'test/boundary/fixtures/step-group.mjs');
 
@@ -14,10 +15,10 @@ interface Faults {
 }
 
 /** Runs all processes of a group to their end. Returns what each printed, by rank. */
-function runGroup(what: string, size: number, file: string): Promise<unknown[]> {
+function runGroup(what: string, size: number, file: string, ...more: string[]): Promise<unknown[]> {
   const start = (rank: number) =>
     new Promise<unknown>((resolve, reject) => {
-      const args = [FIXTURE, what, file, String(rank), String(size), `${file}.json`];
+      const args = [FIXTURE, what, file, String(rank), String(size), ...more];
       const child = spawn(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] });
       let output = '';
       child.stdout.on('data', (text: Buffer) => {
@@ -40,7 +41,7 @@ describe('steps of several processes', function () {
   it('equal those of one process, in float64', async () => {
     const states = async (size: number) => {
       const file = folder.path(`equality-${size}`);
-      await runGroup('EQUALITY', size, file);
+      await runGroup('EQUALITY', size, file, `${file}.json`);
       return JSON.parse(readFileSync(`${file}.json`, 'utf8')) as States;
     };
     const alone = await states(1);
@@ -53,6 +54,23 @@ describe('steps of several processes', function () {
         assert.ok(worst[index]! < 1e-12, `${kind}: ${worst[index]}`);
       }
     }
+  });
+
+  it('divide images and count together what one process counts, bit for bit', async () => {
+    await writeTinyData(folder.path('data'), { source: 1, target: 7 });
+    const results = async (size: number) => {
+      const output = folder.path(`stages-${size}`);
+      const [first, ...others] = await runGroup(
+        ...(['STAGES', size, `${output}-store`, output, folder.path('data')] as const),
+      );
+      for (const other of others) assert.deepEqual(other, first);
+      const found = first as { count: number };
+      assert.equal(found.count, 7);
+      return { found, files: contentOf(output) };
+    };
+    const alone = await results(1);
+    assert.ok(Object.keys(alone.files).length > 14);
+    for (const size of [2, 3]) assert.deepEqual(await results(size), alone, `${size} processes`);
   });
 
   it('fail alike, name the process at fault, and change nothing', async () => {

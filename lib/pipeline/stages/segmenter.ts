@@ -13,13 +13,7 @@ import { listed, missingClasses } from '../../data/label-survey.js';
 import type { ClassCounts } from '../../data/rare-class-sampling.js';
 import { type Evaluation, evaluateImages } from '../../inference/evaluate.js';
 import type { Segmenter } from '../../models/segmenter.js';
-import {
-  combineStatistics,
-  doneTogether,
-  gatherJson,
-  isFirst,
-  ownIndices,
-} from '../../native/group-values.js';
+import { doneTogether, gatherJson, isFirst, ownIndices } from '../../native/group-values.js';
 import { mapEvents, readAhead } from '../../support/generators.js';
 import { BestWeights } from '../../training/best-weights.js';
 import type { WarningEvent } from '../../training/events.js';
@@ -127,7 +121,7 @@ async function* takeStatistics(segmenter: Segmenter, { config, datasets, group, 
     await segmenter.updateStatistics(Buffer.concat(images.map(({ data }) => data)), options);
     yield { done: doneTogether(batches * batchSize, target.length, group), total: target.length };
   }
-  if (group) await combineStatistics(segmenter, group, { own: own.length, all });
+  await group?.averageStatistics(segmenter, { own: own.length, all, signal });
 }
 
 /** Splits the source images into those to train on and those to validate on. null: no validation. */

@@ -35,7 +35,7 @@ export class PairedTranslationStep extends TrainingStep<PairedTranslationStepHan
   static async create(
     translator: Translator,
     options: PairedTranslationStepOptions = {},
-    { group = null }: StepProcesses = {},
+    processes: StepProcesses = {},
   ): Promise<PairedTranslationStep> {
     if (!(translator instanceof Translator) || translator.options?.pairing !== 'paired') {
       throw invalidArgument('translator', 'a paired Translator', translator);
@@ -54,7 +54,7 @@ export class PairedTranslationStep extends TrainingStep<PairedTranslationStepHan
         return native.createPairedTranslationStep(
           networks,
           checked satisfies NativePairedTranslationStepOptions,
-          groupHandle(group),
+          groupHandle(processes.group),
         );
       }),
     );

@@ -40,7 +40,7 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
     segmenter: Segmenter,
     discriminator: DomainDiscriminator | null,
     options: SegmentationStepOptions = {},
-    { group = null }: StepProcesses = {},
+    processes: StepProcesses = {},
   ): Promise<SegmentationStep> {
     const { teacher: teaching, ...checked } = withLossScaling(parseOptions(segmentationStepSchema, options));
     const { alignment } = checked;
@@ -61,7 +61,12 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
     const given = { ...checked, teacher: teaching } satisfies NativeSegmentationStepOptions;
     return new SegmentationStep(
       await call(() => {
-        return native.createSegmentationStep(...handles, given, teacher?.handle ?? null, groupHandle(group));
+        return native.createSegmentationStep(
+          ...handles,
+          given,
+          teacher?.handle ?? null,
+          groupHandle(processes.group),
+        );
       }),
     );
   }

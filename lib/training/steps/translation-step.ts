@@ -35,7 +35,7 @@ export class TranslationStep extends TrainingStep<TranslationStepHandle> {
     translator: Translator,
     segmenter: Segmenter | null,
     options: TranslationStepOptions = {},
-    { group = null }: StepProcesses = {},
+    processes: StepProcesses = {},
   ): Promise<TranslationStep> {
     const checked = withLossScaling(parseOptions(translationStepSchema, options));
     if (!(translator instanceof Translator)) {
@@ -63,7 +63,7 @@ export class TranslationStep extends TrainingStep<TranslationStepHandle> {
           ...checked,
           microBatchSize: checked.microBatchSize ?? 0,
         } satisfies NativeTranslationStepOptions;
-        return native.createTranslationStep(networks, handle, given, groupHandle(group));
+        return native.createTranslationStep(networks, handle, given, groupHandle(processes.group));
       }),
     );
   }

@@ -318,12 +318,18 @@ export function surface(folder: string): Record<string, Member> {
     'ProcessGroup#averageGradients': {
       args: async () => [await Segmenter.create(SEGMENTER), { signal: signal() }],
     },
+    'ProcessGroup#averageStatistics': {
+      args: async () => [await Segmenter.create(SEGMENTER), { own: 1, all: 2, signal: signal() }],
+    },
     'ProcessGroup#broadcast': { args: () => [[floats(2)], { root: 0, signal: signal() }] },
     'ProcessGroup#allGather': { args: () => [floats(2), { signal: signal() }] },
     'ProcessGroup#barrier': { args: () => [{ signal: signal() }] },
 
     'new ThresholdHistogram': { args: () => [5, 16] },
     'ThresholdHistogram#add': { args: () => Object.values(pixels()) },
+    'ThresholdHistogram#combine': {
+      args: async () => [await ProcessGroup.join(groupOfOne()), { signal: signal() }],
+    },
     'ThresholdHistogram#refine': { args: () => [{ portion: 0.5, cap: 0.9 }] },
     'ThresholdHistogram#thresholds': { args: () => [{ portion: 0.5, cap: 0.9 }] },
     'new ConfusionMatrix': { args: () => [5, 255] },
