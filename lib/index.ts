@@ -1,5 +1,8 @@
 // The public API, by name. test/unit/index.test.ts holds the list.
 
+// First, so that a bundle ends with the message of the loader and not with an error of another package.
+import './native/binding.js';
+
 // Configs and runs
 export { createConfig, loadConfig } from './config/load.js';
 export type { Layer } from './config/parse.js';
@@ -16,8 +19,8 @@ export {
   type ReadOptions,
   type Sample,
 } from './data/dataset.js';
-export { openImage, readImage, writeImage } from './data/image-codec.js';
-export { type ImageLimits, MAX_PIXELS } from './data/image-limits.js';
+export { decodeImage, encodeImage, openImage, readImage, writeImage } from './data/image-codec.js';
+export { type DecodeOptions, type ImageLimits, MAX_PIXELS } from './data/image-limits.js';
 export type {
   ImageArea,
   ImageFile,
@@ -28,6 +31,9 @@ export type {
   View,
 } from './data/image-size.js';
 export {
+  decodeLabels,
+  encodeColorLabels,
+  encodeLabels,
   type LabelEncoding,
   openLabels,
   readLabels,
@@ -47,7 +53,7 @@ export {
 } from './data/label-maps.js';
 export { type DatasetLayout, type DatasetPart, findDataset } from './data/layouts.js';
 export { type Batch, BatchLoader, type BatchLoaderOptions } from './data/loader.js';
-export { colorLabels, overlay } from './data/palette.js';
+export { classesOf, colorLabels, overlay } from './data/palette.js';
 export type { Random } from './data/random.js';
 export type { ClassCounts } from './data/rare-class-sampling.js';
 export { createEmbeddedDataset, type EmbeddedDatasetOptions } from './data/scenes/embedded-dataset.js';
@@ -64,7 +70,12 @@ export {
   exportTorchScript,
   type OnnxExportOptions,
 } from './export/segmenter.js';
-export { BatchedPredictor, type BatchingOptions } from './inference/batched-predictor.js';
+export {
+  BatchedPredictor,
+  type BatchingOptions,
+  type BatchingStats,
+  type WarmUpOptions,
+} from './inference/batched-predictor.js';
 export {
   type Evaluation,
   type EvaluationOptions,
@@ -76,11 +87,18 @@ export {
   type Predictor,
   type ScoreOptions,
 } from './inference/evaluate.js';
+export type { Histogram } from './inference/histogram.js';
 export {
   type ImagePrediction,
   type PredictStreamOptions,
   predictStream,
 } from './inference/prediction-stream.js';
+export {
+  type Segmentation,
+  type SegmentOptions,
+  type SegmentPredictor,
+  segment,
+} from './inference/segment.js';
 export {
   matchDatasetHistograms,
   type TranslateDatasetOptions,
@@ -197,6 +215,7 @@ export {
   NonFiniteLossError,
   OutOfMemoryError,
   ProcessGroupError,
+  QueueFullError,
 } from './support/errors.js';
 // Training
 export type { Best } from './training/best-weights.js';

@@ -47,7 +47,8 @@ g++ -std=c++20 -g -O1 -Inative -fsanitize=thread native/core/block_heap.cc test/
 TSAN_OPTIONS=exitcode=66 setarch -R "$folder/block_heap"
 node_api=(-DNAPI_VERSION=9 -DNODE_ADDON_API_CPP_EXCEPTIONS_ALL)
 for package in node-api-headers/include node-addon-api; do node_api+=(-isystem "node_modules/$package"); done
-for source in native/binding/compute_thread.cc native/core/cancellation.cc test/native/compute_thread.cc; do
+sources=(native/binding/{compute_thread,prediction_lane}.cc native/core/cancellation.cc test/native/compute_thread.cc)
+for source in "${sources[@]}"; do
   g++ "${common[@]}" "${node_api[@]}" -fsanitize=thread -c "$source" -o "$folder/tsan-${source//\//-}.o"
 done
 names() { nm "$1" "$folder"/tsan-*.o | awk '/ napi_/ { print $NF }' | sort -u; }

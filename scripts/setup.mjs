@@ -2,16 +2,33 @@
 // place, so running it again takes about a second.
 //
 //   node scripts/setup.mjs            do it
-//   node scripts/setup.mjs --check    only report what is missing; changes nothing
+//   --check                           only report what is missing; changes nothing
+//   --cuda                            with a CUDA build of LibTorch
+//   --into DIR                        only the addon, into a folder outside the package
+//
+// `bidiseg setup` of an installed package calls it with --into. DIR then receives build.json, which names the addon and
+// its LibTorch, the addon, and a LibTorch if none was found. build.json appears last, so an interrupted setup counts for
+// nothing. Two at once work in folders of their own.
 //
 // It is plain Node without packages, because it runs before any are installed. Every foreseen problem ends in one
 // message with its remedy and exit code 1. See docs/design/build-and-libtorch.md.
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 
 const ROOT = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const BUILD = 'build/cmake';
@@ -20,6 +37,18 @@ const TORCH = '2.13.0';
 // .libtorch/. Another Python is not changed, and tests that lack a package there are skipped with a message.
 const TEST_PACKAGES = ['numpy', 'pillow', 'safetensors', 'onnx', 'onnxruntime', 'tensorboard'];
 const PYTORCH_CPU_INDEX = 'https://download.pytorch.org/whl/cpu';
+
+const OPTIONS = parseArgs({
+  options: { check: { type: 'boolean' }, cuda: { type: 'boolean' }, into: { type: 'string' } },
+}).values;
+const INTO = OPTIONS.into && path.resolve(OPTIONS.into);
+const WANTS_CUDA = OPTIONS.cuda === true;
+/** Folder of the LibTorch that setup fetches, and the same before it is complete. */
+const PRIVATE = INTO
+  ? path.join(INTO, WANTS_CUDA ? 'libtorch-cuda' : 'libtorch')
+  : path.join(ROOT, '.libtorch');
+const WORK = INTO && path.join(INTO, `partial.${os.hostname()}.${process.pid}`);
+const PARTIAL = WORK ? path.join(WORK, 'libtorch') : path.join(ROOT, 'build/libtorch.partial');
 
 class SetupError extends Error {}
 
@@ -107,7 +136,11 @@ function checkCompiler() {
 
 /** Asks native/cmake/LibTorch.cmake, which knows where LibTorch may be and which versions are supported. */
 function findLibTorch() {
-  const { out, err, ok } = run('cmake', ['-P', 'native/cmake/LibTorch.cmake']);
+  const script = [
+    `-DBIDISEG_PRIVATE_LIBTORCH=${PRIVATE}`,
+    `-DBIDISEG_NEEDS_CUDA=${WANTS_CUDA ? 'ON' : 'OFF'}`,
+  ];
+  const { out, err, ok } = run('cmake', [...script, '-P', 'native/cmake/LibTorch.cmake']);
   if (!ok) throw new SetupError(`the search for LibTorch failed: ${err.trim().replace(/\s+/g, ' ')}`);
   const get = (name) => new RegExp(`^-- LIBTORCH_${name}=(.*)$`, 'm').exec(out)?.[1]?.trim() ?? '';
   const found = {
@@ -118,13 +151,24 @@ function findLibTorch() {
   };
   if (!found.folder && get('EXPLICIT') === 'TRUE') {
     throw new SetupError(
-      `${found.rejected} Correct the variable, or unset it: then torch ${TORCH} is looked for elsewhere, or installed in .libtorch/.`,
+      `${found.rejected} Correct the variable, or unset it: then torch ${TORCH} is looked for elsewhere, or installed in ${nameOf(PRIVATE)}.`,
     );
   }
   return found;
 }
 
-/** Finds the Python that can make .libtorch/. */
+const nameOf = (folder) => (folder.startsWith(`${ROOT}/`) ? `${path.relative(ROOT, folder)}/` : `${folder}/`);
+
+function checkCuda() {
+  if (WANTS_CUDA && !onPath(process.env.CUDACXX ?? 'nvcc')) {
+    throw new SetupError(
+      "--cuda needs NVIDIA's compiler, and no nvcc was found on the PATH. Install the CUDA toolkit, or name its nvcc " +
+        'with the variable CUDACXX.',
+    );
+  }
+}
+
+/** Finds the Python that can fetch LibTorch. */
 function findPython() {
   const remedy = `Install it (for example: apt install python3 python3-venv), or set LIBTORCH to a LibTorch ${TORCH} folder.`;
   const python = [process.env.PYTHON, 'python3', 'python'].find(
@@ -192,13 +236,14 @@ function installPackages() {
 }
 
 function installLibTorch(python, rejected) {
-  const gpu = run('nvidia-smi', ['-L']).ok;
+  // An installed package takes the CPU build unless told otherwise: its addon gets CUDA only with --cuda.
+  const gpu = WANTS_CUDA || (!INTO && run('nvidia-smi', ['-L']).ok);
   const size = (cuda) => (cuda ? 'several GB to download' : 'about 220 MB to download, 1 GB on disk');
   if (rejected) say(`not used: ${rejected}`);
-  say(`no LibTorch found; installing torch ${TORCH} with pip in .libtorch/ (${size(gpu)}) ...`);
+  say(`no LibTorch found; installing torch ${TORCH} with pip in ${nameOf(PRIVATE)} (${size(gpu)}) ...`);
 
-  // Made under another name first, so that an existing .libtorch/ is complete.
-  const partial = at('build/libtorch.partial');
+  // Made under another name first, so that an existing one is complete.
+  const partial = PARTIAL;
   rmSync(partial, { recursive: true, force: true });
   const venv = run(python, ['-m', 'venv', partial]);
   if (!venv.ok) {
@@ -227,8 +272,13 @@ function installLibTorch(python, rejected) {
         'https_proxy), or set LIBTORCH to a LibTorch folder, or PYTHON to a Python that has torch.',
     );
   }
-  rmSync(at('.libtorch'), { recursive: true, force: true });
-  renameSync(partial, at('.libtorch'));
+  if (!INTO) rmSync(PRIVATE, { recursive: true, force: true });
+  try {
+    renameSync(partial, PRIVATE);
+  } catch (error) {
+    // Another setup was faster.
+    if (!INTO || !existsSync(PRIVATE)) throw error;
+  }
 }
 
 /** Installs the packages for the tests. A failure does not stop setup, because only tests need them. */
@@ -265,13 +315,17 @@ function buildAddon(libtorch) {
   // cmake-js itself knows only the compilers' usual names.
   const named =
     onPath('g++') || onPath('clang++') ? [] : ['--cc', process.env.CC ?? 'cc', '--cxx', compiler()];
-  // A file that includes LibTorch's headers takes up to 2 GB to compile.
-  const jobs = Math.max(1, Math.min(os.cpus().length, Math.floor(os.totalmem() / 2 ** 31)));
   const build = run(process.execPath, [cmakeJs, 'build', '--out', BUILD, '--log-level', 'warn', ...named], {
     show: true,
-    env: { CMAKE_BUILD_PARALLEL_LEVEL: process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(jobs) },
+    env: parallelism(),
   });
   if (!build.ok) throw new SetupError("building the native addon failed; see the compiler's message above.");
+}
+
+function parallelism() {
+  // A file that includes LibTorch's headers takes up to 2 GB to compile.
+  const jobs = Math.max(1, Math.min(os.cpus().length, Math.floor(os.totalmem() / 2 ** 31)));
+  return { CMAKE_BUILD_PARALLEL_LEVEL: process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(jobs) };
 }
 
 function buildTypeScript() {
@@ -287,13 +341,107 @@ function buildTypeScript() {
   }
 }
 
-function main(check) {
+// ---- an installed package: only the addon, in INTO ----
+
+function setUpInstalled(check) {
   checkNode();
   checkBuildTools();
   let libtorch = findLibTorch();
+  const inPlace = isBuilt(libtorch);
+  if (!inPlace) {
+    checkCompiler();
+    checkCuda();
+  }
+  const python = libtorch.folder ? '' : findPython();
+  const torch = libtorch.folder ? `LibTorch ${libtorch.version} (${libtorch.origin})` : 'no LibTorch yet';
+  say(`Node ${process.versions.node}, ${torch}, the addon ${inPlace ? 'is in place' : 'is not built yet'}`);
+  if (check) return;
+  if (!inPlace) {
+    removeInterrupted();
+    mkdirSync(WORK, { recursive: true });
+    try {
+      if (!libtorch.folder) {
+        installLibTorch(python, libtorch.rejected);
+        libtorch = findLibTorch();
+      }
+      buildInto(libtorch);
+    } finally {
+      rmSync(WORK, { recursive: true, force: true });
+    }
+  }
+  say(`ready: ${INTO}`);
+}
+
+function recordOf(libtorch) {
+  return {
+    libtorch: `${libtorch.origin} (${libtorch.folder})`,
+    version: libtorch.version,
+    cuda: WANTS_CUDA,
+  };
+}
+
+/** Tests whether build.json names an addon for this LibTorch that is there. */
+function isBuilt(libtorch) {
+  try {
+    const { addon, ...record } = JSON.parse(readFileSync(path.join(INTO, 'build.json'), 'utf8'));
+    return (
+      JSON.stringify(record) === JSON.stringify(recordOf(libtorch)) && existsSync(path.join(INTO, addon))
+    );
+  } catch {
+    return false;
+  }
+}
+
+/** Removes what setups on this machine left that have ended. */
+function removeInterrupted() {
+  const entries = existsSync(INTO) ? readdirSync(INTO) : [];
+  for (const name of entries) {
+    const [, host, id] = /^partial\.(.+)\.(\d+)$/.exec(name) ?? [];
+    if (host === os.hostname() && !isRunning(Number(id)))
+      rmSync(path.join(INTO, name), { recursive: true, force: true });
+  }
+}
+
+function isRunning(id) {
+  try {
+    process.kill(id, 0);
+    return true;
+  } catch (error) {
+    return error.code === 'EPERM';
+  }
+}
+
+/** Builds the addon with CMake alone. cmake-js is for checkouts. */
+function buildInto(libtorch) {
+  say('building the native addon (a few minutes) ...');
+  const folder = path.join(WORK, 'build');
+  const configure = [
+    ...['-S', ROOT, '-B', folder, ...(onPath('ninja') ? ['-G', 'Ninja'] : [])],
+    ...['-DCMAKE_BUILD_TYPE=Release', `-DLIBTORCH=${libtorch.folder}`, `-DBIDISEG_ADDON_FOLDER=${WORK}`],
+  ];
+  const steps = [configure, ['--build', folder, '--target', 'bidiseg']];
+  for (const args of steps) {
+    if (!run('cmake', args, { show: true, env: parallelism() }).ok) {
+      throw new SetupError("building the native addon failed; see the compiler's message above.");
+    }
+  }
+  const addon = `bidiseg-${process.pid}-${Date.now()}.node`;
+  renameSync(path.join(WORK, 'bidiseg.node'), path.join(INTO, addon));
+  const record = path.join(WORK, 'build.json');
+  writeFileSync(record, `${JSON.stringify({ addon, ...recordOf(libtorch) }, null, 2)}\n`);
+  renameSync(record, path.join(INTO, 'build.json'));
+}
+
+// ---- a checkout ----
+
+function setUpCheckout(check) {
+  checkNode();
+  checkBuildTools();
+  checkCuda();
+  let libtorch = findLibTorch();
   const python = libtorch.folder ? '' : findPython();
   if (check || !configured(libtorch)) checkCompiler();
-  // A published package has neither a lock file nor TypeScript sources.
+  // The tests of this script have neither a lock file nor TypeScript sources.
   const packagesMissing = existsSync(at('package-lock.json')) && !packagesInPlace();
   const hasSources = existsSync(at('tsconfig.json'));
 
@@ -318,7 +466,8 @@ function main(check) {
 }
 
 try {
-  main(process.argv.includes('--check'));
+  const setUp = INTO ? setUpInstalled : setUpCheckout;
+  setUp(OPTIONS.check === true);
 } catch (error) {
   if (!(error instanceof SetupError)) throw error;
   console.error(`setup: ${error.message.trim()}`);

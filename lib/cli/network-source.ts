@@ -5,7 +5,8 @@ import type { Config } from '../config/schema.js';
 import type { ImageDataset } from '../data/dataset.js';
 import { type ImageLimits, MAX_PIXELS } from '../data/image-limits.js';
 import type { ImageSize } from '../data/image-size.js';
-import { CAMVID, CITYSCAPES } from '../data/label-maps.js';
+import type { ClassList } from '../data/label-maps.js';
+import type { Segmenter } from '../models/segmenter.js';
 import type { RunSummary, StageRecord } from '../pipeline/events.js';
 import { requireDevice } from '../pipeline/require-device.js';
 import { DataError } from '../support/errors.js';
@@ -120,22 +121,11 @@ export async function firstSize(dataset: ImageDataset): Promise<ImageSize> {
   return { width, height };
 }
 
-export interface Classes {
-  names: string[];
-  /** Colors, 3 bytes (R, G, B) per class. */
-  palette: Uint8Array;
-}
-
-/** Returns names and colors for a network's classes: from its run, from a known list of that length, or generated. */
-export async function classesOf(config: Config | null, classCount: number): Promise<Classes> {
+/** Returns names and colors of a segmenter's classes: of its run, or else of its weights or generated. */
+export async function segmenterClasses(config: Config | null, { options }: Segmenter): Promise<ClassList> {
   const { classNames, classPalette } = await import('../config/classes.js');
-  const { spreadPalette } = await import('../data/palette.js');
-  if (config) {
-    const names = classNames(config);
-    if (names.length === classCount) return { names, palette: classPalette(config) };
-  }
-  const known = [CITYSCAPES, CAMVID].find(({ names }) => names.length === classCount);
-  if (known) return { names: [...known.names], palette: known.palette };
-  const names = Array.from({ length: classCount }, (_, i) => `class ${i}`);
-  return { names, palette: spreadPalette(classCount) };
+  const { classesOf } = await import('../data/palette.js');
+  const names = config && classNames(config);
+  if (names?.length === options.classCount) return { names, palette: classPalette(config!) };
+  return classesOf(options);
 }

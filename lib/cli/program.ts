@@ -11,8 +11,11 @@ import { addPseudoLabelCommand } from './commands/pseudo-label.js';
 import { addReportCommand } from './commands/report.js';
 import { addResumeCommand } from './commands/resume.js';
 import { addSegmentCommand } from './commands/segment.js';
+import { addServeCommand } from './commands/serve.js';
+import { addSetupCommand } from './commands/setup.js';
 import { addTrainCommand } from './commands/train.js';
 import { addTranslateCommand } from './commands/translate.js';
+import { addWatchCommand } from './commands/watch.js';
 
 /** Creates the whole command line. Parsing throws a `CommanderError` when commander itself would end the process. */
 export function createProgram(): Command {
@@ -36,12 +39,15 @@ export function createProgram(): Command {
   addResumeCommand(program);
   addAblationCommand(program);
   addReportCommand(program);
+  addWatchCommand(program);
   addTranslateCommand(program);
   addPseudoLabelCommand(program);
   addSegmentCommand(program);
+  addServeCommand(program);
   addEvaluateCommand(program);
   addConvertCommand(program);
   addExportCommand(program);
   addInfoCommand(program);
+  addSetupCommand(program);
   return program;
 }

@@ -17,6 +17,10 @@ export interface CommandContext {
   readonly outputs: Output[];
   /** Time for running work to end by itself after a signal, in milliseconds. Then the process ends. */
   graceMs: number;
+  /** true: the command serves until a signal ends it. That is its normal end, with exit code 0. The command sets it. */
+  isServer: boolean;
+  /** Handles SIGHUP, which otherwise ends the command. The command sets it. */
+  onHangup: (() => void) | undefined;
   /** Whether another process has said how the command was interrupted. */
   isTold: boolean;
 }
@@ -38,15 +42,18 @@ export async function runCommand(
     kept: () => '',
     outputs: [],
     graceMs: GRACE_MS,
+    isServer: false,
+    onHangup: undefined,
     isTold: false,
   };
   listenForTheEnd(controller, context);
   try {
     await action(context);
-    controller.signal.throwIfAborted();
+    if (!context.isServer) controller.signal.throwIfAborted();
   } catch (error) {
     context.console.endProgress();
-    const reason = controller.signal.aborted ? controller.signal.reason : error;
+    const isInterrupted = controller.signal.aborted && !context.isServer;
+    const reason = isInterrupted ? controller.signal.reason : error;
     process.exitCode = report(reason, context);
     tellTorchrun(oneLine(reason instanceof Error ? reason.message : String(reason)));
     for (const output of context.outputs) output.removeIfUnused();
@@ -95,15 +102,16 @@ function errorCode(error: unknown): string {
 
 function listenForTheEnd(controller: AbortController, context: CommandContext): void {
   const stop = (signal: StopSignal) => {
+    if (signal === 'SIGHUP' && context.onHangup) return context.onHangup();
     if (controller.signal.aborted) {
       // A closed terminal sends SIGHUP twice, from its shell and from the system. The second does not mean haste.
       return signal === 'SIGHUP' ? undefined : leaveNow(signal, context);
     }
     const interruption = new Interruption(signal);
     // The process may end before the command notices the signal, if nothing is left to wait for.
-    process.exitCode = interruption.exitCode;
+    process.exitCode = context.isServer ? 0 : interruption.exitCode;
     controller.abort(interruption);
-    if (context.graceMs === Infinity) return;
+    if (context.isServer || context.graceMs === Infinity) return;
     setTimeout(() => {
       context.console.endProgress();
       report(interruption, context);

@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { StageRecord } from '../pipeline/events.js';
 import { configFile } from '../run/run-files.js';
+import { onAbort } from '../support/abort.js';
 import type { StageOfRun } from '../workflows/ablation/ablation.js';
 
 const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
@@ -33,7 +34,7 @@ export async function runStageProcess(
   const child = spawn(process.execPath, args, { env, detached: true, stdio: ['ignore', 'pipe', 'ignore'] });
   const stop = () => child.kill('SIGTERM');
   if (signal.aborted) stop();
-  signal.addEventListener('abort', stop, { once: true });
+  const removeListener = onAbort(signal, stop);
   const ended = new Promise<number | null>((resolve, reject) => {
     child.on('error', reject);
     child.on('close', resolve);
@@ -53,6 +54,6 @@ export async function runStageProcess(
     if (code === 0 && record) return record;
     throw new Error(message || `the process ended with code ${code}`);
   } finally {
-    signal.removeEventListener('abort', stop);
+    removeListener();
   }
 }

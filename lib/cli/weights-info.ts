@@ -26,6 +26,7 @@ export async function weightsInfo(file: string): Promise<{ data: object; rows: [
     ['network', architecture ? networkText(architecture, guessed) : (stranger?.what ?? 'unknown')],
     ...(description?.missing ? [row('missing', description.missing.join(', '))] : []),
     ...(description?.classes ? [row('classes', description.classes.join(', '))] : []),
+    ...(description?.palette ? [row('palette', paletteText(description.palette))] : []),
     ...(description?.step === undefined ? [] : [row('trained for', counted(description.step, 'step'))]),
     ['tensors', String(tensors.length)],
     ['parameters', parameters.toLocaleString('en')],
@@ -42,10 +43,23 @@ export async function weightsInfo(file: string): Promise<{ data: object; rows: [
   ];
   const network = architecture && { ...architecture, guessed };
   const counts = { tensors: tensors.length, parameters, bytes, dtypes };
-  const { classes = null, step = null } = description ?? {};
+  const { classes = null, palette = null, step = null } = description ?? {};
   const others = skipped.map(({ name }) => name);
   return {
-    data: { file, format, path, prefix, network, classes, step, ...counts, others, skipped, metadata },
+    data: {
+      file,
+      format,
+      path,
+      prefix,
+      network,
+      classes,
+      palette,
+      step,
+      ...counts,
+      others,
+      skipped,
+      metadata,
+    },
     rows,
   };
 }
@@ -67,6 +81,12 @@ async function architectureOf({
 function networkText({ architecture, options }: Architecture, guessed: boolean): string {
   const list = Object.entries(options).map(([key, value]) => `${key} ${value}`);
   return `${architecture} (${list.join(', ')})${guessed ? ', by its names and shapes' : ''}`;
+}
+
+/** Writes colors as in CSS, such as #804080. */
+function paletteText(palette: readonly (readonly number[])[]): string {
+  const hex = (value: number) => value.toString(16).padStart(2, '0');
+  return palette.map((color) => `#${color.map(hex).join('')}`).join(', ');
 }
 
 /** Lists what was left out of a weights file and why, with at most four names for a reason. */

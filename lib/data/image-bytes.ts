@@ -1,14 +1,11 @@
 import sharp, { type Sharp } from 'sharp';
 import { DataError } from '../support/errors.js';
 import { readRegularFile } from '../support/files.js';
-import { threadsPerImage } from '../support/threads.js';
-import { checkInteger, invalidArgument, shortened } from '../support/validate.js';
-import { type ImageLimits, MAX_PIXELS } from './image-limits.js';
+import { checkInteger, checkString, invalidArgument, shortened } from '../support/validate.js';
+import { type DecodeOptions, type ImageLimits, MAX_PIXELS } from './image-limits.js';
 import type { ImageSize } from './image-size.js';
 
-/* Shared by the readers of images and label maps: the bytes of a file, its header, decoding, and errors. */
-
-sharp.concurrency(threadsPerImage);
+/* Shared by the readers of images and label maps: the bytes of an image, its header, decoding, and errors. */
 
 /** An uncompressed PNG of 16-bit RGBA takes 8 bytes a pixel. The rest of the limit is for metadata. */
 const MAX_BYTES_PER_PIXEL = 8;
@@ -25,28 +22,54 @@ const SIGNATURES = ['\x89PNG\r\n\x1a\n', '\xff\xd8\xff', 'II*\0', 'MM\0*', 'II+\
 const WEBP_SIGNATURE = ['RIFF', 'WEBP'] as const;
 const SIGNATURE_BYTES = 12;
 
-export async function readBytes(file: string, { maxPixels = MAX_PIXELS }: ImageLimits): Promise<Buffer> {
-  checkInteger('maxPixels', maxPixels, 1, 2 ** 32);
-  const bytes = await readRegularFile(file, MAX_BYTES_PER_PIXEL * maxPixels + MAX_OTHER_BYTES);
-  if (bytes.length === 0) throw new DataError(`${file}: the file is empty; expected an image`);
+/** Encoded image and the name that messages give it: the path of its file, or the name that a caller chose. */
+export interface NamedBytes {
+  name: string;
+  bytes: Buffer;
+}
+
+/** Reads the file of an image. */
+export async function readBytes(file: string, limits: ImageLimits): Promise<NamedBytes> {
+  const bytes = await readRegularFile(file, maxBytes(limits));
+  requireImage(file, bytes);
+  return { name: file, bytes };
+}
+
+/** Takes a copy of a caller's bytes, because decoders read them while the caller may change or transfer them. */
+export function copyBytes(given: Uint8Array, options: DecodeOptions): NamedBytes {
+  const most = maxBytes(options);
+  const name = checkString('name', options.name ?? 'image');
+  if (!(given instanceof Uint8Array)) throw invalidArgument('bytes', 'a Uint8Array', given);
+  if (given.length > most)
+    throw new DataError(`${name}: found ${given.length} bytes, expected at most ${most}`);
+  const bytes = Buffer.from(given);
+  requireImage(name, bytes);
+  return { name, bytes };
+}
+
+function maxBytes({ maxPixels = MAX_PIXELS }: ImageLimits): number {
+  return MAX_BYTES_PER_PIXEL * checkInteger('maxPixels', maxPixels, 1, 2 ** 32) + MAX_OTHER_BYTES;
+}
+
+function requireImage(name: string, bytes: Buffer): void {
+  if (bytes.length === 0) throw new DataError(`${name}: the file is empty; expected an image`);
   const start = bytes.toString('latin1', 0, SIGNATURE_BYTES);
   const isWebp = start.startsWith(WEBP_SIGNATURE[0]) && start.endsWith(WEBP_SIGNATURE[1]);
   // sharp's decoders know further formats, such as SVG. Files of these formats never reach them.
   if (!isWebp && !SIGNATURES.some((signature) => start.startsWith(signature))) {
-    throw new DataError(`${file}: is not a PNG, JPEG, WebP or TIFF; expected one of these`);
+    throw new DataError(`${name}: is not a PNG, JPEG, WebP or TIFF; expected one of these`);
   }
-  return bytes;
 }
 
 export type Header = ImageSize & { space: string; depth: string; hasAlpha: boolean };
 
-export async function readHeader(file: string, bytes: Uint8Array, limits: ImageLimits): Promise<Header> {
+export async function readHeader({ name, bytes }: NamedBytes, limits: ImageLimits): Promise<Header> {
   const { maxPixels = MAX_PIXELS } = limits;
   // The limit is lifted here, because with it the message could not contain the size. Nothing is decoded yet.
   const header = decoder(bytes, { maxPixels: Number.MAX_SAFE_INTEGER }).metadata();
-  const { width, height, space, depth, hasAlpha } = await explainFailure(file, header);
+  const { width, height, space, depth, hasAlpha } = await explainFailure(name, header);
   if (width * height > maxPixels) {
-    throw new DataError(`${file}: found ${width}×${height} pixels, expected at most ${maxPixels}`);
+    throw new DataError(`${name}: found ${width}×${height} pixels, expected at most ${maxPixels}`);
   }
   return { width, height, space, depth, hasAlpha };
 }
@@ -55,13 +78,13 @@ export function decoder(bytes: Uint8Array, { maxPixels = MAX_PIXELS }: ImageLimi
   return sharp(bytes, { failOn: 'error', limitInputPixels: maxPixels, ignoreIcc: true });
 }
 
-export async function explainFailure<T>(file: string, decoding: Promise<T>): Promise<T> {
+export async function explainFailure<T>(name: string, decoding: Promise<T>): Promise<T> {
   try {
     return await decoding;
   } catch (error) {
     const reason = (error as Error).message.trim().replaceAll(/\s*\n\s*/g, '; ');
     throw new DataError(
-      `${file}: cannot be decoded (${shortened(reason)}); expected a whole PNG, JPEG, WebP or TIFF image`,
+      `${name}: cannot be decoded (${shortened(reason)}); expected a whole PNG, JPEG, WebP or TIFF image`,
       { cause: error },
     );
   }
@@ -78,10 +101,11 @@ export function rawPixels(name: string, image: ImageSize & { data: Uint8Array },
       data,
     );
   }
-  return sharp(data, { raw: { width, height, channels } });
+  // A copy, because sharp reads the pixels later, and the caller may change or transfer them.
+  return sharp(Buffer.from(data), { raw: { width, height, channels } });
 }
 
 /** Returns the same memory without Buffer's methods. Buffer's `slice` does not copy. */
-export function plainBytes(buffer: Buffer): Uint8Array {
-  return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+export function plainBytes(buffer: Buffer): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(buffer.buffer as ArrayBuffer, buffer.byteOffset, buffer.byteLength);
 }

@@ -3,15 +3,17 @@ import sharp, { type Sharp } from 'sharp';
 import { DataError } from '../support/errors.js';
 import { writeFileAtomically } from '../support/files.js';
 import {
+  copyBytes,
   decoder,
   explainFailure,
   LOOKUPS_AT_ONCE,
+  type NamedBytes,
   plainBytes,
   rawPixels,
   readBytes,
   readHeader,
 } from './image-bytes.js';
-import type { ImageLimits } from './image-limits.js';
+import type { DecodeOptions, ImageLimits } from './image-limits.js';
 import type { ImageFile, ImageSize, RgbImage } from './image-size.js';
 
 /**
@@ -36,10 +38,29 @@ export async function readImage(file: string, size?: ImageSize, limits?: ImageLi
   return (await openImage(file, limits)).decode(size && { size });
 }
 
+/**
+ * Decodes an image like {@link readImage}, from the bytes of a file. The bytes are copied when you call.
+ *
+ * @param size size to resize to. Default: the image's own
+ * @throws {DataError} when the bytes are corrupt, truncated, too large or of another kind
+ */
+export async function decodeImage(
+  bytes: Uint8Array,
+  size?: ImageSize,
+  options: DecodeOptions = {},
+): Promise<RgbImage> {
+  return (await openImageBytes(copyBytes(bytes, options), options)).decode(size && { size });
+}
+
 /** Reads the header of an image. See {@link readImage} for conversions and errors. */
 export async function openImage(file: string, limits: ImageLimits = {}): Promise<ImageFile<RgbImage>> {
-  const bytes = await readBytes(file, limits);
-  const { width, height, space, depth, hasAlpha } = await readHeader(file, bytes, limits);
+  return openImageBytes(await readBytes(file, limits), limits);
+}
+
+/** Reads the header of an encoded image. */
+export async function openImageBytes(image: NamedBytes, limits: ImageLimits): Promise<ImageFile<RgbImage>> {
+  const { name: file, bytes } = image;
+  const { width, height, space, depth, hasAlpha } = await readHeader(image, limits);
   if (!SAMPLES[space]?.includes(depth)) {
     throw new DataError(
       `${file}: found samples of type ${depth} in the color space '${space}', expected 8 or 16 bits of gray or RGB, or 8 of CMYK`,
@@ -88,8 +109,12 @@ export async function openImage(file: string, limits: ImageLimits = {}): Promise
  * @throws {DataError} when it cannot be written
  */
 export async function writeImage(file: string, image: RgbImage): Promise<void> {
-  const bytes = await rawPixels('image', image, 3).png().toBuffer();
-  await writeFileAtomically(file, bytes);
+  await writeFileAtomically(file, await encodeImage(image));
+}
+
+/** Encodes an image as an 8-bit RGB PNG. The pixels are copied when you call. */
+export async function encodeImage(image: RgbImage): Promise<Uint8Array<ArrayBuffer>> {
+  return plainBytes(await rawPixels('image', image, 3).png().toBuffer());
 }
 
 /** Reach of a cubic kernel beyond the border, plus one. */

@@ -4,5 +4,11 @@ export interface ImageLimits {
   maxPixels?: number | undefined;
 }
 
+/** Options of the functions that decode bytes. */
+export interface DecodeOptions extends ImageLimits {
+  /** Name of the bytes in error messages, such as the file name of an upload. Default `image`. */
+  name?: string | undefined;
+}
+
 /** Limit of pixels per image by default. A decoded image of this size takes 384 MiB. */
 export const MAX_PIXELS = 2 ** 27;

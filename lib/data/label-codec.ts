@@ -1,19 +1,21 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { DataError } from '../support/errors.js';
 import { writeFileAtomically } from '../support/files.js';
-import { invalidArgument } from '../support/validate.js';
 import {
+  copyBytes,
   decoder,
   explainFailure,
   LOOKUPS_AT_ONCE,
+  type NamedBytes,
   plainBytes,
   rawPixels,
   readBytes,
   readHeader,
 } from './image-bytes.js';
-import type { ImageLimits } from './image-limits.js';
+import type { DecodeOptions, ImageLimits } from './image-limits.js';
 import type { ImageFile, ImageSize, LabelImage, View } from './image-size.js';
 import { colorText, type LabelMap, UNKNOWN_ID } from './label-maps.js';
+import { checkPalette } from './palette.js';
 import { asSamples, withPalette } from './png.js';
 
 /** Conversion between the ids in a label file and classes. */
@@ -44,15 +46,30 @@ export async function readLabels(
   return (await openLabels(file, options)).decode(options.size && { size: options.size });
 }
 
+/** Decodes a label map like {@link readLabels}, from the bytes of a PNG. The bytes are copied when you call. */
+export async function decodeLabels(
+  bytes: Uint8Array,
+  options: LabelEncoding & DecodeOptions & { size?: ImageSize },
+): Promise<LabelImage> {
+  const opened = await openLabelBytes(copyBytes(bytes, options), options);
+  return opened.decode(options.size && { size: options.size });
+}
+
 /** Reads the header of a label map. See {@link readLabels} for conversions and errors. */
 export async function openLabels(
   file: string,
   options: LabelEncoding & ImageLimits,
 ): Promise<ImageFile<LabelImage>> {
+  return openLabelBytes(await readBytes(file, options), options);
+}
+
+async function openLabelBytes(
+  { name: file, bytes }: NamedBytes,
+  options: LabelEncoding & ImageLimits,
+): Promise<ImageFile<LabelImage>> {
   const { labelMap, classCount, ignoreIndex } = options;
   const { idsFrom } = labelMap;
   const table = labelMap.table(classCount, ignoreIndex);
-  const bytes = await readBytes(file, options);
   const { png, kind, bitDepth, indexScale } = asSamples(file, bytes, { keepColors: idsFrom === 'color' });
   const { fits, expected } = LABEL_PNGS[idsFrom];
   if (!fits(kind, bitDepth)) {
@@ -60,7 +77,7 @@ export async function openLabels(
       `${file}: found a ${bitDepth}-bit ${kind} PNG, but the label map '${labelMap.name}' expects ${expected}`,
     );
   }
-  const { width, height } = await readHeader(file, png, options);
+  const { width, height } = await readHeader({ name: file, bytes: png }, options);
 
   async function decodeIds(): Promise<ArrayLike<number>> {
     const pipeline = decoder(png, options);
@@ -136,10 +153,22 @@ export async function writeLabels(file: string, labels: LabelImage): Promise<voi
  * black
  */
 export async function writeColorLabels(file: string, labels: LabelImage, palette: Uint8Array): Promise<void> {
-  if (palette.length % 3 !== 0 || palette.length > 768) {
-    throw invalidArgument('palette', 'a Uint8Array of 3 bytes a class, at most 256 classes', palette);
-  }
-  await writeFileAtomically(file, withPalette(await encodeLabels(labels), palette));
+  await writeFileAtomically(file, await encodeColorLabels(labels, palette));
+}
+
+/** Encodes class indices as an 8-bit grayscale PNG. They are copied when you call. */
+export async function encodeLabels(labels: LabelImage): Promise<Uint8Array<ArrayBuffer>> {
+  return plainBytes(await grayPng(labels));
+}
+
+/** Encodes class indices as an 8-bit palette PNG, like {@link writeColorLabels}. They are copied when you call. */
+export async function encodeColorLabels(
+  labels: LabelImage,
+  palette: Uint8Array,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const colors = Uint8Array.from(checkPalette(palette));
+  // A copy, because Node puts small buffers into memory that they share.
+  return new Uint8Array(withPalette(await grayPng(labels), colors));
 }
 
 /**
@@ -188,7 +217,7 @@ function unknownId(
   );
 }
 
-function encodeLabels(labels: LabelImage): Promise<Buffer> {
+function grayPng(labels: LabelImage): Promise<Buffer> {
   return rawPixels('labels', labels, 1).toColorspace('b-w').png().toBuffer();
 }
 

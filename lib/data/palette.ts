@@ -1,4 +1,25 @@
+import { checkNumber, invalidArgument } from '../support/validate.js';
 import type { LabelImage, RgbImage } from './image-size.js';
+import { CAMVID, CITYSCAPES, type ClassList } from './label-maps.js';
+
+/**
+ * Returns names and colors of a segmenter's classes, such as those of `segmenter.options`. Where they are unknown, it
+ * takes CITYSCAPES or CAMVID, if the number of classes is theirs. Otherwise the names are `class 0`, `class 1`, … and the
+ * colors distinct.
+ */
+export function classesOf(segmenter: {
+  classCount: number;
+  classNames?: readonly string[];
+  palette?: Uint8Array;
+}): ClassList {
+  const { classCount, classNames = [], palette = new Uint8Array() } = segmenter;
+  const known = [CITYSCAPES, CAMVID].find(({ names }) => names.length === classCount);
+  const unnamed = () => known?.names ?? Array.from({ length: classCount }, (_, index) => `class ${index}`);
+  return {
+    names: classNames.length > 0 ? classNames : unnamed(),
+    palette: palette.length > 0 ? palette : (known?.palette ?? spreadPalette(classCount)),
+  };
+}
 
 /** Makes a palette for classes without colors of their own: 3 bytes (R, G, B) a class. */
 export function spreadPalette(count: number): Uint8Array {
@@ -37,22 +58,39 @@ function paintLabels({ data, width, height }: LabelImage, palette: Uint8Array, o
   return { data: onto, width, height };
 }
 
+/** Returns `palette` if it has 3 bytes a class and at most 256 classes. */
+export function checkPalette(palette: Uint8Array): Uint8Array {
+  if (!(palette instanceof Uint8Array) || palette.length % 3 !== 0 || palette.length > 768) {
+    throw invalidArgument('palette', 'a Uint8Array of 3 bytes a class, at most 256 classes', palette);
+  }
+  return palette;
+}
+
 /**
- * Mixes each pixel of an image half and half with the color of its class.
+ * Mixes each pixel of an image with the color of its class: (1 − opacity) · image + opacity · color, rounded down.
  *
  * @param palette 3 bytes (R, G, B) a class. Pixels of classes beyond it, such as 255, keep the image's color
+ * @param opacity share of the class's color, 0–1. Default 0.5
+ * @throws InvalidArgumentError when image and labels differ in size
  */
-export function overlay(image: RgbImage, labels: LabelImage, palette: Uint8Array): RgbImage {
+export function overlay(image: RgbImage, labels: LabelImage, palette: Uint8Array, opacity = 0.5): RgbImage {
+  const pixels = image.width * image.height;
+  if (image.data.length !== 3 * pixels || labels.data.length !== pixels || labels.width !== image.width) {
+    throw invalidArgument('labels', `class indices for ${image.width}×${image.height} pixels`, labels.data);
+  }
+  checkPalette(palette);
+  checkNumber('opacity', opacity, 0, 1);
   const data = Uint8Array.from(image.data);
   const classCount = palette.length / 3;
-  for (let i = 0; i < labels.data.length; i++) {
+  for (let i = 0; i < pixels; i++) {
     const label = labels.data[i]!;
     if (label >= classCount) continue;
     for (let channel = 0; channel < 3; channel++) {
-      data[3 * i + channel] = (data[3 * i + channel]! + palette[3 * label + channel]!) >> 1;
+      const below = data[3 * i + channel]!;
+      data[3 * i + channel] = below + (palette[3 * label + channel]! - below) * opacity;
     }
   }
-  return { ...image, data };
+  return { width: image.width, height: image.height, data };
 }
 
 /**

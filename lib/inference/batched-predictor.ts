@@ -1,6 +1,13 @@
-import { setImmediate, setTimeout } from 'node:timers/promises';
+import type { ImageSize } from '../data/image-size.js';
 import type { PredictOptions, Segmenter, SegmenterPrediction } from '../models/segmenter.js';
-import { checkInteger, checkNumber, invalidArgument } from '../support/validate.js';
+import type { CompleteSegmenterOptions } from '../models/segmenter-options.js';
+import type { MemoryReservation } from '../native/binding-types.js';
+import { reserveMemory } from '../native/device.js';
+import { onAbort } from '../support/abort.js';
+import { DisposedError, QueueFullError } from '../support/errors.js';
+import { checkInteger, checkNumber, checkObject, checkSignal, invalidArgument } from '../support/validate.js';
+import { Call, Group } from './batch-queue.js';
+import { type Histogram, HistogramCounter } from './histogram.js';
 
 /** Options of {@link BatchedPredictor}. */
 export interface BatchingOptions {
@@ -11,165 +18,314 @@ export interface BatchingOptions {
    * of the event loop. While a batch computes, calls always gather for the next one.
    */
   deadlineMs?: number;
+  /**
+   * Largest number of images that wait, ≥ 1. Images that are being computed do not count. A call beyond it fails with
+   * {@link QueueFullError}. Default Infinity.
+   */
+  maxQueue?: number;
 }
+
+/** Options of {@link BatchedPredictor.warmUp}. */
+export interface WarmUpOptions extends Omit<PredictOptions, 'count' | 'width' | 'height' | 'otherSizes'> {}
+
+/** What a {@link BatchedPredictor} has done since it was created. Numbers only grow, except `pending` and `waiting`. */
+export interface BatchingStats {
+  /** Calls that were accepted. */
+  requests: number;
+  /** Images that went through the network. */
+  images: number;
+  /** Batches that went through the network. */
+  batches: number;
+  /** Mean number of images of a batch. 0 before the first. */
+  meanBatch: number;
+  /** Calls that failed with {@link QueueFullError}. */
+  rejected: number;
+  /** Calls whose signal aborted after they were accepted. */
+  aborted: number;
+  /** Accepted calls that failed otherwise. */
+  failed: number;
+  /** Calls that have no answer yet. */
+  pending: number;
+  /** Images that wait to be computed. */
+  waiting: number;
+  /** Time that calls waited before their first image was computed, in seconds. */
+  queueSeconds: Histogram;
+  /** Time that batches took to compute, in seconds. */
+  computeSeconds: Histogram;
+  /** Number of images of the batches. */
+  batchImages: Histogram;
+}
+
+const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25];
+const IMAGES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
+
+/** Hint for clients before the speed is known. */
+const UNKNOWN_RETRY_MS = 1000;
+/** Weight of the newest batch in the mean time of an image. */
+const NEWEST = 0.2;
 
 /**
  * Predicts for many concurrent callers, such as the requests of a server.
  *
  * Concurrent calls of predict() with images of one size and the same options go through the network together. Each gets
  * the result it would get alone, except for the last bits of probabilities. An abort or a bad argument affects only its
- * own call. See docs/design/boundary.md#batching-happens-in-javascript.
+ * own call. Sizes take turns, and so do calls with more images than a batch. See
+ * docs/design/boundary.md#batching-happens-in-javascript.
  */
-export class BatchedPredictor {
-  readonly #segmenter: Pick<Segmenter, 'predict'>;
+export class BatchedPredictor implements AsyncDisposable {
+  readonly #segmenter: Pick<Segmenter, 'predict'> & Partial<Pick<Segmenter, 'options'>>;
   readonly #limit: number;
   readonly #deadlineMs: number;
-  /** Batches that still accept images, by the size and options that their calls share. */
-  readonly #open = new Map<string, Batch>();
-  /** Resolves when no batch is computing. Until then, the next batches gather. */
-  #last: Promise<void> = Promise.resolve();
+  readonly #maxQueue: number;
+  /** Waiting calls by the size and options that they share. The order is that of the turns. */
+  readonly #groups = new Map<string, Group>();
+  readonly #queueSeconds = new HistogramCounter(SECONDS);
+  readonly #computeSeconds = new HistogramCounter(SECONDS);
+  readonly #batchImages = new HistogramCounter(IMAGES);
+  readonly #counts = { requests: 0, images: 0, batches: 0, rejected: 0, aborted: 0, failed: 0 };
+  #pending = 0;
+  #msPerImage: number | undefined;
+  #isComputing = false;
+  #turn: NodeJS.Immediate | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #drained: Promise<void> | undefined;
+  #onEmpty = () => {};
 
   /** @param segmenter segmenter to use. The caller disposes it */
-  constructor(segmenter: Pick<Segmenter, 'predict'>, { limit = 8, deadlineMs = 0 }: BatchingOptions = {}) {
+  constructor(
+    segmenter: Pick<Segmenter, 'predict'> & Partial<Pick<Segmenter, 'options'>>,
+    { limit = 8, deadlineMs = 0, maxQueue = Infinity }: BatchingOptions = {},
+  ) {
     this.#segmenter = segmenter;
     this.#limit = checkInteger('limit', limit, 1, 1024);
     this.#deadlineMs = checkNumber('deadlineMs', deadlineMs, 0, 60_000);
+    this.#maxQueue = maxQueue === Infinity ? maxQueue : checkInteger('maxQueue', maxQueue, 1);
+  }
+
+  /** Options of the segmenter. */
+  get options(): CompleteSegmenterOptions | undefined {
+    return this.#segmenter.options;
+  }
+
+  /** Number of calls that have no answer yet. */
+  get pending(): number {
+    return this.#pending;
   }
 
   /**
-   * Predicts like {@link Segmenter.predict}. Calls that average over views, or have more than `limit` images, run
-   * alone.
+   * Predicts like {@link Segmenter.predict}. Calls that average over views run alone. Calls with more than `limit` images
+   * are computed in several batches.
+   *
+   * @throws QueueFullError when more than `maxQueue` images would wait
+   * @throws OutOfMemoryError when the copy of the images would exceed the limit of {@link setMemoryLimit}
+   * @throws DisposedError after drain()
    */
   async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
-    const { signal, count, flip, otherSizes = [], ...shared } = options;
-    if (flip || otherSizes.length > 0 || count > this.#limit) return this.#segmenter.predict(images, options);
+    const { signal, count, flip, otherSizes, ...shared } = checkObject('options', options);
     checkInteger('count', count, 1);
-    checkInteger('width', shared.width, 1);
-    checkInteger('height', shared.height, 1);
-    const length = count * shared.width * shared.height * 3;
-    if (!(images instanceof Uint8Array) || images.length !== length) {
-      throw invalidArgument('images', `a Uint8Array of ${length} elements`, images);
+    if (count > this.#maxQueue)
+      throw invalidArgument('count', `at most maxQueue (${this.#maxQueue}) images`, count);
+    checkImages('images', images, count, shared);
+    if (otherSizes !== undefined && !Array.isArray(otherSizes)) {
+      throw invalidArgument('otherSizes', 'an array of images and sizes', otherSizes);
     }
-    signal?.throwIfAborted();
-    const key = JSON.stringify(Object.entries(shared).sort());
-    let batch = this.#open.get(key);
-    if (batch && batch.count + count > this.#limit) {
-      batch.close();
-      batch = undefined;
+    for (const [i, other] of (otherSizes ?? []).entries()) {
+      checkImages(`otherSizes[${i}].images`, checkObject(`otherSizes[${i}]`, other).images, count, other);
     }
-    if (!batch) {
-      const opened = new Batch(shared, () => {
-        if (this.#open.get(key) === opened) this.#open.delete(key);
-      });
-      batch = opened;
-      this.#open.set(key, batch);
-      void this.#schedule(batch);
-    }
-    // Copied now, because the caller may change or transfer the array.
-    const prediction = batch.add({ images: images.slice(), count }, signal);
-    if (batch.count === this.#limit) batch.close();
-    return prediction;
-  }
+    checkSignal(signal)?.throwIfAborted();
+    this.requireRoom(count);
+    const isAlone = flip === true || (otherSizes ?? []).length > 0;
+    const key = JSON.stringify([isAlone, Object.entries(shared).sort()]);
+    const others = (otherSizes ?? []).reduce((sum, other) => sum + other.images.length, 0);
+    const reservation = reserveMemory(images.length + others);
 
-  async #schedule(batch: Batch): Promise<void> {
-    const deadline = new AbortController();
-    const { signal } = deadline;
-    const due =
-      this.#deadlineMs > 0 ? setTimeout(this.#deadlineMs, null, { signal }) : setImmediate(null, { signal });
-    await Promise.race([due, batch.closed]).catch(() => {});
-    deadline.abort();
-    this.#last = this.#last.then(() => batch.run(this.#segmenter));
-  }
-}
-
-type SharedOptions = Omit<PredictOptions, 'count' | 'flip' | 'otherSizes' | 'signal'>;
-
-interface Request {
-  images: Uint8Array;
-  count: number;
-  resolve: (prediction: SegmenterPrediction) => void;
-  reject: (reason: unknown) => void;
-}
-
-/** A group of calls that go through the network together. */
-class Batch {
-  /** Resolves when no further call is accepted. */
-  readonly closed: Promise<void>;
-  readonly close: () => void;
-  readonly #shared: SharedOptions;
-  readonly #requests = new Set<Request>();
-  readonly #cancel = new AbortController();
-
-  constructor(shared: SharedOptions, onClose: () => void) {
-    this.#shared = shared;
-    let resolve!: () => void;
-    this.closed = new Promise((end) => {
-      resolve = end;
-    });
-    this.close = () => {
-      onClose();
-      resolve();
+    // Copied now, because the caller may change or transfer the arrays. Buffer's `slice` would not copy.
+    const views = {
+      ...(flip !== undefined && { flip }),
+      ...(otherSizes && {
+        otherSizes: otherSizes.map((other) => ({ ...other, images: Uint8Array.from(other.images) })),
+      }),
     };
-  }
-
-  /** Number of images so far. */
-  get count(): number {
-    return [...this.#requests].reduce((sum, { count }) => sum + count, 0);
-  }
-
-  async add(call: Pick<Request, 'images' | 'count'>, signal?: AbortSignal): Promise<SegmenterPrediction> {
-    let request!: Request;
-    const result = new Promise<SegmenterPrediction>((resolve, reject) => {
-      request = { ...call, resolve, reject };
+    const group = this.#groups.get(key) ?? new Group(isAlone, shared);
+    this.#groups.set(key, group);
+    const call = new Call(Uint8Array.from(images), count, views);
+    group.add(call);
+    this.#counts.requests++;
+    this.#pending++;
+    const removeListener = onAbort(signal, () => {
+      if (call.isAnswered) return;
+      this.#counts.aborted++;
+      group.remove(call);
+      call.abort(signal!.reason);
     });
-    const onAbort = () => {
-      request.reject(signal!.reason);
-      this.#requests.delete(request);
-      if (this.#requests.size === 0) this.#cancel.abort();
-    };
-    this.#requests.add(request);
-    signal?.addEventListener('abort', onAbort, { once: true });
+    this.#turn ??= setImmediate(() => {
+      this.#turn = undefined;
+      this.#look();
+    });
     try {
-      return await result;
+      return await call.answer;
     } finally {
-      signal?.removeEventListener('abort', onAbort);
+      removeListener();
+      reservation.dispose();
+      this.#pending--;
+      this.#checkEmpty();
     }
   }
 
-  /** Settles every call. It never rejects. */
-  async run(segmenter: Pick<Segmenter, 'predict'>): Promise<void> {
-    this.close();
-    const requests = [...this.#requests];
-    if (requests.length === 0) return;
-    const count = this.count;
-    try {
-      const images =
-        requests.length === 1 ? requests[0]!.images : concatenated(requests.map((one) => one.images));
-      const { signal } = this.#cancel;
-      const { labels, confidence } = await segmenter.predict(images, { ...this.#shared, count, signal });
-      const pixels = labels.length / count;
-      let first = 0;
-      for (const { count, resolve } of requests) {
-        const range = [first * pixels, (first + count) * pixels] as const;
-        // Copies, because a caller may transfer its own.
-        resolve({
-          labels: labels.slice(...range),
-          ...(confidence && { confidence: confidence.slice(...range) }),
-        });
-        first += count;
+  /**
+   * Throws what a call with `count` images would get now if it cannot be accepted. A server can ask before it reads and
+   * decodes an image.
+   *
+   * @throws QueueFullError when more than `maxQueue` images would wait
+   * @throws DisposedError after drain()
+   */
+  requireRoom(count = 1): void {
+    checkInteger('count', count, 1);
+    if (this.#drained) throw new DisposedError('This BatchedPredictor has been drained');
+    const waiting = this.#waiting();
+    if (waiting + count <= this.#maxQueue) return;
+    this.#counts.rejected++;
+    const retryAfterMs = Math.ceil(
+      this.#msPerImage === undefined ? UNKNOWN_RETRY_MS : waiting * this.#msPerImage,
+    );
+    throw new QueueFullError(
+      `${waiting} images wait already, expected at most ${this.#maxQueue}: try again in ${retryAfterMs} ms`,
+      retryAfterMs,
+    );
+  }
+
+  /** Counts what has been done so far. */
+  stats(): BatchingStats {
+    const { images, batches } = this.#counts;
+    return {
+      ...this.#counts,
+      meanBatch: batches === 0 ? 0 : images / batches,
+      pending: this.#pending,
+      waiting: this.#waiting(),
+      queueSeconds: this.#queueSeconds.read(),
+      computeSeconds: this.#computeSeconds.read(),
+      batchImages: this.#batchImages.read(),
+    };
+  }
+
+  /**
+   * Predicts black images of each size, one and `limit` at a time. Then the first real calls are not slower than later
+   * ones. {@link stats} does not count it.
+   *
+   * @param sizes sizes of the network's input
+   * @param options options that real calls will have
+   */
+  async warmUp(sizes: readonly ImageSize[], options: WarmUpOptions = {}): Promise<void> {
+    if (!Array.isArray(sizes)) throw invalidArgument('sizes', 'an array of sizes', sizes);
+    for (const [i, size] of (sizes as ImageSize[]).entries()) {
+      const width = checkInteger(`sizes[${i}].width`, checkObject(`sizes[${i}]`, size).width, 1);
+      const height = checkInteger(`sizes[${i}].height`, size.height, 1);
+      for (const count of new Set([1, this.#limit])) {
+        const images = new Uint8Array(3 * count * width * height);
+        await this.#segmenter.predict(images, { ...options, count, width, height });
       }
-    } catch (error) {
-      for (const { reject } of requests) reject(error);
     }
+  }
+
+  /**
+   * Accepts no further calls, and resolves when all earlier ones have their answers. It does not wait for deadlines. The
+   * segmenter may be disposed then.
+   */
+  drain(): Promise<void> {
+    if (this.#drained) return this.#drained;
+    this.#drained = new Promise((resolve) => {
+      this.#onEmpty = resolve;
+    });
+    this.#look();
+    this.#checkEmpty();
+    return this.#drained;
+  }
+
+  /** Drains. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.drain();
+  }
+
+  #checkEmpty(): void {
+    if (this.#pending === 0 && !this.#isComputing) this.#onEmpty();
+  }
+
+  #waiting(): number {
+    return [...this.#groups.values()].reduce((sum, group) => sum + group.waiting, 0);
+  }
+
+  /** Computes for the first group whose time has come. If there is none, looks again when the first deadline passes. */
+  #look(): void {
+    if (this.#isComputing) return;
+    clearTimeout(this.#timer);
+    let soonest = Infinity;
+    for (const [key, group] of this.#groups) {
+      if (group.calls.length === 0) {
+        this.#groups.delete(key);
+        continue;
+      }
+      const isDue = this.#drained || group.isAlone || group.waiting >= this.#limit;
+      const wait = isDue ? 0 : group.calls[0]!.since + this.#deadlineMs - performance.now();
+      if (wait <= 0) return void this.#compute(key, group);
+      soonest = Math.min(soonest, wait);
+    }
+    if (soonest < Infinity) this.#timer = setTimeout(() => this.#look(), Math.ceil(soonest));
+  }
+
+  /** Computes one batch of a group. It never rejects. */
+  async #compute(key: string, group: Group): Promise<void> {
+    this.#isComputing = true;
+    const batch = group.take(this.#limit);
+    // The other groups come before its next turn.
+    this.#groups.delete(key);
+    if (group.calls.length > 0) this.#groups.set(key, group);
+    const begin = performance.now();
+    for (const { call, first } of batch.parts) {
+      if (first === 0) this.#queueSeconds.add((begin - call.since) / 1000);
+    }
+    let joined: MemoryReservation | undefined;
+    try {
+      const { count, signal } = batch;
+      if (batch.parts.length > 1) joined = reserveMemory(batch.bytes);
+      const prediction = await this.#segmenter.predict(batch.images(), {
+        ...group.shared,
+        ...batch.parts[0]!.call.views,
+        count,
+        signal,
+      });
+      this.#measured(count, performance.now() - begin);
+      batch.answer(prediction);
+    } catch (error) {
+      for (const { call } of batch.parts) {
+        if (call.isAnswered) continue;
+        this.#counts.failed++;
+        group.remove(call);
+        call.fail(error);
+      }
+    } finally {
+      joined?.dispose();
+    }
+    this.#isComputing = false;
+    this.#look();
+    this.#checkEmpty();
+  }
+
+  #measured(count: number, ms: number): void {
+    this.#counts.batches++;
+    this.#counts.images += count;
+    this.#computeSeconds.add(ms / 1000);
+    this.#batchImages.add(count);
+    const perImage = ms / count;
+    this.#msPerImage =
+      this.#msPerImage === undefined ? perImage : this.#msPerImage + NEWEST * (perImage - this.#msPerImage);
   }
 }
 
-function concatenated(parts: Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let offset = 0;
-  for (const part of parts) {
-    whole.set(part, offset);
-    offset += part.length;
+function checkImages(name: string, images: Uint8Array, count: number, { width, height }: ImageSize): void {
+  checkInteger('width', width, 1);
+  checkInteger('height', height, 1);
+  const length = count * width * height * 3;
+  if (!(images instanceof Uint8Array) || images.length !== length) {
+    throw invalidArgument(name, `a Uint8Array of ${length} elements`, images);
   }
-  return whole;
 }

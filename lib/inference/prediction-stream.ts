@@ -1,5 +1,6 @@
 import type { RgbImage } from '../data/image-size.js';
 import type { PredictOptions, Segmenter, SegmenterPrediction } from '../models/segmenter.js';
+import { onAbort } from '../support/abort.js';
 import { checkInteger, checkObject, checkSignal, invalidArgument } from '../support/validate.js';
 
 /** Options of {@link predictStream}. */
@@ -72,8 +73,7 @@ export async function* predictStream<Image extends RgbImage>(
     reading = false;
     wake();
   };
-  const onAbort = () => wake();
-  signal.addEventListener('abort', onAbort);
+  const removeListener = onAbort(signal, () => wake());
   try {
     // Reading and predicting run at the same time, so that a slow source does not delay finished predictions.
     while (!ended || running.length > 0) {
@@ -87,7 +87,7 @@ export async function* predictStream<Image extends RgbImage>(
     }
     if (failure) throw failure.error;
   } finally {
-    signal.removeEventListener('abort', onAbort);
+    removeListener();
     left.abort();
     if (!ended) {
       const closed = Promise.resolve(source.return?.());

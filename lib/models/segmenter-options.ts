@@ -27,6 +27,11 @@ export const segmenterSchema = section({
     .custom<readonly string[]>(isNames, 'a list of names, one for each class')
     .transform((names): readonly string[] => [...names])
     .default([]),
+  /** Colors of the classes, 3 bytes (R, G, B) each. Weights files carry them. Empty: no colors. */
+  palette: z
+    .custom<Uint8Array>((value) => value instanceof Uint8Array, 'a Uint8Array of 3 bytes for each class')
+    .transform((colors) => Uint8Array.from(colors))
+    .prefault(() => new Uint8Array()),
   ...networkFields,
 });
 

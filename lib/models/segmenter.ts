@@ -88,9 +88,12 @@ export class Segmenter extends Network {
 
   static async #create(options: SegmenterOptions, maxParameters?: number): Promise<Segmenter> {
     const checked = parseOptions(segmenterSchema, options);
-    const { network, backbone, width, branches, classCount, classNames, initialization } = checked;
+    const { network, backbone, width, branches, classCount, classNames, palette, initialization } = checked;
     if (classNames.length > 0 && classNames.length !== classCount) {
       throw invalidArgument('classNames', `${classCount} names, one for each class,`, classNames);
+    }
+    if (palette.length > 0 && palette.length !== 3 * classCount) {
+      throw invalidArgument('palette', `${3 * classCount} bytes, 3 for each class,`, palette);
     }
     requireDevice(checked.device);
     const { seed, device, dtype } = checked;
@@ -110,9 +113,10 @@ export class Segmenter extends Network {
    */
   static async fromFile(file: string, options: FromFileOptions = {}): Promise<Segmenter> {
     const kind = { name: 'segmenter', architectures: ['deeplab-v2', 'fcn-8s'] };
-    return createFromFile(file, options, kind, ({ architecture, options: shape, classes = [] }, place) => {
-      const { maxParameters, ...where } = place;
-      const described = { ...shape, network: architecture, classNames: classes, ...where };
+    return createFromFile(file, options, kind, (description, { maxParameters, ...where }) => {
+      const { architecture, options: shape, classes = [], palette = [] } = description;
+      const named = { classNames: classes, palette: Uint8Array.from(palette.flat()) };
+      const described = { ...shape, network: architecture, ...named, ...where };
       return Segmenter.#create(described as unknown as SegmenterOptions, maxParameters);
     });
   }
@@ -142,6 +146,8 @@ export class Segmenter extends Network {
    * Segments RGB images [count, height, width, 3]. With `flip` or `otherSizes`, it averages several predictions of each
    * image, which is slower and usually better (docs/design/method.md#averaging-over-views). For concurrent calls from
    * many places, use {@link BatchedPredictor}.
+   *
+   * A call does not wait for the end of a training step, unless the step uses this segmenter.
    *
    * @throws InvalidArgumentError that names a bad option
    */
@@ -207,7 +213,18 @@ export class Segmenter extends Network {
 
 /** @internal Describes a segmenter for weights files and exported models. */
 export function descriptionOf(options: CompleteSegmenterOptions): WeightsDescription {
-  const { network, backbone, width, branches, classCount, classNames } = options;
+  const { network, backbone, width, branches, classCount, classNames, palette } = options;
   const shape = network === 'deeplab-v2' ? { backbone, width, branches, classCount } : { width, classCount };
-  return { architecture: network, options: shape, ...(classNames.length > 0 && { classes: classNames }) };
+  return {
+    architecture: network,
+    options: shape,
+    ...(classNames.length > 0 && { classes: classNames }),
+    ...(palette.length > 0 && { palette: colorsOf(palette) }),
+  };
+}
+
+function colorsOf(palette: Uint8Array): number[][] {
+  return Array.from({ length: palette.length / 3 }, (_, index) => [
+    ...palette.subarray(3 * index, 3 * index + 3),
+  ]);
 }

@@ -158,7 +158,10 @@ export class Translator implements Disposable {
     );
   }
 
-  /** Translates RGB images [count, height, width, 3] into images of the same size. */
+  /**
+   * Translates RGB images [count, height, width, 3] into images of the same size. A call does not wait for the end of a
+   * training step, unless the step uses this translator.
+   */
   async translate(images: Uint8Array, options: TranslateOptions): Promise<Uint8Array> {
     checkObject('options', options);
     const direction = checkChoice('direction', options.direction ?? 'source-to-target', [

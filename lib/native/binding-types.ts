@@ -43,6 +43,9 @@ export interface ProcessGroupHandle extends NativeHandle {
 export interface CancellationToken extends NativeHandle {
   readonly [kind]: 'CancellationToken';
 }
+export interface MemoryReservation extends NativeHandle {
+  readonly [kind]: 'MemoryReservation';
+}
 
 export type TypedArray = Float32Array | Float64Array | Uint8Array | Int32Array | BigInt64Array;
 export type Dtype = 'float32' | 'float64' | 'uint8' | 'int32' | 'int64' | 'float16' | 'bfloat16';
@@ -581,6 +584,7 @@ export interface NativeBinding {
   checkDevice(name: string): void;
   setMemoryLimit(bytes: number | null): void;
   memoryInUse(): number;
+  reserveMemory(bytes: number): MemoryReservation;
   idle(): Promise<void>;
   shutDown(): void;
   createCancellationToken(): CancellationToken;

@@ -1,6 +1,7 @@
 import { packageVersion } from '../support/package.js';
 import { checkInteger } from '../support/validate.js';
-import { native } from './binding.js';
+import { addon, native } from './binding.js';
+import type { MemoryReservation } from './binding-types.js';
 import { call, callSync } from './native-object.js';
 import type { Precision } from './precision.js';
 
@@ -8,9 +9,13 @@ import type { Precision } from './precision.js';
 export interface BuildInfo {
   /** Version of bidiseg. */
   version: string;
-  /** Version of LibTorch. */
+  /** Path of the native addon. */
+  addon: string;
+  /** How the addon was found, such as `the package @bidiseg/linux-x64`. */
+  addonOrigin: string;
+  /** Version of the LibTorch that the addon was built for. */
   libtorchVersion: string;
-  /** How the build found LibTorch. */
+  /** How LibTorch was found. */
   libtorchOrigin: string;
   /** True if the addon contains CUDA kernels. */
   cuda: boolean;
@@ -30,8 +35,16 @@ export interface BuildInfo {
 export async function buildInfo(): Promise<BuildInfo> {
   const info = await call(() => native.buildInfo());
   const cudaDevices = Object.keys(info.precisions).filter((device) => device !== 'cpu');
-  const backends = native.processGroupBackends();
-  return { version: packageVersion(), ...info, cudaDevices, backends };
+  const { file, origin, libtorchOrigin = info.libtorchOrigin } = addon;
+  return {
+    ...info,
+    version: packageVersion(),
+    addon: file,
+    addonOrigin: origin,
+    libtorchOrigin,
+    cudaDevices,
+    backends: native.processGroupBackends(),
+  };
 }
 
 /** @internal @throws InvalidArgumentError if there is no device of that name. */
@@ -54,8 +67,8 @@ export function computeTimeMs(): number {
 }
 
 /**
- * Limits the host memory of all tensors of this process, in bytes, including tensors of other threads. Default null: no
- * limit. Work that needs more fails with OutOfMemoryError, and everything else continues. A limit below the memory in
+ * Limits the host memory of all tensors of this process, in bytes, including tensors of other threads. Images that wait
+ * in a {@link BatchedPredictor} count too. Default null: no limit. Work that needs more fails with OutOfMemoryError, and everything else continues. A limit below the memory in
  * use frees nothing.
  */
 export function setMemoryLimit(bytes: number | null): void {
@@ -64,7 +77,17 @@ export function setMemoryLimit(bytes: number | null): void {
 }
 
 /**
- * Reports the host memory that all tensors of this process hold, in bytes. Freed memory is kept for later tensors. It
+ * @internal Counts bytes outside of tensors as memory in use, until the result is disposed.
+ *
+ * @throws OutOfMemoryError where a tensor of as many bytes would
+ */
+export function reserveMemory(bytes: number): MemoryReservation {
+  return callSync(() => native.reserveMemory(bytes));
+}
+
+/**
+ * Reports the host memory that all tensors of this process hold, in bytes, with the images that wait in a
+ * {@link BatchedPredictor}. Freed memory is kept for later tensors. It
  * returns to the system after ten seconds without computation.
  */
 export function memoryInUse(): number {

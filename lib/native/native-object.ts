@@ -1,3 +1,4 @@
+import { onAbort } from '../support/abort.js';
 import {
   BidisegError,
   DataError,
@@ -69,15 +70,14 @@ export async function call<T>(
   }
   signal.throwIfAborted();
   const token = native.createCancellationToken();
-  const onAbort = () => native.cancel(token);
-  signal.addEventListener('abort', onAbort, { once: true });
+  const removeListener = onAbort(signal, () => native.cancel(token));
   try {
     return await start(token);
   } catch (error) {
     if ((error as { code?: string }).code === 'ERR_CANCELED') throw signal.reason;
     throw translate(error, callSite);
   } finally {
-    signal.removeEventListener('abort', onAbort);
+    removeListener();
     token.dispose();
   }
 }

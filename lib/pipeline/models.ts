@@ -1,4 +1,4 @@
-import { classNames } from '../config/classes.js';
+import { classNames, classPalette } from '../config/classes.js';
 import type { Config } from '../config/schema.js';
 import { FeatureDiscriminator } from '../models/feature-discriminator.js';
 import { OutputDiscriminator } from '../models/output-discriminator.js';
@@ -18,7 +18,9 @@ import type { DomainDiscriminator } from '../training/steps/segmentation-step.js
 export function createSegmenter(config: Config, weights?: string): Promise<Segmenter> {
   const { initialWeights, ...options } = config.segmenter;
   const { seed, device } = config;
-  const creation = Segmenter.create({ ...options, classCount: classNames(config).length, seed, device });
+  const names = classNames(config);
+  const classes = { classCount: names.length, classNames: names, palette: classPalette(config) };
+  const creation = Segmenter.create({ ...options, ...classes, seed, device });
   return prepared(creation, async (segmenter) => {
     if (weights !== undefined) await segmenter.load(weights);
     else if (initialWeights !== null) await loadAllButHead(segmenter, initialWeights);

@@ -69,6 +69,16 @@ export class Lock {
     }
   }
 
+  /** Tells whether a living process holds the lock in `folder`. Changes nothing. */
+  static async isHeld(folder: string): Promise<boolean> {
+    try {
+      return (await claimsIn(folder)).some(({ isDead }) => !isDead);
+    } catch (error) {
+      if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return false;
+      throw new DataError(`${folder}: cannot be read: ${(error as Error).message}`, { cause: error });
+    }
+  }
+
   /** Releases the lock. Calling it twice is harmless. */
   async release(): Promise<void> {
     // On a disk that became read-only the file stays. It becomes a claim of a dead process when this process ends.
@@ -89,15 +99,22 @@ async function othersClaim(folder: string, name: string): Promise<Claim | undefi
   }
 }
 
+/** Lists the claims of living processes. Removes files of dead processes. */
 async function livingClaims(folder: string): Promise<Claim[]> {
-  const claims: Claim[] = [];
+  const claims = await claimsIn(folder);
+  for (const { name, isDead } of claims) if (isDead) await rm(path.join(folder, name), { force: true });
+  return claims.filter(({ name, isDead }) => !isDead && !name.endsWith(TEMPORARY));
+}
+
+/** Lists all claims. `isDead`: the process ran on this machine and is gone. */
+async function claimsIn(folder: string): Promise<(Claim & { isDead: boolean })[]> {
+  const claims: (Claim & { isDead: boolean })[] = [];
   for (const name of await readdir(folder)) {
-    const file = path.join(folder, name);
-    const content = await readIfThere(file);
+    const content = await readIfThere(path.join(folder, name));
     if (content === undefined) continue;
     const owner = parseOwner(content);
-    if (owner && owner.host === hostname() && !(await isAlive(owner))) await rm(file, { force: true });
-    else if (!name.endsWith(TEMPORARY)) claims.push({ name, owner });
+    const isDead = owner !== undefined && owner.host === hostname() && !(await isAlive(owner));
+    claims.push({ name, owner, isDead });
   }
   return claims;
 }

@@ -45,6 +45,17 @@ export class NativeError extends BidisegError {
   }
 }
 
+/** Reports that a {@link BatchedPredictor} has as many images waiting as it may have. Nothing was computed. */
+export class QueueFullError extends BidisegError {
+  /** Time until the waiting images will be computed, in milliseconds, by the speed so far. A hint for Retry-After. */
+  readonly retryAfterMs: number;
+
+  constructor(message: string, retryAfterMs: number, options?: ErrorOptions) {
+    super('ERR_QUEUE_FULL', message, options);
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
 /** Reports that memory ran out, on the host or on a device. The process stays usable. */
 export class OutOfMemoryError extends BidisegError {
   constructor(message: string, options?: ErrorOptions) {

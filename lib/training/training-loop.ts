@@ -165,6 +165,6 @@ async function failure(
 }
 
 function tooMany(error: NonFiniteLossError, limit: number) {
-  const reason = `as were the ${limit} before it, the most that nonFinite.limit allows`;
-  return new NonFiniteLossError(`${error.message}, ${reason}`, { cause: error, rank: error.rank });
+  const reason = `It is number ${limit + 1} in a row, and nonFinite.limit allows ${limit}`;
+  return new NonFiniteLossError(`${error.message}. ${reason}`, { cause: error, rank: error.rank });
 }

@@ -14,6 +14,8 @@ export interface Architecture {
 export interface WeightsDescription extends Architecture {
   /** Names of the classes in the order of their indices, if known. */
   classes?: readonly string[];
+  /** Colors [R, G, B] of the classes in the order of their indices, if known. */
+  palette?: readonly (readonly number[])[];
   /** Number of training steps of the weights, if known. */
   step?: number;
   /** Networks of a translator that the file lacks, such as `to_source`. */
@@ -48,7 +50,7 @@ export function decodeDescription(
   } catch (cause) {
     throw bad('it is not JSON', cause);
   }
-  const { version, architecture, options, classes, step, missing } = json;
+  const { version, architecture, options, classes, palette, step, missing } = json;
   if (!Number.isSafeInteger(version) || (version as number) < 1) throw bad('it has no format version');
   if ((version as number) > FORMAT_VERSION) {
     throw new DataError(
@@ -64,6 +66,10 @@ export function decodeDescription(
     if (!isNames(classes)) throw bad('its classes are not a list of names');
     description.classes = classes as string[];
   }
+  if (palette !== undefined) {
+    if (!isPalette(palette)) throw bad('its palette is not a list of colors [R, G, B] from 0 to 255');
+    description.palette = palette;
+  }
   if (missing !== undefined) {
     if (!isNames(missing)) throw bad('its missing networks are not a list of names');
     description.missing = missing as string[];
@@ -73,4 +79,13 @@ export function decodeDescription(
     description.step = step as number;
   }
   return description;
+}
+
+function isPalette(value: unknown): value is number[][] {
+  const isByte = (item: unknown) =>
+    Number.isInteger(item) && (item as number) >= 0 && (item as number) <= 255;
+  return (
+    Array.isArray(value) &&
+    value.every((color) => Array.isArray(color) && color.length === 3 && color.every(isByte))
+  );
 }

@@ -5,6 +5,7 @@
 #include "core/cancellation.h"
 #include "core/data/uploaded_batch.h"
 #include "core/distributed/process_group.h"
+#include "core/host_memory.h"
 #include "core/models/network.h"
 #include "core/self_training/pseudo_labels.h"
 #include "core/training/paired_translation_step.h"
@@ -23,6 +24,7 @@ BIDISEG_HANDLE(std::atomic<bool>, "CancellationToken", 7);
 BIDISEG_HANDLE(PairedTranslationStep, "PairedTranslationStep", 8);
 BIDISEG_HANDLE(UploadedBatch, "UploadedBatch", 9);
 BIDISEG_HANDLE(ProcessGroup, "ProcessGroup", 10);
+BIDISEG_HANDLE(HostMemoryReservation, "MemoryReservation", 11);
 
 /// Plain object of options. lib/ has already validated it, with messages for users. The checks here only make sure that
 /// no value causes undefined behavior; they throw InvalidArgument.

@@ -15,6 +15,7 @@ class PromiseJob final : public Job {
   Napi::Value promise() const { return deferred_.Promise(); }
 
   void run() noexcept override {
+    error_ = nullptr;
     try {
       throw_if_canceled();  // the job may have been canceled while it was queued
       result_.emplace(work_());
@@ -22,6 +23,8 @@ class PromiseJob final : public Job {
       error_ = std::current_exception();
     }
   }
+
+  bool ran_out_of_memory() const override { return error_ && is_out_of_memory(error_); }
 
   void settle(Napi::Env env) override {
     try {
@@ -41,11 +44,13 @@ class PromiseJob final : public Job {
 };
 
 /// Runs `work` on the compute thread and resolves the returned promise with `to_js(env, result)`. `work` must own
-/// everything that it uses and must not touch JavaScript values. `cancellation` may be null.
+/// everything that it uses and must not touch JavaScript values. `cancellation` may be null. Work of a prediction must
+/// be repeatable.
 template <typename Work, typename ToJs>
-Napi::Value run_async(Napi::Env env, CancellationFlag cancellation, Work work, ToJs to_js) {
+Napi::Value run_async(Napi::Env env, CancellationFlag cancellation, Work work, ToJs to_js, JobRole role = {}) {
   auto job = std::make_unique<PromiseJob<Work, ToJs>>(env, std::move(work), std::move(to_js));
   job->cancellation = std::move(cancellation);
+  job->role = std::move(role);
   Napi::Value promise = job->promise();
   Environment::of(env).compute().post(std::move(job));
   return promise;

@@ -8,6 +8,15 @@ namespace {
 
 constexpr std::chrono::seconds kIdle{10};
 
+// Time that predictions within steps may take in a row, after steps have run as long without them.
+constexpr std::chrono::seconds kMostCredit{1};
+
+bool shares_network(const JobRole& a, const JobRole& b) {
+  return std::any_of(a.networks.begin(), a.networks.end(), [&](const Network* network) {
+    return std::find(b.networks.begin(), b.networks.end(), network) != b.networks.end();
+  });
+}
+
 }  // namespace
 
 ComputeThread::ComputeThread(Napi::Env env, std::function<void()> on_idle) : env_(env), on_idle_(std::move(on_idle)) {
@@ -50,6 +59,7 @@ void ComputeThread::stop() {
   }
   wake_.notify_one();
   thread_.join();
+  lane_.reset();
   queue_.clear();
   finished_.clear();
   napi_release_threadsafe_function(notify_, napi_tsfn_abort);
@@ -73,19 +83,72 @@ void ComputeThread::loop() {
       job = std::move(queue_.front());
       queue_.pop_front();
     }
-    {
-      const CancellationScope scope(stopping_, job->cancellation);
-      const auto start = std::chrono::steady_clock::now();
-      job->run();
-      const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - start;
-      busy_ns_.fetch_add(took.count(), std::memory_order_relaxed);
-    }
-    {
-      const std::lock_guard lock(mutex_);
-      finished_.push_back(std::move(job));
-    }
-    napi_call_threadsafe_function(notify_, nullptr, napi_tsfn_nonblocking);
+    run(*job);
+    finish(std::move(job));
   }
+}
+
+void ComputeThread::run(Job& job) {
+  std::function<void()> pause_here;
+  if (job.role.kind == JobRole::Kind::kStep) pause_here = [this, &job] { pause(job); };
+  const CancellationScope scope(stopping_, job.cancellation, std::move(pause_here));
+  const auto start = step_resumed_ = Clock::now();
+  job.run();
+  const std::chrono::nanoseconds took = Clock::now() - start;
+  busy_ns_.fetch_add(took.count(), std::memory_order_relaxed);
+}
+
+// Runs predictions that wait, for as long as the step has run without them.
+void ComputeThread::pause(const Job& step) {
+  credit_ = std::min<std::chrono::nanoseconds>(kMostCredit, credit_ + (Clock::now() - step_resumed_));
+  step_resumed_ = Clock::now();
+  while (credit_.count() >= 0 && !is_canceled()) {
+    std::unique_ptr<Job> job = take_prediction(step);
+    if (!job) break;
+    const auto start = Clock::now();
+    lane_->run([&] {
+      const CancellationScope scope(stopping_, job->cancellation);
+      job->run();
+    });
+    step_resumed_ = Clock::now();
+    credit_ -= step_resumed_ - start;
+    if (!job->ran_out_of_memory()) {
+      finish(std::move(job));
+      continue;
+    }
+    // The step holds memory that the prediction may have once the step has ended.
+    job->role = {};
+    const std::lock_guard lock(mutex_);
+    queue_.push_front(std::move(job));
+  }
+}
+
+// Takes the first prediction that may run within the step. It may overtake other steps, but nothing else, and no step
+// that uses its network. So the results are those of the order of calls.
+std::unique_ptr<Job> ComputeThread::take_prediction(const Job& step) {
+  const std::lock_guard lock(mutex_);
+  std::vector<const Job*> steps = {&step};
+  for (auto job = queue_.begin(); job != queue_.end(); ++job) {
+    const JobRole& role = (*job)->role;
+    if (role.kind == JobRole::Kind::kOther) break;
+    if (role.kind == JobRole::Kind::kStep) {
+      steps.push_back(job->get());
+    } else if (std::none_of(steps.begin(), steps.end(),
+                            [&](const Job* each) { return shares_network(each->role, role); })) {
+      std::unique_ptr<Job> taken = std::move(*job);
+      queue_.erase(job);
+      return taken;
+    }
+  }
+  return nullptr;
+}
+
+void ComputeThread::finish(std::unique_ptr<Job> job) {
+  {
+    const std::lock_guard lock(mutex_);
+    finished_.push_back(std::move(job));
+  }
+  napi_call_threadsafe_function(notify_, nullptr, napi_tsfn_nonblocking);
 }
 
 void ComputeThread::settle_finished(Napi::Env env) {

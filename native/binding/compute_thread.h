@@ -9,24 +9,45 @@
 #include <thread>
 
 #include "binding/binding.h"
+#include "binding/prediction_lane.h"
 #include "core/cancellation.h"
 
+namespace bidiseg {
+class Network;
+}
+
 namespace bidiseg::binding {
+
+/// What decides whether a job may run within another one.
+struct JobRole {
+  enum class Kind {
+    kOther,       ///< runs in its turn
+    kStep,        ///< training step that lets predictions run at its cancellation points
+    kPrediction,  ///< may run within steps that use none of its networks, and before them
+  };
+  Kind kind = Kind::kOther;
+  std::vector<const Network*> networks;  ///< used by the job; identities, not owned
+};
 
 /// Work for the compute thread. Its promise is the only JavaScript value that it holds. Its inputs are copies or shared
 /// native objects, so that no JavaScript value has to be kept alive or released on another thread.
 class Job {
  public:
   virtual ~Job() = default;
-  virtual void run() noexcept = 0;         ///< on the compute thread
-  virtual void settle(Napi::Env env) = 0;  ///< on the JavaScript thread
-  CancellationFlag cancellation;           ///< may be null
+  virtual void run() noexcept = 0;  ///< on the compute thread or its lane; a prediction may run twice
+  virtual bool ran_out_of_memory() const { return false; }  ///< after run()
+  virtual void settle(Napi::Env env) = 0;                   ///< on the JavaScript thread
+  CancellationFlag cancellation;                            ///< may be null
+  JobRole role;
 };
 
-/// The thread of an environment that runs all of its jobs, in the order of calls.
+/// The thread of an environment that runs all of its jobs, with the results of the order of calls.
 ///
 /// It replaces libuv's pool for four reasons. LibTorch keeps worker threads, grad mode and other state per thread.
 /// Image decoding has the pool to itself. Jobs on one object never race. At exit there is one thread to stop.
+///
+/// Jobs run one after the other, with one exception: a training step pauses at its cancellation points for predictions
+/// that wait (docs/design/boundary.md#predictions-beside-a-training).
 class ComputeThread {
  public:
   /// `on_idle` is called on the thread after ten seconds without a job, and again ten seconds after memory_was_freed().
@@ -44,12 +65,18 @@ class ComputeThread {
   /// Total time spent in jobs. Any thread.
   std::chrono::nanoseconds busy() const { return std::chrono::nanoseconds(busy_ns_.load(std::memory_order_relaxed)); }
 
-  /// JavaScript thread. Cancels the running job at its next cancellation point, waits for the thread and drops the
+  /// JavaScript thread. Cancels the running jobs at their next cancellation point, waits for the thread and drops the
   /// queued jobs, whose promises never settle. Idempotent.
   void stop();
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   void loop();
+  void run(Job& job);
+  void pause(const Job& step);
+  std::unique_ptr<Job> take_prediction(const Job& step);
+  void finish(std::unique_ptr<Job> job);
   void settle_finished(Napi::Env env);
 
   std::mutex mutex_;
@@ -60,6 +87,10 @@ class ComputeThread {
   size_t unsettled_ = 0;  // JavaScript thread only
   bool stopped_ = false;  // JavaScript thread only
   std::atomic<int64_t> busy_ns_ = 0;
+  std::unique_ptr<PredictionLane> lane_ = std::make_unique<PredictionLane>();
+  // Time in steps less the time of predictions within them, and when the step went on; compute thread only.
+  std::chrono::nanoseconds credit_{0};
+  Clock::time_point step_resumed_;
   napi_env env_;
   std::function<void()> on_idle_;
   napi_threadsafe_function notify_ = nullptr;

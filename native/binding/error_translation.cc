@@ -13,6 +13,18 @@ Napi::Error make_error(Napi::Env env, const char* code, const std::string& messa
   return error;
 }
 
+bool is_out_of_memory(const std::exception_ptr& exception) {
+  try {
+    std::rethrow_exception(exception);
+  } catch (const c10::OutOfMemoryError&) {
+    return true;
+  } catch (const std::bad_alloc&) {
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
 Napi::Error translate(Napi::Env env, const std::exception_ptr& exception) {
   try {
     std::rethrow_exception(exception);

@@ -17,6 +17,10 @@ at::Tensor images_argument(const Napi::Value& value, const Options& options) {
                           "images");
 }
 
+JobRole prediction_of(const Napi::Value& network) {
+  return {JobRole::Kind::kPrediction, {Handle<Network>::get(network, "network").get()}};
+}
+
 Prediction on_the_cpu(Prediction prediction) {
   prediction.labels = prediction.labels.cpu().contiguous();
   if (prediction.confidence.defined()) prediction.confidence = prediction.confidence.cpu().contiguous();
@@ -43,7 +47,7 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
         return on_the_cpu(predict(*segmenter, images.to(segmenter->device()), size.height, size.width, order,
                                   with_confidence, thresholds));
       },
-      prediction_to_js);
+      prediction_to_js, prediction_of(info[0]));
 }
 
 // updateStatistics(segmenter, images, { count, width, height, momentum }, cancellation?)
@@ -80,7 +84,7 @@ Napi::Value predict_averaged_labels(const Napi::CallbackInfo& info) {
         for (at::Tensor& view : views) view = view.to(segmenter->device());
         return on_the_cpu(predict_averaged(*segmenter, views, flip, size.height, size.width, order, with_confidence));
       },
-      prediction_to_js);
+      prediction_to_js, prediction_of(info[0]));
 }
 
 Napi::Value choose_pseudo_labels(const Napi::CallbackInfo& info) {
@@ -113,7 +117,7 @@ Napi::Value translate_images(const Napi::CallbackInfo& info) {
         const at::Tensor input = translator_input(images.to(generator->device()), generator->dtype());
         return translator_output_bytes(generate_same_size(*generator, input)).cpu();
       },
-      typed_array_to_js);
+      typed_array_to_js, prediction_of(info[0]));
 }
 
 Napi::Value create_threshold_histogram(const Napi::CallbackInfo& info) {

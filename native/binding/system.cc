@@ -95,6 +95,14 @@ Napi::Value memory_in_use(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(host_memory_in_use()));
 }
 
+// reserveMemory(bytes)
+Napi::Value reserve_memory(const Napi::CallbackInfo& info) {
+  const double bytes = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
+  if (!(bytes >= 0 && bytes <= 9007199254740991.0)) throw InvalidArgument("Expected a number of bytes");
+  auto reservation = std::make_shared<HostMemoryReservation>(static_cast<int64_t>(bytes));
+  return Handle<HostMemoryReservation>::create(info.Env(), std::move(reservation), {});
+}
+
 // Resolves after all earlier jobs.
 Napi::Value idle(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), nullptr, [] {});
@@ -118,6 +126,7 @@ Napi::Value cancel(const Napi::CallbackInfo& info) {
 
 void export_system(Napi::Env env, Napi::Object exports) {
   Handle<std::atomic<bool>>::define(env, exports);
+  Handle<HostMemoryReservation>::define(env, exports);
   exports.Set("buildInfo", Napi::Function::New<guarded<build_info>>(env));
   exports.Set("setThreadCount", Napi::Function::New<guarded<set_thread_count>>(env));
   exports.Set("liveObjects", Napi::Function::New<guarded<live_objects>>(env));
@@ -125,6 +134,7 @@ void export_system(Napi::Env env, Napi::Object exports) {
   exports.Set("checkDevice", Napi::Function::New<guarded<check_device>>(env));
   exports.Set("setMemoryLimit", Napi::Function::New<guarded<set_memory_limit>>(env));
   exports.Set("memoryInUse", Napi::Function::New<guarded<memory_in_use>>(env));
+  exports.Set("reserveMemory", Napi::Function::New<guarded<reserve_memory>>(env));
   exports.Set("idle", Napi::Function::New<guarded<idle>>(env));
   exports.Set("shutDown", Napi::Function::New<guarded<shut_down>>(env));
   exports.Set("createCancellationToken", Napi::Function::New<guarded<create_cancellation_token>>(env));

@@ -86,6 +86,14 @@ Created<Step> created_step(std::shared_ptr<Step> step) {
   return {std::move(step), state};
 }
 
+// Steps on other devices do not pause: kernels that are queued there would run first all the same.
+JobRole role_of(const Step& step) {
+  const auto on_cpu = [](const Network* network) { return network->device().is_cpu(); };
+  const auto& networks = step.used_networks();
+  if (!std::all_of(networks.begin(), networks.end(), on_cpu)) return {};
+  return {JobRole::Kind::kStep, networks};
+}
+
 // createSegmentationStep(segmenter, discriminator | null, options, teacher | null, group | null)
 Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
@@ -132,9 +140,10 @@ Napi::Value run_segmentation_step(const Napi::CallbackInfo& info) {
   const Options options(info[3]);
   const BatchArgument source(info[1], "source");
   const BatchArgument target = info[2].IsUndefined() ? BatchArgument() : BatchArgument(info[2], "target");
+  const auto step = Handle<SegmentationStep>::get(info[0], "step");
   return run_async(
       info.Env(), cancellation_argument(info[4]),
-      [step = Handle<SegmentationStep>::get(info[0], "step"), source, target, rate = options.number("learningRate"),
+      [step, source, target, rate = options.number("learningRate"),
        discriminator_rate = options.number("discriminatorLearningRate")] {
         return step->run(source.get(), target.get(), rate, discriminator_rate);
       },
@@ -151,7 +160,8 @@ Napi::Value run_segmentation_step(const Napi::CallbackInfo& info) {
         result.Set("discriminatorSource", losses.discriminator_source);
         result.Set("discriminatorTarget", losses.discriminator_target);
         return result;
-      });
+      },
+      role_of(*step));
 }
 
 // createTranslationStep({ toTarget, toSource, targetDiscriminator, sourceDiscriminator }, segmenter | null, options,
@@ -190,10 +200,10 @@ Napi::Value create_translation_step(const Napi::CallbackInfo& info) {
 
 Napi::Value run_translation_step(const Napi::CallbackInfo& info) {
   const BatchArgument source(info[1], "source"), target(info[2], "target");
+  const auto step = Handle<TranslationStep>::get(info[0], "step");
   return run_async(
       info.Env(), cancellation_argument(info[4]),
-      [step = Handle<TranslationStep>::get(info[0], "step"), source, target,
-       rate = Options(info[3]).number("learningRate")] {
+      [step, source, target, rate = Options(info[3]).number("learningRate")] {
         return step->run(source.get().images, target.get().images, rate);
       },
       [](Napi::Env env, const TranslationLosses& losses) {
@@ -212,7 +222,8 @@ Napi::Value run_translation_step(const Napi::CallbackInfo& info) {
         result.Set("discriminatorSource", losses.discriminator_source);
         result.Set("discriminatorTarget", losses.discriminator_target);
         return result;
-      });
+      },
+      role_of(*step));
 }
 
 // createPairedTranslationStep({ toTarget, targetDiscriminator }, options, group | null)
@@ -237,10 +248,10 @@ Napi::Value create_paired_translation_step(const Napi::CallbackInfo& info) {
 
 Napi::Value run_paired_translation_step(const Napi::CallbackInfo& info) {
   const BatchArgument source(info[1], "source"), target(info[2], "target");
+  const auto step = Handle<PairedTranslationStep>::get(info[0], "step");
   return run_async(
       info.Env(), cancellation_argument(info[4]),
-      [step = Handle<PairedTranslationStep>::get(info[0], "step"), source, target,
-       rate = Options(info[3]).number("learningRate")] {
+      [step, source, target, rate = Options(info[3]).number("learningRate")] {
         return step->run(source.get().images, target.get().images, rate);
       },
       [](Napi::Env env, const PairedTranslationLosses& losses) {
@@ -250,7 +261,8 @@ Napi::Value run_paired_translation_step(const Napi::CallbackInfo& info) {
         result.Set("l1", losses.l1);
         result.Set("discriminatorTarget", losses.discriminator);
         return result;
-      });
+      },
+      role_of(*step));
 }
 
 // Array of { name, tensor }. The tensors share storage with the step and its networks.

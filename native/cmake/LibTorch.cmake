@@ -4,7 +4,10 @@
 #   1. LIBTORCH        a folder with include/ and lib/ (environment or -DLIBTORCH=...)
 #   2. PYTHON          a Python interpreter, if it has torch (environment or -DPYTHON=...)
 #   3. python3, python on the PATH, if they have torch
-#   4. .libtorch/      the private environment that `npm run setup` makes
+#   4. .libtorch/      the private environment that `npm run setup` makes, or the folder BIDISEG_PRIVATE_LIBTORCH that
+#                      `bidiseg setup` names
+#
+# With BIDISEG_NEEDS_CUDA only CUDA builds are usable.
 #
 # Only this file knows the order and the versions. scripts/setup.mjs runs it as `cmake -P native/cmake/LibTorch.cmake`, which
 # prints the result as lines `-- LIBTORCH_NAME=value`.
@@ -48,6 +51,8 @@ function(_check_libtorch folder version reason)
     set(${reason} "is LibTorch ${found}, but bidiseg needs >= ${_from} and < ${_below}" PARENT_SCOPE)
   elseif(NOT EXISTS "${folder}/lib/libtorch_cpu.so")
     set(${reason} "has the headers of LibTorch ${found} but no lib/libtorch_cpu.so" PARENT_SCOPE)
+  elseif(BIDISEG_NEEDS_CUDA AND NOT EXISTS "${folder}/lib/libtorch_cuda.so")
+    set(${reason} "is a CPU build of LibTorch, but a CUDA build is wanted" PARENT_SCOPE)
   endif()
   set(${version} "${found}" PARENT_SCOPE)
 endfunction()
@@ -85,9 +90,14 @@ if(NOT _folder)
       endif()
     endif()
   endforeach()
-  file(GLOB _private "${_root}/.libtorch/lib/python3*/site-packages/torch")
+  set(_made "${_root}/.libtorch")
+  if(BIDISEG_PRIVATE_LIBTORCH)
+    set(_made "${BIDISEG_PRIVATE_LIBTORCH}")
+  endif()
+  get_filename_component(_name "${_made}" NAME)
+  file(GLOB _private "${_made}/lib/python3*/site-packages/torch")
   foreach(_folder ${_private})
-    list(APPEND _candidates ".libtorch|${_folder}")
+    list(APPEND _candidates "${_name}|${_folder}")
   endforeach()
 endif()
 

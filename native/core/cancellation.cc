@@ -8,26 +8,42 @@ namespace {
 using Flags = std::array<CancellationFlag, 2>;
 
 thread_local Flags current_flags;
+thread_local std::function<void()> current_pause;
 
-void throw_if_any(const Flags& flags) {
-  for (const auto& flag : flags) {
-    if (flag && flag->load(std::memory_order_relaxed)) throw Canceled();
-  }
+bool is_any_set(const Flags& flags) {
+  return std::any_of(flags.begin(), flags.end(),
+                     [](const CancellationFlag& flag) { return flag && flag->load(std::memory_order_relaxed); });
+}
+
+void pass(const Flags& flags) {
+  if (is_any_set(flags)) throw Canceled();
+  if (!current_pause) return;
+  current_pause();
+  if (is_any_set(flags)) throw Canceled();
 }
 
 }  // namespace
 
-CancellationScope::CancellationScope(CancellationFlag first, CancellationFlag second)
-    : previous_(std::exchange(current_flags, {std::move(first), std::move(second)})) {}
+CancellationScope::CancellationScope(CancellationFlag first, CancellationFlag second, std::function<void()> pause)
+    : previous_(std::exchange(current_flags, {std::move(first), std::move(second)})),
+      previous_pause_(std::exchange(current_pause, std::move(pause))) {}
 
-CancellationScope::~CancellationScope() { current_flags = std::move(previous_); }
+CancellationScope::~CancellationScope() {
+  current_flags = std::move(previous_);
+  current_pause = std::move(previous_pause_);
+}
 
-void throw_if_canceled() { throw_if_any(current_flags); }
+bool is_canceled() { return is_any_set(current_flags); }
+
+void throw_if_canceled() {
+  if (is_canceled()) throw Canceled();
+}
 
 at::Tensor cancellation_point(at::Tensor x) {
-  throw_if_canceled();
-  // The hook carries the flags, because on CUDA the backward pass runs on threads of the autograd engine.
-  if (x.requires_grad()) x.register_hook([flags = current_flags](const at::Tensor&) { throw_if_any(flags); });
+  pass(current_flags);
+  // The hook carries the flags, because on CUDA the backward pass runs on threads of the autograd engine. These threads
+  // never pause.
+  if (x.requires_grad()) x.register_hook([flags = current_flags](const at::Tensor&) { pass(flags); });
   return x;
 }
 

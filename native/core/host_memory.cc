@@ -35,9 +35,19 @@ int64_t size_of(void* block) {
   return static_cast<int64_t>(size > 0 ? size : malloc_usable_size(block));
 }
 
-[[noreturn]] void throw_out_of_memory(size_t bytes, const std::string& reason) {
-  TORCH_CHECK_WITH(OutOfMemoryError, false, "out of memory: a tensor of ", bytes,
+[[noreturn]] void throw_out_of_memory(const char* what, size_t bytes, const std::string& reason) {
+  TORCH_CHECK_WITH(OutOfMemoryError, false, "out of memory: ", what, " of ", bytes,
                    " bytes was asked for while tensors hold ", host_memory_in_use(), " bytes; ", reason);
+}
+
+/// Counts `bytes` that are about to be allocated. Throws if they would exceed the limit.
+void count_checked(const char* what, int64_t bytes) {
+  // Adds first and checks then, because several threads may allocate at once.
+  const int64_t allowed = limit.load(std::memory_order_relaxed);
+  const int64_t before = in_use.fetch_add(bytes, std::memory_order_relaxed);
+  if (bytes <= allowed - std::min(before, allowed)) return;
+  in_use.fetch_sub(bytes, std::memory_order_relaxed);
+  throw_out_of_memory(what, static_cast<size_t>(bytes), "the limit is " + std::to_string(allowed) + " bytes");
 }
 
 class CountingAllocator final : public at::Allocator {
@@ -46,20 +56,14 @@ class CountingAllocator final : public at::Allocator {
     // More than a signed size can hold: LibTorch's own allocator throws a suitable error.
     const auto wanted = static_cast<int64_t>(std::min(bytes, static_cast<size_t>(INT64_MAX)));
     AllocationBudget::spend(wanted);
-    // Adds first and checks then, because several threads may allocate at once.
-    const int64_t allowed = limit.load(std::memory_order_relaxed);
-    const int64_t before = in_use.fetch_add(wanted, std::memory_order_relaxed);
-    if (wanted > allowed - std::min(before, allowed)) {
-      in_use.fetch_sub(wanted, std::memory_order_relaxed);
-      throw_out_of_memory(bytes, "the limit is " + std::to_string(allowed) + " bytes");
-    }
+    count_checked("a tensor", wanted);
     try {
       at::DataPtr data = bytes < kLeastHeapBlock ? from_malloc(bytes) : from_heap(bytes);
       in_use.fetch_add(size_of(data.get()) - wanted, std::memory_order_relaxed);
       return data;
     } catch (const c10::Error&) {
       in_use.fetch_sub(wanted, std::memory_order_relaxed);
-      throw_out_of_memory(bytes, "the system has no more");
+      throw_out_of_memory("a tensor", bytes, "the system has no more");
     }
   }
 
@@ -106,6 +110,10 @@ void give_back_host_memory() { heap().give_back(); }
 int64_t host_memory_in_use() { return in_use.load(std::memory_order_relaxed); }
 
 void set_host_memory_limit(int64_t bytes) { limit.store(bytes, std::memory_order_relaxed); }
+
+HostMemoryReservation::HostMemoryReservation(int64_t bytes) : bytes_(bytes) { count_checked("a copy", bytes); }
+
+HostMemoryReservation::~HostMemoryReservation() { in_use.fetch_sub(bytes_, std::memory_order_relaxed); }
 
 AllocationBudget::AllocationBudget(int64_t bytes, std::string complaint)
     : left_(bytes), complaint_(std::move(complaint)), outer_(std::exchange(budget, this)) {}

@@ -25,6 +25,19 @@ inline constexpr int64_t kNoMemoryLimit = INT64_MAX;
 /// in its message. Memory already in use stays.
 void set_host_memory_limit(int64_t bytes);
 
+/// Counts memory outside of tensors, such as copies of images that wait for their turn, while it exists. The constructor
+/// throws c10::OutOfMemoryError where an allocation of as many bytes would.
+class HostMemoryReservation {
+ public:
+  explicit HostMemoryReservation(int64_t bytes);
+  ~HostMemoryReservation();
+  HostMemoryReservation(const HostMemoryReservation&) = delete;
+  HostMemoryReservation& operator=(const HostMemoryReservation&) = delete;
+
+ private:
+  int64_t bytes_;
+};
+
 /// Limits the bytes that this thread allocates within a scope, including those that it frees. Beyond it, allocations
 /// throw InvalidArgument with `complaint`. For work whose size an untrusted file determines.
 class AllocationBudget {

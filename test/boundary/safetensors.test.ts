@@ -2,6 +2,9 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import {
+  CAMVID,
+  CITYSCAPES,
+  classesOf,
   DataError,
   InvalidArgumentError,
   memoryInUse,
@@ -12,6 +15,7 @@ import {
   Tensor,
   Translator,
 } from 'bidiseg';
+import { weightsInfo } from '../../lib/cli/weights-info.js';
 import { readSafetensorsHeader, writeSafetensors } from '../../lib/weights/safetensors.js';
 import { temporaryFolder } from '../helpers/folder.js';
 import { encodeHeader, lengthOf, readTensors, snapshot, writeTensors } from '../helpers/tensor-file.js';
@@ -179,11 +183,19 @@ describe('safetensors', () => {
     await expectMessage({ ...good, architecture: 7 }, /no architecture or options/);
     await expectMessage({ ...good, options: null }, /no architecture or options/);
     await expectMessage({ ...good, classes: 'road' }, /classes are not a list of names/);
+    for (const palette of ['red', [[1, 2]], [[1, 2, 256]], [[1, 2, 0.5]], [[1, 2, '3']], [null]]) {
+      await expectMessage({ ...good, palette }, /palette is not a list of colors \[R, G, B\] from 0 to 255/);
+    }
     await expectMessage({ ...good, step: -1 }, /step is not a whole number/);
     const segmenter = { version: 1, architecture: 'deeplab-v2', options: { classCount: 3 } };
     const file = folder.path('classes');
     writeFileSync(file, described({ ...segmenter, classes: ['road', 'sky'] }));
     await assert.rejects(() => Segmenter.fromFile(file), /3 names, one for each class/);
+    writeFileSync(file, described({ ...segmenter, palette: [[1, 2, 3]] }));
+    await assert.rejects(
+      () => Segmenter.fromFile(file),
+      /describes no valid segmenter: Expected 9 bytes, 3 for each class/,
+    );
   });
 
   it('keeps every name, and refuses the one that the format reserves', async () => {
@@ -365,6 +377,35 @@ describe('safetensors', () => {
     }
   });
 
+  it('keeps names and colors of the classes; without any, there are default ones', async () => {
+    const file = folder.path('classes');
+    const options = { backbone: 'resnet18', width: 1 / 64, classCount: 2 } as const;
+    const classes = { classNames: ['road', 'sky'], palette: Uint8Array.of(128, 64, 128, 0, 0, 255) };
+    using a = await Segmenter.create({ ...options, ...classes });
+    classes.palette.fill(1);
+    await a.save(file);
+    using b = await Segmenter.fromFile(file);
+    const palette = Uint8Array.of(128, 64, 128, 0, 0, 255);
+    assert.deepEqual(b.options.palette, palette);
+    assert.deepEqual(classesOf(b.options), { names: ['road', 'sky'], palette });
+    const { data, rows } = await weightsInfo(file);
+    assert.deepEqual((data as { palette: unknown }).palette, [
+      [128, 64, 128],
+      [0, 0, 255],
+    ]);
+    assert.deepEqual(new Map(rows).get('palette'), '#804080, #0000ff');
+
+    using plain = await Segmenter.create(options);
+    await plain.save(file);
+    using old = await Segmenter.fromFile(file);
+    assert.equal(old.options.palette.length, 0);
+    const { names, palette: colors } = classesOf(old.options);
+    assert.deepEqual(names, ['class 0', 'class 1']);
+    assert.deepEqual(colors, Uint8Array.of(128, 0, 0, 0, 128, 0), 'the colors of PASCAL VOC');
+    assert.deepEqual(classesOf({ classCount: 19 }), CITYSCAPES);
+    assert.deepEqual(classesOf({ classCount: 11, classNames: [] }), CAMVID);
+  });
+
   it('loads exactly what was saved, for any network', async () => {
     using a = await Segmenter.create({ backbone: 'resnet18', width: 1 / 16, classCount: 5, seed: 5 });
     const file = folder.path('whole');
@@ -379,6 +420,12 @@ describe('safetensors', () => {
         () => Segmenter.create({ classCount: 2, classNames }),
         /names, one for each class/,
       );
+    }
+    for (const palette of [new Uint8Array(3), [1, 2, 3, 4, 5, 6], 'red'] as Uint8Array[]) {
+      await assert.rejects(() => Segmenter.create({ classCount: 2, palette }), {
+        name: 'InvalidArgumentError',
+        message: /3 (bytes )?for each class.* for palette/,
+      });
     }
     await assert.rejects(() => a.save(file, { dtype: 'int8' as 'float16' }), /one of float32, /);
     await assert.rejects(() => a.save(file, { step: 0.5 }), /an integer ≥ 0 for step/);

@@ -23,13 +23,14 @@ export function bidiseg(
   options: {
     main?: string;
     cwd?: string;
+    env?: Record<string, string>;
     signal?: { name: NodeJS.Signals; onceStdoutHas: string; times?: number };
   } = {},
 ): Promise<Result> {
   const { main = MAIN, cwd, signal } = options;
   // One thread, because the networks are tiny. Threads that wait for each other on a busy machine would take most of
   // the time.
-  const env = { ...process.env, OMP_NUM_THREADS: '1' };
+  const env = { ...process.env, OMP_NUM_THREADS: '1', ...options.env };
   const child = spawn(process.execPath, [main, ...args], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
   const result: Result = { code: null, stdout: '', stderr: '', afterSignalMs: 0 };
   let signaled = 0;

@@ -5,7 +5,6 @@ import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { collectImages } from '../../lib/cli/inputs.js';
 import { table } from '../../lib/cli/table.js';
-import { overlay } from '../../lib/data/palette.js';
 import { removeTemporaryFiles } from '../../lib/support/files.js';
 import { duration, oneLine, percent, shellWord, signedPercent } from '../../lib/support/format.js';
 import { temporaryFolder } from './command-line.js';
@@ -122,15 +121,6 @@ describe('command line: its parts', () => {
     for (const input of [at('links'), at('links/**')]) {
       assert.equal((await collectImages([input], at('links/out'))).length, 2, input);
     }
-  });
-
-  it('mixes colors over an image, and leaves unlabeled pixels alone', () => {
-    const image = { data: Uint8Array.of(100, 100, 100, 10, 20, 30), width: 2, height: 1 };
-    const labels = { data: Uint8Array.of(0, 255), width: 2, height: 1 };
-    assert.deepEqual(
-      overlay(image, labels, Uint8Array.of(200, 0, 50)).data,
-      Uint8Array.of(150, 50, 75, 10, 20, 30),
-    );
   });
 
   it('removes only the temporary files of interrupted writers', () => {

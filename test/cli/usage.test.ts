@@ -11,13 +11,16 @@ const COMMANDS = [
   'resume',
   'ablation',
   'report',
+  'watch',
   'translate',
   'pseudo-label',
   'segment',
+  'serve',
   'evaluate',
   'convert',
   'export',
   'info',
+  'setup',
 ];
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 
@@ -78,6 +81,8 @@ describe('command line: usage', () => {
     ],
     [['segment', 'a.png', '-o', 'x', '--scales', '1,9'], /Expected numbers from 0\.125 to 8/],
     [['evaluate', '--precision', 'half'], /'half' is invalid\. Allowed choices are fp32, tf32, bf16, fp16/],
+    [['serve'], /^bidiseg: Expected either --weights FILE or --run FOLDER/],
+    [['watch', 'x', '--port', '70000'], /'70000' is invalid\. Expected a port from 0 to 65535; see/],
     [['evaluate'], /^bidiseg: Expected either --weights FILE or --run FOLDER/],
     [
       ['train', 'x.yaml', '--resume', '--overwrite'],
@@ -120,22 +125,23 @@ describe('command line: usage', () => {
   });
 
   it('info works without the addon, and says so', async () => {
-    // A copy of the compiled package without its build folder.
+    // A copy of the compiled package without its build folder, and no build of `bidiseg setup`.
     const copy = path.join(folder.path, 'copy');
     mkdirSync(path.join(copy, 'dist'), { recursive: true });
     cpSync(path.join(ROOT, 'dist', 'lib'), path.join(copy, 'dist', 'lib'), { recursive: true });
     cpSync(path.join(ROOT, 'package.json'), path.join(copy, 'package.json'));
     symlinkSync(path.join(ROOT, 'node_modules'), path.join(copy, 'node_modules'));
     const main = path.join(copy, 'dist', 'lib', 'cli', 'main.js');
+    const env = { XDG_CACHE_HOME: copy };
 
-    const { code, stdout, stderr } = await bidiseg(['info'], { main });
+    const { code, stdout, stderr } = await bidiseg(['info'], { main, env });
     assert.equal(code, 1);
     assert.match(stdout, /^native part +not loaded$/m);
     assert.match(
       stderr,
-      /^bidiseg: The native addon of bidiseg cannot be loaded\. [^\n]*npm run setup[^\n]*\n$/,
+      /^bidiseg: The native addon of bidiseg cannot be loaded [^\n]*@bidiseg\/linux-x64: not installed[^\n]*\n$/,
     );
-    const json = await bidiseg(['info', '--json'], { main });
+    const json = await bidiseg(['info', '--json'], { main, env });
     assert.equal(json.code, 1);
     assert.equal(jsonLines(json.stdout)[0]!.native, null);
     rmSync(copy, { recursive: true });

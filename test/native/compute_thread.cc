@@ -1,5 +1,5 @@
 // Test of the compute thread with a fake Node, for ThreadSanitizer: jobs are posted, canceled and settled while others
-// run, and the thread is stopped at random moments. usage: compute_thread [TRIALS]
+// run, predictions run within steps, and the thread is stopped at random moments. usage: compute_thread [TRIALS]
 #include "binding/compute_thread.h"
 
 #include <cstdio>
@@ -90,11 +90,31 @@ Napi::Error make_error(Napi::Env, const char*, const std::string& message) { thr
 
 namespace {
 
-// Shared by jobs without a lock, since the compute thread runs them one after the other.
+// Shared by jobs without a lock, since only one computes at a time.
 struct Shared {
-  int next = 0;
-  std::vector<int> ran;
+  std::vector<JobRole> roles;  // in the order of calls; written before the thread starts
+  std::vector<bool> ended;
+  size_t ran = 0, within_steps = 0;
+  int in_step = -1;  // the step that has begun and has not ended
 };
+
+// Networks are only compared.
+const std::array<const Network*, 2> kNetworks = {reinterpret_cast<const Network*>(8),
+                                                 reinterpret_cast<const Network*>(16)};
+
+JobRole random_role(std::mt19937& random) {
+  switch (random() % 3) {
+    case 0: return {};
+    case 1: return {JobRole::Kind::kStep, {kNetworks[random() % 2]}};
+    default: return {JobRole::Kind::kPrediction, {kNetworks[random() % 2]}};
+  }
+}
+
+bool may_overtake(const JobRole& later, const JobRole& earlier) {
+  if (later.kind != JobRole::Kind::kPrediction) return false;
+  if (earlier.kind == JobRole::Kind::kPrediction) return true;
+  return earlier.kind == JobRole::Kind::kStep && earlier.networks != later.networks;
+}
 
 struct Tally {
   int alive = 0, settled = 0, canceled = 0;
@@ -102,23 +122,41 @@ struct Tally {
 
 class TestJob final : public Job {
  public:
-  TestJob(Shared& shared, Tally& tally, int number, bool waits_for_cancellation)
-      : shared_(shared), tally_(tally), number_(number), waits_(waits_for_cancellation) {
+  TestJob(Shared& shared, Tally& tally, int number, bool waits_for_cancellation, bool runs_twice)
+      : shared_(shared), tally_(tally), number_(number), waits_(waits_for_cancellation), is_hungry_(runs_twice) {
+    role = shared.roles[static_cast<size_t>(number)];
     ++tally_.alive;
   }
   ~TestJob() override { --tally_.alive; }
 
   void run() noexcept override {
-    require(shared_.next++ == number_, "jobs ran out of order");
-    shared_.ran.push_back(number_);
+    const auto own = static_cast<size_t>(number_);
+    for (size_t earlier = 0; earlier < own; ++earlier) {
+      require(shared_.ended[earlier] || may_overtake(shared_.roles[own], shared_.roles[earlier]),
+              "a job ran before one that it may not overtake");
+    }
+    const bool is_within = shared_.in_step >= 0;
+    require(!is_within || shared_.roles[own].kind == JobRole::Kind::kPrediction, "a step paused for another job");
+    // Like a prediction that needs the memory of the step.
+    ran_out_ = is_hungry_ && is_within;
+    if (ran_out_) return;
+    const bool is_step = shared_.roles[own].kind == JobRole::Kind::kStep;
+    if (is_step) shared_.in_step = number_;
     try {
-      do throw_if_canceled();
-      while (waits_);
+      int points = 0;
+      do cancellation_point(at::Tensor());
+      while (waits_ || (is_step && ++points < 20));
       result_ = number_;
     } catch (const std::exception&) {
       canceled_ = true;
     }
+    if (is_step) shared_.in_step = -1;
+    ++shared_.ran;
+    shared_.within_steps += is_within;
+    shared_.ended[own] = true;
   }
+
+  bool ran_out_of_memory() const override { return ran_out_; }
 
   void settle(Napi::Env) override {
     ++tally_.settled;
@@ -130,15 +168,19 @@ class TestJob final : public Job {
   Shared& shared_;
   Tally& tally_;
   int number_;
-  bool waits_;
+  bool waits_, is_hungry_;
+  bool ran_out_ = false;
   int result_ = -1;
   bool canceled_ = false;
 };
 
-void try_once(std::mt19937& random) {
+// Returns the number of predictions that ran within steps.
+size_t try_once(std::mt19937& random) {
   Shared shared;
   Tally tally;
   const int jobs = static_cast<int>(random() % 30);
+  for (int i = 0; i <= jobs; ++i) shared.roles.push_back(random_role(random));
+  shared.ended.resize(shared.roles.size());
   const bool to_the_end = random() % 2 == 0;
   int posted = 0;
   {
@@ -146,7 +188,7 @@ void try_once(std::mt19937& random) {
     std::vector<CancellationFlag> flags;
     for (; posted < jobs; ++posted) {
       const bool waits = random() % 4 == 0;
-      auto job = std::make_unique<TestJob>(shared, tally, posted, waits);
+      auto job = std::make_unique<TestJob>(shared, tally, posted, waits, random() % 4 == 0);
       if (waits || random() % 4 == 0) {
         job->cancellation = std::make_shared<std::atomic<bool>>(false);
         flags.push_back(job->cancellation);
@@ -166,10 +208,10 @@ void try_once(std::mt19937& random) {
     }
     if (random() % 2 == 0) thread.stop();
     thread.stop();
-    require(shared.ran.size() <= static_cast<size_t>(posted), "more jobs ran than were posted");
+    require(shared.ran <= static_cast<size_t>(posted), "more jobs ran than were posted");
     bool refused = false;
     try {
-      thread.post(std::make_unique<TestJob>(shared, tally, posted, false));
+      thread.post(std::make_unique<TestJob>(shared, tally, posted, false, false));
     } catch (const std::runtime_error&) {
       refused = true;
     }
@@ -178,6 +220,7 @@ void try_once(std::mt19937& random) {
   require(tally.alive == 0, "a job was not released");
   require(!to_the_end || tally.settled == posted, "a job did not settle");
   delete std::exchange(notifier, nullptr);
+  return shared.within_steps;
 }
 
 }  // namespace
@@ -186,6 +229,8 @@ void try_once(std::mt19937& random) {
 int main(int count, char** arguments) {
   const int trials = count > 1 ? std::atoi(arguments[1]) : 2000;
   std::mt19937 random(1);
-  for (int i = 0; i < trials; ++i) bidiseg::binding::try_once(random);
-  std::printf("compute_thread: %d trials\n", trials);
+  size_t within_steps = 0;
+  for (int i = 0; i < trials; ++i) within_steps += bidiseg::binding::try_once(random);
+  require(trials < 100 || within_steps > 0, "no prediction ran within a step");
+  std::printf("compute_thread: %d trials, %zu predictions within steps\n", trials, within_steps);
 }

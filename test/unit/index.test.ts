@@ -11,12 +11,12 @@ const VALUES = {
     TranslationTrainer linearDecayFactor polyFactor scheduleFactor`,
   inference: `
     BatchedPredictor evaluate evaluateImages evaluatePredictions exportOnnx exportTorchScript matchDatasetHistograms
-    predictStream translateDataset`,
+    predictStream segment translateDataset`,
   networks: 'FeatureDiscriminator Network OutputDiscriminator Segmenter Translator',
   'images, labels and data sets': `
     BatchLoader CAMVID CITYSCAPES ImageDataset LabelMap MAX_PIXELS STREET_SCENE_CLASSES STREET_SCENE_PALETTE
-    SYNTHIA_13_CLASSES SYNTHIA_16_CLASSES colorLabels countClasses createEmbeddedDataset findDataset labelMap openImage
-    openLabels overlay readImage readLabels renderScene writeColorLabels writeImage writeLabels`,
+    SYNTHIA_13_CLASSES SYNTHIA_16_CLASSES classesOf colorLabels countClasses createEmbeddedDataset decodeImage decodeLabels
+    encodeColorLabels encodeImage encodeLabels findDataset labelMap openImage openLabels overlay readImage readLabels renderScene writeColorLabels writeImage writeLabels`,
   'tensors, losses and metrics': `
     ConfusionMatrix ProcessGroup SEGMENTER_MEAN_BGR Tensor ThresholdHistogram applyThresholds buildInfo classProbabilities
     computeTimeMs correlationDistance domainLoss entropyLoss ganLoss l1Loss liveObjects maskedCrossEntropy meanDistance
@@ -24,7 +24,7 @@ const VALUES = {
     setThreadCount translatorInput translatorOutputBytes`,
   errors: `
     BidisegError BindingError ConfigError DataError DisposedError InvalidArgumentError NativeError NonFiniteLossError
-    OutOfMemoryError ProcessGroupError`,
+    OutOfMemoryError ProcessGroupError QueueFullError`,
 };
 
 describe('the public API', () => {

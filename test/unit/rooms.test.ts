@@ -23,10 +23,14 @@ const ROOMS: Record<string, readonly string[]> = {
   pipeline: ['support', 'native', 'data', 'models', 'inference', 'training', 'config'],
   run: ['support', 'weights', 'training', 'config', 'pipeline'],
   report: ['support', 'data', 'training', 'config', 'pipeline', 'run'],
+  server: [
+    ...['support', 'native', 'data', 'models', 'inference'],
+    ...['config', 'pipeline', 'run', 'report'],
+  ],
   workflows: ['support', 'native', 'data', 'training', 'config', 'pipeline', 'run', 'report'],
   cli: [
     ...['support', 'native', 'data', 'weights', 'models', 'export', 'inference', 'training'],
-    ...['config', 'pipeline', 'run', 'report', 'workflows'],
+    ...['config', 'pipeline', 'run', 'report', 'server', 'workflows'],
   ],
 };
 

@@ -23,10 +23,10 @@ import {
 import { UsageError } from '../exit.js';
 import {
   addNetworkOptions,
-  classesOf,
   findNetwork,
   firstSize,
   type NetworkOptions,
+  segmenterClasses,
 } from '../network-source.js';
 import {
   addExamples,
@@ -179,7 +179,9 @@ async function scoreNetwork(options: EvaluateOptions, { console, signal }: Conte
   using segmenter = await Segmenter.fromFile(file, { device, signal });
   const { classCount } = segmenter.options;
   const { names } =
-    options.classes === undefined ? await classesOf(config, classCount) : await readClasses(options.classes);
+    options.classes === undefined
+      ? await segmenterClasses(config, segmenter)
+      : await readClasses(options.classes);
   if (names.length !== classCount) {
     throw new DataError(`${file} segments ${classCount} classes, but --classes names ${names.length}`);
   }

@@ -129,6 +129,7 @@ async function loadBuildInfo(): Promise<{ build?: BuildInfo; problem?: string }>
 
 function describeBuild(build: BuildInfo): [string, string][] {
   return [
+    ['native part', `${build.addonOrigin} (${build.addon})`],
     ['LibTorch', `${build.libtorchVersion} from ${build.libtorchOrigin}`],
     ['CUDA', describeCuda(build)],
     ['devices', ['cpu', ...build.cudaDevices].join(', ')],

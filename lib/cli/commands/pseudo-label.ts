@@ -11,10 +11,10 @@ import type { PseudoLabelChoice } from '../../training/self-training-options.js'
 import { UsageError } from '../exit.js';
 import {
   addNetworkOptions,
-  classesOf,
   findNetwork,
   firstSize,
   type NetworkOptions,
+  segmenterClasses,
 } from '../network-source.js';
 import {
   addExamples,
@@ -134,7 +134,7 @@ async function pseudoLabel(
   });
   using segmenter = await Segmenter.fromFile(file, { device, signal });
   await results.prepare(context);
-  const { names } = await classesOf(config, segmenter.options.classCount);
+  const { names } = await segmenterClasses(config, segmenter);
   const selfTraining = new SelfTraining(segmenter, {
     classes: names,
     size: options.size ?? (config ? toSize(config.sizes.target) : await firstSize(dataset)),

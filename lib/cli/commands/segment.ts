@@ -7,7 +7,7 @@ import { averagedOver, scaledSizes } from '../../inference/views.js';
 import { requirePrecision } from '../../pipeline/require-device.js';
 import { forEachImage, type OpenInput, summary } from '../each-image.js';
 import { collectImages } from '../inputs.js';
-import { addNetworkOptions, classesOf, findNetwork, type NetworkOptions } from '../network-source.js';
+import { addNetworkOptions, findNetwork, type NetworkOptions, segmenterClasses } from '../network-source.js';
 import {
   addExamples,
   addJsonOption,
@@ -103,7 +103,7 @@ async function segment(inputs: string[], options: SegmentOptions, context: Comma
   const { writeColorLabels, writeLabels } = await import('../../data/label-codec.js');
   using segmenter = await Segmenter.fromFile(file, { device, signal: context.signal });
   await results.prepare(context);
-  const { names, palette } = await classesOf(config, segmenter.options.classCount);
+  const { names, palette } = await segmenterClasses(config, segmenter);
   const size = options.size ?? (config && toSize(config.sizes.evaluation));
 
   const seconds = await forEachImage(context, {

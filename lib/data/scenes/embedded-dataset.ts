@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join, relative, resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { onAbort } from '../../support/abort.js';
 import { DataError } from '../../support/errors.js';
 import { temporaryName, writeFileAtomically } from '../../support/files.js';
 import { checkInteger, checkString } from '../../support/validate.js';
@@ -123,7 +124,7 @@ async function runWorker(
   const worker = new Worker(new URL('./embedded-dataset-worker.js', import.meta.url), { workerData: job });
   // The worker stops between two images. Terminating it could interrupt native code that writes one.
   const stop = (): void => worker.postMessage('stop');
-  signal?.addEventListener('abort', stop, { once: true });
+  const removeListener = onAbort(signal, stop);
   let failure: unknown;
   try {
     await new Promise<void>((ended) => {
@@ -144,7 +145,7 @@ async function runWorker(
       worker.on('exit', () => ended());
     });
   } finally {
-    signal?.removeEventListener('abort', stop);
+    removeListener();
   }
   signal?.throwIfAborted();
   if (failure !== undefined) throw failure;

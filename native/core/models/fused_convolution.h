@@ -1,7 +1,7 @@
 // Convolution with the operations that follow it.
 #pragma once
 
-#include "core/torch.h"
+#include "core/models/packed_convolution.h"
 #include "kernels/winograd.h"
 
 namespace bidiseg {
@@ -13,11 +13,11 @@ namespace bidiseg {
 ///
 ///     w' = w·γ/√(σ² + ε),  b' = (b − μ)·γ/√(σ² + ε) + β.
 ///
-/// All of it is then one oneDNN operation, on CPUs that support it, and its weights are kept in oneDNN's layout and
-/// dtype. Wide 3x3 convolutions in float32 use Winograd's algorithm (kernels/winograd.h). Their weights take four times
-/// the memory, and their rounding errors are larger, about 2e-6 of the largest value. Kept weights are renewed when the
-/// version of a module's tensor changes. Code that changes a tensor without autograd must bump its version, as
-/// Optimizer::step() does.
+/// All of it is then one oneDNN operation, on CPUs that support it, and its weights are kept in oneDNN's layouts and
+/// dtype (PackedWeights). Wide 3x3 convolutions in float32 use Winograd's algorithm (kernels/winograd.h). Their weights
+/// take four times the memory, and their rounding errors are larger, about 2e-6 of the largest value. Kept weights are
+/// renewed when the version of a module's tensor changes. Code that changes a tensor without autograd must bump its
+/// version, as Optimizer::step() does.
 ///
 /// The owner registers the modules under the names of the state dict.
 class FusedConvolution {
@@ -34,10 +34,11 @@ class FusedConvolution {
 
  private:
   // Weights and bias derived from the modules, in one dtype.
+  template <typename Weights>
   struct Constants {
     uint64_t version;
     at::ScalarType dtype;
-    std::vector<at::Tensor> weights;
+    Weights weights;
     at::Tensor bias;  // may be undefined
   };
 
@@ -52,12 +53,13 @@ class FusedConvolution {
 
   // Returns `kept`, renewed from the folded weight if the modules have changed. `arrange` gives the weights to keep, in
   // `dtype`, from the folded one, which is in double.
-  template <typename Arrange>
-  const Constants& current(std::optional<Constants>& kept, at::ScalarType dtype, Arrange arrange) const;
+  template <typename Weights, typename Arrange>
+  Constants<Weights>& current(std::optional<Constants<Weights>>& kept, at::ScalarType dtype, Arrange arrange) const;
 
   torch::nn::Conv2d convolution_;
   torch::nn::BatchNorm2d norm_;
-  std::optional<Constants> folded_, packed_, winograd_;
+  std::optional<Constants<at::Tensor>> folded_;
+  std::optional<Constants<PackedWeights>> packed_, winograd_;
 };
 
 }  // namespace bidiseg

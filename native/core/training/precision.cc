@@ -82,7 +82,8 @@ PrecisionScope::PrecisionScope(Precision precision, at::Device device)
 }
 
 PrecisionScope::~PrecisionScope() {
-  if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+  // The cache of casts is one for all threads. A thread that does not use it leaves it to a step that has paused.
+  if (at::autocast::decrement_nesting() == 0 && at::autocast::is_autocast_cache_enabled()) at::autocast::clear_cache();
   at::autocast::set_autocast_enabled(device_, had_autocast_);
   at::autocast::set_autocast_dtype(device_, had_dtype_);
   if (device_ == at::kCUDA) at::globalContext().setAllowTF32CuDNN(had_tf32_);

@@ -74,7 +74,10 @@ SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmente
     discriminator_optimizer_ = &add_optimizer("discriminator", std::move(discriminator_optimizer));
     add_network("discriminator", discriminator_);
   }
-  if (teacher_) add_state("teacher.", [this] { return teacher_->state(); });
+  if (teacher_) {
+    use_network(teacher_->network());
+    add_state("teacher.", [this] { return teacher_->state(); });
+  }
   if (segmenter_->generator().defined()) {
     add_state("dropout.", [this] { return NamedTensors{{"steps", steps_}}; });
   }

@@ -40,6 +40,7 @@ void Step::add_state(std::string prefix, std::function<NamedTensors()> tensors) 
 }
 
 void Step::add_network(const std::string& name, std::shared_ptr<const Network> network) {
+  use_network(*network);
   add_state(name + ".", [network = std::move(network)] { return state_of(*network); });
 }
 

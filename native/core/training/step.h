@@ -43,6 +43,9 @@ class Step {
   /// Restores the state() of a step with the same networks and options; see copy_tensors().
   virtual void load_state(NamedTensors state);
 
+  /// All networks that the step runs, frozen ones included. Nothing else may use them while the step is under way.
+  const std::vector<const Network*>& used_networks() const { return used_networks_; }
+
  protected:
   /// `loss_share`: share of each loss in the step's loss, 1 / n for the mean over n parts of the batches of all
   /// processes. `network`: one of the step's networks. Throws InvalidArgument if it cannot be computed in the precision
@@ -51,7 +54,12 @@ class Step {
 
   /// Makes tensors part of the state, with `prefix` before their names.
   void add_state(std::string prefix, std::function<NamedTensors()> tensors);
+
+  /// Makes a network part of used_networks() and its tensors part of the state.
   void add_network(const std::string& name, std::shared_ptr<const Network> network);
+
+  /// Makes a network part of used_networks() alone. The step must keep it alive.
+  void use_network(const Network& network) { used_networks_.push_back(&network); }
 
   /// Makes an optimizer and the gradients of its parameters part of the step. `name` is the name of its networks in
   /// messages. In the state the optimizer is `name`_optimizer.
@@ -90,6 +98,7 @@ class Step {
   int64_t iterations_ = 0;
   double loss_share_;
   at::Device device_;
+  std::vector<const Network*> used_networks_;
   std::vector<std::pair<std::string, std::function<NamedTensors()>>> state_;
   std::vector<std::pair<std::string, std::unique_ptr<Optimizer>>> optimizers_;
   LossScaler scaler_;

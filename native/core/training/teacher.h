@@ -47,6 +47,7 @@ class Teacher {
   /// Updates the average; to be called after each of the student's steps.
   void follow(const SegmentationNetwork& student);
 
+  const SegmentationNetwork& network() const { return *network_; }
   const TeacherOptions& options() const { return options_; }
 
   /// Weights, and the number of steps followed, which determines the draws of ClassMix. Shares storage.

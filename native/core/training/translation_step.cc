@@ -83,6 +83,7 @@ TranslationStep::TranslationStep(TranslationNetworks networks, std::shared_ptr<S
   add_network("to_source", networks_.to_source);
   add_network("target_discriminator", networks_.target_discriminator);
   add_network("source_discriminator", networks_.source_discriminator);
+  if (segmenter_) use_network(*segmenter_);
 }
 
 TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at::Tensor& target_images,

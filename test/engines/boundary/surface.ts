@@ -178,7 +178,7 @@ export function surface(folder: string): Record<string, Member> {
         return [file, { strict: true, strip: '', signal: signal() }];
       },
     },
-    'Segmenter.create': { args: () => [{ ...SEGMENTER }] },
+    'Segmenter.create': { args: () => [{ ...SEGMENTER, palette: new Uint8Array(15) }] },
     'Segmenter.fromFile': {
       args: async () => [
         await saved(folder, await Segmenter.create(SEGMENTER)),

@@ -1,12 +1,13 @@
 /**
- * Runs `npm run test:faults [-- SEED [boundary | runs | processes]]`. Tries every fault many times, prints each try, and ends with
- * the table of docs/robustness.md#faults-of-runs.
+ * Runs `npm run test:faults [-- SEED [boundary | runs | service | processes]]`. Tries every fault many times, prints each
+ * try, and ends with the table of docs/robustness.md#faults-of-runs.
  */
 import { Random } from '../../../lib/data/random.js';
 import { boundaryFaults } from './boundary.js';
 import type { Fault } from './faults.js';
 import { processFaults } from './processes.js';
 import { runFaults } from './runs.js';
+import { ServiceSetting, serviceFaults } from './service.js';
 import { Setting, VARIANTS } from './setting.js';
 
 const seed = Number(process.argv[2] ?? 1);
@@ -17,6 +18,11 @@ console.log(`seed ${seed}`);
 if (part === undefined || part === 'boundary') {
   console.log('\n== the boundary');
   await tryAll(boundaryFaults(), 'boundary');
+}
+if (part === undefined || part === 'service') {
+  console.log('\n== the service');
+  const setting = await ServiceSetting.create();
+  await tryAll(serviceFaults(setting), 'service').finally(() => setting.remove());
 }
 for (const variant of part === undefined || part === 'runs' ? VARIANTS : []) {
   console.log(`\n== runs: ${variant}`);

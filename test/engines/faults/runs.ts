@@ -244,7 +244,9 @@ async function interrupt(setting: Setting, random: Random, note: (line: string) 
   note(`${signal} ${Math.round(delayMs)} ms after ${stage}, saved: ${saved} steps of ${last.stage}`);
   assert.match(
     ended.stderr,
-    saved > 0 ? new RegExp(`the first ${saved} steps of .* are kept`) : /interrupted; /,
+    saved > 0
+      ? new RegExp(`the first ${saved === 1 ? 'step' : `${saved} steps`} of .* are kept`)
+      : /interrupted; /,
   );
   const { events } = await setting.finish(run);
   const start = events.find(({ event, stage: name }) => event === 'stage-start' && name === last.stage);
@@ -507,7 +509,7 @@ async function skipNaN(setting: Setting, random: Random, note: (line: string) =>
     Array.from({ length: limit }, (_, i) => String(i + 1)),
   );
   assert.equal(PLACE.exec(message)![1], String(limit + 1));
-  assert.ok(message.endsWith(`as were the ${limit} before it, the most that nonFinite.limit allows`));
+  assert.ok(message.endsWith(`It is number ${limit + 1} in a row, and nonFinite.limit allows ${limit}`));
 }
 
 async function newerConfig(setting: Setting): Promise<void> {

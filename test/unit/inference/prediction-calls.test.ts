@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
-import { setImmediate, setTimeout } from 'node:timers/promises';
+import { setTimeout } from 'node:timers/promises';
 import {
   BatchedPredictor,
   InvalidArgumentError,
   type PredictOptions,
   type RgbImage,
   Segmenter,
-  type SegmenterPrediction,
 } from 'bidiseg';
 import { predictStream } from '../../../lib/inference/prediction-stream.js';
+import { FakeSegmenter, settled } from '../../helpers/fake-segmenter.js';
 import { randomBytes } from '../../helpers/random.js';
 
 const SIZE = { width: 40, height: 24 };
@@ -18,34 +18,6 @@ const image = (seed: number, size = SIZE): RgbImage => ({
   data: randomBytes(size.width * size.height * 3, seed),
   ...size,
 });
-
-/** Predicts the first byte of each image at every pixel, when the test asks for it. */
-class FakeSegmenter {
-  readonly calls: { count: number; signal: AbortSignal | undefined; finish: (error?: Error) => void }[] = [];
-  running = 0;
-  most = 0;
-
-  async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
-    const { count, width, height, signal } = options;
-    this.most = Math.max(this.most, ++this.running);
-    await new Promise<void>((resolve, reject) => {
-      this.calls.push({ count, signal, finish: (error) => (error ? reject(error) : resolve()) });
-      signal?.addEventListener('abort', () => reject(signal.reason), { once: true });
-    }).finally(() => this.running--);
-    const pixels = width * height;
-    return {
-      labels: Uint8Array.from(
-        { length: count * pixels },
-        (_, i) => images[Math.floor(i / pixels) * pixels * 3]!,
-      ),
-    };
-  }
-}
-
-/** Waits until everything has happened that needs no further event. */
-async function settled(): Promise<void> {
-  for (let i = 0; i < 5; i++) await setImmediate();
-}
 
 describe('BatchedPredictor', () => {
   const plain = (seed: number): [Uint8Array, PredictOptions] => [
@@ -120,7 +92,7 @@ describe('BatchedPredictor', () => {
     }
   });
 
-  it('keeps apart what differs, and lets large or averaged calls go alone', async () => {
+  it('keeps apart what differs, splits large calls, and lets averaged calls go alone', async () => {
     const fake = new FakeSegmenter();
     const batched = new BatchedPredictor(fake, { limit: 2 });
     const [images, options] = plain(1);
@@ -131,12 +103,12 @@ describe('BatchedPredictor', () => {
       batched.predict(images, { ...options, flip: true }),
       batched.predict(new Uint8Array(3 * PIXELS * 3), { ...options, count: 3 }),
     ];
-    for (let done = 0; done < calls.length; done++) {
-      while (fake.calls.length <= done) await setImmediate();
+    for (let done = 0; done < calls.length + 1; done++) {
+      await settled();
       fake.calls[done]!.finish();
     }
     await Promise.all(calls);
-    assert.deepEqual(fake.calls.map(({ count }) => count).sort(), [1, 1, 1, 1, 3]);
+    assert.deepEqual(fake.calls.map(({ count }) => count).sort(), [1, 1, 1, 1, 1, 2]);
   });
 
   it('an abort concerns its own call only', async () => {
@@ -205,11 +177,16 @@ describe('BatchedPredictor', () => {
   it('takes a copy of what it is given', async () => {
     const fake = new FakeSegmenter();
     const [images, options] = plain(4);
-    const call = new BatchedPredictor(fake).predict(images, options);
-    images.fill(9);
+    const calls = [images, Buffer.from(images)].map((given) => {
+      const call = new BatchedPredictor(fake).predict(given, options);
+      given.fill(9);
+      return call;
+    });
     await settled();
-    fake.calls[0]!.finish();
-    assert.deepEqual((await call).labels, new Uint8Array(PIXELS).fill(4));
+    for (const [i, call] of calls.entries()) {
+      fake.calls[i]!.finish();
+      assert.deepEqual((await call).labels, new Uint8Array(PIXELS).fill(4));
+    }
   });
 });
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { STREET_SCENE_CLASSES, STREET_SCENE_PALETTE } from 'bidiseg';
 import { createConfig } from '../../../lib/config/load.js';
 import type { Config } from '../../../lib/config/schema.js';
 import { Segmenter } from '../../../lib/models/segmenter.js';
@@ -43,6 +44,12 @@ describe('initial weights of a run', () => {
     }
     const head = 'layer5.conv2d_list.0.weight';
     assert.deepEqual(await valuesOf(segmenter, head), await valuesOf(random, head));
+  });
+
+  it('come with the names and colors of the classes', async () => {
+    using segmenter = await createSegmenter(configOf(SHAPE));
+    assert.deepEqual(segmenter.options.classNames, STREET_SCENE_CLASSES);
+    assert.deepEqual(segmenter.options.palette, STREET_SCENE_PALETTE);
   });
 
   it('refuse a file of another backbone, naming it and what does not fit', async () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -271,6 +272,123 @@ describe('scripts/setup.mjs', () => {
       assert.equal(pipCalls().length, 1);
       assert.equal(fs.existsSync(path.join(root, '.libtorch')), false);
       assert.deepEqual(fs.readdirSync(path.join(root, 'build')), []);
+    });
+  });
+
+  describe('into a folder outside of an installed package', () => {
+    const into = () => path.join(folder, 'cache/0.2.0');
+    const built = () => JSON.parse(fs.readFileSync(path.join(into(), 'build.json'), 'utf8'));
+    const calls = (name: string) => {
+      const file = path.join(folder, `${name}.log`);
+      return fs.existsSync(file) ? fs.readFileSync(file, 'utf8').trim().split('\n') : [];
+    };
+    const command = (...args: string[]) => [path.join(root, 'scripts/setup.mjs'), '--into', into(), ...args];
+    const environment = (env: Record<string, string> = {}) => {
+      const wheel = path.join(folder, 'wheel');
+      return {
+        ...{ PATH: bin, HOME: folder, FAKE_LOG: path.join(folder, 'pip.log') },
+        FAKE_WHEEL: fs.existsSync(wheel) ? wheel : libTorch('wheel', '2.13.0'),
+        ...env,
+      };
+    };
+    const setUp = (args: string[] = [], env: Record<string, string> = {}) =>
+      spawnSync(process.execPath, command(...args), { env: environment(env), encoding: 'utf8' });
+
+    beforeEach(() => {
+      // Notes a build and makes an empty addon. The search for LibTorch is CMake's own.
+      program(
+        'cmake',
+        `#!/bin/sh
+case "$1" in
+  -S)
+    echo "$@" >> '${path.join(folder, 'cmake.log')}'
+    for arg in "$@"; do case "$arg" in -DBIDISEG_ADDON_FOLDER=*) : > "\${arg#*=}/bidiseg.node" ;; esac; done
+    [ -z "$FAKE_BUILD" ] || /bin/sleep 60 ;;
+  --build) ;;
+  *) exec '${truePathOf('cmake')}' "$@" ;;
+esac
+`,
+      );
+    });
+
+    it('fetches LibTorch and builds once, without packages for tests, and leaves the package as it is', () => {
+      const before = fs.readdirSync(root, { recursive: true });
+      const first = setUp();
+      assert.equal(first.stderr, '');
+      assert.match(first.stdout, /no LibTorch yet, the addon is not built yet\n/);
+      assert.match(first.stdout, /setup: ready: \S+cache\/0\.2\.0\n$/);
+      assert.deepEqual(calls('pip').length, 1);
+      const { addon, ...record } = built();
+      const torch = path.join(into(), 'libtorch/lib/python3.11/site-packages/torch');
+      assert.deepEqual(record, { libtorch: `libtorch (${torch})`, version: '2.13.0', cuda: false });
+      assert.deepEqual(fs.readdirSync(into()).sort(), [addon, 'build.json', 'libtorch'].sort());
+
+      assert.match(setUp().stdout, /the addon is in place\nsetup: ready/);
+      assert.equal(calls('cmake').length, 1);
+      assert.deepEqual(fs.readdirSync(root, { recursive: true }), before);
+    });
+
+    it('builds again for another LibTorch', () => {
+      setUp([], { LIBTORCH: libTorch('one', '2.13.0') });
+      const other = libTorch('other', '2.12.0');
+      assert.match(
+        setUp([], { LIBTORCH: other }).stdout,
+        /LibTorch 2\.12\.0 \(LIBTORCH\), the addon is not built/,
+      );
+      assert.equal(built().libtorch, `LIBTORCH (${other})`);
+      assert.ok(fs.existsSync(path.join(into(), built().addon)));
+      assert.deepEqual(calls('pip'), []);
+    });
+
+    it('begins anew after an interruption, and removes only what an ended setup left', async () => {
+      const libtorch = libTorch('libtorch', '2.13.0');
+      const child = spawn(process.execPath, command(), {
+        env: environment({ LIBTORCH: libtorch, FAKE_BUILD: 'hangs' }),
+        stdio: 'ignore',
+        detached: true,
+      });
+      while (calls('cmake').length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+      process.kill(-child.pid!, 'SIGKILL');
+      await once(child, 'exit');
+      const left = `partial.${os.hostname()}.${child.pid}`;
+      assert.deepEqual(fs.readdirSync(into()), [left]);
+      const others = [`partial.${os.hostname()}.${process.pid}`, `partial.another-machine.${child.pid}`];
+      for (const name of others) fs.mkdirSync(path.join(into(), name));
+
+      assert.equal(setUp([], { LIBTORCH: libtorch }).status, 0);
+      const expected = [...others, 'build.json', built().addon];
+      assert.deepEqual(fs.readdirSync(into()).sort(), expected.sort());
+    });
+
+    it('works twice at once', async () => {
+      const env = environment();
+      const children = [1, 2].map(() => spawn(process.execPath, command(), { env, stdio: 'ignore' }));
+      const codes = await Promise.all(children.map((child) => once(child, 'exit').then(([code]) => code)));
+      assert.deepEqual(codes, [0, 0]);
+      assert.ok(fs.existsSync(path.join(into(), built().addon)));
+      assert.ok(fs.existsSync(path.join(into(), 'libtorch/lib/python3.11/site-packages/torch')));
+      assert.deepEqual(
+        fs.readdirSync(into()).filter((name) => name.startsWith('partial')),
+        [],
+      );
+    });
+
+    it('with --cuda needs nvcc and a CUDA build of LibTorch, which it fetches', () => {
+      assertFails(setUp(['--cuda']), /--cuda needs NVIDIA's compiler, and no nvcc was found/, /CUDACXX/);
+      program('nvcc', '#!/bin/sh\n');
+      const cpu = libTorch('cpu', '2.13.0');
+      assertFails(
+        setUp(['--cuda'], { LIBTORCH: cpu }),
+        /cpu\) is a CPU build of LibTorch, but a CUDA build is wanted/,
+      );
+
+      const wheel = environment().FAKE_WHEEL;
+      fs.writeFileSync(path.join(wheel, 'lib/libtorch_cuda.so'), '');
+      const result = setUp(['--cuda'], { FAKE_TORCH: cpu });
+      assert.equal(result.stderr, '');
+      assert.match(calls('pip')[0]!, /install torch==2\.13\.0$/);
+      assert.ok(fs.existsSync(path.join(into(), 'libtorch-cuda')));
+      assert.equal(built().cuda, true);
     });
   });
 });

@@ -1,0 +1,186 @@
+import type { PredictOptions, SegmenterPrediction } from '../models/segmenter.js';
+
+/* The queue of {@link BatchedPredictor}: calls in groups, and the batches that are taken from them. */
+
+type SharedOptions = Omit<PredictOptions, 'count' | 'flip' | 'otherSizes' | 'signal'>;
+type Views = Pick<PredictOptions, 'flip' | 'otherSizes'>;
+
+/** A call of predict() and what is known of its answer. */
+export class Call {
+  readonly images: Uint8Array;
+  readonly count: number;
+  readonly views: Views;
+  readonly since = performance.now();
+  readonly answer: Promise<SegmenterPrediction>;
+  /** Number of images that batches have taken. */
+  taken = 0;
+  isAnswered = false;
+  /** Batch that computes images of this call. */
+  batch: Batch | undefined;
+  readonly #resolve: (prediction: SegmenterPrediction) => void;
+  readonly #reject: (reason: unknown) => void;
+  #done = 0;
+  #whole: SegmenterPrediction | undefined;
+
+  constructor(images: Uint8Array, count: number, views: Views) {
+    this.images = images;
+    this.count = count;
+    this.views = views;
+    let settle!: [(prediction: SegmenterPrediction) => void, (reason: unknown) => void];
+    this.answer = new Promise((...functions) => {
+      settle = functions;
+    });
+    [this.#resolve, this.#reject] = settle;
+  }
+
+  /** Adds the prediction of the next `count` images. Answers when it is the last one. */
+  add(part: SegmenterPrediction, count: number): void {
+    if (count === this.count) this.#whole = part;
+    else this.#copy(part, count);
+    this.#done += count;
+    if (this.#done < this.count || this.isAnswered) return;
+    this.isAnswered = true;
+    this.#resolve(this.#whole!);
+  }
+
+  #copy({ labels, confidence }: SegmenterPrediction, count: number): void {
+    const pixels = labels.length / count;
+    this.#whole ??= {
+      labels: new Uint8Array(pixels * this.count),
+      ...(confidence && { confidence: new Float32Array(pixels * this.count) }),
+    };
+    this.#whole.labels.set(labels, pixels * this.#done);
+    if (confidence) this.#whole.confidence!.set(confidence, pixels * this.#done);
+  }
+
+  fail(reason: unknown): void {
+    this.isAnswered = true;
+    this.#reject(reason);
+  }
+
+  /** Answers at once. The batch goes on for its other calls. */
+  abort(reason: unknown): void {
+    this.fail(reason);
+    this.batch?.cancelIfAbandoned();
+  }
+}
+
+/** Waiting calls that may go through the network together. */
+export class Group {
+  readonly isAlone: boolean;
+  readonly shared: SharedOptions;
+  readonly calls: Call[] = [];
+  /** Number of images that wait. */
+  waiting = 0;
+
+  /** @param isAlone true if each call goes alone */
+  constructor(isAlone: boolean, shared: SharedOptions) {
+    this.isAlone = isAlone;
+    this.shared = shared;
+  }
+
+  add(call: Call): void {
+    this.calls.push(call);
+    this.waiting += call.count;
+  }
+
+  remove(call: Call): void {
+    const index = this.calls.indexOf(call);
+    if (index < 0) return;
+    this.calls.splice(index, 1);
+    this.waiting -= call.count - call.taken;
+  }
+
+  /** Takes the images of the next batch: those of whole calls, or a part of a call that is larger than a batch. */
+  take(limit: number): Batch {
+    const head = this.calls.shift()!;
+    const most = this.isAlone ? head.count : limit;
+    const parts = [partOf(head, most)];
+    // The other calls come before its next part.
+    if (head.taken < head.count) this.calls.push(head);
+    let room = most - parts[0]!.count;
+    while (!this.isAlone && head.count <= limit && this.calls.length > 0 && this.calls[0]!.count <= room) {
+      const part = partOf(this.calls.shift()!, room);
+      parts.push(part);
+      room -= part.count;
+    }
+    const batch = new Batch(parts);
+    this.waiting -= batch.count;
+    return batch;
+  }
+}
+
+/** Some consecutive images of a call. */
+interface Part {
+  call: Call;
+  first: number;
+  count: number;
+}
+
+function partOf(call: Call, most: number): Part {
+  const first = call.taken;
+  const count = Math.min(most, call.count - first);
+  call.taken += count;
+  return { call, first, count };
+}
+
+/** Images that go through the network together. */
+class Batch {
+  readonly parts: readonly Part[];
+  readonly count: number;
+  readonly #cancel = new AbortController();
+
+  constructor(parts: readonly Part[]) {
+    this.parts = parts;
+    this.count = parts.reduce((sum, { count }) => sum + count, 0);
+    for (const { call } of parts) call.batch = this;
+  }
+
+  /** Size of the images. */
+  get bytes(): number {
+    return this.parts.reduce((sum, { call, count }) => sum + (call.images.length / call.count) * count, 0);
+  }
+
+  get signal(): AbortSignal {
+    return this.#cancel.signal;
+  }
+
+  /** Stops the work if nobody waits for it any more. */
+  cancelIfAbandoned(): void {
+    if (this.parts.every(({ call }) => call.isAnswered)) this.#cancel.abort();
+  }
+
+  images(): Uint8Array {
+    const pieces = this.parts.map(({ call, first, count }) => {
+      const perImage = call.images.length / call.count;
+      return call.images.subarray(perImage * first, perImage * (first + count));
+    });
+    if (pieces.length === 1) return pieces[0]!;
+    const whole = new Uint8Array(this.bytes);
+    let offset = 0;
+    for (const piece of pieces) {
+      whole.set(piece, offset);
+      offset += piece.length;
+    }
+    return whole;
+  }
+
+  /** Gives each call its share. They are copies, because a caller may transfer its own. */
+  answer(prediction: SegmenterPrediction): void {
+    if (this.parts.length === 1) {
+      this.parts[0]!.call.add(prediction, this.count);
+      return;
+    }
+    const { labels, confidence } = prediction;
+    const pixels = labels.length / this.count;
+    let at = 0;
+    for (const { call, count } of this.parts) {
+      const range = [at * pixels, (at + count) * pixels] as const;
+      at += count;
+      call.add(
+        { labels: labels.slice(...range), ...(confidence && { confidence: confidence.slice(...range) }) },
+        count,
+      );
+    }
+  }
+}

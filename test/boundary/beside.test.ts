@@ -1,0 +1,318 @@
+import assert from 'node:assert/strict';
+import { setTimeout } from 'node:timers/promises';
+import {
+  memoryInUse,
+  OutputDiscriminator,
+  SegmentationStep,
+  type SegmentationStepOptions,
+  Segmenter,
+  type SegmenterOptions,
+  setMemoryLimit,
+  TranslationStep,
+  Translator,
+} from 'bidiseg';
+import { randomBatch, SEGMENTATION, TRANSLATION } from '../helpers/batches.js';
+import { runFixture } from '../helpers/child.js';
+import { randomBytes } from '../helpers/random.js';
+import { type Snapshot, snapshot } from '../helpers/tensor-file.js';
+
+const STEPS = 3;
+
+/** Training whose step takes long enough for several predictions. */
+interface Training extends Disposable {
+  run(index: number, signal?: AbortSignal): Promise<unknown>;
+  state(): Promise<Snapshot>;
+}
+
+async function segmentation(
+  network: Partial<SegmenterOptions> = {},
+  options: Partial<SegmentationStepOptions> = {},
+): Promise<Training> {
+  const shape = { count: 2, height: 128, width: 160 };
+  const segmenter = await Segmenter.create({ width: 1 / 8, classCount: 5, seed: 3, ...network });
+  const discriminator = await OutputDiscriminator.create({ classCount: 5, baseWidth: 8, seed: 4 });
+  const step = await SegmentationStep.create(segmenter, discriminator, { ...SEGMENTATION, ...options });
+  return {
+    run: (index, signal) =>
+      step.run({
+        source: randomBatch(shape, index, 5),
+        target: randomBatch(shape, 50 + index, 5),
+        learningRate: 1e-3,
+        discriminatorLearningRate: 1e-3,
+        signal,
+      }),
+    state: () => snapshot(step),
+    [Symbol.dispose]() {
+      for (const object of [step, segmenter, discriminator]) object.dispose();
+    },
+  };
+}
+
+async function translation(): Promise<Training> {
+  const shape = { count: 1, height: 64, width: 80 };
+  const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8, seed: 5 });
+  const segmenter = await Segmenter.create({ backbone: 'resnet18', width: 1 / 8, classCount: 5, seed: 6 });
+  const step = await TranslationStep.create(translator, segmenter, { ...TRANSLATION, poolSize: 2 });
+  return {
+    run: (index, signal) =>
+      step.run({
+        source: randomBatch(shape, index),
+        target: randomBatch(shape, 50 + index),
+        learningRate: 1e-3,
+        signal,
+      }),
+    state: () => snapshot(step),
+    [Symbol.dispose]() {
+      for (const object of [step, translator, segmenter]) object.dispose();
+    },
+  };
+}
+
+const TRAININGS: Record<string, () => Promise<Training>> = {
+  'ResNet-50': () => segmentation({ backbone: 'resnet50' }),
+  'ResNet-18 with activation checkpointing': () =>
+    segmentation({ backbone: 'resnet18' }, { activationCheckpointing: true }),
+  'FCN-8s, which has dropout': () => segmentation({ network: 'fcn-8s', width: 1 / 16 }),
+  'translators with perceptual losses and pools': translation,
+};
+
+const SIZES = [
+  [1, 96, 64],
+  [2, 64, 64],
+  [1, 160, 120],
+] as const;
+
+/** Service on two networks, one of each kind. It predicts for as long as it is asked to. */
+class Service implements Disposable {
+  readonly #translator: Translator;
+  #ends = false;
+  calls = 0;
+
+  private constructor(
+    readonly segmenter: Segmenter,
+    translator: Translator,
+  ) {
+    this.#translator = translator;
+  }
+
+  static async create(): Promise<Service> {
+    const options = { classCount: 5, initialization: 'kaiming', seed: 9 } as const;
+    return new Service(
+      await Segmenter.create({ ...options, backbone: 'resnet18', width: 1 / 4 }),
+      await Translator.create({ blocks: 6, baseWidth: 4, discriminatorWidth: 4, seed: 9 }),
+    );
+  }
+
+  async answer(i: number): Promise<unknown> {
+    const [count, width, height] = SIZES[i % SIZES.length]!;
+    const images = randomBytes(count * width * height * 3, i % SIZES.length);
+    const options = { count, width, height };
+    if (i % 4 === 3) return await this.#translator.translate(images, options);
+    return await this.segmenter.predict(images, { ...options, confidence: true, flip: i % 4 === 2 });
+  }
+
+  /** Compares every answer with those from before, until end() is called. */
+  async serve(expected: unknown[]): Promise<void> {
+    for (; !this.#ends; ++this.calls) {
+      const i = this.calls % expected.length;
+      assert.deepEqual(await this.answer(i), expected[i]);
+    }
+  }
+
+  end(): void {
+    this.#ends = true;
+  }
+
+  [Symbol.dispose](): void {
+    this.segmenter.dispose();
+    this.#translator.dispose();
+  }
+}
+
+async function train(training: Training): Promise<Snapshot> {
+  for (let i = 0; i < STEPS; ++i) await training.run(i);
+  return await training.state();
+}
+
+describe('predictions beside a training', () => {
+  for (const [title, create] of Object.entries(TRAININGS)) {
+    it(`change no bit of it, and it none of theirs: ${title}`, async () => {
+      using undisturbed = await create();
+      const expected = await train(undisturbed);
+      using service = await Service.create();
+      const answers: unknown[] = [];
+      for (let i = 0; i < 12; ++i) answers.push(await service.answer(i));
+
+      using training = await create();
+      const serving = Promise.all([service.serve(answers), service.serve(answers)]);
+      const state = await train(training).finally(() => service.end());
+      await serving;
+      assert.deepEqual(state, expected);
+      assert.ok(service.calls > STEPS, `${service.calls} predictions in ${STEPS} steps`);
+    });
+  }
+
+  it('do not wait for the end of a step', async () => {
+    using training = await segmentation({ backbone: 'resnet50' });
+    using service = await Service.create();
+    await service.answer(0);
+    let ended = false;
+    const step = training.run(0).then(() => {
+      ended = true;
+    });
+    await service.answer(0);
+    assert.ok(!ended, 'the prediction came after the step');
+    await step;
+  });
+
+  it('leave the training at least half of the time', async () => {
+    using training = await segmentation({ backbone: 'resnet50' });
+    using service = await Service.create();
+    await training.run(0);
+    const start = performance.now();
+    for (let i = 0; i < STEPS; ++i) await training.run(i);
+    const alone = performance.now() - start;
+    let ended = false;
+    const client = async () => {
+      while (!ended) await service.answer(0);
+    };
+    const clients = Promise.all(Array.from({ length: 8 }, client));
+    const again = performance.now();
+    for (let i = 0; i < STEPS; ++i) await training.run(i);
+    const beside = performance.now() - again;
+    ended = true;
+    await clients;
+    // A prediction may run before each step too, and credit lets predictions of a second go first.
+    assert.ok(beside < 4 * alone + 2000, `${beside.toFixed(0)} ms instead of ${alone.toFixed(0)}`);
+  });
+
+  it('of the network that a step trains see the weights after it, as in the order of the calls', async () => {
+    const shape = { count: 1, height: 96, width: 96 };
+    const run = async (inOrder: boolean) => {
+      using segmenter = await Segmenter.create({
+        backbone: 'resnet18',
+        width: 1 / 8,
+        classCount: 5,
+        seed: 3,
+      });
+      using translator = await Translator.create({ blocks: 6, baseWidth: 4, discriminatorWidth: 4, seed: 5 });
+      using step = await SegmentationStep.create(segmenter, null, SEGMENTATION);
+      using translation = await TranslationStep.create(translator, segmenter, TRANSLATION);
+      const images = randomBytes(96 * 96 * 3, 1);
+      const results: unknown[] = [];
+      for (let i = 0; i < STEPS; ++i) {
+        const batch = { source: randomBatch(shape, i, 5), target: randomBatch(shape, 50 + i) };
+        const work = [
+          () => step.run({ source: batch.source, learningRate: 1e-2 }),
+          () => segmenter.predict(images, { ...shape, confidence: true }),
+          () => translation.run({ ...batch, learningRate: 1e-2 }),
+          // The step uses the segmenter too, for its losses.
+          () => segmenter.predict(images, { ...shape, flip: true, confidence: true }),
+          () => translator.translate(images, shape),
+        ];
+        if (inOrder) for (const each of work) results.push(await each());
+        else results.push(...(await Promise.all(work.map((each) => each()))));
+      }
+      return results;
+    };
+    assert.deepEqual(await run(false), await run(true));
+  });
+
+  it('do not overtake other work on their network', async () => {
+    using training = await segmentation({ backbone: 'resnet50' });
+    using other = await Segmenter.create({ backbone: 'resnet18', width: 1 / 4, classCount: 5, seed: 10 });
+    const [count, width, height] = SIZES[0];
+    const images = randomBytes(count * width * height * 3, 0);
+    const before = await other.predict(images, { count, width, height, confidence: true });
+    const step = training.run(0);
+    const update = other.updateStatistics(images, { count, width, height, momentum: 0.5 });
+    const after = other.predict(images, { count, width, height, confidence: true });
+    await Promise.all([step, update]);
+    assert.notDeepEqual(await after, before);
+    assert.deepEqual(await other.predict(images, { count, width, height, confidence: true }), await after);
+  });
+
+  it('can be aborted within a step, and so can the step', async () => {
+    using training = await segmentation({ backbone: 'resnet50' });
+    using service = await Service.create();
+    const state = await training.state();
+    const big = new Uint8Array(512 * 512 * 3);
+    for (const delayMs of [0, 5, 20, 60]) {
+      const [step, prediction] = [new AbortController(), new AbortController()];
+      const reasons = [new Error('no step'), new Error('no prediction')];
+      const running = training.run(0, step.signal);
+      const options = { count: 1, width: 512, height: 512, signal: prediction.signal };
+      const answer = service.segmenter.predict(big, options);
+      const settled = Promise.allSettled([running, answer]);
+      await setTimeout(delayMs);
+      prediction.abort(reasons[1]);
+      step.abort(reasons[0]);
+      const [first, second] = await settled;
+      if (second!.status === 'rejected') assert.equal(second!.reason, reasons[1]);
+      assert.equal(first!.status === 'rejected' && first!.reason, reasons[0], 'the step was over too soon');
+      assert.deepEqual(await training.state(), state);
+    }
+    await training.run(0);
+    await service.answer(0);
+  });
+
+  it('finish when their network is disposed meanwhile', async () => {
+    using training = await segmentation({ backbone: 'resnet50' });
+    const service = await Service.create();
+    const expected = await service.answer(0);
+    const step = training.run(0);
+    const answers = [service.answer(0), service.answer(0)];
+    service[Symbol.dispose]();
+    assert.deepEqual(await Promise.all(answers), [expected, expected]);
+    await step;
+  });
+
+  it('wait for the end of the step if memory does not suffice for both', async () => {
+    using training = await segmentation({ backbone: 'resnet50' });
+    using service = await Service.create();
+    const expected = await service.answer(2);
+    await training.run(0);
+    const rest = memoryInUse();
+    let peak = 0;
+    const timer = setInterval(() => {
+      peak = Math.max(peak, memoryInUse());
+    }, 1);
+    await training.run(0);
+    clearInterval(timer);
+    // Room for the step alone. A prediction within it finds memory that is nearly full.
+    setMemoryLimit(Math.round(rest + (peak - rest) * 1.02));
+    try {
+      for (let i = 0; i < STEPS; ++i) {
+        const step = training.run(i).then(
+          () => true,
+          () => false,
+        );
+        assert.deepEqual(await service.answer(2), expected);
+        await step;
+      }
+    } finally {
+      setMemoryLimit(null);
+    }
+  });
+
+  for (const [mode, code] of [
+    ['exit', 3],
+    ['terminate', 0],
+  ] as const) {
+    it(`end cleanly with the process or the worker: ${mode}`, async () => {
+      const results = await Promise.all(
+        [0, 15, 60].map((delayMs) =>
+          runFixture('beside.mjs', [mode, String(delayMs)], { timeoutMs: 60_000 }),
+        ),
+      );
+      for (const result of results) {
+        const { stdout, stderr } = result;
+        assert.deepEqual(
+          { code: result.code, signal: result.signal, stderr },
+          { code, signal: null, stderr: '' },
+        );
+        assert.match(stdout, /^busy\n/);
+      }
+    });
+  }
+});
