@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { ProcessGroup } from '../../lib/index.js';
 import { ROOT, temporaryFolder } from '../helpers/folder.js';
 import { findPython } from '../helpers/twin.js';
 
@@ -107,6 +109,33 @@ describe('process groups', function () {
     assert.equal(code, 'ERR_PROCESS_GROUP');
     assert.match(String(message), /^Rank 0 of 2: sum failed; no sign of rank 1 /);
     await one.ended;
+  });
+
+  it('refuse a file that is no store of theirs', async () => {
+    const store = folder.path('own-store');
+    (await ProcessGroup.join({ file: store, rank: 0, size: 1 })).dispose();
+    const whole = readFileSync(store);
+    const length = Buffer.alloc(8);
+    length.writeBigUInt64LE(3n);
+    const foreign = {
+      text: Buffer.from('labels for the street'),
+      'cut off': whole.subarray(0, -1),
+      'a key without a value': Buffer.concat([length, Buffer.from('key')]),
+      'a length beyond the end': Buffer.concat([length, Buffer.from('ke')]),
+    };
+    for (const [name, bytes] of Object.entries(foreign)) {
+      const file = folder.path(name);
+      writeFileSync(file, bytes);
+      await assert.rejects(ProcessGroup.join({ file, rank: 0, size: 1 }), {
+        code: 'ERR_INVALID_ARGUMENT',
+        message: `Expected a new file for file but ${file} holds something else`,
+      });
+      assert.deepEqual(readFileSync(file), bytes);
+    }
+    await assert.rejects(
+      ProcessGroup.join({ file: folder.path('.'), rank: 0, size: 1 }),
+      /holds something else/,
+    );
   });
 
   it('stop waiting when they are told to', async () => {

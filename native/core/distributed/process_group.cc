@@ -1,5 +1,10 @@
 #include "core/distributed/process_group.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <torch/csrc/distributed/c10d/FileStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -34,8 +39,34 @@ milliseconds timeout_of(const ProcessGroupOptions& options) {
   return milliseconds(static_cast<int64_t>(options.timeout_seconds * 1000));
 }
 
+// c10d trusts the file of a store: in any other file it reads on beyond the end and never returns. A store is a sequence
+// of keys and values, each after its length in 8 bytes. Processes lock it while they write.
+bool is_store(int descriptor) {
+  struct stat status;
+  if (fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode) || flock(descriptor, LOCK_SH) != 0) return false;
+  fstat(descriptor, &status);
+  const auto size = static_cast<uint64_t>(status.st_size);
+  uint64_t position = 0, parts = 0, length = 0;
+  for (; position + sizeof(length) <= size; ++parts) {
+    if (pread(descriptor, &length, sizeof(length), static_cast<off_t>(position)) != sizeof(length)) return false;
+    position += sizeof(length);
+    if (length > size - position) return false;
+    position += length;
+  }
+  return position == size && parts % 2 == 0;
+}
+
+void require_new_or_store(const std::string& file) {
+  const int descriptor = open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor < 0) return;  // not there yet, or c10d says why
+  const bool is_usable = is_store(descriptor);
+  close(descriptor);  // ends the lock
+  if (!is_usable) throw InvalidArgument("Expected a new file for file but " + file + " holds something else");
+}
+
 c10::intrusive_ptr<c10d::Store> open_store(const ProcessGroupOptions& options) {
   if (options.store == "file") {
+    require_new_or_store(options.file);
     return c10::make_intrusive<c10d::FileStore>(options.file, -1);  // the file is the caller's to remove
   }
   c10d::TCPStoreOptions tcp;
