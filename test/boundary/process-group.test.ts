@@ -115,8 +115,8 @@ describe('process groups', function () {
     const store = folder.path('own-store');
     (await ProcessGroup.join({ file: store, rank: 0, size: 1 })).dispose();
     const whole = readFileSync(store);
-    const length = Buffer.alloc(8);
-    length.writeBigUInt64LE(3n);
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(3);
     const foreign = {
       text: Buffer.from('labels for the street'),
       'cut off': whole.subarray(0, -1),

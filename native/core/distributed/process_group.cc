@@ -40,13 +40,14 @@ milliseconds timeout_of(const ProcessGroupOptions& options) {
 }
 
 // c10d trusts the file of a store: in any other file it reads on beyond the end and never returns. A store is a sequence
-// of keys and values, each after its length in 8 bytes. Processes lock it while they write.
+// of keys and values, each after its length in 4 bytes. Processes lock it while they write.
 bool is_store(int descriptor) {
   struct stat status;
   if (fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode) || flock(descriptor, LOCK_SH) != 0) return false;
   fstat(descriptor, &status);
   const auto size = static_cast<uint64_t>(status.st_size);
-  uint64_t position = 0, parts = 0, length = 0;
+  uint64_t position = 0, parts = 0;
+  uint32_t length = 0;
   for (; position + sizeof(length) <= size; ++parts) {
     if (pread(descriptor, &length, sizeof(length), static_cast<off_t>(position)) != sizeof(length)) return false;
     position += sizeof(length);
