@@ -1,3 +1,4 @@
+import { readFileSync, statSync } from 'node:fs';
 import { InvalidArgumentError } from '../support/errors.js';
 import {
   checkChoice,
@@ -169,6 +170,15 @@ function handlesOf(tensors: readonly Tensor[]) {
   return tensors.map((tensor, index) => handleOf(`tensors[${index}]`, tensor, Tensor));
 }
 
+/** Refuses a file of something else. c10d would read it forever. The first key of a meeting file is 'refcount/'. */
+function requireMeetingFile(file: string): void {
+  const status = statSync(file, { throwIfNoEntry: false });
+  if (!status || (status.isFile() && status.size === 0)) return;
+  const start = status.isFile() ? readFileSync(file).subarray(0, 13) : Buffer.alloc(0);
+  if (start.equals(Buffer.from('\t\0\0\0refcount/'))) return;
+  throw new InvalidArgumentError(`${file}: is not a meeting file of processes, expected a new file`);
+}
+
 function nativeOptions(options: ProcessGroupOptions): NativeProcessGroupOptions {
   const launched = options.rank === undefined ? launchedProcess() : null;
   if (options.rank === undefined && launched === null) {
@@ -179,7 +189,7 @@ function nativeOptions(options: ProcessGroupOptions): NativeProcessGroupOptions 
   const size = checkInteger('size', options.size ?? launched?.size, 1, 2 ** 20);
   const rank = checkInteger('rank', options.rank ?? launched?.rank, 0, size - 1);
   const file = options.file ?? (options.host === undefined ? (launched?.file ?? undefined) : undefined);
-  if (file !== undefined) checkPath('file', file);
+  if (file !== undefined) requireMeetingFile(checkPath('file', file));
   const host = options.host ?? launched?.host;
   if (file === undefined && !/^[\w.:%-]+$/.test(checkString('host', host))) {
     throw invalidArgument('host', 'a host name or an IP address', host);
