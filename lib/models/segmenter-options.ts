@@ -18,6 +18,17 @@ export const segmenterFields = {
 
 const isNames = (value: unknown) => Array.isArray(value) && value.every((name) => typeof name === 'string');
 
+/** Returns whether it is an array of bytes whose memory was not transferred to another thread. */
+function isReadable(value: unknown): boolean {
+  if (!(value instanceof Uint8Array)) return false;
+  try {
+    value.values();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 export const segmenterSchema = section({
   ...segmenterFields,
   /** Number of classes. */
@@ -29,7 +40,7 @@ export const segmenterSchema = section({
     .default([]),
   /** Colors of the classes, 3 bytes (R, G, B) each. Weights files carry them. Empty: no colors. */
   palette: z
-    .custom<Uint8Array>((value) => value instanceof Uint8Array, 'a Uint8Array of 3 bytes for each class')
+    .custom<Uint8Array>(isReadable, 'a Uint8Array of 3 bytes for each class')
     .transform((colors) => Uint8Array.from(colors))
     .prefault(() => new Uint8Array()),
   ...networkFields,

@@ -665,6 +665,9 @@ for (const each of found) {
   const running = segmenter.predict(new Uint8Array(12), job);
   controller.abort();
   await running.catch(() => undefined);
+  // Only calls that wait for a batch reserve memory.
+  const batched = new bidiseg.BatchedPredictor(segmenter);
+  await outcomeOf(() => batched.predict(new Uint8Array(12), { count: 1, width: 2, height: 2 }));
   // Trainers do this by themselves on CUDA. On the CPU it is refused.
   await outcomeOf(() => uploadBatch(segmenter, randomBatch({ count: 1, height: 2, width: 2 }, 1, 5)));
 }
