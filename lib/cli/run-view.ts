@@ -85,7 +85,7 @@ class RunView {
         if (event.stepsBefore > 0) console.note(`${this.#stage}  continues after step ${event.stepsBefore}`);
         break;
       case 'checkpoint':
-        this.#saved = `the first ${event.step === 1 ? 'step' : `${event.step} steps`} of ${this.#label}`;
+        this.#saved = `${this.#label} up to step ${event.step}`;
         break;
       case 'step':
         this.#computeMs += event.stepMs;

@@ -314,10 +314,9 @@ describe('command line: nothing is written over but what bidiseg made', () => {
       signal: { name: 'SIGHUP', onceStdoutHas: '"event":"step"', times: 2 },
     });
     assert.equal(code, 129, stderr);
-    const [, steps] =
-      /the first (\d+) steps of M\(0\) are kept in hung-up; resume with: bidiseg resume hung-up/.exec(
-        stderr,
-      )!;
+    const [, steps] = /M\(0\) up to step (\d+) are kept in hung-up; resume with: bidiseg resume hung-up/.exec(
+      stderr,
+    )!;
     assert.equal(jsonLines(stdout).at(-1)!.code, 'ERR_INTERRUPTED');
     const resumed = await bidiseg(['resume', 'hung-up', '--json'], {
       cwd: folder.path,

@@ -70,7 +70,7 @@ describe('command line: several processes', function () {
     const train = ['train', 'config.json', '--output', 'divided', '--processes', '4'];
     const first = await cutOff(train, '"stage":"round-1/translator","step":2', 2);
     assert.equal(first.code, 1);
-    assert.match(first.stderr, /the first [234] steps of F\(1\) are kept in divided; resume with/);
+    assert.match(first.stderr, /F\(1\) up to step [234] are kept in divided; resume with/);
     assert.match(first.stderr, /^bidiseg: rank 2 was ended by SIGKILL; the other processes were stopped$/m);
 
     const resume = ['resume', 'divided', '--processes', '2'];

@@ -447,7 +447,7 @@ describe('command line: being stopped', () => {
     const last = stderr.trimEnd().split('\n').at(-1)!;
     assert.match(
       last,
-      /^bidiseg: interrupted; finished stages \(M\(0\)\) and the first \d+ steps of F\(1\) are kept in run; resume with: bidiseg resume run$/,
+      /^bidiseg: interrupted; finished stages \(M\(0\)\) and F\(1\) up to step \d+ are kept in run; resume with: bidiseg resume run$/,
     );
     const message = last.replace('bidiseg: ', '');
     assert.deepEqual(jsonLines(stdout).at(-1), { event: 'error', code: 'ERR_INTERRUPTED', message });
@@ -456,7 +456,7 @@ describe('command line: being stopped', () => {
     const resumed = await bidiseg(['resume', 'run'], { cwd: folder.path });
     assert.equal(resumed.code, 0, resumed.stderr);
     assert.match(resumed.stdout, /^M\(0\) {2}already complete$/m);
-    const [, steps] = /the first (\d+) steps/.exec(message)!;
+    const [, steps] = /up to step (\d+) are kept/.exec(message)!;
     assert.match(resumed.stdout, new RegExp(`F\\(1\\)  continues after step ${steps}$`, 'm'));
     assert.match(resumed.stdout, /^M0\(1\) +\d+\.\d /m);
   });
