@@ -269,7 +269,8 @@ function report(output, files) {
 function main(work) {
   const { output, level } = options();
   const libtorch = libTorchOfBuild();
-  run('cmake', '--build', BUILD, '--target', 'bidiseg_packaged');
+  // One build in this folder at a time. The tests build other targets there.
+  run('flock', path.join(BUILD, 'lock'), 'cmake', '--build', BUILD, '--target', 'bidiseg_packaged');
   const addon = path.join(BUILD, 'packaged/bidiseg.node');
   const libraries = neededLibraries(addon, libtorch.folder);
   const required = requirements([addon, ...libraries.map((name) => path.join(libtorch.folder, 'lib', name))]);

@@ -21,7 +21,8 @@ function buildAndRun(context: Mocha.Context, target: string): string {
     console.log('    skipped: build/cmake is not there; the addon was built some other way');
     context.skip();
   }
-  const built = run('cmake', ['--build', build, '--target', target]);
+  // The test of the packages builds in the same folder, and may run at the same time.
+  const built = run('flock', [join(build, 'lock'), 'cmake', '--build', build, '--target', target]);
   assert.equal(built.status, 0, built.output);
   const { status, output } = run(join(build, target), []);
   assert.equal(status, 0, output);
