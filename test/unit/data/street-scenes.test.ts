@@ -213,7 +213,8 @@ describe('createEmbeddedDataset', () => {
     }, 1);
     await createEmbeddedDataset(join(parent, 'data'), { ...options, size: { width: 512, height: 256 } });
     clearInterval(timer);
-    assert.ok(longest < 60, `blocked for ${longest} ms`);
+    // Generating all images takes seconds. Another test may hold both cores for a moment.
+    assert.ok(longest < 250, `blocked for ${longest} ms`);
   });
 });
 
