@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
-import bindings from 'bindings';
+import type bindings from 'bindings';
 import { BindingError } from '../support/errors.js';
 import { cacheFolder, isCheckout, packageRoot } from '../support/package.js';
 import type { NativeBinding } from './binding-types.js';
@@ -70,9 +70,11 @@ function builtAddon(root: string): Found | Miss {
 /** Finds a build in the folder itself, wherever cmake-js and node-gyp put it. */
 function buildOf(root: string): string | undefined {
   try {
+    // Required here, because a bundle that swallows this module must come as far as the message about it.
+    const find = createRequire(import.meta.url)('bindings') as typeof bindings;
     // With `path`, which the types lack, the file is found but not loaded.
     const options = { bindings: 'bidiseg', module_root: root, path: true };
-    return bindings(options) as unknown as string;
+    return find(options) as unknown as string;
   } catch {
     return undefined;
   }
