@@ -11,6 +11,7 @@ import autocannon from 'autocannon';
 import { buildInfo, CITYSCAPES, exportOnnx, renderScene, Segmenter } from 'bidiseg';
 import { Command, InvalidArgumentError } from 'commander';
 import sharp from 'sharp';
+import { table, three } from './harness/report.mjs';
 
 /** Sizes of the JPEGs, of about the same number of pixels. */
 const SIZES = [
@@ -191,17 +192,6 @@ async function soak(folder, bodies, seconds) {
   return { seconds, before, after, change: after / before - 1, samples };
 }
 
-function table(titles, rows) {
-  const widths = titles.map((title, i) => Math.max(3, title.length, ...rows.map((row) => row[i].length)));
-  const line = (cells) => `| ${cells.map((cell, i) => cell.padEnd(widths[i])).join(' | ')} |`;
-  return [
-    line(titles),
-    `| ${widths.map((width) => '-'.repeat(width)).join(' | ')} |`,
-    ...rows.map(line),
-  ].join('\n');
-}
-
-const three = (value) => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
 const mib = (bytes) => (bytes / 2 ** 20).toFixed(0);
 
 function markdown({ machine, command, date, seconds, rows, failures, overloaded, soaked }) {

@@ -6,7 +6,7 @@ import { median } from './statistics.mjs';
 const NONE = '–';
 
 /** Makes a Markdown table. Columns are padded, so that it is readable as plain text too. */
-function table(titles, rows) {
+export function table(titles, rows) {
   const widths = titles.map((title, i) => Math.max(3, title.length, ...rows.map((row) => row[i].length)));
   const line = (cells) => `| ${cells.map((cell, i) => cell.padEnd(widths[i])).join(' | ')} |`;
   return [
@@ -16,7 +16,7 @@ function table(titles, rows) {
   ].join('\n');
 }
 
-const three = (value) => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
+export const three = (value) => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
 const milliseconds = (seconds) => three(median(seconds) * 1000);
 const megabytes = (bytes) => (bytes == null ? NONE : three(bytes / 1e6));
 const times = (ratio) => `${three(ratio)}×`;
