@@ -107,8 +107,9 @@ async function main(options) {
   }
 }
 
-// Several processes at a time do not fit into the turns of two sides.
+// Several processes at a time do not fit into the turns of two sides, and neither do many engines on one GPU.
 if (process.argv[2] === 'processes') await import('./processes/run.mjs');
+else if (process.argv[2] === 'cuda') await (await import('./cuda/run.mjs')).main();
 else {
   const options = parseOptions();
   if (options.list) list();

@@ -17,7 +17,7 @@ const product = (shape) => shape.reduce((a, b) => a * b, 1);
 const fullLogits = ({ logits: [, classes], labels }) => 4 * classes * product(labels);
 const lowLogits = ({ logits }) => 4 * product(logits);
 
-const SEGMENTATION = {
+export const SEGMENTATION = {
   normalize: 'valid',
   ignoreIndex: 255,
   adversarialWeight: 1e-3,
@@ -34,7 +34,7 @@ const SEGMENTATION = {
   activationCheckpointing: false,
 };
 
-const TRANSLATION = {
+export const TRANSLATION = {
   ganMode: 'least-squares',
   ganWeight: 1,
   cycleWeight: 10,

@@ -16,6 +16,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   export_inference(env, exports);
   export_distributed(env, exports);
   export_system(env, exports);
+  export_profiling(env, exports);
   return exports;
 }
 

@@ -3,7 +3,14 @@ import { maskedCrossEntropy, Tensor } from 'bidiseg';
 
 const OPTIONS = { normalize: 'valid', ignoreIndex: 255 };
 
-export function create() {
+async function tensorOn(device, { data, shape }) {
+  const onHost = Tensor.from(data, shape);
+  const result = await onHost.to({ device });
+  onHost.dispose();
+  return result;
+}
+
+export function create({ device = 'cpu' }) {
   let inputs;
   let logits;
   let labels;
@@ -18,19 +25,24 @@ export function create() {
   async function prepare() {
     loss?.dispose();
     logits?.dispose();
-    logits = await Tensor.from(inputs.logits.data, inputs.logits.shape).requireGrad();
+    logits = await (await tensorOn(device, inputs.logits)).requireGrad();
+  }
+
+  async function dispose() {
+    for (const tensor of [loss, logits, labels]) tensor?.dispose();
   }
 
   async function load(loaded) {
     inputs = loaded;
     labels?.dispose();
-    labels = Tensor.from(inputs.labels.data, inputs.labels.shape);
+    labels = await tensorOn(device, inputs.labels);
   }
 
   /** Runs a small problem. The first large one then finds everything set up but no memory of its own. */
   async function warmUp() {
-    const small = await Tensor.from(inputs.logits.data.slice(0, 19 * 81), [1, 19, 9, 9]).requireGrad();
-    const smallLabels = Tensor.from(new Uint8Array(65 * 65), [1, 65, 65]);
+    const data = inputs.logits.data.slice(0, 19 * 81);
+    const small = await (await tensorOn(device, { data, shape: [1, 19, 9, 9] })).requireGrad();
+    const smallLabels = await tensorOn(device, { data: new Uint8Array(65 * 65), shape: [1, 65, 65] });
     const smallLoss = await maskedCrossEntropy(small, smallLabels, OPTIONS);
     await smallLoss.backward();
     for (const tensor of [small, smallLabels, smallLoss]) tensor.dispose();
@@ -46,5 +58,5 @@ export function create() {
     return values;
   }
 
-  return { load, warmUp, prepare, run, result };
+  return { load, warmUp, prepare, run, result, dispose };
 }

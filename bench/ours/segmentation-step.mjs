@@ -1,13 +1,14 @@
 // Measures SegmentationStep: one iteration of the segmenter's training with a discriminator and pseudo-labels.
 import { OutputDiscriminator, SegmentationStep, Segmenter } from 'bidiseg';
-import { stepBatch } from './step-batch.mjs';
+import { batchesOn, stepBatch } from './step-batch.mjs';
 
 export async function create(size) {
-  const segmenter = await Segmenter.create(size.segmenter);
-  const discriminator = await OutputDiscriminator.create(size.discriminator);
+  const { device = 'cpu' } = size;
+  const segmenter = await Segmenter.create({ ...size.segmenter, device });
+  const discriminator = await OutputDiscriminator.create({ ...size.discriminator, device });
   const step = await SegmentationStep.create(segmenter, discriminator, size.options);
   const { learningRate, discriminatorLearningRate } = size;
-  let batch;
+  let batches;
   let first;
 
   async function load(inputs) {
@@ -15,7 +16,7 @@ export async function create(size) {
     await discriminator.load(inputs.discriminator);
     const source = stepBatch(inputs.source_images, inputs.source_labels);
     const target = stepBatch(inputs.target_images, inputs.target_labels);
-    batch = { source, target, learningRate, discriminatorLearningRate };
+    batches = batchesOn(segmenter, { source, target });
   }
 
   /** Does nothing, because memory and losses are measured at the first step. */
@@ -24,7 +25,7 @@ export async function create(size) {
   async function prepare() {}
 
   async function run() {
-    const losses = await step.run(batch);
+    const losses = await step.run({ ...batches.next(), learningRate, discriminatorLearningRate });
     first ??= losses;
   }
 
@@ -35,5 +36,10 @@ export async function create(size) {
     return { losses: { data: Float64Array.from(losses), shape: [losses.length] } };
   }
 
-  return { load, warmUp, prepare, run, result };
+  async function dispose() {
+    batches.dispose();
+    for (const object of [step, discriminator, segmenter]) object.dispose();
+  }
+
+  return { load, warmUp, prepare, run, result, dispose };
 }

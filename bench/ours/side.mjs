@@ -4,12 +4,20 @@
 // (before each run, not timed), run() and result(). bench/twins/side.py does the same in Python.
 import { createInterface } from 'node:readline';
 import { buildInfo, setThreadCount } from 'bidiseg';
+import { deviceMemory, profile, synchronize } from '../../dist/lib/native/profiling.js';
 import { peakAbove, resetPeak } from '../harness/memory.mjs';
 import { median } from '../harness/statistics.mjs';
 import { readValues, writeValues } from '../harness/values.mjs';
 
 const benchmark = await import(`./${process.argv[2]}.mjs`);
+const kept = new Map();
+let device = 'cpu';
 let ours;
+
+async function run() {
+  await ours.run();
+  if (device !== 'cpu') await synchronize(device);
+}
 
 const commands = {
   async versions() {
@@ -19,7 +27,50 @@ const commands = {
 
   async create(request) {
     await setThreadCount(request.threads);
+    device = request.case.device ?? 'cpu';
     ours = await benchmark.create(request.case, request.threads);
+  },
+
+  /** Keeps our side under a name, for turns of several variants. */
+  keep({ name }) {
+    kept.set(name, ours);
+  },
+
+  use({ name }) {
+    ours = kept.get(name);
+  },
+
+  /** Frees all variants. */
+  async forget() {
+    for (const variant of kept.values()) await variant.dispose();
+    kept.clear();
+  },
+
+  /** Measures the seconds of each run, for as long as requested. */
+  async sample({ seconds, least }) {
+    const times = [];
+    for (let total = 0; total < seconds || times.length < least; total += times.at(-1)) {
+      await ours.prepare();
+      const start = performance.now();
+      await run();
+      times.push((performance.now() - start) / 1000);
+    }
+    return times;
+  },
+
+  /** Returns what one run does: operations, calls of CUDA, kernels, copies. */
+  async profile({ file }) {
+    await ours.prepare();
+    return profile(run, file ?? null);
+  },
+
+  /** Measures the bytes that a run adds on the device at its peak. */
+  async device_memory() {
+    await ours.prepare();
+    const { allocated } = await deviceMemory(device);
+    await run();
+    const { peak } = await deviceMemory(device);
+    return peak - allocated;
   },
 
   async load({ inputs }) {

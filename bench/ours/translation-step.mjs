@@ -1,12 +1,13 @@
 // Measures TranslationStep: one iteration of the translators' training with identity and perceptual terms.
 import { Segmenter, TranslationStep, Translator } from 'bidiseg';
-import { stepBatch } from './step-batch.mjs';
+import { batchesOn, stepBatch } from './step-batch.mjs';
 
 export async function create(size) {
-  const translator = await Translator.create(size.translator);
-  const segmenter = await Segmenter.create(size.segmenter);
+  const { device = 'cpu' } = size;
+  const translator = await Translator.create({ ...size.translator, device });
+  const segmenter = await Segmenter.create({ ...size.segmenter, device });
   const step = await TranslationStep.create(translator, segmenter, size.options);
-  let batch;
+  let batches;
   let first;
 
   async function load(inputs) {
@@ -14,7 +15,7 @@ export async function create(size) {
     await segmenter.load(inputs.segmenter);
     const source = stepBatch(inputs.source_images);
     const target = stepBatch(inputs.target_images);
-    batch = { source, target, learningRate: size.learningRate };
+    batches = batchesOn(segmenter, { source, target });
   }
 
   /** Does nothing, because memory and losses are measured at the first step. */
@@ -23,7 +24,7 @@ export async function create(size) {
   async function prepare() {}
 
   async function run() {
-    const losses = await step.run(batch);
+    const losses = await step.run({ ...batches.next(), learningRate: size.learningRate });
     first ??= losses;
   }
 
@@ -33,5 +34,10 @@ export async function create(size) {
     return { losses: { data: Float64Array.from(losses), shape: [losses.length] } };
   }
 
-  return { load, warmUp, prepare, run, result };
+  async function dispose() {
+    batches.dispose();
+    for (const object of [step, segmenter, translator]) object.dispose();
+  }
+
+  return { load, warmUp, prepare, run, result, dispose };
 }

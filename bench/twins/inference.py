@@ -24,16 +24,18 @@ def make_inputs(case, condition, random, prefix):
 class Eager:
     dtype = torch.float32
     memory_format = torch.contiguous_format
+    autocast = False
 
     def __init__(self, case):
         self.case = case
+        self.device = case.get("device", "cpu")
         torch.set_grad_enabled(False)
 
     def load(self, inputs):
         self.images = torch.from_numpy(inputs["images"])
         network = {"kind": "deeplab-v2", "options": self.case["segmenter"]}
         self.segmenter = networks.load(network, torch.load(inputs["segmenter"])).eval()
-        self.segmenter.to(dtype=self.dtype, memory_format=self.memory_format)
+        self.segmenter.to(self.device, self.dtype, memory_format=self.memory_format)
 
     def warm_up(self):
         """Does nothing, so that memory is measured at the first run."""
@@ -45,14 +47,34 @@ class Eager:
         return training.upsample(self.segmenter(image.to(memory_format=self.memory_format)), self.images.shape[1:3])
 
     def run(self):
-        self.labels = self.logits(training.segmenter_input(self.images, self.dtype)).argmax(1)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
+            logits = self.logits(training.segmenter_input(self.images.to(self.device), self.dtype))
+        self.labels = logits.argmax(1).to(torch.uint8).cpu()
 
     def result(self):
-        return {"labels": self.labels.to(torch.uint8)}
+        return {"labels": self.labels}
 
 
 class ChannelsLast(Eager):
     memory_format = torch.channels_last
+
+
+class Bf16AutocastChannelsLast(ChannelsLast):
+    autocast = True
+
+
+class Compiled(ChannelsLast):
+    def load(self, inputs):
+        super().load(inputs)
+        self.segmenter = torch.compile(self.segmenter, dynamic=False)
+
+    def warm_up(self):
+        """Compiles, because the code is for one shape."""
+        self.run()
+
+
+class CompiledBf16(Compiled):
+    autocast = True
 
 
 class OnnxRuntime(Eager):
@@ -77,6 +99,9 @@ class Fp64(Eager):
 TWINS = {
     "eager": Eager,
     "eager, channels_last": ChannelsLast,
+    "eager, bf16 autocast, channels_last": Bf16AutocastChannelsLast,
+    "torch.compile": Compiled,
+    "torch.compile, bf16 autocast": CompiledBf16,
     "ONNX Runtime": OnnxRuntime,
     "fp64": Fp64,
 }

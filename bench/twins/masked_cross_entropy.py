@@ -36,18 +36,19 @@ class Eager:
     memory_format = torch.contiguous_format
 
     def __init__(self, case):
-        pass
+        self.device = case.get("device", "cpu")
 
     def load(self, inputs):
-        logits = torch.from_numpy(inputs["logits"]).to(dtype=self.dtype, memory_format=self.memory_format)
+        logits = torch.from_numpy(inputs["logits"]).to(self.device, self.dtype, memory_format=self.memory_format)
         self.logits = logits.requires_grad_()
         # PyTorch's loss requires int64. The conversion is not timed.
-        self.labels = torch.from_numpy(inputs["labels"]).long()
+        self.labels = torch.from_numpy(inputs["labels"]).to(self.device).long()
 
     def warm_up(self):
         """Runs a small problem. The first large one then finds everything set up but no memory of its own."""
-        logits = torch.randn(1, CLASSES, 9, 9, dtype=self.dtype).to(memory_format=self.memory_format)
-        self.loss(logits.requires_grad_(), torch.randint(0, CLASSES, (1, 65, 65))).backward()
+        logits = torch.randn(1, CLASSES, 9, 9, dtype=self.dtype, device=self.device)
+        labels = torch.randint(0, CLASSES, (1, 65, 65), device=self.device)
+        self.loss(logits.to(memory_format=self.memory_format).requires_grad_(), labels).backward()
 
     def prepare(self):
         self.logits.grad = None
@@ -72,7 +73,8 @@ class ChannelsLast(Eager):
 
 class Compiled(Eager):
     def __init__(self, case):
-        self.loss = torch.compile(self.loss)
+        super().__init__(case)
+        self.loss = torch.compile(self.loss, dynamic=False)
 
     def warm_up(self):
         """Compiles, because the code is for one shape."""

@@ -63,10 +63,11 @@ class Eager:
 
     def __init__(self, case):
         self.case = case
+        self.device = case.get("device", "cpu")
 
     def network(self, description, file):
         network = networks.load(description, torch.load(file))
-        return network.to(dtype=self.dtype, memory_format=self.memory_format).train()
+        return network.to(self.device, self.dtype, memory_format=self.memory_format).train()
 
     def load(self, inputs):
         case, options = self.case, self.case["options"]
@@ -78,6 +79,8 @@ class Eager:
             self.discriminator.parameters(), lr=case["discriminatorLearningRate"], betas=options["discriminatorBetas"]
         )
         self.batch = {name: torch.from_numpy(value) for name, value in inputs.items() if not isinstance(value, str)}
+        if self.device != "cpu":
+            self.batch = {name: value.pin_memory() for name, value in self.batch.items()}
         self.losses = None
 
     def warm_up(self):
@@ -87,14 +90,16 @@ class Eager:
         pass
 
     def image(self, domain):
-        images = training.segmenter_input(self.batch[f"{domain}_images"], self.dtype)
+        images = self.batch[f"{domain}_images"].to(self.device, non_blocking=True)
+        images = training.segmenter_input(images, self.dtype)
         return images.to(memory_format=self.memory_format)
 
     def cross_entropy(self, upsampled, domain):
-        return F.cross_entropy(upsampled, self.batch[f"{domain}_labels"].long(), ignore_index=IGNORE)
+        labels = self.batch[f"{domain}_labels"].to(self.device, non_blocking=True)
+        return F.cross_entropy(upsampled, labels.long(), ignore_index=IGNORE)
 
     def run(self):
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
             self.step()
 
     def step(self):
@@ -136,8 +141,33 @@ class Bf16Autocast(Eager):
     autocast = True
 
 
+class Bf16AutocastChannelsLast(Bf16Autocast):
+    memory_format = torch.channels_last
+
+
+class Compiled(ChannelsLast):
+    def network(self, description, file):
+        return torch.compile(super().network(description, file), dynamic=False)
+
+    def warm_up(self):
+        """Compiles, because the code is for one shape."""
+        self.run()
+
+
+class CompiledBf16(Compiled):
+    autocast = True
+
+
 class Fp64(Eager):
     dtype = torch.float64
 
 
-TWINS = {"eager": Eager, "eager, channels_last": ChannelsLast, "eager, bf16 autocast": Bf16Autocast, "fp64": Fp64}
+TWINS = {
+    "eager": Eager,
+    "eager, channels_last": ChannelsLast,
+    "eager, bf16 autocast": Bf16Autocast,
+    "eager, bf16 autocast, channels_last": Bf16AutocastChannelsLast,
+    "torch.compile": Compiled,
+    "torch.compile, bf16 autocast": CompiledBf16,
+    "fp64": Fp64,
+}

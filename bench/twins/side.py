@@ -7,6 +7,7 @@ A twin is made from a case, and has load(inputs), warm_up(), prepare() (before e
 bench/ours/side.mjs does the same in Node.js.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -46,13 +47,19 @@ def read_values(described):
 class Side:
     def __init__(self, benchmark):
         self.benchmark = importlib.import_module(benchmark)
+        self.kept = {}
 
     def versions(self, request):
-        return {
+        versions = {
             "torch": torch.__version__,
             "python": ".".join(map(str, sys.version_info[:3])),
             "numpy": numpy.__version__,
         }
+        if torch.cuda.is_available():
+            versions["gpu"] = torch.cuda.get_device_name()
+            versions["cuda"] = torch.version.cuda
+            versions["cudnn"] = torch.backends.cudnn.version()
+        return versions
 
     def inputs(self, request):
         """Makes fresh inputs, for both sides."""
@@ -63,7 +70,66 @@ class Side:
 
     def create(self, request):
         torch.set_num_threads(request["threads"])
+        self.device = request["case"].get("device", "cpu")
+        # Shapes do not change, so a GPU may choose the fastest algorithms. TF32 is for convolutions, as by default.
+        torch.backends.cudnn.benchmark = True
         self.twin = self.benchmark.TWINS[request["twin"]](request["case"])
+
+    def keep(self, request):
+        """Keeps the twin under a name, for turns of several twins."""
+        self.kept[request["name"]] = self.twin
+
+    def use(self, request):
+        self.twin = self.kept[request["name"]]
+
+    def forget(self, request):
+        """Frees all twins and the memory of the device."""
+        self.kept, self.twin = {}, None
+        gc.collect()
+        torch.compiler.reset()
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+
+    def run(self):
+        self.twin.run()
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
+    def sample(self, request):
+        """Measures the seconds of each run, for as long as requested."""
+        seconds = []
+        while sum(seconds) < request["seconds"] or len(seconds) < request["least"]:
+            self.twin.prepare()
+            start = time.perf_counter()
+            self.run()
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+    def profile(self, request):
+        """Returns what one run does, as lib/native/profiling.ts does: operations, calls of CUDA, kernels, copies."""
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if self.device != "cpu":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        self.twin.prepare()
+        with torch.profiler.profile(activities=activities) as profile:
+            self.run()
+        lines = {}
+        for event in profile.profiler.kineto_results.events():
+            key = (event.name(), event.device_type() != torch.autograd.DeviceType.CPU)
+            count, seconds = lines.get(key, (0, 0))
+            lines[key] = (count + 1, seconds + 1e-9 * event.duration_ns())
+        return [
+            {"name": name, "onDevice": on_device, "count": count, "seconds": seconds}
+            for (name, on_device), (count, seconds) in lines.items()
+        ]
+
+    def device_memory(self, request):
+        """Measures the bytes that a run adds on the device at its peak."""
+        self.twin.prepare()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        self.run()
+        return torch.cuda.max_memory_allocated() - before
 
     def load(self, request):
         self.twin.load(read_values(request["inputs"]))

@@ -42,6 +42,10 @@ class Eager:
 
     def __init__(self, case):
         self.case = case
+        self.device = case.get("device", "cpu")
+
+    def compiled(self, module):
+        return module
 
     def load(self, inputs):
         state = torch.load(inputs["translator"])
@@ -50,10 +54,12 @@ class Eager:
             module = build(kind, self.case["translator"])
             prefix = f"{name}."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-            self.networks[name] = module.to(dtype=self.dtype, memory_format=self.memory_format)
+            module.to(self.device, self.dtype, memory_format=self.memory_format)
+            self.networks[name] = self.compiled(module)
         segmenter = {"kind": "deeplab-v2", "options": self.case["segmenter"]}
         self.segmenter = networks.load(segmenter, torch.load(inputs["segmenter"])).eval().requires_grad_(False)
-        self.segmenter.to(dtype=self.dtype, memory_format=self.memory_format)
+        self.segmenter.to(self.device, self.dtype, memory_format=self.memory_format)
+        self.segmenter = self.compiled(self.segmenter)
 
         def adam(*names):
             parameters = [parameter for name in names for parameter in self.networks[name].parameters()]
@@ -62,6 +68,8 @@ class Eager:
         self.generator_optimizer = adam("to_target", "to_source")
         self.discriminator_optimizer = adam("target_discriminator", "source_discriminator")
         self.images = [torch.from_numpy(inputs[f"{domain}_images"]) for domain in ("source", "target")]
+        if self.device != "cpu":
+            self.images = [images.pin_memory() for images in self.images]
         self.losses = None
 
     def warm_up(self):
@@ -71,11 +79,10 @@ class Eager:
         pass
 
     def logits(self, x):
-        mean = training.MEAN_BGR.to(self.dtype)
-        return self.segmenter((x.flip(1) + 1) / 2 * 255 - mean)
+        return self.segmenter(training.translator_to_segmenter(x))
 
     def run(self):
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
             self.step()
 
     def step(self):
@@ -83,7 +90,9 @@ class Eager:
         mode, form = o["ganMode"], o["perceptualForm"]
         to_target, to_source, target_discriminator, source_discriminator = (self.networks[name] for name in NETWORKS)
         s, t = (
-            training.translator_input(images, self.dtype).to(memory_format=self.memory_format)
+            training.translator_input(images.to(self.device, non_blocking=True), self.dtype).to(
+                memory_format=self.memory_format
+            )
             for images in self.images
         )
         for discriminator in (target_discriminator, source_discriminator):
@@ -128,8 +137,33 @@ class Bf16Autocast(Eager):
     autocast = True
 
 
+class Bf16AutocastChannelsLast(Bf16Autocast):
+    memory_format = torch.channels_last
+
+
+class Compiled(Eager):
+    def compiled(self, module):
+        return torch.compile(module, dynamic=False)
+
+    def warm_up(self):
+        """Compiles, because the code is for one shape."""
+        self.run()
+
+
+class CompiledBf16(Compiled):
+    autocast = True
+
+
 class Fp64(Eager):
     dtype = torch.float64
 
 
-TWINS = {"eager": Eager, "eager, channels_last": ChannelsLast, "eager, bf16 autocast": Bf16Autocast, "fp64": Fp64}
+TWINS = {
+    "eager": Eager,
+    "eager, channels_last": ChannelsLast,
+    "eager, bf16 autocast": Bf16Autocast,
+    "eager, bf16 autocast, channels_last": Bf16AutocastChannelsLast,
+    "torch.compile": Compiled,
+    "torch.compile, bf16 autocast": CompiledBf16,
+    "fp64": Fp64,
+}

@@ -8,6 +8,25 @@ import type { Precision } from './precision.js';
 
 declare const kind: unique symbol;
 
+/** All events of one name in a profile: an operation or a call of CUDA, or a kernel or a copy on the device. */
+export interface ProfileLine {
+  name: string;
+  onDevice: boolean;
+  count: number;
+  /** Sum over the events. An operation includes the operations that it calls. */
+  seconds: number;
+}
+
+/** Bytes of tensors on a CUDA device. */
+export interface DeviceMemory {
+  /** In tensors. */
+  allocated: number;
+  /** Taken from the device, with what is kept for later tensors. */
+  reserved: number;
+  /** Most in tensors since the last report. */
+  peak: number;
+}
+
 /** Members that all native objects have. */
 export interface NativeHandle {
   dispose(): void;
@@ -586,6 +605,10 @@ export interface NativeBinding {
   memoryInUse(): number;
   reserveMemory(bytes: number): MemoryReservation;
   idle(): Promise<void>;
+  startProfile(): Promise<void>;
+  stopProfile(file: string | null): Promise<ProfileLine[]>;
+  synchronize(device: string): Promise<void>;
+  deviceMemory(device: string): Promise<DeviceMemory>;
   shutDown(): void;
   createCancellationToken(): CancellationToken;
   cancel(token: CancellationToken): void;

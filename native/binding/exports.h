@@ -12,5 +12,6 @@ void export_training(Napi::Env env, Napi::Object exports);
 void export_inference(Napi::Env env, Napi::Object exports);
 void export_distributed(Napi::Env env, Napi::Object exports);
 void export_system(Napi::Env env, Napi::Object exports);
+void export_profiling(Napi::Env env, Napi::Object exports);
 
 }  // namespace bidiseg::binding

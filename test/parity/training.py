@@ -1,5 +1,6 @@
 """PyTorch twins of the losses and of whole training iterations, written from the equations."""
 
+import functools
 import math
 
 import torch
@@ -12,9 +13,15 @@ def dtype_of(module):
     return next(module.parameters()).dtype
 
 
+@functools.cache
+def mean_bgr(device, dtype):
+    """Kept for each device, because a copy to a GPU would wait for it."""
+    return MEAN_BGR.to(device, dtype)
+
+
 def segmenter_input(images, dtype):
     """RGB bytes [N, H, W, 3] -> BGR minus mean [N, 3, H, W]."""
-    return images.to(dtype).flip(3).permute(0, 3, 1, 2).contiguous() - MEAN_BGR.to(dtype)
+    return images.to(dtype).flip(3).permute(0, 3, 1, 2).contiguous() - mean_bgr(images.device, dtype)
 
 
 def translator_input(images, dtype):
@@ -23,7 +30,7 @@ def translator_input(images, dtype):
 
 
 def translator_to_segmenter(rgb):
-    return (rgb.flip(1) + 1) / 2 * 255 - MEAN_BGR.to(rgb.dtype)
+    return (rgb.flip(1) + 1) / 2 * 255 - mean_bgr(rgb.device, rgb.dtype)
 
 
 def upsample(logits, size):
