@@ -1,5 +1,6 @@
 // Computes the cases of upsampled-softmax.test.ts with the instruction set that ATEN_CPU_CAPABILITY names, with several
-// numbers of threads. Fails if these give other bits. Usage: node … CASES INPUTS RESULTS DEVICE
+// numbers of threads. Fails if these give other bits. Prints the names of the cases that succeeded.
+// Usage: node … CASES INPUTS RESULTS DEVICE
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import {
@@ -92,10 +93,10 @@ async function compute({
 }
 
 const results: Record<string, PlainTensor> = {};
-for (const each of cases) {
+
+async function computeRepeatedly(each: Case): Promise<void> {
   await setThreadCount(1);
   const first = await compute(each);
-  Object.assign(results, first);
   for (const threads of [1, 2, 3]) {
     await setThreadCount(threads);
     const again = await compute(each);
@@ -105,5 +106,18 @@ for (const each of cases) {
       assert.deepEqual(again[key], first[key], `${key}: ${threads} threads give other bits`);
     }
   }
+  Object.assign(results, first);
+}
+
+const computed: string[] = [];
+for (const each of cases) {
+  try {
+    await computeRepeatedly(each);
+    computed.push(each.name);
+  } catch (error) {
+    console.error(`${each.name}: ${error}`);
+    process.exitCode = 1;
+  }
 }
 writeTensors(resultsFile, results);
+console.log(JSON.stringify(computed));

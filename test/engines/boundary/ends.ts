@@ -84,11 +84,16 @@ export const WORKER_ENDS: WorkerEnd[] = [
 ];
 
 /** Ends `times` processes in this way, at the same time. */
-export async function tryProcessEnd({ mode, signal, check }: ProcessEnd, times: number): Promise<void> {
+export async function tryProcessEnd(
+  { mode, signal, check }: ProcessEnd,
+  times: number,
+  device = 'cpu',
+): Promise<void> {
   const one = async () => {
     let isBusy = false;
     const result = await runFixture('exits.mjs', [mode], {
       timeoutMs: 60_000,
+      env: { TEST_DEVICE: device },
       onOutput: (child, stdout) => {
         if (isBusy || !stdout.includes('busy\n')) return;
         isBusy = true;
@@ -103,10 +108,15 @@ export async function tryProcessEnd({ mode, signal, check }: ProcessEnd, times: 
 }
 
 /** Runs worker threads that end in this way, one after the other. */
-export async function tryWorkerEnd({ mode, repeats, exitCode = 0 }: WorkerEnd, times: number): Promise<void> {
+export async function tryWorkerEnd(
+  { mode, repeats, exitCode = 0 }: WorkerEnd,
+  times: number,
+  device = 'cpu',
+): Promise<void> {
   for (let i = 0; i < (repeats ? 1 : times); i++) {
     const { code, signal, stdout, stderr } = await runFixture('workers.mjs', [mode, String(times)], {
       timeoutMs: 60_000 + 5_000 * times,
+      env: { TEST_DEVICE: device },
     });
     assert.deepEqual({ code, signal, stderr }, { code: exitCode, signal: null, stderr: '' });
     if (exitCode === 0) assert.match(stdout, /^end\n$/m);
