@@ -18,72 +18,86 @@ done
 ((${#parts[@]})) || parts=(tests sanitizer compile demo bench)
 device=${DEVICE:-cuda}
 export DEVICE=$device
+mkdir -p "$folder"
+folder=$(realpath "$folder")
 logs=$folder/logs
 mkdir -p "$logs" "$logs/results" "$logs/traces"
 : >"$folder/table.txt"
-began=$SECONDS
+began=$SECONDS budget=${BUDGET:-540} # seconds
 wanted() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 
 # run NAME LIMIT COMMAND...: runs the command with a limit in seconds, its output in a log, and adds a line to the table
 run() {
-  local name=$1 limit=$2 start=$SECONDS code
+  local name=$1 limit=$2 start=$SECONDS code left=$((began + budget - SECONDS))
   shift 2
+  ((limit < left)) || limit=$left
+  if ((limit < 5)); then
+    echo "$name: no time left" >>"$folder/table.txt"
+    return
+  fi
   timeout --kill-after=10 "$limit" "$@" >"$logs/$name.log" 2>&1 </dev/null
   code=$?
   local outcome="failed ($code)"
   ((code == 0)) && outcome=passed
   ((code == 124 || code == 137)) && outcome="stopped after $limit s"
   printf '%-24s %-22s %4d s  from %4d s  %s\n' "$name" "$outcome" $((SECONDS - start)) $((start - began)) \
-    "$(grep -aE '^ +[0-9]+ (passing|failing|pending)|ERROR SUMMARY|RACECHECK SUMMARY|final mIoU|done' "$logs/$name.log" | tr -s ' \n' ' ' | tail -c 100)" \
+    "$(grep -aE '^ +[0-9]+ (passing|failing|pending)|ERROR SUMMARY|RACECHECK SUMMARY|M[12]\(2\).*mIoU' "$logs/$name.log" | tr -s ' \n' ' ' | tail -c 100)" \
     >>"$folder/table.txt"
 }
 
 mocha=(node node_modules/mocha/bin/mocha.js --no-config --timeout 60000)
-bench=(node bench/run.mjs cuda --device "$device" --output "$logs/results" --cache "$logs/../compiled")
-compiled=(--engine torch.compile --engine 'torch.compile, bf16 autocast')
+bench=(node bench/run.mjs cuda --device "$device" --cache "$folder/compiled")
+measure=("${bench[@]}" --output "$logs/results")
+compile=("${bench[@]}" --output "$folder/compile" --turns 0)
 sanitizer=$(command -v compute-sanitizer || true)
 [[ $device == cpu ]] || nvidia-smi >"$logs/nvidia-smi.log" 2>&1
 
-# Together: they fill a GPU badly alone, and nothing of them is timed.
+# Together: each fills a GPU badly alone, and nothing of this is timed.
+threads=${OMP_NUM_THREADS:-}
+[[ $device == cpu ]] || export OMP_NUM_THREADS=3
 if wanted tests; then
   for file in dist/test/gpu/*.test.js; do
-    name=$(basename "$file" .test.js)
-    if [[ $device == cpu ]]; then run "test-$name" 400 "${mocha[@]}" "$file"; else run "test-$name" 200 "${mocha[@]}" "$file" & fi
+    name=test-$(basename "$file" .test.js)
+    if [[ $device == cpu ]]; then run "$name" 400 "${mocha[@]}" "$file"; else run "$name" 200 "${mocha[@]}" "$file" & fi
   done
 fi
 if wanted sanitizer; then
   if [[ $device == cpu || -z $sanitizer ]]; then
-    echo "sanitizer                skipped: ${sanitizer:-no compute-sanitizer}, device $device" >>"$folder/table.txt"
+    run sanitized-kernels 60 node dist/test/gpu/sanitized-kernels.js
+    echo "sanitizer: skipped, because ${sanitizer:-there is no compute-sanitizer} needs a GPU" >>"$folder/table.txt"
   else
     for tool in memcheck racecheck; do
-      run "$tool" 200 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 "${mocha[@]}" \
-        dist/test/gpu/sanitized-kernels.js &
+      run "$tool" 200 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 node dist/test/gpu/sanitized-kernels.js &
     done
   fi
 fi
 if wanted compile && [[ $device != cpu ]]; then
-  run compile-segmentation 230 "${bench[@]}" segmentation-step --case ResNet-101 --turns 0 "${compiled[@]}" &
-  run compile-translation 230 "${bench[@]}" translation-step --turns 0 "${compiled[@]}" &
-  run compile-inference 230 "${bench[@]}" inference --turns 0 "${compiled[@]}" &
+  for engine in torch.compile 'torch.compile, bf16 autocast'; do
+    what=${engine//[^a-z0-9]/}
+    run "compile-segmentation-$what" 200 "${compile[@]}" segmentation-step --case ResNet-101 --engine "$engine" &
+    run "compile-translation-$what" 200 "${compile[@]}" translation-step --case '9 blocks, 452²' --engine "$engine" &
+    run "compile-inference-$what" 200 "${compile[@]}" inference --engine "$engine" &
+  done
 fi
 if wanted demo; then
-  if [[ $device == cpu ]]; then
-    run demo 60 node dist/lib/cli/main.js demo --output "$folder/demo" --set segmentation.steps=2 --set segmentation.sourceOnlySteps=2 --set segmentation.pseudoLabelSteps=2 --set translation.steps=2
-  else
-    run demo 300 node dist/lib/cli/main.js demo --device "$device" --output "$folder/demo" &
-  fi
+  few=()
+  [[ $device == cpu ]] && few=(--set segmentation.steps=2 --set segmentation.sourceOnlySteps=2 --set segmentation.pseudoLabelSteps=2
+    --set translation.steps=2)
+  run demo 210 node dist/lib/cli/main.js demo --device "$device" --output "$folder/demo" "${few[@]}" &
 fi
 wait
+export OMP_NUM_THREADS=$threads
+[[ -n $threads ]] || unset OMP_NUM_THREADS
 
 # Alone, because it measures.
 if wanted bench; then
   if [[ $device == cpu ]]; then
-    run bench 300 "${bench[@]}" --turns 1 --seconds 0.1 --engine 'bidiseg' --engine 'bidiseg, tf32' --engine eager
+    run bench 300 "${measure[@]}" --turns 1 --seconds 0.1 --engine bidiseg --engine 'bidiseg, tf32' --engine eager
   else
-    run bench-losses 60 "${bench[@]}" masked-cross-entropy --traces "$logs/traces"
-    run bench-segmentation 120 "${bench[@]}" segmentation-step --traces "$logs/traces"
-    run bench-translation 120 "${bench[@]}" translation-step --traces "$logs/traces"
-    run bench-inference 100 "${bench[@]}" inference --traces "$logs/traces"
+    run bench-losses 45 "${measure[@]}" masked-cross-entropy --traces "$logs/traces"
+    run bench-segmentation 150 "${measure[@]}" segmentation-step --seconds 0.4
+    run bench-inference 80 "${measure[@]}" inference --seconds 0.3
+    run bench-translation 100 "${measure[@]}" translation-step --seconds 0.4
   fi
 fi
 

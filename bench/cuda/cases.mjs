@@ -35,11 +35,7 @@ const STEP_TWINS = [
 const STEP_TARGETS = [
   ['bidiseg, tf32', ['eager', 'eager, channels_last'], 1.2],
   ['bidiseg, tf32', ['torch.compile'], 1],
-  [
-    ['bidiseg, bf16', 'bidiseg, bf16, graphs'],
-    ['eager', 'eager, channels_last'],
-    2,
-  ],
+  [['bidiseg, bf16', 'bidiseg, bf16, graphs'], ['eager', 'eager, channels_last'], 2],
   [['bidiseg, bf16', 'bidiseg, bf16, graphs'], ['torch.compile, bf16 autocast'], 1],
   [['bidiseg, bf16', 'bidiseg, bf16, graphs'], ['eager, bf16 autocast, channels_last'], null],
 ];
@@ -72,8 +68,18 @@ export const CUDA_BENCHMARKS = {
     onDevice: true,
     // One exponential a logit: 132 processors, 16 a clock, 1.755 GHz. See performance notes in docs/design.
     cases: {
-      A: { logits: [1, 19, 91, 161], labels: [1, 720, 1280], ours: { bidiseg: {} }, floors: { fp32: 4.7e-6 } },
-      B: { logits: [4, 19, 65, 129], labels: [4, 512, 1024], ours: { bidiseg: {} }, floors: { fp32: 10.8e-6 } },
+      A: {
+        logits: [1, 19, 91, 161],
+        labels: [1, 720, 1280],
+        ours: { bidiseg: {} },
+        floors: { fp32: 4.7e-6 },
+      },
+      B: {
+        logits: [4, 19, 65, 129],
+        labels: [4, 512, 1024],
+        ours: { bidiseg: {} },
+        floors: { fp32: 10.8e-6 },
+      },
     },
   },
   'segmentation-step': {
@@ -128,6 +134,8 @@ export const CUDA_BENCHMARKS = {
           options: TRANSLATION,
           floors: floors((18 * 154.5 + 10 * 144.8) * (side / 452) ** 2),
           ours: steps(TRANSLATION, STEP_VARIANTS),
+          // Compiling takes minutes, so one size has to do.
+          ...(side < 400 && { twins: STEP_TWINS.filter((name) => !name.startsWith('torch.compile')) }),
         },
       ]),
     ),
@@ -146,7 +154,11 @@ export const CUDA_BENCHMARKS = {
       ['bidiseg, tf32', ['eager', 'eager, channels_last', 'torch.compile'], 1],
       ['bidiseg, bf16', ['eager, bf16 autocast, channels_last', 'torch.compile, bf16 autocast'], 1],
     ],
-    cases: { 'ResNet-101 ×1': predictions(1), 'ResNet-101 ×4': predictions(4), 'ResNet-101 ×16': predictions(16) },
+    cases: {
+      'ResNet-101 ×1': predictions(1),
+      'ResNet-101 ×4': predictions(4),
+      'ResNet-101 ×16': predictions(16),
+    },
   },
 };
 

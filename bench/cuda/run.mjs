@@ -18,12 +18,19 @@ const WARM_UPS = 20;
 function parseOptions() {
   const collect = (value, values = []) => [...values, value];
   const program = new Command('npm run bench -- cuda')
-    .description('Measures bidiseg on a GPU beside PyTorch on the same card, and prints and writes the figures.')
+    .description(
+      'Measures bidiseg on a GPU beside PyTorch on the same card, and prints and writes the figures.',
+    )
     .addArgument(new Argument('[name...]', 'benchmarks').choices(Object.keys(CUDA_BENCHMARKS)))
     .option('--device <device>', 'cuda, cuda:N, or cpu for a try with tiny sizes', 'cuda')
     .option('--case <name>', 'only this case; may be repeated', collect)
     .option('--engine <name>', 'only this engine; may be repeated', collect)
-    .option('--turns <n>', 'turns of each engine', Number, 3)
+    .option(
+      '--turns <n>',
+      'turns of each engine; 0 only makes the engines, and compiles what they need',
+      Number,
+      3,
+    )
     .option('--seconds <n>', 'seconds of a turn', Number, 0.5)
     .option('--seed <n>', 'of the random inputs', Number, randomInt(1, 2 ** 31))
     .option('--cache <folder>', 'compiled code of torch.compile from an earlier run; default: compile anew')
@@ -37,12 +44,13 @@ function parseOptions() {
 const log = (text) => console.error(`bench: ${(performance.now() / 1000).toFixed(0)} s: ${text}`);
 
 /** Makes the inputs of a case and computes their results in fp64, on the same device. */
-async function prepareCase({ name, benchmark, size, twin, seed, folder }) {
+async function prepareCase({ name, benchmark, size, twin, seed, folder, exact }) {
   const threads = os.availableParallelism();
   await twin.ask('create', { twin: 'fp64', case: size, threads });
   const prefix = path.join(folder, `${name}-inputs`);
   const request = { case: size, condition: benchmark.condition, seed: [seed], prefix };
   const inputs = await twin.ask('inputs', request);
+  if (!exact) return { inputs, truth: null };
   await twin.ask('load', { inputs });
   await twin.ask('sample', { seconds: 0, least: 1 });
   const truth = await twin.ask('result', { prefix: `${prefix}-truth` });
@@ -58,16 +66,15 @@ async function prepareEngine(engine, { name, benchmark, device, inputs, truth, f
   await side.ask('load', { inputs });
   engine.firstSeconds = await side.ask('warm_up');
   await side.ask('sample', { seconds: 0, least: 1 });
+  engine.seconds = [];
+  engine.errors = {};
+  if (truth === null) return;
   const result = await side.ask('result', { prefix: path.join(folder, `${name}-result`) });
-  engine.errors = Object.fromEntries(
-    Object.entries(benchmark.errors).map(([key, distance]) => [
-      key,
-      distance(readValue(result[key]).data, readValue(truth[key]).data),
-    ]),
-  );
+  for (const [key, distance] of Object.entries(benchmark.errors)) {
+    engine.errors[key] = distance(readValue(result[key]).data, readValue(truth[key]).data);
+  }
   engine.memory = device === 'cpu' ? null : await side.ask('device_memory');
   await side.ask('keep', { name: engine.name });
-  engine.seconds = [];
 }
 
 /** Reduces a profile of one run to what the table shows. */
@@ -81,7 +88,9 @@ function summarize(lines) {
     launches: count(/^cu(da)?(LaunchKernel|GraphLaunch)/),
     kernels: kernels.reduce((sum, line) => sum + line.count, 0),
     // On the CPU, where a step is tried, what would wait on a GPU.
-    waits: count(kernels.length > 0 ? /^cuda(Stream|Device|Event)Synchronize/ : /^aten::_local_scalar_dense$/),
+    waits: count(
+      kernels.length > 0 ? /^cuda(Stream|Device|Event)Synchronize/ : /^aten::_local_scalar_dense$/,
+    ),
     copies: count(/^Memcpy|^cudaMemcpy/),
     top: kernels.sort((a, b) => b.seconds - a.seconds).slice(0, 8),
   };
@@ -89,7 +98,7 @@ function summarize(lines) {
 
 async function measureCase(plan) {
   const { caseName, benchmark, size, sides, options } = plan;
-  const { inputs, truth } = await prepareCase({ ...plan, twin: sides.twin });
+  const { inputs, truth } = await prepareCase({ ...plan, twin: sides.twin, exact: options.turns > 0 });
   const wanted = (name) => !options.engine || options.engine.includes(name);
   const ours = Object.entries(size.ours).map(([name, changes]) => ({
     name,
@@ -101,14 +110,16 @@ async function measureCase(plan) {
   for (const engine of engines) {
     try {
       await prepareEngine(engine, { ...plan, inputs, truth });
-      await engine.side.ask('sample', { seconds: 0, least: options.device === 'cpu' ? 2 : WARM_UPS });
+      if (options.turns > 0) {
+        await engine.side.ask('sample', { seconds: 0, least: options.device === 'cpu' ? 2 : WARM_UPS });
+      }
       log(`${caseName}, ${engine.name}: ready`);
     } catch (error) {
       engine.failure = error.message.split('\n', 1)[0];
       log(`${caseName}, ${engine.name}: ${error.stack}`);
     }
   }
-  const working = engines.filter(({ failure }) => !failure);
+  const working = options.turns > 0 ? engines.filter(({ failure }) => !failure) : [];
   for (let turn = 0; turn < options.turns; ++turn) {
     for (const engine of working) {
       await engine.side.ask('use', { name: engine.name });
@@ -120,7 +131,10 @@ async function measureCase(plan) {
       await engine.side.ask('use', { name: engine.name });
       const trace =
         options.traces && engine.side === sides.ours
-          ? path.join(options.traces, `${plan.name}-${caseName}-${engine.name}.json`.replace(/[^\w.-]+/g, '-'))
+          ? path.join(
+              options.traces,
+              `${plan.name}-${caseName}-${engine.name}.json`.replace(/[^\w.-]+/g, '-'),
+            )
           : undefined;
       engine.profile = summarize(await engine.side.ask('profile', { file: trace }));
     } catch (error) {
@@ -146,17 +160,27 @@ function judge(engines, [mine, peers, target], onDevice) {
     [names]
       .flat()
       .map((name) => engines.find((engine) => engine.name === name))
-      .filter((engine) => engine && !engine.failure && (!onDevice || engine.profile));
+      .filter((engine) => engine?.seconds?.length > 0 && !engine.failure && (!onDevice || engine.profile));
   const time = (engine) => (onDevice ? engine.profile.onDevice : median(engine.seconds.flat()));
   const best = (found) => found.sort((a, b) => time(a) - time(b))[0];
   const [engine, peer] = [best(usable(mine)), best(usable(peers))];
   if (!engine || !peer) return null;
   const all = ratios(engine, peer, onDevice);
-  return { engine: engine.name, peer: peer.name, ratio: median(all), low: Math.min(...all), high: Math.max(...all), target };
+  return {
+    engine: engine.name,
+    peer: peer.name,
+    ratio: median(all),
+    low: Math.min(...all),
+    high: Math.max(...all),
+    target,
+  };
 }
 
 function engineRow({ name, failure, seconds, errors, memory, profile, firstSeconds, twin }, floors = {}) {
-  if (failure) return [name, 'failed', '–', '–', '–', '–', '–', '–', '–', failure.slice(0, 60)];
+  if (failure || seconds.length === 0) {
+    const why = failure ?? `first call ${three(firstSeconds)} s`;
+    return [name, failure ? 'failed' : '–', '–', '–', '–', '–', '–', '–', '–', why.slice(0, 60)];
+  }
   const all = seconds.flat();
   const typical = median(all);
   const precision = Object.keys(floors).find((key) => name.includes(key)) ?? (twin ? 'tf32' : 'fp32');
@@ -212,7 +236,10 @@ function caseMarkdown({ caseName, size, benchmark, engines }) {
     });
   return [
     `## ${caseName}`,
-    table(TITLES, engines.map((engine) => engineRow(engine, size.floors))),
+    table(
+      TITLES,
+      engines.map((engine) => engineRow(engine, size.floors)),
+    ),
     table(['ours', 'best peer', onDevice ? 'speedup on the device' : 'speedup', 'turns', 'target'], claims),
     ...tops,
   ].join('\n\n');
@@ -271,7 +298,17 @@ export async function main() {
         if (options.case && !options.case.includes(caseName)) continue;
         const size = { ...(device === 'cpu' ? tiny(given) : given), device };
         try {
-          const engines = await measureCase({ name, caseName, benchmark, size, sides, options, device, seed, folder });
+          const engines = await measureCase({
+            name,
+            caseName,
+            benchmark,
+            size,
+            sides,
+            options,
+            device,
+            seed,
+            folder,
+          });
           cases.push({ caseName, size, engines });
         } catch (error) {
           log(`${name}, ${caseName}: ${error.stack}`);

@@ -1,7 +1,12 @@
 // Measures Segmenter.predict(): from bytes of images to class indices of their size.
 import { exportOnnx, Segmenter } from 'bidiseg';
 
-export async function create({ segmenter: shape, images: [count, height, width], precision, device = 'cpu' }) {
+export async function create({
+  segmenter: shape,
+  images: [count, height, width],
+  precision,
+  device = 'cpu',
+}) {
   const segmenter = await Segmenter.create({ ...shape, device });
   const job = { count, height, width, ...(precision && { precision }) };
   let images;

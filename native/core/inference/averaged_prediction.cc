@@ -10,8 +10,7 @@ Prediction predict_averaged(SegmentationNetwork& segmenter, const std::vector<at
   const c10::InferenceMode inference;
   const ModeScope evaluation(segmenter, /*training=*/false);
   const auto probabilities = [&](const at::Tensor& rgb_bytes) {
-    const at::Tensor logits = segmenter.forward(segmenter_input(rgb_bytes, segmenter.dtype())).to(at::kFloat);
-    return upsampled_probabilities(logits, height, width, order);
+    return upsampled_probabilities(predict_logits(segmenter, rgb_bytes), height, width, order);
   };
   at::Tensor sum;
   const auto add = [&sum](const at::Tensor& part) { sum = sum.defined() ? sum.add_(part) : part; };

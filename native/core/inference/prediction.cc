@@ -3,14 +3,21 @@
 #include "core/data/pixels.h"
 #include "core/errors.h"
 #include "core/losses/segmentation.h"
+#include "core/training/precision.h"
 
 namespace bidiseg {
+
+at::Tensor predict_logits(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes) {
+  at::Tensor images = segmenter_input(rgb_bytes, segmenter.dtype());
+  if (uses_tensor_cores(images.device())) images = images.contiguous(at::MemoryFormat::ChannelsLast);
+  return segmenter.forward(images).to(at::kFloat);
+}
 
 Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
                    kernels::SoftmaxOrder order, bool with_confidence, const std::vector<double>& thresholds) {
   const c10::InferenceMode inference;
   const ModeScope evaluation(segmenter, /*training=*/false);
-  const at::Tensor logits = segmenter.forward(segmenter_input(rgb_bytes, segmenter.dtype())).to(at::kFloat);
+  const at::Tensor logits = predict_logits(segmenter, rgb_bytes);
   return thresholds.empty() ? predict(logits, {height, width, /*align_corners=*/true}, order, with_confidence)
                             : predict_balanced(logits, height, width, order, thresholds);
 }

@@ -11,6 +11,9 @@ struct Prediction {
   at::Tensor confidence;  ///< float [N, H, W]: probability of that class; undefined if not requested
 };
 
+/// Logits [N, C, ...] in float32 of RGB bytes [N, h, w, 3]. The segmenter must be in eval mode.
+at::Tensor predict_logits(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes);
+
 /// Segments RGB bytes [N, h, w, 3] in eval mode, at any output size. Without `thresholds` as predict() from logits,
 /// with one threshold per class as predict_balanced().
 Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,

@@ -4,6 +4,7 @@
 #include <torch/csrc/jit/frontend/tracer.h>
 
 #include "core/models/activation_checkpoint.h"
+#include "core/training/precision.h"
 
 namespace bidiseg {
 namespace {
@@ -19,6 +20,14 @@ at::Tensor channels_last(const at::Tensor& x) { return x.contiguous(at::MemoryFo
 bool has_packed(at::Device device, at::ScalarType dtype) {
   return device.is_cpu() && at::globalContext().userEnabledMkldnn() && at::hasMKLDNN() &&
          (dtype == at::kFloat || dtype == at::kBFloat16);
+}
+
+// cuDNN fuses on tensor cores, whose channels come in groups of eight.
+bool has_cudnn_fusion(at::Device device, at::ScalarType dtype, const at::Tensor& weight) {
+  const char* on = std::getenv("BIDISEG_CUDNN_FUSED");
+  if (on == nullptr || on[0] != '1') return false;
+  return uses_tensor_cores(device) && at::globalContext().userEnabledCuDNN() && dtype != at::kDouble &&
+         weight.size(0) % 8 == 0 && weight.size(1) % 8 == 0;
 }
 
 // Limits beyond which Winograd's transforms cost more than they save (docs/design/kernels-and-speed.md has the
@@ -97,6 +106,7 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
     const at::ScalarType dtype =
         at::autocast::is_autocast_enabled(device) ? at::autocast::get_autocast_dtype(device) : x.scalar_type();
     if (has_packed(x.device(), dtype)) return forward_packed(x.to(dtype), sum, relu);
+    if (relu && has_cudnn_fusion(x.device(), dtype, convolution_->weight)) return forward_cudnn(x.to(dtype), sum);
   }
   if (!y.defined()) {
     const at::ScalarType dtype = convolution_->weight.scalar_type();
@@ -131,6 +141,23 @@ at::Tensor FusedConvolution::forward_packed(const at::Tensor& x, const at::Tenso
   const at::Tensor weight = constants.weights.for_input(x.sizes())[0];
   if (!sum.defined()) return convolve_packed(input, weight, constants.bias, window, relu);
   return convolve_packed_and_add(input, weight, constants.bias, window, channels_last(sum.to(x.scalar_type())), relu);
+}
+
+// Convolution, bias, sum and ReLU are one operation of cuDNN.
+at::Tensor FusedConvolution::forward_cudnn(const at::Tensor& x, const at::Tensor& sum) {
+  at::NoGradGuard no_grad;
+  const auto& constants = current(folded_, x.scalar_type(), [&](const at::Tensor& weight) {
+    return channels_last(weight.to(x.scalar_type()));
+  });
+  const ConvolutionWindow window = window_of(*convolution_);
+  const auto bias = constants.bias.defined() ? std::make_optional(constants.bias) : std::nullopt;
+  if (!sum.defined()) {
+    return at::cudnn_convolution_relu(channels_last(x), constants.weights, bias, window.stride, window.padding,
+                                      window.dilation, window.groups);
+  }
+  return at::cudnn_convolution_add_relu(channels_last(x), constants.weights, channels_last(sum.to(x.scalar_type())),
+                                        /*alpha=*/1, bias, window.stride, window.padding, window.dilation,
+                                        window.groups);
 }
 
 at::Tensor FusedConvolution::forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles,

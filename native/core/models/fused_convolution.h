@@ -45,6 +45,7 @@ class FusedConvolution {
   at::Tensor forward(const at::Tensor& x, const at::Tensor& sum, bool relu);
   at::Tensor normalize(const at::Tensor& y);
   at::Tensor forward_packed(const at::Tensor& x, const at::Tensor& sum, bool relu);
+  at::Tensor forward_cudnn(const at::Tensor& x, const at::Tensor& sum);
   at::Tensor forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles, const at::Tensor& sum,
                               bool relu);
   bool is_constant() const;

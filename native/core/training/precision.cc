@@ -67,6 +67,11 @@ void require_precision(Precision precision, const Network& network) {
   }
 }
 
+bool uses_tensor_cores(at::Device device) {
+  return device.is_cuda() &&
+         (at::autocast::is_autocast_enabled(at::kCUDA) || at::globalContext().allowTF32CuDNN());
+}
+
 PrecisionScope::PrecisionScope(Precision precision, at::Device device)
     : device_(device.type()),
       had_autocast_(at::autocast::is_autocast_enabled(device_)),

@@ -30,6 +30,9 @@ inline at::MemoryFormat fastest_format(Precision precision) {
   return half ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
 
+/// True if convolutions on the device use tensor cores now: within a PrecisionScope of any precision but kFloat32.
+bool uses_tensor_cores(at::Device device);
+
 /// Sets the precision of forward and backward passes for the lifetime of the scope. Parameters, their gradients,
 /// running statistics and losses stay float32. Each parameter is cast once, so that none may change within the scope.
 /// Autocasting is a setting of the thread; TensorFloat-32 is a setting of the process.

@@ -22,6 +22,21 @@ int64_t checksum_of(const NamedTensors& tensors) {
   return static_cast<int64_t>(checksum);
 }
 
+// Lets cuDNN try its algorithms for each new shape and keep the fastest. A training repeats its shapes.
+class TriedAlgorithmsScope {
+ public:
+  explicit TriedAlgorithmsScope(at::Device device) : before_(at::globalContext().benchmarkCuDNN()) {
+    const char* off = std::getenv("BIDISEG_CUDNN_BENCHMARK");
+    if (device.is_cuda()) at::globalContext().setBenchmarkCuDNN(off == nullptr || off[0] != '0');
+  }
+  ~TriedAlgorithmsScope() { at::globalContext().setBenchmarkCuDNN(before_); }
+  TriedAlgorithmsScope(const TriedAlgorithmsScope&) = delete;
+  TriedAlgorithmsScope& operator=(const TriedAlgorithmsScope&) = delete;
+
+ private:
+  bool before_;
+};
+
 }  // namespace
 
 Step::Step(const StepOptions& options, double loss_share, const Network& network)
@@ -56,7 +71,10 @@ LossValues Step::iterate(const std::function<void()>& compute_gradients, const s
   zero_grad();
   scaler_.prepare();
   is_computed_ = false;
-  compute_gradients();
+  {
+    const TriedAlgorithmsScope tried(device_);
+    compute_gradients();
+  }
   if (is_computed_) {
     for (const auto& [name, optimizer] : optimizers_) checks_.gradients(name, *optimizer);
   } else {
