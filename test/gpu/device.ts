@@ -1,5 +1,8 @@
 import { buildInfo, maskedCrossEntropy, Tensor } from 'bidiseg';
 
+// Each file of this folder needs a mocha process of its own, because a failed kernel makes CUDA unusable for the rest of
+// a process. robustness.test.ts measures the memory of the device, and fills it, so nothing else may run beside it.
+
 /** Device under test: `cuda`, or with DEVICE=cpu the CPU, as a rehearsal of the same tests. */
 export const DEVICE = process.env.DEVICE ?? 'cuda';
 export const IS_CUDA = DEVICE !== 'cpu';
