@@ -1,10 +1,16 @@
 import { buildInfo, maskedCrossEntropy, Tensor } from 'bidiseg';
 
+// Each file of this folder needs a mocha process of its own, because a failed kernel makes CUDA unusable for the rest of
+// a process. robustness.test.ts measures the memory of the device, and fills it, so nothing else may run beside it.
+
 /** Device under test: `cuda`, or with DEVICE=cpu the CPU, as a rehearsal of the same tests. */
 export const DEVICE = process.env.DEVICE ?? 'cuda';
 export const IS_CUDA = DEVICE !== 'cpu';
 
 const TIMEOUT_MS = 60_000;
+/** Time for the first answer of a device, whose libraries may have to be read, and for every other. */
+const START_MS = 50_000;
+const ANSWER_MS = 15_000;
 
 /** Reason why nothing can run on the device, if there is one. */
 async function lackOfDevice(): Promise<string | null> {
@@ -19,20 +25,33 @@ export function describeOnDevice(title: string, suite: () => void): void {
   describe(`on ${DEVICE}: ${title}`, function () {
     this.timeout(TIMEOUT_MS);
     before(async function () {
-      const lack = await lackOfDevice();
+      const lack = await within(START_MS, lackOfDevice());
       if (lack === null) return;
       console.log(`    skipped: ${lack}`);
       this.skip();
     });
     // A failed kernel makes CUDA unusable for the rest of the process. Later tests then say nothing of their own.
     beforeEach(async function () {
-      const failure = await failureOfDevice();
+      const failure = await within(ANSWER_MS, failureOfDevice());
       if (failure === null) return;
       console.log(`    skipped: an earlier test left the device unusable: ${failure}`);
       this.skip();
     });
     suite();
   });
+}
+
+/** Returns the answer, or that there is none in this time. */
+async function within(ms: number, answer: Promise<string | null>): Promise<string | null> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<string>((resolve) => {
+    timer = setTimeout(() => resolve(`no answer within ${ms / 1000} s`), ms);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 async function failureOfDevice(): Promise<string | null> {
@@ -56,13 +75,20 @@ export function itOnCuda(title: string, test: () => Promise<void>): void {
   });
 }
 
+let dtypes: Promise<('float64' | 'float32')[]> | undefined;
+
 /**
- * Returns the dtypes of a segmenter's losses on the device, the most exact first. The kernels of CUDA know float32 only.
+ * Returns the dtypes of a segmenter's losses on the device, the most exact first. The kernels of CUDA may know float32
+ * only.
  */
-export async function lossDtypes(): Promise<('float64' | 'float32')[]> {
-  using host = Tensor.from(new Float64Array(8), [1, 2, 2, 2]);
-  using logits = await host.to({ device: DEVICE });
-  using labels = await Tensor.from(new Uint8Array(4), [1, 2, 2]).to({ device: DEVICE });
+export function lossDtypes(): Promise<('float64' | 'float32')[]> {
+  dtypes ??= findLossDtypes();
+  return dtypes;
+}
+
+async function findLossDtypes(): Promise<('float64' | 'float32')[]> {
+  using logits = await onDevice(Tensor.from(new Float64Array(8), [1, 2, 2, 2]));
+  using labels = await onDevice(Tensor.from(new Uint8Array(4), [1, 2, 2]));
   try {
     (await maskedCrossEntropy(logits, labels)).dispose();
     return ['float64', 'float32'];

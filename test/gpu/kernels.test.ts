@@ -127,6 +127,9 @@ function realSizes(): SoftmaxCases {
   return all;
 }
 
+/** Time of a process. A kernel that hangs is then a failed test. */
+const PROCESS_MS = 45_000;
+
 describeOnDevice('kernels against PyTorch in float64', () => {
   const twin = useTwin();
   const folder = temporaryFolder();
@@ -136,7 +139,7 @@ describeOnDevice('kernels against PyTorch in float64', () => {
   it('the cases of the parity tests, and the same each time', async () => {
     const all = parityCases();
     const chosen = all.cases.filter(({ dtype }) => dtype !== 'float64');
-    await all.compare(twin(), folder.path, { device: DEVICE, chosen });
+    await all.compare(twin(), folder.path, { device: DEVICE, chosen, timeoutMs: PROCESS_MS });
   });
 
   for (const [title, make] of [
@@ -145,7 +148,7 @@ describeOnDevice('kernels against PyTorch in float64', () => {
     ['options', options],
     ['real sizes', realSizes],
   ] as const) {
-    it(title, () => make().compare(twin(), folder.path, { device: DEVICE }));
+    it(title, () => make().compare(twin(), folder.path, { device: DEVICE, timeoutMs: PROCESS_MS }));
   }
 });
 

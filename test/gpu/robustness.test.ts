@@ -258,6 +258,52 @@ describeOnDevice('abort', () => {
   }
 });
 
+describeOnDevice('wrong numbers', () => {
+  const batch = (shape = SHAPE) => ({
+    source: randomBatch(shape, 1, 5),
+    target: randomBatch(shape, 2, 5),
+    discriminatorLearningRate: 1e-4,
+  });
+
+  async function refused(
+    wrong: Partial<Parameters<SegmentationStep['run']>[0]>,
+    expected: { code: string; message?: RegExp },
+    cause?: Partial<Parameters<SegmentationStep['run']>[0]>,
+  ): Promise<void> {
+    const options = { classCount: 5, ...PLACE };
+    using segmenter = await Segmenter.create({
+      ...{ backbone: 'resnet18', width: 1 / 8, initialization: 'kaiming' },
+      ...options,
+    });
+    using discriminator = await OutputDiscriminator.create({ baseWidth: 8, ...options });
+    using step = await SegmentationStep.create(segmenter, discriminator, SEGMENTATION);
+    await step.run({ ...batch(), learningRate: 1e-3, ...cause });
+    const before = await snapshot(step);
+    await assert.rejects(step.run({ ...batch(), learningRate: 1e-3, ...wrong }), (error: Error) => {
+      console.log(`    ${error}`);
+      assert.equal((error as { code?: string }).code, expected.code);
+      assert.match(error.message, expected.message ?? /./);
+      return true;
+    });
+    assert.deepEqual(await snapshot(step), before);
+    if (cause) return;
+    const { total } = await step.run({ ...batch(), learningRate: 1e-3 });
+    assert.ok(Number.isFinite(total));
+  }
+
+  it('a label that is no class is an error before any weight moves', async () => {
+    const { source, target } = batch();
+    const labels = source.labels!.with(77, 200);
+    const expected = { code: 'ERR_INVALID_ARGUMENT', message: /found 200/ };
+    await refused({ source: { ...source, labels } }, expected);
+    await refused({ target: { ...target, labels } }, expected);
+  });
+
+  it('a loss that is not finite is an error before any weight moves', async () => {
+    await refused({}, { code: 'ERR_NON_FINITE_LOSS' }, { learningRate: 1e38 });
+  });
+});
+
 describeOnDevice('a device that does not exist', () => {
   const folder = temporaryFolder();
   after(folder.remove);

@@ -92,7 +92,7 @@ function rows(item: string, found: Outcome, expected: Outcome, bounds: number | 
     const error = relativeDifference(found[what], expected[what]);
     if (typeof bounds === 'number') return { item: `${item}, ${what}`, error, bound: bounds };
     const repeated = relativeDifference(bounds[what], expected[what]);
-    const bound = Math.max(1e-3, 20 * repeated);
+    const bound = Math.max(1e-5, 20 * repeated);
     return { item: `${item}, ${what} (repeated ${repeated.toExponential(1)})`, error, bound };
   });
 }

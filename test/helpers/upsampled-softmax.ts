@@ -35,6 +35,8 @@ interface CompareOptions {
   environment?: NodeJS.ProcessEnv;
   /** Default: all cases. */
   chosen?: Case[];
+  /** Time after which the process is killed. */
+  timeoutMs?: number;
 }
 
 // float16 and bfloat16 gradients are rounded to 11 and 8 bits once computed.
@@ -99,7 +101,7 @@ export class SoftmaxCases {
   async compare(
     twin: Twin,
     path: (name: string) => string,
-    { device = 'cpu', environment = {}, chosen = this.cases }: CompareOptions = {},
+    { device = 'cpu', environment = {}, chosen = this.cases, timeoutMs = 100_000 }: CompareOptions = {},
   ): Promise<void> {
     const [casesFile, inputsFile, resultsFile] = ['cases', 'inputs', 'results'].map(path) as [
       string,
@@ -112,8 +114,10 @@ export class SoftmaxCases {
     const child = spawnSync(process.execPath, [program, casesFile, inputsFile, resultsFile, device], {
       env: { ...process.env, ...environment },
       encoding: 'utf8',
+      timeout: timeoutMs,
+      killSignal: 'SIGKILL',
     });
-    const failure = `${child.signal ?? ''} ${child.stderr.slice(0, 4000)}`;
+    const failure = `${child.error ?? child.signal ?? ''} ${child.stderr.slice(0, 4000)}`;
     assert.ok(child.stdout !== '', `the process ended with ${child.status}: ${failure}`);
     const computed = new Set(JSON.parse(child.stdout.trimEnd().split('\n').at(-1)!) as string[]);
     const done = chosen.filter(({ name }) => computed.has(name));
