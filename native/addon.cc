@@ -2,12 +2,14 @@
 #include "binding/environment.h"
 #include "binding/exports.h"
 #include "core/host_memory.h"
+#include "core/training/precision.h"
 
 namespace {
 
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   using namespace bidiseg::binding;
   bidiseg::count_host_memory();
+  bidiseg::turn_off_tf32();
   env.SetInstanceData(new Environment(env));
   export_tensors(env, exports);
   export_networks(env, exports);

@@ -45,7 +45,7 @@ run() {
     >>"$folder/table.txt"
 }
 
-mocha=(node node_modules/mocha/bin/mocha.js --no-config --timeout 60000)
+mocha=(node node_modules/mocha/bin/mocha.js --no-config --exit --timeout 60000)
 bench=(node bench/run.mjs cuda --device "$device" --cache "$folder/compiled")
 measure=("${bench[@]}" --output "$logs/results")
 compile=("${bench[@]}" --output "$folder/compile" --turns 0)
@@ -58,7 +58,8 @@ threads=${OMP_NUM_THREADS:-}
 if wanted tests; then
   for file in dist/test/gpu/*.test.js; do
     name=test-$(basename "$file" .test.js)
-    if [[ $device == cpu ]]; then run "$name" 400 "${mocha[@]}" "$file"; else run "$name" 200 "${mocha[@]}" "$file" & fi
+    [[ $name == test-robustness ]] && continue
+    if [[ $device == cpu ]]; then run "$name" 400 "${mocha[@]}" "$file"; else run "$name" 180 "${mocha[@]}" "$file" & fi
   done
 fi
 if wanted sanitizer; then
@@ -67,25 +68,27 @@ if wanted sanitizer; then
     echo "sanitizer: skipped, because ${sanitizer:-there is no compute-sanitizer} needs a GPU" >>"$folder/table.txt"
   else
     for tool in memcheck racecheck; do
-      run "$tool" 200 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 node dist/test/gpu/sanitized-kernels.js &
+      run "$tool" 180 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 node dist/test/gpu/sanitized-kernels.js &
     done
   fi
 fi
 if wanted compile && [[ $device != cpu ]]; then
   for engine in torch.compile 'torch.compile, bf16 autocast'; do
     what=${engine//[^a-z0-9]/}
-    run "compile-segmentation-$what" 200 "${compile[@]}" segmentation-step --case ResNet-101 --engine "$engine" &
-    run "compile-translation-$what" 200 "${compile[@]}" translation-step --case '9 blocks, 452²' --engine "$engine" &
-    run "compile-inference-$what" 200 "${compile[@]}" inference --engine "$engine" &
+    run "compile-segmentation-$what" 180 "${compile[@]}" segmentation-step --case ResNet-101 --engine "$engine" &
+    run "compile-translation-$what" 180 "${compile[@]}" translation-step --case '9 blocks, 452²' --engine "$engine" &
+    run "compile-inference-$what" 180 "${compile[@]}" inference --engine "$engine" &
   done
 fi
 if wanted demo; then
   few=()
   [[ $device == cpu ]] && few=(--set segmentation.steps=2 --set segmentation.sourceOnlySteps=2 --set segmentation.pseudoLabelSteps=2
     --set translation.steps=2)
-  run demo 210 node dist/lib/cli/main.js demo --device "$device" --output "$folder/demo" "${few[@]}" &
+  run demo 180 node dist/lib/cli/main.js demo --device "$device" --output "$folder/demo" "${few[@]}" &
 fi
 wait
+# Alone, because it fills the device and measures its memory.
+wanted tests && run test-robustness 90 "${mocha[@]}" dist/test/gpu/robustness.test.js
 export OMP_NUM_THREADS=$threads
 [[ -n $threads ]] || unset OMP_NUM_THREADS
 

@@ -32,7 +32,7 @@ NamedTensors ImagePool::state() const {
   return state;
 }
 
-ImagePool ImagePool::resumed(const NamedTensors& state, at::Device device) const {
+ImagePool ImagePool::resumed(const NamedTensors& state, const at::TensorOptions& options) const {
   constexpr int64_t kMaxDraws = int64_t{1} << 36;  // takes a minute to skip, and no training comes near
   ImagePool pool(size_, seed_);
   int64_t draws = -1;
@@ -40,7 +40,7 @@ ImagePool ImagePool::resumed(const NamedTensors& state, at::Device device) const
     if (name == "draws" && tensor.numel() == 1) {
       draws = tensor.item<int64_t>();
     } else if (name == std::to_string(pool.kept_.size()) && tensor.dim() == 3) {
-      pool.kept_.push_back(tensor.to(device, at::kFloat, /*non_blocking=*/false, /*copy=*/true));
+      pool.kept_.push_back(tensor.to(options, /*non_blocking=*/false, /*copy=*/true));
     } else {
       throw InvalidArgument("'" + name + "' does not belong in the state of an image pool");
     }

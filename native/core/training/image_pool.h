@@ -23,9 +23,9 @@ class ImagePool {
   /// Kept images `0`, `1`, …, and `draws`, the number of draws, which determines the state of the engine.
   NamedTensors state() const;
 
-  /// Pool of this size and seed with a restored state(), images on `device`. Throws InvalidArgument for an invalid
+  /// Pool of this size and seed with a restored state(), images as `options` say. Throws InvalidArgument for an invalid
   /// state.
-  ImagePool resumed(const NamedTensors& state, at::Device device) const;
+  ImagePool resumed(const NamedTensors& state, const at::TensorOptions& options) const;
 
  private:
   int64_t size_;

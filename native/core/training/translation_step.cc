@@ -271,9 +271,9 @@ NamedTensors TranslationStep::state() const {
 }
 
 void TranslationStep::load_state(NamedTensors state) {
-  const at::Device device = networks_.to_target->device();
-  ImagePool fake_target_pool = fake_target_pool_.resumed(extract(state, "fake_target_pool."), device);
-  ImagePool fake_source_pool = fake_source_pool_.resumed(extract(state, "fake_source_pool."), device);
+  const auto options = at::device(networks_.to_target->device()).dtype(networks_.to_target->dtype());
+  ImagePool fake_target_pool = fake_target_pool_.resumed(extract(state, "fake_target_pool."), options);
+  ImagePool fake_source_pool = fake_source_pool_.resumed(extract(state, "fake_source_pool."), options);
   Step::load_state(std::move(state));
   fake_target_pool_ = std::move(fake_target_pool);
   fake_source_pool_ = std::move(fake_source_pool);
