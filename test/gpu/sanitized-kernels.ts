@@ -25,10 +25,7 @@ async function runAll(count: number, classes: number, [h, w]: number[], [height,
     await maskedCrossEntropy(logits, labels, { pixelWeights: weights, alignCorners: false }),
     (await maskedCrossEntropy(logits, null, { ...size, threshold: 0.2, prediction: true })).loss,
     await entropyLoss(logits, size.height, size.width),
-    await ganLoss(await classProbabilities(logits, size.height, size.width), {
-      real: true,
-      mode: 'least-squares',
-    }),
+    await ganLoss(await classProbabilities(logits, size.height, size.width), true),
   ];
   for (const loss of losses) await loss.backward();
   for (const order of ['logits', 'probabilities'] as const) {
