@@ -1,6 +1,7 @@
 #include "core/training/step.h"
 
 #include "core/cancellation.h"
+#include "core/errors.h"
 
 namespace bidiseg {
 namespace {
@@ -26,8 +27,8 @@ int64_t checksum_of(const NamedTensors& tensors) {
 class TriedAlgorithmsScope {
  public:
   explicit TriedAlgorithmsScope(at::Device device) : before_(at::globalContext().benchmarkCuDNN()) {
-    const char* off = std::getenv("BIDISEG_CUDNN_BENCHMARK");
-    if (device.is_cuda()) at::globalContext().setBenchmarkCuDNN(off == nullptr || off[0] != '0');
+    const char* on = std::getenv("BIDISEG_CUDNN_BENCHMARK");
+    if (device.is_cuda()) at::globalContext().setBenchmarkCuDNN(on != nullptr && on[0] == '1');
   }
   ~TriedAlgorithmsScope() { at::globalContext().setBenchmarkCuDNN(before_); }
   TriedAlgorithmsScope(const TriedAlgorithmsScope&) = delete;
@@ -52,6 +53,14 @@ Step::Step(const StepOptions& options, double loss_share, const Network& network
 
 void Step::add_state(std::string prefix, std::function<NamedTensors()> tensors) {
   state_.emplace_back(std::move(prefix), std::move(tensors));
+}
+
+void Step::use_network(const Network& network) {
+  if (network.device() != device_) {
+    throw InvalidArgument("Expected all networks of a step on one device but they are on " + device_.str() + " and " +
+                          network.device().str());
+  }
+  used_networks_.push_back(&network);
 }
 
 void Step::add_network(const std::string& name, std::shared_ptr<const Network> network) {

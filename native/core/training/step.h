@@ -58,8 +58,9 @@ class Step {
   /// Makes a network part of used_networks() and its tensors part of the state.
   void add_network(const std::string& name, std::shared_ptr<const Network> network);
 
-  /// Makes a network part of used_networks() alone. The step must keep it alive.
-  void use_network(const Network& network) { used_networks_.push_back(&network); }
+  /// Makes a network part of used_networks() alone. The step must keep it alive. Throws InvalidArgument if it is on
+  /// another device than the step.
+  void use_network(const Network& network);
 
   /// Makes an optimizer and the gradients of its parameters part of the step. `name` is the name of its networks in
   /// messages. In the state the optimizer is `name`_optimizer.

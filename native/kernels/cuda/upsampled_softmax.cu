@@ -41,7 +41,7 @@ PreparedGrid prepared(const at::Tensor& logits, const Upsampling& size, int64_t 
 
 // Class count of the fast path that is compiled for `classes`; 0 if there is none.
 int64_t compiled_classes(int64_t classes) {
-  for (const int64_t padded : {4, 8, 12, 16, 20, 24, 32, 40}) {
+  for (const int64_t padded : {4, 8, 12, 16, 19, 24, 32, 40}) {
     if (classes <= padded) return padded;
   }
   return 0;
@@ -123,11 +123,12 @@ CrossEntropyOutput upsampled_cross_entropy(const CrossEntropyInput& input) {
       values = at::empty({partials.size(grid)}, options);
       partials.values = values.mutable_data_ptr<float>();
     }
-    launch_compiled<4, 8, 12, 16, 20, 24, 32, 40>(fast, cells, task, partials);
+    launch_compiled<4, 8, 12, 16, 19, 24, 32, 40>(fast, cells, task, partials);
     if (input.with_gradient) {
       output.gradient = at::empty(input.logits.sizes(), options);
-      join_partials<<<blocks_for(output.gradient.numel()), kThreads, 0, stream>>>(
-          grid, partials, output.gradient.mutable_data_ptr<float>());
+      const dim3 points(blocks_for(grid.batch * grid.rows.in * grid.columns.in),
+                        static_cast<unsigned>((classes + kJoined - 1) / kJoined));
+      join_partials<<<points, kThreads, 0, stream>>>(grid, partials, output.gradient.mutable_data_ptr<float>());
       C10_CUDA_KERNEL_LAUNCH_CHECK();
     }
   } else {

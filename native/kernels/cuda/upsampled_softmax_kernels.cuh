@@ -4,8 +4,10 @@
 // As on the CPU, work is done per cell row: the pixel rows between two rows of the low-resolution grid. In the fast
 // path a thread owns one output column of a cell row. It interpolates between the corners of its cells once, from left
 // to right, and keeps the logits at the top and their differences to the bottom in registers, together with the sums of
-// gradients. So a pixel's logit is one multiply-add. A block sums the gradients of its columns per grid column in
-// shared memory and writes partial sums, which another kernel adds in a fixed order. Only reports of invalid labels use
+// softmaxes. So a logit costs three multiply-adds, one sum and one exponential. What belongs to the label alone, its
+// logit and its share of the gradient, is kept in shared memory, where a label can be an index. A block sums the
+// gradients of its columns per grid column in shared memory and writes partial sums, which another kernel adds in a
+// fixed order. Only reports of invalid labels use
 // atomics, so that the same input gives the same bits.
 //
 // Grid values are prepared first: relative to the largest logit of the grid point, in units of log 2.
@@ -109,21 +111,20 @@ __global__ void prepare(const Logit* logits, float* values, int64_t batch, int64
   const Logit* from = logits + point / plane * classes * plane + point % plane;
   float* to = values + point / plane * padded * plane + point % plane;
   float largest = static_cast<float>(from[0]);
+#pragma unroll 8
   for (int64_t c = 1; c < classes; ++c) {
     const auto z = static_cast<float>(from[c * plane]);
     largest = z > largest || z != z ? z : largest;
   }
   constexpr float kLog2E = 1.4426950408889634f;
-  float total = 0;
-  for (int64_t c = 0; c < classes; ++c) {
-    const float z = (static_cast<float>(from[c * plane]) - largest) * kLog2E;
-    total += exp2_fast(z);
-    if (!softmax) to[c * plane] = z;
-  }
+  const auto relative = [&](int64_t c) { return (static_cast<float>(from[c * plane]) - largest) * kLog2E; };
   if (softmax) {
-    for (int64_t c = 0; c < classes; ++c) {
-      to[c * plane] = exp2_fast((static_cast<float>(from[c * plane]) - largest) * kLog2E) / total;
-    }
+    float total = 0;
+    for (int64_t c = 0; c < classes; ++c) total += exp2_fast(relative(c));
+    for (int64_t c = 0; c < classes; ++c) to[c * plane] = exp2_fast(relative(c)) / total;
+  } else {
+#pragma unroll 8
+    for (int64_t c = 0; c < classes; ++c) to[c * plane] = relative(c);
   }
   for (int64_t c = classes; c < padded; ++c) to[c * plane] = -INFINITY;
 }
@@ -257,27 +258,42 @@ struct ColumnLogits {
   }
 };
 
-/// Gradients of a column's pixels, in registers: their sum, and their sum weighted by lambda, the part of the grid row
-/// below.
+/// Softmaxes of a column's pixels, in registers: their sum, and their sum weighted by lambda, the part of the grid row
+/// below. Each has the weight of its pixel.
 template <int K>
-struct ColumnGradient {
+struct ColumnSoftmax {
   float sum[K], sum_below[K];
 
-  __device__ __forceinline__ ColumnGradient() {
+  __device__ __forceinline__ ColumnSoftmax() {
 #pragma unroll
     for (int c = 0; c < K; ++c) sum[c] = sum_below[c] = 0;
   }
 
-  /// Adds a pixel's weight * (softmax - one-hot label).
-  __device__ __forceinline__ void add(const float (&e)[K], float total, int label, float weight, float lambda) {
-    const float scale = weight / total;
+  __device__ __forceinline__ void add(const float (&e)[K], float total, float weight, float lambda) {
+    const float scale = weight / total, scale_below = scale * lambda;
 #pragma unroll
     for (int c = 0; c < K; ++c) {
-      const float g = e[c] * scale - (c == label ? weight : 0.0f);
-      sum[c] += g;
-      sum_below[c] += lambda * g;
+      sum[c] += e[c] * scale;
+      sum_below[c] += e[c] * scale_below;
     }
   }
+};
+
+/// What the threads of a tile share. A tile is kThreads output columns of a cell row, from column `first` on; `base` is
+/// the first grid column that it touches.
+template <int K>
+struct Tile {
+  /// Logits of the label by an index, up to as many classes as fit beside the gradients in 48 KiB.
+  static constexpr bool kHasLogits = K <= 20;
+  /// One more than the columns, so that the classes of a column lie in different banks.
+  static constexpr int kStride = kThreads + 1;
+
+  float gradients[2][K][kStride];                  ///< for the grid rows above and below
+  float logits[2][kHasLogits ? K : 1][kStride];    ///< ColumnLogits: top, difference
+  float lambdas[kThreads];                         ///< weight of the grid column to the right of each column
+  int indices[kThreads];                           ///< grid column to the left of each column, from `base`
+  int begins[kThreads + 8];                        ///< first column at or after grid column base - 1 + k, from `first`
+  int64_t rows[2];                                 ///< the pixel rows of the cell row: begin and end
 };
 
 /// Writes the sums of `loss` and `weight` over the block. `shared` holds kThreads doubles.
@@ -290,59 +306,87 @@ __device__ inline void write_block_sums(const CrossEntropy& task, double loss, d
   }
 }
 
-/// Writes the partial gradients of a tile, whose first output column is `first`, from the gradients of its columns in
-/// `shared` [above or below, class, column]. One thread a class, side and grid column: it sums over the output columns
-/// of the cells to the left and right of the grid column.
+/// Grid columns that a tile touches, from the index of its first column on.
+struct Touched {
+  int64_t first, last;  ///< output columns of the tile; `last` is one more
+  int64_t base;
+  int count;
+
+  __device__ Touched(const Axis& columns, int64_t tile) : first(tile * kThreads), last(first + kThreads) {
+    if (last > columns.out) last = columns.out;
+    base = columns.index(first);
+    count = static_cast<int>(columns.next(columns.index(last - 1)) - base) + 1;
+  }
+};
+
+/// Writes the partial gradients of a tile from tile.gradients. One thread a class, side and grid column: it sums over
+/// the output columns of the cells to the left and right of the grid column.
 template <int K>
 __device__ __forceinline__ void write_partials(const Grid& grid, const Partials& partials, int64_t image, int64_t row,
-                                               int64_t first, const float (&shared)[2][K][kThreads]) {
-  const int64_t base = grid.columns.index(first);
-  const int64_t last = first + kThreads < grid.columns.out ? first + kThreads : grid.columns.out;
-  const int64_t touched = grid.columns.next(grid.columns.index(last - 1)) - base + 1;
-  for (int64_t i = threadIdx.x; i < 2 * grid.classes * touched; i += kThreads) {
-    const int64_t j = base + i % touched, c = i / touched % grid.classes;
-    const int side = static_cast<int>(i / touched / grid.classes);
-    int64_t from = grid.columns.begin(j - 1), to = grid.columns.begin(j + 1);
-    from = from < first ? first : from;
-    to = to > last ? last : to;
+                                               const Touched& touched, const Tile<K>& tile) {
+  const int classes = static_cast<int>(grid.classes), last_column = static_cast<int>(grid.columns.in - touched.base) - 1;
+  for (int i = static_cast<int>(threadIdx.x); i < 2 * classes * touched.count; i += kThreads) {
+    // Classes are next to each other: they lie in different banks.
+    const int c = i % classes, side = i / classes % 2, j = i / classes / 2;
+    const float* gradients = tile.gradients[side][c];
     float sum = 0;
-    for (int64_t column = from; column < to; ++column) {
-      const int64_t source = grid.columns.index(column);
-      const float behind = grid.columns.lambda(column, source);
-      float share = source == j ? 1 - behind : 0;
-      if (grid.columns.next(source) == j) share += behind;
-      sum += share * shared[side][c][column - first];
+    for (int column = tile.begins[j]; column < tile.begins[j + 2]; ++column) {
+      const int source = tile.indices[column];
+      const float behind = tile.lambdas[column];
+      float share = source == j ? 1 - behind : 0.0f;
+      if ((source < last_column ? source + 1 : source) == j) share += behind;
+      sum += share * gradients[column];
     }
-    partials.at(grid, image, row, blockIdx.x, side, c)[j - base] = sum;
+    partials.at(grid, image, row, blockIdx.x, side, c)[j] = sum;
   }
 }
 
 /// Fast path of the cross-entropy. Grid: (tiles, cell rows, images), kThreads threads. grid.values is padded to K
 /// classes.
 template <int K>
-__global__ void __launch_bounds__(kThreads) cross_entropy_cells(CrossEntropy task, Partials partials) {
-  __shared__ float columns[2][K][kThreads];
+__global__ void __launch_bounds__(kThreads, K <= 20 ? 4 : 2) cross_entropy_cells(CrossEntropy task, Partials partials) {
+  __shared__ Tile<K> tile;
   __shared__ double sums[kThreads];
   const Grid& grid = task.grid;
-  const int64_t row = blockIdx.y, image = blockIdx.z;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads, x = first + threadIdx.x;
+  const int64_t row = blockIdx.y, image = blockIdx.z, below = grid.rows.next(row);
+  const Touched touched(grid.columns, blockIdx.x);
+  const int me = static_cast<int>(threadIdx.x);
+  const int64_t x = touched.first + me;
 
   // The column of this thread. Threads past the last column repeat it but have no pixels.
   const bool inside = x < grid.columns.out;
   const int64_t source = inside ? x : grid.columns.out - 1;
-  const int64_t left = grid.columns.index(source), below = grid.rows.next(row);
+  const int64_t left = grid.columns.index(source);
+  const float lambda_x = grid.columns.lambda(source, left);
   const ColumnLogits<K> logits(grid, {.image = image,
                                       .row = row,
                                       .below = below,
                                       .left = left,
                                       .right = grid.columns.next(left),
-                                      .lambda = grid.columns.lambda(source, left)});
+                                      .lambda = lambda_x});
+  tile.lambdas[me] = lambda_x;
+  tile.indices[me] = static_cast<int>(left - touched.base);
+  if (me < 2) tile.rows[me] = grid.rows.begin(row + me);
+  for (int k = me; k < touched.count + 2; k += kThreads) {
+    int64_t begin = grid.columns.begin(touched.base - 1 + k);
+    begin = begin < touched.first ? touched.first : begin > touched.last ? touched.last : begin;
+    tile.begins[k] = static_cast<int>(begin - touched.first);
+  }
+#pragma unroll
+  for (int c = 0; c < K; ++c) {
+    tile.gradients[0][c][me] = tile.gradients[1][c][me] = 0;
+    if constexpr (Tile<K>::kHasLogits) {
+      tile.logits[0][c][me] = logits.top[c];
+      tile.logits[1][c][me] = logits.difference[c];
+    }
+  }
+  __syncthreads();
 
   // Its pixels, from top to bottom.
-  ColumnGradient<K> gradient;
+  ColumnSoftmax<K> softmax;
   double loss = 0, weights = 0;
-  const int64_t end = inside ? grid.rows.begin(row + 1) : 0;
-  for (int64_t y = inside ? grid.rows.begin(row) : 0; y < end; ++y) {
+  const int64_t end = inside ? tile.rows[1] : 0;
+  for (int64_t y = inside ? tile.rows[0] : 0; y < end; ++y) {
     const int64_t offset = (image * grid.rows.out + y) * grid.columns.out + x;
     const bool labeled = task.labels8 != nullptr || task.labels64 != nullptr;
     int label = labeled ? load_label(task, offset) : 0;
@@ -356,46 +400,63 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_cells(CrossEntropy tas
       label = online_label(task, offset, label, exp2_fast(best - shift) / total);
       if (label < 0) continue;
     }
-    float z_label = 0;
-#pragma unroll
-    for (int c = 0; c < K; ++c) z_label = c == label ? logits.at(c, lambda) - shift : z_label;
     const float weight = pixel_weight(task, offset, label);
+    float z_label = 0;
+    if constexpr (Tile<K>::kHasLogits) {
+      z_label = tile.logits[0][label][me] + lambda * tile.logits[1][label][me] - shift;
+    } else {
+#pragma unroll
+      for (int c = 0; c < K; ++c) z_label = c == label ? logits.at(c, lambda) - shift : z_label;
+    }
     loss += weight * ((log2f(total) - z_label) * kLn2);
     weights += weight;
-    gradient.add(e, total, label, weight, lambda);
+    softmax.add(e, total, weight, lambda);
+    tile.gradients[0][label][me] += weight;
+    tile.gradients[1][label][me] += weight * lambda;
   }
   write_block_sums(task, loss, weights, (image * gridDim.y + row) * gridDim.x + blockIdx.x, sums);
   if (!task.gradient) return;
 
-  // The gradients of the block's columns, for the grid rows above and below.
+  // The gradients of the block's columns, softmax minus one-hot label, for the grid rows above and below.
 #pragma unroll
   for (int c = 0; c < K; ++c) {
     const bool at_bottom = below == row;
-    columns[0][c][threadIdx.x] = at_bottom ? gradient.sum[c] : gradient.sum[c] - gradient.sum_below[c];
-    columns[1][c][threadIdx.x] = at_bottom ? 0.0f : gradient.sum_below[c];
+    const float all = softmax.sum[c] - tile.gradients[0][c][me];
+    const float of_below = at_bottom ? 0.0f : softmax.sum_below[c] - tile.gradients[1][c][me];
+    tile.gradients[0][c][me] = all - of_below;
+    tile.gradients[1][c][me] = of_below;
   }
   __syncthreads();
-  write_partials<K>(grid, partials, image, row, first, columns);
+  write_partials<K>(grid, partials, image, row, touched, tile);
 }
 
+constexpr int kJoined = 4;  // classes of a thread in join_partials
+
 /// gradient[n, c, i, j] from the partial sums of the cell rows above and below grid row i, and of the tiles that touch
-/// grid column j. One thread per element.
+/// grid column j. One thread a grid point and kJoined classes, whose number is the y of the block.
 __global__ void join_partials(Grid grid, Partials partials, float* gradient) {
-  const int64_t element = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t point = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t plane = grid.plane();
-  if (element >= grid.batch * grid.classes * plane) return;
-  const int64_t j = element % grid.columns.in, i = element / grid.columns.in % grid.rows.in;
-  const int64_t c = element / plane % grid.classes, image = element / plane / grid.classes;
+  if (point >= grid.batch * plane) return;
+  const int64_t j = point % grid.columns.in, i = point / grid.columns.in % grid.rows.in, image = point / plane;
   const int64_t from = grid.columns.begin(j - 1), to = grid.columns.begin(j + 1);
-  float sum = 0;
+  const int64_t first = static_cast<int64_t>(blockIdx.y) * kJoined;
+  float sums[kJoined] = {};
   for (int side = 1; side >= 0; --side) {
     const int64_t row = i - side;
     if (row < 0) continue;
     for (int64_t tile = from / kThreads; tile * kThreads < to; ++tile) {
-      sum += partials.at(grid, image, row, tile, side, c)[j - grid.columns.index(tile * kThreads)];
+      const float* values = partials.at(grid, image, row, tile, side, first) + j - grid.columns.index(tile * kThreads);
+#pragma unroll
+      for (int c = 0; c < kJoined; ++c) {
+        if (first + c < grid.classes) sums[c] += values[c * partials.columns];
+      }
     }
   }
-  gradient[element] = sum;
+#pragma unroll
+  for (int c = 0; c < kJoined; ++c) {
+    if (first + c < grid.classes) gradient[(image * grid.classes + first + c) * plane + point % plane] = sums[c];
+  }
 }
 
 /// Sums `losses` and `weights` over blocks, in a fixed order. One block.
