@@ -2,7 +2,7 @@
 #include "binding/environment.h"
 #include "binding/exports.h"
 #include "core/host_memory.h"
-#include "core/training/precision.h"
+#include "core/tensor_cores.h"
 
 namespace {
 

@@ -8,36 +8,48 @@ const RATES = { tf32: 494.7e12, bf16: 989.4e12 };
 /** Computes the seconds that the multiply-adds of a case take at the card's rate. */
 const floors = (gmac) => ({ tf32: (2e9 * gmac) / RATES.tf32, bf16: (2e9 * gmac) / RATES.bf16 });
 
+/** What errors are measured against. In fp64 a full-size step takes a minute, and the tests compare with fp64. */
+const FULL_FP32 = { twin: 'eager', tf32: false };
+
 const RESNET_101 = { backbone: 'resnet101', classCount: 19 };
 const NINE_BLOCKS = { blocks: 9, baseWidth: 64, discriminatorWidth: 64 };
 
 /** Makes variants of ours whose step options differ. */
 const steps = (options, variants) =>
   Object.fromEntries(
-    Object.entries(variants).map(([name, changes]) => [name, { options: { ...options, ...changes } }]),
+    Object.entries(variants).map(([name, { tried, ...changes }]) => [
+      name,
+      { tried, options: { ...options, ...changes } },
+    ]),
   );
 
 const STEP_VARIANTS = {
-  'bidiseg, tf32': { precision: 'tf32' },
+  'bidiseg, tf32': { precision: 'tf32', memoryFormat: 'contiguous' },
+  'bidiseg, tf32, channels_last': { precision: 'tf32', memoryFormat: 'channels-last' },
   'bidiseg, bf16': { precision: 'bf16' },
+  'bidiseg, bf16, tried': { precision: 'bf16', tried: true },
   'bidiseg, bf16, graphs': { precision: 'bf16', cudaGraphs: true },
 };
 
-const STEP_TWINS = [
-  'eager',
-  'eager, channels_last',
-  'eager, bf16 autocast, channels_last',
-  'torch.compile',
-  'torch.compile, bf16 autocast',
-];
+/** Twins by the names of engines. `tried`: cuDNN tries its algorithms (`cudnn.benchmark`). */
+const named = (...names) => Object.fromEntries(names.map((name) => [name, { twin: name }]));
+const STEP_TWINS = {
+  ...named('eager', 'eager, channels_last', 'eager, bf16 autocast, channels_last'),
+  'eager, bf16 autocast, channels_last, tried': { twin: 'eager, bf16 autocast, channels_last', tried: true },
+};
+const COMPILED = named('torch.compile', 'torch.compile, bf16 autocast');
 
-/** Targets of a step: engine, peers of which the best counts, least speedup. */
+const TF32 = ['bidiseg, tf32', 'bidiseg, tf32, channels_last'];
+const BF16 = ['bidiseg, bf16', 'bidiseg, bf16, tried', 'bidiseg, bf16, graphs'];
+const EAGER_BF16 = ['eager, bf16 autocast, channels_last', 'eager, bf16 autocast, channels_last, tried'];
+
+/** Targets of a step: engines and peers, of which the best count, and the least speedup. */
 const STEP_TARGETS = [
-  ['bidiseg, tf32', ['eager', 'eager, channels_last'], 1.2],
-  ['bidiseg, tf32', ['torch.compile'], 1],
-  [['bidiseg, bf16', 'bidiseg, bf16, graphs'], ['eager', 'eager, channels_last'], 2],
-  [['bidiseg, bf16', 'bidiseg, bf16, graphs'], ['torch.compile, bf16 autocast'], 1],
-  [['bidiseg, bf16', 'bidiseg, bf16, graphs'], ['eager, bf16 autocast, channels_last'], null],
+  [TF32, ['eager', 'eager, channels_last'], 1.2],
+  [TF32, ['torch.compile'], 1],
+  [BF16, ['eager', 'eager, channels_last'], 2],
+  [BF16, EAGER_BF16, null],
+  [BF16, ['torch.compile, bf16 autocast'], 1],
 ];
 
 const predictions = (count) => ({
@@ -52,14 +64,15 @@ const predictions = (count) => ({
 
 /**
  * Table of benchmarks. Fields of a case: the sizes as in `trials.mjs`; `ours`, variants of our side with what they
- * change; `twins`; `targets`; `floors`, seconds that the arithmetic takes by precision. `onDevice` compares the time of
+ * change; `twins`; `truth`, the twin that errors are measured against; `targets`; `floors`, seconds that the arithmetic takes by precision. `onDevice` compares the time of
  * the kernels, where a call is shorter than the way into it.
  */
 export const CUDA_BENCHMARKS = {
   'masked-cross-entropy': {
     condition: { labels: 'piecewise', valid: 1 },
     errors: { loss: relativeError, gradient: relativeError },
-    twins: ['eager', 'torch.compile', 'reference'],
+    truth: { twin: 'fp64' },
+    twins: named('eager', 'torch.compile', 'reference'),
     targets: [
       ['bidiseg', ['eager'], 8],
       ['bidiseg', ['torch.compile'], 3],
@@ -85,6 +98,7 @@ export const CUDA_BENCHMARKS = {
   'segmentation-step': {
     condition: {},
     errors: { losses: largestRelativeError },
+    truth: FULL_FP32,
     twins: STEP_TWINS,
     targets: STEP_TARGETS,
     cases: {
@@ -97,10 +111,20 @@ export const CUDA_BENCHMARKS = {
         discriminatorLearningRate: 1e-4,
         options: SEGMENTATION,
         floors: floors(3 * (652.9 + 373.7) + 3 * 15.4 + 2 * 27.1),
-        ours: steps(SEGMENTATION, {
-          ...STEP_VARIANTS,
-          'bidiseg, tf32, channels_last': { precision: 'tf32', memoryFormat: 'channels-last' },
-        }),
+        ours: steps(SEGMENTATION, STEP_VARIANTS),
+      },
+      // Compiling takes minutes for each size, so here both domains have one.
+      'ResNet-101, 512×1024': {
+        segmenter: RESNET_101,
+        discriminator: { classCount: 19 },
+        source: [1, 512, 1024],
+        target: [1, 512, 1024],
+        learningRate: 2.5e-4,
+        discriminatorLearningRate: 1e-4,
+        options: SEGMENTATION,
+        floors: floors(6 * 373.7 + 5 * 15.4),
+        ours: steps(SEGMENTATION, STEP_VARIANTS),
+        twins: { ...STEP_TWINS, ...COMPILED },
       },
       'FCN-8s': {
         segmenter: { network: 'fcn-8s', classCount: 19 },
@@ -110,10 +134,9 @@ export const CUDA_BENCHMARKS = {
         learningRate: 1e-5,
         discriminatorLearningRate: 1e-6,
         options: { ...SEGMENTATION, optimizer: 'adam', weightDecay: 0, adversarialWeight: 1e-4 },
-        twins: ['eager', 'eager, channels_last', 'eager, bf16 autocast, channels_last'],
         ours: steps(
           { ...SEGMENTATION, optimizer: 'adam', weightDecay: 0, adversarialWeight: 1e-4 },
-          { 'bidiseg, tf32': { precision: 'tf32' }, 'bidiseg, bf16': { precision: 'bf16' } },
+          Object.fromEntries(Object.entries(STEP_VARIANTS).filter(([name]) => !name.includes('graphs'))),
         ),
       },
     },
@@ -121,6 +144,7 @@ export const CUDA_BENCHMARKS = {
   'translation-step': {
     condition: {},
     errors: { losses: largestRelativeError },
+    truth: FULL_FP32,
     twins: STEP_TWINS,
     targets: STEP_TARGETS,
     cases: Object.fromEntries(
@@ -133,9 +157,17 @@ export const CUDA_BENCHMARKS = {
           learningRate: 2e-4,
           options: TRANSLATION,
           floors: floors((18 * 154.5 + 10 * 144.8) * (side / 452) ** 2),
-          ours: steps(TRANSLATION, STEP_VARIANTS),
+          ours: steps(
+            TRANSLATION,
+            Object.fromEntries(
+              // These steps choose the memory format themselves.
+              Object.entries(STEP_VARIANTS)
+                .filter(([name]) => !name.includes('channels_last'))
+                .map(([name, { memoryFormat: _, ...changes }]) => [name, changes]),
+            ),
+          ),
           // Compiling takes minutes, so one size has to do.
-          ...(side < 400 && { twins: STEP_TWINS.filter((name) => !name.startsWith('torch.compile')) }),
+          twins: side < 400 ? STEP_TWINS : { ...STEP_TWINS, ...COMPILED },
         },
       ]),
     ),
@@ -143,13 +175,11 @@ export const CUDA_BENCHMARKS = {
   inference: {
     condition: {},
     errors: { labels: shareDifferent },
-    twins: [
-      'eager',
-      'eager, channels_last',
-      'eager, bf16 autocast, channels_last',
-      'torch.compile',
-      'torch.compile, bf16 autocast',
-    ],
+    truth: FULL_FP32,
+    twins: {
+      ...named('eager', 'eager, channels_last', 'eager, bf16 autocast, channels_last'),
+      ...COMPILED,
+    },
     targets: [
       ['bidiseg, tf32', ['eager', 'eager, channels_last', 'torch.compile'], 1],
       ['bidiseg, bf16', ['eager, bf16 autocast, channels_last', 'torch.compile, bf16 autocast'], 1],
@@ -180,7 +210,7 @@ export function tiny(size) {
     ...(size.translator && { translator: { blocks: 6, baseWidth: 8, discriminatorWidth: 8 } }),
   };
   changed.ours = Object.fromEntries(
-    Object.entries(size.ours).map(([name, { options, precision, ...rest }]) => [
+    Object.entries(size.ours).map(([name, { options, precision, tried: _, ...rest }]) => [
       name,
       {
         ...rest,

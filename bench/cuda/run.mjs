@@ -13,7 +13,8 @@ import { readValue } from '../harness/values.mjs';
 import { CUDA_BENCHMARKS, tiny } from './cases.mjs';
 
 /** Runs before a measurement, in which libraries choose algorithms and graphs are recorded. */
-const WARM_UPS = 20;
+const WARM_UPS = 8;
+const WARM_UP_SECONDS = 0.4;
 
 function parseOptions() {
   const collect = (value, values = []) => [...values, value];
@@ -25,6 +26,7 @@ function parseOptions() {
     .option('--device <device>', 'cuda, cuda:N, or cpu for a try with tiny sizes', 'cuda')
     .option('--case <name>', 'only this case; may be repeated', collect)
     .option('--engine <name>', 'only this engine; may be repeated', collect)
+    .option('--without <text>', 'skip engines whose name contains this')
     .option(
       '--turns <n>',
       'turns of each engine; 0 only makes the engines, and compiles what they need',
@@ -43,10 +45,10 @@ function parseOptions() {
 
 const log = (text) => console.error(`bench: ${(performance.now() / 1000).toFixed(0)} s: ${text}`);
 
-/** Makes the inputs of a case and computes their results in fp64, on the same device. */
+/** Makes the inputs of a case and computes what their results should be, on the same device. */
 async function prepareCase({ name, benchmark, size, twin, seed, folder, exact }) {
   const threads = os.availableParallelism();
-  await twin.ask('create', { twin: 'fp64', case: size, threads });
+  await twin.ask('create', { ...benchmark.truth, case: size, threads });
   const prefix = path.join(folder, `${name}-inputs`);
   const request = { case: size, condition: benchmark.condition, seed: [seed], prefix };
   const inputs = await twin.ask('inputs', request);
@@ -99,19 +101,29 @@ function summarize(lines) {
 async function measureCase(plan) {
   const { caseName, benchmark, size, sides, options } = plan;
   const { inputs, truth } = await prepareCase({ ...plan, twin: sides.twin, exact: options.turns > 0 });
-  const wanted = (name) => !options.engine || options.engine.includes(name);
+  const wanted = (name) =>
+    (!options.engine || options.engine.includes(name)) &&
+    !(options.without && name.includes(options.without));
   const ours = Object.entries(size.ours).map(([name, changes]) => ({
     name,
     side: sides.ours,
     size: { ...size, ...changes },
   }));
-  const twins = (size.twins ?? benchmark.twins).map((name) => ({ name, side: sides.twin, size, twin: name }));
+  const twins = Object.entries(size.twins ?? benchmark.twins).map(([name, { twin, ...changes }]) => ({
+    name,
+    side: sides.twin,
+    size: { ...size, ...changes },
+    twin,
+  }));
   const engines = [...ours, ...twins].filter(({ name }) => wanted(name));
   for (const engine of engines) {
     try {
       await prepareEngine(engine, { ...plan, inputs, truth });
       if (options.turns > 0) {
-        await engine.side.ask('sample', { seconds: 0, least: options.device === 'cpu' ? 2 : WARM_UPS });
+        await engine.side.ask('sample', {
+          seconds: WARM_UP_SECONDS,
+          least: options.device === 'cpu' ? 2 : WARM_UPS,
+        });
       }
       log(`${caseName}, ${engine.name}: ready`);
     } catch (error) {
@@ -256,8 +268,8 @@ function markdown({ name, machine, command, date, seed, cases, benchmark }) {
     'ms: a run, until the device has finished, median over all turns. At least: the multiply-adds, or the exponentials, ' +
       'at the rate of the data sheet. On the device: kernels and copies of one profiled run. Outside: the rest of the ' +
       'median. Waits: calls that wait for the device. Peak: what a run adds to the tensors on the device. Error: ' +
-      'against fp64, of the first step for steps. All engines compute with cuDNN; twins let it try its algorithms ' +
-      '(`cudnn.benchmark`).',
+      'against fp64 for losses, and else against PyTorch in fp32 without TF32; of the first step for steps. All engines ' +
+      'compute with cuDNN. `tried`: it tries its algorithms (`cudnn.benchmark`).',
   ].join('\n\n');
 }
 
@@ -285,12 +297,15 @@ export async function main() {
   const { buildInfo } = await import('bidiseg');
   const python = findPython((await buildInfo()).libtorchVersion);
   if (options.traces) mkdirSync(options.traces, { recursive: true });
-  for (const name of names) {
+  const threads = os.availableParallelism();
+  // All at once, because importing torch takes long. They wait until they are asked.
+  const started = names.map((name) => ({
+    ours: startOurs(name, threads),
+    twin: startTwin(python, name, threads, options.cache ?? path.join(folder, name)),
+  }));
+  for (const [index, name] of names.entries()) {
     const benchmark = CUDA_BENCHMARKS[name];
-    const sides = {
-      ours: startOurs(name, os.availableParallelism()),
-      twin: startTwin(python, name, os.availableParallelism(), options.cache ?? path.join(folder, name)),
-    };
+    const sides = started[index];
     try {
       const machine = await describeMachine(sides, device);
       const cases = [];

@@ -189,7 +189,8 @@ const SEGMENTATION_BOUNDS: Bounds = {
 };
 const TRANSLATION_BOUNDS: Bounds = {
   float64: { losses: 1e-6, state: 1e-6, moved: 1e-4 },
-  float32: { losses: 1e-3, state: 1e-2, moved: 0.1 },
+  // Signs of an L1 loss decide about Adam's moments. The CPU was off by up to 0.12, and an H100 by up to 0.48.
+  float32: { losses: 1e-3, state: 0.2, moved: 0.1 },
 };
 
 /**

@@ -3,7 +3,7 @@
 #include "core/data/pixels.h"
 #include "core/errors.h"
 #include "core/losses/segmentation.h"
-#include "core/training/precision.h"
+#include "core/tensor_cores.h"
 
 namespace bidiseg {
 

@@ -4,7 +4,7 @@
 #include <torch/csrc/jit/frontend/tracer.h>
 
 #include "core/models/activation_checkpoint.h"
-#include "core/training/precision.h"
+#include "core/tensor_cores.h"
 
 namespace bidiseg {
 namespace {
@@ -24,8 +24,6 @@ bool has_packed(at::Device device, at::ScalarType dtype) {
 
 // cuDNN fuses on tensor cores, whose channels come in groups of eight.
 bool has_cudnn_fusion(at::Device device, at::ScalarType dtype, const at::Tensor& weight) {
-  const char* off = std::getenv("BIDISEG_CUDNN_FUSED");
-  if (off != nullptr && off[0] == '0') return false;
   return uses_tensor_cores(device) && at::globalContext().userEnabledCuDNN() && dtype != at::kDouble &&
          weight.size(0) % 8 == 0 && weight.size(1) % 8 == 0;
 }

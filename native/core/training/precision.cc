@@ -67,15 +67,6 @@ void require_precision(Precision precision, const Network& network) {
   }
 }
 
-void turn_off_tf32() {
-  [[maybe_unused]] static const bool once = (at::globalContext().setAllowTF32CuDNN(false), true);
-}
-
-bool uses_tensor_cores(at::Device device) {
-  return device.is_cuda() &&
-         (at::autocast::is_autocast_enabled(at::kCUDA) || at::globalContext().allowTF32CuDNN());
-}
-
 PrecisionScope::PrecisionScope(Precision precision, at::Device device)
     : device_(device.type()),
       had_autocast_(at::autocast::is_autocast_enabled(device_)),

@@ -30,12 +30,6 @@ inline at::MemoryFormat fastest_format(Precision precision) {
   return half ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
 
-/// Turns TensorFloat-32 off, which LibTorch has on for convolutions. A PrecisionScope turns it on where it was asked
-/// for. Has an effect once, because another thread may be in such a scope later.
-void turn_off_tf32();
-
-/// True if convolutions on the device use tensor cores now: within a PrecisionScope of any precision but kFloat32.
-bool uses_tensor_cores(at::Device device);
 
 /// Sets the precision of forward and backward passes for the lifetime of the scope. Parameters, their gradients,
 /// running statistics and losses stay float32. Each parameter is cast once, so that none may change within the scope.
