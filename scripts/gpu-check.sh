@@ -2,7 +2,8 @@
 # Everything that needs a GPU, in one run of at most nine minutes: tests, compute-sanitizer, benchmarks and the demo. Nothing is
 # installed or compiled: dist/, node_modules/ and the addon must be there. PYTHON names a Python with the torch that the addon is
 # linked to. A part that fails stops nothing.
-#   usage: scripts/gpu-check.sh [--part tests|sanitizer|compile|demo|bench]... [FOLDER FOR LOGS]
+#   usage: scripts/gpu-check.sh [--part tests|sanitizer|demo|bench|compiled]... [FOLDER FOR LOGS]
+#   Without --part: all but compiled, the benchmarks beside torch.compile, which compiles for minutes.
 #   DEVICE=cpu tries the script itself on the CPU with tiny sizes; it shows no speed.
 #   FOLDER gets table.txt and logs.tar.gz; the default is gpu-check.
 set -uo pipefail
@@ -15,7 +16,7 @@ while (($#)); do
     *) folder=$1; shift ;;
   esac
 done
-((${#parts[@]})) || parts=(tests sanitizer compile demo bench)
+((${#parts[@]})) || parts=(tests sanitizer demo bench)
 device=${DEVICE:-cuda}
 export DEVICE=$device
 mkdir -p "$folder"
@@ -72,14 +73,6 @@ if wanted sanitizer; then
     done
   fi
 fi
-if wanted compile && [[ $device != cpu ]]; then
-  for engine in torch.compile 'torch.compile, bf16 autocast'; do
-    what=${engine//[^a-z0-9]/}
-    run "compile-segmentation-$what" 180 "${compile[@]}" segmentation-step --case ResNet-101 --engine "$engine" &
-    run "compile-translation-$what" 180 "${compile[@]}" translation-step --case '9 blocks, 452²' --engine "$engine" &
-    run "compile-inference-$what" 180 "${compile[@]}" inference --engine "$engine" &
-  done
-fi
 if wanted demo; then
   few=()
   [[ $device == cpu ]] && few=(--set segmentation.steps=2 --set segmentation.sourceOnlySteps=2 --set segmentation.pseudoLabelSteps=2
@@ -92,16 +85,26 @@ wanted tests && run test-robustness 90 "${mocha[@]}" dist/test/gpu/robustness.te
 export OMP_NUM_THREADS=$threads
 [[ -n $threads ]] || unset OMP_NUM_THREADS
 
-# Alone, because it measures.
+# Alone, because it measures. A benchmark that is cut short leaves the cases that it has measured.
 if wanted bench; then
   if [[ $device == cpu ]]; then
     run bench 300 "${measure[@]}" --turns 1 --seconds 0.1 --engine bidiseg --engine 'bidiseg, tf32' --engine eager
   else
-    run bench-losses 45 "${measure[@]}" masked-cross-entropy --traces "$logs/traces"
-    run bench-segmentation 150 "${measure[@]}" segmentation-step --seconds 0.4
-    run bench-inference 80 "${measure[@]}" inference --seconds 0.3
-    run bench-translation 100 "${measure[@]}" translation-step --seconds 0.4
+    run bench-losses 60 "${measure[@]}" masked-cross-entropy --seconds 0.3 --traces "$logs/traces"
+    run bench 240 "${measure[@]}" segmentation-step inference translation-step --without compile --seconds 0.3
   fi
+fi
+# The engines compile side by side, and a second run takes what they have compiled.
+if wanted compiled && [[ $device != cpu ]]; then
+  sizes=(--case 'ResNet-101, 512×1024' --case '9 blocks, 452²' --case 'ResNet-101 ×1')
+  for engine in torch.compile 'torch.compile, bf16 autocast'; do
+    for name in segmentation-step translation-step inference; do
+      run "compile-$name-${engine//[^a-z0-9]/}" 240 "${compile[@]}" "$name" "${sizes[@]}" --engine "$engine" &
+    done
+  done
+  wait
+  run bench-compiled 200 "${bench[@]}" --output "$logs/results/compiled" segmentation-step translation-step inference \
+    "${sizes[@]}" --turns 2 --seconds 0.3
 fi
 
 tar -czf "$folder/logs.tar.gz" -C "$folder" logs

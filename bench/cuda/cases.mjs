@@ -3,10 +3,11 @@ import { largestRelativeError, relativeError, shareDifferent } from '../harness/
 import { SEGMENTATION, TRANSLATION } from '../trials.mjs';
 
 /** Dense products of an H100 or H200 (SXM) by its data sheet, in operations a second. */
-const RATES = { tf32: 494.7e12, bf16: 989.4e12 };
+const RATES = { tf32: 494.7e12, bf16: 989.4e12, fp16: 989.4e12 };
 
 /** Computes the seconds that the multiply-adds of a case take at the card's rate. */
-const floors = (gmac) => ({ tf32: (2e9 * gmac) / RATES.tf32, bf16: (2e9 * gmac) / RATES.bf16 });
+const floors = (gmac) =>
+  Object.fromEntries(Object.entries(RATES).map(([precision, rate]) => [precision, (2e9 * gmac) / rate]));
 
 /** What errors are measured against. In fp64 a full-size step takes a minute, and the tests compare with fp64. */
 const FULL_FP32 = { twin: 'eager', tf32: false };
@@ -17,18 +18,15 @@ const NINE_BLOCKS = { blocks: 9, baseWidth: 64, discriminatorWidth: 64 };
 /** Makes variants of ours whose step options differ. */
 const steps = (options, variants) =>
   Object.fromEntries(
-    Object.entries(variants).map(([name, { tried, ...changes }]) => [
-      name,
-      { tried, options: { ...options, ...changes } },
-    ]),
+    Object.entries(variants).map(([name, changes]) => [name, { options: { ...options, ...changes } }]),
   );
 
 const STEP_VARIANTS = {
-  'bidiseg, tf32': { precision: 'tf32', memoryFormat: 'contiguous' },
-  'bidiseg, tf32, channels_last': { precision: 'tf32', memoryFormat: 'channels-last' },
+  'bidiseg, tf32': { precision: 'tf32' },
+  'bidiseg, tf32, graphs': { precision: 'tf32', cudaGraphs: true },
   'bidiseg, bf16': { precision: 'bf16' },
-  'bidiseg, bf16, tried': { precision: 'bf16', tried: true },
   'bidiseg, bf16, graphs': { precision: 'bf16', cudaGraphs: true },
+  'bidiseg, fp16, graphs': { precision: 'fp16', cudaGraphs: true },
 };
 
 /** Twins by the names of engines. `tried`: cuDNN tries its algorithms (`cudnn.benchmark`). */
@@ -39,17 +37,17 @@ const STEP_TWINS = {
 };
 const COMPILED = named('torch.compile', 'torch.compile, bf16 autocast');
 
-const TF32 = ['bidiseg, tf32', 'bidiseg, tf32, channels_last'];
-const BF16 = ['bidiseg, bf16', 'bidiseg, bf16, tried', 'bidiseg, bf16, graphs'];
+const TF32 = ['bidiseg, tf32', 'bidiseg, tf32, graphs'];
+const SHORT = ['bidiseg, bf16', 'bidiseg, bf16, graphs', 'bidiseg, fp16, graphs'];
 const EAGER_BF16 = ['eager, bf16 autocast, channels_last', 'eager, bf16 autocast, channels_last, tried'];
 
 /** Targets of a step: engines and peers, of which the best count, and the least speedup. */
 const STEP_TARGETS = [
   [TF32, ['eager', 'eager, channels_last'], 1.2],
   [TF32, ['torch.compile'], 1],
-  [BF16, ['eager', 'eager, channels_last'], 2],
-  [BF16, EAGER_BF16, null],
-  [BF16, ['torch.compile, bf16 autocast'], 1],
+  [SHORT, ['eager', 'eager, channels_last'], 2],
+  [SHORT, EAGER_BF16, null],
+  [SHORT, ['torch.compile, bf16 autocast'], 1],
 ];
 
 const predictions = (count) => ({
@@ -64,8 +62,8 @@ const predictions = (count) => ({
 
 /**
  * Table of benchmarks. Fields of a case: the sizes as in `trials.mjs`; `ours`, variants of our side with what they
- * change; `twins`; `truth`, the twin that errors are measured against; `targets`; `floors`, seconds that the arithmetic takes by precision. `onDevice` compares the time of
- * the kernels, where a call is shorter than the way into it.
+ * change; `twins`; `truth`, the twin that errors are measured against; `targets`; `floors`, seconds that the arithmetic
+ * takes by precision. `onDevice` compares the time of the kernels, where a call is shorter than the way into it.
  */
 export const CUDA_BENCHMARKS = {
   'masked-cross-entropy': {
@@ -157,15 +155,7 @@ export const CUDA_BENCHMARKS = {
           learningRate: 2e-4,
           options: TRANSLATION,
           floors: floors((18 * 154.5 + 10 * 144.8) * (side / 452) ** 2),
-          ours: steps(
-            TRANSLATION,
-            Object.fromEntries(
-              // These steps choose the memory format themselves.
-              Object.entries(STEP_VARIANTS)
-                .filter(([name]) => !name.includes('channels_last'))
-                .map(([name, { memoryFormat: _, ...changes }]) => [name, changes]),
-            ),
-          ),
+          ours: steps(TRANSLATION, STEP_VARIANTS),
           // Compiling takes minutes, so one size has to do.
           twins: side < 400 ? STEP_TWINS : { ...STEP_TWINS, ...COMPILED },
         },
@@ -210,7 +200,7 @@ export function tiny(size) {
     ...(size.translator && { translator: { blocks: 6, baseWidth: 8, discriminatorWidth: 8 } }),
   };
   changed.ours = Object.fromEntries(
-    Object.entries(size.ours).map(([name, { options, precision, tried: _, ...rest }]) => [
+    Object.entries(size.ours).map(([name, { options, precision, ...rest }]) => [
       name,
       {
         ...rest,

@@ -28,24 +28,21 @@ const commands = {
   async create(request) {
     await setThreadCount(request.threads);
     device = request.case.device ?? 'cpu';
-    process.env.BIDISEG_CUDNN_BENCHMARK = request.case.tried ? '1' : '0';
     ours = await benchmark.create(request.case, request.threads);
   },
 
   /** Keeps our side under a name, for turns of several variants. */
   keep({ name }) {
-    kept.set(name, { ours, tried: process.env.BIDISEG_CUDNN_BENCHMARK });
+    kept.set(name, ours);
   },
 
   use({ name }) {
-    const found = kept.get(name);
-    ours = found.ours;
-    process.env.BIDISEG_CUDNN_BENCHMARK = found.tried;
+    ours = kept.get(name);
   },
 
   /** Frees all variants. */
   async forget() {
-    for (const variant of kept.values()) await variant.ours.dispose();
+    for (const variant of kept.values()) await variant.dispose();
     kept.clear();
   },
 

@@ -24,10 +24,9 @@ std::vector<Precision> precisions_of(at::Device device);
 void require_precision(Precision precision, const Network& network);
 
 /// Memory format in which a segmenter trains faster. On the CPU channels_last is 3 to 10 % faster in bfloat16 and 4 to
-/// 30 % slower in float32. On CUDA it is the format for tensor cores; this was not measured.
+/// 30 % slower in float32. On CUDA it is the format for tensor cores: an H100 is 25 % faster in it with TensorFloat-32.
 inline at::MemoryFormat fastest_format(Precision precision) {
-  const bool half = precision == Precision::kBfloat16 || precision == Precision::kFloat16;
-  return half ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  return precision == Precision::kFloat32 ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
 }
 
 

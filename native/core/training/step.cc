@@ -23,21 +23,6 @@ int64_t checksum_of(const NamedTensors& tensors) {
   return static_cast<int64_t>(checksum);
 }
 
-// Lets cuDNN try its algorithms for each new shape and keep the fastest. A training repeats its shapes.
-class TriedAlgorithmsScope {
- public:
-  explicit TriedAlgorithmsScope(at::Device device) : before_(at::globalContext().benchmarkCuDNN()) {
-    const char* on = std::getenv("BIDISEG_CUDNN_BENCHMARK");
-    if (device.is_cuda()) at::globalContext().setBenchmarkCuDNN(on != nullptr && on[0] == '1');
-  }
-  ~TriedAlgorithmsScope() { at::globalContext().setBenchmarkCuDNN(before_); }
-  TriedAlgorithmsScope(const TriedAlgorithmsScope&) = delete;
-  TriedAlgorithmsScope& operator=(const TriedAlgorithmsScope&) = delete;
-
- private:
-  bool before_;
-};
-
 }  // namespace
 
 Step::Step(const StepOptions& options, double loss_share, const Network& network)
@@ -80,10 +65,7 @@ LossValues Step::iterate(const std::function<void()>& compute_gradients, const s
   zero_grad();
   scaler_.prepare();
   is_computed_ = false;
-  {
-    const TriedAlgorithmsScope tried(device_);
-    compute_gradients();
-  }
+  compute_gradients();
   if (is_computed_) {
     for (const auto& [name, optimizer] : optimizers_) checks_.gradients(name, *optimizer);
   } else {
