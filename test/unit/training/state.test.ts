@@ -4,6 +4,7 @@ import {
   InvalidArgumentError,
   maskedCrossEntropy,
   type Network,
+  type NetworkDtype,
   NonFiniteLossError,
   OutputDiscriminator,
   PairedTranslationStep,
@@ -60,8 +61,8 @@ async function segmentation(
   };
 }
 
-async function translation(seed: number): Promise<Training> {
-  const translator = await Translator.create({ blocks: 6, baseWidth: 4, discriminatorWidth: 4, seed });
+async function translation(seed: number, dtype: NetworkDtype = 'float32'): Promise<Training> {
+  const translator = await Translator.create({ blocks: 6, baseWidth: 4, discriminatorWidth: 4, seed, dtype });
   // The pools keep two images and a batch has two. So they are full after the first step and draw from then on.
   const step = await TranslationStep.create(translator, null, { ...TRANSLATION, poolSize: 2 });
   const shape = { count: 2, height: 32, width: 40 };
@@ -120,7 +121,8 @@ const KINDS: Record<string, (seed: number) => Promise<Training>> = {
         teacher: { decay: 0.9, threshold: 0.3, weight: 1, classMix: false },
       },
     ),
-  'the translators with full image pools': translation,
+  'the translators with full image pools': (seed) => translation(seed),
+  'the translators with full image pools, in float64': (seed) => translation(seed, 'float64'),
   'a paired translator': pairedTranslation,
 };
 
