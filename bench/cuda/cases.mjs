@@ -29,24 +29,20 @@ const STEP_VARIANTS = {
   'bidiseg, fp16, graphs': { precision: 'fp16', cudaGraphs: true },
 };
 
-/** Twins by the names of engines. `tried`: cuDNN tries its algorithms (`cudnn.benchmark`). */
+/** Twins by the names of engines. */
 const named = (...names) => Object.fromEntries(names.map((name) => [name, { twin: name }]));
-const STEP_TWINS = {
-  ...named('eager', 'eager, channels_last', 'eager, bf16 autocast, channels_last'),
-  'eager, bf16 autocast, channels_last, tried': { twin: 'eager, bf16 autocast, channels_last', tried: true },
-};
+const STEP_TWINS = named('eager', 'eager, channels_last', 'eager, bf16 autocast, channels_last');
 const COMPILED = named('torch.compile', 'torch.compile, bf16 autocast');
 
 const TF32 = ['bidiseg, tf32', 'bidiseg, tf32, graphs'];
 const SHORT = ['bidiseg, bf16', 'bidiseg, bf16, graphs', 'bidiseg, fp16, graphs'];
-const EAGER_BF16 = ['eager, bf16 autocast, channels_last', 'eager, bf16 autocast, channels_last, tried'];
 
 /** Targets of a step: engines and peers, of which the best count, and the least speedup. */
 const STEP_TARGETS = [
   [TF32, ['eager', 'eager, channels_last'], 1.2],
   [TF32, ['torch.compile'], 1],
   [SHORT, ['eager', 'eager, channels_last'], 2],
-  [SHORT, EAGER_BF16, null],
+  [SHORT, ['eager, bf16 autocast, channels_last'], null],
   [SHORT, ['torch.compile, bf16 autocast'], 1],
 ];
 

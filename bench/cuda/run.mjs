@@ -269,7 +269,7 @@ function markdown({ name, machine, command, date, seed, cases, benchmark }) {
       'at the rate of the data sheet. On the device: kernels and copies of one profiled run. Outside: the rest of the ' +
       'median. Waits: calls that wait for the device. Peak: what a run adds to the tensors on the device. Error: ' +
       'against fp64 for losses, and else against PyTorch in fp32 without TF32; of the first step for steps. All engines ' +
-      'compute with cuDNN. `tried`: it tries its algorithms (`cudnn.benchmark`).',
+      'compute with cuDNN.',
   ].join('\n\n');
 }
 

@@ -72,15 +72,14 @@ class Side:
         torch.set_num_threads(request["threads"])
         self.device = request["case"].get("device", "cpu")
         torch.backends.cudnn.allow_tf32 = request.get("tf32", True)
-        torch.backends.cudnn.benchmark = self.tried = request["case"].get("tried", False)
         self.twin = self.benchmark.TWINS[request["twin"]](request["case"])
 
     def keep(self, request):
         """Keeps the twin under a name, for turns of several twins."""
-        self.kept[request["name"]] = self.twin, self.tried
+        self.kept[request["name"]] = self.twin
 
     def use(self, request):
-        self.twin, torch.backends.cudnn.benchmark = self.kept[request["name"]]
+        self.twin = self.kept[request["name"]]
 
     def forget(self, request):
         """Frees all twins and the memory of the device."""
