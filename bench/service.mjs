@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Measures `bidiseg serve` under load, against the same server with other engines, and prints one table. See README.md
 // beside this file.
-//   npm run bench:service -- [--seconds N] [--soak N] [--connections 1,8] [--engine NAME ...] [--output FOLDER]
+//   npm run bench:service -- [--size WIDTHxHEIGHT] [--seconds N] [--soak N] [--connections 1,8] [--engine NAME ...] [--output FOLDER]
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -46,6 +46,15 @@ function parseOptions() {
       [1, 8, 32, 128],
     )
     .option('--engine <name>', 'only this engine; may be repeated', (name, names = []) => [...names, name])
+    .option(
+      '--size <width>x<height>',
+      'input size of the network; default: each image in its own',
+      (text) => {
+        const found = /^(\d+)x(\d+)$/.exec(text);
+        if (!found) throw new InvalidArgumentError('Expected a size such as 320x240.');
+        return { width: Number(found[1]), height: Number(found[2]) };
+      },
+    )
     .option('--no-overload', 'leave out the row at twice the capacity')
     .option('--output <folder>', 'where results are written', path.join(import.meta.dirname, 'results'))
     .parse()
@@ -147,8 +156,8 @@ async function measure(server, bodies, options) {
 }
 
 /** Measures an engine at each number of connections. A few seconds of load come before, because first calls are slow. */
-async function* speedRows(engine, folder, bodies, { connections, seconds }) {
-  const server = await Server.start(engine, folder, FAST);
+async function* speedRows(engine, folder, bodies, { connections, seconds, size }) {
+  const server = await Server.start(engine, folder, { ...FAST, size });
   try {
     await load(server, bodies, { connections: 8, seconds: Math.min(10, seconds) });
     for (const count of connections) {
@@ -160,8 +169,8 @@ async function* speedRows(engine, folder, bodies, { connections, seconds }) {
 }
 
 /** Sends twice as many requests as the server can answer. */
-async function overload(folder, bodies, capacity, { seconds }) {
-  const server = await Server.start('bidiseg', folder, BOUNDED);
+async function overload(folder, bodies, capacity, { seconds, size }) {
+  const server = await Server.start('bidiseg', folder, { ...BOUNDED, size });
   try {
     await load(server, bodies, { connections: 8, seconds: Math.min(10, seconds) });
     const rate = Math.ceil(2 * capacity);
@@ -173,8 +182,8 @@ async function overload(folder, bodies, capacity, { seconds }) {
 }
 
 /** Looks at the resident set during a long load. The first minute, or the first tenth, is the warm-up. */
-async function soak(folder, bodies, seconds) {
-  const server = await Server.start('bidiseg', folder, FAST);
+async function soak(folder, bodies, { seconds, size }) {
+  const server = await Server.start('bidiseg', folder, { ...FAST, size });
   const samples = [];
   const timer = setInterval(
     async () => samples.push((await server.figures()).rss),
@@ -192,9 +201,11 @@ async function soak(folder, bodies, seconds) {
   return { seconds, before, after, change: after / before - 1, samples };
 }
 
+const named = ({ width, height }) => `${width}x${height}`;
+
 const mib = (bytes) => (bytes / 2 ** 20).toFixed(0);
 
-function markdown({ machine, command, date, seconds, rows, failures, overloaded, soaked }) {
+function markdown({ machine, command, date, seconds, size, rows, failures, overloaded, soaked }) {
   const titles = [
     'engine',
     'connections',
@@ -218,7 +229,7 @@ function markdown({ machine, command, date, seconds, rows, failures, overloaded,
     Object.entries(machine)
       .map(([key, value]) => `- ${key}: ${value}`)
       .join('\n'),
-    `Network: DeepLab-v2, ResNet-18 of half width, 19 classes, random weights. JPEGs of ${SIZES.map(({ width, height }) => `${width}×${height}`).join(', ')} in turn. Batches of at most ${FAST.limit}.`,
+    `Network: DeepLab-v2, ResNet-18 of half width, 19 classes, random weights. JPEGs of ${SIZES.map(({ width, height }) => `${width}×${height}`).join(', ')} in turn. The network gets ${size ? `all in ${named(size)}` : 'each in its own size'}. Batches of at most ${FAST.limit}.`,
     table(titles, speed),
     ...failures,
   ];
@@ -260,6 +271,7 @@ async function machineOf() {
 async function main({
   seconds,
   soak: soakSeconds,
+  size,
   connections,
   engine: engines = ENGINES,
   overload: overloads,
@@ -288,13 +300,13 @@ async function main({
   );
   const result = {
     machine,
-    command: `npm run bench:service -- --seconds ${seconds} --soak ${soakSeconds}`,
+    command: `npm run bench:service --${size ? ` --size ${named(size)}` : ''} --seconds ${seconds} --soak ${soakSeconds}`,
     date: new Date().toISOString(),
-    ...{ seconds, rows: [], failures: [], overloaded: null, soaked: null },
+    ...{ seconds, size, rows: [], failures: [], overloaded: null, soaked: null },
   };
   for (const engine of engines) {
     try {
-      for await (const row of speedRows(engine, folder, bodies, { connections, seconds })) {
+      for await (const row of speedRows(engine, folder, bodies, { connections, seconds, size })) {
         result.rows.push(row);
         console.error(`bench: ${engine}, ${row.connections} connections: ${three(row.perSecond)} requests/s`);
       }
@@ -307,13 +319,14 @@ async function main({
     0,
     ...result.rows.filter(({ engine }) => engine === 'bidiseg').map(({ perSecond }) => perSecond),
   );
-  if (overloads && capacity > 0) result.overloaded = await overload(folder, bodies, capacity, { seconds });
-  if (soakSeconds > 0) result.soaked = await soak(folder, bodies, soakSeconds);
+  if (overloads && capacity > 0)
+    result.overloaded = await overload(folder, bodies, capacity, { seconds, size });
+  if (soakSeconds > 0) result.soaked = await soak(folder, bodies, { seconds: soakSeconds, size });
 
   const slug = `${machine.CPU} ${machine.cores} cores ${machine['vector instructions']}`
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, '-');
-  const file = path.join(output, slug, 'service');
+  const file = path.join(output, slug, size ? `service-${named(size)}` : 'service');
   mkdirSync(path.dirname(file), { recursive: true });
   writeFileSync(`${file}.json`, `${JSON.stringify(result, null, 2)}\n`);
   writeFileSync(`${file}.md`, `${markdown(result)}\n`);

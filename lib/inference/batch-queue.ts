@@ -1,15 +1,20 @@
+import type { ImageSize } from '../data/image-size.js';
 import type { PredictOptions, SegmenterPrediction } from '../models/segmenter.js';
 
 /* The queue of {@link BatchedPredictor}: calls in groups, and the batches that are taken from them. */
 
-type SharedOptions = Omit<PredictOptions, 'count' | 'flip' | 'otherSizes' | 'signal'>;
+/** Options that calls of one batch have in common. */
+type SharedOptions = Omit<PredictOptions, 'count' | 'flip' | 'otherSizes' | 'signal' | keyof OutputOptions>;
 type Views = Pick<PredictOptions, 'flip' | 'otherSizes'>;
+type OutputOptions = Pick<PredictOptions, 'outputWidth' | 'outputHeight' | 'outputSizes'>;
 
 /** A call of predict() and what is known of its answer. */
 export class Call {
   readonly images: Uint8Array;
   readonly count: number;
   readonly views: Views;
+  /** Size of the label map of each image. */
+  readonly outputs: readonly ImageSize[];
   readonly since = performance.now();
   readonly answer: Promise<SegmenterPrediction>;
   /** Number of images that batches have taken. */
@@ -22,9 +27,10 @@ export class Call {
   #done = 0;
   #whole: SegmenterPrediction | undefined;
 
-  constructor(images: Uint8Array, count: number, views: Views) {
+  constructor(images: Uint8Array, outputs: readonly ImageSize[], views: Views) {
     this.images = images;
-    this.count = count;
+    this.count = outputs.length;
+    this.outputs = outputs;
     this.views = views;
     let settle!: [(prediction: SegmenterPrediction) => void, (reason: unknown) => void];
     this.answer = new Promise((...functions) => {
@@ -36,21 +42,22 @@ export class Call {
   /** Adds the prediction of the next `count` images. Answers when it is the last one. */
   add(part: SegmenterPrediction, count: number): void {
     if (count === this.count) this.#whole = part;
-    else this.#copy(part, count);
+    else this.#copy(part);
     this.#done += count;
     if (this.#done < this.count || this.isAnswered) return;
     this.isAnswered = true;
     this.#resolve(this.#whole!);
   }
 
-  #copy({ labels, confidence }: SegmenterPrediction, count: number): void {
-    const pixels = labels.length / count;
+  #copy({ labels, confidence }: SegmenterPrediction): void {
+    const pixels = pixelsOf(this.outputs);
     this.#whole ??= {
-      labels: new Uint8Array(pixels * this.count),
-      ...(confidence && { confidence: new Float32Array(pixels * this.count) }),
+      labels: new Uint8Array(pixels),
+      ...(confidence && { confidence: new Float32Array(pixels) }),
     };
-    this.#whole.labels.set(labels, pixels * this.#done);
-    if (confidence) this.#whole.confidence!.set(confidence, pixels * this.#done);
+    const before = pixelsOf(this.outputs.slice(0, this.#done));
+    this.#whole.labels.set(labels, before);
+    if (confidence) this.#whole.confidence!.set(confidence, before);
   }
 
   fail(reason: unknown): void {
@@ -124,6 +131,10 @@ function partOf(call: Call, most: number): Part {
   return { call, first, count };
 }
 
+const outputsOf = ({ call, first, count }: Part) => call.outputs.slice(first, first + count);
+const pixelsOf = (sizes: readonly ImageSize[]) =>
+  sizes.reduce((sum, { width, height }) => sum + width * height, 0);
+
 /** Images that go through the network together. */
 class Batch {
   readonly parts: readonly Part[];
@@ -150,6 +161,16 @@ class Batch {
     if (this.parts.every(({ call }) => call.isAnswered)) this.#cancel.abort();
   }
 
+  /** Sizes of the label maps, for predict(): one for all images if they agree, as most do. */
+  outputOptions(): OutputOptions {
+    const sizes = this.parts.flatMap(outputsOf);
+    const { width, height } = sizes[0]!;
+    if (sizes.every((size) => size.width === width && size.height === height)) {
+      return { outputWidth: width, outputHeight: height };
+    }
+    return { outputSizes: sizes };
+  }
+
   images(): Uint8Array {
     const pieces = this.parts.map(({ call, first, count }) => {
       const perImage = call.images.length / call.count;
@@ -172,14 +193,13 @@ class Batch {
       return;
     }
     const { labels, confidence } = prediction;
-    const pixels = labels.length / this.count;
     let at = 0;
-    for (const { call, count } of this.parts) {
-      const range = [at * pixels, (at + count) * pixels] as const;
-      at += count;
-      call.add(
+    for (const part of this.parts) {
+      const range = [at, at + pixelsOf(outputsOf(part))] as const;
+      at = range[1];
+      part.call.add(
         { labels: labels.slice(...range), ...(confidence && { confidence: confidence.slice(...range) }) },
-        count,
+        part.count,
       );
     }
   }

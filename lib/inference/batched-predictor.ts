@@ -4,7 +4,7 @@ import type { CompleteSegmenterOptions } from '../models/segmenter-options.js';
 import type { MemoryReservation } from '../native/binding-types.js';
 import { reserveMemory } from '../native/device.js';
 import { onAbort } from '../support/abort.js';
-import { DisposedError, QueueFullError } from '../support/errors.js';
+import { DisposedError, InvalidArgumentError, QueueFullError } from '../support/errors.js';
 import { checkInteger, checkNumber, checkObject, checkSignal, invalidArgument } from '../support/validate.js';
 import { Call, Group } from './batch-queue.js';
 import { type Histogram, HistogramCounter } from './histogram.js';
@@ -67,8 +67,8 @@ const NEWEST = 0.2;
 /**
  * Predicts for many concurrent callers, such as the requests of a server.
  *
- * Concurrent calls of predict() with images of one size and the same options go through the network together. Each gets
- * the result it would get alone, except for the last bits of probabilities. An abort or a bad argument affects only its
+ * Concurrent calls of predict() with images of one size and the same options go through the network together. Their label
+ * maps may differ in size. Each gets the result it would get alone, except for the last bits of probabilities. An abort or a bad argument affects only its
  * own call. Sizes take turns, and so do calls with more images than a batch. See
  * docs/design/boundary.md#batching-happens-in-javascript.
  */
@@ -121,7 +121,8 @@ export class BatchedPredictor implements AsyncDisposable {
    * @throws DisposedError after drain()
    */
   async predict(images: Uint8Array, options: PredictOptions): Promise<SegmenterPrediction> {
-    const { signal, count, flip, otherSizes, ...shared } = checkObject('options', options);
+    const { signal, count, flip, otherSizes, outputWidth, outputHeight, outputSizes, ...shared } =
+      checkObject('options', options);
     checkInteger('count', count, 1);
     if (count > this.#maxQueue)
       throw invalidArgument('count', `at most maxQueue (${this.#maxQueue}) images`, count);
@@ -132,6 +133,7 @@ export class BatchedPredictor implements AsyncDisposable {
     for (const [i, other] of (otherSizes ?? []).entries()) {
       checkImages(`otherSizes[${i}].images`, checkObject(`otherSizes[${i}]`, other).images, count, other);
     }
+    const outputs = checkOutputs(options);
     checkSignal(signal)?.throwIfAborted();
     this.requireRoom(count);
     const isAlone = flip === true || (otherSizes ?? []).length > 0;
@@ -148,7 +150,7 @@ export class BatchedPredictor implements AsyncDisposable {
     };
     const group = this.#groups.get(key) ?? new Group(isAlone, shared);
     this.#groups.set(key, group);
-    const call = new Call(Uint8Array.from(images), count, views);
+    const call = new Call(Uint8Array.from(images), outputs, views);
     group.add(call);
     this.#counts.requests++;
     this.#pending++;
@@ -290,6 +292,7 @@ export class BatchedPredictor implements AsyncDisposable {
       const prediction = await this.#segmenter.predict(batch.images(), {
         ...group.shared,
         ...batch.parts[0]!.call.views,
+        ...batch.outputOptions(),
         count,
         signal,
       });
@@ -319,6 +322,27 @@ export class BatchedPredictor implements AsyncDisposable {
     this.#msPerImage =
       this.#msPerImage === undefined ? perImage : this.#msPerImage + NEWEST * (perImage - this.#msPerImage);
   }
+}
+
+/** Returns the size of the label map of each image. */
+function checkOutputs({ count, width, height, outputWidth, outputHeight, outputSizes }: PredictOptions) {
+  if (outputSizes !== undefined) {
+    if (!Array.isArray(outputSizes) || outputSizes.length !== count) {
+      throw invalidArgument('outputSizes', `an array of ${count} sizes, one for each image,`, outputSizes);
+    }
+    if (outputWidth !== undefined || outputHeight !== undefined) {
+      throw new InvalidArgumentError('Expected either outputSizes or outputWidth and outputHeight');
+    }
+    return (outputSizes as ImageSize[]).map((size, i) => ({
+      width: checkInteger(`outputSizes[${i}].width`, checkObject(`outputSizes[${i}]`, size).width, 1),
+      height: checkInteger(`outputSizes[${i}].height`, size.height, 1),
+    }));
+  }
+  const output = {
+    width: checkInteger('outputWidth', outputWidth ?? width, 1),
+    height: checkInteger('outputHeight', outputHeight ?? height, 1),
+  };
+  return new Array<ImageSize>(count).fill(output);
 }
 
 function checkImages(name: string, images: Uint8Array, count: number, { width, height }: ImageSize): void {

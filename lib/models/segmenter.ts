@@ -33,6 +33,11 @@ export interface PredictOptions {
   /** Width and height of the label maps in pixels, ≥ 1. Default: the size of the images. */
   outputWidth?: number;
   outputHeight?: number;
+  /**
+   * Size of the label map of each image, instead of outputWidth and outputHeight. The images share the forward pass. Not
+   * allowed with several views.
+   */
+  outputSizes?: readonly { width: number; height: number }[];
   /** Returns the probability of each pixel's class too. Default false. */
   confidence?: boolean;
   /**
@@ -60,7 +65,7 @@ export interface PredictOptions {
 
 /** Result of {@link Segmenter.predict}. */
 export interface SegmenterPrediction {
-  /** Class of each pixel, [count, outputHeight, outputWidth]. */
+  /** Class of each pixel, [count, outputHeight, outputWidth]. With `outputSizes`, one image after the other. */
   labels: Uint8Array;
   /** Probability of this class, (0, 1], in the same shape. Present if `confidence` is set. */
   confidence?: Float32Array;
@@ -168,12 +173,18 @@ export class Segmenter extends Network {
       order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
     };
     const classThresholds = checkNumbers('classThresholds', options.classThresholds ?? [], 0);
+    const outputSizes = sizesOf(options, count);
     if (!flip && otherSizes.length === 0) {
-      const job = { count, width, height, ...output, classThresholds } satisfies NativePredictOptions;
+      const job = {
+        ...{ count, width, height, ...output, classThresholds, outputSizes },
+      } satisfies NativePredictOptions;
       return call((token) => native.predict(this.handle, images, job, token), options.signal);
     }
     if (classThresholds.length > 0) {
       throw new InvalidArgumentError('Expected no classThresholds with flip or otherSizes');
+    }
+    if (outputSizes.length > 0) {
+      throw new InvalidArgumentError('Expected no outputSizes with flip or otherSizes');
     }
     const others = otherSizes.map((other, i) => ({
       images: checkObject(`otherSizes[${i}]`, other).images,
@@ -210,6 +221,22 @@ export class Segmenter extends Network {
     await call((token) => native.updateStatistics(this.handle, images, job, token), signal);
   }
 }
+
+/** Checks the sizes of the label maps. Returns height and width of each image in turn. */
+function sizesOf({ outputSizes = [], outputWidth, outputHeight }: PredictOptions, count: number): number[] {
+  if (!Array.isArray(outputSizes) || ![0, count].includes(outputSizes.length)) {
+    throw invalidArgument('outputSizes', `an array of ${count} sizes, one for each image,`, outputSizes);
+  }
+  if (outputSizes.length > 0 && (outputWidth !== undefined || outputHeight !== undefined)) {
+    throw new InvalidArgumentError('Expected either outputSizes or outputWidth and outputHeight');
+  }
+  return (outputSizes as { width: number; height: number }[]).flatMap((size, i) => [
+    checkInteger(`outputSizes[${i}].height`, checkObject(`outputSizes[${i}]`, size).height, 1, MAX_EXTENT),
+    checkInteger(`outputSizes[${i}].width`, size.width, 1, MAX_EXTENT),
+  ]);
+}
+
+const MAX_EXTENT = 2 ** 20;
 
 /** @internal Describes a segmenter for weights files and exported models. */
 export function descriptionOf(options: CompleteSegmenterOptions): WeightsDescription {

@@ -275,7 +275,12 @@ interface NativeOutput {
   precision: Precision;
 }
 
-export type NativePredictOptions = NativeImages & NativeOutput & { classThresholds: readonly number[] };
+export type NativePredictOptions = NativeImages &
+  NativeOutput & {
+    classThresholds: readonly number[];
+    /** Height and width of each image in turn. Empty: outputHeight and outputWidth for all. */
+    outputSizes: readonly number[];
+  };
 export type NativeAveragedOptions = NativeOutput & { flip: boolean };
 
 /** Losses of one {@link SegmentationStep}. */

@@ -34,6 +34,25 @@ Napi::Value prediction_to_js(Napi::Env env, const Prediction& prediction) {
   return result;
 }
 
+// outputSizes: height and width of each image in turn; empty if all have one size
+std::vector<std::array<int64_t, 2>> sizes_option(const Options& options) {
+  const std::vector<double> numbers = options.numbers("outputSizes");
+  const auto count = static_cast<size_t>(options.integer("count"));
+  if (!numbers.empty() && numbers.size() != 2 * count) {
+    throw InvalidArgument("Expected an output size for each of " + std::to_string(count) + " images but received " +
+                          std::to_string(numbers.size() / 2));
+  }
+  constexpr double kMaxExtent = 1 << 20;
+  std::vector<std::array<int64_t, 2>> sizes;
+  for (size_t i = 0; i < numbers.size(); i += 2) {
+    for (const double extent : {numbers[i], numbers[i + 1]}) {
+      if (!(extent >= 1 && extent <= kMaxExtent)) throw InvalidArgument("Expected output sizes from 1 to 1048576");
+    }
+    sizes.push_back({static_cast<int64_t>(numbers[i]), static_cast<int64_t>(numbers[i + 1])});
+  }
+  return sizes;
+}
+
 Napi::Value predict_labels(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
   return run_async(
@@ -41,11 +60,15 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
        images = images_argument(info[1], options), size = upsampling_option(options, "outputHeight", "outputWidth"),
        with_confidence = options.boolean("confidence"), order = softmax_order_option(options),
-       thresholds = options.numbers("classThresholds"), precision = precision_option(options)] {
+       thresholds = options.numbers("classThresholds"), precision = precision_option(options),
+       sizes = sizes_option(options)] {
         require_precision(precision, *segmenter);
         const PrecisionScope scope(precision, segmenter->device());
-        return on_the_cpu(predict(*segmenter, images.to(segmenter->device()), size.height, size.width, order,
-                                  with_confidence, thresholds));
+        const at::Tensor on_device = images.to(segmenter->device());
+        return on_the_cpu(
+            sizes.empty()
+                ? predict(*segmenter, on_device, size.height, size.width, order, with_confidence, thresholds)
+                : predict_sizes(*segmenter, on_device, sizes, order, with_confidence, thresholds));
       },
       prediction_to_js, prediction_of(info[0]));
 }

@@ -13,13 +13,38 @@ at::Tensor predict_logits(SegmentationNetwork& segmenter, const at::Tensor& rgb_
   return segmenter.forward(images).to(at::kFloat);
 }
 
+namespace {
+
+Prediction choose(const at::Tensor& logits, int64_t height, int64_t width, kernels::SoftmaxOrder order,
+                  bool with_confidence, const std::vector<double>& thresholds) {
+  return thresholds.empty() ? predict(logits, {height, width, /*align_corners=*/true}, order, with_confidence)
+                            : predict_balanced(logits, height, width, order, thresholds);
+}
+
+}  // namespace
+
 Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
                    kernels::SoftmaxOrder order, bool with_confidence, const std::vector<double>& thresholds) {
   const c10::InferenceMode inference;
   const ModeScope evaluation(segmenter, /*training=*/false);
+  return choose(predict_logits(segmenter, rgb_bytes), height, width, order, with_confidence, thresholds);
+}
+
+Prediction predict_sizes(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes,
+                         const std::vector<std::array<int64_t, 2>>& heights_and_widths, kernels::SoftmaxOrder order,
+                         bool with_confidence, const std::vector<double>& thresholds) {
+  const c10::InferenceMode inference;
+  const ModeScope evaluation(segmenter, /*training=*/false);
   const at::Tensor logits = predict_logits(segmenter, rgb_bytes);
-  return thresholds.empty() ? predict(logits, {height, width, /*align_corners=*/true}, order, with_confidence)
-                            : predict_balanced(logits, height, width, order, thresholds);
+  std::vector<at::Tensor> labels, confidences;
+  for (size_t i = 0; i < heights_and_widths.size(); ++i) {
+    const auto [height, width] = heights_and_widths[i];
+    const at::Tensor of_image = logits.narrow(0, static_cast<int64_t>(i), 1);
+    const Prediction one = choose(of_image, height, width, order, with_confidence, thresholds);
+    labels.push_back(one.labels.flatten());
+    if (with_confidence) confidences.push_back(one.confidence.flatten());
+  }
+  return {at::cat(labels), with_confidence ? at::cat(confidences) : at::Tensor()};
 }
 
 Prediction predict(const at::Tensor& logits, const kernels::Upsampling& size, kernels::SoftmaxOrder order,

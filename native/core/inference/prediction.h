@@ -19,6 +19,12 @@ at::Tensor predict_logits(SegmentationNetwork& segmenter, const at::Tensor& rgb_
 Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
                    kernels::SoftmaxOrder order, bool with_confidence, const std::vector<double>& thresholds);
 
+/// Predicts as predict() does, with an output size for each image. The images share the forward pass. Labels and
+/// confidences are flat, one image after the other.
+Prediction predict_sizes(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes,
+                         const std::vector<std::array<int64_t, 2>>& heights_and_widths, kernels::SoftmaxOrder order,
+                         bool with_confidence, const std::vector<double>& thresholds);
+
 /// Argmax and, on request, its probability, from logits [N, C, h, w] of any floating-point dtype.
 Prediction predict(const at::Tensor& logits, const kernels::Upsampling& size, kernels::SoftmaxOrder order,
                    bool with_confidence);

@@ -202,7 +202,14 @@ export function surface(folder: string): Record<string, Member> {
       args: () => [bytes(), { ...SHAPE, momentum: 0.5, signal: signal() }],
     },
     'Segmenter#predict (one view)': {
-      args: () => [bytes(), { ...SHAPE, classThresholds: [0.5, 1, 1, 1, 2] }],
+      args: () => [
+        bytes(),
+        {
+          ...SHAPE,
+          classThresholds: [0.5, 1, 1, 1, 2],
+          outputSizes: Array.from({ length: SHAPE.count }, (_, i) => ({ width: 20 + i, height: 24 })),
+        },
+      ],
     },
     exportOnnx: {
       args: async () => [

@@ -44,6 +44,45 @@ describe('BatchedPredictor', () => {
     }
   });
 
+  it('joins images of one size whose label maps differ in size', async () => {
+    using segmenter = await Segmenter.create({
+      ...{ backbone: 'resnet18', width: 1 / 8, classCount: 5, initialization: 'kaiming' },
+    });
+    const outputs = [SIZE, { width: 57, height: 31 }, { width: 20, height: 24 }, SIZE];
+    for (const more of [{ confidence: true }, { classThresholds: [1, 0.5, 1, 2, 1], confidence: true }]) {
+      const batched = new BatchedPredictor(segmenter, { limit: 8 });
+      const alone = (i: number) => {
+        const { width, height } = outputs[i]!;
+        return { count: 1, ...SIZE, outputWidth: width, outputHeight: height, ...more };
+      };
+      const together = await Promise.all([
+        ...outputs.map((_, i) => batched.predict(image(i).data, alone(i))),
+        batched.predict(Uint8Array.from([...image(1).data, ...image(2).data]), {
+          ...{ count: 2, ...SIZE, outputSizes: outputs.slice(1, 3), ...more },
+        }),
+      ]);
+      assert.equal(batched.stats().batches, 1);
+      const expected = [];
+      for (const i of outputs.keys()) expected.push(await segmenter.predict(image(i).data, alone(i)));
+      assert.deepEqual(together.slice(0, 4), expected);
+      assert.deepEqual(
+        [...together[4]!.labels],
+        [...expected[1]!.labels, ...expected[2]!.labels],
+        'one image after the other',
+      );
+    }
+    const three = { count: 2, ...SIZE, outputSizes: outputs.slice(0, 3) };
+    const both = { count: 1, ...SIZE, outputSizes: [SIZE], outputWidth: 3 };
+    for (const predictor of [segmenter, new BatchedPredictor(segmenter)]) {
+      await assert.rejects(predictor.predict(new Uint8Array(2 * PIXELS * 3), three), {
+        message: /^Expected an array of 2 sizes, one for each image, for outputSizes/,
+      });
+      await assert.rejects(predictor.predict(image(0).data, both), {
+        message: 'Expected either outputSizes or outputWidth and outputHeight',
+      });
+    }
+  });
+
   it('begins at the limit, and gathers while a batch is computed', async () => {
     const fake = new FakeSegmenter();
     const batched = new BatchedPredictor(fake, { limit: 3, deadlineMs: 10_000 });
@@ -99,7 +138,7 @@ describe('BatchedPredictor', () => {
     const calls = [
       batched.predict(images, options),
       batched.predict(images, { ...options, confidence: true }),
-      batched.predict(images, { ...options, outputWidth: 7 }),
+      batched.predict(images, { ...options, order: 'probabilities' }),
       batched.predict(images, { ...options, flip: true }),
       batched.predict(new Uint8Array(3 * PIXELS * 3), { ...options, count: 3 }),
     ];
