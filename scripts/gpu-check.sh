@@ -57,7 +57,7 @@ sanitizer=$(command -v compute-sanitizer || true)
 threads=${OMP_NUM_THREADS:-}
 [[ $device == cpu ]] || export OMP_NUM_THREADS=3
 if wanted tests; then
-  for file in dist/test/gpu/*.test.js; do
+  for file in dist/test/gpu/*.test.js dist/test/boundary/misuse-matrix.test.js; do
     name=test-$(basename "$file" .test.js)
     [[ $name == test-robustness ]] && continue
     if [[ $device == cpu ]]; then run "$name" 400 "${mocha[@]}" "$file"; else run "$name" 180 "${mocha[@]}" "$file" & fi

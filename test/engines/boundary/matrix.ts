@@ -516,8 +516,11 @@ const isCoded = (outcome: Outcome) =>
   'error' in outcome && /^ERR_[A-Z_]+$/.test(String((outcome.error as { code?: unknown })?.code));
 
 async function tryNative(recorded: Map<string, unknown[]>, original: Raw): Promise<void> {
-  // The first ends all work, and exits.test.ts covers it. The second is only for tests that wait.
-  const apart = new Set(['shutDown', 'idle']);
+  // The first ends all work, and exits.test.ts covers it. The second is only for tests that wait, and the others are for
+  // the benchmarks.
+  const apart = new Set([
+    ...['shutDown', 'idle', 'startProfile', 'stopProfile', 'synchronize', 'deviceMemory'],
+  ]);
   for (const [name, work] of Object.entries(original)) {
     if (typeof work !== 'function') continue;
     if (/^[A-Z]/.test(name)) {
