@@ -88,7 +88,8 @@ export class Segmenter extends Network {
 
   static async #create(options: SegmenterOptions, maxParameters?: number): Promise<Segmenter> {
     const checked = parseOptions(segmenterSchema, options);
-    const { network, backbone, width, branches, classCount, classNames, palette, initialization } = checked;
+    const { network, backbone, width, branches, bottleneckStride, initialization } = checked;
+    const { classCount, classNames, palette } = checked;
     if (classNames.length > 0 && classNames.length !== classCount) {
       throw invalidArgument('classNames', `${classCount} names, one for each class,`, classNames);
     }
@@ -100,7 +101,7 @@ export class Segmenter extends Network {
     const common = { width, classCount, initialization, seed, device, dtype, maxParameters };
     const handle = await call(() =>
       network === 'deeplab-v2'
-        ? native.createNetwork(network, { ...common, backbone, branches })
+        ? native.createNetwork(network, { ...common, backbone, branches, bottleneckStride })
         : native.createNetwork(network, common),
     );
     return new Segmenter(handle, checked);
@@ -213,8 +214,12 @@ export class Segmenter extends Network {
 
 /** @internal Describes a segmenter for weights files and exported models. */
 export function descriptionOf(options: CompleteSegmenterOptions): WeightsDescription {
-  const { network, backbone, width, branches, classCount, classNames, palette } = options;
-  const shape = network === 'deeplab-v2' ? { backbone, width, branches, classCount } : { width, classCount };
+  const { network, backbone, width, branches, bottleneckStride, classCount, classNames, palette } = options;
+  const hasBottlenecks = backbone === 'resnet50' || backbone === 'resnet101';
+  // Not written where it is without effect or the default: earlier releases read such files, and no others.
+  const stride = hasBottlenecks && bottleneckStride === 'middle' && { bottleneckStride };
+  const shape =
+    network === 'deeplab-v2' ? { backbone, width, branches, ...stride, classCount } : { width, classCount };
   return {
     architecture: network,
     options: shape,

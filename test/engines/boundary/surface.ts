@@ -63,6 +63,7 @@ const SEGMENTER = {
   backbone: 'resnet18',
   width: 1 / 64,
   branches: 2,
+  bottleneckStride: 'middle',
   classCount: 5,
   classNames: ['a', 'b', 'c', 'd', 'e'],
   initialization: 'kaiming',
