@@ -104,6 +104,7 @@ export {
   type TranslateDatasetOptions,
   translateDataset,
 } from './inference/translate-dataset.js';
+export type { Converted } from './models/backbones.js';
 // Networks
 export type {
   CompleteFeatureDiscriminatorOptions,
@@ -122,7 +123,12 @@ export {
 } from './models/network.js';
 export type { Renaming } from './models/other-names.js';
 export { OutputDiscriminator } from './models/output-discriminator.js';
-export { type PredictOptions, Segmenter, type SegmenterPrediction } from './models/segmenter.js';
+export {
+  type PredictOptions,
+  Segmenter,
+  type SegmenterFileOptions,
+  type SegmenterPrediction,
+} from './models/segmenter.js';
 export type { CompleteSegmenterOptions, SegmenterOptions } from './models/segmenter-options.js';
 export { type BackFile, type TranslateOptions, Translator } from './models/translator.js';
 export type { CompleteTranslatorOptions, TranslatorOptions } from './models/translator-options.js';

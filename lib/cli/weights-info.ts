@@ -1,17 +1,22 @@
+import type { Converted } from '../models/backbones.js';
 import type { Renaming } from '../models/other-names.js';
 import { bytesText, counted } from '../support/format.js';
 import type { Skipped } from '../weights/safetensors.js';
-import type { WeightsFile } from '../weights/weights-file.js';
 import type { Architecture } from '../weights/weights-metadata.js';
 
 /** Describes a weights file for `bidiseg info FILE`. Reads only its header. */
 export async function weightsInfo(file: string): Promise<{ data: object; rows: [string, string][] }> {
   const { openWeights } = await import('../weights/weights-file.js');
-  const { strangerText, withOwnNames } = await import('../models/other-names.js');
+  const { descriptionFor, strangerText, withOwnNames } = await import('../models/other-names.js');
   const weights = withOwnNames(await openWeights(file));
-  const { format, path, prefix, renamed, tensors, skipped, metadata, description } = weights;
+  const { format, path, prefix, renamed, converted, tensors, skipped, metadata } = weights;
   const stranger = strangerText(weights);
-  const { architecture, guessed } = await architectureOf(weights);
+  const description = stranger ? null : descriptionFor(weights);
+  const architecture: Architecture | null = description && {
+    architecture: description.architecture,
+    options: description.options,
+  };
+  const guessed = weights.description === null;
   const parameters = sum(
     tensors.filter(({ name }) => !/(^|\.)(running_mean|running_var|num_batches_tracked)$/.test(name)),
     ({ shape }) => shape.reduce((product, extent) => product * extent, 1),
@@ -24,6 +29,7 @@ export async function weightsInfo(file: string): Promise<{ data: object; rows: [
     ['file', file],
     ['format', [format, ...path].join(' → ')],
     ['network', architecture ? networkText(architecture, guessed) : (stranger?.what ?? 'unknown')],
+    ...(weights.classifier ? [row('origin', weights.classifier)] : []),
     ...(description?.missing ? [row('missing', description.missing.join(', '))] : []),
     ...(description?.classes ? [row('classes', description.classes.join(', '))] : []),
     ...(description?.palette ? [row('palette', paletteText(description.palette))] : []),
@@ -39,6 +45,7 @@ export async function weightsInfo(file: string): Promise<{ data: object; rows: [
     ],
     ...(prefix ? [row('prefix', prefix)] : []),
     ...(renamed.length > 0 ? [row('names', renamedText(renamed))] : []),
+    ...(converted.length > 0 ? [row('converted', convertedText(converted))] : []),
     ...(skipped.length > 0 ? [row('left out', skippedText(skipped))] : []),
   ];
   const network = architecture && { ...architecture, guessed };
@@ -57,6 +64,8 @@ export async function weightsInfo(file: string): Promise<{ data: object; rows: [
       step,
       ...counts,
       others,
+      missing: description?.missing ?? [],
+      converted,
       skipped,
       metadata,
     },
@@ -65,18 +74,6 @@ export async function weightsInfo(file: string): Promise<{ data: object; rows: [
 }
 
 const row = (name: string, value: string): [string, string] => [name, value];
-
-async function architectureOf({
-  description,
-  tensors,
-}: WeightsFile): Promise<{ architecture: Architecture | null; guessed: boolean }> {
-  if (description) {
-    const { architecture, options } = description;
-    return { architecture: { architecture, options }, guessed: false };
-  }
-  const { guessArchitecture } = await import('../models/guess-architecture.js');
-  return { architecture: guessArchitecture(tensors), guessed: true };
-}
 
 function networkText({ architecture, options }: Architecture, guessed: boolean): string {
   const list = Object.entries(options).map(([key, value]) => `${key} ${value}`);
@@ -107,10 +104,14 @@ export function skippedText(skipped: readonly Skipped[]): string {
 
 /** Lists the names of other code that were replaced. */
 export function renamedText(renamed: readonly Renaming[]): string {
-  return renamed
-    .filter(({ to }) => to !== null)
-    .map(({ from, to }) => `${from}* is ${to}*`)
-    .join(', ');
+  const texts = renamed.filter(({ to }) => to !== null).map(({ from, to }) => `${from}* is ${to}*`);
+  const more = texts.length > 4 ? ` and ${texts.length - 4} more` : '';
+  return `${texts.slice(0, 4).join(', ')}${more}`;
+}
+
+/** Lists tensors whose values are computed, and how. */
+export function convertedText(converted: readonly Converted[]): string {
+  return skippedText(converted.map(({ name, how }) => ({ name, reason: how })));
 }
 
 function sum<T>(items: T[], value: (item: T) => number): number {

@@ -1,3 +1,4 @@
+import type { CompleteSegmenterOptions } from '../models/segmenter-options.js';
 import { type ImageShape, OnnxGraph } from './onnx-graph.js';
 
 /** The forward passes of native/core/models/, in evaluation mode, as ONNX operators. */
@@ -10,23 +11,25 @@ export const LOGITS = 'logits';
  * Builds the graph of DeepLab-v2.
  *
  * @param shapes shapes of all weights, by their state-dict names
- * @param branches number of the head's branches that are summed
+ * @param options branches of the head that are summed, and where bottlenecks have their stride
  * @param upsample resizes the logits to the image's size
  * @param image shape of the images, if the graph is for one shape only
  */
 export function deepLabV2Graph(
   shapes: ReadonlyMap<string, readonly number[]>,
-  branches: number,
+  options: Pick<CompleteSegmenterOptions, 'branches' | 'bottleneckStride'>,
   upsample: boolean,
   image?: ImageShape,
 ): OnnxGraph {
+  const { branches, bottleneckStride } = options;
   const graph = new OnnxGraph(shapes, image && { [IMAGE]: image });
   let x = convolution(graph, 'conv1', IMAGE, { stride: 2, padding: 3 });
   x = relu(graph, 'relu', batchNorm(graph, 'bn1', x));
   x = maxPool(graph, 'maxpool', x, 3, 1);
   for (const [i, { stride, dilation }] of LAYERS.entries()) {
     for (let block = 0; graph.has(`layer${i + 1}.${block}.conv1.weight`); ++block) {
-      x = residualBlock(graph, `layer${i + 1}.${block}`, x, block === 0 ? stride : 1, dilation);
+      const shape = { stride: block === 0 ? stride : 1, place: bottleneckStride, dilation };
+      x = residualBlock(graph, `layer${i + 1}.${block}`, x, shape);
     }
   }
   const outputs = HEAD_DILATIONS.slice(0, branches).map((dilation, i) =>
@@ -49,20 +52,23 @@ const LAYERS = [
 ];
 const HEAD_DILATIONS = [6, 12, 18, 24];
 
-/** Adds two 3×3 convolutions, or 1×1, 3×3, 1×1. The first has the stride, those of 3×3 have the dilation. */
+/**
+ * Adds two 3×3 convolutions, or 1×1, 3×3, 1×1. The first has the stride, or in bottlenecks the one at `place`. Those of
+ * 3×3 have the dilation.
+ */
 function residualBlock(
   graph: OnnxGraph,
   name: string,
   input: string,
-  stride: number,
-  dilation: number,
+  { stride, place, dilation }: { stride: number; place: 'first' | 'middle'; dilation: number },
 ): string {
   const count = graph.has(`${name}.conv3.weight`) ? 3 : 2;
+  const strided = count === 3 && place === 'middle' ? 2 : 1;
   let x = input;
   for (let i = 1; i <= count; ++i) {
     const isWide = graph.shapeOf(`${name}.conv${i}.weight`)[2] === 3;
     x = convolution(graph, `${name}.conv${i}`, x, {
-      stride: i === 1 ? stride : 1,
+      stride: i === strided ? stride : 1,
       ...(isWide && { padding: dilation, dilation }),
     });
     x = batchNorm(graph, `${name}.bn${i}`, x);

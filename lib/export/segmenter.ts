@@ -65,7 +65,7 @@ export async function exportOnnx(
   handleOf('segmenter', segmenter, Segmenter);
   const { upsample, size, batch = 1, signal } = checkOptions(onnxExportSchema, file, options);
   const image: ImageShape | undefined = size && [batch, 3, size.height, size.width];
-  const { network, branches, classCount } = segmenter.options;
+  const { network, classCount } = segmenter.options;
   const state: StateEntry[] = await segmenter.state();
   try {
     const shapes = new Map(
@@ -73,7 +73,7 @@ export async function exportOnnx(
     );
     const graph =
       network === 'deeplab-v2'
-        ? deepLabV2Graph(shapes, branches, upsample, image)
+        ? deepLabV2Graph(shapes, segmenter.options, upsample, image)
         : fcn8sGraph(shapes, image);
     const hasImageSize = upsample || network === 'fcn-8s';
     const extents = hasImageSize ? ['height', 'width'] : ['logits_height', 'logits_width'];

@@ -27,6 +27,15 @@ export function guessArchitecture(tensors: Shapes): Architecture | null {
     const width = out('fc6.weight')! / 4096;
     return { architecture: 'fcn-8s', options: { width, classCount: out('upscore8.weight') } };
   }
+  // Backbones alone have no class count.
+  const kind = blockText(tensors);
+  if (kind !== null && Object.hasOwn(BACKBONES, kind) && shapes.has('conv1.weight')) {
+    const width = out('layer4.0.conv1.weight')! / 512;
+    return { architecture: 'deeplab-v2', options: { backbone: BACKBONES[kind], width } };
+  }
+  if (shapes.has('conv1_1.weight') && shapes.has('conv5_3.weight')) {
+    return { architecture: 'fcn-8s', options: { width: out('conv5_3.weight')! / 512 } };
+  }
   if (shapes.has('classifier.weight') && shapes.has('conv4.weight')) {
     const classCount = shapes.get('conv1.weight')?.[1];
     return { architecture: 'output-discriminator', options: { classCount, baseWidth: out('conv1.weight') } };

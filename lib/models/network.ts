@@ -19,10 +19,21 @@ import {
 import type { Fits } from '../weights/pth.js';
 import { type Skipped, writeSafetensors } from '../weights/safetensors.js';
 import { castWeights, WEIGHTS_DTYPES, type WeightsDtype } from '../weights/weights-dtype.js';
-import { openWeights, readWeights, type WeightsFile } from '../weights/weights-file.js';
-import { encodeDescription, type WeightsDescription } from '../weights/weights-metadata.js';
+import { openWeights, type WeightsFile } from '../weights/weights-file.js';
+import {
+  type Architecture,
+  encodeDescription,
+  type WeightsDescription,
+} from '../weights/weights-metadata.js';
+import { type Converted, readNamedWeights } from './backbones.js';
 import { bodyText, guessArchitecture } from './guess-architecture.js';
-import { type RenamedWeights, type Renaming, strangerText, withOwnNames } from './other-names.js';
+import {
+  descriptionFor,
+  type RenamedWeights,
+  type Renaming,
+  strangerText,
+  withOwnNames,
+} from './other-names.js';
 
 export type { NetworkDtype } from '../native/binding-types.js';
 
@@ -62,11 +73,13 @@ export interface LoadReport {
   prefix: string;
   /** Names of other code that were replaced, such as `layer6.` by `layer5.`. Usually empty. */
   renamed: Renaming[];
+  /** Tensors whose values were computed for a segmenter's images, such as those of torchvision. Usually empty. */
+  converted: Converted[];
   /** Names of the tensors that were loaded. */
   loaded: string[];
   /**
    * Names only in the network, which keeps its values. A strict load tolerates a missing `num_batches_tracked`, because
-   * nothing depends on it.
+   * nothing depends on it, and the layers that a backbone alone does not have.
    */
   missing: string[];
   /**
@@ -201,11 +214,13 @@ export class Network extends NativeObject<NetworkHandle> {
    * Reads a file that save() wrote, or a state dict from PyTorch as safetensors or `.pth`. Nothing in a `.pth` is ever
    * executed. Every name must fit with its shape, unless `strict` is false. Values are rounded to the network's dtype.
    *
+   * A segmenter also takes a backbone alone, such as a ResNet or VGG-16 of torchvision. Other layers keep their values.
+   *
    * @returns the tensors that were loaded and those that were not
    * @throws DataError that names the file and the first few differences. The network is then unchanged
    */
   async load(file: string, options: LoadOptions = {}): Promise<LoadReport> {
-    return loadNetworks(file, [{ prefix: '', network: this }], this.#description.architecture, options);
+    return loadNetworks(file, [{ prefix: '', network: this }], this.#description, options);
   }
 }
 
@@ -246,13 +261,13 @@ export type OpenNetworks = (fits: Fits) => Promise<RenamedWeights[]>;
 /**
  * @internal Reads several networks from one file, all or none.
  *
- * @param architecture name of the networks for messages
+ * @param expected description of the networks
  * @param open opens the tensors, if they do not come from the file alone
  */
 export async function loadNetworks(
   file: string,
   networks: NamedNetwork[],
-  architecture: string,
+  expected: Architecture,
   options: LoadOptions = {},
   open: OpenNetworks = async (fits) => [
     withOwnNames(await openWeights(file, { strip: options.strip, fits })),
@@ -262,6 +277,7 @@ export async function loadNetworks(
   checkPath('file', file);
   checkBoolean('strict', strict);
   if (strip !== undefined && strip !== '') checkString('strip', strip);
+  const { architecture } = expected;
   const states: (NamedNetwork & { own: StateEntry[] })[] = [];
   const read: { name: string; tensor: TensorHandle }[] = [];
   try {
@@ -279,6 +295,7 @@ export async function loadNetworks(
     const tensors = weights.flatMap((part) => part.tensors);
     for (const part of weights) checkKind(part, architecture);
     for (const { prefix } of states) checkBody(file, tensors, own, prefix);
+    for (const part of weights) checkStride(part, expected);
     const report = compare(weights, own);
     checkWanted(file, report);
     const problems = problemsOf(weights, report);
@@ -297,7 +314,7 @@ export async function loadNetworks(
     const wanted = new Set(report.loaded);
     for (const part of weights) {
       const chosen = part.tensors.filter(({ name }) => wanted.has(name));
-      read.push(...(await readWeights(part, chosen, signal)));
+      read.push(...(await readNamedWeights(part, chosen, signal)));
     }
     const found = new Map(read.map(({ name, tensor }) => [name, tensor]));
     for (const { prefix, network, own } of states) {
@@ -330,9 +347,13 @@ function foundText(tensors: Shape[]): string {
 }
 
 /** Rejects a file for other images or another network. @throws DataError that names the file */
-function checkKind(weights: WeightsFile, architecture: string): void {
+function checkKind(weights: RenamedWeights, architecture: string): void {
   const stranger = strangerText(weights);
-  if (!stranger) return;
+  if (!stranger) {
+    const { classifier } = weights;
+    if (!classifier || descriptionFor(weights)?.architecture === architecture) return;
+    throw new DataError(`${weights.file}: found a ${classifier}, expected the weights of ${architecture}`);
+  }
   throw new DataError(
     `${weights.file}: found ${stranger.what}, expected the weights of ${architecture}: ${stranger.why}`,
   );
@@ -347,6 +368,32 @@ function checkBody(file: string, tensors: Shape[], own: Shape[], prefix: string)
   const [found, expected] = [bodyText(within(tensors)), bodyText(within(own))];
   if (found === null || expected === null || found === expected) return;
   throw new DataError(`${file}: found the weights of a ${found}, expected those of a ${expected}`);
+}
+
+/** Rejects bottlenecks with the stride elsewhere: the names and shapes fit, but not the function. @throws DataError */
+function checkStride(weights: RenamedWeights, { options }: Architecture): void {
+  const found = strideOf(weights);
+  const { bottleneckStride: own = 'first' } = options;
+  if (found === null || found === own) return;
+  throw new DataError(
+    `${weights.file}: found bottlenecks with the stride in the ${found} convolution, expected it in the ${own} one, as ` +
+      `the segmenter was created; create it with bottleneckStride: '${found}'`,
+  );
+}
+
+/**
+ * @internal Reads from a weights file which convolution of its bottlenecks has the stride. Null: the file does not tell,
+ * or has none.
+ */
+export async function bottleneckStrideOf(file: string): Promise<'first' | 'middle' | null> {
+  return strideOf(withOwnNames(await openWeights(file)));
+}
+
+function strideOf(weights: RenamedWeights): 'first' | 'middle' | null {
+  if (!weights.description && !weights.classifier) return null;
+  const { architecture, options } = descriptionFor(weights) ?? { architecture: '', options: {} };
+  if (architecture !== 'deeplab-v2' || !/50|101/.test(String(options.backbone))) return null;
+  return options.bottleneckStride === 'middle' ? 'middle' : 'first';
 }
 
 /** Rejects a file if the network needs a tensor that was skipped. @throws DataError */
@@ -364,6 +411,7 @@ function compare(weights: RenamedWeights[], own: Shape[]): LoadReport {
     format: weights[0]!.format,
     prefix: weights[0]!.prefix,
     renamed: weights.flatMap((part) => part.renamed),
+    converted: weights.flatMap((part) => part.converted),
     loaded: [],
     missing: [],
     extra: [],
@@ -393,9 +441,9 @@ const OTHER_CLASSES = 'the head for another class count';
 const isHead = (name: string) => name.startsWith('layer5.');
 
 /** Describes the differences that a strict load does not tolerate. */
-function problemsOf(weights: WeightsFile[], report: LoadReport): string[] {
+function problemsOf(weights: RenamedWeights[], report: LoadReport): string[] {
   const names = new Set(weights.flatMap(({ tensors }) => tensors.map(({ name }) => name)));
-  const absent = weights[0]!.description?.missing ?? [];
+  const absent = descriptionFor(weights[0]!)?.missing ?? [];
   const isAbsent = (name: string) => absent.some((network) => name.startsWith(`${network}.`));
   const isHarmless = (name: string) => {
     const [, module = '', buffer] =
@@ -445,10 +493,10 @@ export async function createFromFile<T extends Disposable & Pick<Network, 'load'
   kind: { name: string; architectures: readonly string[] },
   create: (description: WeightsDescription, place: FilePlace) => Promise<T>,
   {
-    open = (name) => openWeights(name),
+    open = async (name) => withOwnNames(await openWeights(name)),
     load = (created, loadOptions) => created.load(file, loadOptions),
   }: {
-    open?: (file: string) => Promise<WeightsFile>;
+    open?: (file: string) => Promise<RenamedWeights>;
     load?: (created: T, options: LoadOptions) => Promise<LoadReport>;
   } = {},
 ): Promise<T> {

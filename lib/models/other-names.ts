@@ -1,5 +1,19 @@
+import type { StridedTensorHeader } from '../weights/pth.js';
 import type { Skipped } from '../weights/safetensors.js';
 import type { WeightsFile } from '../weights/weights-file.js';
+import type { Architecture, WeightsDescription } from '../weights/weights-metadata.js';
+import {
+  type Backbone,
+  CLASSIFIER,
+  type Converted,
+  fromNamedVgg16,
+  fromResNet,
+  fromVgg16,
+  isPlainResNet,
+  isVgg16,
+  type NamedTensor,
+} from './backbones.js';
+import { bodyText, guessArchitecture } from './guess-architecture.js';
 
 /** Knows names that other code gives to the tensors of our networks, and weights that fit by their names only. */
 
@@ -40,22 +54,50 @@ const NAMINGS: Naming[] = [
   },
 ];
 
-/** Weights whose names resemble those of our networks, but that are for other images or another network. */
-const STRANGERS: { is(names: ReadonlySet<string>): boolean; what: string; why: string }[] = [
+/** Weights of an ImageNet classifier whose convolutions are a segmenter's backbone. */
+const CLASSIFIERS: {
+  is(names: ReadonlySet<string>, tensors: readonly StridedTensorHeader[]): boolean;
+  take(tensors: readonly StridedTensorHeader[]): Backbone;
+  what(tensors: readonly StridedTensorHeader[]): string;
+}[] = [
+  {
+    is: (names, tensors) => isResNet(names) && isPlainResNet(tensors) && guessArchitecture(tensors) !== null,
+    take: fromResNet,
+    what: (tensors) => `${bodyText(tensors)} of torchvision, a backbone of deeplab-v2`,
+  },
+  { is: isVgg16, take: fromVgg16, what: () => 'VGG-16 of torchvision, a backbone of fcn-8s' },
   {
     is: (names) =>
-      names.has('fc.weight') &&
-      names.has('layer4.0.conv1.weight') &&
-      !names.has('layer5.conv2d_list.0.weight'),
-    what: 'a ResNet classifier with the names of torchvision',
-    why:
-      'it takes RGB with the mean and deviation of ImageNet, and a segmenter BGR minus a mean. ' +
-      "If these weights are for BGR minus a mean, as Caffe's are, save them without fc.weight and fc.bias",
+      names.has('conv1_1.weight') &&
+      names.has('conv5_3.weight') &&
+      ![...names].some((name) => /^(score_|upscore)/.test(name)),
+    take: fromNamedVgg16,
+    what: () => "VGG-16 with Caffe's names, a backbone of fcn-8s",
+  },
+];
+
+const isResNet = (names: ReadonlySet<string>) =>
+  names.has('fc.weight') &&
+  names.has('layer4.0.conv1.weight') &&
+  !names.has('layer5.conv2d_list.0.weight') &&
+  !names.has('layer6.conv2d_list.0.weight');
+
+/** Weights whose names resemble those of our networks, but that are for other images or another network. */
+const STRANGERS: {
+  is(names: ReadonlySet<string>, tensors: WeightsFile['tensors']): boolean;
+  what: string;
+  why: string;
+}[] = [
+  {
+    is: (names, tensors) =>
+      isResNet(names) && !(isPlainResNet(tensors) && guessArchitecture(tensors) !== null),
+    what: 'a ResNet classifier that is no ResNet-18, 34, 50 or 101',
+    why: 'DeepLab-v2 has one of these four as its backbone, and no ResNeXt or wide ResNet',
   },
   {
-    is: (names) => names.has('features.0.weight') && names.has('classifier.0.weight'),
-    what: 'a VGG classifier with the names of torchvision',
-    why: 'it takes RGB with the mean and deviation of ImageNet, and FCN-8s BGR minus a mean under names such as conv1_1.weight',
+    is: (names) => names.has('features.0.weight') && !isVgg16(names),
+    what: 'a classifier with the names of torchvision that is no VGG-16',
+    why: 'FCN-8s has VGG-16 as its backbone, with or without BatchNorm',
   },
   {
     is: (names) =>
@@ -70,15 +112,20 @@ const STRANGERS: { is(names: ReadonlySet<string>): boolean; what: string; why: s
 
 /** Weights file with our names. */
 export interface RenamedWeights extends WeightsFile {
+  tensors: NamedTensor[];
   /** Names that were replaced. Usually empty. */
   renamed: Renaming[];
+  /** Tensors whose values are computed from the file's. Usually empty. */
+  converted: Converted[];
+  /** Text about weights of an ImageNet classifier. Absent for others. */
+  classifier?: string;
 }
 
 /** Gives the tensors of a file our names. A file that bidiseg wrote has them already. */
 export function withOwnNames(weights: WeightsFile): RenamedWeights {
   const names = new Set([...weights.tensors, ...weights.skipped].map(({ name }) => name));
   const naming = weights.description ? undefined : NAMINGS.find(({ is }) => is(names));
-  if (!naming) return { ...weights, renamed: [] };
+  if (!naming) return withBackboneNames(weights, names);
   const renamings = naming.renamings.filter(({ from }) => [...names].some((name) => name.startsWith(from)));
   const left: Skipped[] = [];
   const renamedAs = <T extends { name: string }>(entries: readonly T[]): T[] =>
@@ -92,12 +139,61 @@ export function withOwnNames(weights: WeightsFile): RenamedWeights {
     });
   const tensors = renamedAs(weights.tensors);
   const skipped = renamedAs(weights.skipped);
-  return { ...weights, tensors, skipped: [...skipped, ...left], renamed: renamings };
+  return { ...weights, tensors, skipped: [...skipped, ...left], renamed: renamings, converted: [] };
 }
+
+/** Gives an ImageNet classifier the names of a segmenter's backbone. Other files stay as they are. */
+function withBackboneNames(weights: WeightsFile, names: ReadonlySet<string>): RenamedWeights {
+  const known = weights.description ? undefined : CLASSIFIERS.find(({ is }) => is(names, weights.tensors));
+  if (!known) return { ...weights, renamed: [], converted: [] };
+  const { tensors, renamed, converted, left } = known.take(weights.tensors);
+  const skipped = weights.skipped.map(({ name, reason }) => {
+    const renaming = renamed.find(({ from }) => name.startsWith(from));
+    return { name: renaming ? renaming.to + name.slice(renaming.from.length) : name, reason };
+  });
+  return {
+    ...weights,
+    ...{ tensors, renamed, converted, classifier: known.what(weights.tensors) },
+    skipped: [...skipped, ...left.map((name) => ({ name, reason: CLASSIFIER }))],
+  };
+}
+
+/**
+ * Describes the network of a file: by the description in it, or by names and shapes. A backbone alone lacks layers,
+ * and a class count. Returns null for weights of no network of bidiseg.
+ */
+export function descriptionFor(weights: RenamedWeights): WeightsDescription | null {
+  if (weights.description) return weights.description;
+  const guess = guessArchitecture(weights.tensors);
+  if (!guess || !isBackbone(guess)) return guess;
+  const names = weights.tensors.map(({ name }) => name);
+  const isMiddle = weights.classifier !== undefined && names.includes('layer1.0.conv3.weight');
+  return {
+    architecture: guess.architecture,
+    options: { ...guess.options, ...(isMiddle && { bottleneckStride: 'middle' }) },
+    missing: AFTER_BACKBONE[guess.architecture]!.filter(
+      (layer) => !names.some((name) => name.startsWith(`${layer}.`)),
+    ),
+  };
+}
+
+/** Tells whether a description is that of a backbone alone, without the layers that tell classes. */
+export function isBackbone({ architecture, options }: Architecture): boolean {
+  return Object.hasOwn(AFTER_BACKBONE, architecture) && options.classCount === undefined;
+}
+
+/** Layers that a backbone alone may lack. */
+export const AFTER_BACKBONE: Readonly<Record<string, readonly string[]>> = {
+  'deeplab-v2': ['layer5'],
+  'fcn-8s': [
+    ...['fc6', 'fc7', 'score_fr', 'score_pool3', 'score_pool4'],
+    ...['upscore2', 'upscore_pool4', 'upscore8'],
+  ],
+};
 
 /** Describes weights that none of our networks can use, and why. Returns null for other weights. */
 export function strangerText({ description, tensors }: WeightsFile): { what: string; why: string } | null {
   if (description) return null;
   const names = new Set(tensors.map(({ name }) => name));
-  return STRANGERS.find(({ is }) => is(names)) ?? null;
+  return STRANGERS.find(({ is }) => is(names, tensors)) ?? null;
 }

@@ -12,6 +12,11 @@ export const segmenterFields = {
   width: number(1 / 64, 2).default(1),
   /** Number of dilated branches of DeepLab-v2's head that are summed. Checkpoints from before mid-2020 need 2. */
   branches: numberChoice(2, 4).default(4),
+  /**
+   * Convolution of the bottlenecks of ResNet-50 and 101 that has the stride: `first` (1×1), as in Caffe and DeepLab, or
+   * `middle` (3×3), as in torchvision. Weights need the one that they were trained with.
+   */
+  bottleneckStride: choice('first', 'middle').default('first'),
   /** Distribution of the initial convolution weights: `normal` is N(0, 0.01), `kaiming` is N(0, 2/fan_out). */
   initialization: choice('normal', 'kaiming').default('normal'),
 };

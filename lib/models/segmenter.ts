@@ -4,7 +4,7 @@ import { requireDevice } from '../native/device.js';
 import { call, callSync, handleOf } from '../native/native-object.js';
 import { PRECISIONS, type Precision } from '../native/precision.js';
 import { Tensor } from '../native/tensor.js';
-import { InvalidArgumentError } from '../support/errors.js';
+import { DataError, InvalidArgumentError } from '../support/errors.js';
 import { parseOptions } from '../support/options.js';
 import {
   checkBoolean,
@@ -15,8 +15,10 @@ import {
   checkObject,
   invalidArgument,
 } from '../support/validate.js';
+import { openWeights } from '../weights/weights-file.js';
 import type { WeightsDescription } from '../weights/weights-metadata.js';
-import { createFromFile, type FromFileOptions, Network } from './network.js';
+import { createFromFile, type FilePlace, type FromFileOptions, Network } from './network.js';
+import { descriptionFor, isBackbone, withOwnNames } from './other-names.js';
 import {
   type CompleteSegmenterOptions,
   type SegmenterOptions,
@@ -63,6 +65,17 @@ export interface PredictOptions {
   signal?: AbortSignal;
 }
 
+/** Options of {@link Segmenter.fromFile}. */
+export interface SegmenterFileOptions extends FromFileOptions {
+  /** Number of classes, from 2 to 256, for a file that is a backbone alone. Default: that of the file. */
+  classCount?: number;
+}
+
+/** Parameters that a network may have for one of its backbone. FCN-8s has 9 times as many as VGG-16's convolutions. */
+const BACKBONE_FACTOR = 10;
+/** Parameters of FCN-8s's upsampling for one pair of classes. */
+const HEAD_FACTOR = 16 * 16 + 2 * 4 * 4;
+
 /** Result of {@link Segmenter.predict}. */
 export interface SegmenterPrediction {
   /** Class of each pixel, [count, outputHeight, outputWidth]. With `outputSizes`, one image after the other. */
@@ -93,7 +106,8 @@ export class Segmenter extends Network {
 
   static async #create(options: SegmenterOptions, maxParameters?: number): Promise<Segmenter> {
     const checked = parseOptions(segmenterSchema, options);
-    const { network, backbone, width, branches, classCount, classNames, palette, initialization } = checked;
+    const { network, backbone, width, branches, bottleneckStride, initialization } = checked;
+    const { classCount, classNames, palette } = checked;
     if (classNames.length > 0 && classNames.length !== classCount) {
       throw invalidArgument('classNames', `${classCount} names, one for each class,`, classNames);
     }
@@ -105,25 +119,48 @@ export class Segmenter extends Network {
     const common = { width, classCount, initialization, seed, device, dtype, maxParameters };
     const handle = await call(() =>
       network === 'deeplab-v2'
-        ? native.createNetwork(network, { ...common, backbone, branches })
+        ? native.createNetwork(network, { ...common, backbone, branches, bottleneckStride })
         : native.createNetwork(network, common),
     );
     return new Segmenter(handle, checked);
   }
 
   /**
-   * Creates a segmenter from a file that save() wrote, with the file's weights.
+   * Creates a segmenter from a file that save() wrote, with the file's weights. With `classCount`, the file may be a
+   * backbone alone, such as a ResNet of torchvision. The layers that it lacks then start at random.
    *
    * @throws DataError when the file cannot be read or does not hold a segmenter
    */
-  static async fromFile(file: string, options: FromFileOptions = {}): Promise<Segmenter> {
+  static async fromFile(file: string, options: SegmenterFileOptions = {}): Promise<Segmenter> {
     const kind = { name: 'segmenter', architectures: ['deeplab-v2', 'fcn-8s'] };
-    return createFromFile(file, options, kind, (description, { maxParameters, ...where }) => {
+    const count = checkObject('options', options).classCount;
+    if (count !== undefined) checkInteger('classCount', count, 2, 256);
+    const open = async (name: string) => {
+      const weights = withOwnNames(await openWeights(name));
+      const description = descriptionFor(weights);
+      return description && isBackbone(description) ? { ...weights, description } : weights;
+    };
+    const create = (description: WeightsDescription, { maxParameters, ...where }: FilePlace) => {
       const { architecture, options: shape, classes = [], palette = [] } = description;
       const named = { classNames: classes, palette: Uint8Array.from(palette.flat()) };
       const described = { ...shape, network: architecture, ...named, ...where };
-      return Segmenter.#create(described as unknown as SegmenterOptions, maxParameters);
-    });
+      const isAlone = isBackbone(description);
+      if (isAlone && count === undefined) {
+        throw new DataError(
+          `${file} holds a backbone alone, without ${description.missing?.join(', ') || 'a class count'}; expected a ` +
+            'segmenter. To start from it, give classCount, or use segmenter.initialWeights in a config',
+        );
+      }
+      if (!isAlone) {
+        if (count !== undefined && count !== shape.classCount) {
+          throw new DataError(`${file} holds a segmenter for ${shape.classCount} classes, not for ${count}`);
+        }
+        return Segmenter.#create(described as unknown as SegmenterOptions, maxParameters);
+      }
+      const limit = BACKBONE_FACTOR * maxParameters + HEAD_FACTOR * count! ** 2;
+      return Segmenter.#create({ ...described, classCount: count } as unknown as SegmenterOptions, limit);
+    };
+    return createFromFile(file, options, kind, create, { open });
   }
 
   /** Number of channels of the features that forwardWithFeatures() returns. */
@@ -240,8 +277,12 @@ const MAX_EXTENT = 2 ** 20;
 
 /** @internal Describes a segmenter for weights files and exported models. */
 export function descriptionOf(options: CompleteSegmenterOptions): WeightsDescription {
-  const { network, backbone, width, branches, classCount, classNames, palette } = options;
-  const shape = network === 'deeplab-v2' ? { backbone, width, branches, classCount } : { width, classCount };
+  const { network, backbone, width, branches, bottleneckStride, classCount, classNames, palette } = options;
+  const hasBottlenecks = backbone === 'resnet50' || backbone === 'resnet101';
+  // Not written where it is without effect or the default: earlier releases read such files, and no others.
+  const stride = hasBottlenecks && bottleneckStride === 'middle' && { bottleneckStride };
+  const shape =
+    network === 'deeplab-v2' ? { backbone, width, branches, ...stride, classCount } : { width, classCount };
   return {
     architecture: network,
     options: shape,

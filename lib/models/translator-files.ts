@@ -60,7 +60,14 @@ function named(weights: WeightsFile, network: (typeof NETWORKS)[number]): Rename
     entries.map((entry) => ({ ...entry, name: `${network}.${entry.name}` }));
   const { tensors, skipped } = weights;
   const renamed = [{ from: '', to: `${network}.` }];
-  return { ...weights, description: null, tensors: within(tensors), skipped: within(skipped), renamed };
+  return {
+    ...weights,
+    description: null,
+    tensors: within(tensors),
+    skipped: within(skipped),
+    renamed,
+    converted: [],
+  };
 }
 
 function foundText({ description, tensors }: WeightsFile): string {

@@ -5,7 +5,6 @@ import { call } from '../native/native-object.js';
 import { InvalidArgumentError } from '../support/errors.js';
 import { parseOptions } from '../support/options.js';
 import { checkChoice, checkInteger, checkObject, checkPath } from '../support/validate.js';
-import type { WeightsFile } from '../weights/weights-file.js';
 import {
   createFromFile,
   type FromFileOptions,
@@ -16,6 +15,7 @@ import {
   type SaveOptions,
   saveNetworks,
 } from './network.js';
+import type { RenamedWeights } from './other-names.js';
 import { openTranslator } from './translator-files.js';
 import {
   type CompleteTranslatorOptions,
@@ -199,7 +199,7 @@ export class Translator implements Disposable {
   async load(file: string, options: LoadOptions & BackFile = {}): Promise<LoadReport> {
     const { back, ...others } = checkObject('options', options);
     if (back !== undefined) checkPath('back', back);
-    return loadNetworks(file, this.#named(), 'translator', others, (fits) =>
+    return loadNetworks(file, this.#named(), { architecture: 'translator', options: {} }, others, (fits) =>
       openTranslator(file, back, { strip: others.strip, fits }),
     );
   }
@@ -231,7 +231,7 @@ export class Translator implements Disposable {
 }
 
 /** Joins the tensors of all files, for code that only needs names and shapes. */
-function mergedWeights([first, ...others]: WeightsFile[]): WeightsFile {
+function mergedWeights([first, ...others]: RenamedWeights[]): RenamedWeights {
   return { ...first!, tensors: [first!, ...others].flatMap(({ tensors }) => tensors) };
 }
 

@@ -133,6 +133,7 @@ export interface NativeNetworkOptions {
     backbone: 'resnet18' | 'resnet34' | 'resnet50' | 'resnet101';
     width: number;
     branches: 2 | 4;
+    bottleneckStride: 'first' | 'middle';
     classCount: number;
     initialization: 'normal' | 'kaiming';
   };

@@ -1,6 +1,8 @@
 import { classNames, classPalette } from '../config/classes.js';
 import type { Config } from '../config/schema.js';
 import { FeatureDiscriminator } from '../models/feature-discriminator.js';
+import { bottleneckStrideOf } from '../models/network.js';
+import { AFTER_BACKBONE } from '../models/other-names.js';
 import { OutputDiscriminator } from '../models/output-discriminator.js';
 import { Segmenter } from '../models/segmenter.js';
 import { Translator } from '../models/translator.js';
@@ -9,18 +11,23 @@ import type { DomainDiscriminator } from '../training/steps/segmentation-step.js
 
 /**
  * Creates the config's segmenter with its initial weights. The result is the same each time. A file of initial weights
- * may lack the head or hold a head for other classes, as ImageNet weights do. The head then starts with random weights.
- * All other tensors must be there.
+ * may lack the head or hold a head for other classes, as ImageNet weights do. The head then starts with random weights,
+ * and so do fc6 and fc7 of FCN-8s if the file lacks them. All other tensors must be there. Bottlenecks have their stride
+ * where the file needs it.
  *
  * @param weights a weights file to load strictly, instead of the initial weights
  * @throws DataError that names the file and the tensors that do not fit
  */
-export function createSegmenter(config: Config, weights?: string): Promise<Segmenter> {
+export async function createSegmenter(config: Config, weights?: string): Promise<Segmenter> {
   const { initialWeights, ...options } = config.segmenter;
+  const file = weights ?? initialWeights;
+  // Names and shapes of both kinds are the same, so only the file can tell. Without one, the config does.
+  const isMiddle = file !== null && (await bottleneckStrideOf(file)) === 'middle';
+  const stride = isMiddle && { bottleneckStride: 'middle' as const };
   const { seed, device } = config;
   const names = classNames(config);
   const classes = { classCount: names.length, classNames: names, palette: classPalette(config) };
-  const creation = Segmenter.create({ ...options, ...classes, seed, device });
+  const creation = Segmenter.create({ ...options, ...stride, ...classes, seed, device });
   return prepared(creation, async (segmenter) => {
     if (weights !== undefined) await segmenter.load(weights);
     else if (initialWeights !== null) await loadAllButHead(segmenter, initialWeights);
@@ -29,8 +36,9 @@ export function createSegmenter(config: Config, weights?: string): Promise<Segme
 
 async function loadAllButHead(segmenter: Segmenter, file: string): Promise<void> {
   const { missing, reshaped } = await segmenter.load(file, { strict: false });
+  const layers = AFTER_BACKBONE[segmenter.options.network]!;
   const lacking = [...missing, ...reshaped.map(({ name }) => name)].filter(
-    (name) => !name.startsWith('layer5.') && !name.endsWith('.num_batches_tracked'),
+    (name) => !layers.some((layer) => name.startsWith(`${layer}.`)) && !name.endsWith('.num_batches_tracked'),
   );
   if (lacking.length === 0) return;
   throw new DataError(

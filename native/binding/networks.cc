@@ -37,6 +37,8 @@ std::function<std::shared_ptr<Network>()> network_factory(const std::string& kin
         .width = options.number("width", 0, kMaxWidth),
         .class_count = class_count_option(options),
         .branches = options.either_integer("branches", 2, 4),
+        .bottleneck_stride = options.choice<BottleneckStride>(
+            "bottleneckStride", {{"first", BottleneckStride::kFirst}, {"middle", BottleneckStride::kMiddle}}),
         .initialization = initialization_of(options),
         .seed = seed};
     return [deeplab] { return std::make_shared<DeepLabV2>(deeplab); };

@@ -146,6 +146,7 @@ describe('parity with PyTorch: checkpoints', () => {
         assert.deepEqual(rest, {
           prefix: '',
           renamed: [],
+          converted: [],
           missing: [],
           extra: [],
           reshaped: [],

@@ -31,6 +31,10 @@ const KINDS: { item: string; options: SegmenterOptions }[] = [
       options: { backbone, branches, width: 1 / 16, classCount: 7 },
     })),
   ),
+  {
+    item: 'DeepLab-v2 resnet50, stride in the middle',
+    options: { backbone: 'resnet50', bottleneckStride: 'middle', width: 1 / 16, classCount: 7 },
+  },
   { item: 'FCN-8s', options: { network: 'fcn-8s', width: 1 / 16, classCount: 5 } },
 ];
 

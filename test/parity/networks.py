@@ -51,7 +51,7 @@ class DeepLabV2(nn.Module):
         "resnet101": (3, 4, 23, 3),
     }
 
-    def __init__(self, backbone="resnet101", width=1.0, branches=4, classCount=19):
+    def __init__(self, backbone="resnet101", width=1.0, branches=4, classCount=19, bottleneckStride="first"):
         super().__init__()
         bottleneck = backbone in ("resnet50", "resnet101")
         channels = scaled(64, width)
@@ -65,9 +65,10 @@ class DeepLabV2(nn.Module):
             for i in range(depth):
                 s = stride if i == 0 else 1
                 if bottleneck:
+                    first, middle = (s, 1) if bottleneckStride == "first" else (1, s)
                     convolutions = [
-                        (channels, planes, 1, s, 1),
-                        (planes, planes, 3, 1, dilation),
+                        (channels, planes, 1, first, 1),
+                        (planes, planes, 3, middle, dilation),
                         (planes, out, 1, 1, 1),
                     ]
                 else:

@@ -100,7 +100,10 @@ describe('parity with PyTorch: networks', () => {
   async function compareSegmenter(options: SegmenterOptions, ...shape: number[]): Promise<Measurement[]> {
     const { network: kind = 'deeplab-v2', ...rest } = options;
     const network = await Segmenter.create({ ...options, initialization: 'kaiming' });
-    const name = kind === 'fcn-8s' ? 'FCN-8s' : `DeepLab-v2 ${rest.backbone}, ${rest.branches} branches`;
+    const name =
+      kind === 'fcn-8s'
+        ? 'FCN-8s'
+        : `DeepLab-v2 ${rest.backbone}, ${rest.bottleneckStride ?? `${rest.branches} branches`}`;
     return compare(name, network, { kind, options: rest }, { ...IMAGE, shape });
   }
 
@@ -111,6 +114,18 @@ describe('parity with PyTorch: networks', () => {
         const shape = branches === 4 ? [2, 3, 65, 97] : [2, 3, 64, 83];
         rows.push(...(await compareSegmenter({ backbone, branches, width: 1 / 8, classCount: 7 }, ...shape)));
       }
+    }
+    for (const shape of [
+      [2, 3, 65, 97],
+      [2, 3, 64, 83],
+    ]) {
+      const middle = {
+        backbone: 'resnet50',
+        bottleneckStride: 'middle',
+        width: 1 / 8,
+        classCount: 7,
+      } as const;
+      rows.push(...(await compareSegmenter(middle, ...shape)));
     }
     for (const shape of [
       [1, 3, 64, 96],

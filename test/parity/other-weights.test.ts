@@ -159,30 +159,7 @@ describe('weights of other code', () => {
     await assert.rejects(() => translator.load(six, { strict: false }), /generator with 6 blocks.*9 blocks/);
   });
 
-  it('of classifiers of torchvision are refused with the reason', async () => {
-    const blocks = { 'layer1.0.conv1.weight': [4, 4, 3, 3], 'layer4.0.conv1.weight': [32, 16, 3, 3] };
-    const resnet = await savedShapes({
-      ...{ 'conv1.weight': [4, 3, 7, 7], ...blocks, 'fc.weight': [1000, 32], 'fc.bias': [1000] },
-    });
-    const vgg = await savedShapes({
-      ...{ 'features.0.weight': [64, 3, 3, 3], 'features.0.bias': [64] },
-      ...{ 'classifier.0.weight': [8, 8], 'classifier.6.weight': [1000, 8] },
-    });
-    using segmenter = await Segmenter.create(SHAPE);
-    using fcn = await Segmenter.create({ network: 'fcn-8s', width: 1 / 32, classCount: 5 });
-    for (const strict of [true, false]) {
-      await assert.rejects(
-        () => segmenter.load(resnet, { strict }),
-        /ResNet classifier.*torchvision.*BGR minus a mean/,
-      );
-      await assert.rejects(
-        () => fcn.load(vgg, { strict }),
-        /VGG classifier.*torchvision.*fcn-8s.*conv1_1\.weight/,
-      );
-    }
-    await assert.rejects(() => initial(resnet), /ResNet classifier.*torchvision/);
-    await fails(['convert', resnet, folder.path('no')], /^bidiseg: .*ResNet classifier/);
-    await fails(['convert', vgg, folder.path('no')], /^bidiseg: .*VGG classifier/);
+  it('of mmsegmentation are refused with the reason', async () => {
     const mmseg = await savedShapes({
       'backbone.stem.0.weight': [4, 3, 3, 3],
       'decode_head.conv_seg.weight': [5, 4, 1, 1],

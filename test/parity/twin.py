@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import backbones
 import checkpoints
 import kernels
 import evaluation
@@ -321,6 +322,7 @@ HANDLERS |= {"runTorchScript": exported.run_torchscript, "runOnnx": exported.run
 HANDLERS |= {"checkOnnx": exported.check_onnx, "runReference": exported.run_reference}
 HANDLERS |= {"saveNetwork": checkpoints.save_network, "compareNetwork": checkpoints.compare_network}
 HANDLERS |= {"foreignForward": checkpoints.foreign_forward, "saveShapes": checkpoints.save_shapes}
+HANDLERS |= {"saveClassifier": backbones.save, "classifierFeatures": backbones.compare}
 HANDLERS |= {"saveFound": checkpoints.save_found}
 HANDLERS |= {"pseudoLabels": evaluation.pseudo_labels, "evaluation": evaluation.evaluation}
 HANDLERS |= {"sslPseudoLabels": evaluation.ssl_pseudo_labels}

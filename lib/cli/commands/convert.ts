@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import type { Converted } from '../../models/backbones.js';
 import type { Shapes } from '../../models/guess-architecture.js';
 import type { RenamedWeights, Renaming } from '../../models/other-names.js';
 import { DataError } from '../../support/errors.js';
@@ -11,7 +12,7 @@ import { UsageError } from '../exit.js';
 import { addExamples, addJsonOption, addOverwriteOption, type CommonOptions } from '../options.js';
 import { prepareOutputFile } from '../output-folder.js';
 import { type CommandContext, runCommand } from '../run-command.js';
-import { renamedText, skippedText } from '../weights-info.js';
+import { convertedText, renamedText, skippedText } from '../weights-info.js';
 
 const DTYPES: readonly WeightsDtype[] = ['float32', 'float16', 'bfloat16'];
 
@@ -81,21 +82,22 @@ async function convert(
   }
   const inputs = back === undefined ? [input] : [input, back];
   prepareOutputFile(output, { inputs, overwrite }, context);
-  const { openWeights, readWeights } = await import('../../weights/weights-file.js');
+  const { openWeights } = await import('../../weights/weights-file.js');
+  const { readNamedWeights } = await import('../../models/backbones.js');
   const { writeSafetensors } = await import('../../weights/safetensors.js');
   const { castWeights } = await import('../../weights/weights-dtype.js');
-  const named = raw
+  const named: Omit<Named, 'description'> & { description: WeightsDescription | null } = raw
     ? {
-        parts: [{ ...(await openWeights(input, { strip })), renamed: [] }],
+        parts: [{ ...(await openWeights(input, { strip })), renamed: [], converted: [] }],
         description: null,
         isGuess: false,
       }
     : await nameNetwork(input, strip, branches, back);
   const { parts, description, isGuess } = named;
-  const entries: Awaited<ReturnType<typeof readWeights>> = [];
+  const entries: Awaited<ReturnType<typeof readNamedWeights>> = [];
   let bytes = 0;
   try {
-    for (const part of parts) entries.push(...(await readWeights(part, part.tensors, signal)));
+    for (const part of parts) entries.push(...(await readNamedWeights(part, part.tensors, signal)));
     if (dtype) await castWeights(input, entries, dtype, signal);
     const metadata = await metadataFor(parts[0]!, description, isGuess);
     await writeAtomically(output, async (temporary) => {
@@ -108,13 +110,18 @@ async function convert(
   const { format, path: keys, prefix } = parts[0]!;
   const skipped = parts.flatMap((part) => part.skipped);
   const renamed = parts.flatMap((part) => part.renamed);
+  const converted = parts.flatMap((part) => part.converted);
   const missing = description?.missing ?? [];
+  const origin = parts[0]!.classifier;
   const result = { input, output, format, path: keys, prefix, tensors: entries.length, bytes };
   const { architecture, options } = description ?? {};
   const guess = isGuess ? { architecture, options } : {};
   console.result(
-    { ...result, skipped, renamed, missing, ...guess },
-    reportText({ ...result, skipped, renamed, missing, guess: isGuess ? description : null }),
+    { ...result, skipped, renamed, converted, missing, ...guess },
+    reportText({
+      ...{ ...result, skipped, renamed, converted, missing, origin },
+      guess: isGuess ? description : null,
+    }),
   );
 }
 
@@ -138,7 +145,7 @@ async function nameNetwork(
 ): Promise<Named> {
   const { openTranslator } = await import('../../models/translator-files.js');
   const { guessArchitecture } = await import('../../models/guess-architecture.js');
-  const { strangerText } = await import('../../models/other-names.js');
+  const { descriptionFor, strangerText } = await import('../../models/other-names.js');
   const fits = (tensors: Shapes) => guessArchitecture(tensors) !== null;
   const parts = await openTranslator(input, back, { strip, fits });
   const [first] = parts;
@@ -147,7 +154,7 @@ async function nameNetwork(
     throw new DataError(`${input}: found ${stranger.what}, expected a network of bidiseg: ${stranger.why}`);
   }
   const known = branches === undefined ? first!.description : null;
-  const guess = known ?? guessArchitecture(first!.tensors);
+  const guess = known ?? descriptionFor({ ...first!, description: null });
   if (branches !== undefined && guess?.architecture !== 'deeplab-v2') {
     throw new UsageError('--branches needs weights of DeepLab-v2, but these belong to another network');
   }
@@ -184,15 +191,19 @@ async function metadataFor(
 async function checkLoads(
   file: string,
   input: string,
-  { architecture }: WeightsDescription,
+  description: WeightsDescription,
   signal: AbortSignal,
 ): Promise<void> {
+  const { architecture } = description;
+  const { isBackbone } = await import('../../models/other-names.js');
+
   const { Segmenter } = await import('../../models/segmenter.js');
   const { Translator } = await import('../../models/translator.js');
   const isSegmenter = architecture === 'deeplab-v2' || architecture === 'fcn-8s';
-  const kind = isSegmenter ? Segmenter : architecture === 'translator' ? Translator : null;
+  const classCount = isBackbone(description) ? { classCount: 2 } : {};
   try {
-    (await kind?.fromFile(file, { signal }))?.dispose();
+    if (isSegmenter) (await Segmenter.fromFile(file, { signal, ...classCount })).dispose();
+    else if (architecture === 'translator') (await Translator.fromFile(file, { signal })).dispose();
   } catch (error) {
     if (!(error instanceof DataError)) throw error;
     throw new DataError(error.message.replaceAll(file, input), { cause: error });
@@ -208,14 +219,19 @@ function reportText(report: {
   bytes: number;
   skipped: readonly Skipped[];
   renamed: readonly Renaming[];
+  converted: readonly Converted[];
   missing: readonly string[];
+  origin: string | undefined;
   guess: Architecture | null;
 }): string {
-  const { output, format, path: keys, prefix, tensors, bytes, skipped, renamed, missing, guess } = report;
+  const { output, format, path: keys, prefix, tensors, bytes, guess } = report;
+  const { skipped, renamed, converted, missing, origin } = report;
   const lines = [`${output}: ${counted(tensors, 'tensor')}, ${bytesText(bytes)}, from ${format}`];
   if (keys.length > 0) lines.push(`taken from ${keys.join(' → ')}`);
   if (prefix !== '') lines.push(`removed the prefix ${prefix}`);
+  if (origin !== undefined) lines.push(`found a ${origin}`);
   if (renamed.length > 0) lines.push(`renamed: ${renamedText(renamed)}`);
+  if (converted.length > 0) lines.push(`converted: ${convertedText(converted)}`);
   if (skipped.length > 0) lines.push(`left out: ${skippedText(skipped)}`);
   if (missing.length > 0) lines.push(`missing: ${missing.join(', ')}`);
   if (missing.includes('to_source')) {

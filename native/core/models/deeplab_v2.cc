@@ -60,15 +60,20 @@ class BasicBlock : public ResidualBlock {
   }
 };
 
-// Block of 1x1, 3x3 and 1x1 convolutions, the last with four times the channels. The first has the stride (ResNet-50
-// and -101).
+// Block of 1x1, 3x3 and 1x1 convolutions, the last with four times the channels (ResNet-50 and -101). One of the first
+// two has the stride.
 class Bottleneck : public ResidualBlock {
  public:
   static constexpr int64_t kExpansion = 4;
 
-  Bottleneck(int64_t in, int64_t channels, int64_t stride, int64_t dilation, bool first) {
-    add_convolution(Conv2dOptions(in, channels, 1).stride(stride).bias(false));
-    add_convolution(Conv2dOptions(channels, channels, 3).padding(dilation).dilation(dilation).bias(false));
+  Bottleneck(int64_t in, int64_t channels, int64_t stride, BottleneckStride place, int64_t dilation, bool first) {
+    const bool middle = place == BottleneckStride::kMiddle;
+    add_convolution(Conv2dOptions(in, channels, 1).stride(middle ? 1 : stride).bias(false));
+    add_convolution(Conv2dOptions(channels, channels, 3)
+                        .stride(middle ? stride : 1)
+                        .padding(dilation)
+                        .dilation(dilation)
+                        .bias(false));
     add_convolution(Conv2dOptions(channels, channels * kExpansion, 1).bias(false));
     add_shortcut(in, channels * kExpansion, stride, dilation, first);
   }
@@ -111,7 +116,8 @@ DeepLabV2::DeepLabV2(const DeepLabV2Options& options)
     for (int64_t i = 0; i < shape.blocks[layer]; ++i) {
       const int64_t stride = i == 0 ? kLayerStride[layer] : 1;
       if (shape.bottleneck) {
-        blocks->push_back(Bottleneck(in, channels, stride, kLayerDilation[layer], i == 0));
+        blocks->push_back(
+            Bottleneck(in, channels, stride, options.bottleneck_stride, kLayerDilation[layer], i == 0));
         in = channels * Bottleneck::kExpansion;
       } else {
         blocks->push_back(BasicBlock(in, channels, stride, kLayerDilation[layer], i == 0));

@@ -9,6 +9,10 @@ namespace bidiseg {
 
 enum class Backbone { kResNet18, kResNet34, kResNet50, kResNet101 };
 
+/// Convolution of a bottleneck that has the block's stride: the first, 1x1, as in Caffe and DeepLab, or the one in the
+/// middle, 3x3, as in torchvision.
+enum class BottleneckStride { kFirst, kMiddle };
+
 struct DeepLabV2Options {
   Backbone backbone;
   double width;  ///< factor of every channel count
@@ -16,6 +20,7 @@ struct DeepLabV2Options {
   /// Number of the head's branches (dilations 6, 12, 18, 24) that are summed: 4, or 2 as in the code that made the
   /// released weights. All four have parameters either way.
   int64_t branches;
+  BottleneckStride bottleneck_stride;  ///< without effect in ResNet-18 and -34
   Initialization initialization;
   uint64_t seed;
 };

@@ -63,6 +63,7 @@ const SEGMENTER = {
   backbone: 'resnet18',
   width: 1 / 64,
   branches: 2,
+  bottleneckStride: 'middle',
   classCount: 5,
   classNames: ['a', 'b', 'c', 'd', 'e'],
   initialization: 'kaiming',
@@ -182,7 +183,7 @@ export function surface(folder: string): Record<string, Member> {
     'Segmenter.fromFile': {
       args: async () => [
         await saved(folder, await Segmenter.create(SEGMENTER)),
-        { device: 'cpu', dtype: 'float32', signal: signal() },
+        { classCount: 5, device: 'cpu', dtype: 'float32', signal: signal() },
       ],
     },
     'Segmenter#forwardWithFeatures': { args: () => [image(), { signal: signal() }] },
