@@ -46,6 +46,16 @@ const STEP_TARGETS = [
   [SHORT, ['torch.compile, bf16 autocast'], 1],
 ];
 
+/** A step of ResNet-101 without its sizes. */
+const RESNET_STEP = {
+  segmenter: RESNET_101,
+  discriminator: { classCount: 19 },
+  learningRate: 2.5e-4,
+  discriminatorLearningRate: 1e-4,
+  options: SEGMENTATION,
+  ours: steps(SEGMENTATION, STEP_VARIANTS),
+};
+
 const predictions = (count) => ({
   images: [count, 512, 1024],
   segmenter: RESNET_101,
@@ -97,27 +107,17 @@ export const CUDA_BENCHMARKS = {
     targets: STEP_TARGETS,
     cases: {
       'ResNet-101': {
-        segmenter: RESNET_101,
-        discriminator: { classCount: 19 },
+        ...RESNET_STEP,
         source: [1, 720, 1280],
         target: [1, 512, 1024],
-        learningRate: 2.5e-4,
-        discriminatorLearningRate: 1e-4,
-        options: SEGMENTATION,
         floors: floors(3 * (652.9 + 373.7) + 3 * 15.4 + 2 * 27.1),
-        ours: steps(SEGMENTATION, STEP_VARIANTS),
       },
       // Compiling takes minutes for each size, so here both domains have one.
       'ResNet-101, 512×1024': {
-        segmenter: RESNET_101,
-        discriminator: { classCount: 19 },
+        ...RESNET_STEP,
         source: [1, 512, 1024],
         target: [1, 512, 1024],
-        learningRate: 2.5e-4,
-        discriminatorLearningRate: 1e-4,
-        options: SEGMENTATION,
         floors: floors(6 * 373.7 + 5 * 15.4),
-        ours: steps(SEGMENTATION, STEP_VARIANTS),
         twins: { ...STEP_TWINS, ...COMPILED },
       },
       'FCN-8s': {

@@ -1,10 +1,15 @@
 import type { ImageSize } from '../data/image-size.js';
-import type { PredictOptions, Segmenter, SegmenterPrediction } from '../models/segmenter.js';
+import {
+  checkOutputSizes,
+  type PredictOptions,
+  type Segmenter,
+  type SegmenterPrediction,
+} from '../models/segmenter.js';
 import type { CompleteSegmenterOptions } from '../models/segmenter-options.js';
 import type { MemoryReservation } from '../native/binding-types.js';
 import { reserveMemory } from '../native/device.js';
 import { onAbort } from '../support/abort.js';
-import { DisposedError, InvalidArgumentError, QueueFullError } from '../support/errors.js';
+import { DisposedError, QueueFullError } from '../support/errors.js';
 import { checkInteger, checkNumber, checkObject, checkSignal, invalidArgument } from '../support/validate.js';
 import { Call, Group } from './batch-queue.js';
 import { type Histogram, HistogramCounter } from './histogram.js';
@@ -133,7 +138,7 @@ export class BatchedPredictor implements AsyncDisposable {
     for (const [i, other] of (otherSizes ?? []).entries()) {
       checkImages(`otherSizes[${i}].images`, checkObject(`otherSizes[${i}]`, other).images, count, other);
     }
-    const outputs = checkOutputs(options);
+    const outputs = outputsOf(options);
     checkSignal(signal)?.throwIfAborted();
     this.requireRoom(count);
     const isAlone = flip === true || (otherSizes ?? []).length > 0;
@@ -325,22 +330,13 @@ export class BatchedPredictor implements AsyncDisposable {
 }
 
 /** Returns the size of the label map of each image. */
-function checkOutputs({ count, width, height, outputWidth, outputHeight, outputSizes }: PredictOptions) {
-  if (outputSizes !== undefined) {
-    if (!Array.isArray(outputSizes) || outputSizes.length !== count) {
-      throw invalidArgument('outputSizes', `an array of ${count} sizes, one for each image,`, outputSizes);
-    }
-    if (outputWidth !== undefined || outputHeight !== undefined) {
-      throw new InvalidArgumentError('Expected either outputSizes or outputWidth and outputHeight');
-    }
-    return (outputSizes as ImageSize[]).map((size, i) => ({
-      width: checkInteger(`outputSizes[${i}].width`, checkObject(`outputSizes[${i}]`, size).width, 1),
-      height: checkInteger(`outputSizes[${i}].height`, size.height, 1),
-    }));
-  }
+function outputsOf(options: PredictOptions): readonly ImageSize[] {
+  const { count, outputWidth = options.width, outputHeight = options.height } = options;
+  const sizes = checkOutputSizes(options, count);
+  if (sizes.length > 0) return sizes;
   const output = {
-    width: checkInteger('outputWidth', outputWidth ?? width, 1),
-    height: checkInteger('outputHeight', outputHeight ?? height, 1),
+    width: checkInteger('outputWidth', outputWidth, 1),
+    height: checkInteger('outputHeight', outputHeight, 1),
   };
   return new Array<ImageSize>(count).fill(output);
 }

@@ -210,7 +210,7 @@ export class Segmenter extends Network {
       order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
     };
     const classThresholds = checkNumbers('classThresholds', options.classThresholds ?? [], 0);
-    const outputSizes = sizesOf(options, count);
+    const outputSizes = checkOutputSizes(options, count).flatMap(({ width, height }) => [height, width]);
     if (!flip && otherSizes.length === 0) {
       const job = {
         ...{ count, width, height, ...output, classThresholds, outputSizes },
@@ -259,18 +259,27 @@ export class Segmenter extends Network {
   }
 }
 
-/** Checks the sizes of the label maps. Returns height and width of each image in turn. */
-function sizesOf({ outputSizes = [], outputWidth, outputHeight }: PredictOptions, count: number): number[] {
+/** @internal Checks the size of the label map of each image. Empty: all have one size. */
+export function checkOutputSizes(
+  options: PredictOptions,
+  count: number,
+): { width: number; height: number }[] {
+  const { outputSizes = [], outputWidth, outputHeight } = options;
   if (!Array.isArray(outputSizes) || ![0, count].includes(outputSizes.length)) {
     throw invalidArgument('outputSizes', `an array of ${count} sizes, one for each image,`, outputSizes);
   }
   if (outputSizes.length > 0 && (outputWidth !== undefined || outputHeight !== undefined)) {
     throw new InvalidArgumentError('Expected either outputSizes or outputWidth and outputHeight');
   }
-  return (outputSizes as { width: number; height: number }[]).flatMap((size, i) => [
-    checkInteger(`outputSizes[${i}].height`, checkObject(`outputSizes[${i}]`, size).height, 1, MAX_EXTENT),
-    checkInteger(`outputSizes[${i}].width`, size.width, 1, MAX_EXTENT),
-  ]);
+  return (outputSizes as { width: number; height: number }[]).map((size, i) => ({
+    width: checkInteger(
+      `outputSizes[${i}].width`,
+      checkObject(`outputSizes[${i}]`, size).width,
+      1,
+      MAX_EXTENT,
+    ),
+    height: checkInteger(`outputSizes[${i}].height`, size.height, 1, MAX_EXTENT),
+  }));
 }
 
 const MAX_EXTENT = 2 ** 20;
