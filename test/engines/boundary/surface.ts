@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -97,12 +98,14 @@ const TRANSLATOR = {
   device: 'cpu',
   dtype: 'float32',
 } as const;
+const meetingPoints = mkdtempSync(join(tmpdir(), 'bidiseg-groups-'));
+process.once('exit', () => rmSync(meetingPoints, { recursive: true, force: true }));
 /** A group that waits for nobody. Its meeting point is a new file. */
 const groupOfOne = () => ({
   backend: 'gloo' as const,
   rank: 0,
   size: 1,
-  file: join(tmpdir(), `bidiseg-group-${randomUUID()}`),
+  file: join(meetingPoints, randomUUID()),
   name: 'misuse',
   timeoutSeconds: 0.2,
 });
