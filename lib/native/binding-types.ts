@@ -199,6 +199,7 @@ export interface NativeSegmentationStepOptions {
   teacher: { decay: number; threshold: number; weight: number; classMix: boolean; seed: number } | null;
   memoryFormat: 'auto' | 'contiguous' | 'channels-last';
   precision: Precision;
+  convolutions: 'auto' | 'direct';
   lossScaling: boolean;
   activationCheckpointing: boolean;
   cudaGraphs: boolean;
@@ -221,6 +222,7 @@ export interface NativeTranslationStepOptions {
   /** Number of images, or 0 for the whole batch. */
   microBatchSize: number;
   precision: Precision;
+  convolutions: 'auto' | 'direct';
   lossScaling: boolean;
   activationCheckpointing: boolean;
   cudaGraphs: boolean;
@@ -233,6 +235,7 @@ export interface NativePairedTranslationStepOptions {
   adamForm: NativeAdamForm;
   l1Weight: number;
   precision: Precision;
+  convolutions: 'auto' | 'direct';
   lossScaling: boolean;
   cudaGraphs: boolean;
 }

@@ -26,6 +26,12 @@ export const computationFields = {
    */
   precision: choice(...PRECISIONS).default('fp32'),
   /**
+   * How convolutions on the CPU are computed. `auto`: wide 3×3 ones in float32 by Winograd's algorithm, forward and
+   * backward, where it is faster. Their rounding errors are up to three times as large. `direct`: all of them as LibTorch
+   * does.
+   */
+  convolutions: choice('auto', 'direct').default('auto'),
+  /**
    * Computes blocks again in the backward pass instead of keeping their activations (activation checkpointing). It takes a
    * third more time and much less memory. The results are the same bits.
    */

@@ -31,9 +31,15 @@ inline Precision precision_option(const Options& options) {
                                                  {"fp16", Precision::kFloat16}});
 }
 
+inline ConvolutionMethod convolutions_option(const Options& options) {
+  return options.choice<ConvolutionMethod>(
+      "convolutions", {{"auto", ConvolutionMethod::kAuto}, {"direct", ConvolutionMethod::kDirect}});
+}
+
 /// `group`: handle of a process group, or null.
 inline StepOptions step_options(const Options& options, const Napi::Value& group) {
   return {.precision = precision_option(options),
+          .convolutions = convolutions_option(options),
           .loss_scaling = options.boolean("lossScaling"),
           .cuda_graphs = options.boolean("cudaGraphs"),
           .group = group.IsNull() ? nullptr : Handle<ProcessGroup>::get(group, "group")};

@@ -59,6 +59,79 @@ BIDISEG_CLONES void output_lines(Lines in, float* const* out, int64_t channels) 
   }
 }
 
+// out = A in for each channel: four lines to six.
+BIDISEG_CLONES void gradient_lines(Lines in, float* const* out, int64_t channels) {
+  const float *a = in[0], *b = in[1], *c = in[2], *d = in[3];
+  float *u = out[0], *v = out[1], *w = out[2], *x = out[3], *y = out[4], *z = out[5];
+#pragma GCC ivdep
+  for (int64_t i = 0; i < channels; ++i) {
+    const float near = a[i] + kA2 * c[i], near_odd = kA * (b[i] + kA2 * d[i]);
+    const float far = a[i] + kB2 * c[i], far_odd = kB * (b[i] + kB2 * d[i]);
+    u[i] = a[i];
+    v[i] = near + near_odd;
+    w[i] = near - near_odd;
+    x[i] = far + far_odd;
+    y[i] = far - far_odd;
+    z[i] = d[i];
+  }
+}
+
+// Products of the distances of ±a and ±b from the other points.
+constexpr float kNear = 2 * kA2 * (kA2 - kB2), kFar = 2 * kB2 * (kB2 - kA2);
+
+// out = G in for each channel: three lines to six.
+BIDISEG_CLONES void weight_lines(Lines in, float* const* out, int64_t channels) {
+  const float *a = in[0], *b = in[1], *c = in[2];
+  float *u = out[0], *v = out[1], *w = out[2], *x = out[3], *y = out[4], *z = out[5];
+#pragma GCC ivdep
+  for (int64_t i = 0; i < channels; ++i) {
+    const float near = (a[i] + kA2 * c[i]) / kNear, near_odd = kA / kNear * b[i];
+    const float far = (a[i] + kB2 * c[i]) / kFar, far_odd = kB / kFar * b[i];
+    u[i] = a[i] / kProduct;
+    v[i] = near + near_odd;
+    w[i] = near - near_odd;
+    x[i] = far + far_odd;
+    y[i] = far - far_odd;
+    z[i] = c[i];
+  }
+}
+
+// out = Gᵀ in for each channel: six lines to three.
+BIDISEG_CLONES void weight_gradient_lines(Lines in, float* const* out, int64_t channels) {
+  const float *a = in[0], *b = in[1], *c = in[2], *d = in[3], *e = in[4], *f = in[5];
+  float *u = out[0], *v = out[1], *w = out[2];
+#pragma GCC ivdep
+  for (int64_t i = 0; i < channels; ++i) {
+    const float near = (b[i] + c[i]) / kNear, far = (d[i] + e[i]) / kFar;
+    u[i] = a[i] / kProduct + near + far;
+    v[i] = kA / kNear * (b[i] - c[i]) + kB / kFar * (d[i] - e[i]);
+    w[i] = kA2 * near + kB2 * far + f[i];
+  }
+}
+
+// `from` has a rows x a columns of lines. Transforms each column and then each row by `lines`, which makes b lines of
+// a. The line in row i and column j begins at `out(i, j)`.
+template <size_t a, size_t b, typename Transform, typename Out>
+void transform_square(const std::array<const float*, a * a>& from, const Transform& lines, const Out& out,
+                      int64_t channels) {
+  alignas(64) std::array<float, b * a * kBlock> columns;
+  const auto column = [&](size_t i, size_t j) { return columns.data() + (i * a + j) * kBlock; };
+  for (size_t j = 0; j < a; ++j) {
+    std::array<const float*, a> in;
+    std::array<float*, b> to;
+    for (size_t i = 0; i < a; ++i) in[i] = from[i * a + j];
+    for (size_t i = 0; i < b; ++i) to[i] = column(i, j);
+    lines(in.data(), to.data(), channels);
+  }
+  for (size_t i = 0; i < b; ++i) {
+    std::array<const float*, a> in;
+    std::array<float*, b> to;
+    for (size_t j = 0; j < a; ++j) in[j] = column(i, j);
+    for (size_t j = 0; j < b; ++j) to[j] = out(i, j);
+    lines(in.data(), to.data(), channels);
+  }
+}
+
 // to = [to +] from [+ bias], then optional ReLU, for the channels of a pixel.
 BIDISEG_CLONES void finish_line(const float* from, const float* bias, bool add, bool relu, float* to,
                                 int64_t channels) {
@@ -81,16 +154,25 @@ std::vector<int64_t> tile_starts(int64_t size, int64_t dilation) {
 
 }  // namespace
 
-WinogradTiles::WinogradTiles(at::IntArrayRef input_size, int64_t dilation)
+WinogradTiles::WinogradTiles(at::IntArrayRef input_size, int64_t dilation, int64_t padding)
     : images_(input_size[0]),
       height_(input_size[2]),
       width_(input_size[3]),
+      out_height_(height_ + 2 * (padding - dilation)),
+      out_width_(width_ + 2 * (padding - dilation)),
       dilation_(dilation),
-      rows_(tile_starts(height_, dilation)),
-      columns_(tile_starts(width_, dilation)) {}
+      padding_(padding),
+      rows_(tile_starts(out_height_, dilation)),
+      columns_(tile_starts(out_width_, dilation)) {}
 
 double WinogradTiles::cost() const {
-  return static_cast<double>(kPoints * count()) / static_cast<double>(9 * images_ * height_ * width_);
+  return static_cast<double>(kPoints * count()) / static_cast<double>(9 * images_ * out_height_ * out_width_);
+}
+
+WinogradTiles::Place WinogradTiles::place(int64_t tile) const {
+  const auto across = static_cast<int64_t>(columns_.size()), down = static_cast<int64_t>(rows_.size());
+  return {tile / (down * across), rows_[static_cast<size_t>(tile / across % down)],
+          columns_[static_cast<size_t>(tile % across)]};
 }
 
 at::Tensor WinogradTiles::weights(const at::Tensor& weight) {
@@ -98,54 +180,110 @@ at::Tensor WinogradTiles::weights(const at::Tensor& weight) {
   const auto set_row = [&g](int64_t row, double point, double product) {
     for (int64_t power = 0; power < 3; ++power) g[row][power] = std::pow(point, power) / product;
   };
-  // The product of a point's distances from the other points.
-  const double near = 2 * kA2 * (kA2 - kB2), far = 2 * kB2 * (kB2 - kA2);
   set_row(0, 0, kProduct);
-  set_row(1, kA, near);
-  set_row(2, -kA, near);
-  set_row(3, kB, far);
-  set_row(4, -kB, far);
+  set_row(1, kA, kNear);
+  set_row(2, -kA, kNear);
+  set_row(3, kB, kFar);
+  set_row(4, -kB, kFar);
   g[5][2] = 1;
   return at::einsum("ia,kcab,jb->ijkc", {g, weight.to(at::kDouble), g})
       .reshape({kPoints, weight.size(0), weight.size(1)})
       .to(at::kFloat);
 }
 
+void WinogradTiles::transform_weights(const at::Tensor& weight, bool turned, at::Tensor& transformed) {
+  const int64_t rows = weight.size(0), channels = weight.size(1);
+  const float* from = weight.const_data_ptr<float>();
+  float* to = transformed.mutable_data_ptr<float>();
+  at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+    alignas(64) std::array<float, 9 * kBlock> taps;
+    std::array<const float*, 9> lines;
+    for (size_t tap = 0; tap < lines.size(); ++tap) lines[tap] = taps.data() + tap * kBlock;
+    for (int64_t k = begin; k < end; ++k) {
+      for (int64_t c = 0; c < channels; c += kBlock) {
+        const int64_t block = std::min(kBlock, channels - c);
+        for (int64_t i = 0; i < block; ++i) {
+          const float* nine = from + (k * channels + c + i) * 9;
+          for (int64_t tap = 0; tap < 9; ++tap) taps[tap * kBlock + i] = nine[turned ? 8 - tap : tap];
+        }
+        transform_square<3, kIn>(
+            lines, weight_lines,
+            [&](size_t i, size_t j) { return to + (static_cast<int64_t>(i * kIn + j) * rows + k) * channels + c; },
+            block);
+      }
+    }
+  });
+}
+
+at::Tensor WinogradTiles::weights_gradient(const at::Tensor& transformed) {
+  const int64_t rows = transformed.size(1), channels = transformed.size(2);
+  at::Tensor gradient = at::empty({rows, channels, 3, 3}, transformed.options());
+  const float* from = transformed.const_data_ptr<float>();
+  float* to = gradient.mutable_data_ptr<float>();
+  at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+    alignas(64) std::array<float, 9 * kBlock> taps;
+    std::array<const float*, kPoints> points;
+    for (int64_t k = begin; k < end; ++k) {
+      for (int64_t c = 0; c < channels; c += kBlock) {
+        const int64_t block = std::min(kBlock, channels - c);
+        for (int64_t p = 0; p < kPoints; ++p) points[p] = from + (p * rows + k) * channels + c;
+        transform_square<kIn, 3>(
+            points, weight_gradient_lines, [&](size_t i, size_t j) { return taps.data() + (i * 3 + j) * kBlock; },
+            block);
+        for (int64_t i = 0; i < block; ++i) {
+          for (int64_t tap = 0; tap < 9; ++tap) to[(k * channels + c + i) * 9 + tap] = taps[tap * kBlock + i];
+        }
+      }
+    }
+  });
+  return gradient;
+}
+
 void WinogradTiles::transform_input(const at::Tensor& input, int64_t first, at::Tensor& transformed) const {
   const int64_t channels = input.size(1), tiles = transformed.size(1);
-  const auto across = static_cast<int64_t>(columns_.size()), down = static_cast<int64_t>(rows_.size());
   const float* from = input.const_data_ptr<float>();
   float* to = transformed.mutable_data_ptr<float>();
   at::parallel_for(0, tiles, 4, [&](int64_t begin, int64_t end) {
-    alignas(64) std::array<float, kBlock> zeros{};
-    alignas(64) std::array<float, kPoints * kBlock> columns;  // Bᵀ d
+    alignas(64) constexpr std::array<float, kBlock> zeros{};
+    std::array<const float*, kIn * kIn> in;
     for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t place = first + tile, image = place / (down * across);
-      const int64_t top = rows_[static_cast<size_t>(place / across % down)] - dilation_;
-      const int64_t left = columns_[static_cast<size_t>(place % across)] - dilation_;
+      const auto [image, top, left] = place(first + tile);
       for (int64_t c = 0; c < channels; c += kBlock) {
-        const int64_t block = std::min(kBlock, channels - c);
-        for (int64_t j = 0; j < kIn; ++j) {
-          std::array<const float*, kIn> in;
-          std::array<float*, kIn> out;
-          const int64_t x = left + j * dilation_;
-          for (int64_t i = 0; i < kIn; ++i) {
-            const int64_t y = top + i * dilation_;
-            const bool inside = y >= 0 && y < height_ && x >= 0 && x < width_;
-            in[i] = inside ? from + ((image * height_ + y) * width_ + x) * channels + c : zeros.data();
-            out[i] = columns.data() + (i * kIn + j) * kBlock;
-          }
-          input_lines(in.data(), out.data(), block);
+        for (size_t n = 0; n < in.size(); ++n) {
+          const int64_t y = top - padding_ + static_cast<int64_t>(n) / kIn * dilation_;
+          const int64_t x = left - padding_ + static_cast<int64_t>(n) % kIn * dilation_;
+          const bool inside = y >= 0 && y < height_ && x >= 0 && x < width_;
+          in[n] = inside ? from + ((image * height_ + y) * width_ + x) * channels + c : zeros.data();
         }
-        for (int64_t i = 0; i < kIn; ++i) {
-          std::array<const float*, kIn> in;
-          std::array<float*, kIn> out;
-          for (int64_t j = 0; j < kIn; ++j) {
-            in[j] = columns.data() + (i * kIn + j) * kBlock;
-            out[j] = to + ((i * kIn + j) * tiles + tile) * channels + c;
-          }
-          input_lines(in.data(), out.data(), block);
+        transform_square<kIn, kIn>(
+            in, input_lines,
+            [&](size_t i, size_t j) { return to + (static_cast<int64_t>(i * kIn + j) * tiles + tile) * channels + c; },
+            std::min(kBlock, channels - c));
+      }
+    }
+  });
+}
+
+void WinogradTiles::transform_gradient(const at::Tensor& gradient, int64_t first, at::Tensor& transformed) const {
+  const int64_t channels = gradient.size(1), tiles = transformed.size(1);
+  const float* from = gradient.const_data_ptr<float>();
+  float* to = transformed.mutable_data_ptr<float>();
+  at::parallel_for(0, tiles, 4, [&](int64_t begin, int64_t end) {
+    alignas(64) constexpr std::array<float, kBlock> zeros{};
+    std::array<const float*, kOut * kOut> in;
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const auto [image, top, left] = place(first + tile);
+      for (int64_t c = 0; c < channels; c += kBlock) {
+        for (size_t n = 0; n < in.size(); ++n) {
+          const int64_t y = top + static_cast<int64_t>(n) / kOut * dilation_;
+          const int64_t x = left + static_cast<int64_t>(n) % kOut * dilation_;
+          const bool inside = y < out_height_ && x < out_width_;
+          in[n] = inside ? from + ((image * out_height_ + y) * out_width_ + x) * channels + c : zeros.data();
         }
+        transform_square<kOut, kIn>(
+            in, gradient_lines,
+            [&](size_t i, size_t j) { return to + (static_cast<int64_t>(i * kIn + j) * tiles + tile) * channels + c; },
+            std::min(kBlock, channels - c));
       }
     }
   });
@@ -154,39 +292,24 @@ void WinogradTiles::transform_input(const at::Tensor& input, int64_t first, at::
 void WinogradTiles::transform_output(const std::vector<at::Tensor>& products, int64_t first, const at::Tensor& bias,
                                      bool add, bool relu, at::Tensor& output) const {
   const int64_t channels = output.size(1), tiles = products[0].size(0);
-  const auto across = static_cast<int64_t>(columns_.size()), down = static_cast<int64_t>(rows_.size());
-  std::array<const float*, kPoints> from;
-  for (size_t p = 0; p < from.size(); ++p) from[p] = products[p].const_data_ptr<float>();
   const float* biases = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
   float* to = output.mutable_data_ptr<float>();
   at::parallel_for(0, tiles, 4, [&](int64_t begin, int64_t end) {
-    alignas(64) std::array<float, kBlock> zeros{};
-    alignas(64) std::array<float, kOut * kIn * kBlock> columns;  // Aᵀ m
-    alignas(64) std::array<float, kOut * kBlock> line;
+    alignas(64) constexpr std::array<float, kBlock> zeros{};
+    alignas(64) std::array<float, kOut * kOut * kBlock> pixels;
+    std::array<const float*, kPoints> in;
     for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t place = first + tile, image = place / (down * across);
-      const int64_t top = rows_[static_cast<size_t>(place / across % down)];
-      const int64_t left = columns_[static_cast<size_t>(place % across)];
+      const auto [image, top, left] = place(first + tile);
       for (int64_t c = 0; c < channels; c += kBlock) {
         const int64_t block = std::min(kBlock, channels - c);
-        for (int64_t j = 0; j < kIn; ++j) {
-          std::array<const float*, kIn> in;
-          std::array<float*, kOut> out;
-          for (int64_t i = 0; i < kIn; ++i) in[i] = from[i * kIn + j] + tile * channels + c;
-          for (int64_t i = 0; i < kOut; ++i) out[i] = columns.data() + (i * kIn + j) * kBlock;
-          output_lines(in.data(), out.data(), block);
-        }
-        for (int64_t i = 0; i < kOut && top + i * dilation_ < height_; ++i) {
-          std::array<const float*, kIn> in;
-          std::array<float*, kOut> out;
-          for (int64_t j = 0; j < kIn; ++j) in[j] = columns.data() + (i * kIn + j) * kBlock;
-          for (int64_t j = 0; j < kOut; ++j) out[j] = line.data() + j * kBlock;
-          output_lines(in.data(), out.data(), block);
-          const int64_t y = top + i * dilation_;
-          for (int64_t j = 0; j < kOut && left + j * dilation_ < width_; ++j) {
-            const int64_t x = left + j * dilation_;
-            finish_line(out[j], biases ? biases + c : zeros.data(), add, relu,
-                        to + ((image * height_ + y) * width_ + x) * channels + c, block);
+        for (size_t p = 0; p < in.size(); ++p) in[p] = products[p].const_data_ptr<float>() + tile * channels + c;
+        const auto pixel = [&](size_t i, size_t j) { return pixels.data() + (i * kOut + j) * kBlock; };
+        transform_square<kIn, kOut>(in, output_lines, pixel, block);
+        for (int64_t i = 0; i < kOut && top + i * dilation_ < out_height_; ++i) {
+          for (int64_t j = 0; j < kOut && left + j * dilation_ < out_width_; ++j) {
+            const int64_t y = top + i * dilation_, x = left + j * dilation_;
+            finish_line(pixel(i, j), biases ? biases + c : zeros.data(), add, relu,
+                        to + ((image * out_height_ + y) * out_width_ + x) * channels + c, block);
           }
         }
       }

@@ -140,6 +140,7 @@ describe('misuse', () => {
       ['precision', 'fp8'],
       ['precision', 'tf32'],
       ['memoryFormat', 'nhwc'],
+      ['convolutions', 'fft'],
       ['activationCheckpointing', 'yes'],
       ['precision', 'fp16'],
       ['lossScaling', 1],

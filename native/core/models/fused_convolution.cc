@@ -4,6 +4,7 @@
 #include <torch/csrc/jit/frontend/tracer.h>
 
 #include "core/models/activation_checkpoint.h"
+#include "core/models/convolution.h"
 #include "core/tensor_cores.h"
 
 namespace bidiseg {
@@ -97,7 +98,7 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
   if (!is_constant()) {
     folded_.reset();
     for (auto* kept : {&packed_, &winograd_}) kept->reset();
-    y = convolution_->forward(x);
+    y = convolve(convolution_, x);
     if (norm_) y = normalize(y);
   } else if (!(at::GradMode::is_enabled() && x.requires_grad())) {
     const at::DeviceType device = x.device().type();
@@ -130,7 +131,7 @@ at::Tensor FusedConvolution::forward_packed(const at::Tensor& x, const at::Tenso
   const ConvolutionWindow window = window_of(*convolution_);
   const at::Tensor input = channels_last(x);
   if (c10::InferenceMode::is_enabled() && x.scalar_type() == at::kFloat && is_wide_3x3()) {
-    const kernels::WinogradTiles tiles(x.sizes(), window.dilation[0]);
+    const kernels::WinogradTiles tiles(x.sizes(), window.dilation[0], window.padding[0]);
     if (tiles.count() >= kLeastTiles && tiles.cost() <= kLargestCost) return forward_winograd(input, tiles, sum, relu);
   }
   auto& constants = current(packed_, x.scalar_type(), [&](const at::Tensor& weight) {

@@ -1,6 +1,7 @@
 #include "core/models/resnet_generator.h"
 
 #include "core/cancellation.h"
+#include "core/models/convolution.h"
 #include "core/models/instance_norm.h"
 
 namespace bidiseg {
@@ -65,8 +66,8 @@ at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
   x = cancellation_point(at::relu(instance_norm(down2_(x))));
   for (auto& block : blocks_) {
     x = run_segment(x, [&block](const at::Tensor& x) {
-      const at::Tensor y = at::relu(instance_norm(block.first(pad(x, 1))));
-      return cancellation_point(x + instance_norm(block.second(pad(y, 1))));
+      const at::Tensor y = at::relu(instance_norm(convolve(block.first, pad(x, 1))));
+      return cancellation_point(x + instance_norm(convolve(block.second, pad(y, 1))));
     });
   }
   x = at::relu(instance_norm(up1_(x)));

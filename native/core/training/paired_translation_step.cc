@@ -51,7 +51,7 @@ PairedTranslationLosses PairedTranslationStep::run(const at::Tensor& source_imag
 }
 
 void PairedTranslationStep::compute_gradients(const at::Tensor& source, const at::Tensor& target) {
-  const PrecisionScope precision = precision_scope();
+  const ComputationScope scope = computation_scope();
   auto& discriminator = *networks_.target_discriminator;
   const auto loss_of = [&](const at::Tensor& image, bool real) {
     return gan_loss(discriminator.forward(at::cat({source, image}, 1)), real, options_.gan_mode);

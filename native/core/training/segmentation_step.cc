@@ -122,7 +122,8 @@ SegmentationStep::Inputs SegmentationStep::inputs_of(const SegmentationBatch& so
     return tensor.defined() ? tensor.to(device) : tensor;
   };
   at::Tensor mask;
-  if (teacher_ && target.images.defined()) mask = teacher_->draw_mask(source.labels.cpu(), part_count_, rank() * part_count_);
+  if (teacher_ && target.images.defined())
+    mask = teacher_->draw_mask(source.labels.cpu(), part_count_, rank() * part_count_);
   return {changed(source, to_device), changed(target, to_device), to_device(mask)};
 }
 
@@ -140,7 +141,7 @@ std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& i
 }
 
 void SegmentationStep::compute_gradients(const Inputs& inputs) {
-  const PrecisionScope precision = precision_scope();
+  const ComputationScope scope = computation_scope();
   const ActivationCheckpointingScope checkpointing(*segmenter_, options_.activation_checkpointing);
   int64_t place = rank() * part_count_;
   for (const Inputs& part : parts_of(inputs)) add_gradients(part, place++);
@@ -152,7 +153,8 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
     dropout.set_current_seed(draw_seed(options_.seed, steps_.item<int64_t>(), place));
   }
   const at::ScalarType dtype = segmenter_->dtype();
-  const at::MemoryFormat format = options_.memory_format.value_or(fastest_format(options_.step.precision));
+  const at::MemoryFormat format = options_.memory_format.value_or(
+      fastest_format(options_.step.precision, options_.step.convolutions, segmenter_->device()));
   const auto output_of = [&](const at::Tensor& images) {
     return segmenter_->forward_with_features(segmenter_input(images, dtype).contiguous(format));
   };

@@ -21,7 +21,7 @@ struct SegmentationStepOptions {
   /// moments and the teacher's confident share are those of a part. With a process group, the number of parts of all
   /// processes together. Each computes as many, one after the other in the order of ranks.
   int64_t accumulation;
-  uint64_t seed;  ///< of dropout
+  uint64_t seed;                                  ///< of dropout
   std::optional<at::MemoryFormat> memory_format;  ///< of M's activations; none: fastest_format()
   bool activation_checkpointing;                  ///< of M's blocks
 };
@@ -50,9 +50,9 @@ class SegmentationStep : public Step {
                    std::unique_ptr<Teacher> teacher, SegmentationStepOptions options);
 
   /// Trains M on one batch of each domain, this process's share of the step. `target` may be empty (training on the
-  /// source alone). The number of images of each domain must be divisible by the number of parts, `accumulation` divided
-  /// by the number of processes; a part is a range of consecutive images. An exception restores running statistics and
-  /// the mode too, see Step.
+  /// source alone). The number of images of each domain must be divisible by the number of parts, `accumulation`
+  /// divided by the number of processes; a part is a range of consecutive images. An exception restores running
+  /// statistics and the mode too, see Step.
   SegmentationLosses run(const SegmentationBatch& source, const SegmentationBatch& target, double learning_rate,
                          double discriminator_learning_rate);
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/distributed/process_group.h"
+#include "core/models/convolution.h"
 #include "core/training/optimizers.h"
 #include "core/training/precision.h"
 #include "core/training/step_checks.h"
@@ -12,9 +13,16 @@ namespace bidiseg {
 /// Options of every training step.
 struct StepOptions {
   Precision precision;
-  bool loss_scaling;  ///< see LossScaler
-  bool cuda_graphs;   ///< CUDA: record forward and backward passes and replay them, see StepGraphs
+  ConvolutionMethod convolutions;
+  bool loss_scaling;                    ///< see LossScaler
+  bool cuda_graphs;                     ///< CUDA: record forward and backward passes and replay them, see StepGraphs
   std::shared_ptr<ProcessGroup> group;  ///< processes that compute the step together; null: this one alone
+};
+
+/// How the passes of a step compute, for the lifetime of the scope.
+struct ComputationScope {
+  PrecisionScope precision;
+  ConvolutionScope convolutions;
 };
 
 /// Base class of the training steps. One iteration has three phases:
@@ -80,7 +88,9 @@ class Step {
 
   const at::Tensor& loss_gradient() const { return scaler_.loss_gradient(); }
   StepChecks& checks() { return checks_; }
-  PrecisionScope precision_scope() const { return PrecisionScope(options_.precision, device_); }
+  ComputationScope computation_scope() const {
+    return {PrecisionScope(options_.precision, device_), ConvolutionScope(options_.convolutions)};
+  }
 
   /// Other processes that compute the step too; null if there are none.
   ProcessGroup* others() const { return others_.get(); }

@@ -171,7 +171,7 @@ TranslationStep::Fakes TranslationStep::exchange(const Fakes& made, ImagePool& s
 }
 
 void TranslationStep::compute_generator_gradients(const Part& part) {
-  const PrecisionScope precision = precision_scope();
+  const ComputationScope scope = computation_scope();
   const auto& [source, target, share] = part;
   auto& to_target = *networks_.to_target;
   auto& to_source = *networks_.to_source;
@@ -214,7 +214,8 @@ void TranslationStep::compute_generator_gradients(const Part& part) {
     const ModeScope evaluation(*segmenter_, /*training=*/false);
     FrozenScope frozen_segmenter(*segmenter_);
     const auto input = [&](const at::Tensor& rgb) {
-      return segmenter_input_from_translator(rgb).contiguous(fastest_format(o.step.precision));
+      return segmenter_input_from_translator(rgb).contiguous(
+          fastest_format(o.step.precision, o.step.convolutions, rgb.device()));
     };
     const auto logits = [&](const at::Tensor& first, const at::Tensor& second) {
       return forward_both(*segmenter_, input(first), input(second));
@@ -250,7 +251,7 @@ void TranslationStep::compute_generator_gradients(const Part& part) {
 // The fakes were made before the generators change, and the gradients of D_F do not depend on the generators' weights.
 // So computing these gradients first and making all updates at the end changes no result.
 void TranslationStep::compute_discriminator_gradients(const Part& part, const Fakes& fakes) {
-  const PrecisionScope precision = precision_scope();
+  const ComputationScope scope = computation_scope();
   const auto judge = [&](const char* name, PatchDiscriminator& discriminator, const at::Tensor& real,
                          const at::Tensor& fake) {
     const auto [of_real, of_fake] = forward_both(discriminator, real, fake);

@@ -26,7 +26,9 @@ const SHAPE = { count: 2, height: 41, width: 57 };
 const RESNET18 = { backbone: 'resnet18', width: 1 / 8 } as const;
 const RESNET50 = { backbone: 'resnet50', width: 1 / 8 } as const;
 const FCN = { network: 'fcn-8s', width: 1 / 16 } as const;
-type SmallNetwork = typeof RESNET18 | typeof RESNET50 | typeof FCN;
+type SmallNetwork =
+  | { backbone: 'resnet18' | 'resnet50'; width: number }
+  | { network: 'fcn-8s'; width: number };
 
 /** Results of steps: the losses of the last one, and the state after it. */
 interface Outcome {
@@ -66,6 +68,7 @@ async function translation(
   dtype: NetworkDtype,
   options: Partial<TranslationStepOptions>,
   shape: BatchShape,
+  { baseWidth = 8, steps = 3 } = {},
 ): Promise<Outcome> {
   using segmenter = await Segmenter.create({
     ...RESNET18,
@@ -73,14 +76,14 @@ async function translation(
     initialization: 'kaiming',
     dtype,
   });
-  const translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8, dtype });
+  const translator = await Translator.create({ blocks: 6, baseWidth, discriminatorWidth: 8, dtype });
   using step = await TranslationStep.create(translator, segmenter, {
     ...TRANSLATION,
     poolSize: 3,
     ...options,
   });
   let losses = {};
-  for (const seed of [1, 11, 21]) {
+  for (const seed of [1, 11, 21].slice(0, steps)) {
     const batch = { source: randomBatch(shape, seed), target: randomBatch(shape, seed + 5) };
     losses = await step.run({ ...batch, learningRate: 2e-4 });
   }
@@ -241,6 +244,42 @@ describe('the memory format of activations', () => {
       { item: 'state', error: state, bound: 1e-12 },
     ]);
   });
+});
+
+describe('other methods for convolutions', () => {
+  // Large enough for Winograd's tiles, with tiles that reach past the edges, and gaps in each phase of a dilation.
+  const shape = { count: 2, height: 116, width: 148 };
+  const batches = [
+    {
+      source: randomBatch(shape, 1, CLASS_COUNT),
+      target: randomBatch({ ...shape, height: 120 }, 6, CLASS_COUNT),
+    },
+  ];
+  const steps = {
+    RESNET18: (dtype: NetworkDtype, options: object) =>
+      segmentation({ backbone: 'resnet18', width: 1 / 2 }, dtype, options, batches),
+    FCN: (dtype: NetworkDtype, options: object) =>
+      segmentation({ network: 'fcn-8s', width: 1 / 4 }, dtype, options, BATCHES.slice(0, 1)),
+    'the translators': (dtype: NetworkDtype, options: object) =>
+      translation(dtype, options, RGB, { baseWidth: 32, steps: 1 }),
+  };
+
+  for (const [item, step] of Object.entries(steps)) {
+    it(`round as LibTorch's do: ${item}`, async () => {
+      const exact = await step('float64', {});
+      const direct = await step('float32', { convolutions: 'direct' });
+      const auto = await step('float32', {});
+      assert.notDeepEqual(auto.state, direct.state, 'the same methods were used');
+      const before = difference(direct, exact);
+      const now = difference(auto, exact);
+      printAndCheck(`${item}, float32 against float64: relative errors`, [
+        { item: 'losses', error: now.losses, bound: 3 * before.losses + 1e-6 },
+        // In FCN-8s's wide margin, equal values meet in max pooling, and rounding decides which of them gets the gradient.
+        { item: 'state', error: now.state, bound: 3 * before.state + (item === 'FCN' ? 1e-3 : 0) },
+      ]);
+      assert.deepEqual(await step('float32', {}), auto, 'another run has other bits');
+    });
+  }
 });
 
 describe('the segmenter of the perceptual terms', () => {

@@ -1,0 +1,226 @@
+#include "core/models/convolution.h"
+
+#include <ATen/autocast_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/jit/frontend/tracer.h>
+
+#include <algorithm>
+
+#include "kernels/taps.h"
+#include "kernels/winograd.h"
+
+namespace bidiseg {
+namespace {
+
+using kernels::WinogradTiles;
+
+thread_local ConvolutionMethod method_of_thread = ConvolutionMethod::kAuto;
+
+// Limits beyond which the transforms cost more than they save (docs/design/kernels-and-speed.md has the figures).
+constexpr int64_t kLeastChannels = 128, kLeastTiles = 64;
+constexpr double kLargestCost = 0.5;
+
+// Memory for transformed images and products.
+constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
+
+at::Tensor channels_last(const at::Tensor& x) { return x.contiguous(at::MemoryFormat::ChannelsLast); }
+
+// Calls `work(first, count)` for parts of the tiles whose transforms, of `channels` in all, fit the workspace.
+template <typename Work>
+void for_parts(const WinogradTiles& tiles, int64_t channels, const Work& work) {
+  const int64_t most = std::max(kLeastTiles, kWorkspaceBytes / (WinogradTiles::kPoints * channels * 4));
+  const int64_t parts = (tiles.count() + most - 1) / most, size = (tiles.count() + parts - 1) / parts;
+  for (int64_t first = 0; first < tiles.count(); first += size) work(first, std::min(size, tiles.count() - first));
+}
+
+// Convolution of a channels_last image with weights [36, K, C], or [36, C, K] if `transposed`.
+at::Tensor convolve_tiles(const at::Tensor& x, const WinogradTiles& tiles, const at::Tensor& points, bool transposed,
+                          const at::Tensor& bias) {
+  const at::Tensor factors = transposed ? points : points.transpose(1, 2);
+  const int64_t in = factors.size(1), out = factors.size(2);
+  const at::Tensor result = at::empty(tiles.output_size(out), x.options(), at::MemoryFormat::ChannelsLast);
+  for_parts(tiles, in + out, [&](int64_t first, int64_t count) {
+    at::Tensor transformed = at::empty({WinogradTiles::kPoints, count, in}, x.options());
+    tiles.transform_input(x, first, transformed);
+    at::Tensor y = result;
+    tiles.transform_output(at::bmm(transformed, factors).unbind(), first, bias, /*add=*/false, /*relu=*/false, y);
+  });
+  return result;
+}
+
+at::Tensor transformed_weights(const at::Tensor& weight, bool turned) {
+  at::Tensor points = at::empty({WinogradTiles::kPoints, weight.size(0), weight.size(1)}, weight.options());
+  WinogradTiles::transform_weights(weight.contiguous(), turned, points);
+  return points;
+}
+
+at::Tensor weight_gradient(const at::Tensor& x, const at::Tensor& gradient, const WinogradTiles& tiles) {
+  const int64_t in = x.size(1), out = gradient.size(1);
+  at::Tensor sum = at::zeros({WinogradTiles::kPoints, out, in}, x.options());
+  for_parts(tiles, in + out, [&](int64_t first, int64_t count) {
+    at::Tensor inputs = at::empty({WinogradTiles::kPoints, count, in}, x.options());
+    at::Tensor outputs = at::empty({WinogradTiles::kPoints, count, out}, x.options());
+    tiles.transform_input(x, first, inputs);
+    tiles.transform_gradient(gradient, first, outputs);
+    sum.baddbmm_(outputs.transpose(1, 2), inputs);
+  });
+  return WinogradTiles::weights_gradient(sum);
+}
+
+// Gradients for a pass of which derivatives are taken again.
+torch::autograd::tensor_list differentiable_gradients(const at::Tensor& x, const at::Tensor& weight,
+                                                      const at::Tensor& gradient, int64_t dilation, int64_t padding,
+                                                      std::array<bool, 3> wanted) {
+  const std::vector<int64_t> one = {1, 1}, zero = {0, 0}, dilations(2, dilation), paddings(2, padding);
+  const auto [for_x, for_weight, for_bias] = at::convolution_backward(
+      gradient, x, weight, at::OptionalIntArrayRef(weight.size(0)), one, paddings, dilations, false, zero, 1, wanted);
+  return {for_x, for_weight, for_bias, {}, {}};
+}
+
+class WinogradConvolution : public torch::autograd::Function<WinogradConvolution> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, int64_t dilation, int64_t padding) {
+    ctx->saved_data["has_bias"] = bias.has_value();
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["dilation"] = dilation;
+    ctx->saved_data["padding"] = padding;
+    const WinogradTiles tiles(x.sizes(), dilation, padding);
+    const at::Tensor y =
+        convolve_tiles(channels_last(x), tiles, transformed_weights(weight, false), false, bias.value_or(at::Tensor()));
+    return y.contiguous(x.suggest_memory_format());
+  }
+
+  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* ctx,
+                                               const torch::autograd::tensor_list& gradients) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1];
+    const int64_t dilation = ctx->saved_data["dilation"].toInt(), padding = ctx->saved_data["padding"].toInt();
+    const std::array<bool, 3> wanted = {ctx->needs_input_grad(0), ctx->needs_input_grad(1),
+                                        ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)};
+    if (at::GradMode::is_enabled()) {
+      return differentiable_gradients(x, weight, gradients[0], dilation, padding, wanted);
+    }
+    const at::Tensor gradient = channels_last(gradients[0]);
+    torch::autograd::tensor_list result(5);
+    if (wanted[0]) {
+      const WinogradTiles tiles(gradient.sizes(), dilation, 2 * dilation - padding);
+      result[0] = convolve_tiles(gradient, tiles, transformed_weights(weight, true), true, {})
+                      .contiguous(x.suggest_memory_format());
+    }
+    if (wanted[1]) {
+      result[1] = weight_gradient(channels_last(x), gradient, WinogradTiles(x.sizes(), dilation, padding));
+    }
+    if (wanted[2]) result[2] = gradient.sum(at::IntArrayRef({0, 2, 3}));
+    return result;
+  }
+};
+
+// Number of channels up to which the outputs of nine 1x1 convolutions are summed instead.
+constexpr int64_t kFewChannels = 32;
+
+// [9 K, C] of weights [K, C, 3, 3].
+at::Tensor tap_weights(const at::Tensor& weight) {
+  return weight.permute({2, 3, 0, 1}).reshape({9 * weight.size(0), weight.size(1)});
+}
+
+// [N H W, C] of a channels_last image.
+at::Tensor pixels_of(const at::Tensor& x) { return channels_last(x).permute({0, 2, 3, 1}).reshape({-1, x.size(1)}); }
+
+// Convolution to few channels (kernels/taps.h). Stride 1, and padding equal to the dilation.
+class TapConvolution : public torch::autograd::Function<TapConvolution> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, int64_t dilation) {
+    ctx->saved_data["has_bias"] = bias.has_value();
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["dilation"] = dilation;
+    const int64_t images = x.size(0), height = x.size(2), width = x.size(3), out = weight.size(0);
+    const at::Tensor taps = at::mm(pixels_of(x), tap_weights(weight).t()).view({images, height, width, 9, out});
+    // Autograd does not let a function return a view.
+    const at::Tensor y = at::empty({images, out, height, width}, x.options(), at::MemoryFormat::ChannelsLast);
+    at::Tensor pixels = y.permute({0, 2, 3, 1});
+    kernels::sum_taps(taps, dilation, bias.value_or(at::Tensor()), pixels);
+    return y.contiguous(x.suggest_memory_format());
+  }
+
+  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* ctx,
+                                               const torch::autograd::tensor_list& gradients) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1];
+    const int64_t dilation = ctx->saved_data["dilation"].toInt();
+    const std::array<bool, 3> wanted = {ctx->needs_input_grad(0), ctx->needs_input_grad(1),
+                                        ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)};
+    if (at::GradMode::is_enabled()) {
+      return differentiable_gradients(x, weight, gradients[0], dilation, dilation, wanted);
+    }
+    const int64_t images = x.size(0), in = x.size(1), height = x.size(2), width = x.size(3), out = weight.size(0);
+    const at::Tensor gradient = channels_last(gradients[0]).permute({0, 2, 3, 1});
+    at::Tensor taps = at::empty({images, height, width, 9, out}, x.options());
+    kernels::spread_taps(gradient, dilation, taps);
+    taps = taps.view({-1, 9 * out});
+    torch::autograd::tensor_list result(4);
+    if (wanted[0]) {
+      result[0] = at::mm(taps, tap_weights(weight))
+                      .view({images, height, width, in})
+                      .permute({0, 3, 1, 2})
+                      .contiguous(x.suggest_memory_format());
+    }
+    if (wanted[1]) result[1] = at::mm(taps.t(), pixels_of(x)).view({3, 3, out, in}).permute({2, 3, 0, 1}).contiguous();
+    if (wanted[2]) result[2] = gradient.sum(at::IntArrayRef({0, 1, 2}));
+    return result;
+  }
+};
+
+// A 3x3 convolution with stride 1, and the same padding and dilation in both directions.
+struct Square {
+  int64_t dilation, padding;
+};
+
+std::optional<Square> square_of(const torch::nn::detail::ConvNdOptions<2>& options, const at::Tensor& weight) {
+  const auto is = [](at::IntArrayRef pair, int64_t value) { return pair[0] == value && pair[1] == value; };
+  const auto* padding = std::get_if<torch::ExpandingArray<2>>(&options.padding());
+  if (!padding || options.groups() != 1 || !is(weight.sizes().slice(2), 3) || !is(*options.stride(), 1)) return {};
+  const Square square = {(*options.dilation())[0], (**padding)[0]};
+  if (!is(*options.dilation(), square.dilation) || !is(**padding, square.padding)) return {};
+  return square;
+}
+
+bool has_other_methods(const torch::nn::Conv2d& convolution, const at::Tensor& x) {
+  const at::Tensor& weight = convolution->weight;
+  return method_of_thread == ConvolutionMethod::kAuto && x.device().is_cpu() && x.scalar_type() == at::kFloat &&
+         weight.scalar_type() == at::kFloat && !at::autocast::is_autocast_enabled(at::kCPU) &&
+         !torch::jit::tracer::isTracing() && x.dim() == 4 && x.size(1) == weight.size(1);
+}
+
+bool pays_with_taps(const Square& square, const at::Tensor& weight) {
+  return square.padding == square.dilation && weight.size(0) <= kFewChannels && weight.size(1) >= 9 * weight.size(0);
+}
+
+bool pays_with_winograd(const Square& square, const at::Tensor& weight, at::IntArrayRef size) {
+  if (square.padding > 2 * square.dilation) return false;
+  if (weight.size(0) < kLeastChannels || weight.size(1) < kLeastChannels) return false;
+  const WinogradTiles tiles(size, square.dilation, square.padding);
+  return tiles.count() >= kLeastTiles && tiles.cost() <= kLargestCost;
+}
+
+}  // namespace
+
+ConvolutionScope::ConvolutionScope(ConvolutionMethod method) : before_(method_of_thread) { method_of_thread = method; }
+
+ConvolutionScope::~ConvolutionScope() { method_of_thread = before_; }
+
+at::Tensor convolve(torch::nn::Conv2d& convolution, const at::Tensor& x) {
+  const at::Tensor& weight = convolution->weight;
+  const auto square = square_of(convolution->options, weight);
+  if (square && has_other_methods(convolution, x)) {
+    const auto bias = convolution->bias.defined() ? std::make_optional(convolution->bias) : std::nullopt;
+    if (pays_with_taps(*square, weight)) return TapConvolution::apply(x, weight, bias, square->dilation);
+    if (pays_with_winograd(*square, weight, x.sizes())) {
+      return WinogradConvolution::apply(x, weight, bias, square->dilation, square->padding);
+    }
+  }
+  return convolution->forward(x);
+}
+
+}  // namespace bidiseg
