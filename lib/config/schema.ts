@@ -206,6 +206,8 @@ export const configSchema = section({
   logEvery: integer(1).default(100),
   /** Number of images in the pictures of each stage. 0: no pictures. */
   sampleCount: integer(0, 16).default(4),
+  /** Number of unlabeled target images on which each segmenter gets scores without labels, drawn by the seed. 0: no scores. */
+  scoreCount: integer(0, 100_000).default(32),
 }).superRefine((config, context) => {
   const { translation } = config.sizes;
   const expect = (holds: boolean, path: (string | number)[], expected: string) => {

@@ -133,6 +133,7 @@ export class BidirectionalLearning extends EventEmitter<RunListeners> {
         config: this.#config,
         datasets: this.#datasets,
         store: this.#store,
+        plan: this.plan,
         stage: (wanted) => this.plan.find((other) => other.name === wanted)!,
         checkpoints: {
           every: this.#config.checkpoint.every,

@@ -44,33 +44,46 @@ export async function openDatasets(
     const { size, ...counts } = data.embedded;
     await createEmbeddedDataset(root, { ...counts, size: toSize(size), ...options });
   }
-  const { ignoreIndex, maxPixels } = data;
-  const labels = { classCount: classNames(config).length, ignoreIndex };
-  const open = async (source: ImageSource, key: string): Promise<ImageDataset> => {
-    const dataset = await openWhole(source);
-    return source.part ? partOf(dataset, source.part, key) : dataset;
-  };
-  const openWhole = ({ images, list, ...labeled }: ImageSource): Promise<ImageDataset> => {
-    const encoding: LabelOptions = { ...labels, labelMap: labeled.labelMap ?? 'identity' };
-    if (list !== null) {
-      return ImageDataset.fromList({ list: path.resolve(root, list), root, maxPixels, ...encoding });
-    }
-    const folders = {
-      images: path.resolve(root, images!),
-      ...(labeled.labels && { labels: path.resolve(root, labeled.labels) }),
-    };
-    return ImageDataset.fromFolder({ ...folders, except: config.output, maxPixels, ...encoding });
-  };
   const [source, opened, validation] = await Promise.all([
-    open(data.source, 'source'),
-    open(data.target.train, 'target.train'),
-    data.target.val && open(data.target.val, 'target.val'),
+    openImages(config, 'source', data.source),
+    openImages(config, 'target.train', data.target.train),
+    data.target.val && openImages(config, 'target.val', data.target.val),
   ]);
   requireLabels(source, 'source');
   if (validation) requireLabels(validation, 'target.val');
   if (!opened.hasLabels) return { source, target: opened, validation, warnings: [] };
   const warning = `data.target.train.list: ${data.target.train.list} names labels, which are not read; the target is unlabeled`;
   return { source, target: opened.withoutLabels(), validation, warnings: [warning] };
+}
+
+/**
+ * Opens the unlabeled target images alone.
+ *
+ * @throws DataError when a folder or a list is missing
+ */
+export async function openTarget(config: Config): Promise<ImageDataset> {
+  const target = await openImages(config, 'target.train', config.data.target.train);
+  return target.withoutLabels();
+}
+
+async function openImages(config: Config, key: string, source: ImageSource): Promise<ImageDataset> {
+  const dataset = await openWhole(config, source);
+  return source.part ? partOf(dataset, source.part, key) : dataset;
+}
+
+function openWhole(config: Config, { images, list, ...labeled }: ImageSource): Promise<ImageDataset> {
+  const root = dataRoot(config);
+  const { ignoreIndex, maxPixels } = config.data;
+  const labelMap = labeled.labelMap ?? 'identity';
+  const encoding: LabelOptions = { classCount: classNames(config).length, ignoreIndex, labelMap };
+  if (list !== null) {
+    return ImageDataset.fromList({ list: path.resolve(root, list), root, maxPixels, ...encoding });
+  }
+  const folders = {
+    images: path.resolve(root, images!),
+    ...(labeled.labels && { labels: path.resolve(root, labeled.labels) }),
+  };
+  return ImageDataset.fromFolder({ ...folders, except: config.output, maxPixels, ...encoding });
 }
 
 /**

@@ -61,15 +61,16 @@ function unusedKeys(stage: Stage, { segmentation }: Config): string[] {
         'sizes.target',
         'sizes.evaluation',
         'sizes.evaluationOutput',
+        'scoreCount',
       ];
     case 'translate':
       return [
         ...[...SEGMENTATION, ...PSEUDO_LABELS, 'sizes.target', 'sizes.evaluation', 'sizes.evaluationOutput'],
-        ...['segmenter', 'translation'],
+        ...['segmenter', 'translation', 'scoreCount'],
         ...(stage.translatorFrom ? [] : ['translator']),
       ];
     case 'pseudo-labels':
-      return [...SEGMENTATION, ...TRANSLATION, 'sizes.evaluation', 'sizes.evaluationOutput'];
+      return [...SEGMENTATION, ...TRANSLATION, 'sizes.evaluation', 'sizes.evaluationOutput', 'scoreCount'];
   }
 }
 

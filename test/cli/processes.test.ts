@@ -166,11 +166,16 @@ async function compare(one: string, other: string): Promise<void> {
   const read = (run: string, name: string) => JSON.parse(readFileSync(path.join(run, name), 'utf8'));
   assert.deepEqual(read(other, 'class-counts.json'), read(one, 'class-counts.json'));
   const stages = (run: string) => (read(run, 'summary.json') as RunSummary).stages;
-  for (const [index, { label, miou, best }] of stages(one).entries()) {
+  for (const [index, { label, miou, best, scores }] of stages(one).entries()) {
     const found = stages(other)[index]!;
     assert.equal(found.label, label);
     assert.ok(Math.abs((found.miou ?? 0) - (miou ?? 0)) < 1e-3, `${label}: ${found.miou}, not ${miou}`);
     assert.ok(Math.abs((found.best?.miou ?? 0) - (best?.miou ?? 0)) < 1e-3, label);
+    if (!scores) continue;
+    for (const name of ['entropy', 'neighborhoodDensity', 'viewAgreement', 'teacherAgreement'] as const) {
+      assert.ok(Math.abs((found.scores?.[name] ?? 0) - (scores[name] ?? 0)) < 1e-2, `${label}: ${name}`);
+    }
+    assert.deepEqual([found.scores?.images, found.scores?.pixels], [scores.images, scores.pixels]);
   }
 }
 

@@ -10,6 +10,7 @@ const COMMANDS = [
   'train',
   'resume',
   'ablation',
+  'rank',
   'report',
   'watch',
   'translate',
