@@ -171,6 +171,11 @@ export const loopSchema = section({
   selfTrainingRounds: integer(0, 20).default(2),
   /** N of the last round. null: as in the others. */
   selfTrainingRoundsLast: integer(0, 20).nullable().default(null),
+  /**
+   * Weights that Mᵢ⁽ᵏ⁾ starts from, for i ≥ 1. `initial`: the initial weights, as in the paper. `previous`: the last weights of
+   * Mᵢ₋₁⁽ᵏ⁾, which also made the pseudo-labels. M⁽⁰⁾ and M₀⁽ᵏ⁾ always start from the initial weights.
+   */
+  startFrom: choice('initial', 'previous').default('initial'),
 });
 
 export const configSchema = section({

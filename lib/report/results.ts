@@ -79,7 +79,10 @@ function trainedOn({ stages, config }: RunData, stage: Stage): string {
   if (stage.kind !== 'segmenter') return 'source images';
   const label = (name: string) => stages.find((other) => other.stage.name === name)?.stage.label ?? name;
   const source = stage.translatedFrom ? `source images as ${label(stage.translatedFrom)}` : 'source images';
-  if (stage.pseudoLabelsFrom) return `${source}, target images with ${label(stage.pseudoLabelsFrom)}`;
+  if (stage.pseudoLabelsFrom) {
+    const start = stage.startsFrom === undefined ? '' : `; starts from ${label(stage.startsFrom)}`;
+    return `${source}, target images with ${label(stage.pseudoLabelsFrom)}${start}`;
+  }
   return learnsFromUnlabeledTarget(config.segmentation) ? `${source}, target images` : source;
 }
 

@@ -44,7 +44,9 @@ export async function* runSegmenter(
   context: StageContext,
 ): AsyncGenerator<StageEvent, StageOutcome> {
   const { config, store, group, signal } = context;
-  using segmenter = await createSegmenter(config);
+  const startsFrom = stage.kind === 'segmenter' ? stage.startsFrom : undefined;
+  const weights = startsFrom === undefined ? undefined : store.weightsFile(context.stage(startsFrom));
+  using segmenter = await createSegmenter(config, weights);
   using discriminator = stage.kind === 'segmenter' ? await createDiscriminator(config, segmenter) : null;
   const { source: labeled, target } = yield* segmenterData(stage, context);
   const { source, heldOut } = holdOut(labeled, config);

@@ -65,6 +65,7 @@ const CHANGES: [set: string[], first: string | null][] = [
     'round-1/pseudo-labels-1',
   ],
   [['segmentation={pseudoLabelSteps: 2, pseudoLabelWeight: 3}'], 'round-1/segmenter-1'],
+  [['loop.startFrom=previous'], 'round-1/segmenter-1'],
 ];
 
 describe('what a stage depends on', () => {

@@ -8,6 +8,7 @@ const LOOP = {
   selfTrainingRounds: 2,
   selfTrainingRoundsLast: null,
   translation: 'learned',
+  startFrom: 'initial',
 } as const;
 
 describe('scores between rounds', () => {
