@@ -100,6 +100,11 @@ const dataSchema = section({
     train: unlabeledImages(),
     /** Labeled target images, for reports only. Nothing is trained on them or chosen by them. null: no mIoU. */
     val: labeledImages().nullable().default(null),
+    /**
+     * A few labeled target images to train on beside the source, see `segmentation.labeledTargetShare`. An image that is also in
+     * `val` is an error. null: none, as in the paper.
+     */
+    labeled: labeledImages().nullable().default(null),
   }),
   /** Generates labeled street scenes in two looks and writes them to `data.root` before training. null: the data exist. */
   embedded: section({

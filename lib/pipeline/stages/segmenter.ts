@@ -56,7 +56,7 @@ export async function* runSegmenter(
   const steps = stageSteps(stage, config);
   const trainer = new SegmentationTrainer(
     { segmenter, discriminator },
-    { source, target },
+    { source, target, labeled: context.datasets.labeled ?? null },
     {
       stage: stage.name,
       seed: config.seed,
