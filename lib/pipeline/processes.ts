@@ -147,9 +147,14 @@ export async function requireSameData(
 ): Promise<void> {
   const [file] = await gatherJson(group, mark === null ? null : path.relative(output, mark));
   const sets = [source, target, validation, ...(labeled ? [labeled] : [])];
-  const few = labeled ? ` and ${labeled.length} labeled target` : '';
+  const counts = [
+    `${source.length} source`,
+    `${target.length} target`,
+    `${validation?.length ?? 0} validation`,
+    ...(labeled ? [`${labeled.length} labeled target`] : []),
+  ];
   const own = {
-    images: `${source.length} source, ${target.length} target and ${validation?.length ?? 0} validation${few} images`,
+    images: `${counts.slice(0, -1).join(', ')} and ${counts.at(-1)} images`,
     names: hashOf(sets.map((set) => set && namesOf(set))),
     folder: output,
     seesFolder: await appears(path.join(output, file!)),

@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
 import { SCORE_NAMES } from '../../inference/score-ranks.js';
 import { requireDevice } from '../../pipeline/require-device.js';
 import { SCORE_TEXTS } from '../../pipeline/scores.js';
@@ -45,7 +45,9 @@ export function addRankCommand(program: Command): void {
 }
 
 function parseImages(text: string): number {
-  return Math.max(1, parseCount(text));
+  const count = parseCount(text);
+  if (count < 1) throw new InvalidArgumentError('Expected a whole number of at least 1.');
+  return count;
 }
 
 async function rank(
