@@ -89,10 +89,16 @@ export {
 } from './inference/evaluate.js';
 export type { Histogram } from './inference/histogram.js';
 export {
+  type LabelFreeOptions,
+  type LabelFreeScores,
+  labelFreeScores,
+} from './inference/label-free-scores.js';
+export {
   type ImagePrediction,
   type PredictStreamOptions,
   predictStream,
 } from './inference/prediction-stream.js';
+export type { RankedScores, Ranks, ScoreName } from './inference/score-ranks.js';
 export {
   type Segmentation,
   type SegmentOptions,
@@ -189,7 +195,9 @@ export type {
   RunEvent,
   RunStartEvent,
   RunSummary,
+  SegmenterScores,
   StageEndEvent,
+  StageRanks,
   StageRecord,
   StageStartEvent,
 } from './pipeline/events.js';

@@ -8,6 +8,7 @@ import { addExportCommand } from './commands/export.js';
 import { addInfoCommand } from './commands/info.js';
 import { addInitCommand } from './commands/init.js';
 import { addPseudoLabelCommand } from './commands/pseudo-label.js';
+import { addRankCommand } from './commands/rank.js';
 import { addReportCommand } from './commands/report.js';
 import { addResumeCommand } from './commands/resume.js';
 import { addSegmentCommand } from './commands/segment.js';
@@ -38,6 +39,7 @@ export function createProgram(): Command {
   addTrainCommand(program);
   addResumeCommand(program);
   addAblationCommand(program);
+  addRankCommand(program);
   addReportCommand(program);
   addWatchCommand(program);
   addTranslateCommand(program);

@@ -19,6 +19,7 @@ const TASKS: Record<ProgressEvent['task'], string> = {
   thresholds: 'thresholds',
   'pseudo-label': 'pseudo-labels',
   evaluate: 'evaluating',
+  scores: 'scoring',
 };
 
 /**

@@ -100,6 +100,11 @@ const dataSchema = section({
     train: unlabeledImages(),
     /** Labeled target images, for reports only. Nothing is trained on them or chosen by them. null: no mIoU. */
     val: labeledImages().nullable().default(null),
+    /**
+     * A few labeled target images to train on beside the source, see `segmentation.labeledTargetShare`. An image that is also in
+     * `val` is an error. null: none, as in the paper.
+     */
+    labeled: labeledImages().nullable().default(null),
   }),
   /** Generates labeled street scenes in two looks and writes them to `data.root` before training. null: the data exist. */
   embedded: section({
@@ -171,6 +176,11 @@ export const loopSchema = section({
   selfTrainingRounds: integer(0, 20).default(2),
   /** N of the last round. null: as in the others. */
   selfTrainingRoundsLast: integer(0, 20).nullable().default(null),
+  /**
+   * Weights that Mᵢ⁽ᵏ⁾ starts from, for i ≥ 1. `initial`: the initial weights, as in the paper. `previous`: the last weights of
+   * Mᵢ₋₁⁽ᵏ⁾, which also made the pseudo-labels. M⁽⁰⁾ and M₀⁽ᵏ⁾ always start from the initial weights.
+   */
+  startFrom: choice('initial', 'previous').default('initial'),
 });
 
 export const configSchema = section({
@@ -206,6 +216,8 @@ export const configSchema = section({
   logEvery: integer(1).default(100),
   /** Number of images in the pictures of each stage. 0: no pictures. */
   sampleCount: integer(0, 16).default(4),
+  /** Number of unlabeled target images on which each segmenter gets scores without labels, drawn by the seed. 0: no scores. */
+  scoreCount: integer(0, 100_000).default(32),
 }).superRefine((config, context) => {
   const { translation } = config.sizes;
   const expect = (holds: boolean, path: (string | number)[], expected: string) => {

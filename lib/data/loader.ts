@@ -54,6 +54,11 @@ export interface BatchLoaderOptions {
   augmentation?: Augmentation | undefined;
   /** Chooses the image for a place in a batch, by a random stream of that place. Default: all images in turn. */
   choose?: ((random: Random) => number) | undefined;
+  /**
+   * Data set whose images take some of the places instead: each with the probability `share`, and any image equally likely.
+   * Labels must be present if the first data set has labels. Nothing is pasted onto these images. Default none.
+   */
+  beside?: { dataset: ImageDataset; share: number } | undefined;
   /** Label around an image that is smaller than its area, 0–255. Default 255. */
   ignoreIndex?: number;
   /** Seed. Together with `stage` it decides order and augmentation. */
@@ -83,13 +88,17 @@ export interface BatchLoaderOptions {
 export class BatchLoader implements AsyncIterable<Batch> {
   readonly #dataset: ImageDataset;
   readonly #options: Required<
-    Omit<BatchLoaderOptions, 'places' | 'crop' | 'copyPaste' | 'augmentation' | 'choose' | 'signal'>
+    Omit<
+      BatchLoaderOptions,
+      'places' | 'crop' | 'copyPaste' | 'augmentation' | 'choose' | 'beside' | 'signal'
+    >
   >;
   readonly #places: readonly [first: number, end: number];
   readonly #crop: ImageSize | undefined;
   readonly #copyPaste: CopyPaste | undefined;
   readonly #augmentation: Augmentation;
   readonly #choose: BatchLoaderOptions['choose'];
+  readonly #beside: BatchLoaderOptions['beside'];
   readonly #signal: AbortSignal | undefined;
   readonly #epochs = new Map<number, Uint32Array>();
   #waitMs = 0;
@@ -118,10 +127,17 @@ export class BatchLoader implements AsyncIterable<Batch> {
     this.#copyPaste = options.copyPaste;
     this.#augmentation = augmentation;
     this.#choose = options.choose;
+    this.#beside = options.beside;
     this.#signal = options.signal;
     if (crop && !augmentation.scale && (crop.width > size.width || crop.height > size.height)) {
       throw new InvalidArgumentError(
         `Expected a crop of at most ${size.width}×${size.height} (the size) but received ${crop.width}×${crop.height}`,
+      );
+    }
+    const { beside } = options;
+    if (beside && (beside.dataset.length === 0 || beside.dataset.hasLabels !== dataset.hasLabels)) {
+      throw new InvalidArgumentError(
+        `Expected images ${dataset.hasLabels ? 'with' : 'without'} labels beside the data set but there are none`,
       );
     }
     if (dataset.length === 0)
@@ -190,21 +206,30 @@ export class BatchLoader implements AsyncIterable<Batch> {
     const area = this.#crop ?? this.#options.size;
     const window = this.#crop || scale ? randomWindow(size, area, random) : { x: 0, y: 0, ...area };
     const crop = coveredPart(size, window);
+    const other = this.#drawBeside(step, place);
     const index = this.#choose
       ? this.#choose(new Random(seed, stage, 'choice', step, place))
       : this.#indexAt(step * batchSize + place);
-    const sample = await this.#dataset.read(index, {
+    const sample = await (other?.dataset ?? this.#dataset).read(other?.index ?? index, {
       size,
       crop,
       flip: flip && random.next() < 0.5,
     });
-    if (this.#copyPaste) {
+    if (this.#copyPaste && !other) {
       const options = { ...this.#copyPaste, dataset: this.#dataset, size: this.#options.size, flip };
       await pasteObject(sample, options, new Random(seed, stage, 'copy-paste', step, place));
     }
     const image = await jittered(sample.image, this.#augmentation, random);
     const corner = { x: crop.x - window.x, y: crop.y - window.y };
     return padded({ ...sample, image }, corner, area, ignoreIndex);
+  }
+
+  /** Draws the image that takes a place instead. undefined: the place keeps its own. */
+  #drawBeside(step: number, place: number): { dataset: ImageDataset; index: number } | undefined {
+    if (!this.#beside) return undefined;
+    const { dataset, share } = this.#beside;
+    const random = new Random(this.#options.seed, this.#options.stage, 'beside', step, place);
+    return random.next() < share ? { dataset, index: random.integer(dataset.length) } : undefined;
   }
 
   /** Returns the data set's index at a position of the endless sequence of epochs. */

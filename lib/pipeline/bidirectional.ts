@@ -34,7 +34,7 @@ export type RunListeners = { event: [RunEvent] } & {
 /**
  * Bidirectional learning, the whole of Algorithm 1. Trains a segmenter for a domain without labels.
  *
- * Each stage starts from the initial weights. It reads the outputs of earlier stages from the store and leaves its own
+ * Each stage starts from the initial weights, or where `loop.startFrom` says otherwise. It reads the outputs of earlier stages from the store and leaves its own
  * there. So a run can continue at any stage, or run any stage alone. Follow it with `for await (… of
  * learning.events())`, or with `on` and `run()`.
  */
@@ -133,6 +133,7 @@ export class BidirectionalLearning extends EventEmitter<RunListeners> {
         config: this.#config,
         datasets: this.#datasets,
         store: this.#store,
+        plan: this.plan,
         stage: (wanted) => this.plan.find((other) => other.name === wanted)!,
         checkpoints: {
           every: this.#config.checkpoint.every,

@@ -1,3 +1,4 @@
+import { realpath } from 'node:fs/promises';
 import path from 'node:path';
 import { classNames, expectedClasses, meanClassIndices, pastedClassIndices } from '../config/classes.js';
 import type { Config } from '../config/schema.js';
@@ -15,6 +16,8 @@ export interface Datasets {
   target: ImageDataset;
   /** Labeled target images, for reports only. null: none. */
   validation: ImageDataset | null;
+  /** Labeled target images to train on beside the source. null or absent: none. */
+  labeled?: ImageDataset | null;
 }
 
 /** Data sets of a run, and warnings about them. */
@@ -26,7 +29,8 @@ export interface OpenedDatasets extends Datasets {
  * Opens the data sets that the config names. Generates the embedded data set first if the config asks for it.
  *
  * @throws DataError when a folder, a list or a label file is missing
- * @throws ConfigError when a list names no labels, or when the config names an unknown class
+ * @throws ConfigError when a list names no labels, the config names an unknown class, or an image is both in
+ * `data.target.labeled` and in `data.target.val`
  */
 export async function openDatasets(
   config: Config,
@@ -44,33 +48,49 @@ export async function openDatasets(
     const { size, ...counts } = data.embedded;
     await createEmbeddedDataset(root, { ...counts, size: toSize(size), ...options });
   }
-  const { ignoreIndex, maxPixels } = data;
-  const labels = { classCount: classNames(config).length, ignoreIndex };
-  const open = async (source: ImageSource, key: string): Promise<ImageDataset> => {
-    const dataset = await openWhole(source);
-    return source.part ? partOf(dataset, source.part, key) : dataset;
-  };
-  const openWhole = ({ images, list, ...labeled }: ImageSource): Promise<ImageDataset> => {
-    const encoding: LabelOptions = { ...labels, labelMap: labeled.labelMap ?? 'identity' };
-    if (list !== null) {
-      return ImageDataset.fromList({ list: path.resolve(root, list), root, maxPixels, ...encoding });
-    }
-    const folders = {
-      images: path.resolve(root, images!),
-      ...(labeled.labels && { labels: path.resolve(root, labeled.labels) }),
-    };
-    return ImageDataset.fromFolder({ ...folders, except: config.output, maxPixels, ...encoding });
-  };
-  const [source, opened, validation] = await Promise.all([
-    open(data.source, 'source'),
-    open(data.target.train, 'target.train'),
-    data.target.val && open(data.target.val, 'target.val'),
+  const [source, opened, validation, labeled] = await Promise.all([
+    openImages(config, 'source', data.source),
+    openImages(config, 'target.train', data.target.train),
+    data.target.val && openImages(config, 'target.val', data.target.val),
+    data.target.labeled && openImages(config, 'target.labeled', data.target.labeled),
   ]);
   requireLabels(source, 'source');
   if (validation) requireLabels(validation, 'target.val');
-  if (!opened.hasLabels) return { source, target: opened, validation, warnings: [] };
+  if (labeled) requireLabels(labeled, 'target.labeled');
+  if (labeled && validation) await requireApart(labeled, validation);
+  if (!opened.hasLabels) return { source, target: opened, validation, labeled, warnings: [] };
   const warning = `data.target.train.list: ${data.target.train.list} names labels, which are not read; the target is unlabeled`;
-  return { source, target: opened.withoutLabels(), validation, warnings: [warning] };
+  return { source, target: opened.withoutLabels(), validation, labeled, warnings: [warning] };
+}
+
+/**
+ * Opens the unlabeled target images alone.
+ *
+ * @throws DataError when a folder or a list is missing
+ */
+export async function openTarget(config: Config): Promise<ImageDataset> {
+  const target = await openImages(config, 'target.train', config.data.target.train);
+  return target.withoutLabels();
+}
+
+async function openImages(config: Config, key: string, source: ImageSource): Promise<ImageDataset> {
+  const dataset = await openWhole(config, source);
+  return source.part ? partOf(dataset, source.part, key) : dataset;
+}
+
+function openWhole(config: Config, { images, list, ...labeled }: ImageSource): Promise<ImageDataset> {
+  const root = dataRoot(config);
+  const { ignoreIndex, maxPixels } = config.data;
+  const labelMap = labeled.labelMap ?? 'identity';
+  const encoding: LabelOptions = { classCount: classNames(config).length, ignoreIndex, labelMap };
+  if (list !== null) {
+    return ImageDataset.fromList({ list: path.resolve(root, list), root, maxPixels, ...encoding });
+  }
+  const folders = {
+    images: path.resolve(root, images!),
+    ...(labeled.labels && { labels: path.resolve(root, labeled.labels) }),
+  };
+  return ImageDataset.fromFolder({ ...folders, except: config.output, maxPixels, ...encoding });
 }
 
 /**
@@ -81,14 +101,16 @@ export async function openDatasets(
  */
 export async function surveyDatasets(
   config: Config,
-  { source, validation }: Datasets,
+  { source, validation, labeled }: Datasets,
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<string[]> {
   const { data } = config;
+  const { val, labeled: few } = data.target;
   const sets = [
     { key: 'source', dataset: source, labelMap: data.source.labelMap },
+    ...(labeled ? [{ key: 'target.labeled', dataset: labeled, labelMap: few?.labelMap ?? 'identity' }] : []),
     ...(validation
-      ? [{ key: 'target.val', dataset: validation, labelMap: data.target.val?.labelMap ?? 'identity' }]
+      ? [{ key: 'target.val', dataset: validation, labelMap: val?.labelMap ?? 'identity' }]
       : []),
   ];
   const warnings: string[] = [];
@@ -127,6 +149,18 @@ function partOf(dataset: ImageDataset, [from, to]: [number, number], key: string
     );
   }
   return dataset.subset(Array.from({ length: end - first }, (_, index) => first + index));
+}
+
+/** Refuses images that are both trained on and measured on, whatever their paths are. */
+async function requireApart(labeled: ImageDataset, validation: ImageDataset): Promise<void> {
+  const filesOf = (dataset: ImageDataset) =>
+    Promise.all(Array.from({ length: dataset.length }, (_, index) => realpath(dataset.entry(index).image)));
+  const measured = new Set(await filesOf(validation));
+  const both = (await filesOf(labeled)).find((file) => measured.has(file));
+  if (both === undefined) return;
+  throw new ConfigError(
+    `data.target.labeled: ${both} is also in data.target.val, expected no image that is both trained on and measured on`,
+  );
 }
 
 function requireLabels(dataset: ImageDataset, key: string): void {

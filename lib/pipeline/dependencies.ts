@@ -33,7 +33,8 @@ const SEGMENTATION = ['segmentation', 'discriminator', 'sizes.source'];
  * Returns the keys that a stage does not depend on directly. An effect through its inputs is in their fingerprints. A
  * key that is not listed counts as used. So a new key can only make equal stages look different.
  */
-function unusedKeys(stage: Stage, { segmentation }: Config): string[] {
+function unusedKeys(stage: Stage, { segmentation, data }: Config): string[] {
+  const share = data.target.labeled ? [] : ['segmentation.labeledTargetShare'];
   switch (stage.kind) {
     case 'source-only':
       return [
@@ -41,12 +42,14 @@ function unusedKeys(stage: Stage, { segmentation }: Config): string[] {
         ...TARGET_ONLY,
         ...PSEUDO_LABELS,
         ...['steps', 'pseudoLabelSteps', 'pseudoLabelWeight'].map((key) => `segmentation.${key}`),
+        ...share,
       ];
     case 'segmenter':
       return [
         ...TRANSLATION,
         ...PSEUDO_LABELS,
         'segmentation.sourceOnlySteps',
+        ...share,
         ...(stage.pseudoLabelsFrom
           ? ['segmentation.steps']
           : ['segmentation.pseudoLabelSteps', 'segmentation.pseudoLabelWeight']),
@@ -61,15 +64,20 @@ function unusedKeys(stage: Stage, { segmentation }: Config): string[] {
         'sizes.target',
         'sizes.evaluation',
         'sizes.evaluationOutput',
+        'scoreCount',
+        'data.target.labeled',
       ];
     case 'translate':
       return [
         ...[...SEGMENTATION, ...PSEUDO_LABELS, 'sizes.target', 'sizes.evaluation', 'sizes.evaluationOutput'],
-        ...['segmenter', 'translation'],
+        ...['segmenter', 'translation', 'scoreCount', 'data.target.labeled'],
         ...(stage.translatorFrom ? [] : ['translator']),
       ];
     case 'pseudo-labels':
-      return [...SEGMENTATION, ...TRANSLATION, 'sizes.evaluation', 'sizes.evaluationOutput'];
+      return [
+        ...[...SEGMENTATION, ...TRANSLATION, 'sizes.evaluation', 'sizes.evaluationOutput'],
+        ...['scoreCount', 'data.target.labeled'],
+      ];
   }
 }
 

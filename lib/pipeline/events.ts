@@ -1,3 +1,5 @@
+import type { LabelFreeScores } from '../inference/label-free-scores.js';
+import type { Ranks } from '../inference/score-ranks.js';
 import type { Best } from '../training/best-weights.js';
 import type { CheckpointEvent, StepEvent, WarningEvent } from '../training/events.js';
 import type { Stage, StageKind } from './plan.js';
@@ -15,7 +17,8 @@ export interface ProgressEvent {
     | 'confidences'
     | 'thresholds'
     | 'pseudo-label'
-    | 'evaluate';
+    | 'evaluate'
+    | 'scores';
   done: number;
   total: number;
 }
@@ -79,6 +82,15 @@ export interface EvaluationEvent {
   confusion: readonly (readonly number[])[];
 }
 
+/** Scores of a segmenter that need no target labels. */
+export interface SegmenterScores extends LabelFreeScores {
+  /**
+   * Mean IoU of the last weights on the held-out source images, 0 to 1. null without `segmentation.validation`, or if their
+   * labels have no pixel that counts.
+   */
+  sourceMiou: number | null;
+}
+
 /** Record of a finished stage in the summary. null: this kind of stage has no such value. */
 export interface StageRecord {
   name: string;
@@ -102,6 +114,8 @@ export interface StageRecord {
    * `segmentation.validation`.
    */
   best: Best | null;
+  /** Scores on unlabeled target images. null with `scoreCount: 0`, and missing in runs of version 0.1. */
+  scores?: SegmenterScores | null;
   /** Share of the training time that was spent waiting for data, 0 to 1. */
   waitShare: number | null;
   /** Share of pixels kept as pseudo-labels, 0 to 1, and the number of images with any. */
@@ -127,6 +141,14 @@ export interface RunSummary {
   /** true: `stages` holds every stage of the plan. */
   complete: boolean;
   stages: StageRecord[];
+  /** Segmenters with scores, ranked among each other, in the order of `stages`. Missing in runs of version 0.1. */
+  ranking?: StageRanks[];
+}
+
+/** Places of a segmenter by its scores, among the segmenters of its run. 1 is best. */
+export interface StageRanks extends Ranks {
+  name: string;
+  label: string;
 }
 
 export interface RunEndEvent {

@@ -42,6 +42,8 @@ export interface SegmenterStage extends StageIdentity {
   translatedFrom: string | null;
   /** Name of the stage that wrote the pseudo-labels. null for i = 0. */
   pseudoLabelsFrom: string | null;
+  /** Name of the stage whose last weights it starts from. Absent: the initial weights. */
+  startsFrom?: string;
 }
 
 /** Stage of Algorithm 1 as plain data, with the names of the earlier stages that it needs. */
@@ -87,6 +89,7 @@ export function planStages(loop: LoopOptions): Stage[] {
           segmenterFrom: newest,
         });
       }
+      const startsFrom = i > 0 && loop.startFrom === 'previous' && { startsFrom: newest };
       newest = name(`segmenter-${i}`);
       stages.push({
         kind: 'segmenter',
@@ -95,6 +98,8 @@ export function planStages(loop: LoopOptions): Stage[] {
         round,
         translatedFrom: translated,
         pseudoLabelsFrom: pseudoLabels,
+        // Absent from plans without it, so that runs of earlier versions resume.
+        ...startsFrom,
       });
     }
   }
@@ -127,7 +132,9 @@ export function stageInputs(stage: Stage): string[] {
     case 'translate':
       return stage.translatorFrom ? [stage.translatorFrom] : [];
     case 'segmenter':
-      return [stage.translatedFrom, stage.pseudoLabelsFrom].filter((name) => name !== null);
+      return [stage.translatedFrom, stage.pseudoLabelsFrom, stage.startsFrom ?? null].filter(
+        (name) => name !== null,
+      );
   }
 }
 

@@ -142,13 +142,19 @@ export async function requireSameConfig(group: ProcessGroup, config: Config, opt
 export async function requireSameData(
   group: ProcessGroup,
   { output }: Config,
-  { source, target, validation }: Datasets,
+  { source, target, validation, labeled }: Datasets,
   mark: string | null,
 ): Promise<void> {
   const [file] = await gatherJson(group, mark === null ? null : path.relative(output, mark));
-  const sets = [source, target, validation];
+  const sets = [source, target, validation, ...(labeled ? [labeled] : [])];
+  const counts = [
+    `${source.length} source`,
+    `${target.length} target`,
+    `${validation?.length ?? 0} validation`,
+    ...(labeled ? [`${labeled.length} labeled target`] : []),
+  ];
   const own = {
-    images: `${source.length} source, ${target.length} target and ${validation?.length ?? 0} validation images`,
+    images: `${counts.slice(0, -1).join(', ')} and ${counts.at(-1)} images`,
     names: hashOf(sets.map((set) => set && namesOf(set))),
     folder: output,
     seesFolder: await appears(path.join(output, file!)),

@@ -76,10 +76,15 @@ export function resultsSection(run: RunData): Section | null {
 }
 
 function trainedOn({ stages, config }: RunData, stage: Stage): string {
-  if (stage.kind !== 'segmenter') return 'source images';
+  const labeled = config.data.target.labeled ? ' and labeled target images' : '';
+  if (stage.kind !== 'segmenter') return `source images${labeled}`;
   const label = (name: string) => stages.find((other) => other.stage.name === name)?.stage.label ?? name;
-  const source = stage.translatedFrom ? `source images as ${label(stage.translatedFrom)}` : 'source images';
-  if (stage.pseudoLabelsFrom) return `${source}, target images with ${label(stage.pseudoLabelsFrom)}`;
+  const translated = stage.translatedFrom ? ` as ${label(stage.translatedFrom)}` : '';
+  const source = `source images${translated}${labeled}`;
+  if (stage.pseudoLabelsFrom) {
+    const start = stage.startsFrom === undefined ? '' : `; starts from ${label(stage.startsFrom)}`;
+    return `${source}, target images with ${label(stage.pseudoLabelsFrom)}${start}`;
+  }
   return learnsFromUnlabeledTarget(config.segmentation) ? `${source}, target images` : source;
 }
 

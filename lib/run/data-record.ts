@@ -27,9 +27,11 @@ export interface DataRecord {
   target: SetRecord;
   /** null: the run has no validation images. */
   validation: SetRecord | null;
+  /** Labeled target images to train on. Absent: the run has none. */
+  labeled?: SetRecord;
 }
 
-const SETS = ['source', 'target', 'validation'] as const;
+const SETS = ['source', 'target', 'validation', 'labeled'] as const;
 
 /** Largest record, for about ten million files. */
 const MAX_RECORD_BYTES = 2 ** 29;
@@ -98,6 +100,7 @@ export async function recordData(
     source: await recordSet(datasets.source, known?.source),
     target: await recordSet(datasets.target, known?.target),
     validation: datasets.validation && (await recordSet(datasets.validation, known?.validation)),
+    ...(datasets.labeled && { labeled: await recordSet(datasets.labeled, known?.labeled) }),
   };
 }
 
@@ -193,5 +196,10 @@ function isRecord(value: DataRecord): boolean {
     [set.names, set.images].every(Array.isArray) &&
     (set.labels === null || Array.isArray(set.labels));
   if (value === null || typeof value !== 'object' || value.version !== 1) return false;
-  return isSet(value.source) && isSet(value.target) && (value.validation === null || isSet(value.validation));
+  const { source, target, validation, labeled } = value;
+  return (
+    [source, target].every(isSet) &&
+    (validation === null || isSet(validation)) &&
+    (labeled === undefined || isSet(labeled))
+  );
 }

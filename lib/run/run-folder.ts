@@ -10,6 +10,7 @@ import type { Config } from '../config/schema.js';
 import { CONFIG_VERSION } from '../config/version.js';
 import type { RunEvent, RunSummary, StageRecord } from '../pipeline/events.js';
 import { planStages, type Stage } from '../pipeline/plan.js';
+import { rankStages } from '../pipeline/scores.js';
 import type { StageBeginning, StageState, StageStore } from '../pipeline/stage-store.js';
 import { ConfigError, DataError } from '../support/errors.js';
 import {
@@ -77,6 +78,7 @@ const FREE_KEYS = [
   'device',
   'logEvery',
   'sampleCount',
+  'scoreCount',
   'checkpoint',
   'nonFinite',
   'loop',
@@ -237,7 +239,12 @@ export class RunFolder extends RunPaths implements StageStore {
     const stages = records.filter((record) => record !== undefined);
     const { seed, device } = this.#config;
     const complete = stages.length === this.#plan.length;
-    return { version: packageVersion(), seed, device, classes: classNames(this.#config), complete, stages };
+    const classes = classNames(this.#config);
+    return {
+      version: packageVersion(),
+      ...{ seed, device, classes, complete, stages },
+      ranking: rankStages(stages),
+    };
   }
 
   /** Appends an event to the event log, and to TensorBoard's event files if TensorBoard can show it. */

@@ -58,17 +58,19 @@ export class BestWeights {
   }
 
   /**
-   * Measures the segmenter after `step` steps, and keeps its weights if they are the best so far. Held-out labels without a
-   * pixel that counts measure nothing.
+   * Measures the segmenter after `step` steps, and keeps its weights if they are the best so far.
+   *
+   * @returns mean IoU. null: the held-out labels have no pixel that counts
    */
-  async measure(step: number): Promise<void> {
+  async measure(step: number): Promise<number | null> {
     const { meanIou } = await evaluate(this.#segmenter, this.#heldOut, this.#options);
-    if (meanIou === null || (this.#best && meanIou <= this.#best.miou)) return;
+    if (meanIou === null || (this.#best && meanIou <= this.#best.miou)) return meanIou;
     this.#best = { step, miou: meanIou };
-    if (!isFirst(this.#options.group)) return;
+    if (!isFirst(this.#options.group)) return meanIou;
     // The weights come first. If the process ended in between, they would be measured and kept again.
     await this.#segmenter.save(this.#file, { step });
     await writeFileAtomically(knownFile(this.#file), `${JSON.stringify(this.#best)}\n`);
+    return meanIou;
   }
 }
 

@@ -144,6 +144,11 @@ export const segmentationSchema = section({
   /** Pastes objects of other source images. null: none. */
   copyPaste: copyPasteSchema.nullable().default(null),
   /**
+   * Probability with which a place in a batch of source images holds a labeled target image instead, drawn at random. The image
+   * is resized and changed like a source image, without copy-paste. Only with `data.target.labeled`.
+   */
+  labeledTargetShare: number(0, 1).default(0.25),
+  /**
    * Keeps a part of the source images from training and measures the segmenter on them. The weights that do best are saved
    * beside the last ones, which all later stages use. Target labels are never used for it. null: no validation.
    */

@@ -76,7 +76,7 @@ export interface SegmentationTrainerOptions {
  */
 export class SegmentationTrainer {
   readonly #models: { segmenter: Segmenter; discriminator: DomainDiscriminator | null };
-  readonly #data: { source: ImageDataset; target: ImageDataset | null };
+  readonly #data: { source: ImageDataset; target: ImageDataset | null; labeled: ImageDataset | null };
   readonly #options: Required<Omit<SegmentationTrainerOptions, 'nonFinite' | 'classCounts' | 'training'>> & {
     nonFinite: NonFiniteOptions;
   };
@@ -89,22 +89,31 @@ export class SegmentationTrainer {
    * @param data.source images with labels
    * @param data.target target images; labels are pseudo-labels. null or absent, or if no loss uses them: training on
    * the source alone
+   * @param data.labeled labeled target images, which take places of source images, see `training.labeledTargetShare`. null or
+   * absent: none
    * @throws InvalidArgumentError when an option is out of range, the source has no labels, `classCounts` or
    * `pastedClasses` are required but missing, or the number of processes does not divide `training.accumulation`
    */
   constructor(
     models: { segmenter: Segmenter; discriminator?: DomainDiscriminator | null },
-    data: { source: ImageDataset; target?: ImageDataset | null },
+    data: { source: ImageDataset; target?: ImageDataset | null; labeled?: ImageDataset | null },
     options: SegmentationTrainerOptions,
   ) {
     if (!data.source.hasLabels) {
       throw new InvalidArgumentError('Expected labeled images for data.source but they have no labels');
     }
+    if (data.labeled && !data.labeled.hasLabels) {
+      throw new InvalidArgumentError('Expected labeled images for data.labeled but they have no labels');
+    }
     this.#models = { segmenter: models.segmenter, discriminator: models.discriminator ?? null };
     this.#training = parseOptions(segmentationSchema, options.training ?? {}, 'training');
     const target = data.target ?? null;
     const looksAtTarget = target?.hasLabels || learnsFromUnlabeledTarget(this.#training);
-    this.#data = { source: data.source, target: looksAtTarget ? target : null };
+    this.#data = {
+      source: data.source,
+      target: looksAtTarget ? target : null,
+      labeled: data.labeled ?? null,
+    };
     this.#sampling = rareClassSampling(data.source, options.classCounts, this.#training);
     if (this.#training.copyPaste && options.pastedClasses === undefined) {
       throw new InvalidArgumentError('Expected pastedClasses for training.copyPaste but received none');
@@ -138,7 +147,8 @@ export class SegmentationTrainer {
       this.#options;
     const unseen = new UnseenClasses(this.#options.expectedClasses, this.#data.source.length, group);
     const { batchSize, flip, augmentation, copyPaste, learningRate, schedule, accumulation } = this.#training;
-    const { discriminatorLearningRate, teacher } = this.#training;
+    const { discriminatorLearningRate, teacher, labeledTargetShare } = this.#training;
+    const { source, target, labeled } = this.#data;
     const sampling = this.#sampling;
     const signal = options.signal && { signal: options.signal };
     const factor = scheduleFactor(schedule, steps);
@@ -154,6 +164,7 @@ export class SegmentationTrainer {
         copyPaste: domain === 'source' && copyPaste ? { ...copyPaste, classes: pastedClasses } : undefined,
         augmentation: changes,
         choose: domain === 'source' && sampling ? (random) => sampling.draw(random) : undefined,
+        beside: domain === 'source' && labeled ? { dataset: labeled, share: labeledTargetShare } : undefined,
         ignoreIndex,
         seed,
         steps,
@@ -162,7 +173,6 @@ export class SegmentationTrainer {
         ...signal,
       });
     };
-    const { source, target } = this.#data;
     const mixing = new Random(seed, stage, 'class-mix').integer(2 ** 31);
     const stepOptions = {
       ...pickOptions(segmentationStepSchema, this.#training),

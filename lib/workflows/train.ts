@@ -148,7 +148,7 @@ async function* trainTogether(
 /** Overwriting a run must not remove what the new run reads. Only its `data` stays. */
 function requireInputsOutside({ output, segmenter }: Config, datasets: OpenedDatasets | null): void {
   const [run, data] = [realPath(output), realPath(path.join(output, 'data'))];
-  const sets = datasets ? [datasets.source, datasets.target, datasets.validation] : [];
+  const sets = datasets ? [datasets.source, datasets.target, datasets.validation, datasets.labeled] : [];
   const entries = sets.flatMap((set) =>
     Array.from({ length: set?.length ?? 0 }, (_, index) => set!.entry(index)),
   );

@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { Segmenter } from 'bidiseg';
 import sharp from 'sharp';
 import type { RunSummary } from '../../lib/pipeline/events.js';
 import {
@@ -83,6 +84,26 @@ describe('command line: several processes', function () {
     assert.deepEqual(temporaryFiles(at('divided')), []);
   });
 
+  it('draw the same labeled target images as one', async () => {
+    const part = (from: number, to: number) =>
+      `{images: target/images, labels: target/labels, part: [${from}, ${to}]}`;
+    const set = ['loop.rounds=0', `data.target.val=${part(0, 0.6)}`, 'segmentation.labeledTargetShare=0.5'];
+    const few = [...set, `data.target.labeled=${part(0.6, 1)}`];
+    const trained = async (output: string, assignments: string[], more: string[] = []) => {
+      const settings = assignments.flatMap((assignment) => ['--set', assignment]);
+      const { code, stderr } = await run(['train', 'config.json', '--output', output, ...settings, ...more]);
+      assert.equal(code, 0, stderr);
+      return parametersOf(at(output, 'stages/source-only/weights.safetensors'));
+    };
+    const alone = await trained('few-alone', few);
+    const divided = await trained('few-divided', few, ['--processes', '2']);
+    const without = await trained('few-without', set);
+    const difference = (other: number[]) =>
+      Math.max(...alone.map((value, index) => Math.abs(value - other[index]!)));
+    assert(difference(divided) < 1e-3, String(difference(divided)));
+    assert(difference(without) > 2e-3, String(difference(without)));
+  });
+
   it('are refused when they cannot divide the steps, with the numbers that can', async () => {
     const { code, stderr } = await run([
       ...['train', 'config.json', '--output', 'refused', '--processes', '3'],
@@ -156,6 +177,16 @@ describe('command line: several processes', function () {
   }
 });
 
+async function parametersOf(file: string): Promise<number[]> {
+  using segmenter = await Segmenter.fromFile(file);
+  const values: number[] = [];
+  for (const tensor of (await segmenter.parameters()).values()) {
+    for (const value of await tensor.data()) values.push(Number(value));
+    tensor.dispose();
+  }
+  return values;
+}
+
 /** Compares the results of two runs. They may differ by the rounding of float32. */
 async function compare(one: string, other: string): Promise<void> {
   const [translated, labels] = ['translated/round-1', 'pseudo-labels/round-1-pseudo-labels-1'];
@@ -166,11 +197,16 @@ async function compare(one: string, other: string): Promise<void> {
   const read = (run: string, name: string) => JSON.parse(readFileSync(path.join(run, name), 'utf8'));
   assert.deepEqual(read(other, 'class-counts.json'), read(one, 'class-counts.json'));
   const stages = (run: string) => (read(run, 'summary.json') as RunSummary).stages;
-  for (const [index, { label, miou, best }] of stages(one).entries()) {
+  for (const [index, { label, miou, best, scores }] of stages(one).entries()) {
     const found = stages(other)[index]!;
     assert.equal(found.label, label);
     assert.ok(Math.abs((found.miou ?? 0) - (miou ?? 0)) < 1e-3, `${label}: ${found.miou}, not ${miou}`);
     assert.ok(Math.abs((found.best?.miou ?? 0) - (best?.miou ?? 0)) < 1e-3, label);
+    if (!scores) continue;
+    for (const name of ['entropy', 'neighborhoodDensity', 'viewAgreement', 'teacherAgreement'] as const) {
+      assert.ok(Math.abs((found.scores?.[name] ?? 0) - (scores[name] ?? 0)) < 1e-2, `${label}: ${name}`);
+    }
+    assert.deepEqual([found.scores?.images, found.scores?.pixels], [scores.images, scores.pixels]);
   }
 }
 

@@ -10,6 +10,7 @@ const COMMANDS = [
   'train',
   'resume',
   'ablation',
+  'rank',
   'report',
   'watch',
   'translate',
@@ -64,6 +65,8 @@ describe('command line: usage', () => {
     ],
     [['pseudo-label', '-o', 'x', '--portion', '1.5'], /'1.5' is invalid. Expected a number from 0 to 1; see/],
     [['demo', '--set', 'seed'], /Expected KEY=VALUE, such as segmentation.steps=500; see/],
+    [['rank'], /^bidiseg: missing required argument 'runs'; see 'bidiseg rank --help'$/],
+    [['rank', 'x', '--count', '0'], /'0' is invalid\. Expected a whole number of at least 1; see/],
     [['report'], /^bidiseg: missing required argument 'run'; see 'bidiseg report --help'$/],
     [
       ['export', 'm.safetensors', 'm.bin'],

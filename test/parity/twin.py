@@ -15,6 +15,7 @@ import kernels
 import evaluation
 import exported
 import gradients
+import label_free
 import networks
 import packaged
 import tensors
@@ -315,6 +316,7 @@ HANDLERS |= {"segmentation": segmentation, "translation": translation, "poolDraw
 HANDLERS |= {"pairedTranslation": paired_translation, "gradScaler": grad_scaler}
 HANDLERS |= {"saveCase": checkpoints.save_case, "compareCase": checkpoints.compare_case}
 HANDLERS |= {"upsampledSoftmax": kernels.upsampled_softmax}
+HANDLERS |= {"labelFree": label_free.scores}
 HANDLERS |= {"writePackaged": packaged.write, "comparePackaged": packaged.compare, "saveState": packaged.save_state}
 HANDLERS |= {"compareState": packaged.compare_state, "oddDtypes": packaged.odd_dtypes}
 HANDLERS |= {"packagedMetadata": packaged.metadata}

@@ -10,8 +10,8 @@ const VALUES = {
     Optimizer PairedTranslationStep SegmentationStep SegmentationTrainer SelfTraining TrainingStep TranslationStep
     TranslationTrainer linearDecayFactor polyFactor scheduleFactor`,
   inference: `
-    BatchedPredictor evaluate evaluateImages evaluatePredictions exportOnnx exportTorchScript matchDatasetHistograms
-    predictStream segment translateDataset`,
+    BatchedPredictor evaluate evaluateImages evaluatePredictions exportOnnx exportTorchScript labelFreeScores
+    matchDatasetHistograms predictStream segment translateDataset`,
   networks: 'FeatureDiscriminator Network OutputDiscriminator Segmenter Translator',
   'images, labels and data sets': `
     BatchLoader CAMVID CITYSCAPES ImageDataset LabelMap MAX_PIXELS STREET_SCENE_CLASSES STREET_SCENE_PALETTE

@@ -27,7 +27,10 @@ const ROOMS: Record<string, readonly string[]> = {
     ...['support', 'native', 'data', 'models', 'inference'],
     ...['config', 'pipeline', 'run', 'report'],
   ],
-  workflows: ['support', 'native', 'data', 'training', 'config', 'pipeline', 'run', 'report'],
+  workflows: [
+    ...['support', 'native', 'data', 'inference', 'training'],
+    ...['config', 'pipeline', 'run', 'report'],
+  ],
   cli: [
     ...['support', 'native', 'data', 'weights', 'models', 'export', 'inference', 'training'],
     ...['config', 'pipeline', 'run', 'report', 'server', 'workflows'],

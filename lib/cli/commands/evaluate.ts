@@ -277,7 +277,7 @@ async function openLabeled(
   const { openDatasets } = await import('../../pipeline/datasets.js');
   const { data } = config;
   const { train, val } = data.target;
-  const target = { train, val: val && { ...val, labelMap: labelMap ?? val.labelMap } };
+  const target = { train, labeled: null, val: val && { ...val, labelMap: labelMap ?? val.labelMap } };
   const { ignoreIndex } = encoding;
   const { validation } = await openDatasets({ ...config, data: { ...data, ignoreIndex, target } });
   if (!validation) throw new DataError('This run has no validation images; give --images and --labels');

@@ -12,6 +12,7 @@ import { toSize } from '../../data/image-size.js';
 import { listed, missingClasses } from '../../data/label-survey.js';
 import type { ClassCounts } from '../../data/rare-class-sampling.js';
 import { type Evaluation, evaluateImages } from '../../inference/evaluate.js';
+import { scoreImages } from '../../inference/label-free-scores.js';
 import type { Segmenter } from '../../models/segmenter.js';
 import { doneTogether, gatherJson, isFirst, ownIndices } from '../../native/group-values.js';
 import { mapEvents, readAhead } from '../../support/generators.js';
@@ -19,11 +20,12 @@ import { BestWeights } from '../../training/best-weights.js';
 import type { WarningEvent } from '../../training/events.js';
 import { SegmentationTrainer } from '../../training/segmentation-trainer.js';
 import { heldOutCount } from '../checks.js';
-import type { EvaluationEvent, ProgressEvent } from '../events.js';
+import type { EvaluationEvent, ProgressEvent, SegmenterScores } from '../events.js';
 import { createDiscriminator, createSegmenter } from '../models.js';
 import { predictionPicture } from '../pictures.js';
 import type { SegmenterStage, SourceOnlyStage, Stage } from '../plan.js';
 import { stageSteps } from '../plan.js';
+import { labelMaker, segmentersBefore, worseScores } from '../scores.js';
 import {
   NO_OUTCOME,
   ownCheckpoints,
@@ -42,7 +44,9 @@ export async function* runSegmenter(
   context: StageContext,
 ): AsyncGenerator<StageEvent, StageOutcome> {
   const { config, store, group, signal } = context;
-  using segmenter = await createSegmenter(config);
+  const startsFrom = stage.kind === 'segmenter' ? stage.startsFrom : undefined;
+  const weights = startsFrom === undefined ? undefined : store.weightsFile(context.stage(startsFrom));
+  using segmenter = await createSegmenter(config, weights);
   using discriminator = stage.kind === 'segmenter' ? await createDiscriminator(config, segmenter) : null;
   const { source: labeled, target } = yield* segmenterData(stage, context);
   const { source, heldOut } = holdOut(labeled, config);
@@ -52,7 +56,7 @@ export async function* runSegmenter(
   const steps = stageSteps(stage, config);
   const trainer = new SegmentationTrainer(
     { segmenter, discriminator },
-    { source, target },
+    { source, target, labeled: context.datasets.labeled ?? null },
     {
       stage: stage.name,
       seed: config.seed,
@@ -76,7 +80,7 @@ export async function* runSegmenter(
       if (done > 0 && done % every === 0) await bestWeights?.measure(done);
     },
   });
-  await bestWeights?.measure(steps);
+  const sourceMiou = (await bestWeights?.measure(steps)) ?? null;
   if (stage.kind === 'segmenter' && config.segmentation.targetStatistics) {
     yield* mapEvents(takeStatistics(segmenter, context), progress(stage, 'statistics'));
   }
@@ -96,7 +100,14 @@ export async function* runSegmenter(
     });
     yield await savePicture(stage, 'target', picture, context);
   }
-  return { ...NO_OUTCOME, best, ...trainingOutcome(training), ...evaluationOutcome(evaluation, config) };
+  const scores = yield* scoreStage(stage, segmenter, { sourceMiou }, context);
+  return {
+    ...NO_OUTCOME,
+    best,
+    scores,
+    ...trainingOutcome(training),
+    ...evaluationOutcome(evaluation, config),
+  };
 }
 
 /**
@@ -217,6 +228,39 @@ async function* evaluateStage(
   const message = stage.kind === 'source-only' ? truthWarning(result, config) : undefined;
   if (message !== undefined) yield { type: 'warning', stage: stage.name, message };
   return result;
+}
+
+/**
+ * Scores a segmenter on target images without their labels. Warns if its round of self-training, or the whole round, has
+ * made the scores worse.
+ */
+async function* scoreStage(
+  stage: SourceOnlyStage | SegmenterStage,
+  segmenter: Segmenter,
+  { sourceMiou }: { sourceMiou: number | null },
+  context: StageContext,
+): AsyncGenerator<ProgressEvent | WarningEvent, SegmenterScores | null> {
+  const { config, datasets, store, plan, group, signal } = context;
+  if (config.scoreCount === 0) return null;
+  const maker = labelMaker(stage, plan);
+  using teacher = maker && (await createSegmenter(config, store.weightsFile(maker)));
+  const scoring = scoreImages(segmenter, datasets.target, {
+    size: toSize(config.sizes.evaluation),
+    count: config.scoreCount,
+    seed: config.seed,
+    teacher,
+    group,
+    signal,
+  });
+  const scores = { ...(yield* mapEvents(scoring, progress(stage, 'scores'))), sourceMiou };
+  for (const before of segmentersBefore(stage, plan)) {
+    const earlier = (await store.record(before))?.scores;
+    const worse = earlier ? worseScores(earlier, scores) : null;
+    if (worse === null) continue;
+    const message = `${stage.label} looks worse than ${before.label} on unlabeled target images: ${worse}`;
+    yield { type: 'warning', stage: stage.name, message };
+  }
+  return scores;
 }
 
 /** Warns of classes without labels in the validation images. */

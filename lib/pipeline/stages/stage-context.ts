@@ -18,6 +18,8 @@ export interface StageContext {
   config: Config;
   datasets: Datasets;
   store: StageStore;
+  /** All stages of the run, in their order. */
+  plan: readonly Stage[];
   /** Finds a stage by its name. */
   stage: (name: string) => Stage;
   /** State to continue from, and the function that saves new states. */
@@ -75,6 +77,7 @@ export async function savePicture(
 export const NO_OUTCOME: StageOutcome = {
   steps: 0,
   best: null,
+  scores: null,
   waitShare: null,
   miou: null,
   iouPerClass: null,

@@ -49,7 +49,7 @@ describe('config files', () => {
       assert.equal(config.translation.identityWeight, 0);
       assert.equal(config.selfTraining.method, 'mpt');
       const loop = { rounds: 2, translation: 'learned', selfTrainingRounds: 2, selfTrainingRoundsLast: null };
-      assert.deepEqual(config.loop, loop);
+      assert.deepEqual(config.loop, { ...loop, startFrom: 'initial' });
       assert.equal(config.data.target.val, null);
     });
 
@@ -193,7 +193,7 @@ data:
       [
         'a key unlike any, with those there are',
         { ...minimal, loop: { bananas: 1 } },
-        /loop\.bananas: unknown key; expected one of rounds, translation, selfTrainingRounds, selfTrainingRoundsLast$/,
+        /loop\.bananas: unknown key; expected one of rounds, translation, selfTrainingRounds, selfTrainingRoundsLast, startFrom$/,
       ],
       [
         'an unknown key at the top',

@@ -52,6 +52,37 @@ describe('BatchLoader', () => {
     return batches;
   }
 
+  it('gives places to another data set by its share, and the others keep their images', async () => {
+    const few = dataset.subset([2, 4]);
+    const rest = dataset.subset([0, 1, 3, 5, 6]);
+    const load = async (changes: Partial<BatchLoaderOptions>) => {
+      const found: string[] = [];
+      const loader = new BatchLoader(rest, options({ steps: 200, batchSize: 4, ...changes }));
+      for await (const { names } of loader) found.push(...names);
+      return found;
+    };
+    const [plain, mixed] = [await load({}), await load({ beside: { dataset: few, share: 0.25 } })];
+    const isFew = (name: string) => ['2', '4'].includes(name);
+    const count = mixed.filter(isFew).length;
+    // 200 of 800 are expected, with a standard deviation of 12.
+    assert(count > 160 && count < 240, String(count));
+    assert(new Set(mixed.filter(isFew)).size === 2);
+    for (const [index, name] of mixed.entries()) if (!isFew(name)) assert.equal(name, plain[index]);
+    // A part of the places of a later step has what the whole has there.
+    const part = await load({ beside: { dataset: few, share: 0.25 }, firstStep: 150, places: [1, 3] });
+    const expected = Array.from({ length: 50 }, (_, step) =>
+      mixed.slice((150 + step) * 4 + 1, (150 + step) * 4 + 3),
+    );
+    assert.deepEqual(part, expected.flat());
+    assert.deepEqual(await load({ beside: { dataset: few, share: 0 } }), plain);
+    assert((await load({ beside: { dataset: few, share: 1 } })).every(isFew));
+    const none = { dataset: few.withoutLabels(), share: 0.5 };
+    assert.throws(
+      () => new BatchLoader(rest, options({ beside: none })),
+      /Expected images with labels beside/,
+    );
+  });
+
   it('goes through every image once an epoch, in a new order each time', async () => {
     const batches = await collect({ steps: 14 });
     assert.deepEqual(

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createConfig } from '../../../lib/config/load.js';
@@ -246,6 +246,49 @@ describe('bidirectional learning', () => {
       }
     });
   }
+
+  it('loop.startFrom=previous starts from M0, also in a run that began without it, and resumes bit for bit', async () => {
+    const name = 'round-1/segmenter-1';
+    const previous = ['loop.startFrom=previous', 'checkpoint.every=1'];
+    const copyOf = async (folder: string) => {
+      const copy = path.join(parent, folder);
+      await cp(whole, copy, { recursive: true });
+      return copy;
+    };
+    const output = await copyOf('previous');
+    const { events } = await collect(configOf(output, previous), { resume: true });
+    assert.deepEqual(finished(events, false), [name]);
+    assert(!(await weights(output, name)).equals(await weights(whole, name)));
+
+    // The same stage with M0's weights as the initial ones of the config.
+    const initial = await copyOf('from-m0');
+    const m0 = stageWeights(whole, { name: 'round-1/segmenter-0' });
+    const edited = configOf(initial, [`segmenter.initialWeights=${m0}`]);
+    await writeFile(
+      path.join(initial, 'config.yaml'),
+      (await readFile(path.join(initial, 'config.yaml'), 'utf8')).replace(
+        'initialWeights: null',
+        `initialWeights: ${m0}`,
+      ),
+    );
+    await collect(edited, { only: name, overwrite: true });
+    assert((await weights(initial, name)).equals(await weights(output, name)));
+
+    const cut = await copyOf('previous-cut');
+    const controller = new AbortController();
+    const interrupted = collect(
+      configOf(cut, previous),
+      { resume: true, signal: controller.signal },
+      (event) => {
+        if (event.type === 'step' && event.step === 2) controller.abort(new Error('enough'));
+      },
+    );
+    await assert.rejects(interrupted, /enough/);
+    const rest = await collect(configOf(cut, previous), { resume: true });
+    const start = rest.events.find((event) => event.type === 'stage-start');
+    assert.equal(start?.type === 'stage-start' && start.stepsBefore, 2);
+    assert((await weights(cut, name)).equals(await weights(output, name)));
+  });
 
   it('stops when the consumer stops listening', async () => {
     const output = path.join(parent, 'left');

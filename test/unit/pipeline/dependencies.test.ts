@@ -65,6 +65,10 @@ const CHANGES: [set: string[], first: string | null][] = [
     'round-1/pseudo-labels-1',
   ],
   [['segmentation={pseudoLabelSteps: 2, pseudoLabelWeight: 3}'], 'round-1/segmenter-1'],
+  [['loop.startFrom=previous'], 'round-1/segmenter-1'],
+  // Without labeled target images, their share is of no effect.
+  [['segmentation.labeledTargetShare=0.5'], null],
+  [['data.target.labeled={images: target/train/images, labels: target/val/labels}'], 'source-only'],
 ];
 
 describe('what a stage depends on', () => {

@@ -8,11 +8,13 @@ const loop = (
   selfTrainingRounds: number,
   selfTrainingRoundsLast: number | null = null,
   translation: LoopOptions['translation'] = 'learned',
+  startFrom: LoopOptions['startFrom'] = 'initial',
 ) => ({
   rounds,
   translation,
   selfTrainingRounds,
   selfTrainingRoundsLast,
+  startFrom,
 });
 
 describe('the plan of Algorithm 1', () => {
@@ -33,6 +35,20 @@ describe('the plan of Algorithm 1', () => {
     );
     assert.equal(plan.at(-1)!.name, 'round-2/segmenter-2');
     assert.equal(new Set(plan.map(({ name }) => name)).size, plan.length);
+  });
+
+  it('starts from the initial weights, or from the segmenter before in the same round', () => {
+    const starts = (startFrom: LoopOptions['startFrom']) =>
+      planStages(loop(2, 2, null, 'none', startFrom)).flatMap((stage) =>
+        stage.kind === 'segmenter' ? [stage.startsFrom] : [],
+      );
+    assert.deepEqual(starts('initial'), Array(6).fill(undefined));
+    const round = (k: number) => [undefined, `round-${k}/segmenter-0`, `round-${k}/segmenter-1`];
+    assert.deepEqual(starts('previous'), [...round(1), ...round(2)]);
+    const plan = planStages(loop(1, 1, null, 'none', 'previous'));
+    assert.deepEqual(stageInputs(plan.at(-1)!), ['round-1/pseudo-labels-1', 'round-1/segmenter-0']);
+    // Runs of earlier versions have stages without the key.
+    assert(planStages(loop(1, 1)).every((stage) => !('startsFrom' in stage)));
   });
 
   it('takes each stage’s inputs from where the text takes them', () => {

@@ -127,7 +127,7 @@ describe('report', () => {
 
     it('has every section, and a link to each', () => {
       const ids = [
-        ...['results', 'classes', 'pictures', 'translation'],
+        ...['results', 'scores', 'classes', 'pictures', 'translation'],
         ...['confusion', 'pseudo-labels', 'losses', 'run'],
       ];
       assert.deepEqual(
@@ -159,6 +159,22 @@ describe('report', () => {
       }
       const [header] = page.all('header');
       assert(textOf(header!).includes(`${miou('M1(1)').toFixed(1)}%`));
+    });
+
+    it('shows the scores without labels, each with its place', async () => {
+      const { stages, ranking } = await readSummary(at('whole'));
+      const [head, ...rows] = cellsOf(descendants(page.section('scores'), 'table')[0]!);
+      const names = ['entropy %', 'density', 'views %', 'teacher %'];
+      assert.deepEqual(head, ['Stage', ...names, 'Mean place', 'Place', 'mIoU %']);
+      for (const [label, entropy, entropyPlace, density, , , , teacher, , , rank] of rows) {
+        const { scores } = stages.find((stage) => stage.label === label)!;
+        const { ranks, rank: overall } = ranking!.find((entry) => entry.label === label)!;
+        assert.equal(entropy, (100 * scores!.entropy).toFixed(1));
+        assert.equal(Number(entropyPlace), ranks.entropy);
+        assert.equal(density, scores!.neighborhoodDensity.toFixed(2));
+        assert.equal(teacher === '–', label !== 'M1(1)');
+        assert.equal(Number(rank), overall);
+      }
     });
 
     it('shows IoU per class, and – for an absent class', async () => {

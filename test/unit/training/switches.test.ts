@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
@@ -337,6 +337,62 @@ describe('switches of the loop', () => {
     await assert.rejects(openDatasets(nothing), {
       message: 'data.target.train.part: expected a part with at least one image but found [0, 0.1] of 3',
     });
+  });
+
+  it('a few labeled target images train beside the source, by their share, and resume bit for bit', async () => {
+    const images = 'images: target/val/images, labels: target/val/labels';
+    const none = 'loop.translation=none';
+    const rest = `data.target.val={${images}, part: [0.5, 1]}`;
+    const few = `data.target.labeled={${images}, part: [0, 0.5]}`;
+    const share = (value: number) => `segmentation.labeledTargetShare=${value}`;
+    const stages = ['source-only', 'round-1/segmenter-1'];
+    const labeled = [none, rest, few, share(0.5)];
+    await run('labeled', labeled, 'round-1/segmenter-1');
+    await run('labeled-whole', labeled);
+    await sameResults('labeled', 'labeled-whole', stages);
+    assert.match(await report('labeled'), /source images and labeled target images/);
+    await run('labeled-never', [none, rest, few, share(0)]);
+    await run('unlabeled', [none, rest]);
+    await sameResults('labeled-never', 'unlabeled', stages);
+    for (const stage of stages) {
+      assert(!(await weights('labeled', stage)).equals(await weights('unlabeled', stage)), stage);
+    }
+    // With a share of 1, the one labeled image is all that M sees.
+    await run('labeled-only', ['loop.rounds=0', rest, few, share(1)]);
+    await run('as-source', ['loop.rounds=0', rest, `data.source={${images}, part: [0, 0.5]}`]);
+    await sameResults('labeled-only', 'as-source', ['source-only']);
+  });
+
+  it('an image that is trained on and measured on is an error that names it', async () => {
+    const images = 'images: target/val/images, labels: target/val/labels';
+    const config = (part: string) =>
+      configOf('mixed', [`data.target.val={${images}}`, `data.target.labeled={${images}, part: ${part}}`]);
+    await assert.rejects(drain(train(config('[0.5, 1]'))), {
+      name: 'ConfigError',
+      message: `data.target.labeled: ${path.join(data, 'target/val/images/dusk-00001.png')} is also in data.target.val, expected no image that is both trained on and measured on`,
+    });
+    // By another path it is still the same image.
+    await symlink(path.join(data, 'target/val'), path.join(data, 'linked'));
+    const linked = `data.target.labeled={${images.replaceAll('target/val', 'linked')}}`;
+    await assert.rejects(openDatasets(configOf('mixed', [`data.target.val={${images}}`, linked])), {
+      name: 'ConfigError',
+      message: /is also in data\.target\.val/,
+    });
+    await rm(path.join(data, 'linked'));
+  });
+
+  it('other labels of the labeled target images are other data', async () => {
+    const images = 'images: few/images, labels: few/labels';
+    await cp(path.join(data, 'target/val'), path.join(data, 'few'), { recursive: true });
+    const set = ['loop.rounds=0', 'data.target.val=null', `data.target.labeled={${images}}`];
+    await run('few', set);
+    const [one, other] = await readdir(path.join(data, 'few/labels'));
+    await cp(path.join(data, 'few/labels', one!), path.join(data, 'few/labels', other!));
+    const altered = /labeled: label of 'dusk-0000\d' altered/;
+    await assert.rejects(drain(train(configOf('few', set), { resume: true })), altered);
+    const without = configOf('few', ['loop.rounds=0', 'data.target.val=null']);
+    await assert.rejects(drain(train(without, { resume: true })), /data\.target\.labeled/);
+    await rm(path.join(data, 'few'), { recursive: true });
   });
 
   it('validation on held-out source images keeps the best weights, and changes nothing about the last', async () => {
