@@ -159,7 +159,12 @@ export const segmentationSchema = section({
   learningRate: learningRate().default(2.5e-4),
   /** Schedule of the learning rates. */
   schedule: scheduleSchema.prefault({ kind: 'poly', power: 0.9, totalSteps: 250_000 }),
-  /** Learning rate of the discriminator. It follows the segmenter's schedule. */
+  /**
+   * Number of first steps over which the learning rates rise linearly. Step t of these n steps, counted from 1, has t/n of
+   * the schedule's rate. 0: none, as in the paper.
+   */
+  warmUpSteps: integer(0, 1_000_000_000).default(0),
+  /** Learning rate of the discriminator. It follows the segmenter's schedule and warm-up. */
   discriminatorLearningRate: learningRate().default(1e-4),
   ...stepFields,
   /** A teacher that labels target images, beside pseudo-labels where there are any. null: none. `{}`: DACS's numbers. */

@@ -150,6 +150,21 @@ describe('switches of the loop', () => {
     });
   }
 
+  it('a warm-up gives each step its share of the learning rate', async () => {
+    const set = ['loop.rounds=0', 'segmentation.schedule={kind: constant}'];
+    const rates = async (name: string, ...more: string[]) =>
+      (await run(name, [...set, ...more])).flatMap((event) =>
+        event.type === 'step' && event.stage === 'source-only' ? [event.learningRate] : [],
+      );
+    const plain = await rates('without warm-up');
+    const warm = await rates('with warm-up', 'segmentation.warmUpSteps=2');
+    assert.ok(plain.length > 2 && plain.every((rate) => rate > 0));
+    assert.deepEqual(
+      warm,
+      plain.map((rate, step) => (step === 0 ? rate / 2 : rate)),
+    );
+  });
+
   it('alignment none: target images have no effect on M', async () => {
     const set = ['segmentation.alignment=none', 'loop={translation: none, selfTrainingRounds: 0}'];
     const others = 'data.target.train.images=target/val/images';
