@@ -130,7 +130,7 @@ export interface NativeProcessGroupOptions {
 /** Options of each kind of network. */
 export interface NativeNetworkOptions {
   'deeplab-v2': NativeNetworkPlace & {
-    backbone: 'resnet18' | 'resnet34' | 'resnet50' | 'resnet101';
+    backbone: 'resnet18' | 'resnet34' | 'resnet50' | 'resnet101' | 'vgg16';
     width: number;
     branches: 2 | 4;
     bottleneckStride: 'first' | 'middle';

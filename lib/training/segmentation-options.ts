@@ -171,7 +171,7 @@ export const segmentationSchema = section({
   teacher: teacherSchema.nullable().default(null),
   /**
    * Takes BatchNorm's running statistics from the target's training images alone at the end of each training but M⁽⁰⁾'s
-   * (AdaBN, Li et al. 2016), in batches of `batchSize`. DeepLab-v2 only.
+   * (AdaBN, Li et al. 2016), in batches of `batchSize`. DeepLab-v2 on a ResNet only.
    */
   targetStatistics: boolean().default(false),
 });

@@ -87,6 +87,7 @@ function presetConfig(
 const CLASS_COUNT = 7;
 const RESNET18 = { backbone: 'resnet18', width: 1 / 8, branches: 4, classCount: CLASS_COUNT } as const;
 const RESNET50 = { ...RESNET18, backbone: 'resnet50', branches: 2 } as const;
+const VGG = { ...RESNET18, backbone: 'vgg16', width: 1 / 16 } as const;
 const FCN = { network: 'fcn-8s', width: 1 / 16, classCount: CLASS_COUNT } as const;
 const DISCRIMINATOR = { classCount: CLASS_COUNT, baseWidth: 8 };
 const GENERATOR = { kind: 'resnet-generator', options: { blocks: 6, baseWidth: 8 } };
@@ -131,6 +132,7 @@ const SEGMENTATION_PRESETS: SegmentationCase[] = [
 ];
 
 const SEGMENTATION_VARIATIONS: SegmentationCase[] = [
+  { item: 'paper, DeepLab-v2 on VGG-16', preset: 'paper', segmenter: VGG },
   { item: 'source alone', preset: 'reference', segmenter: RESNET18, target: false, discriminator: false },
   { item: 'no discriminator', preset: 'reference', segmenter: RESNET18, discriminator: false },
   { item: 'soft pseudo-labels', preset: 'paper', segmenter: RESNET18, pseudoLabels: 'soft' },
