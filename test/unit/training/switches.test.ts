@@ -145,7 +145,8 @@ describe('switches of the loop', () => {
         assert.equal(losses.adversarial > 0, judged);
         assert.equal(losses.discriminatorTarget > 0, judged);
         assert.equal(losses.moments > 0, alignment === 'mean' || alignment === 'correlation');
-        assert.deepEqual([losses.entropy, losses.teacher, losses.confidentShare], [0, 0, 0]);
+        const { entropy, teacher, masked, confidentShare } = losses;
+        assert.deepEqual([entropy, teacher, masked, confidentShare], [0, 0, 0, 0]);
       }
     });
   }
@@ -177,10 +178,10 @@ describe('switches of the loop', () => {
     await assert.rejects(sameResults('with entropies', 'with entropies, others', first), /weights of/);
   });
 
-  it('a teacher with ClassMix, entropies and soft class-balanced pseudo-labels resume bit for bit', async () => {
+  it('a teacher with ClassMix and masked images, entropies and soft class-balanced pseudo-labels resume bit for bit', async () => {
     const set = [
       'segmentation.alignment=feature-discriminator',
-      'segmentation.teacher={threshold: 0.2}',
+      'segmentation.teacher={threshold: 0.2, masking: {ratio: 0.5}}',
       'segmentation.entropyWeight=0.01',
       'selfTraining={method: class-balanced, weighting: soft}',
       'loop={translation: none, selfTrainingRounds: 1}',
@@ -190,7 +191,7 @@ describe('switches of the loop', () => {
     assert(steps.length > 0);
     for (const { losses } of steps) {
       assert('teacher' in losses && losses.teacher > 0 && losses.confidentShare > 0 && losses.entropy > 0);
-      assert(losses.pseudoLabel > 0);
+      assert(losses.pseudoLabel > 0 && losses.masked > 0);
     }
     await run('teacher-whole', set);
     await sameResults('teacher', 'teacher-whole', ['round-1/segmenter-0', 'round-1/segmenter-1']);
