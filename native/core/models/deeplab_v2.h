@@ -1,5 +1,5 @@
-// DeepLab-v2 (Chen et al. 2017) on a dilated ResNet, as BDL uses it, or on a dilated VGG-16: output stride 8, and a head
-// that sums dilated 3x3 convolutions. State-dict names are those of the published weights.
+// DeepLab-v2 (Chen et al. 2017) on a dilated ResNet, as BDL uses it, or on a dilated VGG-16: output stride 8, and a
+// head that sums dilated 3x3 convolutions. State-dict names are those of the published weights.
 #pragma once
 
 #include "core/models/network.h"
@@ -28,8 +28,8 @@ struct DeepLabV2Options {
 /// [N, 3, H, W] -> logits [N, class_count, h, w]. h is (H + 1)/8 + 1 on a ResNet and (H + 7)/8 on VGG-16 (integer
 /// division), and w likewise.
 ///
-/// VGG-16 has no fully connected layers here. Its last two poolings have stride 1 and a window of 3x3 instead of 2x2, which
-/// keeps the size, and its last three convolutions have dilation 2.
+/// VGG-16 has no fully connected layers here. Its last two poolings have stride 1 and a window of 3x3 instead of 2x2,
+/// which keeps the size. Its last three convolutions have dilation 2.
 class DeepLabV2 : public SegmentationNetwork {
  public:
   explicit DeepLabV2(const DeepLabV2Options& options);

@@ -9,9 +9,9 @@ namespace bidiseg {
 using VggStage = std::vector<FusedConvolution>;
 
 struct Vgg16Options {
-  double width;            ///< factor of every channel count
-  int64_t first_padding;   ///< padding of conv1_1; all others keep the size
-  int64_t last_dilation;   ///< dilation of the convolutions of the fifth stage
+  double width;           ///< factor of every channel count
+  int64_t first_padding;  ///< padding of conv1_1; all others keep the size
+  int64_t last_dilation;  ///< dilation of the convolutions of the fifth stage
 };
 
 /// Makes the five stages and registers their convolutions with `owner` as conv1_1 to conv5_3. The fifth stage gives

@@ -13,8 +13,9 @@ namespace {
 
 // Names of the losses.
 constexpr char kSegmentation[] = "segmentation", kAdversarial[] = "adversarial", kMoments[] = "moment",
-               kEntropy[] = "entropy", kPseudoLabel[] = "pseudo-label", kTeacher[] = "teacher", kMasked[] = "masked image",
-               kConfidentShare[] = "confident share", kDiscriminatorSource[] = "discriminator (source)",
+               kEntropy[] = "entropy", kPseudoLabel[] = "pseudo-label", kTeacher[] = "teacher",
+               kMasked[] = "masked image", kConfidentShare[] = "confident share",
+               kDiscriminatorSource[] = "discriminator (source)",
                kDiscriminatorTarget[] = "discriminator (target)";
 
 // Tensors that a backward pass starts at, and their gradients.
@@ -141,7 +142,8 @@ std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& i
       const int64_t count = tensor.size(0) / part_count_;
       return tensor.narrow(0, i * count, count);
     };
-    parts.push_back({changed(inputs.source, part), changed(inputs.target, part), part(inputs.mask), part(inputs.patches)});
+    parts.push_back(
+        {changed(inputs.source, part), changed(inputs.target, part), part(inputs.mask), part(inputs.patches)});
   }
   return parts;
 }

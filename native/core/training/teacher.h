@@ -40,8 +40,8 @@ class Teacher {
   /// Undefined without ClassMix.
   at::Tensor draw_mask(const at::Tensor& source_labels, int64_t parts, int64_t first_place) const;
 
-  /// Pixels of each target image that stay in its masked copy in the next step; see patch_mask(). `images` is [N, H, W, 3],
-  /// and the parts are those of draw_mask(). Undefined without masking.
+  /// Pixels of each target image that stay in its masked copy in the next step; see patch_mask(). `images` is
+  /// [N, H, W, 3], and the parts are those of draw_mask(). Undefined without masking.
   at::Tensor draw_patches(const at::Tensor& images, int64_t parts, int64_t first_place) const;
 
   /// Labels target images on the teacher's device in eval mode. The weight of every pixel is the confident share.
