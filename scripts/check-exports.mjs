@@ -32,6 +32,7 @@ const NETWORKS = [
   { item: 'DeepLab-v2 ResNet-18, 4 branches', options: { backbone: 'resnet18', branches: 4 } },
   { item: 'DeepLab-v2 ResNet-50, 2 branches', options: { backbone: 'resnet50', branches: 2 } },
   { item: 'DeepLab-v2 ResNet-101, 4 branches', options: { backbone: 'resnet101', branches: 4 } },
+  { item: 'DeepLab-v2 VGG-16, 4 branches', options: { backbone: 'vgg16', branches: 4 } },
   { item: 'FCN-8s', options: { network: 'fcn-8s' } },
 ];
 const SHAPES = [

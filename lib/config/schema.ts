@@ -273,9 +273,10 @@ export const configSchema = section({
     `false, or crops of one size for source (${trained[0]}) and target (${trained[1]}),`,
   );
   expect(
-    !config.segmentation.targetStatistics || config.segmenter.network === 'deeplab-v2',
+    !config.segmentation.targetStatistics ||
+      (config.segmenter.network === 'deeplab-v2' && config.segmenter.backbone !== 'vgg16'),
     ['segmentation', 'targetStatistics'],
-    'false, or segmenter.network deeplab-v2, for BatchNorm',
+    'false, or segmenter.network deeplab-v2 on a ResNet, for BatchNorm',
   );
   const { cudaGraphs, microBatchSize } = config.translation;
   expect(

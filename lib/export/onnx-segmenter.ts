@@ -23,15 +23,7 @@ export function deepLabV2Graph(
 ): OnnxGraph {
   const { branches, bottleneckStride } = options;
   const graph = new OnnxGraph(shapes, image && { [IMAGE]: image });
-  let x = convolution(graph, 'conv1', IMAGE, { stride: 2, padding: 3 });
-  x = relu(graph, 'relu', batchNorm(graph, 'bn1', x));
-  x = maxPool(graph, 'maxpool', x, 3, 1);
-  for (const [i, { stride, dilation }] of LAYERS.entries()) {
-    for (let block = 0; graph.has(`layer${i + 1}.${block}.conv1.weight`); ++block) {
-      const shape = { stride: block === 0 ? stride : 1, place: bottleneckStride, dilation };
-      x = residualBlock(graph, `layer${i + 1}.${block}`, x, shape);
-    }
-  }
+  let x = graph.has('conv1_1.weight') ? dilatedVgg(graph) : dilatedResNet(graph, bottleneckStride);
   const outputs = HEAD_DILATIONS.slice(0, branches).map((dilation, i) =>
     convolution(graph, `layer5.conv2d_list.${i}`, x, { padding: dilation, dilation }),
   );
@@ -42,6 +34,45 @@ export function deepLabV2Graph(
   });
   if (upsample) resizeLike(graph, LOGITS, x, IMAGE);
   return graph;
+}
+
+function dilatedResNet(graph: OnnxGraph, place: 'first' | 'middle'): string {
+  let x = convolution(graph, 'conv1', IMAGE, { stride: 2, padding: 3 });
+  x = relu(graph, 'relu', batchNorm(graph, 'bn1', x));
+  x = maxPool(graph, 'maxpool', x, { kernel: 3, padding: 1 });
+  for (const [i, { stride, dilation }] of LAYERS.entries()) {
+    for (let block = 0; graph.has(`layer${i + 1}.${block}.conv1.weight`); ++block) {
+      const shape = { stride: block === 0 ? stride : 1, place, dilation };
+      x = residualBlock(graph, `layer${i + 1}.${block}`, x, shape);
+    }
+  }
+  return x;
+}
+
+/** Adds VGG-16 whose last two poolings keep the size and whose last convolutions have dilation 2. */
+function dilatedVgg(graph: OnnxGraph): string {
+  let x = IMAGE;
+  for (let stage = 1; stage <= 5; ++stage) {
+    x = vggStage(graph, stage, x, { dilation: stage === 5 ? 2 : 1 });
+    x = maxPool(graph, `pool${stage}`, x, stage > 3 ? { kernel: 3, padding: 1, stride: 1 } : { kernel: 2 });
+  }
+  return x;
+}
+
+/** Adds the convolutions of VGG-16 between two poolings, which keep the size but for `firstPadding` of conv1_1. */
+function vggStage(
+  graph: OnnxGraph,
+  stage: number,
+  input: string,
+  { dilation = 1, firstPadding = 1 } = {},
+): string {
+  let x = input;
+  for (let i = 1; graph.has(`conv${stage}_${i}.weight`); ++i) {
+    const padding = stage === 1 && i === 1 ? firstPadding : dilation;
+    x = convolution(graph, `conv${stage}_${i}`, x, { padding, dilation });
+    x = relu(graph, `relu${stage}_${i}`, x);
+  }
+  return x;
 }
 
 const LAYERS = [
@@ -88,13 +119,9 @@ export function fcn8sGraph(shapes: ReadonlyMap<string, readonly number[]>, image
   const pools: string[] = [];
   let x = IMAGE;
   for (let stage = 1; stage <= 5; ++stage) {
-    for (let i = 1; graph.has(`conv${stage}_${i}.weight`); ++i) {
-      // The padding of the first convolution keeps small images from shrinking below fc6's 7×7 window.
-      const padding = stage === 1 && i === 1 ? 100 : 1;
-      x = convolution(graph, `conv${stage}_${i}`, x, { padding });
-      x = relu(graph, `relu${stage}_${i}`, x);
-    }
-    x = maxPool(graph, `pool${stage}`, x, 2, 0);
+    // The padding of the first convolution keeps small images from shrinking below fc6's 7×7 window.
+    x = vggStage(graph, stage, x, { firstPadding: 100 });
+    x = maxPool(graph, `pool${stage}`, x, { kernel: 2 });
     pools.push(x);
   }
   for (const name of ['fc6', 'fc7']) x = relu(graph, `relu_${name}`, convolution(graph, name, x));
@@ -138,16 +165,21 @@ function convolution(
   );
 }
 
-/** Adds a pooling with stride 2 whose last window may reach over the edge. */
-function maxPool(graph: OnnxGraph, name: string, x: string, kernel: number, padding: number): string {
-  const extent = (n: number) => Math.ceil((n + 2 * padding - kernel) / 2) + 1;
+/** Adds a pooling whose last window may reach over the edge. */
+function maxPool(
+  graph: OnnxGraph,
+  name: string,
+  x: string,
+  { kernel, padding = 0, stride = 2 }: { kernel: number; padding?: number; stride?: number },
+): string {
+  const extent = (n: number) => Math.ceil((n + 2 * padding - kernel) / stride) + 1;
   return graph.node(
     name,
     'MaxPool',
     [x],
     {
       kernel_shape: [kernel, kernel],
-      strides: [2, 2],
+      strides: [stride, stride],
       pads: [padding, padding, padding, padding],
       ceil_mode: 1,
     },

@@ -17,8 +17,8 @@ import { deepLabV2Graph, fcn8sGraph, IMAGE, LOGITS } from './onnx-segmenter.js';
 export interface ExportOptions {
   /**
    * Resizes logits to the image's height and width, bilinearly with aligned corners. Default true. With false,
-   * DeepLab-v2's logits keep the network's size, [N, C, ⌊(H+1)/8⌋+1, ⌊(W+1)/8⌋+1]. FCN-8s's logits always have the
-   * image's size.
+   * DeepLab-v2's logits keep the network's size, [N, C, ⌊(H+1)/8⌋+1, ⌊(W+1)/8⌋+1], or [N, C, ⌈H/8⌉, ⌈W/8⌉] on VGG-16.
+   * FCN-8s's logits always have the image's size.
    */
   upsample?: boolean;
   signal?: AbortSignal;

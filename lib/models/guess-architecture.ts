@@ -14,6 +14,10 @@ export function guessArchitecture(tensors: Shapes): Architecture | null {
   const out = (name: string) => shapes.get(name)?.[0];
 
   const classCount = out('layer5.conv2d_list.0.weight');
+  if (classCount !== undefined && isDilatedVgg(tensors)) {
+    const width = out('conv5_3.weight')! / 512;
+    return { architecture: 'deeplab-v2', options: { backbone: 'vgg16', width, branches: 4, classCount } };
+  }
   if (classCount !== undefined) {
     const kind = blockText(tensors);
     if (kind === null || !Object.hasOwn(BACKBONES, kind)) return null;
@@ -76,6 +80,12 @@ const BACKBONES: Record<string, string> = {
   '3-4-23-3 bottlenecks': 'resnet101',
 };
 
+/** Tells whether these are the names of DeepLab-v2 on VGG-16. */
+function isDilatedVgg(tensors: Shapes): boolean {
+  const wanted = ['conv1_1.weight', 'conv5_3.weight', 'layer5.conv2d_list.0.weight'];
+  return wanted.every((wanted) => tensors.some(({ name }) => name === wanted));
+}
+
 /** Describes the blocks of a ResNet, such as `3-4-23-3 bottlenecks`. Returns null if a layer is missing. */
 function blockText(tensors: Shapes): string | null {
   const blocks = [1, 2, 3, 4].map((layer) => {
@@ -93,6 +103,7 @@ function blockText(tensors: Shapes): string | null {
 export function bodyText(tensors: Shapes): string | null {
   const kind = blockText(tensors);
   if (kind !== null) return BACKBONES[kind] ?? `ResNet with ${kind}`;
+  if (isDilatedVgg(tensors)) return 'vgg16';
   const blocks = blocksOf(tensors, '');
   return blocks > 0 ? `generator with ${blocks} blocks` : null;
 }

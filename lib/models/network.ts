@@ -28,6 +28,7 @@ import {
 import { type Converted, readNamedWeights } from './backbones.js';
 import { bodyText, guessArchitecture } from './guess-architecture.js';
 import {
+  backboneFor,
   descriptionFor,
   type RenamedWeights,
   type Renaming,
@@ -289,9 +290,10 @@ export async function loadNetworks(
       state.own.map(({ name, tensor }) => ({ name, shape: callSync(() => native.tensorInfo(tensor).shape) })),
     );
     const shapes = new Map(own.map(({ name, shape }) => [name, String(shape)]));
-    const weights = await open((tensors) =>
+    const opened = await open((tensors) =>
       tensors.some(({ name, shape }) => shapes.get(name) === String(shape)),
     );
+    const weights = opened.map((part) => backboneFor(part, expected));
     const tensors = weights.flatMap((part) => part.tensors);
     for (const part of weights) checkKind(part, architecture);
     for (const { prefix } of states) checkBody(file, tensors, own, prefix);

@@ -54,6 +54,8 @@ const NAMINGS: Naming[] = [
   },
 ];
 
+const OF_VGG = 'a backbone of fcn-8s or of deeplab-v2 on vgg16';
+
 /** Weights of an ImageNet classifier whose convolutions are a segmenter's backbone. */
 const CLASSIFIERS: {
   is(names: ReadonlySet<string>, tensors: readonly StridedTensorHeader[]): boolean;
@@ -65,14 +67,14 @@ const CLASSIFIERS: {
     take: fromResNet,
     what: (tensors) => `${bodyText(tensors)} of torchvision, a backbone of deeplab-v2`,
   },
-  { is: isVgg16, take: fromVgg16, what: () => 'VGG-16 of torchvision, a backbone of fcn-8s' },
+  { is: isVgg16, take: fromVgg16, what: () => `VGG-16 of torchvision, ${OF_VGG}` },
   {
     is: (names) =>
       names.has('conv1_1.weight') &&
       names.has('conv5_3.weight') &&
-      ![...names].some((name) => /^(score_|upscore)/.test(name)),
+      ![...names].some((name) => /^(score_|upscore|layer5\.)/.test(name)),
     take: fromNamedVgg16,
-    what: () => "VGG-16 with Caffe's names, a backbone of fcn-8s",
+    what: () => `VGG-16 with Caffe's names, ${OF_VGG}`,
   },
 ];
 
@@ -97,7 +99,7 @@ const STRANGERS: {
   {
     is: (names) => names.has('features.0.weight') && !isVgg16(names),
     what: 'a classifier with the names of torchvision that is no VGG-16',
-    why: 'FCN-8s has VGG-16 as its backbone, with or without BatchNorm',
+    why: 'FCN-8s and DeepLab-v2 on vgg16 have VGG-16 as their backbone, with or without BatchNorm',
   },
   {
     is: (names) =>
@@ -181,6 +183,36 @@ export function descriptionFor(weights: RenamedWeights): WeightsDescription | nu
 export function isBackbone({ architecture, options }: Architecture): boolean {
   return Object.hasOwn(AFTER_BACKBONE, architecture) && options.classCount === undefined;
 }
+
+/**
+ * Makes a backbone that fits two networks one of the network that it is for. A VGG-16 alone counts as one of FCN-8s. For
+ * DeepLab-v2 on VGG-16, its fully connected layers are left out.
+ */
+export function backboneFor(
+  weights: RenamedWeights,
+  { architecture, options }: Architecture,
+): RenamedWeights {
+  const found = descriptionFor(weights);
+  const isVgg = found?.architecture === 'fcn-8s' && isBackbone(found);
+  if (!isVgg || architecture !== 'deeplab-v2' || options.backbone !== 'vgg16') return weights;
+  const description = {
+    architecture,
+    options: { backbone: 'vgg16', width: found.options.width },
+    missing: AFTER_BACKBONE[architecture]!,
+  };
+  const isLeft = ({ name }: { name: string }) => /^fc[67]\./.test(name);
+  const left = weights.tensors.filter(isLeft).map(({ name }) => ({ name, reason: FULLY_CONNECTED }));
+  return {
+    ...weights,
+    description: { ...description, missing: [...description.missing] },
+    tensors: weights.tensors.filter((tensor) => !isLeft(tensor)),
+    converted: weights.converted.filter((tensor) => !isLeft(tensor)),
+    renamed: weights.renamed.filter(({ to }) => to === null || !isLeft({ name: to })),
+    skipped: [...weights.skipped, ...left],
+  };
+}
+
+const FULLY_CONNECTED = 'fully connected layer, which deeplab-v2 does not have';
 
 /** Layers that a backbone alone may lack. */
 export const AFTER_BACKBONE: Readonly<Record<string, readonly string[]>> = {

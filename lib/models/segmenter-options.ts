@@ -6,8 +6,11 @@ import { networkFields } from './network-options.js';
 export const segmenterFields = {
   /** Architecture. */
   network: choice('deeplab-v2', 'fcn-8s').default('deeplab-v2'),
-  /** Backbone of DeepLab-v2. FCN-8s always uses VGG-16. */
-  backbone: choice('resnet18', 'resnet34', 'resnet50', 'resnet101').default('resnet101'),
+  /**
+   * Backbone of DeepLab-v2: a ResNet, or the convolutions of VGG-16, which has no BatchNorm. FCN-8s always uses VGG-16, with
+   * its fully connected layers.
+   */
+  backbone: choice('resnet18', 'resnet34', 'resnet50', 'resnet101', 'vgg16').default('resnet101'),
   /** Factor on every channel count. */
   width: number(1 / 64, 2).default(1),
   /** Number of dilated branches of DeepLab-v2's head that are summed. Checkpoints from before mid-2020 need 2. */

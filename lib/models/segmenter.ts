@@ -88,7 +88,7 @@ export interface SegmenterPrediction {
  * M: a segmentation network.
  *
  * forward() takes BGR minus mean, [N, 3, H, W] (see `segmenterInput`), and returns logits. Their shape is [N, C,
- * ⌊(H+1)/8⌋+1, ⌊(W+1)/8⌋+1] for DeepLab-v2 and [N, C, H, W] for FCN-8s.
+ * ⌊(H+1)/8⌋+1, ⌊(W+1)/8⌋+1] for DeepLab-v2, [N, C, ⌈H/8⌉, ⌈W/8⌉] for DeepLab-v2 on VGG-16, and [N, C, H, W] for FCN-8s.
  */
 export class Segmenter extends Network {
   /** Options that the network was created with, with defaults filled in. */
@@ -127,7 +127,8 @@ export class Segmenter extends Network {
 
   /**
    * Creates a segmenter from a file that save() wrote, with the file's weights. With `classCount`, the file may be a
-   * backbone alone, such as a ResNet of torchvision. The layers that it lacks then start at random.
+   * backbone alone, such as a ResNet of torchvision. The layers that it lacks then start at random. A VGG-16 becomes an
+   * FCN-8s. For a DeepLab-v2 on it, use create() with `backbone: 'vgg16'` and load().
    *
    * @throws DataError when the file cannot be read or does not hold a segmenter
    */
@@ -169,8 +170,8 @@ export class Segmenter extends Network {
   }
 
   /**
-   * Computes logits and features in one pass. Features are the input of the classifier: DeepLab-v2's layer4 or FCN-8s's
-   * fc7, [N, featureCount, h, w].
+   * Computes logits and features in one pass. Features are the input of the classifier: DeepLab-v2's layer4, or its last
+   * pooling on VGG-16, or FCN-8s's fc7, [N, featureCount, h, w].
    */
   async forwardWithFeatures(
     input: Tensor,
@@ -242,7 +243,7 @@ export class Segmenter extends Network {
    * the means over all batches. On images of another domain, that adapts a segmenter without training (AdaBN, Li et al.
    * 2016). Weights do not change. If the call fails or is aborted, the statistics are unchanged.
    *
-   * @throws InvalidArgumentError for FCN-8s, which has no BatchNorm
+   * @throws InvalidArgumentError for a network on VGG-16, which has no BatchNorm
    */
   async updateStatistics(
     images: Uint8Array,

@@ -130,7 +130,7 @@ export interface NativeProcessGroupOptions {
 /** Options of each kind of network. */
 export interface NativeNetworkOptions {
   'deeplab-v2': NativeNetworkPlace & {
-    backbone: 'resnet18' | 'resnet34' | 'resnet50' | 'resnet101';
+    backbone: 'resnet18' | 'resnet34' | 'resnet50' | 'resnet101' | 'vgg16';
     width: number;
     branches: 2 | 4;
     bottleneckStride: 'first' | 'middle';
@@ -196,7 +196,14 @@ export interface NativeSegmentationStepOptions {
   entropyWeight: number;
   pseudoLabelWeight: number;
   /** Read only if the call has a teacher network. */
-  teacher: { decay: number; threshold: number; weight: number; classMix: boolean; seed: number } | null;
+  teacher: {
+    decay: number;
+    threshold: number;
+    weight: number;
+    classMix: boolean;
+    masking: { ratio: number; patch: number; weight: number } | null;
+    seed: number;
+  } | null;
   memoryFormat: 'auto' | 'contiguous' | 'channels-last';
   precision: Precision;
   convolutions: 'auto' | 'direct';
@@ -289,7 +296,7 @@ export type NativeAveragedOptions = NativeOutput & { flip: boolean };
 
 /** Losses of one {@link SegmentationStep}. */
 export interface SegmentationLosses {
-  /** Loss that the segmenter's step minimizes: the weighted sum of the next six. Terms that are switched off are 0. */
+  /** Loss that the segmenter's step minimizes: the weighted sum of the next seven. Terms that are switched off are 0. */
   total: number;
   /** Cross-entropy on the source, ℓ_seg(M(S′), Y_S). */
   segmentation: number;
@@ -303,6 +310,8 @@ export interface SegmentationLosses {
   pseudoLabel: number;
   /** Cross-entropy on the teacher's labels, before its weight. With ClassMix, it is taken on the mixed images. */
   teacher: number;
+  /** Cross-entropy on the teacher's labels of masked target images, before its weight. */
+  masked: number;
   /** Share of target pixels that the teacher is confident about, 0 … 1. */
   confidentShare: number;
   /** Loss of D_M on the source, before the factor ½. */

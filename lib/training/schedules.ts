@@ -73,8 +73,15 @@ export function linearDecayFactor(
  * Makes the factor that a schedule of the config describes.
  *
  * @param steps number of steps of the stage. A poly schedule without `totalSteps` runs over them
+ * @param warmUpSteps number of steps over which the factor rises linearly, ≥ 0. Step t, counted from 0, has the share (t + 1)
+ * / warmUpSteps of the schedule's factor until the share is 1. Default 0
  */
-export function scheduleFactor(schedule: Schedule, steps: number): LearningRateFactor {
+export function scheduleFactor(schedule: Schedule, steps: number, warmUpSteps = 0): LearningRateFactor {
+  const factor = coolingFactor(schedule, steps);
+  return warmUpSteps > 0 ? (step) => Math.min(1, (step + 1) / warmUpSteps) * factor(step) : factor;
+}
+
+function coolingFactor(schedule: Schedule, steps: number): LearningRateFactor {
   switch (schedule.kind) {
     case 'poly':
       return polyFactor(schedule.totalSteps ?? steps, schedule.power);

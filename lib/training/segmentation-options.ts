@@ -46,6 +46,20 @@ export const teacherSchema = section({
    * Olsson et al. 2021). Source and target images must be of one size in training.
    */
   classMix: boolean().default(true),
+  /**
+   * Trains on target images with patches removed too, on what the teacher sees in the whole images (MIC, masked image
+   * consistency, Hoyer et al. 2023). The teacher's `threshold` weights this loss as well. null: none. `{}`: MIC's numbers.
+   */
+  masking: section({
+    /** Probability that a patch is removed, in the mean color. 0: none, 1: all. */
+    ratio: number(0, 1).default(0.7),
+    /** Side of a square patch as a share of the shorter side of the training images, at least one pixel. */
+    patch: number(0, 1).default(1 / 16),
+    /** Weight of the cross-entropy of masked images. */
+    weight: weight().default(1),
+  })
+    .nullable()
+    .default(null),
 });
 
 /** Options of one training step of a segmenter that its config section has too. */
@@ -109,7 +123,7 @@ export const segmentationStepSchema = section({
   /** A teacher that labels target images while M trains. null: none. */
   teacher: teacherSchema
     .extend({
-      /** Seed of the draws of ClassMix. */
+      /** Seed of the draws of ClassMix and of patches. */
       seed: seed(),
     })
     .nullable()
@@ -164,14 +178,19 @@ export const segmentationSchema = section({
   learningRate: learningRate().default(2.5e-4),
   /** Schedule of the learning rates. */
   schedule: scheduleSchema.prefault({ kind: 'poly', power: 0.9, totalSteps: 250_000 }),
-  /** Learning rate of the discriminator. It follows the segmenter's schedule. */
+  /**
+   * Number of first steps over which the learning rates rise linearly. Step t of these n steps, counted from 1, has t/n of
+   * the schedule's rate. 0: none, as in the paper.
+   */
+  warmUpSteps: integer(0, 1_000_000_000).default(0),
+  /** Learning rate of the discriminator. It follows the segmenter's schedule and warm-up. */
   discriminatorLearningRate: learningRate().default(1e-4),
   ...stepFields,
   /** A teacher that labels target images, beside pseudo-labels where there are any. null: none. `{}`: DACS's numbers. */
   teacher: teacherSchema.nullable().default(null),
   /**
    * Takes BatchNorm's running statistics from the target's training images alone at the end of each training but M⁽⁰⁾'s
-   * (AdaBN, Li et al. 2016), in batches of `batchSize`. DeepLab-v2 only.
+   * (AdaBN, Li et al. 2016), in batches of `batchSize`. DeepLab-v2 on a ResNet only.
    */
   targetStatistics: boolean().default(false),
 });

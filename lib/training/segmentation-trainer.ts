@@ -147,11 +147,11 @@ export class SegmentationTrainer {
       this.#options;
     const unseen = new UnseenClasses(this.#options.expectedClasses, this.#data.source.length, group);
     const { batchSize, flip, augmentation, copyPaste, learningRate, schedule, accumulation } = this.#training;
-    const { discriminatorLearningRate, teacher, labeledTargetShare } = this.#training;
+    const { discriminatorLearningRate, teacher, labeledTargetShare, warmUpSteps } = this.#training;
     const { source, target, labeled } = this.#data;
     const sampling = this.#sampling;
     const signal = options.signal && { signal: options.signal };
-    const factor = scheduleFactor(schedule, steps);
+    const factor = scheduleFactor(schedule, steps, warmUpSteps);
     // The domains draw from separate streams, so that adding a target changes nothing about the source.
     const load = (dataset: ImageDataset, domain: 'source' | 'target', size: ImageSize, firstStep: number) => {
       const { crop, ...changes } = augmentation[domain];

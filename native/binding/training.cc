@@ -60,13 +60,23 @@ Napi::Value upload_batch(const Napi::CallbackInfo& info) {
   return Handle<UploadedBatch>::create(info.Env(), std::make_shared<UploadedBatch>(batch, stream->second), {}, bytes);
 }
 
-// { decay, threshold, weight, classMix, seed }
+// { ratio, patch, weight }, or null
+std::optional<MaskingOptions> masking_options(const Napi::Value& value) {
+  if (value.IsNull() || value.IsUndefined()) return {};
+  const Options options(value);
+  return MaskingOptions{.ratio = options.number("ratio", 0, 1),
+                        .patch = options.number("patch", 0, 1),
+                        .weight = options.number("weight")};
+}
+
+// { decay, threshold, weight, classMix, masking, seed }
 TeacherOptions teacher_options(const Napi::Value& value, int64_t ignore_index) {
   const Options options(value);
   return {.decay = options.number("decay"),
           .threshold = options.number("threshold"),
           .weight = options.number("weight"),
           .class_mix = options.boolean("classMix"),
+          .masking = masking_options(value.As<Napi::Object>().Get("masking")),
           .ignore_index = ignore_index,
           .seed = static_cast<uint64_t>(options.integer("seed"))};
 }
@@ -156,6 +166,7 @@ Napi::Value run_segmentation_step(const Napi::CallbackInfo& info) {
         result.Set("entropy", losses.entropy);
         result.Set("pseudoLabel", losses.pseudo_label);
         result.Set("teacher", losses.teacher);
+        result.Set("masked", losses.masked);
         result.Set("confidentShare", losses.confident_share);
         result.Set("discriminatorSource", losses.discriminator_source);
         result.Set("discriminatorTarget", losses.discriminator_target);

@@ -60,6 +60,11 @@ describe("misuse of BDL's neighbors", () => {
     await rejects(() => create({ decay: 1.1 }), /from 0 to 1 for teacher\.decay but received 1\.1/);
     await rejects(() => create({ threshold: Number.NaN }), /teacher\.threshold but received NaN/);
     await rejects(() => create({ seed: -1 }), /teacher\.seed but received -1/);
+    const masked = (masking: object) => create({ masking } as never);
+    await rejects(() => masked({ ratio: 1.1 }), /from 0 to 1 for teacher\.masking\.ratio but received 1\.1/);
+    await rejects(() => masked({ patch: -1 }), /from 0 to 1 for teacher\.masking\.patch but received -1/);
+    await rejects(() => masked({ weight: Number.NaN }), /teacher\.masking\.weight but received NaN/);
+    await rejects(() => masked({ rate: 0.5 }), /teacher\.masking.*rate/);
     using step = await create({});
     const batch = { source: randomBatch(SHAPE, 1, 5), learningRate: 1e-3 };
     await rejects(

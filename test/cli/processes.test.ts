@@ -22,7 +22,7 @@ const MAIN = fileURLToPath(new URL('../../lib/cli/main.js', import.meta.url));
 const OVERRIDES = {
   segmentation: {
     ...{ steps: 4, pseudoLabelSteps: 4, sourceOnlySteps: 4, batchSize: 1, accumulation: 4 },
-    ...{ rareClassSampling: {}, targetStatistics: true, teacher: {} },
+    ...{ rareClassSampling: {}, targetStatistics: true, teacher: { masking: {} } },
     validation: { share: 0.2, every: 2 },
   },
   // Terms and a rate at which float32 does not drift in these steps.

@@ -79,7 +79,7 @@ const partOf =
   };
 
 const KINDS: Kind[] = [
-  ...(['resnet18', 'resnet34', 'resnet50', 'resnet101'] as const).map((backbone) => ({
+  ...(['resnet18', 'resnet34', 'resnet50', 'resnet101', 'vgg16'] as const).map((backbone) => ({
     item: `DeepLab-v2 ${backbone}`,
     create: segmenter({ backbone, branches: backbone === 'resnet50' ? 2 : 4 }),
     shape: [2, 3, 41, 57],

@@ -251,6 +251,11 @@ const SEGMENTATIONS: SegmentationCase[] = [
     discriminator: false,
     target: 'unlabeled',
   },
+  {
+    item: 'ClassMix and masked images',
+    options: { alignment: 'none', teacher: { ...TEACHER, classMix: true, masking: { patch: 0.2 } } },
+    discriminator: false,
+  },
   { item: 'features', options: { alignment: 'feature-discriminator', adversarialWeight: 0.1 } },
   { item: 'means', options: { alignment: 'mean', momentWeight: 0.3 }, discriminator: false },
   { item: 'covariances', options: { alignment: 'correlation', momentWeight: 10 }, discriminator: false },

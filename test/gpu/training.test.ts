@@ -127,6 +127,13 @@ describeOnDevice('CUDA graphs and uploads', () => {
         teacher: { decay: 0.9, threshold: 0.3, weight: 0.7, classMix: true, seed: 3 },
       },
     ],
+    [
+      'masked images',
+      {
+        alignment: 'none',
+        teacher: { decay: 0.9, threshold: 0.3, weight: 0.7, classMix: false, masking: {}, seed: 3 },
+      },
+    ],
     ['scaled losses', { lossScaling: true }],
   ] as [string, Partial<SegmentationStepOptions>][]) {
     itOnCuda(`with CUDA graphs gives the same as without: ${item}`, async () => {

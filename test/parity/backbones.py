@@ -140,6 +140,24 @@ def vgg_features(state, x, color):
     return x
 
 
+def dilated_vgg_features(state, x, color):
+    """Of VGG-16 without its last two strides, as in a DeepLab-v2: a window of 3 and a dilation in their place."""
+    norms = "features.1.running_mean" in state
+    index, pools, x = 0, 0, padded(x, 1, color)
+    for planes in VGG["vgg16"]:
+        if planes == "M":
+            pools += 1
+            x = F.max_pool2d(x, 2, ceil_mode=True) if pools < 4 else F.max_pool2d(x, 3, 1, 1)
+            index += 1
+            continue
+        d = 2 if pools == 4 else 1
+        weight, bias = state[f"features.{index}.weight"], state[f"features.{index}.bias"]
+        x = F.conv2d(x, weight, bias, padding=d if index > 0 else 0, dilation=d)
+        x = F.relu(norm(state, f"features.{index + 1}", x) if norms else x)
+        index += 3 if norms else 2
+    return x
+
+
 def resnet_features(state, x, color):
     """Of the last layer. As in every DeepLab-v2, layer3 and layer4 have a dilation instead of a stride."""
     x = F.conv2d(padded(x, 3, color), state["conv1.weight"], stride=2)
@@ -172,7 +190,8 @@ def compare(request):
     state = {name: value.double() for name, value in torch.load(request["pth"], weights_only=True).items()}
     case = tensors.read(request["case"])
     x = ((case["images"].double() / 255 - MEAN) / DEVIATION).permute(0, 3, 1, 2)
-    features = vgg_features if "features.0.weight" in state else resnet_features
+    of_vgg = dilated_vgg_features if request["dilated"] else vgg_features
+    features = of_vgg if "features.0.weight" in state else resnet_features
     with torch.no_grad():
         zero = features(state, x, torch.zeros(3, dtype=torch.float64))
         other = features(state, x, torch.full((3,), 50.0, dtype=torch.float64))

@@ -79,7 +79,25 @@ describe('backbones of ImageNet', () => {
     const kase = folder.path('case');
     const values = { data: (await features.data()) as Float32Array, shape: features.shape };
     writeTensors(kase, { images: { data, shape }, features: values });
-    return twin().ask({ do: 'classifierFeatures', case: kase, pth });
+    const dilated = segmenter.options.network === 'deeplab-v2';
+    return twin().ask({ do: 'classifierFeatures', case: kase, pth, dilated });
+  }
+
+  async function featureRows(
+    item: string,
+    segmenter: Segmenter,
+    pth: string,
+    size: number,
+  ): Promise<Measurement[]> {
+    const { places, inside, everywhere, framed } = await featureErrors(segmenter, pth, size);
+    assert.ok(places > 0, `${item}: the frame reaches all features`);
+    // The frame is another color, so there must be a difference. Otherwise the test sees nothing.
+    assert.ok(everywhere > 1e-4, `${item}: ${everywhere}`);
+    return [
+      { item: `${item}, ${places} features inside`, error: inside, bound: 1e-5 },
+      { item: `${item}, frame of the mean color`, error: framed, bound: 1e-5 },
+      { item: `${item}, frame of zeros`, error: everywhere, bound: 0.1 },
+    ];
   }
 
   it('compute the features of the classifier that they were', async () => {
@@ -87,13 +105,14 @@ describe('backbones of ImageNet', () => {
     for (const { item, classifier, size } of CLASSIFIERS) {
       const pth = await saved(classifier);
       using segmenter = await Segmenter.fromFile(pth, { classCount: 5 });
-      const { places, inside, everywhere, framed } = await featureErrors(segmenter, pth, size);
-      assert.ok(places > 0, `${item}: the frame reaches all features`);
-      rows.push({ item: `${item}, ${places} features inside`, error: inside, bound: 1e-5 });
-      rows.push({ item: `${item}, frame of the mean color`, error: framed, bound: 1e-5 });
-      rows.push({ item: `${item}, frame of zeros`, error: everywhere, bound: 0.1 });
-      // The frame is another color, so there must be a difference. Otherwise the test sees nothing.
-      assert.ok(everywhere > 1e-4, `${item}: ${everywhere}`);
+      rows.push(...(await featureRows(item, segmenter, pth, size)));
+      if (classifier.kind !== 'vgg16') continue;
+      const shape = { backbone: 'vgg16', width: classifier.width, classCount: 5 } as const;
+      using dilated = await Segmenter.create(shape);
+      const { missing, skipped } = await dilated.load(pth);
+      assert.ok(missing.length === 8 && missing.every((name) => name.startsWith('layer5.')));
+      assert.equal(skipped.filter(({ reason }) => reason.startsWith('fully connected layer')).length, 4);
+      rows.push(...(await featureRows(`${item}, dilated`, dilated, pth, 305)));
     }
     printAndCheck('features of converted backbones, relative to the largest', rows);
   });
@@ -234,6 +253,58 @@ describe('backbones of ImageNet', () => {
     assert.deepEqual((await snapshot(started)).get('conv3_2.weight'), state.get('conv3_2.weight'));
   });
 
+  it('of VGG-16 start DeepLab-v2 too, from every form of file', async () => {
+    const shape = { backbone: 'vgg16', width: 1 / 32 } as const;
+    for (const classifier of [
+      { norms: false },
+      { norms: true },
+      { classifier: false },
+      { caffe: true },
+      { caffe: true, classifier: false },
+    ]) {
+      const item = JSON.stringify(classifier);
+      const pth = await saved({ kind: 'vgg16', width: 1 / 32, ...classifier });
+      using fcn = await Segmenter.fromFile(pth, { classCount: 10 });
+      const expected = await snapshot(fcn);
+      const whole = newFile('safetensors');
+      await fcn.save(whole);
+      const { output } = await convert(pth);
+      for (const file of [pth, output]) {
+        using loaded = await Segmenter.create({ ...shape, classCount: 10 });
+        const { loaded: names, extra, converted } = await loaded.load(file);
+        assert.equal(names.length, 26, item);
+        assert.deepEqual(extra, []);
+        assert.ok(converted.every(({ name }) => name.startsWith('conv')));
+        using started = await initial({ ...shape, initialWeights: file });
+        for (const state of [await snapshot(loaded), await snapshot(started)]) {
+          for (const name of names) assert.deepEqual(state.get(name), expected.get(name), `${item}: ${name}`);
+        }
+      }
+      // The convolutions of a whole FCN-8s start one too.
+      using started = await initial({ ...shape, initialWeights: whole });
+      assert.deepEqual((await snapshot(started)).get('conv5_3.weight'), expected.get('conv5_3.weight'));
+    }
+    using resnet = await Segmenter.create({ backbone: 'resnet18', width: 1 / 32, classCount: 10 });
+    using vgg = await Segmenter.create({ ...shape, classCount: 10 });
+    const [ofResnet, ofVgg] = [newFile('safetensors'), newFile('safetensors')];
+    await resnet.save(ofResnet);
+    await vgg.save(ofVgg);
+    for (const strict of [true, false]) {
+      await assert.rejects(() => vgg.load(ofResnet, { strict }), /of a resnet18, expected those of a vgg16/);
+      await assert.rejects(() => resnet.load(ofVgg, { strict }), /of a vgg16, expected those of a resnet18/);
+    }
+    using again = await Segmenter.fromFile(ofVgg);
+    assert.deepEqual(await snapshot(again), await snapshot(vgg));
+    assert.equal(again.options.backbone, 'vgg16');
+    // Without a description, names and shapes tell it.
+    const raw = newFile('safetensors');
+    writeTensors(raw, readTensors(ofVgg));
+    const { output, result } = await convert(raw);
+    assert.equal(result.architecture, 'deeplab-v2');
+    using guessed = await Segmenter.fromFile(output);
+    assert.deepEqual(await snapshot(guessed), await snapshot(vgg));
+  });
+
   it('of VGG-16 as published start FCN-8s', async function () {
     if (!existsSync(REAL)) {
       console.log(`    skipped: there is no ${path.relative(ROOT, REAL)}`);
@@ -244,6 +315,8 @@ describe('backbones of ImageNet', () => {
     assert.equal(report.loaded.length, 26);
     assert.deepEqual(report.converted, []);
     assert.ok(report.missing.includes('fc6.weight') && !report.missing.includes('conv5_3.bias'));
+    using dilated = await Segmenter.create({ backbone: 'vgg16', classCount: 2 });
+    assert.deepEqual((await dilated.load(REAL)).loaded, report.loaded);
     const info = jsonLines((await bidiseg(['info', '--json', REAL])).stdout)[0]!;
     assert.deepEqual(info.network, { architecture: 'fcn-8s', options: { width: 1 }, guessed: true });
   });
@@ -293,7 +366,7 @@ describe('backbones of ImageNet', () => {
       );
       await assert.rejects(
         () => segmenter.load(vgg, { strict }),
-        /found a VGG-16 of torchvision, a backbone of fcn-8s, expected the weights of deeplab-v2/,
+        /found a VGG-16 of torchvision, a backbone of fcn-8s or of deeplab-v2 on vgg16, expected the weights of deeplab-v2/,
       );
       await assert.rejects(
         () => fcn.load(resnet18, { strict }),

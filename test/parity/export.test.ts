@@ -35,6 +35,7 @@ const KINDS: { item: string; options: SegmenterOptions }[] = [
     item: 'DeepLab-v2 resnet50, stride in the middle',
     options: { backbone: 'resnet50', bottleneckStride: 'middle', width: 1 / 16, classCount: 7 },
   },
+  { item: 'DeepLab-v2 vgg16', options: { backbone: 'vgg16', width: 1 / 16, classCount: 7 } },
   { item: 'FCN-8s', options: { network: 'fcn-8s', width: 1 / 16, classCount: 5 } },
 ];
 
@@ -55,7 +56,7 @@ const FIXED = [
   { upsample: true, size: { width: 33, height: 33 } },
 ];
 /** One of each kind of block, and one of each head. */
-const SOME_KINDS = KINDS.filter(({ item }) => /resnet18|resnet50, 4|FCN/.test(item));
+const SOME_KINDS = KINDS.filter(({ item }) => /resnet18|resnet50, 4|vgg16|FCN/.test(item));
 
 const shapeOf = ({ size, batch = 1 }: (typeof FIXED)[number]) => [batch, 3, size.height, size.width];
 
@@ -160,7 +161,9 @@ describe('exported segmenters', () => {
           assert.deepEqual([dynamic, open], [[], []], label);
           const [count, , ...image] = shapeOf(options);
           const isSmall = !options.upsample && network.network !== 'fcn-8s';
-          const extents = isSmall ? image.map((n) => Math.floor((n + 1) / 8) + 1) : image;
+          const isVgg = network.backbone === 'vgg16';
+          const small = image.map((n) => (isVgg ? Math.ceil(n / 8) : Math.floor((n + 1) / 8) + 1));
+          const extents = isSmall ? small : image;
           assert.deepEqual(shapes.at(-1), ['logits', [count, network.classCount, ...extents]], label);
         }
         segmenter.dispose();

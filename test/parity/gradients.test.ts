@@ -250,6 +250,7 @@ describe('parity with PyTorch: gradients of the losses with respect to every par
         [...PERCEPTUAL_CASES, ...SEGMENTATION_CASES],
       ],
       ['2 branches', { classCount: 19, backbone: 'resnet101', branches: 2 }, SEGMENTATION_CASES.slice(0, 1)],
+      ['VGG-16', { classCount: 19, backbone: 'vgg16' }, SEGMENTATION_CASES.slice(0, 1)],
       ['FCN-8s', { classCount: 19, network: 'fcn-8s' }, SEGMENTATION_CASES.slice(0, 1)],
     ] as const) {
       const family = { ...rest, M: await segmenter(options), dtype, sizes } as const;
@@ -274,6 +275,11 @@ describe('parity with PyTorch: gradients of the losses with respect to every par
       [
         'ResNet-50, 2 branches',
         { ...deeplab, backbone: 'resnet50', branches: 2 },
+        [...PERCEPTUAL_CASES, ...SEGMENTATION_CASES],
+      ],
+      [
+        'DeepLab-v2 on VGG-16',
+        { ...deeplab, backbone: 'vgg16', width: 1 / 16 },
         [...PERCEPTUAL_CASES, ...SEGMENTATION_CASES],
       ],
       // One case per network, because its dropout restarts with the network.

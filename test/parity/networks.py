@@ -99,6 +99,32 @@ class DeepLabV2(nn.Module):
         return self.with_features(x)[1]
 
 
+class DeepLabVgg16(nn.Module):
+    """DeepLab-v2 on VGG-16: the last two poolings keep the size, and conv5 has a dilation instead of their strides."""
+
+    STAGES = ((64, 2, 1), (128, 2, 1), (256, 3, 1), (512, 3, 1), (512, 3, 2))
+
+    def __init__(self, width=1.0, branches=4, classCount=19):
+        super().__init__()
+        channels = 3
+        for stage, (planes, depth, dilation) in enumerate(self.STAGES, 1):
+            for i in range(1, depth + 1):
+                conv = nn.Conv2d(channels, scaled(planes, width), 3, padding=dilation, dilation=dilation)
+                setattr(self, f"conv{stage}_{i}", conv)
+                channels = conv.out_channels
+        self.layer5 = Head(channels, classCount, branches)
+
+    def with_features(self, x):
+        for stage, (_, depth, _) in enumerate(self.STAGES, 1):
+            for i in range(1, depth + 1):
+                x = F.relu(getattr(self, f"conv{stage}_{i}")(x))
+            x = F.max_pool2d(x, 2, ceil_mode=True) if stage < 4 else F.max_pool2d(x, 3, 1, 1)
+        return x, self.layer5(x)
+
+    def forward(self, x):
+        return self.with_features(x)[1]
+
+
 class SeededDropout(nn.Module):
     """Half of the channels of each image are 0, the others twice what they were. Which ones, its own generator says: in
     training mode every pass draws one number for each image and channel."""
@@ -283,7 +309,11 @@ KINDS = {
 
 def build(network):
     """From { kind, options }."""
-    return KINDS[network["kind"]](**network.get("options", {}))
+    options = dict(network.get("options", {}))
+    if options.get("backbone") == "vgg16":
+        del options["backbone"]
+        return DeepLabVgg16(**options)
+    return KINDS[network["kind"]](**options)
 
 
 def load(network, state):

@@ -133,6 +133,11 @@ describe('parity with PyTorch: networks', () => {
     ]) {
       rows.push(...(await compareSegmenter({ network: 'fcn-8s', width: 1 / 16, classCount: 5 }, ...shape)));
     }
+    for (const branches of [4, 2] as const) {
+      const shape = branches === 4 ? [2, 3, 65, 97] : [2, 3, 48, 83];
+      const vgg = { backbone: 'vgg16', branches, width: 1 / 16, classCount: 7 } as const;
+      rows.push(...(await compareSegmenter(vgg, ...shape)));
+    }
     const { toTarget, targetDiscriminator } = await Translator.create({
       blocks: 6,
       baseWidth: 8,
@@ -214,6 +219,7 @@ describe('parity with PyTorch: networks', () => {
     rows.push(
       ...(await compareSegmenter({ ...resnet101, branches: 4 }, 1, 3, 65, 97)),
       ...(await compareSegmenter({ ...resnet101, branches: 2 }, 1, 3, 57, 83)),
+      ...(await compareSegmenter({ backbone: 'vgg16', branches: 4, classCount: 19 }, 1, 3, 65, 97)),
       ...(await compareSegmenter({ network: 'fcn-8s', classCount: 19 }, 1, 3, 65, 97)),
     );
     const { toTarget, targetDiscriminator } = await Translator.create();
@@ -293,6 +299,14 @@ describe('parity with PyTorch: networks', () => {
     assert.deepEqual(fcnNames.sort(), fcn.names);
     assert.equal((fcn.trained / 1e6).toFixed(0), '134');
 
+    // VGG-16's convolutions have 14.7 million, and 9 × 512 + 1 for each class and branch come on top.
+    const onVgg = { kind: 'deeplab-v2', options: { backbone: 'vgg16' } };
+    const vgg = await twin().ask<Counts>({ do: 'count', network: onVgg });
+    using narrow = await Segmenter.create({ backbone: 'vgg16', width: 1 / 64, classCount: 19 });
+    assert.deepEqual([...(await narrow.parameters()).keys()].sort(), vgg.names);
+    assert.deepEqual([...(await narrow.buffers()).keys()], []);
+    assert.equal(vgg.trained, 14_714_688 + 4 * 19 * (9 * 512 + 1));
+
     for (const [network, spec, published] of [
       [await OutputDiscriminator.create({ classCount: 19 }), 'output-discriminator', '2.781121'],
       [translator.toTarget, 'resnet-generator', '11.4'],
@@ -338,6 +352,24 @@ describe('parity with PyTorch: networks', () => {
         [
           [2, 3, 45, 71],
           [2, 19, 6, 10],
+        ],
+      ],
+    );
+    await expectShapes(
+      await Segmenter.create({ ...tiny, backbone: 'vgg16' }),
+      { kind: 'deeplab-v2', options: { backbone: 'vgg16' } },
+      [
+        [
+          [1, 3, 512, 1024],
+          [1, 19, 64, 128],
+        ],
+        [
+          [2, 3, 45, 73],
+          [2, 19, 6, 10],
+        ],
+        [
+          [1, 3, 1, 8],
+          [1, 19, 1, 1],
         ],
       ],
     );

@@ -1,5 +1,6 @@
 """PyTorch twins of the losses and of whole training iterations, written from the equations."""
 
+import contextlib
 import functools
 import math
 
@@ -297,19 +298,44 @@ def class_mix_mask(labels, ignore, draw):
 
 
 def lesson(teacher, batch, o, draw):
-    """The images, labels and weights of DACS, and the share of confident pixels."""
+    """The images, labels and weights of DACS, the share of confident pixels, and the teacher's own labels and weights."""
     images = batch["target.images"]
     with torch.no_grad():
         logits = teacher.eval()(segmenter_input(images, dtype_of(teacher)))
         confidence, labels = F.softmax(upsample(logits, images.shape[1:3]), 1).max(1)
     share = (confidence > o["threshold"]).double().mean()
     weights, labels = share.expand(labels.shape), labels.to(torch.uint8)
+    found = labels, weights * 255
     if o["classMix"]:
         source, source_labels = batch["source.images"], batch["source.labels"]
         mask = class_mix_mask(source_labels, o["ignoreIndex"], draw)
         images = torch.where(mask[..., None], source, images)
         labels, weights = torch.where(mask, source_labels, labels), torch.where(mask, 1.0, weights)
-    return images, labels, weights * 255, share.item()
+    return images, labels, weights * 255, share.item(), found
+
+
+def patch_mask(shape, o, draw):
+    """Which pixels of target images stay; see native/core/training/patch_mask.h for how it draws."""
+    count, height, width = shape
+    side = max(1, math.floor(o["patch"] * min(height, width) + 0.5))
+    rows, columns = math.ceil(height / side), math.ceil(width / side)
+    kept = [float((draw() >> 11) / 2**53 >= o["ratio"]) for _ in range(count * rows * columns)]
+    patches = torch.tensor(kept).reshape(count, rows, columns)
+    whole = patches.repeat_interleave(side, 1).repeat_interleave(side, 2)
+    return whole[:, :height, :width]
+
+
+@contextlib.contextmanager
+def kept_statistics(module):
+    """Batches normalize themselves but leave no trace in the running statistics."""
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0
+    yield
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.num_batches_tracked -= 1
 
 
 @torch.no_grad()
@@ -342,7 +368,7 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
     if teacher is not None:
         teacher.load_state_dict(segmenter.state_dict())
 
-    def learn(batch, share, draw):
+    def learn(batch, share, draw, draw_patch):
         """Adds the gradients of one batch that counts for a share of a step. Returns its losses."""
         losses = {}
         if discriminator is not None:
@@ -382,11 +408,19 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
                 total = total + o["pseudoLabelWeight"] * pseudo
             if teacher is not None:
                 given = o["teacher"] | {"ignoreIndex": o["ignoreIndex"]}
-                images, labels, weights, losses["confidentShare"] = lesson(teacher, batch, given, draw)
+                images, labels, weights, losses["confidentShare"], found = lesson(teacher, batch, given, draw)
                 logits = segmenter(segmenter_input(images, dtype)) if given["classMix"] else target_logits
                 loss = cross_entropy(logits, labels, "all", o["ignoreIndex"], weights)
                 losses["teacher"] = loss.item()
                 total = total + given["weight"] * loss
+                if given["masking"]:
+                    images = segmenter_input(batch["target.images"], dtype)
+                    stays = patch_mask(batch["target.images"].shape[:3], given["masking"], draw_patch)
+                    with kept_statistics(segmenter):
+                        logits = segmenter(images * stays[:, None].to(dtype))
+                    loss = cross_entropy(logits, found[0], "all", o["ignoreIndex"], found[1])
+                    losses["masked"] = loss.item()
+                    total = total + given["masking"]["weight"] * loss
             (share * total).backward()
             losses["total"] += total.item()
 
@@ -411,8 +445,9 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
         for place, part in enumerate(parts):
             if hasattr(segmenter, "dropout"):
                 segmenter.dropout.generator.manual_seed(draw_seed(o.get("seed", 1), step, place))
-            seed = o["teacher"]["seed"] + step + (place << 40) if teacher is not None else 0
-            found.append(learn(part, 1 / accumulation, MersenneTwister64(seed)))
+            seed = o["teacher"]["seed"] if teacher is not None else 0
+            draws = [MersenneTwister64(s) for s in (seed + step + (place << 40), draw_seed(seed, step, place))]
+            found.append(learn(part, 1 / accumulation, *draws))
         losses = {name: sum(part[name] for part in found) / accumulation for name in found[0]}
         optimizer.step()
         if discriminator is not None and "target.images" in batch:

@@ -87,6 +87,7 @@ function presetConfig(
 const CLASS_COUNT = 7;
 const RESNET18 = { backbone: 'resnet18', width: 1 / 8, branches: 4, classCount: CLASS_COUNT } as const;
 const RESNET50 = { ...RESNET18, backbone: 'resnet50', branches: 2 } as const;
+const VGG = { ...RESNET18, backbone: 'vgg16', width: 1 / 16 } as const;
 const FCN = { network: 'fcn-8s', width: 1 / 16, classCount: CLASS_COUNT } as const;
 const DISCRIMINATOR = { classCount: CLASS_COUNT, baseWidth: 8 };
 const GENERATOR = { kind: 'resnet-generator', options: { blocks: 6, baseWidth: 8 } };
@@ -131,6 +132,7 @@ const SEGMENTATION_PRESETS: SegmentationCase[] = [
 ];
 
 const SEGMENTATION_VARIATIONS: SegmentationCase[] = [
+  { item: 'paper, DeepLab-v2 on VGG-16', preset: 'paper', segmenter: VGG },
   { item: 'source alone', preset: 'reference', segmenter: RESNET18, target: false, discriminator: false },
   { item: 'no discriminator', preset: 'reference', segmenter: RESNET18, discriminator: false },
   { item: 'soft pseudo-labels', preset: 'paper', segmenter: RESNET18, pseudoLabels: 'soft' },
@@ -234,6 +236,44 @@ const SEGMENTATION_NEIGHBORS: SegmentationCase[] = [
     changes: { alignment: 'none', teacher: { ...TEACHER, threshold: 0.2 }, accumulation: 2 },
     discriminator: false,
     pseudoLabels: false,
+    targetHeight: 49,
+  },
+  {
+    item: 'masked images alone',
+    preset: 'paper',
+    segmenter: RESNET18,
+    changes: { alignment: 'none', teacher: { ...TEACHER, classMix: false, weight: 0, masking: {} } },
+    discriminator: false,
+    pseudoLabels: false,
+    targetHeight: 57,
+  },
+  {
+    item: 'masked images, ClassMix, two batches a step',
+    preset: 'reference',
+    segmenter: RESNET18,
+    changes: {
+      teacher: { ...TEACHER, threshold: 0.2, masking: { ratio: 0.4, patch: 0.1, weight: 0.5 } },
+      accumulation: 2,
+    },
+    targetHeight: 49,
+  },
+  {
+    item: 'masked images, DeepLab-v2 on VGG-16, Adam',
+    preset: 'paper',
+    segmenter: VGG,
+    changes: {
+      alignment: 'mean',
+      teacher: { ...TEACHER, threshold: 0.6, masking: { patch: 0.3 } },
+      optimizer: 'adam',
+    },
+    discriminator: false,
+    targetHeight: 49,
+  },
+  {
+    item: 'masked images, FCN-8s',
+    preset: 'paper',
+    segmenter: FCN,
+    changes: { teacher: { ...TEACHER, classMix: false, masking: {} }, optimizer: 'adam', learningRate: 1e-5 },
     targetHeight: 49,
   },
   {

@@ -30,7 +30,7 @@ def count(request):
         "parameters": sum(p.numel() for p in module.parameters()),
         "trained": sum(p.numel() for p in module.parameters() if p.requires_grad),
         "names": sorted(module.state_dict()),
-        "visits": len(training.reference_visits(module, 1)) - 8 if hasattr(module, "layer5") else 0,
+        "visits": len(training.reference_visits(module, 1)) - 8 if hasattr(module, "layer1") else 0,
     }
 
 

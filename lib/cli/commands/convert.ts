@@ -162,7 +162,7 @@ async function nameNetwork(
     const names = first!.tensors.slice(0, 3).map(({ name }) => name);
     throw new DataError(
       `${input}: found tensors such as ${names.join(', ')}, which belong to no network of bidiseg; expected ` +
-        'the names of deeplab-v2 (conv1.weight, layer1.0.conv1.weight, layer5.conv2d_list.0.weight), ' +
+        'the names of deeplab-v2 (layer5.conv2d_list.0.weight, and conv1.weight or conv1_1.weight), ' +
         'fcn-8s (conv1_1.weight, fc6.weight, upscore8.weight), or a CycleGAN generator (model.1.weight). ' +
         'Use --raw to convert tensors of any names',
     );

@@ -90,8 +90,9 @@ BackboneShape shape_of(Backbone backbone) {
     case Backbone::kResNet34: return {{3, 4, 6, 3}, false};
     case Backbone::kResNet50: return {{3, 4, 6, 3}, true};
     case Backbone::kResNet101: return {{3, 4, 23, 3}, true};
+    case Backbone::kVgg16: break;
   }
-  TORCH_INTERNAL_ASSERT(false, "unknown backbone");
+  TORCH_INTERNAL_ASSERT(false, "no ResNet");
 }
 
 constexpr std::array<int64_t, 4> kLayerStride = {1, 2, 1, 1};
@@ -104,6 +105,31 @@ DeepLabV2::DeepLabV2(const DeepLabV2Options& options)
     : SegmentationNetwork("DeepLabV2"),
       class_count_(options.class_count),
       branches_(static_cast<size_t>(options.branches)) {
+  const bool is_vgg = options.backbone == Backbone::kVgg16;
+  if (is_vgg) stages_ = make_vgg16(*this, {.width = options.width, .first_padding = 1, .last_dilation = 2});
+  feature_count_ = is_vgg ? scaled_channels(512, options.width) : make_resnet(options);
+  torch::nn::ModuleList branches;
+  for (const int64_t dilation : kHeadDilation) {
+    Conv2d branch(Conv2dOptions(feature_count_, options.class_count, 3).padding(dilation).dilation(dilation));
+    branches->push_back(branch);
+    head_.emplace_back(branch);
+  }
+  // The intermediate module only gives the parameters their names: layer5.conv2d_list.N.
+  auto classifier = std::make_shared<torch::nn::Module>("Classifier");
+  classifier->register_module("conv2d_list", branches);
+  register_module("layer5", classifier);
+
+  const at::Generator generator = make_cpu_generator(options.seed);
+  if (options.initialization == Initialization::kKaiming) {
+    initialize_kaiming(*this, generator);
+    initialize_normal(*branches, 0.01, generator);
+  } else {
+    initialize_normal(*this, 0.01, generator);
+  }
+}
+
+// Returns the number of channels.
+int64_t DeepLabV2::make_resnet(const DeepLabV2Options& options) {
   const BackboneShape shape = shape_of(options.backbone);
   const int64_t stem = scaled_channels(64, options.width);
   const Conv2d conv1 = register_module("conv1", Conv2d(Conv2dOptions(3, stem, 7).stride(2).padding(3).bias(false)));
@@ -126,29 +152,10 @@ DeepLabV2::DeepLabV2(const DeepLabV2Options& options)
     }
     layers_[layer] = register_module("layer" + std::to_string(layer + 1), blocks);
   }
-
-  feature_count_ = in;
-  torch::nn::ModuleList branches;
-  for (const int64_t dilation : kHeadDilation) {
-    Conv2d branch(Conv2dOptions(in, options.class_count, 3).padding(dilation).dilation(dilation));
-    branches->push_back(branch);
-    head_.emplace_back(branch);
-  }
-  // The intermediate module only gives the parameters their names: layer5.conv2d_list.N.
-  auto classifier = std::make_shared<torch::nn::Module>("Classifier");
-  classifier->register_module("conv2d_list", branches);
-  register_module("layer5", classifier);
-
-  const at::Generator generator = make_cpu_generator(options.seed);
-  if (options.initialization == Initialization::kKaiming) {
-    initialize_kaiming(*this, generator);
-    initialize_normal(*branches, 0.01, generator);
-  } else {
-    initialize_normal(*this, 0.01, generator);
-  }
+  return in;
 }
 
-SegmentationOutput DeepLabV2::forward_with_features(const at::Tensor& input) {
+at::Tensor DeepLabV2::resnet_features(const at::Tensor& input) {
   at::Tensor x = stem_->relu(input);
   x = at::max_pool2d(x, {3, 3}, {2, 2}, {1, 1}, {1, 1}, /*ceil_mode=*/true);
   x = cancellation_point(x);
@@ -159,12 +166,27 @@ SegmentationOutput DeepLabV2::forward_with_features(const at::Tensor& input) {
       x = is_training() ? run_segment(x, block) : block(x);
     }
   }
+  return x;
+}
+
+at::Tensor DeepLabV2::vgg_features(const at::Tensor& input) {
+  at::Tensor x = input;
+  for (size_t s = 0; s < stages_.size(); ++s) {
+    x = run_segment(x, [&stage = stages_[s]](const at::Tensor& x) { return run_stage(stage, x); });
+    x = s < 3 ? at::max_pool2d(x, {2, 2}, {2, 2}, {0, 0}, {1, 1}, /*ceil_mode=*/true)
+              : at::max_pool2d(x, {3, 3}, {1, 1}, {1, 1});
+  }
+  return x;
+}
+
+SegmentationOutput DeepLabV2::forward_with_features(const at::Tensor& input) {
+  const at::Tensor features = stages_.empty() ? resnet_features(input) : vgg_features(input);
   at::Tensor logits;
   for (size_t i = 0; i < branches_; ++i) {
-    const at::Tensor branch = head_[i](x).type_as(input);
+    const at::Tensor branch = head_[i](features).type_as(input);
     logits = logits.defined() ? logits.add_(branch) : branch;
   }
-  return {x, logits};
+  return {features, logits};
 }
 
 std::vector<TrainedParameter> DeepLabV2::trained_parameters(double head_factor) const {

@@ -13,12 +13,6 @@ using torch::nn::ConvTranspose2dOptions;
 
 constexpr double kDropout = 0.5;
 
-struct Stage {
-  int64_t convolutions;
-  int64_t channels;
-};
-constexpr std::array<Stage, 5> kStages = {{{2, 64}, {2, 128}, {3, 256}, {3, 512}, {3, 512}}};
-
 // Transposed convolution that interpolates each channel bilinearly and is not trained.
 ConvTranspose2d bilinear_upsampling(int64_t channels, int64_t kernel, int64_t stride) {
   ConvTranspose2d conv(ConvTranspose2dOptions(channels, channels, kernel).stride(stride).bias(false));
@@ -43,24 +37,14 @@ Fcn8s::Fcn8s(const Fcn8sOptions& options)
     : SegmentationNetwork("FCN8s"),
       class_count_(options.class_count),
       dropout_generator_(make_cpu_generator(options.seed)) {
-  int64_t in = 3;
-  for (size_t s = 0; s < kStages.size(); ++s) {
-    const int64_t out = scaled_channels(kStages[s].channels, options.width);
-    auto& stage = stages_.emplace_back();
-    for (int64_t i = 0; i < kStages[s].convolutions; ++i) {
-      // Padding 100 in the first convolution keeps small images as large as fc6's 7x7 window.
-      const int64_t padding = s == 0 && i == 0 ? 100 : 1;
-      const std::string name = "conv" + std::to_string(s + 1) + "_" + std::to_string(i + 1);
-      stage.emplace_back(register_module(name, Conv2d(Conv2dOptions(in, out, 3).padding(padding))));
-      in = out;
-    }
-  }
+  // Padding 100 in the first convolution keeps small images as large as fc6's 7x7 window.
+  stages_ = make_vgg16(*this, {.width = options.width, .first_padding = 100, .last_dilation = 1});
   const int64_t hidden = scaled_channels(4096, options.width);
   const int64_t classes = options.class_count;
   const auto convolution = [this](const char* name, int64_t from, int64_t to, int64_t kernel) {
     return FusedConvolution(register_module(name, Conv2d(Conv2dOptions(from, to, kernel))));
   };
-  fc6_ = convolution("fc6", in, hidden, 7);
+  fc6_ = convolution("fc6", scaled_channels(512, options.width), hidden, 7);
   fc7_ = convolution("fc7", hidden, hidden, 1);
   score_fr_ = convolution("score_fr", hidden, classes, 1);
   score_pool3_ = convolution("score_pool3", scaled_channels(256, options.width), classes, 1);
@@ -90,11 +74,7 @@ SegmentationOutput Fcn8s::forward_with_features(const at::Tensor& input) {
   at::Tensor x = input;
   std::vector<at::Tensor> pools;
   for (auto& stage : stages_) {
-    x = run_segment(x, [&stage](const at::Tensor& input) {
-      at::Tensor x = input;
-      for (auto& conv : stage) x = cancellation_point(conv.relu(x));
-      return x;
-    });
+    x = run_segment(x, [&stage](const at::Tensor& x) { return run_stage(stage, x); });
     x = at::max_pool2d(x, {2, 2}, {2, 2}, {0, 0}, {1, 1}, /*ceil_mode=*/true);
     pools.push_back(x);
   }

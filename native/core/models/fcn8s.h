@@ -1,8 +1,8 @@
 // FCN-8s (Long et al. 2015) on VGG-16.
 #pragma once
 
-#include "core/models/fused_convolution.h"
 #include "core/models/network.h"
+#include "core/models/vgg16.h"
 
 namespace bidiseg {
 
@@ -31,7 +31,7 @@ class Fcn8s : public SegmentationNetwork {
   at::Tensor dropout(const at::Tensor& x);
 
   int64_t class_count_;
-  std::vector<std::vector<FusedConvolution>> stages_;
+  std::vector<VggStage> stages_;
   std::optional<FusedConvolution> fc6_, fc7_, score_fr_, score_pool3_, score_pool4_;
   torch::nn::ConvTranspose2d upscore2_{nullptr}, upscore_pool4_{nullptr}, upscore8_{nullptr};
   at::Generator dropout_generator_;

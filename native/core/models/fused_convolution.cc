@@ -5,6 +5,7 @@
 
 #include "core/models/activation_checkpoint.h"
 #include "core/models/convolution.h"
+#include "core/models/running_statistics.h"
 #include "core/tensor_cores.h"
 
 namespace bidiseg {
@@ -119,8 +120,9 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
 }
 
 at::Tensor FusedConvolution::normalize(const at::Tensor& y) {
-  if (segment_run() != SegmentRun::kAgain || !norm_->is_training()) return norm_->forward(y);
-  // Normalizes with the statistics of the batch without a second update of the running ones.
+  const bool is_kept = keeps_statistics() || segment_run() == SegmentRun::kAgain;
+  if (!is_kept || !norm_->is_training()) return norm_->forward(y);
+  // Normalizes with the statistics of the batch without an update, or a second one, of the running ones.
   return at::batch_norm(y, norm_->weight, norm_->bias, {}, {}, /*training=*/true, /*momentum=*/0.0,
                         norm_->options.eps(),
                         /*cudnn_enabled=*/true);

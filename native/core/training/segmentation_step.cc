@@ -5,6 +5,7 @@
 #include "core/data/pixels.h"
 #include "core/losses/alignment.h"
 #include "core/models/forward_traces.h"
+#include "core/models/running_statistics.h"
 #include "core/training/draws.h"
 
 namespace bidiseg {
@@ -13,7 +14,8 @@ namespace {
 // Names of the losses.
 constexpr char kSegmentation[] = "segmentation", kAdversarial[] = "adversarial", kMoments[] = "moment",
                kEntropy[] = "entropy", kPseudoLabel[] = "pseudo-label", kTeacher[] = "teacher",
-               kConfidentShare[] = "confident share", kDiscriminatorSource[] = "discriminator (source)",
+               kMasked[] = "masked image", kConfidentShare[] = "confident share",
+               kDiscriminatorSource[] = "discriminator (source)",
                kDiscriminatorTarget[] = "discriminator (target)";
 
 // Tensors that a backward pass starts at, and their gradients.
@@ -104,13 +106,15 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
           .entropy = value[kEntropy],
           .pseudo_label = value[kPseudoLabel],
           .teacher = value[kTeacher],
+          .masked = value[kMasked],
           .confident_share = value[kConfidentShare],
           .discriminator_source = value[kDiscriminatorSource],
           .discriminator_target = value[kDiscriminatorTarget],
           .total = value[kSegmentation] + options_.adversarial_weight * value[kAdversarial] +
                    options_.moment_weight * value[kMoments] + options_.entropy_weight * value[kEntropy] +
                    options_.pseudo_label_weight * value[kPseudoLabel] +
-                   (teacher_ ? teacher_->options().weight * value[kTeacher] : 0)};
+                   (teacher_ ? teacher_->options().weight * value[kTeacher] : 0) +
+                   (masking() ? masking()->weight * value[kMasked] : 0)};
 }
 
 SegmentationStep::Inputs SegmentationStep::inputs_of(const SegmentationBatch& source,
@@ -121,10 +125,13 @@ SegmentationStep::Inputs SegmentationStep::inputs_of(const SegmentationBatch& so
   const auto to_device = [device = segmenter_->device()](const at::Tensor& tensor) {
     return tensor.defined() ? tensor.to(device) : tensor;
   };
-  at::Tensor mask;
-  if (teacher_ && target.images.defined())
-    mask = teacher_->draw_mask(source.labels.cpu(), part_count_, rank() * part_count_);
-  return {changed(source, to_device), changed(target, to_device), to_device(mask)};
+  at::Tensor mask, patches;
+  if (teacher_ && target.images.defined()) {
+    const int64_t first_place = rank() * part_count_;
+    mask = teacher_->draw_mask(source.labels.cpu(), part_count_, first_place);
+    patches = teacher_->draw_patches(target.images, part_count_, first_place);
+  }
+  return {changed(source, to_device), changed(target, to_device), to_device(mask), to_device(patches)};
 }
 
 std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& inputs) const {
@@ -135,7 +142,8 @@ std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& i
       const int64_t count = tensor.size(0) / part_count_;
       return tensor.narrow(0, i * count, count);
     };
-    parts.push_back({changed(inputs.source, part), changed(inputs.target, part), part(inputs.mask)});
+    parts.push_back(
+        {changed(inputs.source, part), changed(inputs.target, part), part(inputs.mask), part(inputs.patches)});
   }
   return parts;
 }
@@ -148,15 +156,17 @@ void SegmentationStep::compute_gradients(const Inputs& inputs) {
 }
 
 void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
-  const auto& [source, target, mask] = part;
+  const auto& [source, target, mask, patches] = part;
   if (at::Generator dropout = segmenter_->generator(); dropout.defined()) {
     dropout.set_current_seed(draw_seed(options_.seed, steps_.item<int64_t>(), place));
   }
   const at::ScalarType dtype = segmenter_->dtype();
   const at::MemoryFormat format = options_.memory_format.value_or(
       fastest_format(options_.step.precision, options_.step.convolutions, segmenter_->device()));
-  const auto output_of = [&](const at::Tensor& images) {
-    return segmenter_->forward_with_features(segmenter_input(images, dtype).contiguous(format));
+  const auto output_of = [&](const at::Tensor& images, const at::Tensor& stays = {}) {
+    at::Tensor input = segmenter_input(images, dtype);
+    if (stays.defined()) input = input * stays.unsqueeze(1);  // 0 is the mean color
+    return segmenter_->forward_with_features(input.contiguous(format));
   };
 
   BackwardRoots from_source, from_target;
@@ -195,18 +205,22 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
     from_target.add(options_.pseudo_label_weight * loss, loss_gradient());
   }
   if (teacher_) {
-    const Teacher::Labeled taught = teacher_->label(source.images, source.labels, target.images, mask);
-    checks().loss(kConfidentShare, taught.confident_share);
+    const Teacher::Labeled found = teacher_->label(target.images);
+    checks().loss(kConfidentShare, found.confident_share);
+    Teacher::Labeled taught = found;
     at::Tensor logits = on_target.logits;
     if (teacher_->options().class_mix) {
       from_target.backward();
+      taught = Teacher::mix(found, source.images, source.labels, mask);
       logits = output_of(taught.images).logits;
     }
-    CrossEntropyOptions weighted = options_.cross_entropy;
-    weighted.normalize = Normalize::kAll;
-    weighted.pixel_weights = taught.weights;
-    const at::Tensor loss = cross_entropy(kTeacher, logits, taught.labels, weighted);
-    from_target.add(teacher_->options().weight * loss, loss_gradient());
+    from_target.add(teacher_->options().weight * taught_loss(kTeacher, logits, taught), loss_gradient());
+    if (masking()) {
+      from_target.backward();
+      const KeptStatisticsScope kept;
+      logits = output_of(target.images, patches).logits;
+      from_target.add(masking()->weight * taught_loss(kMasked, logits, found), loss_gradient());
+    }
   }
   from_target.backward();
 }
@@ -217,6 +231,13 @@ at::Tensor SegmentationStep::cross_entropy(const char* name, const at::Tensor& l
   checks().loss(name, result.loss);
   checks().labels(result.labels);
   return result.loss;
+}
+
+at::Tensor SegmentationStep::taught_loss(const char* name, const at::Tensor& logits, const Teacher::Labeled& labeled) {
+  CrossEntropyOptions weighted = options_.cross_entropy;
+  weighted.normalize = Normalize::kAll;
+  weighted.pixel_weights = labeled.weights;
+  return cross_entropy(name, logits, labeled.labels, weighted);
 }
 
 // D_M sees the target once. From one forward pass the adversarial loss needs the gradient for the input alone and D_M's

@@ -34,6 +34,7 @@ struct SegmentationLosses {
   double entropy;
   double pseudo_label;
   double teacher;
+  double masked;           ///< on the teacher's labels, of masked target images
   double confident_share;  ///< share of the target's pixels that the teacher is confident of
   double discriminator_source;
   double discriminator_target;
@@ -60,12 +61,18 @@ class SegmentationStep : public Step {
   /// Input of a step, or of a part of one, on the segmenter's device.
   struct Inputs {
     SegmentationBatch source, target;
-    at::Tensor mask;  ///< see Teacher::draw_mask()
+    at::Tensor mask;     ///< see Teacher::draw_mask()
+    at::Tensor patches;  ///< see Teacher::draw_patches()
 
     std::vector<at::Tensor*> all() {
-      return {&source.images, &source.labels, &target.images, &target.labels, &target.weights, &mask};
+      return {&source.images, &source.labels, &target.images, &target.labels, &target.weights, &mask, &patches};
     }
   };
+  /// Options of the teacher's masked images, or null.
+  const MaskingOptions* masking() const {
+    return teacher_ && teacher_->options().masking ? &*teacher_->options().masking : nullptr;
+  }
+
   Inputs inputs_of(const SegmentationBatch& source, const SegmentationBatch& target) const;
   std::vector<Inputs> parts_of(const Inputs& inputs) const;
 
@@ -75,6 +82,9 @@ class SegmentationStep : public Step {
   /// Cross-entropy under a name in checks().
   at::Tensor cross_entropy(const char* name, const at::Tensor& logits, const at::Tensor& labels,
                            const CrossEntropyOptions& options);
+
+  /// Cross-entropy on the teacher's labels under a name in checks().
+  at::Tensor taught_loss(const char* name, const at::Tensor& logits, const Teacher::Labeled& labeled);
 
   /// Backward pass of D_M's own loss on the target. Returns the gradient of the weighted adversarial loss for `view`,
   /// the input of D_M, which is detached.

@@ -4,6 +4,7 @@
 #include "core/errors.h"
 #include "core/inference/prediction.h"
 #include "core/training/class_mix.h"
+#include "core/training/draws.h"
 
 namespace bidiseg {
 
@@ -25,23 +26,38 @@ at::Tensor Teacher::draw_mask(const at::Tensor& source_labels, int64_t parts, in
   return at::cat(masks);
 }
 
-Teacher::Labeled Teacher::label(const at::Tensor& source_images, const at::Tensor& source_labels,
-                                const at::Tensor& target_images, const at::Tensor& mask) const {
+at::Tensor Teacher::draw_patches(const at::Tensor& images, int64_t parts, int64_t first_place) const {
+  if (!options_.masking) return {};
+  const int64_t height = images.size(1), width = images.size(2);
+  std::vector<at::Tensor> masks;
+  for (const at::Tensor& part : images.chunk(parts)) {
+    const int64_t place = first_place + static_cast<int64_t>(masks.size());
+    std::mt19937_64 random(draw_seed(options_.seed, steps_.item<int64_t>(), place));
+    masks.push_back(patch_mask(part.size(0), height, width, *options_.masking, random));
+  }
+  return at::cat(masks);
+}
+
+Teacher::Labeled Teacher::label(const at::Tensor& images) const {
   at::NoGradGuard no_grad;
   const ModeScope evaluation(*network_, /*training=*/false);
-  const at::Tensor logits = network_->forward(segmenter_input(target_images, network_->dtype()));
-  const Prediction found = predict(logits, {target_images.size(1), target_images.size(2), /*align_corners=*/true},
+  const at::Tensor logits = network_->forward(segmenter_input(images, network_->dtype()));
+  const Prediction found = predict(logits, {images.size(1), images.size(2), /*align_corners=*/true},
                                    kernels::SoftmaxOrder::kAfterUpsampling, /*with_confidence=*/true);
   const at::Tensor share = (found.confidence > options_.threshold).to(network_->dtype()).mean();
-  if (!mask.defined()) return {target_images, found.labels, share.expand_as(found.confidence), share};
+  return {images, found.labels, share.expand_as(found.confidence), share};
+}
 
-  if (!source_images.sizes().equals(target_images.sizes())) {
+Teacher::Labeled Teacher::mix(const Labeled& target, const at::Tensor& source_images, const at::Tensor& source_labels,
+                              const at::Tensor& mask) {
+  if (!source_images.sizes().equals(target.images.sizes())) {
     std::ostringstream text;
     text << "Expected source and target images of one shape for ClassMix but received " << source_images.sizes()
-         << " and " << target_images.sizes();
+         << " and " << target.images.sizes();
     throw InvalidArgument(text.str());
   }
-  return {at::where(mask.unsqueeze(3), source_images, target_images), at::where(mask, source_labels, found.labels),
+  const at::Tensor& share = target.confident_share;
+  return {at::where(mask.unsqueeze(3), source_images, target.images), at::where(mask, source_labels, target.labels),
           at::where(mask, at::ones_like(share), share), share};
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/models/network.h"
+#include "core/training/patch_mask.h"
 
 namespace bidiseg {
 
@@ -10,6 +11,7 @@ struct TeacherOptions {
   double threshold;  ///< the teacher is confident of a pixel if its probability exceeds this
   double weight;     ///< of the loss on the teacher's labels
   bool class_mix;
+  std::optional<MaskingOptions> masking;
   int64_t ignore_index;
   uint64_t seed;
 };
@@ -38,11 +40,17 @@ class Teacher {
   /// Undefined without ClassMix.
   at::Tensor draw_mask(const at::Tensor& source_labels, int64_t parts, int64_t first_place) const;
 
-  /// Labels target images in eval mode. The weight of every pixel is the confident share. With a mask, the masked
-  /// pixels of each source image and its labels are pasted onto the target image of the same index, with weight 1; both
-  /// batches must then have one shape. All tensors are on the teacher's device.
-  Labeled label(const at::Tensor& source_images, const at::Tensor& source_labels, const at::Tensor& target_images,
-                const at::Tensor& mask) const;
+  /// Pixels of each target image that stay in its masked copy in the next step; see patch_mask(). `images` is
+  /// [N, H, W, 3], and the parts are those of draw_mask(). Undefined without masking.
+  at::Tensor draw_patches(const at::Tensor& images, int64_t parts, int64_t first_place) const;
+
+  /// Labels target images on the teacher's device in eval mode. The weight of every pixel is the confident share.
+  Labeled label(const at::Tensor& images) const;
+
+  /// Pastes the masked pixels of each source image and its labels onto the target image of the same index, with weight
+  /// 1. Both batches must have one shape.
+  static Labeled mix(const Labeled& target, const at::Tensor& source_images, const at::Tensor& source_labels,
+                     const at::Tensor& mask);
 
   /// Updates the average; to be called after each of the student's steps.
   void follow(const SegmentationNetwork& student);
@@ -50,7 +58,7 @@ class Teacher {
   const SegmentationNetwork& network() const { return *network_; }
   const TeacherOptions& options() const { return options_; }
 
-  /// Weights, and the number of steps followed, which determines the draws of ClassMix. Shares storage.
+  /// Weights, and the number of steps followed, which determines the draws of ClassMix and of patches. Shares storage.
   NamedTensors state() const;
 
  private:

@@ -282,7 +282,10 @@ export function surface(folder: string): Record<string, Member> {
         await FeatureDiscriminator.create({ featureCount: 8, baseWidth: 1 }),
         {
           ...{ ...SEGMENTATION, alignment: 'feature-discriminator', entropyWeight: 0.1, momentWeight: 1 },
-          teacher: { decay: 0.9, threshold: 0.5, weight: 1, classMix: true, seed: 1 },
+          teacher: {
+            ...{ decay: 0.9, threshold: 0.5, weight: 1, classMix: true, seed: 1 },
+            masking: { ratio: 0.5, patch: 0.25, weight: 1 },
+          },
         },
       ],
     },

@@ -355,6 +355,11 @@ data:
         /segmentation\.teacher\.classMix: expected false, or crops of one size for source \(1280×720\) and target \(1024×512\)/,
       ],
       [
+        'a share of patches out of range',
+        { ...minimal, segmentation: { teacher: { classMix: false, masking: { ratio: 70 } } } },
+        /segmentation\.teacher\.masking\.ratio: expected a number from 0 to 1 but found 70/,
+      ],
+      [
         'a teacher’s decay out of range',
         { ...minimal, segmentation: { teacher: { decay: 1.5 } } },
         /segmentation\.teacher\.decay: expected a number from 0 to 1 but found 1\.5/,

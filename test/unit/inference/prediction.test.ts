@@ -17,6 +17,7 @@ import { changeWeights, randomizeWeights } from '../../helpers/tensor-file.js';
 const NETWORKS: Record<string, SegmenterOptions> = {
   'DeepLab-v2, bottlenecks': { backbone: 'resnet50', width: 1 / 8, classCount: 5 },
   'DeepLab-v2, 2 branches': { backbone: 'resnet18', width: 1 / 4, branches: 2, classCount: 5 },
+  'DeepLab-v2 on VGG-16': { backbone: 'vgg16', width: 1 / 8, classCount: 5 },
   'FCN-8s': { network: 'fcn-8s', width: 1 / 16, classCount: 5 },
 };
 const SIZE = { width: 97, height: 65 };

@@ -547,6 +547,7 @@ describe('run folder', () => {
           moments: 0,
           entropy: 0,
           teacher: 0,
+          masked: 0,
           confidentShare: 0,
         },
       };

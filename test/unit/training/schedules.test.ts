@@ -61,6 +61,23 @@ describe('learning rate schedules', () => {
     }
   });
 
+  it('warm-up: a share that rises by 1/n a step, of whatever the schedule gives', () => {
+    const constant = scheduleFactor({ kind: 'constant' }, 9, 4);
+    for (const [step, share] of [0.25, 0.5, 0.75, 1, 1, 1].entries()) close(constant(step), share);
+    const linear = scheduleFactor({ kind: 'poly', power: 1, totalSteps: 10 }, 9, 4);
+    // (1 − t/10)·min(1, (t + 1)/4), by hand.
+    for (const [step, rate] of [0.25, 0.45, 0.6, 0.7, 0.6, 0.5].entries()) close(linear(step), rate);
+    close(linear(10), 0);
+    // None, one step that has all, and more steps than the training has.
+    for (const [warmUpSteps, first] of [
+      [0, 1],
+      [1, 1],
+      [1000, 0.001],
+    ] as const) {
+      close(scheduleFactor({ kind: 'constant' }, 9, warmUpSteps)(0), first);
+    }
+  });
+
   it('are chosen by the config, poly over the stage’s own steps unless it says otherwise', () => {
     assert.equal(scheduleFactor({ kind: 'constant' }, 5)(1e6), 1);
     close(scheduleFactor({ kind: 'step', every: 2, factor: 0.5 }, 5)(4), 0.25);

@@ -102,14 +102,15 @@ const KINDS: Record<string, (seed: number) => Promise<Training>> = {
   'DeepLab-v2 with Adam': (seed) => segmentation(seed, { backbone: 'resnet18' }, { optimizer: 'adam' }),
   'DeepLab-v2 with SGD, moved repeatedly': (seed) =>
     segmentation(seed, { backbone: 'resnet18' }, { repeatedStep: true }),
+  'DeepLab-v2 on VGG-16 with SGD': (seed) => segmentation(seed, { backbone: 'vgg16', width: 1 / 32 }),
   'FCN-8s with SGD and dropout': (seed) => segmentation(seed, { network: 'fcn-8s', width: 1 / 64 }),
-  'DeepLab-v2 with a teacher, ClassMix and a discriminator on features': (seed) =>
+  'DeepLab-v2 with a teacher, ClassMix, masked images and a discriminator on features': (seed) =>
     segmentation(
       seed,
       { backbone: 'resnet18' },
       {
         alignment: 'feature-discriminator',
-        teacher: { decay: 0.9, threshold: 0.3, weight: 1, classMix: true, seed: 3 },
+        teacher: { decay: 0.9, threshold: 0.3, weight: 1, classMix: true, masking: {}, seed: 3 },
       },
     ),
   'FCN-8s with a teacher and without ClassMix': (seed) =>

@@ -25,9 +25,10 @@ const CLASS_COUNT = 5;
 const SHAPE = { count: 2, height: 41, width: 57 };
 const RESNET18 = { backbone: 'resnet18', width: 1 / 8 } as const;
 const RESNET50 = { backbone: 'resnet50', width: 1 / 8 } as const;
+const VGG = { backbone: 'vgg16', width: 1 / 16 } as const;
 const FCN = { network: 'fcn-8s', width: 1 / 16 } as const;
 type SmallNetwork =
-  | { backbone: 'resnet18' | 'resnet50'; width: number }
+  | { backbone: 'resnet18' | 'resnet50' | 'vgg16'; width: number }
   | { network: 'fcn-8s'; width: number };
 
 /** Results of steps: the losses of the last one, and the state after it. */
@@ -146,7 +147,7 @@ describe('omitted options', () => {
 });
 
 describe('activation checkpointing', () => {
-  for (const [item, network] of Object.entries({ RESNET18, RESNET50, FCN })) {
+  for (const [item, network] of Object.entries({ RESNET18, RESNET50, VGG, FCN })) {
     it(`changes no bit of what a segmentation step does: ${item}`, async () => {
       const plain = await segmentation(network, 'float32', {}, BATCHES);
       const checkpointed = await segmentation(network, 'float32', { activationCheckpointing: true }, BATCHES);
@@ -154,9 +155,56 @@ describe('activation checkpointing', () => {
     });
   }
 
+  it('changes no bit of what a step with masked images does', async () => {
+    const options = { teacher: { threshold: 0.2, classMix: false, masking: {} } };
+    const plain = await segmentation(RESNET18, 'float32', options, BATCHES);
+    const checkpointed = { ...options, activationCheckpointing: true };
+    assert.deepEqual(await segmentation(RESNET18, 'float32', checkpointed, BATCHES), plain);
+  });
+
   it('changes no bit of what a translation step does', async () => {
     const plain = await translation('float32', {}, RGB);
     assert.deepEqual(await translation('float32', { activationCheckpointing: true }, RGB), plain);
+  });
+});
+
+describe('masked images', () => {
+  const step = async (network: SmallNetwork, teacher: NonNullable<SegmentationStepOptions['teacher']>) => {
+    using segmenter = await Segmenter.create({
+      ...{ ...network, classCount: CLASS_COUNT, initialization: 'kaiming' },
+    });
+    const options = { ...SEGMENTATION, teacher: { threshold: 0.2, classMix: false, ...teacher } };
+    using step = await SegmentationStep.create(segmenter, null, options);
+    const losses = await step.run({ ...BATCHES[0]!, learningRate: 1e-3 });
+    return { losses, state: await snapshot(step) };
+  };
+
+  for (const [item, network] of Object.entries({ RESNET18, VGG })) {
+    it(`have the teacher's loss if no patch is removed, and another one otherwise: ${item}`, async () => {
+      const { losses: whole } = await step(network, { masking: { ratio: 0 } });
+      assert.ok(whole.teacher > 0);
+      assert.equal(whole.masked, whole.teacher);
+      const { losses: part } = await step(network, { masking: { ratio: 0.7 } });
+      assert.equal(part.teacher, whole.teacher);
+      assert.ok(part.masked > 0 && part.masked !== part.teacher);
+      const { losses: none } = await step(network, {});
+      assert.equal(none.masked, 0);
+      assert.ok(Math.abs(whole.total - none.total - whole.masked) < 1e-6);
+    });
+  }
+
+  it('leave no trace in running statistics, and all of them are gone with a ratio of 1', async () => {
+    const { state: plain } = await step(RESNET18, {});
+    const { state: masked, losses } = await step(RESNET18, { masking: { ratio: 1 } });
+    const counters = [...plain].filter(([name]) => /^segmenter\..*(running_|num_batches)/.test(name));
+    assert.ok(counters.length > 20);
+    for (const [name, values] of counters) assert.deepEqual(masked.get(name), values, name);
+    // BatchNorm makes a constant image 0, which only the head's bias can learn from.
+    const head = 'segmenter.layer5.conv2d_list.0.bias';
+    assert.notDeepEqual(masked.get(head), plain.get(head));
+    // Nothing is left of the images, so their content does not matter.
+    const other = await step(RESNET18, { masking: { ratio: 1, patch: 1 } });
+    assert.equal(other.losses.masked, losses.masked);
   });
 });
 
@@ -236,13 +284,15 @@ describe('loss scaling', () => {
 
 describe('the memory format of activations', () => {
   it('changes nothing but rounding', async () => {
-    const contiguous = await segmentation(RESNET50, 'float64', { memoryFormat: 'contiguous' }, BATCHES);
-    const last = await segmentation(RESNET50, 'float64', { memoryFormat: 'channels-last' }, BATCHES);
-    const { losses, state } = difference(last, contiguous);
-    printAndCheck('channels-last against contiguous, two steps, float64: relative errors', [
-      { item: 'losses', error: losses, bound: 1e-12 },
-      { item: 'state', error: state, bound: 1e-12 },
-    ]);
+    const rows: Measurement[] = [];
+    for (const [item, network] of Object.entries({ RESNET50, VGG })) {
+      const contiguous = await segmentation(network, 'float64', { memoryFormat: 'contiguous' }, BATCHES);
+      const last = await segmentation(network, 'float64', { memoryFormat: 'channels-last' }, BATCHES);
+      const { losses, state } = difference(last, contiguous);
+      rows.push({ item: `${item}, losses`, error: losses, bound: 1e-12 });
+      rows.push({ item: `${item}, state`, error: state, bound: 1e-12 });
+    }
+    printAndCheck('channels-last against contiguous, two steps, float64: relative errors', rows);
   });
 });
 

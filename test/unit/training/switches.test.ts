@@ -145,10 +145,26 @@ describe('switches of the loop', () => {
         assert.equal(losses.adversarial > 0, judged);
         assert.equal(losses.discriminatorTarget > 0, judged);
         assert.equal(losses.moments > 0, alignment === 'mean' || alignment === 'correlation');
-        assert.deepEqual([losses.entropy, losses.teacher, losses.confidentShare], [0, 0, 0]);
+        const { entropy, teacher, masked, confidentShare } = losses;
+        assert.deepEqual([entropy, teacher, masked, confidentShare], [0, 0, 0, 0]);
       }
     });
   }
+
+  it('a warm-up gives each step its share of the learning rate', async () => {
+    const set = ['loop.rounds=0', 'segmentation.schedule={kind: constant}'];
+    const rates = async (name: string, ...more: string[]) =>
+      (await run(name, [...set, ...more])).flatMap((event) =>
+        event.type === 'step' && event.stage === 'source-only' ? [event.learningRate] : [],
+      );
+    const plain = await rates('without warm-up');
+    const warm = await rates('with warm-up', 'segmentation.warmUpSteps=2');
+    assert.ok(plain.length > 2 && plain.every((rate) => rate > 0));
+    assert.deepEqual(
+      warm,
+      plain.map((rate, step) => (step === 0 ? rate / 2 : rate)),
+    );
+  });
 
   it('alignment none: target images have no effect on M', async () => {
     const set = ['segmentation.alignment=none', 'loop={translation: none, selfTrainingRounds: 0}'];
@@ -162,10 +178,10 @@ describe('switches of the loop', () => {
     await assert.rejects(sameResults('with entropies', 'with entropies, others', first), /weights of/);
   });
 
-  it('a teacher with ClassMix, entropies and soft class-balanced pseudo-labels resume bit for bit', async () => {
+  it('a teacher with ClassMix and masked images, entropies and soft class-balanced pseudo-labels resume bit for bit', async () => {
     const set = [
       'segmentation.alignment=feature-discriminator',
-      'segmentation.teacher={threshold: 0.2}',
+      'segmentation.teacher={threshold: 0.2, masking: {ratio: 0.5}}',
       'segmentation.entropyWeight=0.01',
       'selfTraining={method: class-balanced, weighting: soft}',
       'loop={translation: none, selfTrainingRounds: 1}',
@@ -175,7 +191,7 @@ describe('switches of the loop', () => {
     assert(steps.length > 0);
     for (const { losses } of steps) {
       assert('teacher' in losses && losses.teacher > 0 && losses.confidentShare > 0 && losses.entropy > 0);
-      assert(losses.pseudoLabel > 0);
+      assert(losses.pseudoLabel > 0 && losses.masked > 0);
     }
     await run('teacher-whole', set);
     await sameResults('teacher', 'teacher-whole', ['round-1/segmenter-0', 'round-1/segmenter-1']);
