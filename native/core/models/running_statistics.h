@@ -14,8 +14,8 @@ namespace bidiseg {
 /// exception the statistics are as before.
 void update_running_statistics(Network& network, const at::Tensor& input, double momentum);
 
-/// Makes running statistics the means over the `all` batches of a group's processes. Those of this process are the means
-/// over its `own` batches, of which there may be none.
+/// Makes running statistics the means over the `all` batches of a group's processes. Those of this process are the
+/// means over its `own` batches, of which there may be none.
 void combine_running_statistics(Network& network, int64_t own, int64_t all, ProcessGroup& group);
 
 /// Keeps running statistics as they are for the lifetime of the scope, on this thread. Passes in training mode still

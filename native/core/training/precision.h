@@ -1,7 +1,6 @@
 // Precision of the convolutions in a training step.
 #pragma once
 
-#include "core/models/convolution.h"
 #include "core/models/network.h"
 
 namespace bidiseg {
@@ -23,14 +22,6 @@ std::vector<Precision> precisions_of(at::Device device);
 /// Throws InvalidArgument if the network's device lacks `precision`, or if the network is float64 and `precision` is
 /// not kFloat32.
 void require_precision(Precision precision, const Network& network);
-
-/// Memory format in which a segmenter trains faster. On the CPU channels_last is 3 to 10 % faster in bfloat16. In
-/// float32 it is 4 to 30 % slower with LibTorch's convolutions, and faster with ours, which have that format. On CUDA
-/// it is the format for tensor cores: an H100 is 25 % faster in it with TensorFloat-32.
-inline at::MemoryFormat fastest_format(Precision precision, ConvolutionMethod convolutions, at::Device device) {
-  const bool plain = precision == Precision::kFloat32 && !(device.is_cpu() && convolutions == ConvolutionMethod::kAuto);
-  return plain ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
-}
 
 /// Sets the precision of forward and backward passes for the lifetime of the scope. Parameters, their gradients,
 /// running statistics and losses stay float32. Each parameter is cast once, so that none may change within the scope.

@@ -15,8 +15,7 @@ namespace {
 constexpr char kSegmentation[] = "segmentation", kAdversarial[] = "adversarial", kMoments[] = "moment",
                kEntropy[] = "entropy", kPseudoLabel[] = "pseudo-label", kTeacher[] = "teacher",
                kMasked[] = "masked image", kConfidentShare[] = "confident share",
-               kDiscriminatorSource[] = "discriminator (source)",
-               kDiscriminatorTarget[] = "discriminator (target)";
+               kDiscriminatorSource[] = "discriminator (source)", kDiscriminatorTarget[] = "discriminator (target)";
 
 // Tensors that a backward pass starts at, and their gradients.
 class BackwardRoots {
@@ -161,8 +160,7 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
     dropout.set_current_seed(draw_seed(options_.seed, steps_.item<int64_t>(), place));
   }
   const at::ScalarType dtype = segmenter_->dtype();
-  const at::MemoryFormat format = options_.memory_format.value_or(
-      fastest_format(options_.step.precision, options_.step.convolutions, segmenter_->device()));
+  const at::MemoryFormat format = options_.memory_format.value_or(fastest_format(options_.step, *segmenter_));
   const auto output_of = [&](const at::Tensor& images, const at::Tensor& stays = {}) {
     at::Tensor input = segmenter_input(images, dtype);
     if (stays.defined()) input = input * stays.unsqueeze(1);  // 0 is the mean color

@@ -214,8 +214,7 @@ void TranslationStep::compute_generator_gradients(const Part& part) {
     const ModeScope evaluation(*segmenter_, /*training=*/false);
     FrozenScope frozen_segmenter(*segmenter_);
     const auto input = [&](const at::Tensor& rgb) {
-      return segmenter_input_from_translator(rgb).contiguous(
-          fastest_format(o.step.precision, o.step.convolutions, rgb.device()));
+      return segmenter_input_from_translator(rgb).contiguous(fastest_format(o.step, *segmenter_));
     };
     const auto logits = [&](const at::Tensor& first, const at::Tensor& second) {
       return forward_both(*segmenter_, input(first), input(second));
