@@ -64,7 +64,14 @@ const RESNET_18 = { backbone: 'resnet18', classCount: 19 };
 /** Fields that the two training steps share. */
 const STEPS = {
   conditions: [{}],
-  twins: { eager: { target: 1.05 }, 'eager, channels_last': {}, 'eager, bf16 autocast': {} },
+  twins: {
+    eager: {},
+    'eager, channels_last': {},
+    'torch.compile': { compiles: true },
+    'torch.compile, channels_last': { compiles: true },
+    'eager, bf16 autocast': {},
+  },
+  figures: { GFLOP: '', 'floor, ms': '' },
   errors: { losses: largestRelativeError },
   pairs: 5,
   turnSeconds: 0.5,
@@ -73,14 +80,25 @@ const STEPS = {
   notes: [
     'Both sides start from the same weights and bytes of images; bytes to floats and both updates are part of the step.',
     'Error: the largest of the losses of the first step. Peak: of the first step, with gradients and optimizer state.',
+    'GFLOP: of all convolutions by direct arithmetic. Floor: its time at the speed of a large matrix product on the same threads.',
   ],
 };
+
+const IN_FP32 = ['eager', 'eager, channels_last', 'torch.compile', 'torch.compile, channels_last'];
+
+/** Speedups that we aim at, in fp32 over eager PyTorch and over torch.compile. */
+const targets = (eager, compiled) => ({
+  targets: {
+    eager,
+    ...(compiled && { 'torch.compile': compiled, 'torch.compile, channels_last': compiled }),
+  },
+});
 
 /** Makes the cases with our side in fp32, and again in bf16. */
 function inBothPrecisions(cases) {
   return Object.fromEntries(
     Object.entries(cases).flatMap(([name, size]) => [
-      [name, { ...size, against: ['eager', 'eager, channels_last'] }],
+      [name, { ...size, against: IN_FP32 }],
       [
         `${name}, bf16`,
         {
@@ -180,6 +198,7 @@ export const BENCHMARKS = {
         learningRate: 2.5e-4,
         discriminatorLearningRate: 1e-4,
         options: SEGMENTATION,
+        ...targets(1.3, 1.2),
       },
       'FCN-8s': {
         segmenter: { network: 'fcn-8s', classCount: 19 },
@@ -189,6 +208,7 @@ export const BENCHMARKS = {
         learningRate: 1e-5,
         discriminatorLearningRate: 1e-6,
         options: { ...SEGMENTATION, optimizer: 'adam', weightDecay: 0, adversarialWeight: 1e-4 },
+        ...targets(1.5),
       },
       'cpu-small': {
         ...SMALL,
@@ -196,6 +216,7 @@ export const BENCHMARKS = {
         source: [4, 120, 160],
         target: [4, 120, 160],
         options: SMALL_OPTIONS,
+        ...targets(1.5, 1.3),
       },
     }),
     ...STEPS,
@@ -210,6 +231,7 @@ export const BENCHMARKS = {
         images: [1, 128, 128],
         learningRate: 2e-4,
         options: TRANSLATION,
+        ...targets(1.6),
       },
       'cpu-small': {
         translator: { blocks: 6, baseWidth: 16, discriminatorWidth: 16 },
@@ -217,6 +239,7 @@ export const BENCHMARKS = {
         images: [2, 96, 96],
         learningRate: 1e-3,
         options: TRANSLATION,
+        ...targets(1.5),
       },
     }),
     ...STEPS,
@@ -236,6 +259,7 @@ export const BENCHMARKS = {
     twins: {
       eager: {},
       'ONNX Runtime': { target: 1.2 },
+      OpenVINO: { target: 1.5 },
       'onnxruntime-node': { target: 1.2, module: 'inference-onnxruntime-node' },
     },
     errors: { labels: shareDifferent },

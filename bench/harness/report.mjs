@@ -96,7 +96,7 @@ function figures(benchmark, trials) {
   const rows = trials.flatMap(({ measurements = [], ...trial }) =>
     measurements.flatMap(({ figures: { ours, twin } }) =>
       Object.entries(benchmark.figures)
-        .filter(([name]) => name in ours)
+        .filter(([name]) => name in ours || name in twin)
         .map(([name, target]) => {
           const cell = (value) => (value === undefined ? NONE : three(value));
           const start = [trial.case, String(trial.threads), trial.against, name];

@@ -92,6 +92,19 @@ class OnnxRuntime(Eager):
         return torch.from_numpy(self.session.run(["logits"], {"image": image.numpy()})[0])
 
 
+class OpenVino(Eager):
+    def load(self, inputs):
+        import openvino
+
+        self.images = torch.from_numpy(inputs["images"])
+        core = openvino.Core()
+        core.set_property("CPU", {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"})
+        self.model = core.compile_model(inputs["segmenter"] + ".onnx", "CPU")
+
+    def logits(self, image):
+        return torch.from_numpy(self.model(image.numpy())[0])
+
+
 class Fp64(Eager):
     dtype = torch.float64
 
@@ -103,5 +116,6 @@ TWINS = {
     "torch.compile": Compiled,
     "torch.compile, bf16 autocast": CompiledBf16,
     "ONNX Runtime": OnnxRuntime,
+    "OpenVINO": OpenVino,
     "fp64": Fp64,
 }

@@ -1,11 +1,13 @@
 """One iteration of the segmenter's training with a discriminator and pseudo-labels, in PyTorch eager."""
 
 import sys
+import time
 from pathlib import Path
 
 import numpy
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from masked_cross_entropy import IGNORE, smooth_field
 
@@ -54,6 +56,25 @@ def make_inputs(case, condition, random, prefix):
             {"kind": "output-discriminator", "options": case["discriminator"]}, f"{prefix}-discriminator.pth"
         ),
     }
+
+
+def matrix_products_per_second(side=2048, repeats=5):
+    """Measures GFLOP/s of a large product in float32 on the threads of this process."""
+    a, b = torch.randn(side, side), torch.randn(side, side)
+    seconds = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - begin)
+    return 2 * side**3 / min(seconds) / 1e9
+
+
+def arithmetic_floor(run):
+    """Counts what the convolutions of `run` compute, forward and backward, by direct arithmetic."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    gflop = counter.get_total_flops() / 1e9
+    return {"GFLOP": gflop, "floor, ms": 1000 * gflop / matrix_products_per_second()}
 
 
 class Eager:
@@ -132,6 +153,9 @@ class Eager:
         """Returns the losses of the first step."""
         return {"losses": numpy.array(self.losses)}
 
+    def figures(self):
+        return arithmetic_floor(self.run)
+
 
 class ChannelsLast(Eager):
     memory_format = torch.channels_last
@@ -145,7 +169,7 @@ class Bf16AutocastChannelsLast(Bf16Autocast):
     memory_format = torch.channels_last
 
 
-class Compiled(ChannelsLast):
+class Compiled(Eager):
     def network(self, description, file):
         return torch.compile(super().network(description, file), dynamic=False)
 
@@ -153,8 +177,15 @@ class Compiled(ChannelsLast):
         """Compiles, because the code is for one shape."""
         self.run()
 
+    def figures(self):
+        return {}
 
-class CompiledBf16(Compiled):
+
+class CompiledChannelsLast(Compiled):
+    memory_format = torch.channels_last
+
+
+class CompiledBf16(CompiledChannelsLast):
     autocast = True
 
 
@@ -168,6 +199,7 @@ TWINS = {
     "eager, bf16 autocast": Bf16Autocast,
     "eager, bf16 autocast, channels_last": Bf16AutocastChannelsLast,
     "torch.compile": Compiled,
+    "torch.compile, channels_last": CompiledChannelsLast,
     "torch.compile, bf16 autocast": CompiledBf16,
     "fp64": Fp64,
 }

@@ -3,7 +3,7 @@
 import numpy
 import torch
 
-from segmentation_step import make_images, networks, save_new, training
+from segmentation_step import arithmetic_floor, make_images, networks, save_new, training
 
 NETWORKS = {
     "to_target": "resnet-generator",
@@ -128,6 +128,9 @@ class Eager:
         """Returns the losses of the first step."""
         return {"losses": numpy.array(self.losses)}
 
+    def figures(self):
+        return arithmetic_floor(self.run)
+
 
 class ChannelsLast(Eager):
     memory_format = torch.channels_last
@@ -149,6 +152,13 @@ class Compiled(Eager):
         """Compiles, because the code is for one shape."""
         self.run()
 
+    def figures(self):
+        return {}
+
+
+class CompiledChannelsLast(Compiled):
+    memory_format = torch.channels_last
+
 
 class CompiledBf16(Compiled):
     autocast = True
@@ -164,6 +174,7 @@ TWINS = {
     "eager, bf16 autocast": Bf16Autocast,
     "eager, bf16 autocast, channels_last": Bf16AutocastChannelsLast,
     "torch.compile": Compiled,
+    "torch.compile, channels_last": CompiledChannelsLast,
     "torch.compile, bf16 autocast": CompiledBf16,
     "fp64": Fp64,
 }

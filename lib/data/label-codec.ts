@@ -74,7 +74,7 @@ async function openLabelBytes(
   const { fits, expected } = LABEL_PNGS[idsFrom];
   if (!fits(kind, bitDepth)) {
     throw new DataError(
-      `${file}: found a ${bitDepth}-bit ${kind} PNG, but the label map '${labelMap.name}' expects ${expected}`,
+      `${file}: found ${bitDepth === 8 ? 'an' : 'a'} ${bitDepth}-bit ${kind} PNG, but the label map '${labelMap.name}' expects ${expected}`,
     );
   }
   const { width, height } = await readHeader({ name: file, bytes: png }, options);

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <vector>
 
 namespace bidiseg::kernels {
 namespace {
@@ -43,6 +44,19 @@ void sum_taps(const at::Tensor& taps, int64_t dilation, const at::Tensor& bias, 
     if (other < 0) return;
     const float* term = from + (other * kTaps + tap) * channels;
     for (int64_t k = 0; k < channels; ++k) sum[k] += term[k];
+  });
+}
+
+void sum_pixels(const at::Tensor& image, at::Tensor& sum) {
+  const int64_t channels = image.size(3), pixels = image.numel() / channels;
+  const float* from = image.const_data_ptr<float>();
+  float* to = sum.mutable_data_ptr<float>();
+  at::parallel_for(0, channels, 16, [=](int64_t begin, int64_t end) {
+    std::vector<double> total(static_cast<size_t>(end - begin));
+    for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+      for (int64_t k = begin; k < end; ++k) total[static_cast<size_t>(k - begin)] += from[pixel * channels + k];
+    }
+    for (int64_t k = begin; k < end; ++k) to[k] = static_cast<float>(total[static_cast<size_t>(k - begin)]);
   });
 }
 

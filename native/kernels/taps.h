@@ -17,4 +17,7 @@ void sum_taps(const at::Tensor& taps, int64_t dilation, const at::Tensor& bias, 
 /// The gradient of sum_taps() for `taps`, from that of the image.
 void spread_taps(const at::Tensor& image, int64_t dilation, at::Tensor& taps);
 
+/// sum = sum [K] over the pixels of an image.
+void sum_pixels(const at::Tensor& image, at::Tensor& sum);
+
 }  // namespace bidiseg::kernels

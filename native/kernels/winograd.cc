@@ -289,9 +289,10 @@ void WinogradTiles::transform_gradient(const at::Tensor& gradient, int64_t first
   });
 }
 
-void WinogradTiles::transform_output(const std::vector<at::Tensor>& products, int64_t first, const at::Tensor& bias,
-                                     bool add, bool relu, at::Tensor& output) const {
-  const int64_t channels = output.size(1), tiles = products[0].size(0);
+void WinogradTiles::transform_output(const at::Tensor& products, int64_t first, const at::Tensor& bias, bool add,
+                                     bool relu, at::Tensor& output) const {
+  const int64_t channels = output.size(1), tiles = products.size(1);
+  const float* from = products.const_data_ptr<float>();
   const float* biases = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
   float* to = output.mutable_data_ptr<float>();
   at::parallel_for(0, tiles, 4, [&](int64_t begin, int64_t end) {
@@ -302,7 +303,7 @@ void WinogradTiles::transform_output(const std::vector<at::Tensor>& products, in
       const auto [image, top, left] = place(first + tile);
       for (int64_t c = 0; c < channels; c += kBlock) {
         const int64_t block = std::min(kBlock, channels - c);
-        for (size_t p = 0; p < in.size(); ++p) in[p] = products[p].const_data_ptr<float>() + tile * channels + c;
+        for (int64_t p = 0; p < kPoints; ++p) in[p] = from + (p * tiles + tile) * channels + c;
         const auto pixel = [&](size_t i, size_t j) { return pixels.data() + (i * kOut + j) * kBlock; };
         transform_square<kIn, kOut>(in, output_lines, pixel, block);
         for (int64_t i = 0; i < kOut && top + i * dilation_ < out_height_; ++i) {

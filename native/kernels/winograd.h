@@ -46,10 +46,10 @@ class WinogradTiles {
   /// Writes A e Aᵀ of the same tiles to `transformed` [36, tiles, K]. `gradient` is that of the output.
   void transform_gradient(const at::Tensor& gradient, int64_t first, at::Tensor& transformed) const;
 
-  /// Writes Aᵀ m A of the same tiles to `output`. m is 36 tensors [tiles, K] in row-major order. Adds `bias` [K], which
-  /// may be undefined; with `add`, the present content of `output`; then applies ReLU with `relu`.
-  void transform_output(const std::vector<at::Tensor>& products, int64_t first, const at::Tensor& bias, bool add,
-                        bool relu, at::Tensor& output) const;
+  /// Writes Aᵀ m A of the same tiles to `output` for m [36, tiles, K]. Adds `bias` [K], which may be undefined; with
+  /// `add`, the present content of `output`; then applies ReLU with `relu`.
+  void transform_output(const at::Tensor& products, int64_t first, const at::Tensor& bias, bool add, bool relu,
+                        at::Tensor& output) const;
 
  private:
   // First pixel of a tile of the output.

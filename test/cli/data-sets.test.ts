@@ -212,7 +212,7 @@ describe('command line: data sets', () => {
       await predict('frame 1.png', new Uint8Array(960).fill(3));
       await fails(/frame 1\.png: found label id 3 at column 0, row 0, expected a class index 0–2/);
       await writeImage(at('predictions/frame 1.png'), { data: new Uint8Array(960 * 3), ...SIZE });
-      await fails(/frame 1\.png: found a 8-bit RGB PNG/);
+      await fails(/frame 1\.png: found an 8-bit RGB PNG/);
     });
 
     it('refuses options that cannot be combined', async () => {

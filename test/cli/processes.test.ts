@@ -22,6 +22,8 @@ const MAIN = fileURLToPath(new URL('../../lib/cli/main.js', import.meta.url));
 const OVERRIDES = {
   segmentation: {
     ...{ steps: 4, pseudoLabelSteps: 4, sourceOnlySteps: 4, batchSize: 1, accumulation: 4 },
+    // Another sum of float32, by a second thread too, makes a quarter of the translated values differ by up to 7.
+    convolutions: 'direct',
     ...{ rareClassSampling: {}, targetStatistics: true, teacher: { masking: {} } },
     validation: { share: 0.2, every: 2 },
   },

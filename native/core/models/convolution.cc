@@ -17,7 +17,7 @@ using kernels::WinogradTiles;
 thread_local ConvolutionMethod method_of_thread = ConvolutionMethod::kAuto;
 
 // Limits beyond which the transforms cost more than they save (docs/design/kernels-and-speed.md has the figures).
-constexpr int64_t kLeastChannels = 128, kLeastTiles = 64;
+constexpr int64_t kLeastChannels = 128, kLeastTilesPerImage = 16;
 constexpr double kLargestCost = 0.5;
 
 // Memory for transformed images and products.
@@ -28,22 +28,61 @@ at::Tensor channels_last(const at::Tensor& x) { return x.contiguous(at::MemoryFo
 // Calls `work(first, count)` for parts of the tiles whose transforms, of `channels` in all, fit the workspace.
 template <typename Work>
 void for_parts(const WinogradTiles& tiles, int64_t channels, const Work& work) {
-  const int64_t most = std::max(kLeastTiles, kWorkspaceBytes / (WinogradTiles::kPoints * channels * 4));
+  const int64_t most = std::max(kLeastTilesPerImage, kWorkspaceBytes / (WinogradTiles::kPoints * channels * 4));
   const int64_t parts = (tiles.count() + most - 1) / most, size = (tiles.count() + parts - 1) / parts;
   for (int64_t first = 0; first < tiles.count(); first += size) work(first, std::min(size, tiles.count() - first));
 }
 
+// Within it, products compute on one thread. LibTorch's own threads are below autograd's keys.
+using ProductGuard = at::AutoDispatchBelowADInplaceOrView;
+
+// out = a b. Threads compute whole blocks of the rows of an image, so that sums round alike whatever the number of
+// threads and images.
+void multiply(const at::Tensor& a, const at::Tensor& b, int64_t rows_of_image, const at::Tensor& out) {
+  constexpr int64_t kRows = 128;
+  const int64_t size = std::min(kRows, (rows_of_image + 1) / 2);
+  const int64_t blocks_of_image = (rows_of_image + size - 1) / size;
+  at::parallel_for(0, out.size(0) / rows_of_image * blocks_of_image, 1, [&](int64_t begin, int64_t end) {
+    const ProductGuard guard;
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t of_image = block % blocks_of_image * size;
+      const int64_t first = block / blocks_of_image * rows_of_image + of_image;
+      const int64_t count = std::min(size, rows_of_image - of_image);
+      at::Tensor part = out.narrow(0, first, count);
+      at::mm_out(part, a.narrow(0, first, count), b);
+    }
+  });
+}
+
+// The same for each of the 36 products: out[i] = a[i] b[i], or out[i] += a[i] b[i].
+void multiply_points(const at::Tensor& a, const at::Tensor& b, bool add, const at::Tensor& out) {
+  at::parallel_for(0, WinogradTiles::kPoints, 1, [&](int64_t begin, int64_t end) {
+    const ProductGuard guard;
+    for (int64_t point = begin; point < end; ++point) {
+      at::Tensor product = out[point];
+      if (add) {
+        product.addmm_(a[point], b[point]);
+      } else {
+        at::mm_out(product, a[point], b[point]);
+      }
+    }
+  });
+}
+
 // Convolution of a channels_last image with weights [36, K, C], or [36, C, K] if `transposed`.
 at::Tensor convolve_tiles(const at::Tensor& x, const WinogradTiles& tiles, const at::Tensor& points, bool transposed,
-                          const at::Tensor& bias) {
+                          const Epilogue& epilogue) {
   const at::Tensor factors = transposed ? points : points.transpose(1, 2);
   const int64_t in = factors.size(1), out = factors.size(2);
-  const at::Tensor result = at::empty(tiles.output_size(out), x.options(), at::MemoryFormat::ChannelsLast);
+  const bool add = epilogue.sum.defined();
+  at::Tensor result = add ? channels_last(epilogue.sum.to(x.scalar_type()))
+                          : at::empty(tiles.output_size(out), x.options(), at::MemoryFormat::ChannelsLast);
   for_parts(tiles, in + out, [&](int64_t first, int64_t count) {
     at::Tensor transformed = at::empty({WinogradTiles::kPoints, count, in}, x.options());
     tiles.transform_input(x, first, transformed);
-    at::Tensor y = result;
-    tiles.transform_output(at::bmm(transformed, factors).unbind(), first, bias, /*add=*/false, /*relu=*/false, y);
+    const at::Tensor products = at::empty({WinogradTiles::kPoints, count, out}, x.options());
+    multiply_points(transformed, factors, /*add=*/false, products);
+    tiles.transform_output(products, first, epilogue.bias, add, epilogue.relu, result);
   });
   return result;
 }
@@ -54,6 +93,13 @@ at::Tensor transformed_weights(const at::Tensor& weight, bool turned) {
   return points;
 }
 
+// Sum [K] of a gradient [N, H, W, K].
+at::Tensor bias_gradient(const at::Tensor& gradient) {
+  at::Tensor sum = at::empty({gradient.size(3)}, gradient.options());
+  kernels::sum_pixels(gradient, sum);
+  return sum;
+}
+
 at::Tensor weight_gradient(const at::Tensor& x, const at::Tensor& gradient, const WinogradTiles& tiles) {
   const int64_t in = x.size(1), out = gradient.size(1);
   at::Tensor sum = at::zeros({WinogradTiles::kPoints, out, in}, x.options());
@@ -62,7 +108,7 @@ at::Tensor weight_gradient(const at::Tensor& x, const at::Tensor& gradient, cons
     at::Tensor outputs = at::empty({WinogradTiles::kPoints, count, out}, x.options());
     tiles.transform_input(x, first, inputs);
     tiles.transform_gradient(gradient, first, outputs);
-    sum.baddbmm_(outputs.transpose(1, 2), inputs);
+    multiply_points(outputs.transpose(1, 2), inputs, /*add=*/true, sum);
   });
   return WinogradTiles::weights_gradient(sum);
 }
@@ -86,8 +132,8 @@ class WinogradConvolution : public torch::autograd::Function<WinogradConvolution
     ctx->saved_data["dilation"] = dilation;
     ctx->saved_data["padding"] = padding;
     const WinogradTiles tiles(x.sizes(), dilation, padding);
-    const at::Tensor y =
-        convolve_tiles(channels_last(x), tiles, transformed_weights(weight, false), false, bias.value_or(at::Tensor()));
+    const at::Tensor y = convolve_tiles(channels_last(x), tiles, transformed_weights(weight, false), false,
+                                        {.bias = bias.value_or(at::Tensor())});
     return y.contiguous(x.suggest_memory_format());
   }
 
@@ -111,7 +157,7 @@ class WinogradConvolution : public torch::autograd::Function<WinogradConvolution
     if (wanted[1]) {
       result[1] = weight_gradient(channels_last(x), gradient, WinogradTiles(x.sizes(), dilation, padding));
     }
-    if (wanted[2]) result[2] = gradient.sum(at::IntArrayRef({0, 2, 3}));
+    if (wanted[2]) result[2] = bias_gradient(gradient.permute({0, 2, 3, 1}));
     return result;
   }
 };
@@ -136,7 +182,8 @@ class TapConvolution : public torch::autograd::Function<TapConvolution> {
     ctx->save_for_backward({x, weight});
     ctx->saved_data["dilation"] = dilation;
     const int64_t images = x.size(0), height = x.size(2), width = x.size(3), out = weight.size(0);
-    const at::Tensor taps = at::mm(pixels_of(x), tap_weights(weight).t()).view({images, height, width, 9, out});
+    const at::Tensor taps = at::empty({images, height, width, 9, out}, x.options());
+    multiply(pixels_of(x), tap_weights(weight).t(), height * width, taps.view({-1, 9 * out}));
     // Autograd does not let a function return a view.
     const at::Tensor y = at::empty({images, out, height, width}, x.options(), at::MemoryFormat::ChannelsLast);
     at::Tensor pixels = y.permute({0, 2, 3, 1});
@@ -161,30 +208,19 @@ class TapConvolution : public torch::autograd::Function<TapConvolution> {
     taps = taps.view({-1, 9 * out});
     torch::autograd::tensor_list result(4);
     if (wanted[0]) {
-      result[0] = at::mm(taps, tap_weights(weight))
-                      .view({images, height, width, in})
-                      .permute({0, 3, 1, 2})
-                      .contiguous(x.suggest_memory_format());
+      const at::Tensor pixels = at::empty({images, height, width, in}, x.options());
+      multiply(taps, tap_weights(weight), height * width, pixels.view({-1, in}));
+      result[0] = pixels.permute({0, 3, 1, 2}).contiguous(x.suggest_memory_format());
     }
-    if (wanted[1]) result[1] = at::mm(taps.t(), pixels_of(x)).view({3, 3, out, in}).permute({2, 3, 0, 1}).contiguous();
-    if (wanted[2]) result[2] = gradient.sum(at::IntArrayRef({0, 1, 2}));
+    if (wanted[1]) {
+      const at::Tensor for_taps = at::empty({9 * out, in}, x.options());
+      multiply(taps.t(), pixels_of(x), 9 * out, for_taps);
+      result[1] = for_taps.view({3, 3, out, in}).permute({2, 3, 0, 1}).contiguous();
+    }
+    if (wanted[2]) result[2] = bias_gradient(gradient);
     return result;
   }
 };
-
-// A 3x3 convolution with stride 1, and the same padding and dilation in both directions.
-struct Square {
-  int64_t dilation, padding;
-};
-
-std::optional<Square> square_of(const torch::nn::detail::ConvNdOptions<2>& options, const at::Tensor& weight) {
-  const auto is = [](at::IntArrayRef pair, int64_t value) { return pair[0] == value && pair[1] == value; };
-  const auto* padding = std::get_if<torch::ExpandingArray<2>>(&options.padding());
-  if (!padding || options.groups() != 1 || !is(weight.sizes().slice(2), 3) || !is(*options.stride(), 1)) return {};
-  const Square square = {(*options.dilation())[0], (**padding)[0]};
-  if (!is(*options.dilation(), square.dilation) || !is(**padding, square.padding)) return {};
-  return square;
-}
 
 bool has_other_methods(const torch::nn::Conv2d& convolution, const at::Tensor& x) {
   const at::Tensor& weight = convolution->weight;
@@ -193,15 +229,8 @@ bool has_other_methods(const torch::nn::Conv2d& convolution, const at::Tensor& x
          !torch::jit::tracer::isTracing() && x.dim() == 4 && x.size(1) == weight.size(1);
 }
 
-bool pays_with_taps(const Square& square, const at::Tensor& weight) {
+bool pays_with_taps(const SquareConvolution& square, const at::Tensor& weight) {
   return square.padding == square.dilation && weight.size(0) <= kFewChannels && weight.size(1) >= 9 * weight.size(0);
-}
-
-bool pays_with_winograd(const Square& square, const at::Tensor& weight, at::IntArrayRef size) {
-  if (square.padding > 2 * square.dilation) return false;
-  if (weight.size(0) < kLeastChannels || weight.size(1) < kLeastChannels) return false;
-  const WinogradTiles tiles(size, square.dilation, square.padding);
-  return tiles.count() >= kLeastTiles && tiles.cost() <= kLargestCost;
 }
 
 }  // namespace
@@ -210,9 +239,32 @@ ConvolutionScope::ConvolutionScope(ConvolutionMethod method) : before_(method_of
 
 ConvolutionScope::~ConvolutionScope() { method_of_thread = before_; }
 
+std::optional<SquareConvolution> square_convolution(const torch::nn::Conv2d& convolution) {
+  const auto& options = convolution->options;
+  const auto is = [](at::IntArrayRef pair, int64_t value) { return pair[0] == value && pair[1] == value; };
+  const auto* padding = std::get_if<torch::ExpandingArray<2>>(&options.padding());
+  if (!padding || options.groups() != 1 || !is(*options.kernel_size(), 3) || !is(*options.stride(), 1)) return {};
+  const SquareConvolution square = {(*options.dilation())[0], (**padding)[0]};
+  if (!is(*options.dilation(), square.dilation) || !is(**padding, square.padding)) return {};
+  return square;
+}
+
+bool pays_with_winograd(const SquareConvolution& square, const at::Tensor& weight, at::IntArrayRef size) {
+  if (square.padding > 2 * square.dilation) return false;
+  if (weight.size(0) < kLeastChannels || weight.size(1) < kLeastChannels) return false;
+  const WinogradTiles tiles(size, square.dilation, square.padding);
+  return tiles.count() >= kLeastTilesPerImage * size[0] && tiles.cost() <= kLargestCost;
+}
+
+at::Tensor convolve_winograd(const at::Tensor& x, const SquareConvolution& square, const at::Tensor& points,
+                             const Epilogue& epilogue) {
+  const WinogradTiles tiles(x.sizes(), square.dilation, square.padding);
+  return convolve_tiles(channels_last(x), tiles, points, /*transposed=*/false, epilogue);
+}
+
 at::Tensor convolve(torch::nn::Conv2d& convolution, const at::Tensor& x) {
   const at::Tensor& weight = convolution->weight;
-  const auto square = square_of(convolution->options, weight);
+  const auto square = square_convolution(convolution);
   if (square && has_other_methods(convolution, x)) {
     const auto bias = convolution->bias.defined() ? std::make_optional(convolution->bias) : std::nullopt;
     if (pays_with_taps(*square, weight)) return TapConvolution::apply(x, weight, bias, square->dilation);

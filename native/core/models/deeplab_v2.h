@@ -39,7 +39,6 @@ class DeepLabV2 : public SegmentationNetwork {
 
   /// Channels of layer4, or of conv5_3.
   int64_t feature_count() const override { return feature_count_; }
-  bool has_narrow_layers() const override { return !stages_.empty(); }
 
  private:
   int64_t make_resnet(const DeepLabV2Options& options);

@@ -27,8 +27,6 @@ OutputDiscriminator::OutputDiscriminator(const OutputDiscriminatorOptions& optio
 
 at::Tensor OutputDiscriminator::forward(const at::Tensor& input) {
   at::Tensor x = input;
-  // oneDNN needs five times as long for the gradient of a contiguous input with so few channels.
-  if (x.device().is_cpu() && x.requires_grad()) x = x.contiguous(at::MemoryFormat::ChannelsLast);
   for (auto& conv : convs_) {
     x = conv(x);
     x = cancellation_point(at::leaky_relu_(x, kLeak));

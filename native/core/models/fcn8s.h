@@ -25,7 +25,6 @@ class Fcn8s : public SegmentationNetwork {
 
   /// Channels of fc7.
   int64_t feature_count() const override { return fc7_->out_channels(); }
-  bool has_narrow_layers() const override { return true; }
   at::Generator generator() const override { return dropout_generator_; }
 
  private:

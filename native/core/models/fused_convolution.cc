@@ -7,6 +7,7 @@
 #include "core/models/convolution.h"
 #include "core/models/running_statistics.h"
 #include "core/tensor_cores.h"
+#include "kernels/winograd.h"
 
 namespace bidiseg {
 namespace {
@@ -30,14 +31,6 @@ bool has_cudnn_fusion(at::Device device, at::ScalarType dtype, const at::Tensor&
          weight.size(0) % 8 == 0 && weight.size(1) % 8 == 0;
 }
 
-// Limits beyond which Winograd's transforms cost more than they save (docs/design/kernels-and-speed.md has the
-// figures).
-constexpr int64_t kLeastChannels = 256, kLeastTiles = 128;
-constexpr double kLargestCost = 0.36;
-
-// Memory for transformed inputs and products.
-constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
-
 }  // namespace
 
 FusedConvolution::FusedConvolution(torch::nn::Conv2d convolution, torch::nn::BatchNorm2d norm)
@@ -49,14 +42,6 @@ bool FusedConvolution::is_constant() const {
   if (torch::jit::tracer::isTracing()) return false;
   // Training compares passes with and without gradients, in perceptual losses. As in PyTorch, both must round equally.
   return c10::InferenceMode::is_enabled();
-}
-
-bool FusedConvolution::is_wide_3x3() const {
-  const ConvolutionWindow window = window_of(*convolution_);
-  const auto is = [](at::IntArrayRef pair, int64_t value) { return pair[0] == value && pair[1] == value; };
-  const at::IntArrayRef shape = convolution_->weight.sizes();
-  return shape[0] >= kLeastChannels && shape[1] >= kLeastChannels && is(shape.slice(2), 3) && is(window.stride, 1) &&
-         window.groups == 1 && is(window.padding, window.dilation[0]) && is(window.dilation, window.dilation[0]);
 }
 
 // Versions only grow, so that equal sums mean equal values.
@@ -98,7 +83,8 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
   at::Tensor y;
   if (!is_constant()) {
     folded_.reset();
-    for (auto* kept : {&packed_, &winograd_}) kept->reset();
+    packed_.reset();
+    winograd_.reset();
     y = convolve(convolution_, x);
     if (norm_) y = normalize(y);
   } else if (!(at::GradMode::is_enabled() && x.requires_grad())) {
@@ -132,14 +118,16 @@ at::Tensor FusedConvolution::forward_packed(const at::Tensor& x, const at::Tenso
   at::NoGradGuard no_grad;
   const ConvolutionWindow window = window_of(*convolution_);
   const at::Tensor input = channels_last(x);
-  if (c10::InferenceMode::is_enabled() && x.scalar_type() == at::kFloat && is_wide_3x3()) {
-    const kernels::WinogradTiles tiles(x.sizes(), window.dilation[0], window.padding[0]);
-    if (tiles.count() >= kLeastTiles && tiles.cost() <= kLargestCost) return forward_winograd(input, tiles, sum, relu);
+  const auto square = square_convolution(convolution_);
+  if (square && c10::InferenceMode::is_enabled() && x.scalar_type() == at::kFloat &&
+      pays_with_winograd(*square, convolution_->weight, x.sizes())) {
+    const auto& constants = current(winograd_, at::kFloat, kernels::WinogradTiles::weights);
+    return convolve_winograd(input, *square, constants.weights, {.bias = constants.bias, .sum = sum, .relu = relu});
   }
   auto& constants = current(packed_, x.scalar_type(), [&](const at::Tensor& weight) {
-    return PackedWeights({weight.to(x.scalar_type())}, window);
+    return PackedWeights(weight.to(x.scalar_type()), window);
   });
-  const at::Tensor weight = constants.weights.for_input(x.sizes())[0];
+  const at::Tensor weight = constants.weights.for_input(x.sizes());
   if (!sum.defined()) return convolve_packed(input, weight, constants.bias, window, relu);
   return convolve_packed_and_add(input, weight, constants.bias, window, channels_last(sum.to(x.scalar_type())), relu);
 }
@@ -147,9 +135,8 @@ at::Tensor FusedConvolution::forward_packed(const at::Tensor& x, const at::Tenso
 // Convolution, bias, sum and ReLU are one operation of cuDNN.
 at::Tensor FusedConvolution::forward_cudnn(const at::Tensor& x, const at::Tensor& sum) {
   at::NoGradGuard no_grad;
-  const auto& constants = current(folded_, x.scalar_type(), [&](const at::Tensor& weight) {
-    return channels_last(weight.to(x.scalar_type()));
-  });
+  const auto& constants = current(folded_, x.scalar_type(),
+                                  [&](const at::Tensor& weight) { return channels_last(weight.to(x.scalar_type())); });
   const ConvolutionWindow window = window_of(*convolution_);
   const auto bias = constants.bias.defined() ? std::make_optional(constants.bias) : std::nullopt;
   if (!sum.defined()) {
@@ -159,36 +146,6 @@ at::Tensor FusedConvolution::forward_cudnn(const at::Tensor& x, const at::Tensor
   return at::cudnn_convolution_add_relu(channels_last(x), constants.weights, channels_last(sum.to(x.scalar_type())),
                                         /*alpha=*/1, bias, window.stride, window.padding, window.dilation,
                                         window.groups);
-}
-
-at::Tensor FusedConvolution::forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles,
-                                              const at::Tensor& sum, bool relu) {
-  const int64_t in = x.size(1), out = out_channels();
-  const int64_t most = std::max(kLeastTiles, kWorkspaceBytes / (kernels::WinogradTiles::kPoints * (in + out) * 4));
-  const int64_t parts = (tiles.count() + most - 1) / most, size = (tiles.count() + parts - 1) / parts;
-  auto& constants = current(winograd_, at::kFloat, [&](const at::Tensor& weight) {
-    std::vector<at::Tensor> points = kernels::WinogradTiles::weights(weight).unbind();
-    for (at::Tensor& point : points) point = point.view({out, in, 1, 1});
-    return PackedWeights(std::move(points), {.padding = {0, 0}, .stride = {1, 1}, .dilation = {1, 1}, .groups = 1});
-  });
-  at::Tensor result =
-      sum.defined() ? channels_last(sum.to(at::kFloat))
-                    : at::empty({x.size(0), out, x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
-  for (int64_t first = 0; first < tiles.count(); first += size) {
-    const int64_t count = std::min(size, tiles.count() - first);
-    at::Tensor transformed = at::empty({kernels::WinogradTiles::kPoints, count, in}, x.options());
-    tiles.transform_input(x, first, transformed);
-    // The products are 1x1 convolutions of "images" whose height is the number of tiles.
-    std::vector<at::Tensor> products;
-    for (const at::Tensor& weight : constants.weights.for_input({1, in, count, 1})) {
-      const auto point = static_cast<int64_t>(products.size());
-      const at::Tensor factor = transformed[point].view({1, count, 1, in}).permute({0, 3, 1, 2});
-      const at::Tensor each = convolve_packed(factor, weight, {}, constants.weights.window(), /*relu=*/false);
-      products.push_back(each.permute({0, 2, 3, 1}).reshape({count, out}));
-    }
-    tiles.transform_output(products, first, constants.bias, sum.defined(), relu, result);
-  }
-  return result;
 }
 
 }  // namespace bidiseg

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "core/models/packed_convolution.h"
-#include "kernels/winograd.h"
 
 namespace bidiseg {
 
@@ -46,10 +45,7 @@ class FusedConvolution {
   at::Tensor normalize(const at::Tensor& y);
   at::Tensor forward_packed(const at::Tensor& x, const at::Tensor& sum, bool relu);
   at::Tensor forward_cudnn(const at::Tensor& x, const at::Tensor& sum);
-  at::Tensor forward_winograd(const at::Tensor& x, const kernels::WinogradTiles& tiles, const at::Tensor& sum,
-                              bool relu);
   bool is_constant() const;
-  bool is_wide_3x3() const;
   uint64_t version() const;
 
   // Returns `kept`, renewed from the folded weight if the modules have changed. `arrange` gives the weights to keep, in
@@ -59,8 +55,8 @@ class FusedConvolution {
 
   torch::nn::Conv2d convolution_;
   torch::nn::BatchNorm2d norm_;
-  std::optional<Constants<at::Tensor>> folded_;
-  std::optional<Constants<PackedWeights>> packed_, winograd_;
+  std::optional<Constants<at::Tensor>> folded_, winograd_;
+  std::optional<Constants<PackedWeights>> packed_;
 };
 
 }  // namespace bidiseg

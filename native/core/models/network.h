@@ -83,9 +83,6 @@ class SegmentationNetwork : public Network {
   at::Tensor forward(const at::Tensor& input) final { return forward_with_features(input).logits; }
   virtual int64_t class_count() const = 0;
   virtual int64_t feature_count() const = 0;
-
-  /// True if layers with few channels and the size of the image take much of the time, as in VGG-16.
-  virtual bool has_narrow_layers() const { return false; }
 };
 
 /// Draws the weights of every convolution and transposed convolution below `module` from N(0, std). Biases are 0.

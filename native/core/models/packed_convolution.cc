@@ -42,10 +42,10 @@ bool have_equal_bytes(const at::Tensor& a, const at::Tensor& b) {
 
 }  // namespace
 
-PackedWeights::PackedWeights(std::vector<at::Tensor> weights, const ConvolutionWindow& window)
-    : window_(window), plain_(std::move(weights)) {}
+PackedWeights::PackedWeights(at::Tensor weight, const ConvolutionWindow& window)
+    : window_(window), plain_(std::move(weight)) {}
 
-const std::vector<at::Tensor>& PackedWeights::for_input(at::IntArrayRef size) {
+const at::Tensor& PackedWeights::for_input(at::IntArrayRef size) {
   std::vector<int64_t> key = size.vec();
   key.push_back(at::get_num_threads());
   const auto known = layout_of_.find(key);
@@ -61,19 +61,13 @@ size_t PackedWeights::find_layout(at::IntArrayRef size) {
   // The kept tensors are ordinary ones, like the modules'.
   const c10::InferenceMode normal_mode(false);
   at::NoGradGuard no_grad;
-  std::vector<at::Tensor> packed = {pack(plain(0), window_, size)};
+  const at::Tensor packed = pack(layouts_.empty() ? plain_ : layouts_[0].to_dense(), window_, size);
   for (size_t i = 0; i < layouts_.size(); ++i) {
-    if (have_equal_bytes(packed[0], layouts_[i][0])) return i;
+    if (have_equal_bytes(packed, layouts_[i])) return i;
   }
-  const size_t count = layouts_.empty() ? plain_.size() : layouts_[0].size();
-  while (packed.size() < count) packed.push_back(pack(plain(packed.size()), window_, size));
-  layouts_.push_back(std::move(packed));
-  plain_.clear();
+  layouts_.push_back(packed);
+  plain_.reset();
   return layouts_.size() - 1;
-}
-
-at::Tensor PackedWeights::plain(size_t index) const {
-  return layouts_.empty() ? plain_[index] : layouts_[0][index].to_dense();
 }
 
 at::Tensor convolve_packed(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

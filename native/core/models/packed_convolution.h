@@ -13,7 +13,7 @@ struct ConvolutionWindow {
   int64_t groups;
 };
 
-/// Weights of convolutions of one geometry, packed in the layouts that oneDNN wants.
+/// Weights of a convolution, packed in the layouts that oneDNN wants.
 ///
 /// oneDNN chooses the layout by the size of the input and the number of threads. It converts weights in another layout
 /// at every call, which may take longer than the convolution. Many sizes share a layout, because layouts differ in
@@ -21,22 +21,18 @@ struct ConvolutionWindow {
 /// and each size remembers its own.
 class PackedWeights {
  public:
-  /// `weights`: [K, C / groups, h, w] each, of one shape, in float32 or bfloat16 on the CPU.
-  PackedWeights(std::vector<at::Tensor> weights, const ConvolutionWindow& window);
+  /// `weight`: [K, C / groups, h, w] in float32 or bfloat16 on the CPU.
+  PackedWeights(at::Tensor weight, const ConvolutionWindow& window);
 
-  /// The weights for an input of `size` [N, C, H, W], in the order of the constructor. The first call for a size packs
-  /// at least one of them. The reference holds until the next call.
-  const std::vector<at::Tensor>& for_input(at::IntArrayRef size);
-
-  const ConvolutionWindow& window() const { return window_; }
+  /// The weight for an input of `size` [N, C, H, W]. The first call for a size packs it.
+  const at::Tensor& for_input(at::IntArrayRef size);
 
  private:
   size_t find_layout(at::IntArrayRef size);
-  at::Tensor plain(size_t index) const;
 
   ConvolutionWindow window_;
-  std::vector<at::Tensor> plain_;  // until the first layout is made
-  std::vector<std::vector<at::Tensor>> layouts_;
+  at::Tensor plain_;  // until the first layout is made
+  std::vector<at::Tensor> layouts_;
   std::map<std::vector<int64_t>, size_t> layout_of_;  // by size and number of threads
 };
 

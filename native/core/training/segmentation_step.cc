@@ -160,7 +160,7 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
     dropout.set_current_seed(draw_seed(options_.seed, steps_.item<int64_t>(), place));
   }
   const at::ScalarType dtype = segmenter_->dtype();
-  const at::MemoryFormat format = options_.memory_format.value_or(fastest_format(options_.step, *segmenter_));
+  const at::MemoryFormat format = options_.memory_format.value_or(fastest_format(options_.step.precision));
   const auto output_of = [&](const at::Tensor& images, const at::Tensor& stays = {}) {
     at::Tensor input = segmenter_input(images, dtype);
     if (stays.defined()) input = input * stays.unsqueeze(1);  // 0 is the mean color

@@ -19,16 +19,6 @@ struct StepOptions {
   std::shared_ptr<ProcessGroup> group;  ///< processes that compute the step together; null: this one alone
 };
 
-/// Memory format in which a segmenter trains faster. On CUDA, channels_last is the format for tensor cores: an H100 is
-/// 25 % faster in it with TensorFloat-32. On the CPU it is 3 to 10 % faster in bfloat16. In float32, LibTorch's
-/// convolutions are up to 30 % slower in it, above all those with few channels, and ours have that format.
-inline at::MemoryFormat fastest_format(const StepOptions& options, const SegmentationNetwork& segmenter) {
-  const bool ours =
-      segmenter.device().is_cpu() && options.convolutions == ConvolutionMethod::kAuto && !segmenter.has_narrow_layers();
-  return options.precision == Precision::kFloat32 && !ours ? at::MemoryFormat::Contiguous
-                                                           : at::MemoryFormat::ChannelsLast;
-}
-
 /// How the passes of a step compute, for the lifetime of the scope.
 struct ComputationScope {
   PrecisionScope precision;

@@ -214,7 +214,7 @@ void TranslationStep::compute_generator_gradients(const Part& part) {
     const ModeScope evaluation(*segmenter_, /*training=*/false);
     FrozenScope frozen_segmenter(*segmenter_);
     const auto input = [&](const at::Tensor& rgb) {
-      return segmenter_input_from_translator(rgb).contiguous(fastest_format(o.step, *segmenter_));
+      return segmenter_input_from_translator(rgb).contiguous(fastest_format(o.step.precision));
     };
     const auto logits = [&](const at::Tensor& first, const at::Tensor& second) {
       return forward_both(*segmenter_, input(first), input(second));

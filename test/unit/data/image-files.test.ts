@@ -369,7 +369,7 @@ describe('image files', () => {
       await assert.rejects(readLabels(path('rgb.png'), identity), {
         code: 'ERR_DATA',
         message:
-          /rgb\.png: found a 8-bit RGB PNG, but the label map 'identity' expects a PNG with one channel/,
+          /rgb\.png: found an 8-bit RGB PNG, but the label map 'identity' expects a PNG with one channel/,
       });
       const synthia = { labelMap: labelMap('synthia'), classCount: 19, ignoreIndex: 255 };
       await assert.rejects(
@@ -413,7 +413,7 @@ describe('image files', () => {
       await assert.rejects(readLabels(path('gray.png'), options), {
         code: 'ERR_DATA',
         message:
-          /gray\.png: found a 8-bit grayscale PNG, but the label map 'custom' expects an 8-bit RGB, RGBA or/,
+          /gray\.png: found an 8-bit grayscale PNG, but the label map 'custom' expects an 8-bit RGB, RGBA or/,
       });
       rgb.splice(3 * 23, 3, 129, 64, 128);
       await writeFile(path('rgb.png'), encodePng({ ...area, kind: 'rgb', samples: rgb }));
