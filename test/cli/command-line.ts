@@ -136,6 +136,7 @@ export function writeTinyConfig(folder: string, overrides: Record<string, unknow
     translation: { steps: 3, batchSize: 1 },
     loop: { rounds: 1, selfTrainingRounds: 1 },
     sampleCount: 1,
+    scoreCount: 1,
   };
   const merged: Record<string, unknown> = { ...config };
   for (const [key, value] of Object.entries(overrides)) {

@@ -10,4 +10,5 @@ export const TINY_RUN: readonly string[] = [
   'data.embedded={size: [64, 32], sourceCount: 4, targetCount: 3, validationCount: 2}',
   'logEvery=1',
   'sampleCount=2',
+  'scoreCount=1',
 ];
