@@ -120,6 +120,7 @@ export type {
 } from './models/discriminator-options.js';
 export { FeatureDiscriminator } from './models/feature-discriminator.js';
 export {
+  type ForwardOptions,
   type FromFileOptions,
   type LoadOptions,
   type LoadReport,
@@ -144,6 +145,7 @@ export type {
   SegmentationLosses,
   TranslationLosses,
 } from './native/binding-types.js';
+export type { Convolutions } from './native/convolutions.js';
 export {
   type BuildInfo,
   buildInfo,

@@ -1,5 +1,6 @@
 import { native } from '../native/binding.js';
 import type { NetworkDtype, NetworkHandle, StateEntry, TensorHandle } from '../native/binding-types.js';
+import { CONVOLUTIONS, type Convolutions } from '../native/convolutions.js';
 import { requireDevice } from '../native/device.js';
 import { checkDtype } from '../native/dtype.js';
 import { call, callSync, handleOf, NativeObject } from '../native/native-object.js';
@@ -37,6 +38,13 @@ import {
 } from './other-names.js';
 
 export type { NetworkDtype } from '../native/binding-types.js';
+
+/** Options of {@link Network.forward}. */
+export interface ForwardOptions {
+  /** How convolutions on the CPU are computed, in the backward pass too: `auto` (default) or `direct`. */
+  convolutions?: Convolutions;
+  signal?: AbortSignal;
+}
 
 /** Options of {@link Network.save}. */
 export interface SaveOptions {
@@ -97,6 +105,12 @@ export interface LoadReport {
   skipped: Skipped[];
 }
 
+/** @internal */
+export function forwardOptions(options: ForwardOptions): { convolutions: Convolutions } {
+  const { convolutions = 'auto' } = checkObject('options', options);
+  return { convolutions: checkChoice('convolutions', convolutions, CONVOLUTIONS) };
+}
+
 /**
  * A network with one input tensor and one output tensor. A new network is in training mode.
  *
@@ -123,10 +137,10 @@ export class Network extends NativeObject<NetworkHandle> {
   }
 
   /** Computes the network's output for `input`, which has the network's dtype. The subclasses document the shapes. */
-  async forward(input: Tensor, options: { signal?: AbortSignal } = {}): Promise<Tensor> {
-    checkObject('options', options);
+  async forward(input: Tensor, options: ForwardOptions = {}): Promise<Tensor> {
+    const passed = forwardOptions(options);
     const output = await call(
-      (token) => native.networkForward(this.handle, handleOf('input', input, Tensor), token),
+      (token) => native.networkForward(this.handle, handleOf('input', input, Tensor), passed, token),
       options.signal,
     );
     return new Tensor(output);

@@ -1,5 +1,6 @@
 import { native } from '../native/binding.js';
 import type { NativeAveragedOptions, NativePredictOptions } from '../native/binding-types.js';
+import { CONVOLUTIONS, type Convolutions } from '../native/convolutions.js';
 import { requireDevice } from '../native/device.js';
 import { call, callSync, handleOf } from '../native/native-object.js';
 import { PRECISIONS, type Precision } from '../native/precision.js';
@@ -17,7 +18,14 @@ import {
 } from '../support/validate.js';
 import { openWeights } from '../weights/weights-file.js';
 import type { WeightsDescription } from '../weights/weights-metadata.js';
-import { createFromFile, type FilePlace, type FromFileOptions, Network } from './network.js';
+import {
+  createFromFile,
+  type FilePlace,
+  type ForwardOptions,
+  type FromFileOptions,
+  forwardOptions,
+  Network,
+} from './network.js';
 import { descriptionFor, isBackbone, withOwnNames } from './other-names.js';
 import {
   type CompleteSegmenterOptions,
@@ -58,6 +66,8 @@ export interface PredictOptions {
    * `buildInfo().precisions` must list it for the device. In bf16, probabilities are off by about 1e-2.
    */
   precision?: Precision;
+  /** How convolutions on the CPU are computed: `auto` (default) or `direct`. See {@link Convolutions}. */
+  convolutions?: Convolutions;
   /** Averages the probabilities with those of the mirrored images. Default false. */
   flip?: boolean;
   /** The same images at other sizes. Probabilities are averaged over these too. Default none. */
@@ -175,11 +185,12 @@ export class Segmenter extends Network {
    */
   async forwardWithFeatures(
     input: Tensor,
-    options: { signal?: AbortSignal } = {},
+    options: ForwardOptions = {},
   ): Promise<{ features: Tensor; logits: Tensor }> {
-    checkObject('options', options);
+    const passed = forwardOptions(options);
     const output = await call(
-      (token) => native.networkForwardWithFeatures(this.handle, handleOf('input', input, Tensor), token),
+      (token) =>
+        native.networkForwardWithFeatures(this.handle, handleOf('input', input, Tensor), passed, token),
       options.signal,
     );
     return { features: new Tensor(output.features), logits: new Tensor(output.logits) };
@@ -208,6 +219,7 @@ export class Segmenter extends Network {
       outputHeight: checkInteger('outputHeight', options.outputHeight ?? height, 1),
       confidence: checkBoolean('confidence', options.confidence ?? false),
       precision: checkChoice('precision', options.precision ?? 'fp32', PRECISIONS),
+      convolutions: checkChoice('convolutions', options.convolutions ?? 'auto', CONVOLUTIONS),
       order: checkChoice('order', options.order ?? 'logits', ['logits', 'probabilities']),
     };
     const classThresholds = checkNumbers('classThresholds', options.classThresholds ?? [], 0);

@@ -4,6 +4,7 @@
  * Every function that returns a promise queues work on the compute thread of this Node environment, in the order of the
  * calls. Arguments are copied before the function returns. See docs/design/boundary.md#rules-of-a-call.
  */
+import type { Convolutions } from './convolutions.js';
 import type { Precision } from './precision.js';
 
 declare const kind: unique symbol;
@@ -206,7 +207,7 @@ export interface NativeSegmentationStepOptions {
   } | null;
   memoryFormat: 'auto' | 'contiguous' | 'channels-last';
   precision: Precision;
-  convolutions: 'auto' | 'direct';
+  convolutions: Convolutions;
   lossScaling: boolean;
   activationCheckpointing: boolean;
   cudaGraphs: boolean;
@@ -229,7 +230,7 @@ export interface NativeTranslationStepOptions {
   /** Number of images, or 0 for the whole batch. */
   microBatchSize: number;
   precision: Precision;
-  convolutions: 'auto' | 'direct';
+  convolutions: Convolutions;
   lossScaling: boolean;
   activationCheckpointing: boolean;
   cudaGraphs: boolean;
@@ -242,7 +243,7 @@ export interface NativePairedTranslationStepOptions {
   adamForm: NativeAdamForm;
   l1Weight: number;
   precision: Precision;
-  convolutions: 'auto' | 'direct';
+  convolutions: Convolutions;
   lossScaling: boolean;
   cudaGraphs: boolean;
 }
@@ -272,6 +273,10 @@ export type NativePseudoLabelOptions = NativeConfidentPixels & {
   confidence: boolean;
 };
 
+interface NativeForwardOptions {
+  convolutions: Convolutions;
+}
+
 interface NativeImages {
   count: number;
   width: number;
@@ -284,6 +289,7 @@ interface NativeOutput {
   confidence: boolean;
   order: NativeOrder;
   precision: Precision;
+  convolutions: Convolutions;
 }
 
 export type NativePredictOptions = NativeImages &
@@ -397,11 +403,13 @@ export interface NativeBinding {
   networkForward(
     network: NetworkHandle,
     input: TensorHandle,
+    options: NativeForwardOptions,
     cancellation?: CancellationToken,
   ): Promise<TensorHandle>;
   networkForwardWithFeatures(
     segmenter: NetworkHandle,
     input: TensorHandle,
+    options: NativeForwardOptions,
     cancellation?: CancellationToken,
   ): Promise<{ features: TensorHandle; logits: TensorHandle }>;
   networkFeatureCount(segmenter: NetworkHandle): number;

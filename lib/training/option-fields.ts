@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { CONVOLUTIONS } from '../native/convolutions.js';
 import { PRECISIONS } from '../native/precision.js';
 import { boolean, choice, integer, number } from '../support/options.js';
 
@@ -30,7 +31,7 @@ export const computationFields = {
    * backward, where it is faster. Their rounding errors are up to three times as large. `direct`: all of them as LibTorch
    * does.
    */
-  convolutions: choice('auto', 'direct').default('auto'),
+  convolutions: choice(...CONVOLUTIONS).default('auto'),
   /**
    * Computes blocks again in the backward pass instead of keeping their activations (activation checkpointing). It takes a
    * third more time and much less memory. The results are the same bits.

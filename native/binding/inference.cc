@@ -61,9 +61,10 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
        images = images_argument(info[1], options), size = upsampling_option(options, "outputHeight", "outputWidth"),
        with_confidence = options.boolean("confidence"), order = softmax_order_option(options),
        thresholds = options.numbers("classThresholds"), precision = precision_option(options),
-       sizes = sizes_option(options)] {
+       convolutions = convolutions_option(options), sizes = sizes_option(options)] {
         require_precision(precision, *segmenter);
         const PrecisionScope scope(precision, segmenter->device());
+        const ConvolutionScope convolution_scope(convolutions);
         const at::Tensor on_device = images.to(segmenter->device());
         return on_the_cpu(
             sizes.empty()
@@ -101,9 +102,11 @@ Napi::Value predict_averaged_labels(const Napi::CallbackInfo& info) {
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"), views = std::move(views),
        flip = options.boolean("flip"), size = upsampling_option(options, "outputHeight", "outputWidth"),
        with_confidence = options.boolean("confidence"), order = softmax_order_option(options),
-       precision = precision_option(options)]() mutable {
+       precision = precision_option(options),
+       convolutions = convolutions_option(options)]() mutable {
         require_precision(precision, *segmenter);
         const PrecisionScope scope(precision, segmenter->device());
+        const ConvolutionScope convolution_scope(convolutions);
         for (at::Tensor& view : views) view = view.to(segmenter->device());
         return on_the_cpu(predict_averaged(*segmenter, views, flip, size.height, size.width, order, with_confidence));
       },

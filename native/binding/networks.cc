@@ -122,9 +122,11 @@ void check_dtype(const Network& network, const at::Tensor& input) {
 
 Napi::Value network_forward(const Napi::CallbackInfo& info) {
   return run_async(
-      info.Env(), cancellation_argument(info[2]),
-      [network = Handle<Network>::get(info[0], "network"), input = tensor_argument(info[1], "input")] {
+      info.Env(), cancellation_argument(info[3]),
+      [network = Handle<Network>::get(info[0], "network"), input = tensor_argument(info[1], "input"),
+       convolutions = convolutions_option(Options(info[2]))] {
         check_dtype(*network, input);
+        const ConvolutionScope scope(convolutions);
         ForwardTraces traces(*network);
         at::Tensor output = network->forward(input);
         traces.keep();
@@ -136,10 +138,11 @@ Napi::Value network_forward(const Napi::CallbackInfo& info) {
 // { features, logits }
 Napi::Value network_forward_with_features(const Napi::CallbackInfo& info) {
   return run_async(
-      info.Env(), cancellation_argument(info[2]),
+      info.Env(), cancellation_argument(info[3]),
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
-       input = tensor_argument(info[1], "input")] {
+       input = tensor_argument(info[1], "input"), convolutions = convolutions_option(Options(info[2]))] {
         check_dtype(*segmenter, input);
+        const ConvolutionScope scope(convolutions);
         ForwardTraces traces(*segmenter);
         SegmentationOutput output = segmenter->forward_with_features(input);
         traces.keep();

@@ -152,14 +152,42 @@ std::vector<int64_t> tile_starts(int64_t size, int64_t dilation) {
   return starts;
 }
 
+// Transforms side x side pixels of each tile, which are `dilation` apart, by `lines`. `corner` gives image, row and
+// column of a tile's first pixel. Pixels outside the image are zeros.
+template <int64_t side, typename Transform, typename Corner>
+void transform_pixels(const at::Tensor& images, int64_t dilation, const Transform& lines, const Corner& corner,
+                      at::Tensor& transformed) {
+  const int64_t channels = images.size(1), height = images.size(2), width = images.size(3);
+  const int64_t tiles = transformed.size(1);
+  const float* from = images.const_data_ptr<float>();
+  float* to = transformed.mutable_data_ptr<float>();
+  at::parallel_for(0, tiles, 4, [&](int64_t begin, int64_t end) {
+    alignas(64) constexpr std::array<float, kBlock> zeros{};
+    std::array<const float*, side * side> in;
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const auto [image, top, left] = corner(tile);
+      for (int64_t c = 0; c < channels; c += kBlock) {
+        for (int64_t n = 0; n < side * side; ++n) {
+          const int64_t y = top + n / side * dilation, x = left + n % side * dilation;
+          const bool inside = y >= 0 && y < height && x >= 0 && x < width;
+          in[static_cast<size_t>(n)] =
+              inside ? from + ((image * height + y) * width + x) * channels + c : zeros.data();
+        }
+        transform_square<side, kIn>(
+            in, lines,
+            [&](size_t i, size_t j) { return to + (static_cast<int64_t>(i * kIn + j) * tiles + tile) * channels + c; },
+            std::min(kBlock, channels - c));
+      }
+    }
+  });
+}
+
 }  // namespace
 
 WinogradTiles::WinogradTiles(at::IntArrayRef input_size, int64_t dilation, int64_t padding)
     : images_(input_size[0]),
-      height_(input_size[2]),
-      width_(input_size[3]),
-      out_height_(height_ + 2 * (padding - dilation)),
-      out_width_(width_ + 2 * (padding - dilation)),
+      out_height_(input_size[2] + 2 * (padding - dilation)),
+      out_width_(input_size[3] + 2 * (padding - dilation)),
       dilation_(dilation),
       padding_(padding),
       rows_(tile_starts(out_height_, dilation)),
@@ -240,53 +268,19 @@ at::Tensor WinogradTiles::weights_gradient(const at::Tensor& transformed) {
 }
 
 void WinogradTiles::transform_input(const at::Tensor& input, int64_t first, at::Tensor& transformed) const {
-  const int64_t channels = input.size(1), tiles = transformed.size(1);
-  const float* from = input.const_data_ptr<float>();
-  float* to = transformed.mutable_data_ptr<float>();
-  at::parallel_for(0, tiles, 4, [&](int64_t begin, int64_t end) {
-    alignas(64) constexpr std::array<float, kBlock> zeros{};
-    std::array<const float*, kIn * kIn> in;
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const auto [image, top, left] = place(first + tile);
-      for (int64_t c = 0; c < channels; c += kBlock) {
-        for (size_t n = 0; n < in.size(); ++n) {
-          const int64_t y = top - padding_ + static_cast<int64_t>(n) / kIn * dilation_;
-          const int64_t x = left - padding_ + static_cast<int64_t>(n) % kIn * dilation_;
-          const bool inside = y >= 0 && y < height_ && x >= 0 && x < width_;
-          in[n] = inside ? from + ((image * height_ + y) * width_ + x) * channels + c : zeros.data();
-        }
-        transform_square<kIn, kIn>(
-            in, input_lines,
-            [&](size_t i, size_t j) { return to + (static_cast<int64_t>(i * kIn + j) * tiles + tile) * channels + c; },
-            std::min(kBlock, channels - c));
-      }
-    }
-  });
+  const auto corner = [&](int64_t tile) {
+    const auto [image, top, left] = place(first + tile);
+    return std::array<int64_t, 3>{image, top - padding_, left - padding_};
+  };
+  transform_pixels<kIn>(input, dilation_, input_lines, corner, transformed);
 }
 
 void WinogradTiles::transform_gradient(const at::Tensor& gradient, int64_t first, at::Tensor& transformed) const {
-  const int64_t channels = gradient.size(1), tiles = transformed.size(1);
-  const float* from = gradient.const_data_ptr<float>();
-  float* to = transformed.mutable_data_ptr<float>();
-  at::parallel_for(0, tiles, 4, [&](int64_t begin, int64_t end) {
-    alignas(64) constexpr std::array<float, kBlock> zeros{};
-    std::array<const float*, kOut * kOut> in;
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const auto [image, top, left] = place(first + tile);
-      for (int64_t c = 0; c < channels; c += kBlock) {
-        for (size_t n = 0; n < in.size(); ++n) {
-          const int64_t y = top + static_cast<int64_t>(n) / kOut * dilation_;
-          const int64_t x = left + static_cast<int64_t>(n) % kOut * dilation_;
-          const bool inside = y < out_height_ && x < out_width_;
-          in[n] = inside ? from + ((image * out_height_ + y) * out_width_ + x) * channels + c : zeros.data();
-        }
-        transform_square<kOut, kIn>(
-            in, gradient_lines,
-            [&](size_t i, size_t j) { return to + (static_cast<int64_t>(i * kIn + j) * tiles + tile) * channels + c; },
-            std::min(kBlock, channels - c));
-      }
-    }
-  });
+  const auto corner = [&](int64_t tile) {
+    const auto [image, top, left] = place(first + tile);
+    return std::array<int64_t, 3>{image, top, left};
+  };
+  transform_pixels<kOut>(gradient, dilation_, gradient_lines, corner, transformed);
 }
 
 void WinogradTiles::transform_output(const at::Tensor& products, int64_t first, const at::Tensor& bias, bool add,

@@ -58,7 +58,7 @@ class WinogradTiles {
   };
   Place place(int64_t tile) const;
 
-  int64_t images_, height_, width_, out_height_, out_width_, dilation_, padding_;
+  int64_t images_, out_height_, out_width_, dilation_, padding_;
   std::vector<int64_t> rows_, columns_;  // first pixels of the tiles
 };
 

@@ -113,13 +113,35 @@ at::Tensor weight_gradient(const at::Tensor& x, const at::Tensor& gradient, cons
   return WinogradTiles::weights_gradient(sum);
 }
 
+// What backward passes need of their forward pass.
+struct SavedConvolution {
+  at::Tensor x, weight;
+  int64_t dilation, padding;
+  std::array<bool, 3> wanted;  // gradients for x, weight and bias
+
+  static void keep(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight, bool has_bias,
+                   int64_t dilation, int64_t padding) {
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["has_bias"] = has_bias;
+    ctx->saved_data["dilation"] = dilation;
+    ctx->saved_data["padding"] = padding;
+  }
+
+  explicit SavedConvolution(torch::autograd::AutogradContext* ctx)
+      : x(ctx->get_saved_variables()[0]),
+        weight(ctx->get_saved_variables()[1]),
+        dilation(ctx->saved_data["dilation"].toInt()),
+        padding(ctx->saved_data["padding"].toInt()),
+        wanted{ctx->needs_input_grad(0), ctx->needs_input_grad(1),
+               ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)} {}
+};
+
 // Gradients for a pass of which derivatives are taken again.
-torch::autograd::tensor_list differentiable_gradients(const at::Tensor& x, const at::Tensor& weight,
-                                                      const at::Tensor& gradient, int64_t dilation, int64_t padding,
-                                                      std::array<bool, 3> wanted) {
-  const std::vector<int64_t> one = {1, 1}, zero = {0, 0}, dilations(2, dilation), paddings(2, padding);
-  const auto [for_x, for_weight, for_bias] = at::convolution_backward(
-      gradient, x, weight, at::OptionalIntArrayRef(weight.size(0)), one, paddings, dilations, false, zero, 1, wanted);
+torch::autograd::tensor_list differentiable_gradients(const SavedConvolution& saved, const at::Tensor& gradient) {
+  const std::vector<int64_t> one = {1, 1}, zero = {0, 0}, dilation(2, saved.dilation), padding(2, saved.padding);
+  const auto [for_x, for_weight, for_bias] =
+      at::convolution_backward(gradient, saved.x, saved.weight, at::OptionalIntArrayRef(saved.weight.size(0)), one,
+                               padding, dilation, false, zero, 1, saved.wanted);
   return {for_x, for_weight, for_bias, {}, {}};
 }
 
@@ -127,10 +149,7 @@ class WinogradConvolution : public torch::autograd::Function<WinogradConvolution
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias, int64_t dilation, int64_t padding) {
-    ctx->saved_data["has_bias"] = bias.has_value();
-    ctx->save_for_backward({x, weight});
-    ctx->saved_data["dilation"] = dilation;
-    ctx->saved_data["padding"] = padding;
+    SavedConvolution::keep(ctx, x, weight, bias.has_value(), dilation, padding);
     const WinogradTiles tiles(x.sizes(), dilation, padding);
     const at::Tensor y = convolve_tiles(channels_last(x), tiles, transformed_weights(weight, false), false,
                                         {.bias = bias.value_or(at::Tensor())});
@@ -139,14 +158,9 @@ class WinogradConvolution : public torch::autograd::Function<WinogradConvolution
 
   static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* ctx,
                                                const torch::autograd::tensor_list& gradients) {
-    const auto saved = ctx->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1];
-    const int64_t dilation = ctx->saved_data["dilation"].toInt(), padding = ctx->saved_data["padding"].toInt();
-    const std::array<bool, 3> wanted = {ctx->needs_input_grad(0), ctx->needs_input_grad(1),
-                                        ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)};
-    if (at::GradMode::is_enabled()) {
-      return differentiable_gradients(x, weight, gradients[0], dilation, padding, wanted);
-    }
+    const SavedConvolution saved(ctx);
+    if (at::GradMode::is_enabled()) return differentiable_gradients(saved, gradients[0]);
+    const auto& [x, weight, dilation, padding, wanted] = saved;
     const at::Tensor gradient = channels_last(gradients[0]);
     torch::autograd::tensor_list result(5);
     if (wanted[0]) {
@@ -178,9 +192,7 @@ class TapConvolution : public torch::autograd::Function<TapConvolution> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias, int64_t dilation) {
-    ctx->saved_data["has_bias"] = bias.has_value();
-    ctx->save_for_backward({x, weight});
-    ctx->saved_data["dilation"] = dilation;
+    SavedConvolution::keep(ctx, x, weight, bias.has_value(), dilation, dilation);
     const int64_t images = x.size(0), height = x.size(2), width = x.size(3), out = weight.size(0);
     const at::Tensor taps = at::empty({images, height, width, 9, out}, x.options());
     multiply(pixels_of(x), tap_weights(weight).t(), height * width, taps.view({-1, 9 * out}));
@@ -193,14 +205,9 @@ class TapConvolution : public torch::autograd::Function<TapConvolution> {
 
   static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* ctx,
                                                const torch::autograd::tensor_list& gradients) {
-    const auto saved = ctx->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1];
-    const int64_t dilation = ctx->saved_data["dilation"].toInt();
-    const std::array<bool, 3> wanted = {ctx->needs_input_grad(0), ctx->needs_input_grad(1),
-                                        ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)};
-    if (at::GradMode::is_enabled()) {
-      return differentiable_gradients(x, weight, gradients[0], dilation, dilation, wanted);
-    }
+    const SavedConvolution saved(ctx);
+    if (at::GradMode::is_enabled()) return differentiable_gradients(saved, gradients[0]);
+    const auto& [x, weight, dilation, padding, wanted] = saved;
     const int64_t images = x.size(0), in = x.size(1), height = x.size(2), width = x.size(3), out = weight.size(0);
     const at::Tensor gradient = channels_last(gradients[0]).permute({0, 2, 3, 1});
     at::Tensor taps = at::empty({images, height, width, 9, out}, x.options());
@@ -234,6 +241,8 @@ bool pays_with_taps(const SquareConvolution& square, const at::Tensor& weight) {
 }
 
 }  // namespace
+
+ConvolutionMethod convolution_method() { return method_of_thread; }
 
 ConvolutionScope::ConvolutionScope(ConvolutionMethod method) : before_(method_of_thread) { method_of_thread = method; }
 

@@ -13,6 +13,9 @@ enum class ConvolutionMethod {
   kDirect,  ///< all of them as LibTorch does
 };
 
+/// Method of this thread. The default is kAuto.
+ConvolutionMethod convolution_method();
+
 /// Sets the method of this thread for the lifetime of the scope. Backward passes use that of their forward pass.
 class ConvolutionScope {
  public:

@@ -119,7 +119,7 @@ at::Tensor FusedConvolution::forward_packed(const at::Tensor& x, const at::Tenso
   const ConvolutionWindow window = window_of(*convolution_);
   const at::Tensor input = channels_last(x);
   const auto square = square_convolution(convolution_);
-  if (square && c10::InferenceMode::is_enabled() && x.scalar_type() == at::kFloat &&
+  if (square && convolution_method() == ConvolutionMethod::kAuto && x.scalar_type() == at::kFloat &&
       pays_with_winograd(*square, convolution_->weight, x.sizes())) {
     const auto& constants = current(winograd_, at::kFloat, kernels::WinogradTiles::weights);
     return convolve_winograd(input, *square, constants.weights, {.bias = constants.bias, .sum = sum, .relu = relu});

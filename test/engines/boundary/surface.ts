@@ -158,7 +158,7 @@ export function surface(folder: string): Record<string, Member> {
         { OutputDiscriminator: floats(1, 5, SIDE, SIDE), FeatureDiscriminator: floats(1, 8, 4, 4) }[
           receiver
         ] ?? image(),
-        { signal: signal() },
+        { convolutions: 'direct', signal: signal() },
       ],
     },
     'Network#train': none,
@@ -189,12 +189,13 @@ export function surface(folder: string): Record<string, Member> {
         { classCount: 5, device: 'cpu', dtype: 'float32', signal: signal() },
       ],
     },
-    'Segmenter#forwardWithFeatures': { args: () => [image(), { signal: signal() }] },
+    'Segmenter#forwardWithFeatures': { args: () => [image(), { convolutions: 'direct', signal: signal() }] },
     'Segmenter#predict': {
       args: () => [
         bytes(),
         {
           ...{ ...SHAPE, outputWidth: 20, outputHeight: 24, confidence: true, order: 'logits', flip: true },
+          convolutions: 'direct',
           ...{
             otherSizes: [{ images: new Uint8Array(16 * 16 * 3), width: 16, height: 16 }],
             signal: signal(),

@@ -1,0 +1,10 @@
+export const CONVOLUTIONS = ['auto', 'direct'] as const;
+
+/**
+ * How convolutions on the CPU are computed.
+ *
+ * - `auto`: wide 3×3 ones in float32 by Winograd's algorithm, forward and backward, where it is faster. Their rounding
+ *   errors are up to three times as large.
+ * - `direct`: all of them as LibTorch does.
+ */
+export type Convolutions = (typeof CONVOLUTIONS)[number];
