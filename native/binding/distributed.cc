@@ -53,15 +53,15 @@ Napi::Value replace_tensors(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value average_gradients(const Napi::CallbackInfo& info) {
-  return run_async(info.Env(), cancellation_argument(info[2]),
-                   [group = Handle<ProcessGroup>::get(info[0], "group"),
-                    network = Handle<Network>::get(info[1], "network")] {
-                     std::vector<at::Tensor> gradients;
-                     for (const at::Tensor& parameter : network->parameters()) {
-                       if (parameter.grad().defined()) gradients.push_back(parameter.grad());
-                     }
-                     group->average(gradients);
-                   });
+  return run_async(
+      info.Env(), cancellation_argument(info[2]),
+      [group = Handle<ProcessGroup>::get(info[0], "group"), network = Handle<Network>::get(info[1], "network")] {
+        std::vector<at::Tensor> gradients;
+        for (const at::Tensor& parameter : network->parameters()) {
+          if (parameter.grad().defined()) gradients.push_back(parameter.grad());
+        }
+        group->average(gradients);
+      });
 }
 
 // (group, tensors, root, cancellation?)
@@ -69,7 +69,8 @@ Napi::Value broadcast_tensors(const Napi::CallbackInfo& info) {
   const int64_t root = info[2].IsNumber() ? info[2].As<Napi::Number>().Int64Value() : -1;
   return run_async(info.Env(), cancellation_argument(info[3]),
                    [group = Handle<ProcessGroup>::get(info[0], "group"), tensors = tensors_argument(info[1]), root] {
-                     if (root < 0 || root >= group->size()) throw InvalidArgument("Expected a rank of the group for root");
+                     if (root < 0 || root >= group->size())
+                       throw InvalidArgument("Expected a rank of the group for root");
                      group->broadcast(tensors, root);
                    });
 }
@@ -98,12 +99,11 @@ Napi::Value combine_histogram(const Napi::CallbackInfo& info) {
 Napi::Value combine_statistics(const Napi::CallbackInfo& info) {
   constexpr int64_t kMost = int64_t{1} << 52;
   const Options options(info[2]);
-  return run_async(info.Env(), cancellation_argument(info[3]),
-                   [network = Handle<Network>::get(info[0], "network"),
-                    group = Handle<ProcessGroup>::get(info[1], "group"), own = options.integer("own", 0, kMost),
-                    all = options.integer("all", 1, kMost)] {
-                     combine_running_statistics(*network, own, all, *group);
-                   });
+  return run_async(
+      info.Env(), cancellation_argument(info[3]),
+      [network = Handle<Network>::get(info[0], "network"), group = Handle<ProcessGroup>::get(info[1], "group"),
+       own = options.integer("own", 0, kMost),
+       all = options.integer("all", 1, kMost)] { combine_running_statistics(*network, own, all, *group); });
 }
 
 Napi::Value barrier(const Napi::CallbackInfo& info) {

@@ -67,9 +67,8 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
         const ConvolutionScope convolution_scope(convolutions);
         const at::Tensor on_device = images.to(segmenter->device());
         return on_the_cpu(
-            sizes.empty()
-                ? predict(*segmenter, on_device, size.height, size.width, order, with_confidence, thresholds)
-                : predict_sizes(*segmenter, on_device, sizes, order, with_confidence, thresholds));
+            sizes.empty() ? predict(*segmenter, on_device, size.height, size.width, order, with_confidence, thresholds)
+                          : predict_sizes(*segmenter, on_device, sizes, order, with_confidence, thresholds));
       },
       prediction_to_js, prediction_of(info[0]));
 }
@@ -102,8 +101,7 @@ Napi::Value predict_averaged_labels(const Napi::CallbackInfo& info) {
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"), views = std::move(views),
        flip = options.boolean("flip"), size = upsampling_option(options, "outputHeight", "outputWidth"),
        with_confidence = options.boolean("confidence"), order = softmax_order_option(options),
-       precision = precision_option(options),
-       convolutions = convolutions_option(options)]() mutable {
+       precision = precision_option(options), convolutions = convolutions_option(options)]() mutable {
         require_precision(precision, *segmenter);
         const PrecisionScope scope(precision, segmenter->device());
         const ConvolutionScope convolution_scope(convolutions);

@@ -25,8 +25,8 @@ inline constexpr int64_t kNoMemoryLimit = INT64_MAX;
 /// in its message. Memory already in use stays.
 void set_host_memory_limit(int64_t bytes);
 
-/// Counts memory outside of tensors, such as copies of images that wait for their turn, while it exists. The constructor
-/// throws c10::OutOfMemoryError where an allocation of as many bytes would.
+/// Counts memory outside of tensors, such as copies of images that wait for their turn, while it exists. The
+/// constructor throws c10::OutOfMemoryError where an allocation of as many bytes would.
 class HostMemoryReservation {
  public:
   explicit HostMemoryReservation(int64_t bytes);

@@ -170,8 +170,7 @@ void transform_pixels(const at::Tensor& images, int64_t dilation, const Transfor
         for (int64_t n = 0; n < side * side; ++n) {
           const int64_t y = top + n / side * dilation, x = left + n % side * dilation;
           const bool inside = y >= 0 && y < height && x >= 0 && x < width;
-          in[static_cast<size_t>(n)] =
-              inside ? from + ((image * height + y) * width + x) * channels + c : zeros.data();
+          in[static_cast<size_t>(n)] = inside ? from + ((image * height + y) * width + x) * channels + c : zeros.data();
         }
         transform_square<side, kIn>(
             in, lines,

@@ -39,8 +39,8 @@ milliseconds timeout_of(const ProcessGroupOptions& options) {
   return milliseconds(static_cast<int64_t>(options.timeout_seconds * 1000));
 }
 
-// c10d trusts the file of a store: in any other file it reads on beyond the end and never returns. A store is a sequence
-// of keys and values, each after its length in 4 bytes. Processes lock it while they write.
+// c10d trusts the file of a store: in any other file it reads on beyond the end and never returns. A store is a
+// sequence of keys and values, each after its length in 4 bytes. Processes lock it while they write.
 bool is_store(int descriptor) {
   struct stat status;
   if (fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode) || flock(descriptor, LOCK_SH) != 0) return false;
@@ -195,10 +195,10 @@ ProcessGroup::ProcessGroup(const ProcessGroupOptions& options)
     engine_->store = store;
     engine_->heartbeat =
         std::make_unique<Heartbeat>(c10::make_intrusive<c10d::PrefixStore>(options.name, open_store([&] {
-                                      ProcessGroupOptions own = options;
-                                      own.hosts_store = false;
-                                      return own;
-                                    }())),
+                                                                             ProcessGroupOptions own = options;
+                                                                             own.hosts_store = false;
+                                                                             return own;
+                                                                           }())),
                                     options.rank);
     engine_->backend = make_backend(c10::make_intrusive<c10d::PrefixStore>("group", store), options);
     engine_->for_host = engine_->backend;
@@ -292,9 +292,8 @@ std::vector<at::Tensor> ProcessGroup::all_gather(const at::Tensor& tensor) {
   std::vector<std::vector<at::Tensor>> outputs(1);
   for (int64_t i = 0; i < size(); ++i) outputs[0].push_back(at::empty_like(own));
   std::vector<at::Tensor> inputs = {own};
-  run("gather", [&] {
-    engine_->wait(own, [&](c10d::Backend& backend) { return backend.allgather(outputs, inputs); });
-  });
+  run("gather",
+      [&] { engine_->wait(own, [&](c10d::Backend& backend) { return backend.allgather(outputs, inputs); }); });
   bytes_sent_ += static_cast<int64_t>(own.nbytes());
   return outputs[0];
 }

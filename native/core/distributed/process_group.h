@@ -9,12 +9,12 @@ struct ProcessGroupOptions {
   std::string backend;  ///< "gloo" or "nccl"
   int64_t rank;         ///< 0 to size - 1
   int64_t size;
-  std::string store;      ///< "tcp", or "file" for processes that share a file system
-  std::string host;       ///< tcp: where the store is
-  int64_t port;           ///< tcp
-  bool hosts_store;       ///< tcp: whether this process serves the store; torchrun's agent may do it instead
-  std::string file;       ///< file: a new file, the same in all processes
-  std::string name;       ///< prefix of keys in the store: groups of one name meet
+  std::string store;       ///< "tcp", or "file" for processes that share a file system
+  std::string host;        ///< tcp: where the store is
+  int64_t port;            ///< tcp
+  bool hosts_store;        ///< tcp: whether this process serves the store; torchrun's agent may do it instead
+  std::string file;        ///< file: a new file, the same in all processes
+  std::string name;        ///< prefix of keys in the store: groups of one name meet
   double timeout_seconds;  ///< of each operation, and of the start
 };
 
@@ -22,7 +22,8 @@ struct ProcessGroupOptions {
 std::vector<std::string> process_group_backends();
 
 /// A group of processes. All of them must make the same calls in the same order. An operation that fails throws
-/// ProcessGroupError, which names the ranks that have not shown up since the timeout. The group cannot be used after that.
+/// ProcessGroupError, which names the ranks that have not shown up since the timeout. The group cannot be used after
+/// that.
 class ProcessGroup {
  public:
   /// Waits for all processes.
@@ -33,8 +34,8 @@ class ProcessGroup {
   int64_t size() const { return options_.size; }
   const std::string& backend() const { return options_.backend; }
 
-  /// Replaces each tensor by its sum over all processes. Tensors of one dtype and device travel together, in buckets. All
-  /// processes get the same bits.
+  /// Replaces each tensor by its sum over all processes. Tensors of one dtype and device travel together, in buckets.
+  /// All processes get the same bits.
   void add(const std::vector<at::Tensor>& tensors);
   /// add(), divided by the number of processes.
   void average(const std::vector<at::Tensor>& tensors);

@@ -142,8 +142,7 @@ int64_t DeepLabV2::make_resnet(const DeepLabV2Options& options) {
     for (int64_t i = 0; i < shape.blocks[layer]; ++i) {
       const int64_t stride = i == 0 ? kLayerStride[layer] : 1;
       if (shape.bottleneck) {
-        blocks->push_back(
-            Bottleneck(in, channels, stride, options.bottleneck_stride, kLayerDilation[layer], i == 0));
+        blocks->push_back(Bottleneck(in, channels, stride, options.bottleneck_stride, kLayerDilation[layer], i == 0));
         in = channels * Bottleneck::kExpansion;
       } else {
         blocks->push_back(BasicBlock(in, channels, stride, kLayerDilation[layer], i == 0));

@@ -23,9 +23,9 @@ std::vector<Precision> precisions_of(at::Device device);
 /// not kFloat32.
 void require_precision(Precision precision, const Network& network);
 
-/// Memory format in which a segmenter trains faster. On the CPU channels_last is 3 to 10 % faster in bfloat16. In float32
-/// it is up to 9 % faster for ResNets and slower for VGG-16, but BatchNorm and oneDNN's gradients then round by the
-/// number of threads. On CUDA it is the format for tensor cores: an H100 is 25 % faster in it with TensorFloat-32.
+/// Memory format in which a segmenter trains faster. On the CPU channels_last is 3 to 10 % faster in bfloat16. In
+/// float32 it is up to 9 % faster for ResNets and slower for VGG-16, but BatchNorm and oneDNN's gradients then round by
+/// the number of threads. On CUDA it is the format for tensor cores: an H100 is 25 % faster in it with TensorFloat-32.
 inline at::MemoryFormat fastest_format(Precision precision) {
   return precision == Precision::kFloat32 ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
 }

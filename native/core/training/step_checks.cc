@@ -72,8 +72,8 @@ StepChecks::Result StepChecks::read(const LossScaler& scaler, ProcessGroup* othe
       if (label == static_cast<double>(kernels::kNoInvalidLabel)) continue;
       if (others == nullptr) labels_[i].throw_if_invalid();
       std::ostringstream text;
-      text << "Rank " << rank << ": expected labels from 0 to " << labels_[i].class_count - 1
-           << " or the ignore index " << labels_[i].ignore_index << " but found " << label;
+      text << "Rank " << rank << ": expected labels from 0 to " << labels_[i].class_count - 1 << " or the ignore index "
+           << labels_[i].ignore_index << " but found " << label;
       throw InvalidArgument(text.str());
     }
   }

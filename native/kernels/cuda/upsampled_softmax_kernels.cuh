@@ -288,12 +288,12 @@ struct Tile {
   /// One more than the columns, so that the classes of a column lie in different banks.
   static constexpr int kStride = kThreads + 1;
 
-  float gradients[2][K][kStride];                  ///< for the grid rows above and below
-  float logits[2][kHasLogits ? K : 1][kStride];    ///< ColumnLogits: top, difference
-  float lambdas[kThreads];                         ///< weight of the grid column to the right of each column
-  int indices[kThreads];                           ///< grid column to the left of each column, from `base`
-  int begins[kThreads + 8];                        ///< first column at or after grid column base - 1 + k, from `first`
-  int64_t rows[2];                                 ///< the pixel rows of the cell row: begin and end
+  float gradients[2][K][kStride];                ///< for the grid rows above and below
+  float logits[2][kHasLogits ? K : 1][kStride];  ///< ColumnLogits: top, difference
+  float lambdas[kThreads];                       ///< weight of the grid column to the right of each column
+  int indices[kThreads];                         ///< grid column to the left of each column, from `base`
+  int begins[kThreads + 8];                      ///< first column at or after grid column base - 1 + k, from `first`
+  int64_t rows[2];                               ///< the pixel rows of the cell row: begin and end
 };
 
 /// Writes the sums of `loss` and `weight` over the block. `shared` holds kThreads doubles.
@@ -324,7 +324,8 @@ struct Touched {
 template <int K>
 __device__ __forceinline__ void write_partials(const Grid& grid, const Partials& partials, int64_t image, int64_t row,
                                                const Touched& touched, const Tile<K>& tile) {
-  const int classes = static_cast<int>(grid.classes), last_column = static_cast<int>(grid.columns.in - touched.base) - 1;
+  const int classes = static_cast<int>(grid.classes),
+            last_column = static_cast<int>(grid.columns.in - touched.base) - 1;
   for (int i = static_cast<int>(threadIdx.x); i < 2 * classes * touched.count; i += kThreads) {
     // Classes are next to each other: they lie in different banks.
     const int c = i % classes, side = i / classes % 2, j = i / classes / 2;
@@ -358,12 +359,9 @@ __global__ void __launch_bounds__(kThreads, K <= 20 ? 4 : 2) cross_entropy_cells
   const int64_t source = inside ? x : grid.columns.out - 1;
   const int64_t left = grid.columns.index(source);
   const float lambda_x = grid.columns.lambda(source, left);
-  const ColumnLogits<K> logits(grid, {.image = image,
-                                      .row = row,
-                                      .below = below,
-                                      .left = left,
-                                      .right = grid.columns.next(left),
-                                      .lambda = lambda_x});
+  const ColumnLogits<K> logits(
+      grid,
+      {.image = image, .row = row, .below = below, .left = left, .right = grid.columns.next(left), .lambda = lambda_x});
   tile.lambdas[me] = lambda_x;
   tile.indices[me] = static_cast<int>(left - touched.base);
   if (me < 2) tile.rows[me] = grid.rows.begin(row + me);

@@ -1,6 +1,6 @@
-// Declarations of what LibTorch's ProcessGroupGloo.hpp needs of Gloo, whose headers its packages lack. The class holds all
-// of these behind pointers, so their members do not matter here, except for the base class and the call below. LibTorch
-// itself holds the definitions. docs/design/distribution.md gives the reason.
+// Declarations of what LibTorch's ProcessGroupGloo.hpp needs of Gloo, whose headers its packages lack. The class holds
+// all of these behind pointers, so their members do not matter here, except for the base class and the call below.
+// LibTorch itself holds the definitions. docs/design/distribution.md gives the reason.
 #pragma once
 
 #include <chrono>
