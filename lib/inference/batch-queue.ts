@@ -20,8 +20,8 @@ export class Call {
   /** Number of images that batches have taken. */
   taken = 0;
   isAnswered = false;
-  /** Batch that computes images of this call. */
-  batch: Batch | undefined;
+  /** Batches with images of this call. */
+  readonly batches: Batch[] = [];
   readonly #resolve: (prediction: SegmenterPrediction) => void;
   readonly #reject: (reason: unknown) => void;
   #done = 0;
@@ -39,23 +39,23 @@ export class Call {
     [this.#resolve, this.#reject] = settle;
   }
 
-  /** Adds the prediction of the next `count` images. Answers when it is the last one. */
-  add(part: SegmenterPrediction, count: number): void {
+  /** Adds the prediction of `count` images from `first` on. Answers when it is the last one. */
+  add(part: SegmenterPrediction, first: number, count: number): void {
     if (count === this.count) this.#whole = part;
-    else this.#copy(part);
+    else this.#copy(part, first);
     this.#done += count;
     if (this.#done < this.count || this.isAnswered) return;
     this.isAnswered = true;
     this.#resolve(this.#whole!);
   }
 
-  #copy({ labels, confidence }: SegmenterPrediction): void {
+  #copy({ labels, confidence }: SegmenterPrediction, first: number): void {
     const pixels = pixelsOf(this.outputs);
     this.#whole ??= {
       labels: new Uint8Array(pixels),
       ...(confidence && { confidence: new Float32Array(pixels) }),
     };
-    const before = pixelsOf(this.outputs.slice(0, this.#done));
+    const before = pixelsOf(this.outputs.slice(0, first));
     this.#whole.labels.set(labels, before);
     if (confidence) this.#whole.confidence!.set(confidence, before);
   }
@@ -68,7 +68,7 @@ export class Call {
   /** Answers at once. The batch goes on for its other calls. */
   abort(reason: unknown): void {
     this.fail(reason);
-    this.batch?.cancelIfAbandoned();
+    for (const batch of this.batches) batch.cancelIfAbandoned();
   }
 }
 
@@ -98,14 +98,17 @@ export class Group {
     this.waiting -= call.count - call.taken;
   }
 
-  /** Takes the images of the next batch: those of whole calls, or a part of a call that is larger than a batch. */
-  take(limit: number): Batch {
+  /**
+   * Takes the images of the next batch: those of one or more whole calls, `share` images if possible, or `limit` images of
+   * a call that has more.
+   */
+  take(limit: number, share = limit): Batch {
     const head = this.calls.shift()!;
     const most = this.isAlone ? head.count : limit;
     const parts = [partOf(head, most)];
     // The other calls come before its next part.
     if (head.taken < head.count) this.calls.push(head);
-    let room = most - parts[0]!.count;
+    let room = share - parts[0]!.count;
     while (!this.isAlone && head.count <= limit && this.calls.length > 0 && this.calls[0]!.count <= room) {
       const part = partOf(this.calls.shift()!, room);
       parts.push(part);
@@ -144,7 +147,7 @@ class Batch {
   constructor(parts: readonly Part[]) {
     this.parts = parts;
     this.count = parts.reduce((sum, { count }) => sum + count, 0);
-    for (const { call } of parts) call.batch = this;
+    for (const { call } of parts) call.batches.push(this);
   }
 
   /** Size of the images. */
@@ -189,7 +192,8 @@ class Batch {
   /** Gives each call its share. They are copies, because a caller may transfer its own. */
   answer(prediction: SegmenterPrediction): void {
     if (this.parts.length === 1) {
-      this.parts[0]!.call.add(prediction, this.count);
+      const { call, first } = this.parts[0]!;
+      call.add(prediction, first, this.count);
       return;
     }
     const { labels, confidence } = prediction;
@@ -199,6 +203,7 @@ class Batch {
       at = range[1];
       part.call.add(
         { labels: labels.slice(...range), ...(confidence && { confidence: confidence.slice(...range) }) },
+        part.first,
         part.count,
       );
     }

@@ -66,6 +66,8 @@ const IMAGES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 
 /** Hint for clients before the speed is known. */
 const UNKNOWN_RETRY_MS = 1000;
+/** Batches that a CPU computes at a time, each with half of the threads (docs/design/boundary.md). */
+const BATCHES_ON_CPU = 2;
 /** Weight of the newest batch in the mean time of an image. */
 const NEWEST = 0.2;
 
@@ -73,15 +75,16 @@ const NEWEST = 0.2;
  * Predicts for many concurrent callers, such as the requests of a server.
  *
  * Concurrent calls of predict() with images of one size and the same options go through the network together. Their label
- * maps may differ in size. Each gets the result it would get alone, except for the last bits of probabilities. An abort or a bad argument affects only its
- * own call. Sizes take turns, and so do calls with more images than a batch. See
- * docs/design/boundary.md#batching-happens-in-javascript.
+ * maps may differ in size. A CPU computes two batches at a time. Each call gets the result it would get alone, except for
+ * the last bits of probabilities. An abort or a bad argument affects only its own call. Sizes take turns, and so do calls
+ * with more images than a batch. See docs/design/boundary.md#batching-happens-in-javascript.
  */
 export class BatchedPredictor implements AsyncDisposable {
   readonly #segmenter: Pick<Segmenter, 'predict'> & Partial<Pick<Segmenter, 'options'>>;
   readonly #limit: number;
   readonly #deadlineMs: number;
   readonly #maxQueue: number;
+  readonly #batchesAtATime: number;
   /** Waiting calls by the size and options that they share. The order is that of the turns. */
   readonly #groups = new Map<string, Group>();
   readonly #queueSeconds = new HistogramCounter(SECONDS);
@@ -90,7 +93,7 @@ export class BatchedPredictor implements AsyncDisposable {
   readonly #counts = { requests: 0, images: 0, batches: 0, rejected: 0, aborted: 0, failed: 0 };
   #pending = 0;
   #msPerImage: number | undefined;
-  #isComputing = false;
+  #computing = 0;
   #turn: NodeJS.Immediate | undefined;
   #timer: NodeJS.Timeout | undefined;
   #drained: Promise<void> | undefined;
@@ -104,6 +107,7 @@ export class BatchedPredictor implements AsyncDisposable {
     this.#segmenter = segmenter;
     this.#limit = checkInteger('limit', limit, 1, 1024);
     this.#deadlineMs = checkNumber('deadlineMs', deadlineMs, 0, 60_000);
+    this.#batchesAtATime = segmenter.options?.device === 'cpu' ? BATCHES_ON_CPU : 1;
     this.#maxQueue = maxQueue === Infinity ? maxQueue : checkInteger('maxQueue', maxQueue, 1);
   }
 
@@ -254,17 +258,24 @@ export class BatchedPredictor implements AsyncDisposable {
   }
 
   #checkEmpty(): void {
-    if (this.#pending === 0 && !this.#isComputing) this.#onEmpty();
+    if (this.#pending === 0 && this.#computing === 0) this.#onEmpty();
   }
 
   #waiting(): number {
     return [...this.#groups.values()].reduce((sum, group) => sum + group.waiting, 0);
   }
 
-  /** Computes for the first group whose time has come. If there is none, looks again when the first deadline passes. */
+  /** Computes for the first groups whose time has come. If there is none, looks again when the first deadline passes. */
   #look(): void {
-    if (this.#isComputing) return;
     clearTimeout(this.#timer);
+    while (this.#computing < this.#batchesAtATime) {
+      const due = this.#firstDue();
+      if (!due) return;
+      void this.#compute(...due);
+    }
+  }
+
+  #firstDue(): [key: string, group: Group] | undefined {
     let soonest = Infinity;
     for (const [key, group] of this.#groups) {
       if (group.calls.length === 0) {
@@ -273,16 +284,20 @@ export class BatchedPredictor implements AsyncDisposable {
       }
       const isDue = this.#drained || group.isAlone || group.waiting >= this.#limit;
       const wait = isDue ? 0 : group.calls[0]!.since + this.#deadlineMs - performance.now();
-      if (wait <= 0) return void this.#compute(key, group);
+      if (wait <= 0) return [key, group];
       soonest = Math.min(soonest, wait);
     }
     if (soonest < Infinity) this.#timer = setTimeout(() => this.#look(), Math.ceil(soonest));
+    return undefined;
   }
 
   /** Computes one batch of a group. It never rejects. */
   async #compute(key: string, group: Group): Promise<void> {
-    this.#isComputing = true;
-    const batch = group.take(this.#limit);
+    // Images of one group are shared between the batches that can begin now.
+    const share = Math.ceil(group.waiting / (this.#batchesAtATime - this.#computing));
+    const batch = group.take(this.#limit, Math.min(this.#limit, share));
+    const sideBySide = this.#batchesAtATime > 1 && (this.#computing > 0 || this.#waiting() > 0);
+    this.#computing++;
     // The other groups come before its next turn.
     this.#groups.delete(key);
     if (group.calls.length > 0) this.#groups.set(key, group);
@@ -300,6 +315,7 @@ export class BatchedPredictor implements AsyncDisposable {
         ...batch.outputOptions(),
         count,
         signal,
+        ...(sideBySide && { sideBySide }),
       });
       this.#measured(count, performance.now() - begin);
       batch.answer(prediction);
@@ -313,7 +329,7 @@ export class BatchedPredictor implements AsyncDisposable {
     } finally {
       joined?.dispose();
     }
-    this.#isComputing = false;
+    this.#computing--;
     this.#look();
     this.#checkEmpty();
   }
@@ -323,7 +339,7 @@ export class BatchedPredictor implements AsyncDisposable {
     this.#counts.images += count;
     this.#computeSeconds.add(ms / 1000);
     this.#batchImages.add(count);
-    const perImage = ms / count;
+    const perImage = ms / count / this.#computing;
     this.#msPerImage =
       this.#msPerImage === undefined ? perImage : this.#msPerImage + NEWEST * (perImage - this.#msPerImage);
   }

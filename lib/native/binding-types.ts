@@ -290,6 +290,7 @@ interface NativeOutput {
   order: NativeOrder;
   precision: Precision;
   convolutions: Convolutions;
+  sideBySide: boolean;
 }
 
 export type NativePredictOptions = NativeImages &

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "binding/binding.h"
@@ -27,6 +29,7 @@ struct JobRole {
   };
   Kind kind = Kind::kOther;
   std::vector<const Network*> networks;  ///< used by the job; identities, not owned
+  bool beside_others = false;            ///< prediction that runs on a lane, beside another such one
 };
 
 /// Work for the compute thread. Its promise is the only JavaScript value that it holds. Its inputs are copies or shared
@@ -46,8 +49,9 @@ class Job {
 /// It replaces libuv's pool for four reasons. LibTorch keeps worker threads, grad mode and other state per thread.
 /// Image decoding has the pool to itself. Jobs on one object never race. At exit there is one thread to stop.
 ///
-/// Jobs run one after the other, with one exception: a training step pauses at its cancellation points for predictions
-/// that wait (docs/design/boundary.md#predictions-beside-a-training).
+/// Jobs run one after the other, with two exceptions. A training step pauses at its cancellation points for predictions
+/// that wait (docs/design/boundary.md#predictions-beside-a-training). Predictions that ask for it run two at a time,
+/// each with half of the threads (docs/design/boundary.md#two-segmentations-at-a-time).
 class ComputeThread {
  public:
   /// `on_idle` is called on the thread after ten seconds without a job, and again ten seconds after memory_was_freed().
@@ -74,6 +78,10 @@ class ComputeThread {
 
   void loop();
   void run(Job& job);
+  bool is_for_lanes() const;
+  void run_predictions();
+  std::unique_ptr<Job> take_prediction();
+  bool run_on_lane(std::unique_ptr<Job> job);
   void pause(const Job& step);
   std::unique_ptr<Job> take_prediction(const Job& step);
   void finish(std::unique_ptr<Job> job);
@@ -87,7 +95,8 @@ class ComputeThread {
   size_t unsettled_ = 0;  // JavaScript thread only
   bool stopped_ = false;  // JavaScript thread only
   std::atomic<int64_t> busy_ns_ = 0;
-  std::unique_ptr<PredictionLane> lane_ = std::make_unique<PredictionLane>();
+  std::optional<std::array<PredictionLane, 2>> lanes_{std::in_place};  // until stop()
+  int predicting_ = 0;                                                 // lanes that run a prediction between jobs
   // Time in steps less the time of predictions within them, and when the step went on; compute thread only.
   std::chrono::nanoseconds credit_{0};
   Clock::time_point step_resumed_;

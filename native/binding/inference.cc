@@ -21,6 +21,12 @@ JobRole prediction_of(const Napi::Value& network) {
   return {JobRole::Kind::kPrediction, {Handle<Network>::get(network, "network").get()}};
 }
 
+JobRole segmentation_by(const Napi::Value& segmenter, const Options& options) {
+  JobRole role = prediction_of(segmenter);
+  role.beside_others = options.boolean("sideBySide") && role.networks[0]->device().is_cpu();
+  return role;
+}
+
 Prediction on_the_cpu(Prediction prediction) {
   prediction.labels = prediction.labels.cpu().contiguous();
   if (prediction.confidence.defined()) prediction.confidence = prediction.confidence.cpu().contiguous();
@@ -70,7 +76,7 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
             sizes.empty() ? predict(*segmenter, on_device, size.height, size.width, order, with_confidence, thresholds)
                           : predict_sizes(*segmenter, on_device, sizes, order, with_confidence, thresholds));
       },
-      prediction_to_js, prediction_of(info[0]));
+      prediction_to_js, segmentation_by(info[0], options));
 }
 
 // updateStatistics(segmenter, images, { count, width, height, momentum }, cancellation?)
@@ -108,7 +114,7 @@ Napi::Value predict_averaged_labels(const Napi::CallbackInfo& info) {
         for (at::Tensor& view : views) view = view.to(segmenter->device());
         return on_the_cpu(predict_averaged(*segmenter, views, flip, size.height, size.width, order, with_confidence));
       },
-      prediction_to_js, prediction_of(info[0]));
+      prediction_to_js, segmentation_by(info[0], options));
 }
 
 Napi::Value choose_pseudo_labels(const Napi::CallbackInfo& info) {

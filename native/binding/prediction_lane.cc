@@ -16,11 +16,16 @@ PredictionLane::~PredictionLane() {
   thread_.join();
 }
 
-void PredictionLane::run(const std::function<void()>& work) {
-  std::unique_lock lock(mutex_);
+bool PredictionLane::start(const std::function<void()>& work, int threads) {
+  const std::lock_guard lock(mutex_);
   work_ = &work;
-  threads_ = at::get_num_threads();
+  const int before = std::exchange(threads_, threads);
   changed_.notify_all();
+  return before != threads;
+}
+
+void PredictionLane::wait() {
+  std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return work_ == nullptr; });
 }
 

@@ -7,10 +7,10 @@
 
 namespace bidiseg::binding {
 
-/// Thread that computes while the compute thread waits in the middle of a step.
+/// Thread that computes predictions while the compute thread waits, in the middle of a step or between jobs.
 ///
 /// Predictions within a step need a thread of their own because LibTorch keeps the grad mode, autocasting and other
-/// state of the step per thread. The two threads take turns and never compute at the same time.
+/// state of the step per thread.
 class PredictionLane {
  public:
   PredictionLane();
@@ -18,8 +18,12 @@ class PredictionLane {
   PredictionLane(const PredictionLane&) = delete;
   PredictionLane& operator=(const PredictionLane&) = delete;
 
-  /// Runs `work`, which must not throw, with the caller's number of LibTorch threads, and waits until it has ended.
-  void run(const std::function<void()>& work);
+  /// Begins `work`, which must not throw and must live until wait() returns, with this number of LibTorch threads.
+  /// Returns whether the number is another one than before.
+  bool start(const std::function<void()>& work, int threads);
+
+  /// Waits until the work has ended.
+  void wait();
 
  private:
   void loop();

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout } from 'node:timers/promises';
 import {
+  buildInfo,
   memoryInUse,
   OutputDiscriminator,
   SegmentationStep,
@@ -8,6 +9,7 @@ import {
   Segmenter,
   type SegmenterOptions,
   setMemoryLimit,
+  Tensor,
   TranslationStep,
   Translator,
 } from 'bidiseg';
@@ -293,4 +295,70 @@ describe('predictions beside a training', () => {
       }
     });
   }
+});
+
+describe('predictions beside each other', () => {
+  const predictAt = (segmenter: Segmenter, i: number, sideBySide: boolean) => {
+    const [count, width, height] = SIZES[i % SIZES.length]!;
+    const images = randomBytes(count * width * height * 3, i);
+    return segmenter.predict(images, { count, width, height, confidence: true, sideBySide });
+  };
+
+  const shareDifferent = (a: Uint8Array, b: Uint8Array) =>
+    a.reduce((sum, label, i) => sum + Number(label !== b[i]), 0) / a.length;
+
+  it('give what each gives alone, and leave the network and the number of threads as they were', async () => {
+    using service = await Service.create();
+    const { segmenter } = service;
+    const alone = [];
+    for (let i = 0; i < 12; ++i) alone.push(await predictAt(segmenter, i, false));
+    const before = await snapshot(segmenter);
+    const { threads } = await buildInfo();
+
+    for (let round = 0; round < 5; ++round) {
+      const together = await Promise.all(alone.map((_, i) => predictAt(segmenter, i, true)));
+      for (const [i, { labels, confidence }] of together.entries()) {
+        const expected = alone[i]!;
+        const error = confidence!.reduce(
+          (most, x, k) => Math.max(most, Math.abs(x - expected.confidence![k]!)),
+          0,
+        );
+        assert.ok(error < 1e-5, `prediction ${i}: probabilities differ by ${error}`);
+        assert.ok(shareDifferent(labels, expected.labels) < 1e-3, `prediction ${i}: labels differ`);
+      }
+    }
+    assert.deepEqual(await snapshot(segmenter), before);
+    assert.equal((await buildInfo()).threads, threads);
+    using input = Tensor.from(new Float32Array(3 * 64 * 64), [1, 3, 64, 64]);
+    (await segmenter.forward(input)).dispose();
+    assert.notDeepEqual(await snapshot(segmenter), before, 'the network is no longer in training mode');
+  });
+
+  it('overtake each other, but no other work on their network', async function () {
+    if ((await buildInfo()).threads < 2) {
+      console.log('    skipped: it needs two threads');
+      this.skip();
+    }
+    using service = await Service.create();
+    const { segmenter } = service;
+    const older = await predictAt(segmenter, 0, true);
+    const ended: string[] = [];
+    const note = <T>(name: string, promise: Promise<T>) => promise.finally(() => ended.push(name));
+    const large = { count: 1, width: 640, height: 480 };
+    const first = note(
+      'large',
+      segmenter.predict(new Uint8Array(3 * 640 * 480), { ...large, sideBySide: true }),
+    );
+    const second = note('small', predictAt(segmenter, 0, true));
+    const update = segmenter.updateStatistics(randomBytes(3 * 64 * 64, 5), {
+      ...{ count: 1, width: 64, height: 64, momentum: 0.5 },
+    });
+    const last = predictAt(segmenter, 0, true);
+    await Promise.all([first, second, update]);
+    assert.deepEqual(ended, ['small', 'large']);
+    // The number of threads is the same, so all bits are.
+    assert.deepEqual(await second, older);
+    assert.notDeepEqual(await last, older);
+    assert.deepEqual(await last, await predictAt(segmenter, 0, true));
+  });
 });

@@ -39,7 +39,7 @@ std::pair<Module, std::string> owner_of(const Module& root, const std::string& n
 void write_torchscript(SegmentationNetwork& network, const std::string& file, bool upsample,
                        const std::string& metadata) {
   at::NoGradGuard no_grad;
-  const ModeScope evaluation(network, /*training=*/false);
+  const EvaluationScope evaluation(network);
 
   // The tracer identifies weights by their tensors, so that the module has to share the network's while tracing.
   Module module("__torch__.bidiseg.Segmenter");

@@ -8,7 +8,7 @@ namespace bidiseg {
 Prediction predict_averaged(SegmentationNetwork& segmenter, const std::vector<at::Tensor>& views, bool flip,
                             int64_t height, int64_t width, kernels::SoftmaxOrder order, bool with_confidence) {
   const c10::InferenceMode inference;
-  const ModeScope evaluation(segmenter, /*training=*/false);
+  const EvaluationScope evaluation(segmenter);
   const auto probabilities = [&](const at::Tensor& rgb_bytes) {
     return upsampled_probabilities(predict_logits(segmenter, rgb_bytes), height, width, order);
   };

@@ -26,7 +26,7 @@ Prediction choose(const at::Tensor& logits, int64_t height, int64_t width, kerne
 Prediction predict(SegmentationNetwork& segmenter, const at::Tensor& rgb_bytes, int64_t height, int64_t width,
                    kernels::SoftmaxOrder order, bool with_confidence, const std::vector<double>& thresholds) {
   const c10::InferenceMode inference;
-  const ModeScope evaluation(segmenter, /*training=*/false);
+  const EvaluationScope evaluation(segmenter);
   return choose(predict_logits(segmenter, rgb_bytes), height, width, order, with_confidence, thresholds);
 }
 
@@ -34,7 +34,7 @@ Prediction predict_sizes(SegmentationNetwork& segmenter, const at::Tensor& rgb_b
                          const std::vector<std::array<int64_t, 2>>& heights_and_widths, kernels::SoftmaxOrder order,
                          bool with_confidence, const std::vector<double>& thresholds) {
   const c10::InferenceMode inference;
-  const ModeScope evaluation(segmenter, /*training=*/false);
+  const EvaluationScope evaluation(segmenter);
   const at::Tensor logits = predict_logits(segmenter, rgb_bytes);
   std::vector<at::Tensor> labels, confidences;
   for (size_t i = 0; i < heights_and_widths.size(); ++i) {

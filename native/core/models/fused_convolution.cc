@@ -58,10 +58,11 @@ uint64_t FusedConvolution::version() const {
   return sum;
 }
 
-template <typename Weights, typename Arrange>
-FusedConvolution::Constants<Weights>& FusedConvolution::current(std::optional<Constants<Weights>>& kept,
-                                                                at::ScalarType dtype, Arrange arrange) const {
-  if (kept && kept->version == version() && kept->dtype == dtype) return *kept;
+template <typename Weights, typename Arrange, typename Choose>
+FusedConvolution::Layer FusedConvolution::current(std::optional<Constants<Weights>>& kept, at::ScalarType dtype,
+                                                  Arrange arrange, Choose choose) const {
+  const std::lock_guard lock(*mutex_);
+  if (kept && kept->version == version() && kept->dtype == dtype) return {choose(kept->weights), kept->bias};
   kept.reset();  // frees the old weights before the new ones are made
   // The kept tensors are ordinary ones, like the modules'.
   const c10::InferenceMode normal_mode(false);
@@ -76,7 +77,13 @@ FusedConvolution::Constants<Weights>& FusedConvolution::current(std::optional<Co
     bias = wide(norm_->bias) + scale * (bias.defined() ? wide(bias) - mean : -mean);
   }
   kept = {version(), dtype, arrange(weight), bias.defined() ? bias.detach().to(dtype) : bias};
-  return *kept;
+  return {choose(kept->weights), kept->bias};
+}
+
+template <typename Arrange>
+FusedConvolution::Layer FusedConvolution::current(std::optional<Constants<at::Tensor>>& kept, at::ScalarType dtype,
+                                                  Arrange arrange) const {
+  return current(kept, dtype, arrange, [](const at::Tensor& weight) { return weight; });
 }
 
 at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum, bool relu) {
@@ -96,10 +103,10 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
   }
   if (!y.defined()) {
     const at::ScalarType dtype = convolution_->weight.scalar_type();
-    const auto& constants = current(folded_, dtype, [&](const at::Tensor& weight) { return weight.to(dtype); });
+    const auto layer = current(folded_, dtype, [&](const at::Tensor& weight) { return weight.to(dtype); });
     const ConvolutionWindow window = window_of(*convolution_);
-    const auto bias = constants.bias.defined() ? std::make_optional(constants.bias) : std::nullopt;
-    y = at::conv2d(x, constants.weights, bias, window.stride, window.padding, window.dilation, window.groups);
+    const auto bias = layer.bias.defined() ? std::make_optional(layer.bias) : std::nullopt;
+    y = at::conv2d(x, layer.weight, bias, window.stride, window.padding, window.dilation, window.groups);
   }
   if (sum.defined()) y.add_(sum);
   return relu ? y.relu_() : y;
@@ -121,29 +128,29 @@ at::Tensor FusedConvolution::forward_packed(const at::Tensor& x, const at::Tenso
   const auto square = square_convolution(convolution_);
   if (square && convolution_method() == ConvolutionMethod::kAuto && x.scalar_type() == at::kFloat &&
       pays_with_winograd(*square, convolution_->weight, x.sizes())) {
-    const auto& constants = current(winograd_, at::kFloat, kernels::WinogradTiles::weights);
-    return convolve_winograd(input, *square, constants.weights, {.bias = constants.bias, .sum = sum, .relu = relu});
+    const auto layer = current(winograd_, at::kFloat, kernels::WinogradTiles::weights);
+    return convolve_winograd(input, *square, layer.weight, {.bias = layer.bias, .sum = sum, .relu = relu});
   }
-  auto& constants = current(packed_, x.scalar_type(), [&](const at::Tensor& weight) {
-    return PackedWeights(weight.to(x.scalar_type()), window);
-  });
-  const at::Tensor weight = constants.weights.for_input(x.sizes());
-  if (!sum.defined()) return convolve_packed(input, weight, constants.bias, window, relu);
-  return convolve_packed_and_add(input, weight, constants.bias, window, channels_last(sum.to(x.scalar_type())), relu);
+  const auto layer = current(
+      packed_, x.scalar_type(),
+      [&](const at::Tensor& weight) { return PackedWeights(weight.to(x.scalar_type()), window); },
+      [&](PackedWeights& weights) { return weights.for_input(x.sizes()); });
+  if (!sum.defined()) return convolve_packed(input, layer.weight, layer.bias, window, relu);
+  return convolve_packed_and_add(input, layer.weight, layer.bias, window, channels_last(sum.to(x.scalar_type())), relu);
 }
 
 // Convolution, bias, sum and ReLU are one operation of cuDNN.
 at::Tensor FusedConvolution::forward_cudnn(const at::Tensor& x, const at::Tensor& sum) {
   at::NoGradGuard no_grad;
-  const auto& constants = current(folded_, x.scalar_type(),
-                                  [&](const at::Tensor& weight) { return channels_last(weight.to(x.scalar_type())); });
+  const auto layer = current(folded_, x.scalar_type(),
+                             [&](const at::Tensor& weight) { return channels_last(weight.to(x.scalar_type())); });
   const ConvolutionWindow window = window_of(*convolution_);
-  const auto bias = constants.bias.defined() ? std::make_optional(constants.bias) : std::nullopt;
+  const auto bias = layer.bias.defined() ? std::make_optional(layer.bias) : std::nullopt;
   if (!sum.defined()) {
-    return at::cudnn_convolution_relu(channels_last(x), constants.weights, bias, window.stride, window.padding,
+    return at::cudnn_convolution_relu(channels_last(x), layer.weight, bias, window.stride, window.padding,
                                       window.dilation, window.groups);
   }
-  return at::cudnn_convolution_add_relu(channels_last(x), constants.weights, channels_last(sum.to(x.scalar_type())),
+  return at::cudnn_convolution_add_relu(channels_last(x), layer.weight, channels_last(sum.to(x.scalar_type())),
                                         /*alpha=*/1, bias, window.stride, window.padding, window.dilation,
                                         window.groups);
 }

@@ -1,6 +1,8 @@
 // Convolution with the operations that follow it.
 #pragma once
 
+#include <mutex>
+
 #include "core/models/packed_convolution.h"
 
 namespace bidiseg {
@@ -16,7 +18,7 @@ namespace bidiseg {
 /// dtype (PackedWeights). Wide 3x3 convolutions in float32 use Winograd's algorithm (kernels/winograd.h). Their weights
 /// take four times the memory, and their rounding errors are larger, about 2e-6 of the largest value. Kept weights are
 /// renewed when the version of a module's tensor changes. Code that changes a tensor without autograd must bump its
-/// version, as Optimizer::step() does.
+/// version, as Optimizer::step() does. Several threads may predict at a time.
 ///
 /// The owner registers the modules under the names of the state dict.
 class FusedConvolution {
@@ -41,6 +43,10 @@ class FusedConvolution {
     at::Tensor bias;  // may be undefined
   };
 
+  struct Layer {
+    at::Tensor weight, bias;  // bias may be undefined
+  };
+
   at::Tensor forward(const at::Tensor& x, const at::Tensor& sum, bool relu);
   at::Tensor normalize(const at::Tensor& y);
   at::Tensor forward_packed(const at::Tensor& x, const at::Tensor& sum, bool relu);
@@ -48,13 +54,16 @@ class FusedConvolution {
   bool is_constant() const;
   uint64_t version() const;
 
-  // Returns `kept`, renewed from the folded weight if the modules have changed. `arrange` gives the weights to keep, in
-  // `dtype`, from the folded one, which is in double.
-  template <typename Weights, typename Arrange>
-  Constants<Weights>& current(std::optional<Constants<Weights>>& kept, at::ScalarType dtype, Arrange arrange) const;
+  // Returns what `choose` takes of `kept`, which is renewed from the folded weight if the modules have changed.
+  // `arrange` gives the weights to keep, in `dtype`, from the folded one, which is in double.
+  template <typename Weights, typename Arrange, typename Choose>
+  Layer current(std::optional<Constants<Weights>>& kept, at::ScalarType dtype, Arrange arrange, Choose choose) const;
+  template <typename Arrange>
+  Layer current(std::optional<Constants<at::Tensor>>& kept, at::ScalarType dtype, Arrange arrange) const;
 
   torch::nn::Conv2d convolution_;
   torch::nn::BatchNorm2d norm_;
+  std::unique_ptr<std::mutex> mutex_ = std::make_unique<std::mutex>();  // for what is kept
   std::optional<Constants<at::Tensor>> folded_, winograd_;
   std::optional<Constants<PackedWeights>> packed_;
 };

@@ -29,6 +29,18 @@ std::vector<TrainedParameter> Network::trained_parameters(double /*head_factor*/
   return result;
 }
 
+void Network::begin_evaluation() {
+  const std::lock_guard lock(evaluation_mutex_);
+  if (evaluations_++ > 0) return;
+  trained_before_evaluation_ = is_training();
+  eval();
+}
+
+void Network::end_evaluation() {
+  const std::lock_guard lock(evaluation_mutex_);
+  if (--evaluations_ == 0) train(trained_before_evaluation_);
+}
+
 void Network::set_frozen(bool frozen) {
   if (!frozen) {
     for (auto& parameter : frozen_) parameter.requires_grad_(true);

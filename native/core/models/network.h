@@ -3,6 +3,8 @@
 
 #include <torch/nn/module.h>
 
+#include <mutex>
+
 #include "core/models/activation_checkpoint.h"
 #include "core/named_tensors.h"
 #include "core/torch.h"
@@ -65,7 +67,14 @@ class Network : public torch::nn::Module {
   }
 
  private:
+  friend class EvaluationScope;
+  void begin_evaluation();
+  void end_evaluation();
+
   std::vector<at::Tensor> frozen_;
+  std::mutex evaluation_mutex_;
+  int evaluations_ = 0;  // scopes of all threads
+  bool trained_before_evaluation_ = false;
   bool activation_checkpointing_ = false;
 };
 
@@ -132,19 +141,32 @@ class ActivationCheckpointingScope {
   bool was_on_;
 };
 
-/// Sets training or evaluation mode for the lifetime of the scope, and then the previous mode.
-class ModeScope {
+/// Sets training mode for the lifetime of the scope, and then the previous mode.
+class TrainingScope {
  public:
-  ModeScope(Network& network, bool training) : network_(network), was_training_(network.is_training()) {
-    network_.train(training);
+  explicit TrainingScope(Network& network) : network_(network), was_training_(network.is_training()) {
+    network_.train();
   }
-  ~ModeScope() { network_.train(was_training_); }
-  ModeScope(const ModeScope&) = delete;
-  ModeScope& operator=(const ModeScope&) = delete;
+  ~TrainingScope() { network_.train(was_training_); }
+  TrainingScope(const TrainingScope&) = delete;
+  TrainingScope& operator=(const TrainingScope&) = delete;
 
  private:
   Network& network_;
   bool was_training_;
+};
+
+/// Sets evaluation mode for the lifetime of the scope, and then the previous mode. Several threads may have scopes of
+/// one network. The last one restores the mode.
+class EvaluationScope {
+ public:
+  explicit EvaluationScope(Network& network) : network_(network) { network_.begin_evaluation(); }
+  ~EvaluationScope() { network_.end_evaluation(); }
+  EvaluationScope(const EvaluationScope&) = delete;
+  EvaluationScope& operator=(const EvaluationScope&) = delete;
+
+ private:
+  Network& network_;
 };
 
 /// Copies `state` into the parameters and buffers of `network`, by name; see copy_tensors().

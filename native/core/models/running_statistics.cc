@@ -41,7 +41,7 @@ void update_running_statistics(Network& network, const at::Tensor& input, double
   const MomentumScope scope(network, momentum);
   if (scope.empty()) throw InvalidArgument("Expected a network with BatchNorm; it has no running statistics");
   const at::NoGradGuard no_grad;
-  const ModeScope training(network, /*training=*/true);
+  const TrainingScope training(network);
   ForwardTraces traces(network);
   network.forward(input);
   traces.keep();

@@ -88,7 +88,7 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
                                          double learning_rate, double discriminator_learning_rate) {
   const auto scope = begin_step();
   Inputs inputs = inputs_of(source, target);
-  const ModeScope training(*segmenter_, /*training=*/true);
+  const TrainingScope training(*segmenter_);
   ForwardTraces traces(*segmenter_);
   const auto compute = [&] { run_piece(0, inputs.all(), [&] { compute_gradients(inputs); }); };
   const auto apply = [&] {

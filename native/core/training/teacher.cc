@@ -40,7 +40,7 @@ at::Tensor Teacher::draw_patches(const at::Tensor& images, int64_t parts, int64_
 
 Teacher::Labeled Teacher::label(const at::Tensor& images) const {
   at::NoGradGuard no_grad;
-  const ModeScope evaluation(*network_, /*training=*/false);
+  const EvaluationScope evaluation(*network_);
   const at::Tensor logits = network_->forward(segmenter_input(images, network_->dtype()));
   const Prediction found = predict(logits, {images.size(1), images.size(2), /*align_corners=*/true},
                                    kernels::SoftmaxOrder::kAfterUpsampling, /*with_confidence=*/true);

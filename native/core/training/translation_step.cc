@@ -211,7 +211,7 @@ void TranslationStep::compute_generator_gradients(const Part& part) {
   losses.backward();
 
   if (segmenter_ && (o.perceptual_weight != 0 || o.perceptual_reconstruction_weight != 0)) {
-    const ModeScope evaluation(*segmenter_, /*training=*/false);
+    const EvaluationScope evaluation(*segmenter_);
     FrozenScope frozen_segmenter(*segmenter_);
     const auto input = [&](const at::Tensor& rgb) {
       return segmenter_input_from_translator(rgb).contiguous(fastest_format(o.step.precision));

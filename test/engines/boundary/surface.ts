@@ -196,6 +196,7 @@ export function surface(folder: string): Record<string, Member> {
         {
           ...{ ...SHAPE, outputWidth: 20, outputHeight: 24, confidence: true, order: 'logits', flip: true },
           convolutions: 'direct',
+          sideBySide: true,
           ...{
             otherSizes: [{ images: new Uint8Array(16 * 16 * 3), width: 16, height: 16 }],
             signal: signal(),

@@ -61,7 +61,8 @@ describe('BatchedPredictor', () => {
           ...{ count: 2, ...SIZE, outputSizes: outputs.slice(1, 3), ...more },
         }),
       ]);
-      assert.equal(batched.stats().batches, 1);
+      // The two lanes share them.
+      assert.equal(batched.stats().batches, 2);
       const expected = [];
       for (const i of outputs.keys()) expected.push(await segmenter.predict(image(i).data, alone(i)));
       assert.deepEqual(together.slice(0, 4), expected);
@@ -107,6 +108,39 @@ describe('BatchedPredictor', () => {
       assert.deepEqual(labels, new Uint8Array(PIXELS).fill(i));
       assert.equal(labels.buffer.byteLength, PIXELS, 'it shares its memory with others');
     }
+  });
+
+  it('computes two batches at a time on a CPU, and a call of several batches gets its images in order', async () => {
+    const fake = Object.assign(new FakeSegmenter(), { options: { device: 'cpu' } });
+    const batched = new BatchedPredictor(fake as unknown as Segmenter, { limit: 3 });
+    const seeds = [7, 8, 9, 10, 11];
+    const images = Uint8Array.from(seeds.flatMap((seed) => [...plain(seed)[0]]));
+    const large = batched.predict(images, { count: seeds.length, ...SIZE });
+    await settled();
+    assert.deepEqual(
+      fake.calls.map(({ count }) => count),
+      [3, 2],
+    );
+    const small = [1, 2, 3].map((seed) => batched.predict(...plain(seed)));
+    await settled();
+    assert.equal(fake.calls.length, 2, 'more than two at a time');
+    fake.calls[1]!.finish();
+    await settled();
+    assert.equal(fake.calls[2]!.count, 3, 'those that wait for one free lane go together');
+    for (const i of [2, 0]) fake.calls[i]!.finish();
+    const { labels } = await large;
+    assert.deepEqual(labels, Uint8Array.from(seeds.flatMap((seed) => new Array<number>(PIXELS).fill(seed))));
+    for (const [i, { labels }] of (await Promise.all(small)).entries()) {
+      assert.deepEqual(labels, new Uint8Array(PIXELS).fill(i + 1));
+    }
+
+    const abort = new AbortController();
+    const aborted = batched.predict(images, { count: seeds.length, ...SIZE, signal: abort.signal });
+    await settled();
+    abort.abort();
+    await assert.rejects(aborted, { name: 'AbortError' });
+    const [first, second] = fake.calls.slice(-2);
+    assert.ok(first!.signal!.aborted && second!.signal!.aborted, 'a batch of an aborted call goes on');
   });
 
   it('waits for the deadline, without one for the turn of the event loop', async () => {
