@@ -109,6 +109,7 @@ void ComputeThread::run_predictions() {
   };
   const auto start = Clock::now();
   const int threads = at::get_num_threads();
+  lanes_end_ = false;
   auto& [first, second] = *lanes_;
   const bool first_changes = first.start(work, threads / 2), second_changes = second.start(work, threads / 2);
   first.wait();
@@ -121,8 +122,10 @@ void ComputeThread::run_predictions() {
 // On a lane. Takes the next job if it is a prediction, and waits for one as long as the other lane has work.
 std::unique_ptr<Job> ComputeThread::take_prediction() {
   std::unique_lock lock(mutex_);
-  wake_.wait(lock, [this] { return stopping_->load() || !queue_.empty() || predicting_ == 0; });
-  if (stopping_->load() || queue_.empty() || !queue_.front()->role.beside_others) return nullptr;
+  wake_.wait(lock, [this] { return stopping_->load() || lanes_end_ || !queue_.empty() || predicting_ == 0; });
+  // Both lanes end together. One that went on alone would leave half of the threads idle.
+  lanes_end_ = lanes_end_ || stopping_->load() || queue_.empty() || !queue_.front()->role.beside_others;
+  if (lanes_end_) return nullptr;
   std::unique_ptr<Job> job = std::move(queue_.front());
   queue_.pop_front();
   ++predicting_;

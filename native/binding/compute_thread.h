@@ -97,6 +97,7 @@ class ComputeThread {
   std::atomic<int64_t> busy_ns_ = 0;
   std::optional<std::array<PredictionLane, 2>> lanes_{std::in_place};  // until stop()
   int predicting_ = 0;                                                 // lanes that run a prediction between jobs
+  bool lanes_end_ = false;                                             // there is no further prediction for them
   // Time in steps less the time of predictions within them, and when the step went on; compute thread only.
   std::chrono::nanoseconds credit_{0};
   Clock::time_point step_resumed_;
