@@ -1,4 +1,6 @@
+import { isTypedArray } from 'node:util/types';
 import { InvalidArgumentError } from './errors.js';
+import { counted } from './format.js';
 
 /** Describes a value for an error message: briefly, and with its type. */
 export function describe(value: unknown): string {
@@ -6,6 +8,8 @@ export function describe(value: unknown): string {
   if (typeof value === 'function') return 'a function';
   if (value === null || value === undefined) return String(value);
   if (Array.isArray(value)) return `an array of ${value.length}`;
+  if (isTypedArray(value))
+    return `a ${value.constructor?.name ?? 'typed array'} of ${counted(value.length, 'element')}`;
   if (typeof value === 'object') return `an instance of ${value.constructor?.name ?? 'Object'}`;
   return `${String(value)} of type ${typeof value}`;
 }

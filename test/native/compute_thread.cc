@@ -90,12 +90,13 @@ Napi::Error make_error(Napi::Env, const char*, const std::string& message) { thr
 
 namespace {
 
-// Shared by jobs without a lock, since only one computes at a time.
 struct Shared {
   std::vector<JobRole> roles;  // in the order of calls; written before the thread starts
+  std::mutex mutex;            // of everything below
   std::vector<bool> ended;
-  size_t ran = 0, within_steps = 0;
+  size_t ran = 0, within_steps = 0, beside_others = 0;
   int in_step = -1;  // the step that has begun and has not ended
+  int running = 0;   // jobs that have begun and have not ended
 };
 
 // Networks are only compared.
@@ -103,10 +104,10 @@ const std::array<const Network*, 2> kNetworks = {reinterpret_cast<const Network*
                                                  reinterpret_cast<const Network*>(16)};
 
 JobRole random_role(std::mt19937& random) {
-  switch (random() % 3) {
+  switch (random() % 4) {
     case 0: return {};
     case 1: return {JobRole::Kind::kStep, {kNetworks[random() % 2]}};
-    default: return {JobRole::Kind::kPrediction, {kNetworks[random() % 2]}};
+    default: return {JobRole::Kind::kPrediction, {kNetworks[random() % 2]}, /*beside_others=*/random() % 3 != 0};
   }
 }
 
@@ -130,18 +131,8 @@ class TestJob final : public Job {
   ~TestJob() override { --tally_.alive; }
 
   void run() noexcept override {
-    const auto own = static_cast<size_t>(number_);
-    for (size_t earlier = 0; earlier < own; ++earlier) {
-      require(shared_.ended[earlier] || may_overtake(shared_.roles[own], shared_.roles[earlier]),
-              "a job ran before one that it may not overtake");
-    }
-    const bool is_within = shared_.in_step >= 0;
-    require(!is_within || shared_.roles[own].kind == JobRole::Kind::kPrediction, "a step paused for another job");
-    // Like a prediction that needs the memory of the step.
-    ran_out_ = is_hungry_ && is_within;
-    if (ran_out_) return;
-    const bool is_step = shared_.roles[own].kind == JobRole::Kind::kStep;
-    if (is_step) shared_.in_step = number_;
+    const bool is_step = role_in_order().kind == JobRole::Kind::kStep;
+    if (!begin(is_step)) return;
     try {
       int points = 0;
       do cancellation_point(at::Tensor());
@@ -150,10 +141,11 @@ class TestJob final : public Job {
     } catch (const std::exception&) {
       canceled_ = true;
     }
+    const std::lock_guard lock(shared_.mutex);
     if (is_step) shared_.in_step = -1;
+    --shared_.running;
     ++shared_.ran;
-    shared_.within_steps += is_within;
-    shared_.ended[own] = true;
+    shared_.ended[static_cast<size_t>(number_)] = true;
   }
 
   bool ran_out_of_memory() const override { return ran_out_; }
@@ -165,6 +157,30 @@ class TestJob final : public Job {
   }
 
  private:
+  // The role that the job was posted with; the compute thread changes that of a job that ran out of memory.
+  const JobRole& role_in_order() const { return shared_.roles[static_cast<size_t>(number_)]; }
+
+  // Checks that the job may run now. Returns false if it runs out of memory.
+  bool begin(bool is_step) {
+    const std::lock_guard lock(shared_.mutex);
+    for (size_t earlier = 0; earlier < static_cast<size_t>(number_); ++earlier) {
+      require(shared_.ended[earlier] || may_overtake(role_in_order(), shared_.roles[earlier]),
+              "a job ran before one that it may not overtake");
+    }
+    const bool is_within = shared_.in_step >= 0, is_beside = shared_.running > is_within;
+    require(!is_within || role_in_order().kind == JobRole::Kind::kPrediction, "a step paused for another job");
+    require(!is_beside || (role.beside_others && !is_within && shared_.running == 1),
+            "a job ran beside another one without asking for it");
+    // Like a prediction that needs the memory of the step or of the other prediction.
+    ran_out_ = is_hungry_ && (is_within || is_beside);
+    if (ran_out_) return false;
+    if (is_step) shared_.in_step = number_;
+    ++shared_.running;
+    shared_.within_steps += is_within;
+    shared_.beside_others += is_beside;
+    return true;
+  }
+
   Shared& shared_;
   Tally& tally_;
   int number_;
@@ -174,8 +190,8 @@ class TestJob final : public Job {
   bool canceled_ = false;
 };
 
-// Returns the number of predictions that ran within steps.
-size_t try_once(std::mt19937& random) {
+// Adds the predictions that ran within steps and beside others to `totals`.
+void try_once(std::mt19937& random, std::array<size_t, 2>& totals) {
   Shared shared;
   Tally tally;
   const int jobs = static_cast<int>(random() % 30);
@@ -220,7 +236,8 @@ size_t try_once(std::mt19937& random) {
   require(tally.alive == 0, "a job was not released");
   require(!to_the_end || tally.settled == posted, "a job did not settle");
   delete std::exchange(notifier, nullptr);
-  return shared.within_steps;
+  totals[0] += shared.within_steps;
+  totals[1] += shared.beside_others;
 }
 
 }  // namespace
@@ -229,8 +246,11 @@ size_t try_once(std::mt19937& random) {
 int main(int count, char** arguments) {
   const int trials = count > 1 ? std::atoi(arguments[1]) : 2000;
   std::mt19937 random(1);
-  size_t within_steps = 0;
-  for (int i = 0; i < trials; ++i) within_steps += bidiseg::binding::try_once(random);
+  std::array<size_t, 2> totals{};
+  for (int i = 0; i < trials; ++i) bidiseg::binding::try_once(random, totals);
+  const auto [within_steps, beside_others] = totals;
   require(trials < 100 || within_steps > 0, "no prediction ran within a step");
-  std::printf("compute_thread: %d trials, %zu predictions within steps\n", trials, within_steps);
+  require(trials < 100 || beside_others > 0, "no prediction ran beside another one");
+  std::printf("compute_thread: %d trials, %zu predictions within steps, %zu beside others\n", trials, within_steps,
+              beside_others);
 }

@@ -228,9 +228,13 @@ describe('BatchedPredictor', () => {
     const batched = new BatchedPredictor(fake);
     const good = batched.predict(...plain(1));
     const other = batched.predict(...plain(2));
-    const wrong = { name: 'InvalidArgumentError', message: /a Uint8Array of 2880 elements for images/ };
-    await assert.rejects(batched.predict(new Uint8Array(5), { count: 1, ...SIZE }), wrong);
-    await assert.rejects(batched.predict('images' as never, { count: 1, ...SIZE }), wrong);
+    const wrong = (received: string) => ({
+      name: 'InvalidArgumentError',
+      message: `Expected a Uint8Array of 2880 elements for images but received ${received}`,
+    });
+    const options = { count: 1, ...SIZE };
+    await assert.rejects(batched.predict(new Uint8Array(5), options), wrong('a Uint8Array of 5 elements'));
+    await assert.rejects(batched.predict('images' as never, options), wrong('"images" of type string'));
     await assert.rejects(batched.predict(new Uint8Array(0), { count: 0, ...SIZE }), {
       message: /≥ 1 for count/,
     });
