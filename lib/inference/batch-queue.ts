@@ -16,6 +16,8 @@ export class Call {
   /** Size of the label map of each image. */
   readonly outputs: readonly ImageSize[];
   readonly since = performance.now();
+  /** When the images that still wait were put at the end of the queue. */
+  queuedAt = this.since;
   readonly answer: Promise<SegmenterPrediction>;
   /** Number of images that batches have taken. */
   taken = 0;
@@ -107,7 +109,10 @@ export class Group {
     const most = this.isAlone ? head.count : limit;
     const parts = [partOf(head, most)];
     // The other calls come before its next part.
-    if (head.taken < head.count) this.calls.push(head);
+    if (head.taken < head.count) {
+      head.queuedAt = performance.now();
+      this.calls.push(head);
+    }
     let room = share - parts[0]!.count;
     while (!this.isAlone && head.count <= limit && this.calls.length > 0 && this.calls[0]!.count <= room) {
       const part = partOf(this.calls.shift()!, room);

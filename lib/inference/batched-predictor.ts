@@ -16,7 +16,10 @@ import { type Histogram, HistogramCounter } from './histogram.js';
 
 /** Options of {@link BatchedPredictor}. */
 export interface BatchingOptions {
-  /** Largest number of images that go through the network together, 1–1024. Default 8. */
+  /**
+   * Largest number of images that go through the network together, 1–1024. Default 8. A CPU that computes two batches at
+   * a time divides it between them, but a call with no more than `limit` images stays whole.
+   */
   limit?: number;
   /**
    * Time in milliseconds that a call waits for others, 0–60,000. Default 0: it waits only for calls from the same turn
@@ -76,8 +79,9 @@ const NEWEST = 0.2;
  *
  * Concurrent calls of predict() with images of one size and the same options go through the network together. Their label
  * maps may differ in size. A CPU computes two batches at a time. Each call gets the result it would get alone, except for
- * the last bits of probabilities. An abort or a bad argument affects only its own call. Sizes take turns, and so do calls
- * with more images than a batch. See docs/design/boundary.md#batching-happens-in-javascript.
+ * the last bits of probabilities. An abort or a bad argument affects only its own call. The call that has waited longest
+ * comes first. One with more images than a batch is computed in parts, and each part goes to the end of the queue.
+ * See docs/design/boundary.md#batching-happens-in-javascript.
  */
 export class BatchedPredictor implements AsyncDisposable {
   readonly #segmenter: Pick<Segmenter, 'predict'> & Partial<Pick<Segmenter, 'options'>>;
@@ -85,7 +89,7 @@ export class BatchedPredictor implements AsyncDisposable {
   readonly #deadlineMs: number;
   readonly #maxQueue: number;
   readonly #batchesAtATime: number;
-  /** Waiting calls by the size and options that they share. The order is that of the turns. */
+  /** Waiting calls by the size and options that they share. */
   readonly #groups = new Map<string, Group>();
   readonly #queueSeconds = new HistogramCounter(SECONDS);
   readonly #computeSeconds = new HistogramCounter(SECONDS);
@@ -265,17 +269,19 @@ export class BatchedPredictor implements AsyncDisposable {
     return [...this.#groups.values()].reduce((sum, group) => sum + group.waiting, 0);
   }
 
-  /** Computes for the first groups whose time has come. If there is none, looks again when the first deadline passes. */
+  /** Computes for groups whose time has come. If there is none, looks again when the first deadline passes. */
   #look(): void {
     clearTimeout(this.#timer);
     while (this.#computing < this.#batchesAtATime) {
       const due = this.#firstDue();
       if (!due) return;
-      void this.#compute(...due);
+      void this.#compute(due);
     }
   }
 
-  #firstDue(): [key: string, group: Group] | undefined {
+  /** The group that is due and whose first call has waited longest. */
+  #firstDue(): Group | undefined {
+    let first: Group | undefined;
     let soonest = Infinity;
     for (const [key, group] of this.#groups) {
       if (group.calls.length === 0) {
@@ -284,23 +290,21 @@ export class BatchedPredictor implements AsyncDisposable {
       }
       const isDue = this.#drained || group.isAlone || group.waiting >= this.#limit;
       const wait = isDue ? 0 : group.calls[0]!.since + this.#deadlineMs - performance.now();
-      if (wait <= 0) return [key, group];
-      soonest = Math.min(soonest, wait);
+      if (wait > 0) soonest = Math.min(soonest, wait);
+      else if (!first || group.calls[0]!.queuedAt < first.calls[0]!.queuedAt) first = group;
     }
-    if (soonest < Infinity) this.#timer = setTimeout(() => this.#look(), Math.ceil(soonest));
-    return undefined;
+    if (!first && soonest < Infinity) this.#timer = setTimeout(() => this.#look(), Math.ceil(soonest));
+    return first;
   }
 
   /** Computes one batch of a group. It never rejects. */
-  async #compute(key: string, group: Group): Promise<void> {
+  async #compute(group: Group): Promise<void> {
     // Images of one group are shared between the batches that can begin now.
     const share = Math.ceil(group.waiting / (this.#batchesAtATime - this.#computing));
-    const batch = group.take(this.#limit, Math.min(this.#limit, share));
+    const most = Math.ceil(this.#limit / this.#batchesAtATime);
+    const batch = group.take(this.#limit, Math.min(most, share));
     const sideBySide = this.#batchesAtATime > 1 && (this.#computing > 0 || this.#waiting() > 0);
     this.#computing++;
-    // The other groups come before its next turn.
-    this.#groups.delete(key);
-    if (group.calls.length > 0) this.#groups.set(key, group);
     const begin = performance.now();
     for (const { call, first } of batch.parts) {
       if (first === 0) this.#queueSeconds.add((begin - call.since) / 1000);

@@ -76,10 +76,10 @@ describe('BatchedPredictor under load', () => {
     }
     assert.deepEqual(order.slice(0, 3), [
       [4, 2],
-      [3, 1],
       [4, 1],
+      [3, 1],
     ]);
-    assert.deepEqual(answered, ['other size', 'same size', 'large']);
+    assert.deepEqual(answered, ['same size', 'other size', 'large']);
     assert.equal(fake.most, 1, 'one batch at a time');
     const { labels } = await large;
     const expected = Array.from({ length: 7 * 8 }, (_, i) => 10 + Math.floor(i / 8));
@@ -87,19 +87,25 @@ describe('BatchedPredictor under load', () => {
     await Promise.all(calls);
   });
 
-  it('sizes take turns, however many calls one of them has', async () => {
+  it('the call that has waited longest comes first, with others of its size', async () => {
     const fake = new FakeSegmenter();
-    const batched = new BatchedPredictor(fake, { limit: 1 });
-    const sizes = [5, 5, 5, 5, 6, 6, 7].map((width) => ({ width, height: 2 }));
+    const batched = new BatchedPredictor(fake, { limit: 2 });
+    const sizes = [5, 6, 5, 7, 5, 6, 6].map((width) => ({ width, height: 2 }));
     const calls = sizes.map((size, i) => batched.predict(...plain(i, 1, size)));
-    for (let i = 0; i < calls.length; i++) {
+    for (let i = 0; i < 5; i++) {
       await settled();
       fake.calls[i]!.finish();
     }
     await Promise.all(calls);
     assert.deepEqual(
-      fake.calls.map(({ width }) => width),
-      [5, 6, 7, 5, 6, 5, 5],
+      fake.calls.map(({ width, count }) => [width, count]),
+      [
+        [5, 2],
+        [6, 2],
+        [7, 1],
+        [5, 1],
+        [6, 1],
+      ],
     );
   });
 
