@@ -71,7 +71,7 @@ const STEPS = {
     'torch.compile, channels_last': { compiles: true },
     'eager, bf16 autocast': {},
   },
-  figures: { GFLOP: '', 'floor, ms': '' },
+  hasFloor: true,
   errors: { losses: largestRelativeError },
   pairs: 5,
   turnSeconds: 0.5,
@@ -123,6 +123,7 @@ function inBothPrecisions(cases) {
  *   pairs. `module` marks a twin for Node.js; the others are in Python.
  * - errors: measure of the distance to the twin `fp64`, by the name of a result.
  * - figures: other figures that a run reports, with their targets.
+ * - hasFloor: true if the twin reports the arithmetic of a run and the time that it takes at the least.
  */
 export const BENCHMARKS = {
   'masked-cross-entropy': {

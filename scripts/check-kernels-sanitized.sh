@@ -47,7 +47,7 @@ g++ -std=c++20 -g -O1 -Inative -fsanitize=thread native/core/block_heap.cc test/
 TSAN_OPTIONS=exitcode=66 setarch -R "$folder/block_heap"
 node_api=(-DNAPI_VERSION=9 -DNODE_ADDON_API_CPP_EXCEPTIONS_ALL)
 for package in node-api-headers/include node-addon-api; do node_api+=(-isystem "node_modules/$package"); done
-sources=(native/binding/{compute_thread,prediction_lane}.cc native/core/cancellation.cc test/native/compute_thread.cc)
+sources=(native/binding/compute_thread.cc native/core/cancellation.cc test/native/compute_thread.cc)
 for source in "${sources[@]}"; do
   g++ "${common[@]}" "${node_api[@]}" -fsanitize=thread -c "$source" -o "$folder/tsan-${source//\//-}.o"
 done

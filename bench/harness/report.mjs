@@ -74,8 +74,9 @@ function details(benchmark, trials) {
   const conditions = Object.keys(benchmark.conditions[0]);
   const titles = ['case', 'threads', 'against', ...conditions, 'ms, ours', 'twin', 'speedup', '20th … 80th'];
   titles.push('pairs', ...names.flatMap((name) => [`${name} error, ours`, 'twin']));
+  if (benchmark.hasFloor) titles.push('GFLOP', 'floor, ms', 'of ours');
   const rows = trials.flatMap(({ measurements = [], ...trial }) =>
-    measurements.map(({ condition, seconds, ratio, errors }) => [
+    measurements.map(({ condition, seconds, ratio, errors, floor }) => [
       trial.case,
       String(trial.threads),
       trial.against,
@@ -86,9 +87,15 @@ function details(benchmark, trials) {
       `${three(ratio.low)} … ${three(ratio.high)}`,
       String(seconds.ours.length),
       ...names.flatMap((name) => [error(errors.ours[name]), error(errors.twin[name])]),
+      ...(benchmark.hasFloor ? floorCells(floor, median(seconds.ours)) : []),
     ]),
   );
   return table(titles, rows);
+}
+
+/** Returns the arithmetic of a step, the time that it takes at the least, and its share of our time. */
+function floorCells({ GFLOP, 'floor, ms': ms }, seconds) {
+  return [three(GFLOP), three(ms), `${((0.1 * ms) / seconds).toFixed(0)} %`];
 }
 
 /** Makes one line for each figure that the sides report of their last run. */

@@ -90,7 +90,15 @@ async function runTrial({ name, benchmark, python, folder }, { size, threads, ag
         errors[side] = compare(result, truth, benchmark.errors);
       }
       const figures = benchmark.figures && { figures: await both('figures') };
-      outcome.measurements.push({ condition, seconds, ratio: ratioOf(seconds), errors, ...figures });
+      const floor = benchmark.hasFloor && { floor: await sides.twin.ask('figures') };
+      outcome.measurements.push({
+        condition,
+        seconds,
+        ratio: ratioOf(seconds),
+        errors,
+        ...figures,
+        ...floor,
+      });
     }
     return outcome;
   } finally {

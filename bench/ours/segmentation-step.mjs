@@ -41,5 +41,5 @@ export async function create(size) {
     for (const object of [step, discriminator, segmenter]) object.dispose();
   }
 
-  return { load, warmUp, prepare, run, result, figures: () => ({}), dispose };
+  return { load, warmUp, prepare, run, result, dispose };
 }

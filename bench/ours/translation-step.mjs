@@ -39,5 +39,5 @@ export async function create(size) {
     for (const object of [step, segmenter, translator]) object.dispose();
   }
 
-  return { load, warmUp, prepare, run, result, figures: () => ({}), dispose };
+  return { load, warmUp, prepare, run, result, dispose };
 }

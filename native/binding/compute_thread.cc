@@ -1,6 +1,10 @@
 #include "binding/compute_thread.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ThreadLocalState.h>
+#include <ATen/autocast_mode.h>
+
+#include <system_error>
 
 #include "binding/error_translation.h"
 
@@ -18,6 +22,29 @@ bool shares_network(const JobRole& a, const JobRole& b) {
     return std::find(b.networks.begin(), b.networks.end(), network) != b.networks.end();
   });
 }
+
+// Gives the thread the state of a new one for the lifetime of the scope. LibTorch keeps grad mode, autocasting and more
+// per thread, and a step that has paused must find its own again.
+class NewThreadScope {
+ public:
+  NewThreadScope() : state_(state_of_new_thread()), had_cache_(at::autocast::is_autocast_cache_enabled()) {
+    // All threads share the cache of casts, and the step still needs its casts.
+    at::autocast::set_autocast_cache_enabled(false);
+  }
+  ~NewThreadScope() { at::autocast::set_autocast_cache_enabled(had_cache_); }
+  NewThreadScope(const NewThreadScope&) = delete;
+  NewThreadScope& operator=(const NewThreadScope&) = delete;
+
+  // The first call of a thread must come before anything changes its state.
+  static const at::ThreadLocalState& state_of_new_thread() {
+    thread_local const at::ThreadLocalState state;
+    return state;
+  }
+
+ private:
+  at::ThreadLocalStateGuard state_;
+  bool had_cache_;
+};
 
 }  // namespace
 
@@ -61,13 +88,13 @@ void ComputeThread::stop() {
   }
   wake_.notify_one();
   thread_.join();
-  lanes_.reset();
   queue_.clear();
   finished_.clear();
   napi_release_threadsafe_function(notify_, napi_tsfn_abort);
 }
 
 void ComputeThread::loop() {
+  NewThreadScope::state_of_new_thread();
   const auto awaited = [this] { return stopping_->load() || !queue_.empty(); };
   while (true) {
     std::unique_ptr<Job> job;
@@ -88,7 +115,7 @@ void ComputeThread::loop() {
       }
     }
     if (!job) {
-      run_predictions();
+      run_lanes();
       continue;
     }
     run(*job);
@@ -99,24 +126,37 @@ void ComputeThread::loop() {
 // True if the next job is for the lanes.
 bool ComputeThread::is_for_lanes() const { return queue_.front()->role.beside_others && at::get_num_threads() > 1; }
 
-// Runs the predictions before the next other job on both lanes, until both are idle. Two predictions, each on half of
-// the threads, take less time than one after the other on all of them: their threads wait less for each other.
-void ComputeThread::run_predictions() {
-  const std::function<void()> work = [this] {
-    while (std::unique_ptr<Job> job = take_prediction()) {
-      if (!run_on_lane(std::move(job))) return;
-    }
-  };
+// Runs the predictions before the next other job on two lanes, this thread and a second one, until both are idle. Two
+// predictions, each on half of the threads, take less time than one after the other on all of them: their threads wait
+// less for each other.
+//
+// The second thread lives no longer, so that its OpenMP workers end. If there are more workers than cores, OpenMP lets
+// them all sleep at once where they wait for each other.
+void ComputeThread::run_lanes() {
   const auto start = Clock::now();
   const int threads = at::get_num_threads();
   lanes_end_ = false;
-  auto& [first, second] = *lanes_;
-  const bool first_changes = first.start(work, threads / 2), second_changes = second.start(work, threads / 2);
-  first.wait();
-  second.wait();
-  // The newest number is the one that new threads of LibTorch begin with.
-  if (first_changes || second_changes) at::set_num_threads(threads);
+  at::set_num_threads(threads / 2);
+  std::thread second;
+  try {
+    second = std::thread([this, threads] {
+      at::set_num_threads(threads / 2);
+      run_predictions();
+    });
+  } catch (const std::system_error&) {
+    // The system has no thread left. One lane does it too.
+  }
+  run_predictions();
+  if (second.joinable()) second.join();
+  at::set_num_threads(threads);
   busy_ns_.fetch_add((Clock::now() - start).count(), std::memory_order_relaxed);
+}
+
+// On a lane.
+void ComputeThread::run_predictions() {
+  while (std::unique_ptr<Job> job = take_prediction()) {
+    if (!run_on_lane(std::move(job))) return;
+  }
 }
 
 // On a lane. Takes the next job if it is a prediction, and waits for one as long as the other lane has work.
@@ -169,13 +209,11 @@ void ComputeThread::pause(const Job& step) {
     std::unique_ptr<Job> job = take_prediction(step);
     if (!job) break;
     const auto start = Clock::now();
-    const std::function<void()> work = [&] {
+    {
+      const NewThreadScope state;
       const CancellationScope scope(stopping_, job->cancellation);
       job->run();
-    };
-    PredictionLane& lane = lanes_->front();
-    lane.start(work, at::get_num_threads());
-    lane.wait();
+    }
     step_resumed_ = Clock::now();
     credit_ -= step_resumed_ - start;
     if (!job->ran_out_of_memory()) {

@@ -1,17 +1,14 @@
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
 #include <mutex>
-#include <optional>
 #include <thread>
 
 #include "binding/binding.h"
-#include "binding/prediction_lane.h"
 #include "core/cancellation.h"
 
 namespace bidiseg {
@@ -37,7 +34,7 @@ struct JobRole {
 class Job {
  public:
   virtual ~Job() = default;
-  virtual void run() noexcept = 0;  ///< on the compute thread or its lane; a prediction may run twice
+  virtual void run() noexcept = 0;  ///< on the compute thread or the other lane; a prediction may run twice
   virtual bool ran_out_of_memory() const { return false; }  ///< after run()
   virtual void settle(Napi::Env env) = 0;                   ///< on the JavaScript thread
   CancellationFlag cancellation;                            ///< may be null
@@ -79,6 +76,7 @@ class ComputeThread {
   void loop();
   void run(Job& job);
   bool is_for_lanes() const;
+  void run_lanes();
   void run_predictions();
   std::unique_ptr<Job> take_prediction();
   bool run_on_lane(std::unique_ptr<Job> job);
@@ -95,9 +93,8 @@ class ComputeThread {
   size_t unsettled_ = 0;  // JavaScript thread only
   bool stopped_ = false;  // JavaScript thread only
   std::atomic<int64_t> busy_ns_ = 0;
-  std::optional<std::array<PredictionLane, 2>> lanes_{std::in_place};  // until stop()
-  int predicting_ = 0;                                                 // lanes that run a prediction between jobs
-  bool lanes_end_ = false;                                             // there is no further prediction for them
+  int predicting_ = 0;      // lanes that run a prediction between jobs
+  bool lanes_end_ = false;  // there is no further prediction for them
   // Time in steps less the time of predictions within them, and when the step went on; compute thread only.
   std::chrono::nanoseconds credit_{0};
   Clock::time_point step_resumed_;

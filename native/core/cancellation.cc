@@ -18,7 +18,9 @@ bool is_any_set(const Flags& flags) {
 void pass(const Flags& flags) {
   if (is_any_set(flags)) throw Canceled();
   if (!current_pause) return;
-  current_pause();
+  // A copy, because jobs that run in the pause have scopes of their own.
+  const std::function<void()> pause = current_pause;
+  pause();
   if (is_any_set(flags)) throw Canceled();
 }
 

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 import {
   buildInfo,
@@ -9,6 +10,7 @@ import {
   Segmenter,
   type SegmenterOptions,
   setMemoryLimit,
+  setThreadCount,
   Tensor,
   TranslationStep,
   Translator,
@@ -360,5 +362,26 @@ describe('predictions beside each other', () => {
     assert.deepEqual(await second, older);
     assert.notDeepEqual(await last, older);
     assert.deepEqual(await last, await predictAt(segmenter, 0, true));
+  });
+
+  it('and within steps need no more threads of the system than jobs one after the other', async () => {
+    const { threads } = await buildInfo();
+    const systemThreads = () => readdirSync('/proc/self/task').length;
+    using service = await Service.create();
+    using training = await segmentation();
+    try {
+      await setThreadCount(4);
+      await training.run(0);
+      for (let i = 0; i < 4; ++i) await service.answer(i);
+      const before = systemThreads();
+      for (let round = 0; round < 3; ++round) {
+        await Promise.all([training.run(round), ...[0, 1, 2, 3].map((i) => service.answer(i))]);
+        await Promise.all([0, 1, 2, 3].map((i) => predictAt(service.segmenter, i, true)));
+        await service.answer(0);
+        assert.ok(systemThreads() <= before, `${systemThreads()} threads instead of ${before}`);
+      }
+    } finally {
+      await setThreadCount(threads);
+    }
   });
 });

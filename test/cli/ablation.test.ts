@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Lock } from '../../lib/run/lock.js';
 import { ConfigError } from '../../lib/support/errors.js';
@@ -144,9 +144,14 @@ describe('command line: an ablation', () => {
       refused.stderr,
       /^bidiseg: .*full\/seed-1: the run began with other data \(target: image 'target-1' altered[^\n]*--accept-changed-data[^\n]*\n$/,
     );
+    const blocked = at('ablation/runs/full/seed-1/report.html');
+    rmSync(blocked);
+    mkdirSync(blocked);
     const failed = await run(['ablation.json', '--json', '--accept-changed-data']);
+    rmSync(blocked, { recursive: true });
     const warned = jsonLines(failed.stdout).filter(({ event }) => event === 'warning');
-    assert.equal(warned.length, 4);
+    const unwritten = warned.filter(({ message }) => /^the report was not written: /.test(message as string));
+    assert.deepEqual([warned.length, unwritten.length], [5, 1]);
     const report = readFileSync(at('ablation/runs/full/seed-2/report.html'), 'utf8');
     assert.match(report, /the run continues with other data than it began with \(target: image/);
     assert.equal(failed.code, 1);

@@ -175,7 +175,7 @@ class Scheduler {
       await folder.keepData(record, { changed: true });
       await folder.log({ type: 'warning', stage: 'data', message });
     });
-    await writeReport(config.output);
+    await this.#report(config.output);
     this.#emit({ type: 'warning', folder: config.output, message });
   }
 
@@ -270,8 +270,18 @@ class Scheduler {
     run.done++;
     if (run.done < run.plan.length) return;
     const { variant, seed, config } = run;
-    await writeReport(config.output);
+    await this.#report(config.output);
     this.#emit({ type: 'run-end', variant, seed, folder: config.output });
+  }
+
+  /** The runs go on whatever becomes of a report. */
+  async #report(folder: string): Promise<void> {
+    try {
+      await writeReport(folder);
+    } catch (error) {
+      const message = `the report was not written: ${(error as Error).message}`;
+      this.#emit({ type: 'warning', folder, message });
+    }
   }
 
   #fail(run: Run, stage: Stage, message: string): void {
