@@ -40,7 +40,7 @@ for capability in "${capabilities[@]}"; do
   ASAN_OPTIONS=detect_leaks=0 ATEN_CPU_CAPABILITY=$capability "$folder/cpu_kernels" "${1:-300}"
 done
 
-g++ "${common[@]}" -fsanitize=thread test/native/cuda_kernels.cc -o "$folder/cuda_kernels" "${link[@]}"
+g++ "${common[@]}" -fsanitize=thread test/native/cuda_kernels.cc test/native/cuda_normalization.cc -o "$folder/cuda_kernels" "${link[@]}"
 # Without address space randomization: ThreadSanitizer of GCC 12 does not know the memory layout of newer Linux kernels.
 TSAN_OPTIONS=exitcode=66 setarch -R "$folder/cuda_kernels" | tail -1
 g++ -std=c++20 -g -O1 -Inative -fsanitize=thread native/core/block_heap.cc test/native/block_heap.cc -o "$folder/block_heap"

@@ -46,6 +46,9 @@ interface Place {
   dtype: NetworkDtype;
 }
 
+/** Layouts of activations. On CUDA, channels-last has kernels of its own. */
+type Layout = 'contiguous' | 'channels-last';
+
 interface Kind {
   item: string;
   create: (place: Place) => Promise<Network>;
@@ -127,14 +130,19 @@ interface Passes {
 }
 
 /** Runs a network forward and backward in training mode, and forward in evaluation mode. Disposes it. */
-async function passesOf(network: Network, place: Place, { shape, scale = 1 }: Kind): Promise<Passes> {
+async function passesOf(
+  network: Network,
+  place: Place,
+  { shape, scale = 1 }: Kind,
+  memoryFormat: Layout,
+): Promise<Passes> {
   const numbers = randomNormal(
     shape.reduce((a, b) => a * b),
     5,
     scale,
   );
   using host = Tensor.from(numbers, shape);
-  using x = await (await host.to(place)).requireGrad();
+  using x = await (await host.to({ ...place, memoryFormat })).requireGrad();
   using y = await network.forward(x);
   assert.equal(y.dtype, place.dtype);
   assert.equal(y.device.startsWith(place.device), true, y.device);
@@ -185,25 +193,27 @@ describeOnDevice('networks', () => {
       const cpu = { device: 'cpu', dtype: 'float32' } as const;
       using weights = await kind.create(cpu);
       await randomizeNormsAndBiases(weights, folder.path('weights'));
-      const passes = async (device: string, dtype: NetworkDtype) => {
+      const passes = async (device: string, dtype: NetworkDtype, layout: Layout = 'contiguous') => {
         const network = await kind.create({ device, dtype });
         await network.copyFrom(weights);
-        return await passesOf(network, { device, dtype }, kind);
+        return await passesOf(network, { device, dtype }, kind, layout);
       };
       const truth = await passes('cpu', 'float64');
       const double = errorsOf(await passes(DEVICE, 'float64'), truth);
-      const single = errorsOf(await passes(DEVICE, 'float32'), truth);
       const singleOnCpu = errorsOf(await passes('cpu', 'float32'), truth);
       const rows: Measurement[] = [];
       for (const [what, error] of Object.entries(double)) {
         rows.push({ item: `float64, ${what}`, error, bound: 1e-9 });
       }
-      for (const [what, error] of Object.entries(single)) {
-        // ReLUs whose input is nearly 0 make gradients in float32 as inexact as the CPU's own. Another order of sums
-        // may let other ReLUs differ: an H100 had 2.7e-3. TensorFloat-32 would be off by 1e-3 in outputs.
-        const forward = what.startsWith('output') || what === 'buffers';
-        const bound = Math.max(forward ? 5e-5 : 1e-2, 20 * singleOnCpu[what]!);
-        rows.push({ item: `float32, ${what} (CPU ${singleOnCpu[what]!.toExponential(1)})`, error, bound });
+      for (const layout of ['contiguous', 'channels-last'] as const) {
+        for (const [what, error] of Object.entries(errorsOf(await passes(DEVICE, 'float32', layout), truth))) {
+          // ReLUs whose input is nearly 0 make gradients in float32 as inexact as the CPU's own. Another order of sums
+          // may let other ReLUs differ: an H100 had 2.7e-3. TensorFloat-32 would be off by 1e-3 in outputs.
+          const forward = what.startsWith('output') || what === 'buffers';
+          const bound = Math.max(forward ? 5e-5 : 1e-2, 20 * singleOnCpu[what]!);
+          const own = singleOnCpu[what]!.toExponential(1);
+          rows.push({ item: `float32, ${layout}, ${what} (CPU ${own})`, error, bound });
+        }
       }
       printAndCheck(`${kind.item} on ${DEVICE} against the CPU in float64: relative errors`, rows);
     });

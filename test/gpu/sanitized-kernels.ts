@@ -1,5 +1,18 @@
 // Every kernel once, in few launches, for compute-sanitizer (scripts/gpu-check.sh). It checks no values.
-import { classProbabilities, entropyLoss, ganLoss, maskedCrossEntropy, pseudoLabels, Tensor } from 'bidiseg';
+import {
+  classProbabilities,
+  entropyLoss,
+  ganLoss,
+  maskedCrossEntropy,
+  type Precision,
+  pseudoLabels,
+  SegmentationStep,
+  Segmenter,
+  Tensor,
+  TranslationStep,
+  Translator,
+} from 'bidiseg';
+import { randomBatch, SEGMENTATION, TRANSLATION } from '../helpers/batches.js';
 import { randomBytes, randomNormal } from '../helpers/random.js';
 
 const device = process.env.DEVICE ?? 'cuda';
@@ -33,6 +46,21 @@ async function runAll(count: number, classes: number, [h, w]: number[], [height,
   }
 }
 
+/** One step of each kind, for normalization and padding. Sizes are odd, and the last block of threads is not full. */
+async function runSteps(precision: Precision) {
+  const rates = { learningRate: 1e-3, discriminatorLearningRate: 1e-3 };
+  using segmenter = await Segmenter.create({ backbone: 'resnet18', width: 1 / 8, classCount: 5, device });
+  using step = await SegmentationStep.create(segmenter, null, { ...SEGMENTATION, precision });
+  await step.run({ source: randomBatch({ count: 2, height: 41, width: 57 }, 1, 5), ...rates });
+  using translator = await Translator.create({ blocks: 6, baseWidth: 8, discriminatorWidth: 8, device });
+  using translation = await TranslationStep.create(translator, null, { ...TRANSLATION, precision });
+  const size = { count: 2, height: 28, width: 36 };
+  await translation.run({ source: randomBatch(size, 2), target: randomBatch(size, 3), ...rates });
+}
+
+for (const precision of device === 'cpu' ? (['fp32'] as const) : (['tf32', 'bf16', 'fp16'] as const)) {
+  await runSteps(precision);
+}
 for (const classes of [2, 19, 41]) {
   await runAll(2, classes, [5, 7], [33, 49]);
   await runAll(1, classes, [3, 4], [9, 1027]);

@@ -1,6 +1,6 @@
-// Comparison of the CUDA kernels, run on the CPU (cuda_on_cpu.h), with LibTorch's operators in double. The launches are
-// those of native/kernels/cuda/upsampled_softmax.cu. Prints one line per error and exits with 1 if one exceeds its
-// bound.
+// Comparison of the CUDA kernels of the loss, run on the CPU (cuda_on_cpu.h), with LibTorch's operators in double. The
+// launches are those of native/kernels/cuda/upsampled_softmax.cu. Prints one line per error and exits with 1 if one
+// exceeds its bound.
 #include "cuda_on_cpu.h"
 
 #include <ATen/ATen.h>
@@ -13,6 +13,9 @@
 #include "kernels/cuda/upsampled_softmax_kernels.cuh"
 
 namespace bidiseg::kernels::cuda {
+
+bool check_normalization();  // cuda_normalization.cc
+
 namespace {
 
 struct Case {
@@ -228,6 +231,7 @@ int main() {
   };
   for (const auto& each : cases) bidiseg::kernels::cuda::check_cross_entropy(each);
   for (const size_t i : {0, 2, 3, 9}) bidiseg::kernels::cuda::check_softmax(cases[i]);
+  if (!bidiseg::kernels::cuda::check_normalization()) bidiseg::kernels::cuda::failed = true;
   std::puts(bidiseg::kernels::cuda::failed ? "    failed" : "    all within bounds");
   return bidiseg::kernels::cuda::failed ? 1 : 0;
 }

@@ -1,6 +1,6 @@
 #include "core/losses/translation.h"
 
-#include "core/models/instance_norm.h"
+#include "core/models/normalization.h"
 
 namespace bidiseg {
 

@@ -1,7 +1,7 @@
 #include "core/models/discriminators.h"
 
 #include "core/cancellation.h"
-#include "core/models/instance_norm.h"
+#include "core/models/normalization.h"
 
 namespace bidiseg {
 namespace {
@@ -70,7 +70,7 @@ at::Tensor PatchDiscriminator::forward(const at::Tensor& input) {
   at::Tensor x = convs_[0](input);
   at::leaky_relu_(x, kLeak);
   for (size_t i = 1; i + 1 < convs_.size(); ++i) {
-    x = cancellation_point(at::leaky_relu(instance_norm(convs_[i](x)), kLeak));
+    x = cancellation_point(instance_norm(convs_[i](x), {.slope = kLeak}));
   }
   return convs_.back()(x).type_as(input);
 }

@@ -5,6 +5,7 @@
 
 #include "core/models/activation_checkpoint.h"
 #include "core/models/convolution.h"
+#include "core/models/normalization.h"
 #include "core/models/running_statistics.h"
 #include "core/tensor_cores.h"
 #include "kernels/winograd.h"
@@ -93,7 +94,12 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
     packed_.reset();
     winograd_.reset();
     y = convolve(convolution_, x);
-    if (norm_) y = normalize(y);
+    if (norm_ && norm_->is_training()) {
+      // Pass again, or for images that no prediction will see: without an update of the running statistics.
+      const bool update = !keeps_statistics() && segment_run() != SegmentRun::kAgain;
+      return batch_norm(norm_, y, update, {.sum = sum, .slope = relu ? 0.0 : 1.0});
+    }
+    if (norm_) y = norm_->forward(y);
   } else if (!(at::GradMode::is_enabled() && x.requires_grad())) {
     const at::DeviceType device = x.device().type();
     const at::ScalarType dtype =
@@ -110,15 +116,6 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
   }
   if (sum.defined()) y.add_(sum);
   return relu ? y.relu_() : y;
-}
-
-at::Tensor FusedConvolution::normalize(const at::Tensor& y) {
-  const bool is_kept = keeps_statistics() || segment_run() == SegmentRun::kAgain;
-  if (!is_kept || !norm_->is_training()) return norm_->forward(y);
-  // Normalizes with the statistics of the batch without an update, or a second one, of the running ones.
-  return at::batch_norm(y, norm_->weight, norm_->bias, {}, {}, /*training=*/true, /*momentum=*/0.0,
-                        norm_->options.eps(),
-                        /*cudnn_enabled=*/true);
 }
 
 at::Tensor FusedConvolution::forward_packed(const at::Tensor& x, const at::Tensor& sum, bool relu) {

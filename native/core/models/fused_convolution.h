@@ -48,7 +48,6 @@ class FusedConvolution {
   };
 
   at::Tensor forward(const at::Tensor& x, const at::Tensor& sum, bool relu);
-  at::Tensor normalize(const at::Tensor& y);
   at::Tensor forward_packed(const at::Tensor& x, const at::Tensor& sum, bool relu);
   at::Tensor forward_cudnn(const at::Tensor& x, const at::Tensor& sum);
   bool is_constant() const;

@@ -2,7 +2,7 @@
 
 #include "core/cancellation.h"
 #include "core/models/convolution.h"
-#include "core/models/instance_norm.h"
+#include "core/models/normalization.h"
 
 namespace bidiseg {
 namespace {
@@ -15,9 +15,7 @@ using torch::nn::ConvTranspose2dOptions;
 // Initial skip weight: a deviation of 1 becomes tanh(0.5), about half of the range of colors on each side of gray.
 constexpr double kFirstContrast = 0.5;
 
-at::Tensor pad(const at::Tensor& x, int64_t margin) {
-  return at::reflection_pad2d(x, {margin, margin, margin, margin});
-}
+constexpr double kRelu = 0;  // slope
 
 }  // namespace
 
@@ -61,18 +59,18 @@ ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options)
 
 at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
   check_size(input);
-  at::Tensor x = at::relu(instance_norm(stem_(pad(input, 3))));
-  x = at::relu(instance_norm(down1_(x)));
-  x = cancellation_point(at::relu(instance_norm(down2_(x))));
+  at::Tensor x = instance_norm(stem_(reflection_pad(input, 3)), {.slope = kRelu});
+  x = instance_norm(down1_(x), {.slope = kRelu});
+  x = cancellation_point(instance_norm(down2_(x), {.slope = kRelu}));
   for (auto& block : blocks_) {
     x = run_segment(x, [&block](const at::Tensor& x) {
-      const at::Tensor y = at::relu(instance_norm(convolve(block.first, pad(x, 1))));
-      return cancellation_point(x + instance_norm(convolve(block.second, pad(y, 1))));
+      const at::Tensor y = instance_norm(convolve(block.first, reflection_pad(x, 1)), {.slope = kRelu});
+      return cancellation_point(instance_norm(convolve(block.second, reflection_pad(y, 1)), {.sum = x}));
     });
   }
-  x = at::relu(instance_norm(up1_(x)));
-  x = cancellation_point(at::relu(instance_norm(up2_(x))));
-  x = output_(pad(x, 3)).type_as(input);
+  x = instance_norm(up1_(x), {.slope = kRelu});
+  x = cancellation_point(instance_norm(up2_(x), {.slope = kRelu}));
+  x = output_(reflection_pad(x, 3)).type_as(input);
   if (residual_) {
     const auto of_channel = [](const at::Tensor& values) { return values.view({1, 3, 1, 1}); };
     x = x + of_channel(skip_weight_) * instance_norm(input) + of_channel(skip_bias_);

@@ -1,7 +1,7 @@
 #include "core/models/unet_generator.h"
 
 #include "core/cancellation.h"
-#include "core/models/instance_norm.h"
+#include "core/models/normalization.h"
 
 namespace bidiseg {
 namespace {

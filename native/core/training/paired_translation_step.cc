@@ -50,8 +50,10 @@ PairedTranslationLosses PairedTranslationStep::run(const at::Tensor& source_imag
           .total = options_.gan_weight * value[kGan] + options_.l1_weight * value[kL1]};
 }
 
-void PairedTranslationStep::compute_gradients(const at::Tensor& source, const at::Tensor& target) {
+void PairedTranslationStep::compute_gradients(const at::Tensor& source_images, const at::Tensor& target_images) {
   const ComputationScope scope = computation_scope();
+  const at::MemoryFormat format = fastest_translator_format(options_.step.precision, source_images.device());
+  const at::Tensor source = source_images.contiguous(format), target = target_images.contiguous(format);
   auto& discriminator = *networks_.target_discriminator;
   const auto loss_of = [&](const at::Tensor& image, bool real) {
     return gan_loss(discriminator.forward(at::cat({source, image}, 1)), real, options_.gan_mode);

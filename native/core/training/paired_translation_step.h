@@ -44,7 +44,7 @@ class PairedTranslationStep : public Step {
   PairedTranslationLosses run(const at::Tensor& source_images, const at::Tensor& target_images, double learning_rate);
 
  private:
-  void compute_gradients(const at::Tensor& source, const at::Tensor& target);
+  void compute_gradients(const at::Tensor& source_images, const at::Tensor& target_images);
 
   PairedTranslationNetworks networks_;
   PairedTranslationStepOptions options_;

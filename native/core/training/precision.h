@@ -30,6 +30,11 @@ inline at::MemoryFormat fastest_format(Precision precision) {
   return precision == Precision::kFloat32 ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
 }
 
+/// The same for a translator and its discriminators. On the CPU their paddings and normalizations favor contiguous.
+inline at::MemoryFormat fastest_translator_format(Precision precision, at::Device device) {
+  return device.is_cuda() ? fastest_format(precision) : at::MemoryFormat::Contiguous;
+}
+
 /// Sets the precision of forward and backward passes for the lifetime of the scope. Parameters, their gradients,
 /// running statistics and losses stay float32. Each parameter is cast once, so that none may change within the scope.
 /// Autocasting is a setting of the thread; TensorFloat-32 is a setting of the process.

@@ -170,9 +170,14 @@ TranslationStep::Fakes TranslationStep::exchange(const Fakes& made, ImagePool& s
   return {exchanged(made.source, source), exchanged(made.target, target)};
 }
 
+at::Tensor TranslationStep::in_format(const at::Tensor& images) const {
+  return images.contiguous(fastest_translator_format(options_.step.precision, images.device()));
+}
+
 void TranslationStep::compute_generator_gradients(const Part& part) {
   const ComputationScope scope = computation_scope();
-  const auto& [source, target, share] = part;
+  const at::Tensor source = in_format(part.source), target = in_format(part.target);
+  const double share = part.share;
   auto& to_target = *networks_.to_target;
   auto& to_source = *networks_.to_source;
   const auto& o = options_;
@@ -253,7 +258,7 @@ void TranslationStep::compute_discriminator_gradients(const Part& part, const Fa
   const ComputationScope scope = computation_scope();
   const auto judge = [&](const char* name, PatchDiscriminator& discriminator, const at::Tensor& real,
                          const at::Tensor& fake) {
-    const auto [of_real, of_fake] = forward_both(discriminator, real, fake);
+    const auto [of_real, of_fake] = forward_both(discriminator, in_format(real), in_format(fake));
     const at::Tensor loss =
         part.share * 0.5 * (gan_loss(of_real, true, options_.gan_mode) + gan_loss(of_fake, false, options_.gan_mode));
     checks().loss(name, loss);

@@ -85,6 +85,7 @@ class TranslationStep : public Step {
   /// Images for the discriminators in place of all fakes of this process. `source` and `target` are the pools.
   Fakes exchange(const Fakes& made, ImagePool& source, ImagePool& target) const;
 
+  at::Tensor in_format(const at::Tensor& images) const;  ///< in which the networks compute faster
   void compute_generator_gradients(const Part& part);
   void compute_discriminator_gradients(const Part& part, const Fakes& fakes);
 

@@ -1,0 +1,26 @@
+// Normalization with what follows it, and reflection padding. On CUDA, activations in channels_last use kernels of our
+// own (kernels/normalization.h), and everything else LibTorch's operations.
+#pragma once
+
+#include "core/torch.h"
+
+namespace bidiseg {
+
+/// What follows a normalization: a sum, then a leaky ReLU.
+struct AfterNormalization {
+  at::Tensor sum = {};  ///< may be undefined
+  double slope = 1;     ///< of the leaky ReLU; 0: ReLU, 1: none
+};
+
+/// InstanceNorm without affine part or running statistics: normalizes each [H, W] plane to mean 0 and variance 1
+/// (Ulyanov et al. 2016), and what follows.
+at::Tensor instance_norm(const at::Tensor& x, const AfterNormalization& after = {});
+
+/// BatchNorm with the statistics of the batch, and what follows. `update`: of the running statistics. May overwrite the
+/// memory of nothing but its own results.
+at::Tensor batch_norm(torch::nn::BatchNorm2d& norm, const at::Tensor& x, bool update, const AfterNormalization& after);
+
+/// Pads height and width by `margin` reflected pixels on each side.
+at::Tensor reflection_pad(const at::Tensor& x, int64_t margin);
+
+}  // namespace bidiseg
