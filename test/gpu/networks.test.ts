@@ -206,7 +206,9 @@ describeOnDevice('networks', () => {
         rows.push({ item: `float64, ${what}`, error, bound: 1e-9 });
       }
       for (const layout of ['contiguous', 'channels-last'] as const) {
-        for (const [what, error] of Object.entries(errorsOf(await passes(DEVICE, 'float32', layout), truth))) {
+        for (const [what, error] of Object.entries(
+          errorsOf(await passes(DEVICE, 'float32', layout), truth),
+        )) {
           // ReLUs whose input is nearly 0 make gradients in float32 as inexact as the CPU's own. Another order of sums
           // may let other ReLUs differ: an H100 had 2.7e-3. TensorFloat-32 would be off by 1e-3 in outputs.
           const forward = what.startsWith('output') || what === 'buffers';
