@@ -36,6 +36,7 @@ function parseOptions() {
     .option('--seconds <n>', 'seconds of a turn', Number, 0.5)
     .option('--seed <n>', 'of the random inputs', Number, randomInt(1, 2 ** 31))
     .option('--cache <folder>', 'compiled code of torch.compile from an earlier run; default: compile anew')
+    .option('--no-twin-profiles', 'profile our engines alone; profiles of the twins take seconds each')
     .option('--traces <folder>', 'write a trace of each of our variants there')
     .option('--output <folder>', 'where results are written', path.join(BENCH, 'results'));
   program.parse(process.argv.slice(3), { from: 'user' });
@@ -139,6 +140,7 @@ async function measureCase(plan) {
     }
   }
   for (const engine of working) {
+    if (engine.twin && !options.twinProfiles) continue;
     try {
       await engine.side.ask('use', { name: engine.name });
       const trace =

@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "binding/error_translation.h"
+#include "core/models/pass_settings.h"
 
 namespace bidiseg::binding {
 
@@ -24,7 +25,7 @@ bool shares_network(const JobRole& a, const JobRole& b) {
 }
 
 // Gives the thread the state of a new one for the lifetime of the scope. LibTorch keeps grad mode, autocasting and more
-// per thread, and a step that has paused must find its own again.
+// per thread, and so do our passes. A step that has paused must find its own again.
 class NewThreadScope {
  public:
   NewThreadScope() : state_(state_of_new_thread()), had_cache_(at::autocast::is_autocast_cache_enabled()) {
@@ -44,6 +45,7 @@ class NewThreadScope {
  private:
   at::ThreadLocalStateGuard state_;
   bool had_cache_;
+  PassSettingsScope passes_{PassSettings()};
 };
 
 }  // namespace

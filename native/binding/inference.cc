@@ -70,7 +70,7 @@ Napi::Value predict_labels(const Napi::CallbackInfo& info) {
        convolutions = convolutions_option(options), sizes = sizes_option(options)] {
         require_precision(precision, *segmenter);
         const PrecisionScope scope(precision, segmenter->device());
-        const ConvolutionScope convolution_scope(convolutions);
+        const PassSettingsScope convolution_scope(&PassSettings::convolutions, convolutions);
         const at::Tensor on_device = images.to(segmenter->device());
         return on_the_cpu(
             sizes.empty() ? predict(*segmenter, on_device, size.height, size.width, order, with_confidence, thresholds)
@@ -110,7 +110,7 @@ Napi::Value predict_averaged_labels(const Napi::CallbackInfo& info) {
        precision = precision_option(options), convolutions = convolutions_option(options)]() mutable {
         require_precision(precision, *segmenter);
         const PrecisionScope scope(precision, segmenter->device());
-        const ConvolutionScope convolution_scope(convolutions);
+        const PassSettingsScope convolution_scope(&PassSettings::convolutions, convolutions);
         for (at::Tensor& view : views) view = view.to(segmenter->device());
         return on_the_cpu(predict_averaged(*segmenter, views, flip, size.height, size.width, order, with_confidence));
       },

@@ -126,7 +126,7 @@ Napi::Value network_forward(const Napi::CallbackInfo& info) {
       [network = Handle<Network>::get(info[0], "network"), input = tensor_argument(info[1], "input"),
        convolutions = convolutions_option(Options(info[2]))] {
         check_dtype(*network, input);
-        const ConvolutionScope scope(convolutions);
+        const PassSettingsScope scope(&PassSettings::convolutions, convolutions);
         ForwardTraces traces(*network);
         at::Tensor output = network->forward(input);
         traces.keep();
@@ -142,7 +142,7 @@ Napi::Value network_forward_with_features(const Napi::CallbackInfo& info) {
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
        input = tensor_argument(info[1], "input"), convolutions = convolutions_option(Options(info[2]))] {
         check_dtype(*segmenter, input);
-        const ConvolutionScope scope(convolutions);
+        const PassSettingsScope scope(&PassSettings::convolutions, convolutions);
         ForwardTraces traces(*segmenter);
         SegmentationOutput output = segmenter->forward_with_features(input);
         traces.keep();

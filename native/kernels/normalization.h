@@ -8,22 +8,24 @@ namespace bidiseg::kernels {
 
 /// Running statistics of BatchNorm, updated by a forward pass. Undefined: none.
 struct RunningStatistics {
-  at::Tensor mean, variance;  ///< [C], float
-  at::Tensor batches;         ///< 0-dim, int64; one is added
+  at::Tensor mean = {}, variance = {};  ///< [C], float
+  at::Tensor batches = {};              ///< 0-dim, int64; one is added
   double momentum = 0;
 };
 
 struct NormalizationOptions {
-  bool per_image;           ///< InstanceNorm; else BatchNorm
-  at::Tensor weight, bias;  ///< [C], float; undefined: 1 and 0
-  double eps;
-  double slope;  ///< of a leaky ReLU; 0: ReLU, 1: none
-  RunningStatistics running;
+  bool per_image = false;  ///< InstanceNorm; else BatchNorm
+  /// [C], float: for BatchNorm that evaluates. Undefined: the statistics of x.
+  at::Tensor fixed_mean = {}, fixed_variance = {};
+  at::Tensor weight = {}, bias = {};  ///< [C], float; undefined: 1 and 0
+  double eps = 1e-5;
+  double slope = 1;  ///< of a leaky ReLU; 0: ReLU, 1: none
+  RunningStatistics running = {};
 };
 
 struct NormalizationOutput {
-  at::Tensor y;            ///< leaky ReLU(weight x̂ + bias + sum)
-  at::Tensor mean, scale;  ///< [images, C], float: the mean and 1/√(σ² + ε)
+  at::Tensor y;           ///< leaky ReLU(weight x̂ + bias + sum)
+  at::Tensor statistics;  ///< [4, images, C], float, for normalize_backward()
 };
 
 /// True if the kernels know this place, layout and type, and if a channel has more than one value.

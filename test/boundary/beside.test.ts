@@ -98,11 +98,11 @@ class Service implements Disposable {
     this.#translator = translator;
   }
 
-  static async create(): Promise<Service> {
+  static async create(translatorWidth = 4): Promise<Service> {
     const options = { classCount: 5, initialization: 'kaiming', seed: 9 } as const;
     return new Service(
       await Segmenter.create({ ...options, backbone: 'resnet18', width: 1 / 4 }),
-      await Translator.create({ blocks: 6, baseWidth: 4, discriminatorWidth: 4, seed: 9 }),
+      await Translator.create({ blocks: 6, baseWidth: translatorWidth, discriminatorWidth: 4, seed: 9 }),
     );
   }
 
@@ -112,6 +112,12 @@ class Service implements Disposable {
     const options = { count, width, height };
     if (i % 4 === 3) return await this.#translator.translate(images, options);
     return await this.segmenter.predict(images, { ...options, confidence: true, flip: i % 4 === 2 });
+  }
+
+  async answers(count: number): Promise<unknown[]> {
+    const all: unknown[] = [];
+    for (let i = 0; i < count; ++i) all.push(await this.answer(i));
+    return all;
   }
 
   /** Compares every answer with those from before, until end() is called. */
@@ -143,8 +149,7 @@ describe('predictions beside a training', () => {
       using undisturbed = await create();
       const expected = await train(undisturbed);
       using service = await Service.create();
-      const answers: unknown[] = [];
-      for (let i = 0; i < 12; ++i) answers.push(await service.answer(i));
+      const answers = await service.answers(12);
 
       using training = await create();
       const serving = Promise.all([service.serve(answers), service.serve(answers)]);
@@ -154,6 +159,17 @@ describe('predictions beside a training', () => {
       assert.ok(service.calls > STEPS, `${service.calls} predictions in ${STEPS} steps`);
     });
   }
+
+  it('keep their own kind of convolutions', async () => {
+    // Blocks of 128 channels, which Winograd's algorithm computes.
+    using service = await Service.create(32);
+    const answers = await service.answers(4);
+    using training = await segmentation({ backbone: 'resnet50' }, { convolutions: 'direct' });
+    const serving = service.serve(answers);
+    await train(training).finally(() => service.end());
+    await serving;
+    assert.ok(service.calls > STEPS, `${service.calls} predictions in ${STEPS} steps`);
+  });
 
   it('do not wait for the end of a step', async () => {
     using training = await segmentation({ backbone: 'resnet50' });

@@ -129,10 +129,7 @@ describeOnDevice('CUDA graphs and uploads', () => {
     ],
     [
       'masked images',
-      {
-        alignment: 'none',
-        teacher: { decay: 0.9, threshold: 0.3, weight: 0.7, classMix: false, masking: {}, seed: 3 },
-      },
+      { teacher: { decay: 0.9, threshold: 0.3, weight: 0.7, classMix: false, masking: {}, seed: 3 } },
     ],
     ['scaled losses', { lossScaling: true }],
   ] as [string, Partial<SegmentationStepOptions>][]) {

@@ -21,6 +21,7 @@ struct Case {
   bool sum = false;
   float slope = 0;
   double center = 0.5;  // of x
+  bool fixed = false;   // whether statistics are given
   unsigned blocks = 3;  // rows of blocks
 };
 
@@ -55,22 +56,22 @@ at::Tensor random(at::IntArrayRef size, at::ScalarType type, double center) {
 
 at::Tensor unwritten(const at::Tensor& like) { return at::full_like(like, std::nan("")); }
 
-template <typename T>
+template <typename T, bool kHasSum>
 void check_normalization(const Case& c, at::ScalarType type, const char* name, double bound) {
   const at::Tensor x = random(c.size, type, c.center), sum = random(c.size, type, 0);
   const at::Tensor upstream = random(c.size, type, 0);
   const int64_t channels = c.size[1], pixels = c.size[2] * c.size[3];
   const Planes planes = c.per_image ? Planes{c.size[0], pixels, channels} : Planes{1, c.size[0] * pixels, channels};
   const at::Tensor weight = at::rand({channels}) + 0.5, bias = at::randn({channels});
-  at::Tensor mean = at::full({planes.images, channels}, std::nan(""), at::kFloat), scale = mean.clone();
+  at::Tensor tables = at::full({4, planes.images, channels}, std::nan(""), at::kFloat);
   at::Tensor running_mean = at::randn({channels}), running_variance = at::rand({channels}) + 0.5;
   const at::Tensor mean_before = running_mean.to(at::kDouble), variance_before = running_variance.to(at::kDouble);
   int64_t batches = 7;
-  const Running running = c.per_image ? Running{}
-                                      : Running{data<float>(running_mean), data<float>(running_variance), &batches,
-                                                static_cast<float>(kMomentum)};
-  const Normalization norm{data<float>(mean), data<float>(scale), c.affine ? weight.const_data_ptr<float>() : nullptr,
-                           c.affine ? bias.const_data_ptr<float>() : nullptr, c.slope};
+  const Running running = c.per_image || c.fixed ? Running{}
+                                                 : Running{data<float>(running_mean), data<float>(running_variance),
+                                                           &batches, static_cast<float>(kMomentum)};
+  const auto table = [&](int64_t i) { return tables.mutable_data_ptr<float>() + i * planes.images * channels; };
+  const Normalization norm{table(0), table(1), table(2), table(3), c.slope};
 
   const int64_t packs = channels / Pack<T>::kSize, lanes = lanes_of<T>(planes);
   const dim3 grid{static_cast<unsigned>((packs + lanes - 1) / lanes), c.blocks, static_cast<unsigned>(planes.images)};
@@ -78,22 +79,30 @@ void check_normalization(const Case& c, at::ScalarType type, const char* name, d
                     static_cast<unsigned>(planes.images)};
   at::Tensor partials = at::full({planes.images, c.blocks, 2, channels}, std::nan(""), at::kFloat);
   at::Tensor y = unwritten(x), passed = unwritten(x), gradient = unwritten(x);
-  cuda_on_cpu::launch_with_barriers(grid, kPackThreads, sum_planes<T>, data<T>(x), planes, data<float>(partials));
-  cuda_on_cpu::launch_with_barriers(finish, kPackThreads, finish_statistics<T>, data<T>(x), planes,
-                                    data<float>(std::as_const(partials)), c.blocks, kEps, data<float>(mean),
-                                    data<float>(scale), running);
-  cuda_on_cpu::launch(grid, kPackThreads, normalize_planes<T>, data<T>(x), c.sum ? data<T>(sum) : nullptr, planes, norm,
+  if (c.fixed) {
+    cuda_on_cpu::launch(
+        {static_cast<unsigned>((channels + kPackThreads - 1) / kPackThreads)}, kPackThreads, use_statistics,
+        data<float>(std::as_const(running_mean)), data<float>(std::as_const(running_variance)), channels, kEps,
+        c.affine ? weight.const_data_ptr<float>() : nullptr, c.affine ? bias.const_data_ptr<float>() : nullptr, norm);
+  } else {
+    cuda_on_cpu::launch_with_barriers(grid, kPackThreads, sum_planes<T>, data<T>(x), planes, data<float>(partials));
+    cuda_on_cpu::launch_with_barriers(finish, kPackThreads, finish_statistics<T>, data<T>(x), planes,
+                                      data<float>(std::as_const(partials)), c.blocks, kEps,
+                                      c.affine ? weight.const_data_ptr<float>() : nullptr,
+                                      c.affine ? bias.const_data_ptr<float>() : nullptr, norm, running);
+  }
+  cuda_on_cpu::launch(grid, kPackThreads, normalize_planes<T, kHasSum>, data<T>(x), data<T>(sum), planes, norm,
                       data<T>(y));
   partials.fill_(std::nan(""));
   at::Tensor means = at::full({planes.images, 2, channels}, std::nan(""), at::kFloat);
-  T* passed_on = c.sum ? data<T>(passed) : nullptr;
-  cuda_on_cpu::launch_with_barriers(grid, kPackThreads, sum_gradients<T>, data<T>(upstream), data<T>(x),
-                                    c.sum ? data<T>(std::as_const(y)) : nullptr, planes, norm, passed_on,
-                                    data<float>(partials));
+  cuda_on_cpu::launch_with_barriers(grid, kPackThreads, sum_gradients<T, kHasSum>, data<T>(upstream), data<T>(x),
+                                    data<T>(std::as_const(y)), planes, norm, data<T>(passed), data<float>(partials));
   cuda_on_cpu::launch_with_barriers(finish, kPackThreads, finish_gradients, planes,
-                                    data<float>(std::as_const(partials)), c.blocks, norm.scale, data<float>(means));
-  cuda_on_cpu::launch(grid, kPackThreads, normalize_gradients<T>, data<T>(upstream), static_cast<const T*>(passed_on),
-                      data<T>(x), planes, norm, data<float>(std::as_const(means)), data<T>(gradient));
+                                    data<float>(std::as_const(partials)), c.blocks,
+                                    static_cast<const float*>(norm.scale), data<float>(means));
+  cuda_on_cpu::launch(grid, kPackThreads, normalize_gradients<T, kHasSum>,
+                      kHasSum ? data<T>(std::as_const(passed)) : data<T>(upstream), data<T>(x), planes, norm,
+                      c.fixed ? nullptr : data<float>(std::as_const(means)), data<T>(gradient));
 
   const at::Tensor wide = x.to(at::kDouble).contiguous().requires_grad_();
   const at::Tensor wide_sum = sum.to(at::kDouble).contiguous().requires_grad_();
@@ -101,7 +110,7 @@ void check_normalization(const Case& c, at::ScalarType type, const char* name, d
   at::Tensor weight64, bias64;
   if (c.affine) weight64 = weight.to(at::kDouble), bias64 = bias.to(at::kDouble);
   at::Tensor expected = c.per_image ? at::instance_norm(wide, weight64, bias64, {}, {}, true, 0, kEps, false)
-                                    : at::batch_norm(wide, weight64, bias64, expected_mean, expected_variance, true,
+                                    : at::batch_norm(wide, weight64, bias64, expected_mean, expected_variance, !c.fixed,
                                                      kMomentum, kEps, false);
   if (c.sum) expected = expected + wide_sum;
   if (c.slope != 1) expected = at::leaky_relu(expected, static_cast<double>(c.slope));
@@ -109,7 +118,7 @@ void check_normalization(const Case& c, at::ScalarType type, const char* name, d
   report(c.name, name, "y", relative_error(y, expected.detach()), bound);
   report(c.name, name, "gradient", relative_error(gradient, wide.grad()), bound);
   if (c.sum) report(c.name, name, "of the sum", relative_error(passed, wide_sum.grad()), bound);
-  if (!c.per_image) {
+  if (!c.per_image && !c.fixed) {
     report(c.name, name, "running mean", relative_error(running_mean, expected_mean), 1e-6);
     report(c.name, name, "… variance", relative_error(running_variance, expected_variance), 1e-6);
     report(c.name, name, "… batches", static_cast<double>(batches - 8), 0);
@@ -148,9 +157,15 @@ void check(at::ScalarType type, const char* name, double bound) {
       {.name = "few pixels", .size = {1, 16, 2, 3}, .slope = 1},
       {.name = "InstanceNorm, leaky ReLU", .size = {2, 16, 9, 8}, .per_image = true, .affine = false, .slope = 0.2f},
       {.name = "InstanceNorm, sum", .size = {3, 8, 6, 6}, .per_image = true, .affine = false, .sum = true, .slope = 1},
+      {.name = "given statistics", .size = {2, 24, 7, 11}, .fixed = true},
+      {.name = "given statistics, sum", .size = {1, 72, 5, 9}, .sum = true, .fixed = true},
       {.name = "far from 0", .size = {1, 16, 31, 17}, .slope = 1, .center = 100},
   };
-  for (const Case& each : cases) check_normalization<T>(each, type, name, each.center > 1 ? 2 * bound : bound);
+  for (const Case& each : cases) {
+    const double loose = each.center > 1 ? 2 * bound : bound;
+    each.sum ? check_normalization<T, true>(each, type, name, loose)
+             : check_normalization<T, false>(each, type, name, loose);
+  }
   for (const int64_t margin : {1, 3}) check_padding<T>({2, 16, 5, 4}, margin, type, name, bound);
   check_padding<T>({1, 8, 9, 70}, 3, type, name, bound);
 }

@@ -5,14 +5,13 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core/cancellation.h"
+#include "core/models/pass_settings.h"
 
 namespace bidiseg {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-thread_local SegmentRun current_run = SegmentRun::kNone;
 
 // Autocast settings of a thread. On CUDA the backward pass runs on a thread of its own.
 class ThreadState {
@@ -42,19 +41,16 @@ class ThreadState {
 class ThreadStateScope {
  public:
   ThreadStateScope(const ThreadState& state, at::DeviceType device, SegmentRun run)
-      : before_(ThreadState::current(device)), run_before_(std::exchange(current_run, run)) {
+      : before_(ThreadState::current(device)), run_(&PassSettings::segment_run, run) {
     state.apply();
   }
-  ~ThreadStateScope() {
-    before_.apply();
-    current_run = run_before_;
-  }
+  ~ThreadStateScope() { before_.apply(); }
   ThreadStateScope(const ThreadStateScope&) = delete;
   ThreadStateScope& operator=(const ThreadStateScope&) = delete;
 
  private:
   ThreadState before_;
-  SegmentRun run_before_;
+  PassSettingsScope run_;
 };
 
 struct SavedSegment : torch::CustomClassHolder {
@@ -94,7 +90,5 @@ at::Tensor activation_checkpoint(const at::Tensor& x, const Segment& segment) {
   const at::Tensor input = x.requires_grad() ? x : x.detach().requires_grad_();
   return cancellation_point(ActivationCheckpoint::apply(input, segment));
 }
-
-SegmentRun segment_run() { return current_run; }
 
 }  // namespace bidiseg

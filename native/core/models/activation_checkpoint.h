@@ -14,12 +14,4 @@ using Segment = std::function<at::Tensor(const at::Tensor& x)>;
 /// this call. In no-grad mode it only returns segment(x).
 at::Tensor activation_checkpoint(const at::Tensor& x, const Segment& segment);
 
-/// Which run of a checkpointed segment the current thread is in.
-enum class SegmentRun {
-  kNone,
-  kFirst,  ///< forward pass, in no-grad mode although gradients follow
-  kAgain,  ///< backward pass; the first run has already updated running statistics
-};
-SegmentRun segment_run();
-
 }  // namespace bidiseg

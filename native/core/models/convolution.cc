@@ -14,8 +14,6 @@ namespace {
 
 using kernels::WinogradTiles;
 
-thread_local ConvolutionMethod method_of_thread = ConvolutionMethod::kAuto;
-
 // Limits beyond which the transforms cost more than they save (docs/design/kernels-and-speed.md has the figures).
 constexpr int64_t kLeastChannels = 128, kLeastTilesPerImage = 16;
 constexpr double kLargestCost = 0.5;
@@ -231,9 +229,10 @@ class TapConvolution : public torch::autograd::Function<TapConvolution> {
 
 bool has_other_methods(const torch::nn::Conv2d& convolution, const at::Tensor& x) {
   const at::Tensor& weight = convolution->weight;
-  return method_of_thread == ConvolutionMethod::kAuto && x.device().is_cpu() && x.scalar_type() == at::kFloat &&
-         weight.scalar_type() == at::kFloat && !at::autocast::is_autocast_enabled(at::kCPU) &&
-         !torch::jit::tracer::isTracing() && x.dim() == 4 && x.size(1) == weight.size(1);
+  return pass_settings().convolutions == ConvolutionMethod::kAuto && x.device().is_cpu() &&
+         x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
+         !at::autocast::is_autocast_enabled(at::kCPU) && !torch::jit::tracer::isTracing() && x.dim() == 4 &&
+         x.size(1) == weight.size(1);
 }
 
 bool pays_with_taps(const SquareConvolution& square, const at::Tensor& weight) {
@@ -241,12 +240,6 @@ bool pays_with_taps(const SquareConvolution& square, const at::Tensor& weight) {
 }
 
 }  // namespace
-
-ConvolutionMethod convolution_method() { return method_of_thread; }
-
-ConvolutionScope::ConvolutionScope(ConvolutionMethod method) : before_(method_of_thread) { method_of_thread = method; }
-
-ConvolutionScope::~ConvolutionScope() { method_of_thread = before_; }
 
 std::optional<SquareConvolution> square_convolution(const torch::nn::Conv2d& convolution) {
   const auto& options = convolution->options;

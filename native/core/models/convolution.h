@@ -5,28 +5,9 @@
 
 #include <optional>
 
+#include "core/models/pass_settings.h"
+
 namespace bidiseg {
-
-/// How convolutions on the CPU are computed.
-enum class ConvolutionMethod {
-  kAuto,    ///< wide 3x3 convolutions in float32 by Winograd's algorithm (kernels/winograd.h), others directly
-  kDirect,  ///< all of them as LibTorch does
-};
-
-/// Method of this thread. The default is kAuto.
-ConvolutionMethod convolution_method();
-
-/// Sets the method of this thread for the lifetime of the scope. Backward passes use that of their forward pass.
-class ConvolutionScope {
- public:
-  explicit ConvolutionScope(ConvolutionMethod method);
-  ~ConvolutionScope();
-  ConvolutionScope(const ConvolutionScope&) = delete;
-  ConvolutionScope& operator=(const ConvolutionScope&) = delete;
-
- private:
-  ConvolutionMethod before_;
-};
 
 /// Stride 1, 3x3, and the same padding and dilation in both directions.
 struct SquareConvolution {

@@ -3,10 +3,9 @@
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
-#include "core/models/activation_checkpoint.h"
 #include "core/models/convolution.h"
 #include "core/models/normalization.h"
-#include "core/models/running_statistics.h"
+#include "core/models/pass_settings.h"
 #include "core/tensor_cores.h"
 #include "kernels/winograd.h"
 
@@ -94,12 +93,11 @@ at::Tensor FusedConvolution::forward(const at::Tensor& x, const at::Tensor& sum,
     packed_.reset();
     winograd_.reset();
     y = convolve(convolution_, x);
-    if (norm_ && norm_->is_training()) {
+    if (norm_) {
       // Pass again, or for images that no prediction will see: without an update of the running statistics.
-      const bool update = !keeps_statistics() && segment_run() != SegmentRun::kAgain;
+      const bool update = !pass_settings().keeps_statistics && pass_settings().segment_run != SegmentRun::kAgain;
       return batch_norm(norm_, y, update, {.sum = sum, .slope = relu ? 0.0 : 1.0});
     }
-    if (norm_) y = norm_->forward(y);
   } else if (!(at::GradMode::is_enabled() && x.requires_grad())) {
     const at::DeviceType device = x.device().type();
     const at::ScalarType dtype =
@@ -123,7 +121,7 @@ at::Tensor FusedConvolution::forward_packed(const at::Tensor& x, const at::Tenso
   const ConvolutionWindow window = window_of(*convolution_);
   const at::Tensor input = channels_last(x);
   const auto square = square_convolution(convolution_);
-  if (square && convolution_method() == ConvolutionMethod::kAuto && x.scalar_type() == at::kFloat &&
+  if (square && pass_settings().convolutions == ConvolutionMethod::kAuto && x.scalar_type() == at::kFloat &&
       pays_with_winograd(*square, convolution_->weight, x.sizes())) {
     const auto layer = current(winograd_, at::kFloat, kernels::WinogradTiles::weights);
     return convolve_winograd(input, *square, layer.weight, {.bias = layer.bias, .sum = sum, .relu = relu});

@@ -47,8 +47,7 @@ class Normalization : public torch::autograd::Function<Normalization> {
     const auto output = kernels::normalize(x, sum.value_or(at::Tensor()), options);
     options.running = {};
     // Where nothing was added, the sign of y follows from x.
-    ctx->save_for_backward(sum ? tensor_list{x, output.mean, output.scale, output.y}
-                               : tensor_list{x, output.mean, output.scale});
+    ctx->save_for_backward(sum ? tensor_list{x, output.statistics, output.y} : tensor_list{x, output.statistics});
     ctx->saved_data["options"] = c10::IValue::make_capsule(c10::make_intrusive<SavedOptions>(std::move(options)));
     return output.y;
   }
@@ -57,9 +56,8 @@ class Normalization : public torch::autograd::Function<Normalization> {
     require_first_derivative();
     const auto saved = ctx->get_saved_variables();
     const auto options = c10::static_intrusive_pointer_cast<SavedOptions>(ctx->saved_data["options"].toCapsule());
-    const bool has_sum = saved.size() > 3;
-    const auto [of_x, of_sum] = kernels::normalize_backward(
-        gradients[0], saved[0], {has_sum ? saved[3] : at::Tensor(), saved[1], saved[2]}, options->options);
+    const at::Tensor y = saved.size() > 2 ? saved[2] : at::Tensor();
+    const auto [of_x, of_sum] = kernels::normalize_backward(gradients[0], saved[0], {y, saved[1]}, options->options);
     return {of_x, of_sum, {}};
   }
 };
@@ -95,8 +93,7 @@ bool has_trained_affine_part(const torch::nn::BatchNorm2d& norm) {
 at::Tensor instance_norm(const at::Tensor& x, const AfterNormalization& after) {
 #ifdef BIDISEG_CUDA
   if (kernels::can_normalize(x) && !torch::jit::tracer::isTracing()) {
-    return normalize(x, after,
-                     {.per_image = true, .weight = {}, .bias = {}, .eps = kInstanceEps, .slope = 1, .running = {}});
+    return normalize(x, after, {.per_image = true, .eps = kInstanceEps});
   }
 #endif
   at::Tensor one, zero;
@@ -114,21 +111,19 @@ at::Tensor batch_norm(torch::nn::BatchNorm2d& norm, const at::Tensor& x, bool up
 #ifdef BIDISEG_CUDA
   if (kernels::can_normalize(x) && !has_trained_affine_part(norm) && norm->options.momentum() &&
       !torch::jit::tracer::isTracing()) {
-    kernels::RunningStatistics running;
-    if (update) running = {norm->running_mean, norm->running_var, norm->num_batches_tracked, *norm->options.momentum()};
-    const at::Tensor y = normalize(x, after,
-                                   {.per_image = false,
-                                    .weight = norm->weight,
-                                    .bias = norm->bias,
-                                    .eps = norm->options.eps(),
-                                    .slope = 1,
-                                    .running = std::move(running)});
-    // FusedConvolution compares versions, which the kernel does not change.
-    if (update) norm->num_batches_tracked.unsafeGetTensorImpl()->bump_version();
-    return y;
+    kernels::NormalizationOptions options{.weight = norm->weight, .bias = norm->bias, .eps = norm->options.eps()};
+    if (!norm->is_training()) {
+      options.fixed_mean = norm->running_mean;
+      options.fixed_variance = norm->running_var;
+    } else if (update) {
+      options.running = {norm->running_mean, norm->running_var, norm->num_batches_tracked, *norm->options.momentum()};
+      // FusedConvolution compares versions, which the kernel does not change.
+      norm->num_batches_tracked.unsafeGetTensorImpl()->bump_version();
+    }
+    return normalize(x, after, std::move(options));
   }
 #endif
-  if (update) return finish_(norm->forward(x), after);
+  if (update || !norm->is_training()) return finish_(norm->forward(x), after);
   return finish_(at::batch_norm(x, norm->weight, norm->bias, {}, {}, /*training=*/true, /*momentum=*/0.0,
                                 norm->options.eps(), /*cudnn_enabled=*/true),
                  after);
@@ -140,7 +135,9 @@ at::Tensor reflection_pad(const at::Tensor& x, int64_t margin) {
     return ReflectionPad::apply(x, margin);
   }
 #endif
-  return at::reflection_pad2d(x, {margin, margin, margin, margin});
+  const at::Tensor padded = at::reflection_pad2d(x, {margin, margin, margin, margin});
+  // LibTorch's kernel for CUDA forgets the layout.
+  return x.is_cuda() ? padded.contiguous(x.suggest_memory_format()) : padded;
 }
 
 }  // namespace bidiseg

@@ -16,8 +16,7 @@ struct AfterNormalization {
 /// (Ulyanov et al. 2016), and what follows.
 at::Tensor instance_norm(const at::Tensor& x, const AfterNormalization& after = {});
 
-/// BatchNorm with the statistics of the batch, and what follows. `update`: of the running statistics. May overwrite the
-/// memory of nothing but its own results.
+/// BatchNorm in the mode of `norm`, and what follows. `update`: in training mode, of the running statistics.
 at::Tensor batch_norm(torch::nn::BatchNorm2d& norm, const at::Tensor& x, bool update, const AfterNormalization& after);
 
 /// Pads height and width by `margin` reflected pixels on each side.

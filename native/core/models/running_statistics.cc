@@ -29,13 +29,7 @@ class MomentumScope {
   std::vector<std::pair<torch::nn::BatchNorm2dImpl*, std::optional<double>>> had_;
 };
 
-thread_local bool kept = false;
-
 }  // namespace
-
-KeptStatisticsScope::KeptStatisticsScope() : before_(std::exchange(kept, true)) {}
-KeptStatisticsScope::~KeptStatisticsScope() { kept = before_; }
-bool keeps_statistics() { return kept; }
 
 void update_running_statistics(Network& network, const at::Tensor& input, double momentum) {
   const MomentumScope scope(network, momentum);

@@ -18,18 +18,4 @@ void update_running_statistics(Network& network, const at::Tensor& input, double
 /// means over its `own` batches, of which there may be none.
 void combine_running_statistics(Network& network, int64_t own, int64_t all, ProcessGroup& group);
 
-/// Keeps running statistics as they are for the lifetime of the scope, on this thread. Passes in training mode still
-/// normalize with the statistics of their batch. For images that no prediction will see.
-class KeptStatisticsScope {
- public:
-  KeptStatisticsScope();
-  ~KeptStatisticsScope();
-  KeptStatisticsScope(const KeptStatisticsScope&) = delete;
-  KeptStatisticsScope& operator=(const KeptStatisticsScope&) = delete;
-
- private:
-  bool before_;
-};
-bool keeps_statistics();
-
 }  // namespace bidiseg

@@ -5,7 +5,6 @@
 #include "core/data/pixels.h"
 #include "core/losses/alignment.h"
 #include "core/models/forward_traces.h"
-#include "core/models/running_statistics.h"
 #include "core/training/draws.h"
 
 namespace bidiseg {
@@ -215,7 +214,7 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
     from_target.add(teacher_->options().weight * taught_loss(kTeacher, logits, taught), loss_gradient());
     if (masking()) {
       from_target.backward();
-      const KeptStatisticsScope kept;
+      const PassSettingsScope kept(&PassSettings::keeps_statistics, true);
       logits = output_of(target.images, patches).logits;
       from_target.add(masking()->weight * taught_loss(kMasked, logits, found), loss_gradient());
     }

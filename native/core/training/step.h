@@ -22,7 +22,7 @@ struct StepOptions {
 /// How the passes of a step compute, for the lifetime of the scope.
 struct ComputationScope {
   PrecisionScope precision;
-  ConvolutionScope convolutions;
+  PassSettingsScope convolutions;
 };
 
 /// Base class of the training steps. One iteration has three phases:
@@ -89,7 +89,8 @@ class Step {
   const at::Tensor& loss_gradient() const { return scaler_.loss_gradient(); }
   StepChecks& checks() { return checks_; }
   ComputationScope computation_scope() const {
-    return {PrecisionScope(options_.precision, device_), ConvolutionScope(options_.convolutions)};
+    return {PrecisionScope(options_.precision, device_),
+            PassSettingsScope(&PassSettings::convolutions, options_.convolutions)};
   }
 
   /// Other processes that compute the step too; null if there are none.

@@ -17,9 +17,8 @@ namespace {
 
 using namespace cuda;
 
-// Blocks that fill a card: four on each of about 132 processors for sums, whose number the next kernel waits for, and
-// more where nothing is summed.
-constexpr int64_t kSumBlocks = 528, kBlocks = 2112;
+// Blocks that fill a card of about 132 processors. Each has a start of its own, and each sum waits for the next kernel.
+constexpr int64_t kBlocks = 396;
 
 bool has_packs(const at::Tensor& x) {
   const auto type = x.scalar_type();
@@ -74,9 +73,9 @@ Running running_of(const RunningStatistics& running) {
           running.batches.mutable_data_ptr<int64_t>(), static_cast<float>(running.momentum)};
 }
 
-Normalization normalization_of(const NormalizationOutput& forward, const NormalizationOptions& options) {
-  return {forward.mean.const_data_ptr<float>(), forward.scale.const_data_ptr<float>(), floats_or_null(options.weight),
-          floats_or_null(options.bias), static_cast<float>(options.slope)};
+Normalization normalization_of(const at::Tensor& statistics, const NormalizationOptions& options) {
+  const auto table = [&](int64_t i) { return statistics.mutable_data_ptr<float>() + i * statistics.stride(0); };
+  return {table(0), table(1), table(2), table(3), static_cast<float>(options.slope)};
 }
 
 // Calls `work` with a value of the tensor's type.
@@ -91,44 +90,66 @@ void with_type(const at::Tensor& x, const Work& work) {
 }
 
 template <typename T>
-void launch_normalize(const at::Tensor& x, const at::Tensor& sum, const NormalizationOptions& options,
-                      NormalizationOutput& output) {
+void launch_statistics(const at::Tensor& x, const Planes& planes, const NormalizationOptions& options,
+                       const Normalization& norm) {
   const auto stream = c10::cuda::getCurrentCUDAStream();
-  const Planes planes = planes_of(x, options.per_image);
-  const dim3 sums = grid_of<T>(planes, kSumBlocks);
-  const at::Tensor partials = at::empty({planes.images, sums.y, 2, planes.channels}, output.mean.options());
+  const float *weight = floats_or_null(options.weight), *bias = floats_or_null(options.bias);
+  if (options.fixed_mean.defined()) {
+    const auto blocks = static_cast<unsigned>((planes.channels + kPackThreads - 1) / kPackThreads);
+    use_statistics<<<blocks, kPackThreads, 0, stream>>>(floats_or_null(options.fixed_mean),
+                                                        floats_or_null(options.fixed_variance), planes.channels,
+                                                        options.eps, weight, bias, norm);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    return;
+  }
+  const dim3 sums = grid_of<T>(planes, kBlocks);
+  const at::Tensor partials =
+      at::empty({planes.images, sums.y, 2, planes.channels}, x.options().dtype(at::kFloat).requires_grad(false));
   const T* data = data_or_null<T>(x);
   sum_planes<T><<<sums, kPackThreads, 0, stream>>>(data, planes, partials.mutable_data_ptr<float>());
   C10_CUDA_KERNEL_LAUNCH_CHECK();
-  finish_statistics<T><<<finish_grid(planes), kPackThreads, 0, stream>>>(
-      data, planes, partials.const_data_ptr<float>(), sums.y, options.eps, output.mean.mutable_data_ptr<float>(),
-      output.scale.mutable_data_ptr<float>(), running_of(options.running));
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-  normalize_planes<T><<<grid_of<T>(planes, kBlocks), kPackThreads, 0, stream>>>(
-      data, data_or_null<T>(sum), planes, normalization_of(output, options),
-      static_cast<T*>(output.y.mutable_data_ptr()));
+  finish_statistics<T><<<finish_grid(planes), kPackThreads, 0, stream>>>(data, planes, partials.const_data_ptr<float>(),
+                                                                         sums.y, options.eps, weight, bias, norm,
+                                                                         running_of(options.running));
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
-template <typename T>
+template <typename T, bool kHasSum>
+void launch_normalize(const at::Tensor& x, const at::Tensor& sum, const NormalizationOptions& options,
+                      NormalizationOutput& output) {
+  const Planes planes = planes_of(x, options.per_image);
+  const Normalization norm = normalization_of(output.statistics, options);
+  launch_statistics<T>(x, planes, options, norm);
+  normalize_planes<T, kHasSum><<<grid_of<T>(planes, kBlocks), kPackThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+      data_or_null<T>(x), data_or_null<T>(sum), planes, norm, static_cast<T*>(output.y.mutable_data_ptr()));
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+template <typename T, bool kHasSum>
 void launch_backward(const at::Tensor& upstream, const at::Tensor& x, const NormalizationOutput& forward,
                      const NormalizationOptions& options, at::Tensor& passed, at::Tensor& gradient) {
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const Planes planes = planes_of(x, options.per_image);
-  const Normalization norm = normalization_of(forward, options);
-  const dim3 sums = grid_of<T>(planes, kSumBlocks);
-  const at::Tensor partials = at::empty({planes.images, sums.y, 2, planes.channels}, forward.mean.options());
-  const at::Tensor means = at::empty({planes.images, 2, planes.channels}, forward.mean.options());
-  T* passed_on = passed.defined() ? static_cast<T*>(passed.mutable_data_ptr()) : nullptr;
-  sum_gradients<T><<<sums, kPackThreads, 0, stream>>>(data_or_null<T>(upstream), data_or_null<T>(x),
-                                                      data_or_null<T>(forward.y), planes, norm, passed_on,
-                                                      partials.mutable_data_ptr<float>());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-  finish_gradients<<<finish_grid(planes), kPackThreads, 0, stream>>>(planes, partials.const_data_ptr<float>(), sums.y,
-                                                                     norm.scale, means.mutable_data_ptr<float>());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-  normalize_gradients<T><<<grid_of<T>(planes, kBlocks), kPackThreads, 0, stream>>>(
-      data_or_null<T>(upstream), passed_on, data_or_null<T>(x), planes, norm, means.const_data_ptr<float>(),
+  const Normalization norm = normalization_of(forward.statistics, options);
+  const bool is_fixed = options.fixed_mean.defined();
+  T* passed_on = kHasSum ? static_cast<T*>(passed.mutable_data_ptr()) : nullptr;
+  at::Tensor means;
+  if (kHasSum || !is_fixed) {
+    const dim3 sums = grid_of<T>(planes, kBlocks);
+    const at::Tensor partials = at::empty({planes.images, sums.y, 2, planes.channels}, forward.statistics.options());
+    sum_gradients<T, kHasSum><<<sums, kPackThreads, 0, stream>>>(data_or_null<T>(upstream), data_or_null<T>(x),
+                                                                 data_or_null<T>(forward.y), planes, norm, passed_on,
+                                                                 partials.mutable_data_ptr<float>());
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    if (!is_fixed) {
+      means = at::empty({planes.images, 2, planes.channels}, forward.statistics.options());
+      finish_gradients<<<finish_grid(planes), kPackThreads, 0, stream>>>(
+          planes, partials.const_data_ptr<float>(), sums.y, norm.scale, means.mutable_data_ptr<float>());
+      C10_CUDA_KERNEL_LAUNCH_CHECK();
+    }
+  }
+  normalize_gradients<T, kHasSum><<<grid_of<T>(planes, kBlocks), kPackThreads, 0, stream>>>(
+      kHasSum ? passed_on : data_or_null<T>(upstream), data_or_null<T>(x), planes, norm, floats_or_null(means),
       static_cast<T*>(gradient.mutable_data_ptr()));
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
@@ -151,10 +172,12 @@ NormalizationOutput normalize(const at::Tensor& x, const at::Tensor& sum, const 
   const c10::cuda::CUDAGuard guard(x.device());
   const int64_t images = options.per_image ? x.size(0) : 1;
   const auto floats = x.options().dtype(at::kFloat).requires_grad(false);
-  NormalizationOutput output{empty_as(x), at::empty({images, x.size(1)}, floats),
-                             at::empty({images, x.size(1)}, floats)};
+  NormalizationOutput output{empty_as(x), at::empty({4, images, x.size(1)}, floats)};
   const at::Tensor added = sum.defined() ? like(sum, x) : sum;
-  with_type(x, [&]<typename T>(T) { launch_normalize<T>(x, added, options, output); });
+  with_type(x, [&]<typename T>(T) {
+    added.defined() ? launch_normalize<T, true>(x, added, options, output)
+                    : launch_normalize<T, false>(x, added, options, output);
+  });
   return output;
 }
 
@@ -164,7 +187,10 @@ std::pair<at::Tensor, at::Tensor> normalize_backward(const at::Tensor& upstream,
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor from_above = like(upstream, x);
   at::Tensor gradient = empty_as(x), passed = forward.y.defined() ? empty_as(x) : at::Tensor();
-  with_type(x, [&]<typename T>(T) { launch_backward<T>(from_above, x, forward, options, passed, gradient); });
+  with_type(x, [&]<typename T>(T) {
+    passed.defined() ? launch_backward<T, true>(from_above, x, forward, options, passed, gradient)
+                     : launch_backward<T, false>(from_above, x, forward, options, passed, gradient);
+  });
   return {gradient, passed};
 }
 

@@ -6,13 +6,18 @@
 // fixed order by another kernel, so that the same input gives the same bits.
 #pragma once
 
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 namespace bidiseg::kernels::cuda {
 
 constexpr int kPackThreads = 256;
-constexpr int kMostLanes = 32;         // packs side by side in a block
-constexpr int kFinishedChannels = 32;  // channels that a block of the second stage finishes
+constexpr int kMostLanes = 32;        // packs side by side in a block
+constexpr int kFinishedChannels = 8;  // channels that a block of the second stage finishes
 
 /// Activations [images, pixels, channels] whose images are normalized apart from each other. BatchNorm has one image,
 /// with the pixels of all.
@@ -20,10 +25,39 @@ struct Planes {
   int64_t images, pixels, channels;
 };
 
+template <typename To, typename From>
+__host__ __device__ To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+/// 16 bytes. Short numbers stay in pairs until they are used, because each would else take a register of its own.
 template <typename T>
 struct alignas(16) Pack {
   static constexpr int kSize = 16 / sizeof(T);
-  T values[kSize];
+  uint32_t words[4];
+
+  __device__ float operator[](int v) const {
+    if constexpr (sizeof(T) == 4) {
+      return bits_as<float>(words[v]);
+    } else if constexpr (std::is_same_v<T, c10::BFloat16>) {
+      return bits_as<float>(v % 2 == 0 ? words[v / 2] << 16 : words[v / 2] & 0xffff0000U);
+    } else {
+      return static_cast<float>(bits_as<T>(static_cast<uint16_t>(words[v / 2] >> (v % 2 * 16))));
+    }
+  }
+  __device__ void set(const float* values) {
+    for (int v = 0; v < kSize; ++v) {
+      if constexpr (sizeof(T) == 4) {
+        words[v] = bits_as<uint32_t>(values[v]);
+      } else {
+        const uint32_t bits = bits_as<uint16_t>(static_cast<T>(values[v]));
+        words[v / 2] = v % 2 == 0 ? bits : words[v / 2] | bits << 16;
+      }
+    }
+  }
 };
 
 /// Packs side by side in a block.
@@ -52,6 +86,10 @@ struct Place {
   /// Index of the thread's pack of a pixel.
   __device__ int64_t pack(const Planes& planes, int64_t of_pixel) const {
     return ((image * planes.pixels + of_pixel) * planes.channels + channel) / Pack<T>::kSize;
+  }
+  /// The same, from the last pixel on. A second pass begins with what the first one left in the cache.
+  __device__ int64_t pack_from_end(const Planes& planes, int64_t of_pixel) const {
+    return pack(planes, planes.pixels - 1 - of_pixel);
   }
 };
 
@@ -99,7 +137,7 @@ __global__ void __launch_bounds__(kPackThreads) sum_planes(const T* x, Planes pl
     for (int64_t pixel = place.pixel; pixel < planes.pixels; pixel += place.step) {
       const Pack<T> pack = packs(x)[place.pack(planes, pixel)];
       for (int v = 0; v < kSize; ++v) {
-        const float d = static_cast<float>(pack.values[v]) - static_cast<float>(start.values[v]);
+        const float d = pack[v] - start[v];
         first[v] += d;
         second[v] = fmaf(d, d, second[v]);
       }
@@ -112,27 +150,25 @@ __global__ void __launch_bounds__(kPackThreads) sum_planes(const T* x, Planes pl
 __device__ inline bool add_partials(const float* partials, const Planes& planes, int64_t blocks, double* totals) {
   constexpr int kParts = kPackThreads / kFinishedChannels;
   __shared__ double sums[2][kPackThreads];
-  const int lane = static_cast<int>(threadIdx.x) % kFinishedChannels;
-  const int part = static_cast<int>(threadIdx.x) / kFinishedChannels;
+  const int own = static_cast<int>(threadIdx.x), lane = own % kFinishedChannels, part = own / kFinishedChannels;
   const int64_t channel = int64_t{blockIdx.x} * kFinishedChannels + lane;
-  double own[2] = {0, 0};
+  totals[0] = totals[1] = 0;
   if (channel < planes.channels) {
-#pragma unroll 4
+#pragma unroll 8
     for (int64_t block = part; block < blocks; block += kParts) {
       const float* at = partials + (int64_t{blockIdx.y} * blocks + block) * 2 * planes.channels + channel;
-      own[0] += static_cast<double>(at[0]);
-      own[1] += static_cast<double>(at[planes.channels]);
+      totals[0] += static_cast<double>(at[0]);
+      totals[1] += static_cast<double>(at[planes.channels]);
     }
   }
-  sums[0][threadIdx.x] = own[0];
-  sums[1][threadIdx.x] = own[1];
-  __syncthreads();
-  if (part != 0 || channel >= planes.channels) return false;
-  for (int k = 0; k < 2; ++k) {
-    totals[k] = 0;
-    for (int p = 0; p < kParts; ++p) totals[k] += sums[k][p * kFinishedChannels + lane];
+  for (int rest = kParts; rest > 1; rest /= 2) {
+    for (int k = 0; k < 2; ++k) sums[k][own] = totals[k];
+    __syncthreads();
+    const int other = own + rest / 2 * kFinishedChannels;
+    for (int k = 0; k < 2; ++k) totals[k] += part < rest / 2 ? sums[k][other] : 0;
+    __syncthreads();
   }
-  return true;
+  return part == 0 && channel < planes.channels;
 }
 
 /// Running statistics of BatchNorm; null: none.
@@ -142,11 +178,18 @@ struct Running {
   float momentum;
 };
 
-/// mean and 1/√(σ² + ε), [images, channels] each, and the running statistics.
+/// What is done to normalized values: y = leaky ReLU(γ x̂ + β + sum) = leaky ReLU(factor (x - mean) + bias + sum). All
+/// are [images, channels]; scale is 1/√(σ² + ε). Slope 0: ReLU, and 1: nothing.
+struct Normalization {
+  float *mean, *scale, *factor, *bias;
+  float slope;
+};
+
+/// Writes the tables of `norm`, and the running statistics. γ and β may be null: 1 and 0.
 template <typename T>
 __global__ void __launch_bounds__(kPackThreads)
-    finish_statistics(const T* x, Planes planes, const float* partials, int64_t blocks, double eps, float* mean,
-                      float* scale, Running running) {
+    finish_statistics(const T* x, Planes planes, const float* partials, int64_t blocks, double eps, const float* weight,
+                      const float* bias, Normalization norm, Running running) {
   double totals[2];
   if (!add_partials(partials, planes, blocks, totals)) return;
   const int64_t channel = int64_t{blockIdx.x} * kFinishedChannels + threadIdx.x;
@@ -156,8 +199,11 @@ __global__ void __launch_bounds__(kPackThreads)
   const double variance = square > 0 || square != square ? square : 0;
   const double average =
       static_cast<double>(static_cast<float>(x[image * planes.pixels * planes.channels + channel])) + shift;
-  mean[place] = static_cast<float>(average);
-  scale[place] = static_cast<float>(1 / sqrt(variance + eps));
+  const auto scale = static_cast<float>(1 / sqrt(variance + eps));
+  norm.mean[place] = static_cast<float>(average);
+  norm.scale[place] = scale;
+  norm.factor[place] = weight != nullptr ? scale * weight[channel] : scale;
+  norm.bias[place] = bias != nullptr ? bias[channel] : 0;
   if (running.mean == nullptr) return;
   const auto follow = [&](float* value, double now) {
     *value = (1 - running.momentum) * *value + running.momentum * static_cast<float>(now);
@@ -167,14 +213,20 @@ __global__ void __launch_bounds__(kPackThreads)
   if (channel == 0) ++*running.batches;
 }
 
-/// What is done to normalized values: y = leaky ReLU(γ x̂ + β + sum). γ and β may be null: 1 and 0. Slope 0: ReLU, and
-/// 1: nothing.
-struct Normalization {
-  const float *mean, *scale, *weight, *bias;
-  float slope;
-};
+/// Writes the tables of `norm` for given statistics, for one image.
+__global__ void __launch_bounds__(kPackThreads)
+    use_statistics(const float* mean, const float* variance, int64_t channels, double eps, const float* weight,
+                   const float* bias, Normalization norm) {
+  const int64_t channel = int64_t{blockIdx.x} * kPackThreads + threadIdx.x;
+  if (channel >= channels) return;
+  const auto scale = static_cast<float>(1 / sqrt(static_cast<double>(variance[channel]) + eps));
+  norm.mean[channel] = mean[channel];
+  norm.scale[channel] = scale;
+  norm.factor[channel] = weight != nullptr ? scale * weight[channel] : scale;
+  norm.bias[channel] = bias != nullptr ? bias[channel] : 0;
+}
 
-/// The channels of a thread: γ x̂ + β = factor (x - mean) + bias.
+/// The channels of a thread.
 template <typename T>
 struct PackNormalization {
   static constexpr int kSize = Pack<T>::kSize;
@@ -182,10 +234,16 @@ struct PackNormalization {
 
   __device__ PackNormalization(const Normalization& norm, const Planes& planes, const Place<T>& place) {
     const int64_t at = place.image * planes.channels + place.channel;
-    for (int v = 0; v < kSize; ++v) {
-      mean[v] = norm.mean[at + v];
-      factor[v] = norm.weight != nullptr ? norm.scale[at + v] * norm.weight[place.channel + v] : norm.scale[at + v];
-      bias[v] = norm.bias != nullptr ? norm.bias[place.channel + v] : 0;
+    load(norm.mean + at, mean);
+    load(norm.factor + at, factor);
+    load(norm.bias + at, bias);
+  }
+  /// `from` is aligned like a pack.
+  __device__ static void load(const float* from, float* to) {
+    constexpr int kFloats = Pack<float>::kSize;
+    for (int first = 0; first < kSize; first += kFloats) {
+      const Pack<float> pack = packs(from + first)[0];
+      for (int v = 0; v < kFloats; ++v) to[first + v] = pack[v];
     }
   }
   __device__ float operator()(float x, int v) const { return fmaf(x - mean[v], factor[v], bias[v]); }
@@ -196,64 +254,86 @@ __device__ inline float leaky_relu(float x, float slope) {
   return slope == 0 ? 0 : x * slope;
 }
 
-/// `sum` may be null.
-template <typename T>
-__global__ void __launch_bounds__(kPackThreads)
+/// Packs that a thread reads before it uses the first, so that it waits for memory less often.
+constexpr int kAhead = 2;
+/// Blocks for which each processor has registers.
+constexpr int kBlocksAtOnce = 3;
+
+template <typename T, bool kHasSum>
+__global__ void __launch_bounds__(kPackThreads, kBlocksAtOnce)
     normalize_planes(const T* x, const T* sum, Planes planes, Normalization norm, T* y) {
   const Place<T> place(planes);
   if (!place.is_used) return;
   const PackNormalization<T> normalized(norm, planes, place);
-  for (int64_t pixel = place.pixel; pixel < planes.pixels; pixel += place.step) {
-    const int64_t at = place.pack(planes, pixel);
-    const Pack<T> of_x = packs(x)[at];
-    Pack<T> added = {}, result;
-    if (sum != nullptr) added = packs(sum)[at];
-    for (int v = 0; v < Pack<T>::kSize; ++v) {
-      float value = normalized(static_cast<float>(of_x.values[v]), v);
-      if (sum != nullptr) value += static_cast<float>(added.values[v]);
-      result.values[v] = static_cast<T>(leaky_relu(value, norm.slope));
+  for (int64_t pixel = place.pixel; pixel < planes.pixels; pixel += kAhead * place.step) {
+    Pack<T> of_x[kAhead], added[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (pixel + i * place.step >= planes.pixels) break;
+      const int64_t at = place.pack_from_end(planes, pixel + i * place.step);
+      of_x[i] = packs(x)[at];
+      if constexpr (kHasSum) added[i] = packs(sum)[at];
     }
-    packs(y)[at] = result;
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (pixel + i * place.step >= planes.pixels) break;
+      float values[Pack<T>::kSize];
+      for (int v = 0; v < Pack<T>::kSize; ++v) {
+        values[v] = normalized(of_x[i][v], v);
+        if constexpr (kHasSum) values[v] += added[i][v];
+        values[v] = leaky_relu(values[v], norm.slope);
+      }
+      Pack<T> result;
+      result.set(values);
+      packs(y)[place.pack_from_end(planes, pixel + i * place.step)] = result;
+    }
   }
 }
 
-/// Gradients behind the activation, of one pack. The sign comes from y, or if that is null from x again.
-template <typename T>
-__device__ void pass_activation(const PackNormalization<T>& normalized, const Pack<T>& of_x, const T* y, int64_t at,
-                                float slope, float* gradient) {
-  Pack<T> of_y = {};
-  if (y != nullptr) of_y = packs(y)[at];
-  for (int v = 0; v < Pack<T>::kSize; ++v) {
-    // Rounded like the forward pass, which may have rounded to 0.
-    const T value = y != nullptr ? of_y.values[v] : static_cast<T>(normalized(static_cast<float>(of_x.values[v]), v));
-    if (static_cast<float>(value) <= 0) gradient[v] = slope == 0 ? 0 : gradient[v] * slope;
-  }
+/// Gradient behind the activation, whose output has the sign of `y`.
+__device__ inline float pass_activation(float gradient, float y, float slope) {
+  if (y <= 0) return slope == 0 ? 0 : gradient * slope;
+  return gradient;
 }
 
-/// Sums of the gradient behind the activation and of its product with x - mean. If `passed` is not null, it gets that
-/// gradient, which is the gradient of `sum` too.
-template <typename T>
-__global__ void __launch_bounds__(kPackThreads) sum_gradients(const T* upstream, const T* x, const T* y, Planes planes,
-                                                              Normalization norm, T* passed, float* partials) {
+/// Sums of the gradient behind the activation and of its product with x - mean. If there was a sum before the
+/// activation, `y` gives the sign, and `passed` gets that gradient, which is the gradient of the sum too. Else the sign
+/// follows from x.
+template <typename T, bool kHasSum>
+__global__ void __launch_bounds__(kPackThreads, kBlocksAtOnce)
+    sum_gradients(const T* upstream, const T* x, const T* y, Planes planes, Normalization norm, T* passed,
+                  float* partials) {
   constexpr int kSize = Pack<T>::kSize;
   const Place<T> place(planes);
   float first[kSize] = {}, second[kSize] = {};
   if (place.is_used) {
     const PackNormalization<T> normalized(norm, planes, place);
-#pragma unroll 2
-    for (int64_t pixel = place.pixel; pixel < planes.pixels; pixel += place.step) {
-      const int64_t at = place.pack(planes, pixel);
-      const Pack<T> of_x = packs(x)[at], from_above = packs(upstream)[at];
-      float gradient[kSize];
-      for (int v = 0; v < kSize; ++v) gradient[v] = static_cast<float>(from_above.values[v]);
-      if (norm.slope != 1) pass_activation(normalized, of_x, y, at, norm.slope, gradient);
-      Pack<T> result;
-      for (int v = 0; v < kSize; ++v) {
-        first[v] += gradient[v];
-        second[v] = fmaf(gradient[v], static_cast<float>(of_x.values[v]) - normalized.mean[v], second[v]);
-        result.values[v] = static_cast<T>(gradient[v]);
+    for (int64_t pixel = place.pixel; pixel < planes.pixels; pixel += kAhead * place.step) {
+      Pack<T> of_x[kAhead], of_y[kAhead], from_above[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        if (pixel + i * place.step >= planes.pixels) break;
+        const int64_t at = place.pack(planes, pixel + i * place.step);
+        from_above[i] = packs(upstream)[at];
+        of_x[i] = packs(x)[at];
+        if constexpr (kHasSum) of_y[i] = packs(y)[at];
       }
-      if (passed != nullptr) packs(passed)[at] = result;
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        if (pixel + i * place.step >= planes.pixels) break;
+        float gradient[kSize];
+        for (int v = 0; v < kSize; ++v) {
+          const float value = of_x[i][v], sign = kHasSum ? of_y[i][v] : normalized(value, v);
+          gradient[v] = pass_activation(from_above[i][v], sign, norm.slope);
+          first[v] += gradient[v];
+          second[v] = fmaf(gradient[v], value - normalized.mean[v], second[v]);
+        }
+        if constexpr (kHasSum) {
+          Pack<T> result;
+          result.set(gradient);
+          packs(passed)[place.pack(planes, pixel + i * place.step)] = result;
+        }
+      }
     }
   }
   write_partials<T>(first, second, planes, partials);
@@ -274,35 +354,44 @@ __global__ void __launch_bounds__(kPackThreads)
 }
 
 /// gradient of x = factor (g - mean(g) - (x - mean) mean(g (x - mean)) / (σ² + ε)), where g is the gradient behind the
-/// activation: `passed`, or if that is null from `upstream` again.
-template <typename T>
-__global__ void __launch_bounds__(kPackThreads)
-    normalize_gradients(const T* upstream, const T* passed, const T* x, Planes planes, Normalization norm,
-                        const float* means, T* result) {
+/// activation: `source` itself if there was a sum, and else from it again. If `means` is null, they are 0: the
+/// statistics did not depend on x.
+template <typename T, bool kHasSum>
+__global__ void __launch_bounds__(kPackThreads, kBlocksAtOnce)
+    normalize_gradients(const T* source, const T* x, Planes planes, Normalization norm, const float* means, T* result) {
   constexpr int kSize = Pack<T>::kSize;
   const Place<T> place(planes);
   if (!place.is_used) return;
   const PackNormalization<T> normalized(norm, planes, place);
-  float mean[kSize], slope[kSize];
-  for (int v = 0; v < kSize; ++v) {
-    const float* at = means + place.image * 2 * planes.channels + place.channel + v;
-    mean[v] = at[0];
-    slope[v] = at[planes.channels];
+  float mean[kSize] = {}, slope[kSize] = {};
+  if (means != nullptr) {
+    const float* of_channels = means + place.image * 2 * planes.channels + place.channel;
+    PackNormalization<T>::load(of_channels, mean);
+    PackNormalization<T>::load(of_channels + planes.channels, slope);
   }
-  for (int64_t pixel = place.pixel; pixel < planes.pixels; pixel += place.step) {
-    const int64_t at = place.pack(planes, pixel);
-    const Pack<T> of_x = packs(x)[at], source = packs(passed != nullptr ? passed : upstream)[at];
-    float gradient[kSize];
-    for (int v = 0; v < kSize; ++v) gradient[v] = static_cast<float>(source.values[v]);
-    if (passed == nullptr && norm.slope != 1) {
-      pass_activation<T>(normalized, of_x, nullptr, at, norm.slope, gradient);
+  for (int64_t pixel = place.pixel; pixel < planes.pixels; pixel += kAhead * place.step) {
+    Pack<T> of_x[kAhead], gradients[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (pixel + i * place.step >= planes.pixels) break;
+      const int64_t at = place.pack_from_end(planes, pixel + i * place.step);
+      of_x[i] = packs(x)[at];
+      gradients[i] = packs(source)[at];
     }
-    Pack<T> pack;
-    for (int v = 0; v < kSize; ++v) {
-      const float centered = static_cast<float>(of_x.values[v]) - normalized.mean[v];
-      pack.values[v] = static_cast<T>(normalized.factor[v] * (gradient[v] - mean[v] - centered * slope[v]));
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (pixel + i * place.step >= planes.pixels) break;
+      float values[kSize];
+      for (int v = 0; v < kSize; ++v) {
+        const float value = of_x[i][v], centered = value - normalized.mean[v];
+        float gradient = gradients[i][v];
+        if constexpr (!kHasSum) gradient = pass_activation(gradient, normalized(value, v), norm.slope);
+        values[v] = normalized.factor[v] * (gradient - mean[v] - centered * slope[v]);
+      }
+      Pack<T> pack;
+      pack.set(values);
+      packs(result)[place.pack_from_end(planes, pixel + i * place.step)] = pack;
     }
-    packs(result)[at] = pack;
   }
 }
 
@@ -354,11 +443,11 @@ __global__ void __launch_bounds__(kPackThreads) sum_reflected(const T* upstream,
       const int64_t place = padding.copy(column, padding.width, j);
       if (place < 0) continue;
       const Pack<T> part = packs(upstream)[((blockIdx.z * height + row) * width + place) * row_packs + pack];
-      for (int v = 0; v < kSize; ++v) sum[v] += static_cast<float>(part.values[v]);
+      for (int v = 0; v < kSize; ++v) sum[v] += part[v];
     }
   }
   Pack<T> result;
-  for (int v = 0; v < kSize; ++v) result.values[v] = static_cast<T>(sum[v]);
+  result.set(sum);
   packs(gradient)[((blockIdx.z * padding.height + blockIdx.y) * padding.width + column) * row_packs + pack] = result;
 }
 
