@@ -125,11 +125,12 @@ interface Passes {
   output: ArrayLike<number>;
   evaluated: ArrayLike<number>;
   inputGradient: ArrayLike<number>;
+  evaluatedGradient: ArrayLike<number>;
   gradients: Snapshot;
   buffers: Snapshot;
 }
 
-/** Runs a network forward and backward in training mode, and forward in evaluation mode. Disposes it. */
+/** Runs a network forward and backward in both modes. Disposes it. */
 async function passesOf(
   network: Network,
   place: Place,
@@ -161,11 +162,16 @@ async function passesOf(
     buffer.dispose();
   }
   await network.eval();
-  using evaluated = await network.forward(x);
+  using z = await (await host.to({ ...place, memoryFormat })).requireGrad();
+  using evaluated = await network.forward(z);
+  using again = await ganLoss(evaluated, true);
+  await again.backward();
+  using evaluatedGradient = (await z.gradient())!;
   const passes = {
     output: (await y.data()) as Float32Array,
     evaluated: (await evaluated.data()) as Float32Array,
     inputGradient: (await inputGradient.data()) as Float32Array,
+    evaluatedGradient: (await evaluatedGradient.data()) as Float32Array,
     gradients,
     buffers,
   };
@@ -179,6 +185,7 @@ function errorsOf(found: Passes, expected: Passes): Record<string, number> {
     output: relativeError(found.output, expected.output),
     'output, evaluating': relativeError(found.evaluated, expected.evaluated),
     'input gradient': relativeError(found.inputGradient, expected.inputGradient),
+    'input gradient, evaluating': relativeError(found.evaluatedGradient, expected.evaluatedGradient),
     gradients: relativeDifference(found.gradients, expected.gradients),
     buffers: relativeDifference(found.buffers, expected.buffers),
   };
