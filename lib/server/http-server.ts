@@ -18,6 +18,9 @@ export interface ServerOptions extends Access {
  */
 const MAX_UNANSWERED = 16;
 
+/** Beyond as many, refusals included, the connection is closed. Refusals that nobody reads fill the memory too. */
+const MAX_UNREAD = 4 * MAX_UNANSWERED;
+
 /**
  * Creates a server. Its errors are JSON objects `{ statusCode, error, message }`. Nothing that it sends may be framed,
  * sniffed or read by other sites.
@@ -47,6 +50,7 @@ export function createServer(
     const count = (unanswered.get(socket) ?? 0) + 1;
     unanswered.set(socket, count);
     reply.raw.once('close', () => unanswered.set(socket, unanswered.get(socket)! - 1));
+    if (count > MAX_UNREAD) socket.destroy();
     if (count > MAX_UNANSWERED) {
       throw new HttpError(429, `Expected at most ${MAX_UNANSWERED} requests at once on a connection`);
     }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { request } from 'node:http';
+import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Segmenter } from 'bidiseg';
 import sharp from 'sharp';
@@ -213,6 +214,25 @@ describe('command line: serve', () => {
     const page = await fetch(server.url);
     assert.match(page.headers.get('content-security-policy')!, /default-src 'none'; script-src 'sha256-/);
     assert.doesNotMatch(await page.text(), /src=|href="(?!data:)|@import|url\(/);
+  });
+
+  it('answers 16 requests at once on a connection, refuses more, and closes it at more than 64', async () => {
+    const statuses = async (count: number) => {
+      const socket = connect(Number(new URL(server.url).port), '127.0.0.1');
+      let text = '';
+      socket.on('data', (bytes) => {
+        text += bytes;
+      });
+      socket.end('GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n'.repeat(count));
+      await once(socket, 'close');
+      return [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status));
+    };
+    assert.deepEqual(
+      await statuses(40),
+      Array.from({ length: 40 }, (_, i) => (i < 16 ? 200 : 429)),
+    );
+    assert.deepEqual(await statuses(200), []);
+    assert.deepEqual(await statuses(1), [200]);
   });
 
   it('refuses other sites on the loopback', async () => {

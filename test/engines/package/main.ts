@@ -57,10 +57,10 @@ function nodeOf(major: string): string {
   return path.join(folder, 'node_modules/node/bin/node');
 }
 
-async function installWith(node: string, registry: string): Promise<void> {
+async function installWith(name: string, node: string, registry: string): Promise<void> {
   const version = execFileSync(node, ['--version'], { encoding: 'utf8' }).trim();
   console.log(`\nNode.js ${version}`);
-  const project = new Project(temporary.path(`project-${version}`), { registry, node });
+  const project = new Project(temporary.path(`project-${name}`), { registry, node });
   const inProject = (name: string) => path.join(project.folder, name);
   const start = performance.now();
   assertEnds('npm install bidiseg', await project.run('npm', ['install', 'bidiseg']));
@@ -150,8 +150,8 @@ async function installInBareRoot(registry: string): Promise<void> {
 try {
   await buildTwice();
   const registry = await LocalRegistry.start(output);
-  await installWith(process.execPath, registry.url);
-  for (const major of process.argv.slice(2)) await installWith(nodeOf(major), registry.url);
+  await installWith('current', process.execPath, registry.url);
+  for (const major of process.argv.slice(2)) await installWith(major, nodeOf(major), registry.url);
   await installTarballs(registry.url);
   await installInBareRoot(registry.url);
   registry.close();
