@@ -45,10 +45,10 @@ Planes planes_of(const at::Tensor& x, bool per_image) {
 }
 
 template <typename T>
-dim3 grid_of(const Planes& planes, int64_t most) {
+dim3 grid_of(const Planes& planes) {
   const int64_t lanes = lanes_of<T>(planes), rows = kPackThreads / lanes;
   const int64_t columns = (planes.channels / Pack<T>::kSize + lanes - 1) / lanes;
-  const int64_t fill = std::max<int64_t>(1, most / (columns * planes.images));
+  const int64_t fill = std::max<int64_t>(1, kBlocks / (columns * planes.images));
   const int64_t blocks = std::min((planes.pixels + rows - 1) / rows, fill);
   return {static_cast<unsigned>(columns), static_cast<unsigned>(blocks), static_cast<unsigned>(planes.images)};
 }
@@ -102,7 +102,7 @@ void launch_statistics(const at::Tensor& x, const Planes& planes, const Normaliz
     C10_CUDA_KERNEL_LAUNCH_CHECK();
     return;
   }
-  const dim3 sums = grid_of<T>(planes, kBlocks);
+  const dim3 sums = grid_of<T>(planes);
   const at::Tensor partials =
       at::empty({planes.images, sums.y, 2, planes.channels}, x.options().dtype(at::kFloat).requires_grad(false));
   const T* data = data_or_null<T>(x);
@@ -120,7 +120,7 @@ void launch_normalize(const at::Tensor& x, const at::Tensor& sum, const Normaliz
   const Planes planes = planes_of(x, options.per_image);
   const Normalization norm = normalization_of(output.statistics, options);
   launch_statistics<T>(x, planes, options, norm);
-  normalize_planes<T, kHasSum><<<grid_of<T>(planes, kBlocks), kPackThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+  normalize_planes<T, kHasSum><<<grid_of<T>(planes), kPackThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
       data_or_null<T>(x), data_or_null<T>(sum), planes, norm, static_cast<T*>(output.y.mutable_data_ptr()));
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
@@ -135,7 +135,7 @@ void launch_backward(const at::Tensor& upstream, const at::Tensor& x, const Norm
   T* passed_on = kHasSum ? static_cast<T*>(passed.mutable_data_ptr()) : nullptr;
   at::Tensor means;
   if (kHasSum || !is_fixed) {
-    const dim3 sums = grid_of<T>(planes, kBlocks);
+    const dim3 sums = grid_of<T>(planes);
     const at::Tensor partials = at::empty({planes.images, sums.y, 2, planes.channels}, forward.statistics.options());
     sum_gradients<T, kHasSum><<<sums, kPackThreads, 0, stream>>>(data_or_null<T>(upstream), data_or_null<T>(x),
                                                                  data_or_null<T>(forward.y), planes, norm, passed_on,
@@ -148,7 +148,7 @@ void launch_backward(const at::Tensor& upstream, const at::Tensor& x, const Norm
       C10_CUDA_KERNEL_LAUNCH_CHECK();
     }
   }
-  normalize_gradients<T, kHasSum><<<grid_of<T>(planes, kBlocks), kPackThreads, 0, stream>>>(
+  normalize_gradients<T, kHasSum><<<grid_of<T>(planes), kPackThreads, 0, stream>>>(
       kHasSum ? passed_on : data_or_null<T>(upstream), data_or_null<T>(x), planes, norm, floats_or_null(means),
       static_cast<T*>(gradient.mutable_data_ptr()));
   C10_CUDA_KERNEL_LAUNCH_CHECK();

@@ -185,7 +185,17 @@ struct Normalization {
   float slope;
 };
 
-/// Writes the tables of `norm`, and the running statistics. γ and β may be null: 1 and 0.
+/// Writes the tables of `norm` for one channel of an image. γ and β may be null: 1 and 0.
+__device__ inline void write_tables(const Normalization& norm, int64_t place, int64_t channel, double mean,
+                                    double variance, double eps, const float* weight, const float* bias) {
+  const auto scale = static_cast<float>(1 / sqrt(variance + eps));
+  norm.mean[place] = static_cast<float>(mean);
+  norm.scale[place] = scale;
+  norm.factor[place] = weight != nullptr ? scale * weight[channel] : scale;
+  norm.bias[place] = bias != nullptr ? bias[channel] : 0;
+}
+
+/// Writes the tables of `norm`, and the running statistics.
 template <typename T>
 __global__ void __launch_bounds__(kPackThreads)
     finish_statistics(const T* x, Planes planes, const float* partials, int64_t blocks, double eps, const float* weight,
@@ -199,11 +209,7 @@ __global__ void __launch_bounds__(kPackThreads)
   const double variance = square > 0 || square != square ? square : 0;
   const double average =
       static_cast<double>(static_cast<float>(x[image * planes.pixels * planes.channels + channel])) + shift;
-  const auto scale = static_cast<float>(1 / sqrt(variance + eps));
-  norm.mean[place] = static_cast<float>(average);
-  norm.scale[place] = scale;
-  norm.factor[place] = weight != nullptr ? scale * weight[channel] : scale;
-  norm.bias[place] = bias != nullptr ? bias[channel] : 0;
+  write_tables(norm, place, channel, average, variance, eps, weight, bias);
   if (running.mean == nullptr) return;
   const auto follow = [&](float* value, double now) {
     *value = (1 - running.momentum) * *value + running.momentum * static_cast<float>(now);
@@ -219,11 +225,8 @@ __global__ void __launch_bounds__(kPackThreads)
                    const float* bias, Normalization norm) {
   const int64_t channel = int64_t{blockIdx.x} * kPackThreads + threadIdx.x;
   if (channel >= channels) return;
-  const auto scale = static_cast<float>(1 / sqrt(static_cast<double>(variance[channel]) + eps));
-  norm.mean[channel] = mean[channel];
-  norm.scale[channel] = scale;
-  norm.factor[channel] = weight != nullptr ? scale * weight[channel] : scale;
-  norm.bias[channel] = bias != nullptr ? bias[channel] : 0;
+  write_tables(norm, channel, channel, static_cast<double>(mean[channel]), static_cast<double>(variance[channel]), eps,
+               weight, bias);
 }
 
 /// The channels of a thread.
