@@ -12,8 +12,8 @@ namespace bidiseg {
 /// BlockHeap, which keeps freed memory, and small ones from LibTorch's allocator. Idempotent.
 void count_host_memory();
 
-/// Returns free memory of the heap to the system. Call it while nothing computes: the system clears memory that it maps
-/// again.
+/// Returns free memory of the heap, and of malloc, to the system. Call it while nothing computes: the system clears
+/// memory that it maps again.
 void give_back_host_memory();
 
 /// Bytes of tensors in host memory.

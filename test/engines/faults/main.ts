@@ -1,6 +1,6 @@
 /**
- * Runs `npm run test:faults [-- SEED [boundary | runs | service | processes]]`. Tries every fault many times, prints each
- * try, and ends with the table of docs/robustness.md#faults-of-runs.
+ * Runs `npm run test:faults [-- SEED [boundary | runs | service | processes [TEXT]]]`. Tries every fault many times,
+ * or those with TEXT in their names. Prints each try, and ends with the table of docs/robustness.md#faults-of-runs.
  */
 import { Random } from '../../../lib/data/random.js';
 import { boundaryFaults } from './boundary.js';
@@ -11,7 +11,7 @@ import { ServiceSetting, serviceFaults } from './service.js';
 import { Setting, VARIANTS } from './setting.js';
 
 const seed = Number(process.argv[2] ?? 1);
-const part = process.argv[3];
+const [, , , part, text = ''] = process.argv;
 const rows: string[][] = [];
 let failures = 0;
 console.log(`seed ${seed}`);
@@ -50,6 +50,7 @@ process.exitCode = failures === 0 ? 0 : 1;
 
 async function tryAll(faults: Fault[], variant: string): Promise<void> {
   for (const { fault, tries, outcome, attempt } of faults) {
+    if (!fault.includes(text)) continue;
     console.log(`\n${fault}`);
     const random = new Random(seed, variant, fault);
     const tried = await attempt(tries, random, (line) => console.log(`  ${line}`)).catch((error: Error) => {

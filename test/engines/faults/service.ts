@@ -67,7 +67,11 @@ export class ServiceSetting {
   /** Starts the server. */
   async start(args: string[] = []): Promise<ServerProcess> {
     const limits = ['--size', '64x48', '--max-bytes', String(MAX_BYTES), '--max-queue', '16'];
-    const server = await ServerProcess.start(['serve', '--weights', this.weightsFile, ...limits, ...args]);
+    const server = await ServerProcess.start(
+      ['serve', '--weights', this.weightsFile, ...limits, ...args],
+      // V8 collects its garbage before it takes more, and ends the process if there is nothing to collect.
+      { NODE_OPTIONS: '--max-old-space-size=96' },
+    );
     this.#servers.push(server);
     return server;
   }
@@ -230,7 +234,8 @@ async function requireWhole(
   }
   const labels = await labelsOf(server, setting.images[0]!);
   assert.ok(setting.labels.some((one) => one.equals(labels)));
-  await sleep(200);
+  // What is free goes back to the system after ten seconds without work.
+  await sleep(12_000);
   const after = await figuresOf(server);
   const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   note(`resident set ${mib(before.resident)} before, ${mib(after.resident)} after; ${after.objects} objects`);
@@ -240,7 +245,7 @@ async function requireWhole(
     after.nativeBytes < 2 * before.nativeBytes,
     `${before.nativeBytes} to ${after.nativeBytes} bytes in tensors`,
   );
-  assert.ok(after.resident < before.resident + 150 * 2 ** 20, 'the resident set grew by more than 150 MiB');
+  assert.ok(after.resident < before.resident + 100 * 2 ** 20, 'the resident set grew by more than 100 MiB');
 }
 
 // --- The faults ---
