@@ -39,6 +39,11 @@ for capability in "${capabilities[@]}"; do
   # Without leak detection: LibTorch does not free its registries at exit.
   ASAN_OPTIONS=detect_leaks=0 ATEN_CPU_CAPABILITY=$capability "$folder/cpu_kernels" "${1:-300}"
 done
+objects=()
+compile native/kernels/normalization_on_cpu.cc -fopenmp
+compile test/native/cpu_normalization.cc
+g++ "${cpu[@]}" "${objects[@]}" -o "$folder/cpu_normalization" "${link[@]}"
+ASAN_OPTIONS=detect_leaks=0 "$folder/cpu_normalization" "${1:-300}"
 
 g++ "${common[@]}" -fsanitize=thread test/native/cuda_kernels.cc test/native/cuda_normalization.cc -o "$folder/cuda_kernels" "${link[@]}"
 # Without address space randomization: ThreadSanitizer of GCC 12 does not know the memory layout of newer Linux kernels.

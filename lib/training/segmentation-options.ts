@@ -109,7 +109,10 @@ const stepFields = {
   entropyWeight: weight().default(0),
   /** Weight of the masked cross-entropy on pseudo-labels. */
   pseudoLabelWeight: weight().default(1),
-  /** Memory format of M's activations. `auto`: channels-last in tf32, bf16 and fp16, where it is faster. */
+  /**
+   * Memory format of M's activations. `auto`: the fastest. That is channels-last in tf32, bf16 and fp16. In fp32 on the
+   * CPU each convolution has its own.
+   */
   memoryFormat: choice('auto', 'contiguous', 'channels-last').default('auto'),
   ...computationFields,
 };

@@ -43,6 +43,12 @@ describe('CPU kernels', () => {
   });
 });
 
+describe('normalization on the CPU', () => {
+  it('agrees with LibTorch in fp64, and has the same bits with any number of threads', function () {
+    console.log(buildAndRun(this, 'bidiseg_cpu_normalization_test'));
+  });
+});
+
 describe('CUDA kernels', () => {
   it('compile', function () {
     this.timeout(300_000);

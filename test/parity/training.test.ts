@@ -535,7 +535,9 @@ describe('parity with PyTorch: training', () => {
     const losses: object[] = [];
     for (let i = 0; i < ITERATIONS; ++i) {
       const shape = { count: 2, height: 36, width: 44 };
-      const batch = { source: randomBatch(shape, 10 * i), target: randomBatch(shape, 10 * i + 5) };
+      // Images for which no cycled pixel is within rounding of its original: the gradient of L1 is a sign.
+      const seed = 200 + 10 * i;
+      const batch = { source: randomBatch(shape, seed), target: randomBatch(shape, seed + 5) };
       batches.push(writeBatch(folder.path(`batch${i}`), batch));
       losses.push(await step.run({ ...batch, learningRate: learningRate * factor(i) }));
       if (isCheck(i + 1)) after[i + 1] = await saved(translator, `t${i + 1}`);

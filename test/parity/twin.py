@@ -42,9 +42,10 @@ def shapes(request):
 
 
 def forward(request):
-    """Errors of outputs in training and in evaluation mode, and of the state behind the training pass."""
-    module = networks.load(request["network"], tensors.read(request["weights"]))
+    """Errors of outputs in training and in evaluation mode, and of the state behind the training pass, to float64."""
+    module = networks.load(request["network"], tensors.read(request["weights"])).double()
     case = tensors.read(request["case"])
+    case["input"] = case["input"].double()
     errors = {}
     with torch.no_grad():
         errors["train"] = tensors.spread_error(case["train"], module.train()(case["input"]))

@@ -85,6 +85,11 @@ at::Tensor convolve_tiles(const at::Tensor& x, const WinogradTiles& tiles, const
   return result;
 }
 
+// The output `y` of a convolution of `x`.
+at::Tensor in_layout_of(const at::Tensor& x, const at::Tensor& y) {
+  return pass_settings().keeps_layout ? y.contiguous(x.suggest_memory_format()) : y;
+}
+
 at::Tensor transformed_weights(const at::Tensor& weight, bool turned) {
   at::Tensor points = at::empty({WinogradTiles::kPoints, weight.size(0), weight.size(1)}, weight.options());
   WinogradTiles::transform_weights(weight.contiguous(), turned, points);
@@ -151,7 +156,7 @@ class WinogradConvolution : public torch::autograd::Function<WinogradConvolution
     const WinogradTiles tiles(x.sizes(), dilation, padding);
     const at::Tensor y = convolve_tiles(channels_last(x), tiles, transformed_weights(weight, false), false,
                                         {.bias = bias.value_or(at::Tensor())});
-    return y.contiguous(x.suggest_memory_format());
+    return in_layout_of(x, y);
   }
 
   static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* ctx,
@@ -198,7 +203,7 @@ class TapConvolution : public torch::autograd::Function<TapConvolution> {
     const at::Tensor y = at::empty({images, out, height, width}, x.options(), at::MemoryFormat::ChannelsLast);
     at::Tensor pixels = y.permute({0, 2, 3, 1});
     kernels::sum_taps(taps, dilation, bias.value_or(at::Tensor()), pixels);
-    return y.contiguous(x.suggest_memory_format());
+    return in_layout_of(x, y);
   }
 
   static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* ctx,
@@ -227,12 +232,110 @@ class TapConvolution : public torch::autograd::Function<TapConvolution> {
   }
 };
 
-bool has_other_methods(const torch::nn::Conv2d& convolution, const at::Tensor& x) {
-  const at::Tensor& weight = convolution->weight;
+// 1x1 convolution as one matrix product of a channels_last image, without bias.
+class PointwiseConvolution : public torch::autograd::Function<PointwiseConvolution> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight) {
+    SavedConvolution::keep(ctx, x, weight, /*has_bias=*/false, /*dilation=*/1, /*padding=*/0);
+    const at::Tensor y =
+        at::empty({x.size(0), weight.size(0), x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
+    multiply(pixels_of(x), matrix_of(weight).t(), x.size(2) * x.size(3), pixels_of(y));
+    return y;
+  }
+
+  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* ctx,
+                                               const torch::autograd::tensor_list& gradients) {
+    const SavedConvolution saved(ctx);
+    if (at::GradMode::is_enabled()) {
+      auto result = differentiable_gradients(saved, gradients[0]);
+      result.resize(2);
+      return result;
+    }
+    const at::Tensor &x = saved.x, &weight = saved.weight, gradient = pixels_of(gradients[0]);
+    torch::autograd::tensor_list result(2);
+    if (saved.wanted[0]) {
+      result[0] = at::empty(x.sizes(), x.options(), at::MemoryFormat::ChannelsLast);
+      multiply(gradient, matrix_of(weight), x.size(2) * x.size(3), pixels_of(result[0]));
+    }
+    if (saved.wanted[1]) {
+      result[1] = at::empty(weight.sizes(), weight.options());
+      multiply(gradient.t(), pixels_of(x), weight.size(0), matrix_of(result[1]));
+    }
+    return result;
+  }
+
+ private:
+  static at::Tensor matrix_of(const at::Tensor& weight) { return weight.view({weight.size(0), weight.size(1)}); }
+};
+
+// Every stride-th row and column, channels_last.
+at::Tensor strided(const at::Tensor& x, int64_t stride) {
+  return channels_last(stride == 1 ? x : x.slice(2, 0, x.size(2), stride).slice(3, 0, x.size(3), stride));
+}
+
+// True for a 1x1 convolution without padding and bias, with one stride for both directions.
+bool is_pointwise(const torch::nn::Conv2d& convolution) {
+  const auto& options = convolution->options;
+  const auto* padding = std::get_if<torch::ExpandingArray<2>>(&options.padding());
+  return padding && (**padding)[0] == 0 && (**padding)[1] == 0 && options.groups() == 1 &&
+         (*options.kernel_size())[0] == 1 && (*options.kernel_size())[1] == 1 &&
+         (*options.stride())[0] == (*options.stride())[1] && !convolution->bias.defined();
+}
+
+// Where oneDNN is faster with another layout (docs/design/kernels-and-speed.md has the figures): many weights on few
+// pixels, and gradients of weights on many.
+constexpr int64_t kManyWeights = int64_t{1} << 18, kManyPixels = 2000;
+
+bool favors_contiguous(const at::Tensor& x, const at::Tensor& weight) {
+  return weight.numel() > kManyWeights && weight.numel() * x.size(0) > 2 * x.numel();
+}
+
+// Convolution by oneDNN, in the layout that it is fastest in.
+class DirectConvolution : public torch::autograd::Function<DirectConvolution> {
+ public:
+  struct Window : torch::CustomClassHolder {
+    std::vector<int64_t> stride, padding, dilation;
+    int64_t groups;
+  };
+
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& image, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, const c10::intrusive_ptr<Window>& window) {
+    const at::Tensor x = favors_contiguous(image, weight) ? image.contiguous() : channels_last(image);
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["has_bias"] = bias.has_value();
+    ctx->saved_data["window"] = c10::IValue::make_capsule(window);
+    return at::conv2d(x, weight, bias, window->stride, window->padding, window->dilation, window->groups);
+  }
+
+  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* ctx,
+                                               const torch::autograd::tensor_list& gradients) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1];
+    const auto window = c10::static_intrusive_pointer_cast<Window>(ctx->saved_data["window"].toCapsule());
+    const auto gradients_of = [&](const at::Tensor& input, const at::Tensor& gradient, std::array<bool, 3> wanted) {
+      const std::vector<int64_t> zero = {0, 0};
+      return at::convolution_backward(gradient, input, weight, at::OptionalIntArrayRef(weight.size(0)), window->stride,
+                                      window->padding, window->dilation, false, zero, window->groups, wanted);
+    };
+    const bool wants_x = ctx->needs_input_grad(0), wants_weight = ctx->needs_input_grad(1);
+    const bool wants_bias = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2);
+    const at::Tensor gradient = gradients[0].contiguous(x.suggest_memory_format());
+    const bool in_planes = gradient.size(2) * gradient.size(3) > kManyPixels && x.size(1) % 16 == 0;
+    if (!in_planes || !wants_weight) {
+      auto [of_x, of_weight, of_bias] = gradients_of(x, gradient, {wants_x, wants_weight, wants_bias});
+      return {of_x, of_weight, of_bias, {}};
+    }
+    const at::Tensor of_x = wants_x ? std::get<0>(gradients_of(x, gradient, {true, false, false})) : at::Tensor();
+    auto [none, of_weight, of_bias] = gradients_of(x.contiguous(), gradient.contiguous(), {false, true, wants_bias});
+    return {of_x, of_weight, of_bias, {}};
+  }
+};
+
+// True if a convolution of `x` may be computed by other methods than LibTorch's.
+bool has_other_methods(const at::Tensor& x) {
   return pass_settings().convolutions == ConvolutionMethod::kAuto && x.device().is_cpu() &&
-         x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
-         !at::autocast::is_autocast_enabled(at::kCPU) && !torch::jit::tracer::isTracing() && x.dim() == 4 &&
-         x.size(1) == weight.size(1);
+         x.scalar_type() == at::kFloat && !at::autocast::is_autocast_enabled(at::kCPU) &&
+         !torch::jit::tracer::isTracing() && x.dim() == 4;
 }
 
 bool pays_with_taps(const SquareConvolution& square, const at::Tensor& weight) {
@@ -264,17 +367,34 @@ at::Tensor convolve_winograd(const at::Tensor& x, const SquareConvolution& squar
   return convolve_tiles(channels_last(x), tiles, points, /*transposed=*/false, epilogue);
 }
 
+bool has_free_layout(const at::Tensor& x) { return has_other_methods(x) && !pass_settings().keeps_layout; }
+
 at::Tensor convolve(torch::nn::Conv2d& convolution, const at::Tensor& x) {
   const at::Tensor& weight = convolution->weight;
-  const auto square = square_convolution(convolution);
-  if (square && has_other_methods(convolution, x)) {
+  if (!has_other_methods(x) || weight.scalar_type() != at::kFloat || x.size(1) != weight.size(1)) {
+    return convolution->forward(x);
+  }
+  if (const auto square = square_convolution(convolution)) {
     const auto bias = convolution->bias.defined() ? std::make_optional(convolution->bias) : std::nullopt;
     if (pays_with_taps(*square, weight)) return TapConvolution::apply(x, weight, bias, square->dilation);
     if (pays_with_winograd(*square, weight, x.sizes())) {
       return WinogradConvolution::apply(x, weight, bias, square->dilation, square->padding);
     }
   }
-  return convolution->forward(x);
+  if (pass_settings().keeps_layout) return convolution->forward(x);
+  if (is_pointwise(convolution)) {
+    return PointwiseConvolution::apply(strided(x, (*convolution->options.stride())[0]), weight);
+  }
+  const auto& options = convolution->options;
+  const auto* padding = std::get_if<torch::ExpandingArray<2>>(&options.padding());
+  if (padding == nullptr) return convolution->forward(x);
+  const auto window = c10::make_intrusive<DirectConvolution::Window>();
+  window->stride = at::IntArrayRef(*options.stride()).vec();
+  window->padding = at::IntArrayRef(**padding).vec();
+  window->dilation = at::IntArrayRef(*options.dilation()).vec();
+  window->groups = options.groups();
+  const auto bias = convolution->bias.defined() ? std::make_optional(convolution->bias) : std::nullopt;
+  return DirectConvolution::apply(x, weight, bias, window);
 }
 
 }  // namespace bidiseg

@@ -32,6 +32,10 @@ struct Epilogue {
 at::Tensor convolve_winograd(const at::Tensor& x, const SquareConvolution& square, const at::Tensor& points,
                              const Epilogue& epilogue);
 
+/// True if convolve() may choose the layout of activations like `x`: in float32 on the CPU, unless PassSettings say
+/// otherwise.
+bool has_free_layout(const at::Tensor& x);
+
 /// convolution(x). By Winograd's algorithm, rounding errors are about twice as large. Which algorithm it is depends on
 /// the scope, the dtype, and the shapes of weights and of one image alone, so that passes with and without gradients
 /// round equally.

@@ -1,6 +1,7 @@
 #include "core/models/discriminators.h"
 
 #include "core/cancellation.h"
+#include "core/models/convolution.h"
 #include "core/models/normalization.h"
 
 namespace bidiseg {
@@ -28,10 +29,10 @@ OutputDiscriminator::OutputDiscriminator(const OutputDiscriminatorOptions& optio
 at::Tensor OutputDiscriminator::forward(const at::Tensor& input) {
   at::Tensor x = input;
   for (auto& conv : convs_) {
-    x = conv(x);
+    x = convolve(conv, x);
     x = cancellation_point(at::leaky_relu_(x, kLeak));
   }
-  return classifier_(x).type_as(input);
+  return convolve(classifier_, x).type_as(input);
 }
 
 FeatureDiscriminator::FeatureDiscriminator(const FeatureDiscriminatorOptions& options)
@@ -44,9 +45,9 @@ FeatureDiscriminator::FeatureDiscriminator(const FeatureDiscriminatorOptions& op
 }
 
 at::Tensor FeatureDiscriminator::forward(const at::Tensor& input) {
-  at::Tensor x = conv1_(input);
-  x = conv2_(at::leaky_relu_(x, kLeak));
-  return classifier_(cancellation_point(at::leaky_relu_(x, kLeak))).type_as(input);
+  at::Tensor x = convolve(conv1_, input);
+  x = convolve(conv2_, at::leaky_relu_(x, kLeak));
+  return convolve(classifier_, cancellation_point(at::leaky_relu_(x, kLeak))).type_as(input);
 }
 
 PatchDiscriminator::PatchDiscriminator(const PatchDiscriminatorOptions& options) : Network("PatchDiscriminator") {
@@ -67,12 +68,12 @@ PatchDiscriminator::PatchDiscriminator(const PatchDiscriminatorOptions& options)
 }
 
 at::Tensor PatchDiscriminator::forward(const at::Tensor& input) {
-  at::Tensor x = convs_[0](input);
+  at::Tensor x = convolve(convs_[0], input);
   at::leaky_relu_(x, kLeak);
   for (size_t i = 1; i + 1 < convs_.size(); ++i) {
-    x = cancellation_point(instance_norm(convs_[i](x), {.slope = kLeak}));
+    x = cancellation_point(instance_norm(convolve(convs_[i], x), {.slope = kLeak}));
   }
-  return convs_.back()(x).type_as(input);
+  return convolve(convs_.back(), x).type_as(input);
 }
 
 }  // namespace bidiseg

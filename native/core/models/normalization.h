@@ -1,5 +1,6 @@
-// Normalization with what follows it, and reflection padding. On CUDA, activations in channels_last use kernels of our
-// own (kernels/normalization.h), and everything else LibTorch's operations.
+// Normalization with what follows it, and reflection padding. Activations in channels_last use kernels of our own, on
+// CUDA (kernels/normalization.h) and in float32 on the CPU (kernels/normalization_on_cpu.h). Everything else uses
+// LibTorch's operations, and so does padding on the CPU.
 #pragma once
 
 #include "core/torch.h"

@@ -21,6 +21,9 @@ enum class SegmentRun {
 struct PassSettings {
   /// Backward passes use that of their forward pass.
   ConvolutionMethod convolutions = ConvolutionMethod::kAuto;
+  /// Convolutions give the layout that they get. Otherwise those in float32 on the CPU give their fastest one, and a
+  /// pass has some activations in channels_last and some contiguous.
+  bool keeps_layout = false;
   SegmentRun segment_run = SegmentRun::kNone;
   /// Running statistics stay as they are. Passes in training mode still normalize with the statistics of their batch.
   /// For images that no prediction will see.

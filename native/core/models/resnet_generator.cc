@@ -59,9 +59,9 @@ ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options)
 
 at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
   check_size(input);
-  at::Tensor x = instance_norm(stem_(reflection_pad(input, 3)), {.slope = kRelu});
-  x = instance_norm(down1_(x), {.slope = kRelu});
-  x = cancellation_point(instance_norm(down2_(x), {.slope = kRelu}));
+  at::Tensor x = instance_norm(convolve(stem_, reflection_pad(input, 3)), {.slope = kRelu});
+  x = instance_norm(convolve(down1_, x), {.slope = kRelu});
+  x = cancellation_point(instance_norm(convolve(down2_, x), {.slope = kRelu}));
   for (auto& block : blocks_) {
     x = run_segment(x, [&block](const at::Tensor& x) {
       const at::Tensor y = instance_norm(convolve(block.first, reflection_pad(x, 1)), {.slope = kRelu});
@@ -70,7 +70,7 @@ at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
   }
   x = instance_norm(up1_(x), {.slope = kRelu});
   x = cancellation_point(instance_norm(up2_(x), {.slope = kRelu}));
-  x = output_(reflection_pad(x, 3)).type_as(input);
+  x = convolve(output_, reflection_pad(x, 3)).type_as(input);
   if (residual_) {
     const auto of_channel = [](const at::Tensor& values) { return values.view({1, 3, 1, 1}); };
     x = x + of_channel(skip_weight_) * instance_norm(input) + of_channel(skip_bias_);

@@ -23,14 +23,15 @@ std::vector<Precision> precisions_of(at::Device device);
 /// not kFloat32.
 void require_precision(Precision precision, const Network& network);
 
-/// Memory format in which a segmenter trains faster. On the CPU channels_last is 3 to 10 % faster in bfloat16. In
-/// float32 it is up to 9 % faster for ResNets and slower for VGG-16, but BatchNorm and oneDNN's gradients then round by
-/// the number of threads. On CUDA it is the format for tensor cores: an H100 is 25 % faster in it with TensorFloat-32.
+/// Memory format of the images that a segmenter gets. On the CPU channels_last is 3 to 10 % faster in bfloat16, and in
+/// float32 convolutions choose their own (core/models/convolution.h). On CUDA it is the format for tensor cores: an
+/// H100 is 25 % faster in it with TensorFloat-32.
 inline at::MemoryFormat fastest_format(Precision precision) {
   return precision == Precision::kFloat32 ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
 }
 
-/// The same for a translator and its discriminators. On the CPU their paddings and normalizations favor contiguous.
+/// The same for a translator and its discriminators. In bfloat16 on the CPU their paddings and normalizations favor
+/// contiguous.
 inline at::MemoryFormat fastest_translator_format(Precision precision, at::Device device) {
   return device.is_cuda() ? fastest_format(precision) : at::MemoryFormat::Contiguous;
 }

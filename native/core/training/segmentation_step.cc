@@ -148,6 +148,7 @@ std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& i
 
 void SegmentationStep::compute_gradients(const Inputs& inputs) {
   const ComputationScope scope = computation_scope();
+  const PassSettingsScope layout(&PassSettings::keeps_layout, options_.memory_format.has_value());
   const ActivationCheckpointingScope checkpointing(*segmenter_, options_.activation_checkpointing);
   int64_t place = rank() * part_count_;
   for (const Inputs& part : parts_of(inputs)) add_gradients(part, place++);

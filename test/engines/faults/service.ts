@@ -204,6 +204,8 @@ interface Figures {
   /** Requests whose image is there and whose answer is not. */
   accepted: number;
   resident: number;
+  /** Of JavaScript objects, garbage included. */
+  heap: number;
 }
 
 async function figuresOf({ url }: ServerProcess): Promise<Figures> {
@@ -218,7 +220,13 @@ async function figuresOf({ url }: ServerProcess): Promise<Figures> {
     accepted: value('bidiseg_accepted_requests'),
     pending: value('bidiseg_pending_predictions'),
     resident: value('process_resident_memory_bytes'),
+    heap: value('nodejs_heap_size_total_bytes'),
   };
+}
+
+function memoryOf({ resident, heap }: Figures): string {
+  const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(0);
+  return `${mib(resident)} MiB (JavaScript ${mib(heap)})`;
 }
 
 /** Checks that nothing of the fault is left, and that the service works. */
@@ -237,8 +245,7 @@ async function requireWhole(
   // What is free goes back to the system after ten seconds without work.
   await sleep(12_000);
   const after = await figuresOf(server);
-  const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-  note(`resident set ${mib(before.resident)} before, ${mib(after.resident)} after; ${after.objects} objects`);
+  note(`${memoryOf(before)} before, ${memoryOf(after)} after; ${after.objects} objects`);
   assert.equal(after.objects, before.objects);
   // Predictions keep weights in layouts for the shapes of batches that they have seen.
   assert.ok(
@@ -401,11 +408,10 @@ async function fuzz(
     { weight: 1, arbitrary: fc.uint8Array({ maxLength: 3000 }).map((bytes) => Buffer.from(bytes)) },
     { weight: 1, arbitrary: fc.constantFrom(Buffer.alloc(0), Buffer.alloc(MAX_BYTES + 1), ...images) },
   );
-  const residents: string[] = [];
+  const memory: string[] = [];
   while (performance.now() < end) {
     const share = 1 - (end - performance.now()) / 1000 / seconds;
-    if (share > residents.length / 5)
-      residents.push(((await figuresOf(server)).resident / 2 ** 20).toFixed(0));
+    if (share > memory.length / 5) memory.push(memoryOf(await figuresOf(server)));
     const some = fc.sample(bodies, { numRuns: 200, seed: random.integer(2 ** 31) });
     await several(some.length, 4, async (index) => {
       const isPlain = random.next() < 0.8;
@@ -423,7 +429,7 @@ async function fuzz(
       .map(([status, count]) => `${count} × ${status}`)
       .join(', '),
   );
-  note(`resident set in the course of it: ${residents.join(', ')} MiB`);
+  note(`in the course of it: ${memory.join(', ')}`);
   return tried;
 }
 
