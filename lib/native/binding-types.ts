@@ -630,6 +630,7 @@ export interface NativeBinding {
   checkDevice(name: string): void;
   setMemoryLimit(bytes: number | null): void;
   memoryInUse(): number;
+  giveBackLargeBlocks(): void;
   reserveMemory(bytes: number): MemoryReservation;
   idle(): Promise<void>;
   startProfile(): Promise<void>;

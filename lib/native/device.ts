@@ -86,6 +86,14 @@ export function reserveMemory(bytes: number): MemoryReservation {
 }
 
 /**
+ * @internal Makes `malloc` return large blocks to the system as soon as they are freed, in the whole process. For a
+ * process that decodes the images of others: without it a server that met damaged ones grew by 190 MiB in ten minutes.
+ */
+export function giveBackLargeBlocks(): void {
+  native.giveBackLargeBlocks();
+}
+
+/**
  * Reports the host memory that all tensors of this process hold, in bytes, with the images that wait in a
  * {@link BatchedPredictor}. Freed memory is kept for later tensors. It
  * returns to the system after ten seconds without computation.

@@ -95,6 +95,11 @@ Napi::Value memory_in_use(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(host_memory_in_use()));
 }
 
+Napi::Value give_back_blocks(const Napi::CallbackInfo& info) {
+  give_back_large_blocks();
+  return info.Env().Undefined();
+}
+
 // reserveMemory(bytes)
 Napi::Value reserve_memory(const Napi::CallbackInfo& info) {
   const double bytes = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
@@ -134,6 +139,7 @@ void export_system(Napi::Env env, Napi::Object exports) {
   exports.Set("checkDevice", Napi::Function::New<guarded<check_device>>(env));
   exports.Set("setMemoryLimit", Napi::Function::New<guarded<set_memory_limit>>(env));
   exports.Set("memoryInUse", Napi::Function::New<guarded<memory_in_use>>(env));
+  exports.Set("giveBackLargeBlocks", Napi::Function::New<guarded<give_back_blocks>>(env));
   exports.Set("reserveMemory", Napi::Function::New<guarded<reserve_memory>>(env));
   exports.Set("idle", Napi::Function::New<guarded<idle>>(env));
   exports.Set("shutDown", Napi::Function::New<guarded<shut_down>>(env));

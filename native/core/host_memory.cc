@@ -113,6 +113,12 @@ void give_back_host_memory() {
 #endif
 }
 
+void give_back_large_blocks() {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
+}
+
 int64_t host_memory_in_use() { return in_use.load(std::memory_order_relaxed); }
 
 void set_host_memory_limit(int64_t bytes) { limit.store(bytes, std::memory_order_relaxed); }

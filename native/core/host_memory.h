@@ -16,6 +16,11 @@ void count_host_memory();
 /// memory that it maps again.
 void give_back_host_memory();
 
+/// From now on, malloc returns each block of a MiB and more to the system when it is freed. glibc otherwise raises this
+/// limit to the size of the blocks that it sees, and what lies between such blocks keeps their memory. For the whole
+/// process.
+void give_back_large_blocks();
+
 /// Bytes of tensors in host memory.
 int64_t host_memory_in_use();
 

@@ -91,11 +91,13 @@ async function serve(options: ServeOptions, context: CommandContext): Promise<vo
   const listening = await serverOptions(options);
   const { file, config, device } = await findNetwork('segmenter', options);
   await requirePrecision(device, precision, '--precision');
-  const [{ Segmenter }, { toSize }, { startService }] = await Promise.all([
+  const [{ Segmenter }, { giveBackLargeBlocks }, { toSize }, { startService }] = await Promise.all([
     import('../../models/segmenter.js'),
+    import('../../native/device.js'),
     import('../../data/image-size.js'),
     import('../../server/service.js'),
   ]);
+  giveBackLargeBlocks();
   const size = options.size ?? (config && toSize(config.sizes.evaluation)) ?? undefined;
   const service = await startService({
     ...listening,

@@ -105,13 +105,13 @@ at::Tensor bias_gradient(const at::Tensor& gradient) {
 
 at::Tensor weight_gradient(const at::Tensor& x, const at::Tensor& gradient, const WinogradTiles& tiles) {
   const int64_t in = x.size(1), out = gradient.size(1);
-  at::Tensor sum = at::zeros({WinogradTiles::kPoints, out, in}, x.options());
+  const at::Tensor sum = at::empty({WinogradTiles::kPoints, out, in}, x.options());
   for_parts(tiles, in + out, [&](int64_t first, int64_t count) {
     at::Tensor inputs = at::empty({WinogradTiles::kPoints, count, in}, x.options());
     at::Tensor outputs = at::empty({WinogradTiles::kPoints, count, out}, x.options());
     tiles.transform_input(x, first, inputs);
     tiles.transform_gradient(gradient, first, outputs);
-    multiply_points(outputs.transpose(1, 2), inputs, /*add=*/true, sum);
+    multiply_points(outputs.transpose(1, 2), inputs, /*add=*/first > 0, sum);
   });
   return WinogradTiles::weights_gradient(sum);
 }

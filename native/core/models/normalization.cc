@@ -38,7 +38,8 @@ bool has_kernel(const at::Tensor& x) {
   return kernels::cpu::can_normalize(x);
 }
 
-// `x`, or a copy in the layout of the kernels where activations need not keep theirs (convolution.h).
+// `x`, or a copy in the layout of the kernels where activations need not keep theirs (convolution.h). LibTorch 2.13
+// would compute wrong gradients of instance_norm for one contiguous image and an upstream gradient in channels_last.
 at::Tensor in_fastest_layout(const at::Tensor& x) {
   return has_free_layout(x) ? x.contiguous(at::MemoryFormat::ChannelsLast) : x;
 }
@@ -142,10 +143,8 @@ at::Tensor instance_norm(const at::Tensor& input, const AfterNormalization& afte
     one = at::ones({x.size(1)}, x.options().dtype(at::kFloat));
     zero = at::zeros_like(one);
   }
-  // LibTorch's gradients of one image are wrong where x is contiguous and the gradient channels_last (2.13). BatchNorm
-  // of one image is the same.
-  const at::Tensor normalized = x.size(0) == 1 ? at::batch_norm(x, one, zero, {}, {}, true, 0.0, kInstanceEps, true)
-                                               : at::instance_norm(x, one, zero, {}, {}, true, 0.0, kInstanceEps, true);
+  const at::Tensor normalized =
+      at::instance_norm(x, one, zero, {}, {}, /*use_input_stats=*/true, /*momentum=*/0.0, kInstanceEps, true);
   return finish(normalized, after);
 }
 

@@ -1,6 +1,7 @@
 #include "core/models/unet_generator.h"
 
 #include "core/cancellation.h"
+#include "core/models/convolution.h"
 #include "core/models/normalization.h"
 
 namespace bidiseg {
@@ -45,9 +46,9 @@ UNetGenerator::UNetGenerator(const UNetGeneratorOptions& options) : ImageGenerat
 
 at::Tensor UNetGenerator::forward(const at::Tensor& input) {
   check_size(input);
-  std::vector<at::Tensor> encoded = {down_.front()(input)};
+  std::vector<at::Tensor> encoded = {convolve(down_.front(), input)};
   for (size_t i = 1; i < down_.size(); ++i) {
-    const at::Tensor x = cancellation_point(down_[i](at::leaky_relu(encoded.back(), 0.2)));
+    const at::Tensor x = cancellation_point(convolve(down_[i], at::leaky_relu(encoded.back(), 0.2)));
     encoded.push_back(i + 1 < down_.size() ? instance_norm(x) : x);
   }
   at::Tensor x = encoded.back();

@@ -519,7 +519,15 @@ async function tryNative(recorded: Map<string, unknown[]>, original: Raw): Promi
   // The first ends all work, and exits.test.ts covers it. The second is only for tests that wait, and the others are for
   // the benchmarks.
   const apart = new Set([
-    ...['shutDown', 'idle', 'startProfile', 'stopProfile', 'synchronize', 'deviceMemory'],
+    ...[
+      'shutDown',
+      'idle',
+      'startProfile',
+      'stopProfile',
+      'synchronize',
+      'deviceMemory',
+      'giveBackLargeBlocks',
+    ],
   ]);
   for (const [name, work] of Object.entries(original)) {
     if (typeof work !== 'function') continue;
