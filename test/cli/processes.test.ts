@@ -28,7 +28,10 @@ const OVERRIDES = {
     validation: { share: 0.2, every: 2 },
   },
   // Terms and a rate at which float32 does not drift in these steps.
-  translation: { steps: 4, batchSize: 4, poolSize: 5, perceptualForm: 'l1', learningRate: 1e-4 },
+  translation: {
+    ...{ steps: 4, batchSize: 4, poolSize: 5, perceptualForm: 'l1', learningRate: 1e-4 },
+    convolutions: 'direct',
+  },
   selfTraining: { weighting: 'soft' },
   checkpoint: { every: 1 },
 };
