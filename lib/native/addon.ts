@@ -139,17 +139,20 @@ function libTorchVersion(folder: string): string | undefined {
 
 const minor = (version: string) => version.split('.').slice(0, 2).join('.');
 
-/** The packaged addon with the packaged LibTorch. Its run path finds it. */
+/** The packaged addon with the packaged LibTorch. Its run path finds it where the two packages lie side by side. */
 function addonOfPackages(root: string): Found | Miss {
   const packaged = packageFolder(root, ADDON_PACKAGE);
   if (packaged === undefined) return `the package ${ADDON_PACKAGE}: not installed`;
-  if (packageFolder(packaged, LIBTORCH_PACKAGE) === undefined) {
+  const libtorch = packageFolder(packaged, LIBTORCH_PACKAGE);
+  if (libtorch === undefined) {
     return `the package ${LIBTORCH_PACKAGE}: not installed`;
   }
   return {
     file: path.join(packaged, 'bidiseg.node'),
     origin: `the package ${ADDON_PACKAGE}`,
     libtorchOrigin: `the package ${LIBTORCH_PACKAGE}`,
+    // Yarn's Plug'n'Play keeps packages apart.
+    ...(!existsSync(path.join(packaged, '..', path.basename(LIBTORCH_PACKAGE))) && { libtorch }),
     remedy: 'run `npx bidiseg setup`, which builds the addon for this system.',
   };
 }
