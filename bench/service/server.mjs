@@ -3,6 +3,7 @@
 //   node server.mjs ENGINE FOLDER OPTIONS
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { CITYSCAPES, Segmenter } from 'bidiseg';
+import { giveBackLargeBlocks } from '../../dist/lib/native/device.js';
 import { startService } from '../../dist/lib/server/service.js';
 import { onnxNetwork } from './onnx-network.mjs';
 
@@ -14,6 +15,8 @@ const ENGINES = {
   'onnxruntime-node': () => onnxNetwork(`${folder}/network.onnx`),
 };
 
+// As `bidiseg serve` does.
+giveBackLargeBlocks();
 const service = await startService({
   host: '127.0.0.1',
   port: 0,
