@@ -40,7 +40,7 @@ for capability in "${capabilities[@]}"; do
   ASAN_OPTIONS=detect_leaks=0 ATEN_CPU_CAPABILITY=$capability "$folder/cpu_kernels" "${1:-300}"
 done
 objects=()
-compile native/kernels/normalization_on_cpu.cc -fopenmp
+compile native/kernels/normalization_on_cpu.cc
 compile test/native/cpu_normalization.cc
 g++ "${cpu[@]}" "${objects[@]}" -o "$folder/cpu_normalization" "${link[@]}"
 ASAN_OPTIONS=detect_leaks=0 "$folder/cpu_normalization" "${1:-300}"
