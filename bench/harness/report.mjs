@@ -95,6 +95,8 @@ function details(benchmark, trials) {
 
 /** Returns the arithmetic of a step, the time that it takes at the least, and its share of our time. */
 function floorCells({ GFLOP, 'floor, ms': ms }, seconds) {
+  // A compiled twin does not count.
+  if (GFLOP === undefined) return [NONE, NONE, NONE];
   return [three(GFLOP), three(ms), `${((0.1 * ms) / seconds).toFixed(0)} %`];
 }
 
