@@ -1,25 +1,35 @@
-// npm run bench -- processes [--pairs N] [--seconds N]: steps of one and of two processes with one thread each, in turns.
+// npm run bench -- processes [--pairs N] [--seconds N] [--link RATE]: steps of one and of two processes with one thread each,
+// in turns. With a link, the two are on "machines" that a link of this speed joins, in words of tc (1gbit).
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { BATCHES, CASES } from './cases.mjs';
+import { makeLink, onMachine } from './link.mjs';
 
 const HERE = import.meta.dirname;
 const { values } = parseArgs({
   args: process.argv.slice(3),
-  options: { pairs: { type: 'string', default: '5' }, seconds: { type: 'string', default: '10' } },
+  options: {
+    ...{ pairs: { type: 'string', default: '5' }, seconds: { type: 'string', default: '10' } },
+    link: { type: 'string' },
+  },
 });
 const folder = mkdtempSync(path.join(os.tmpdir(), 'bidiseg-bench-'));
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 const own = path.join(HERE, '../../.libtorch/bin/python');
 const python = process.env.PYTHON ?? (existsSync(own) ? own : 'python3');
+if (values.link) makeLink(values.link);
+const HERE_ALONE = { before: [], env: { GLOO_SOCKET_IFNAME: 'lo' } };
 let groups = 0;
 
-function start(command, args) {
-  const env = { ...process.env, OMP_NUM_THREADS: '1', GLOO_SOCKET_IFNAME: 'lo' };
-  const child = spawn(command, args, { env, stdio: ['ignore', 'pipe', 'inherit'] });
+/** Starts the process of `rank`. Two processes are on two machines if there is a link. */
+function start(command, args, rank, size) {
+  const machine = values.link && size > 1 ? onMachine(rank) : HERE_ALONE;
+  const [first, ...rest] = [...machine.before, command, ...args];
+  const env = { ...process.env, OMP_NUM_THREADS: '1', ...machine.env };
+  const child = spawn(first, rest, { env, stdio: ['ignore', 'pipe', 'inherit'] });
   let output = '';
   child.stdout.on('data', (text) => {
     output += text;
@@ -45,16 +55,19 @@ async function measure(processes) {
 function ours(name, size) {
   const file = path.join(folder, `ours-${++groups}`);
   const args = (rank) => [path.join(HERE, 'ours.mjs'), name, file, rank, String(size), values.seconds];
-  return measure(ranks(size).map((rank) => start(process.execPath, args(rank))));
+  return measure(ranks(size).map((rank) => start(process.execPath, args(rank), rank, size)));
 }
 
-function twin({ width, height }, size) {
+/** `bucket`: megabytes of gradients that DistributedDataParallel sends at a time, while it computes the others. */
+function twin({ width, height }, size, bucket) {
   const file = path.join(folder, `twin-${++groups}`);
-  const numbers = [size, values.seconds, BATCHES, width, height].map(String);
+  const numbers = [size, values.seconds, BATCHES, width, height, bucket].map(String);
   const args = (rank) => [path.join(HERE, 'twin.py'), file, rank, ...numbers];
-  return measure(ranks(size).map((rank) => start(python, args(rank))));
+  return measure(ranks(size).map((rank) => start(python, args(rank), rank, size)));
 }
 
+/** PyTorch's default starts sending during the backward pass. With a single bucket, everything is sent after it. */
+const BUCKETS = { 'sending early': 25, 'sending last': 100_000 };
 const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
@@ -68,7 +81,13 @@ console.log(`|${' --- |'.repeat(COLUMNS.length)}`);
 for (const [name, entry] of Object.entries(CASES)) {
   const sides = { 'bidiseg: ': [0, 1, 2].map((size) => () => ours(name, size)) };
   if (entry.kind === 'segmentation') {
-    sides['DistributedDataParallel: '] = [null, () => twin(entry, 1), () => twin(entry, 2)];
+    for (const [what, bucket] of Object.entries(BUCKETS)) {
+      sides[`DistributedDataParallel, ${what}: `] = [
+        null,
+        () => twin(entry, 1, bucket),
+        () => twin(entry, 2, bucket),
+      ];
+    }
   }
   for (const [side, [without, one, two]] of Object.entries(sides)) {
     const found = [];

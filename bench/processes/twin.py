@@ -1,6 +1,6 @@
 """The twin: one process of DistributedDataParallel with Gloo, doing the same segmentation step.
 
-python twin.py FILE RANK SIZE SECONDS BATCHES WIDTH HEIGHT. Prints JSON.
+python twin.py FILE RANK SIZE SECONDS BATCHES WIDTH HEIGHT BUCKET. Prints JSON.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parents[2] / "test/parity"))
 from networks import DeepLabV2  # noqa: E402
 
-file, rank, size, seconds, batches, width, height = sys.argv[1], *map(int, sys.argv[2:])
+file, rank, size, seconds, batches, width, height, bucket = sys.argv[1], *map(int, sys.argv[2:])
 torch.set_num_threads(1)
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=size)
 model = DeepLabV2("resnet50", 0.5, 4, 19).train()
-trained = torch.nn.parallel.DistributedDataParallel(model) if size > 1 else model
+trained = torch.nn.parallel.DistributedDataParallel(model, bucket_cap_mb=bucket) if size > 1 else model
 groups = [p for p in model.parameters() if p.requires_grad]
 optimizer = torch.optim.SGD(groups, lr=1e-4, momentum=0.9, weight_decay=5e-4)
 count = batches // size

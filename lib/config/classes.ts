@@ -20,6 +20,12 @@ export function pastedClassIndices(config: Config): number[] {
   return indicesOf(config.segmentation.copyPaste?.classes ?? [], 'segmentation.copyPaste.classes', config);
 }
 
+/** Returns the indices of `segmentation.featureDistance.classes`. None without it. @throws ConfigError for an unknown name */
+export function anchoredClassIndices(config: Config): number[] {
+  const { featureDistance } = config.segmentation;
+  return indicesOf(featureDistance?.classes ?? [], 'segmentation.featureDistance.classes', config);
+}
+
 /** Returns the classes that should have labels, by index: those of the mean IoU and those that are pasted. */
 export function expectedClasses(config: Config): Map<number, string> {
   const names = classNames(config);

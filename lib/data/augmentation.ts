@@ -92,6 +92,11 @@ export function padded(
   };
 }
 
+/** True if colors or sharpness change. */
+export function jitters({ colorJitter, blur }: Augmentation): boolean {
+  return blur > 0 || Object.values(colorJitter).some((spread) => spread > 0);
+}
+
 /** Changes the colors and sharpness of an image at random. It draws equally many numbers whichever options are 0. */
 export async function jittered(
   image: RgbImage,

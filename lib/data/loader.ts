@@ -5,6 +5,7 @@ import {
   type Augmentation,
   coveredPart,
   jittered,
+  jitters,
   NO_AUGMENTATION,
   padded,
   randomWindow,
@@ -12,7 +13,7 @@ import {
 } from './augmentation.js';
 import { type CopyPaste, pasteObject } from './copy-paste.js';
 import type { ImageDataset, Sample } from './dataset.js';
-import type { ImageSize } from './image-size.js';
+import type { ImageSize, RgbImage } from './image-size.js';
 import { Random } from './random.js';
 
 /** The images of one training step, all of one size. */
@@ -23,6 +24,8 @@ export interface Batch {
   labels?: Uint8Array;
   /** Weight of each labeled pixel [count, height, width], 0–255 for 0 to 1. Present if labels have weights. */
   weights?: Uint8Array;
+  /** The same images before colors and sharpness changed. Present if colors or sharpness change and the option `weak` asks for it. */
+  weakImages?: Uint8Array;
   count: number;
   width: number;
   height: number;
@@ -52,6 +55,8 @@ export interface BatchLoaderOptions {
   copyPaste?: CopyPaste | undefined;
   /** Further random changes. Default none. */
   augmentation?: Augmentation | undefined;
+  /** Returns each image also as it was before colors and sharpness changed, if they change. Default false. */
+  weak?: boolean;
   /** Chooses the image for a place in a batch, by a random stream of that place. Default: all images in turn. */
   choose?: ((random: Random) => number) | undefined;
   /**
@@ -90,13 +95,14 @@ export class BatchLoader implements AsyncIterable<Batch> {
   readonly #options: Required<
     Omit<
       BatchLoaderOptions,
-      'places' | 'crop' | 'copyPaste' | 'augmentation' | 'choose' | 'beside' | 'signal'
+      'places' | 'crop' | 'copyPaste' | 'augmentation' | 'weak' | 'choose' | 'beside' | 'signal'
     >
   >;
   readonly #places: readonly [first: number, end: number];
   readonly #crop: ImageSize | undefined;
   readonly #copyPaste: CopyPaste | undefined;
   readonly #augmentation: Augmentation;
+  readonly #weak: boolean;
   readonly #choose: BatchLoaderOptions['choose'];
   readonly #beside: BatchLoaderOptions['beside'];
   readonly #signal: AbortSignal | undefined;
@@ -126,6 +132,7 @@ export class BatchLoader implements AsyncIterable<Batch> {
     this.#crop = crop && checkSize('crop', crop);
     this.#copyPaste = options.copyPaste;
     this.#augmentation = augmentation;
+    this.#weak = options.weak === true && jitters(augmentation);
     this.#choose = options.choose;
     this.#beside = options.beside;
     this.#signal = options.signal;
@@ -182,9 +189,11 @@ export class BatchLoader implements AsyncIterable<Batch> {
     const images = new Uint8Array(count * height * width * 3);
     const labels = this.#dataset.hasLabels ? new Uint8Array(count * height * width) : undefined;
     const weights = this.#dataset.hasWeights ? new Uint8Array(count * height * width) : undefined;
+    const weakImages = this.#weak ? new Uint8Array(images.length) : undefined;
     const names = new Array<string>(count);
     const readSlot = async (slot: number): Promise<void> => {
-      const sample = await decoding.run(() => this.#read(step, first + slot), signal);
+      const { sample, weak } = await decoding.run(() => this.#read(step, first + slot), signal);
+      weakImages?.set(weak.data, slot * height * width * 3);
       images.set(sample.image.data, slot * height * width * 3);
       if (sample.labels) labels?.set(sample.labels.data, slot * height * width);
       if (sample.weights) weights?.set(sample.weights.data, slot * height * width);
@@ -194,11 +203,11 @@ export class BatchLoader implements AsyncIterable<Batch> {
     const slots = await Promise.allSettled(Array.from({ length: count }, (_, slot) => readSlot(slot)));
     const failure = slots.find((slot) => slot.status === 'rejected');
     if (failure) throw failure.reason;
-    const content = { images, ...(labels && { labels }), ...(weights && { weights }) };
-    return { ...content, count, width, height, names, step };
+    const marks = { ...(labels && { labels }), ...(weights && { weights }) };
+    return { images, ...marks, ...(weakImages && { weakImages }), count, width, height, names, step };
   }
 
-  async #read(step: number, place: number): Promise<Sample> {
+  async #read(step: number, place: number): Promise<{ sample: Sample; weak: RgbImage }> {
     const { batchSize, flip, seed, stage, ignoreIndex } = this.#options;
     const { scale } = this.#augmentation;
     const random = new Random(seed, stage, 'augment', step, place);
@@ -221,7 +230,10 @@ export class BatchLoader implements AsyncIterable<Batch> {
     }
     const image = await jittered(sample.image, this.#augmentation, random);
     const corner = { x: crop.x - window.x, y: crop.y - window.y };
-    return padded({ ...sample, image }, corner, area, ignoreIndex);
+    const placed = padded({ ...sample, image }, corner, area, ignoreIndex);
+    if (image === sample.image) return { sample: placed, weak: placed.image };
+    const weak = { name: sample.name, image: sample.image };
+    return { sample: placed, weak: padded(weak, corner, area, ignoreIndex).image };
   }
 
   /** Draws the image that takes a place instead. undefined: the place keeps its own. */

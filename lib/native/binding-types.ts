@@ -91,12 +91,14 @@ export interface StateEntry extends NamedTensor {
 
 /**
  * Bytes of images [count, height, width, 3] and labels [count, height, width]. `weights` says how much each labeled
- * pixel counts: 0 to 255 for 0 to 1. Without weights, all pixels count equally.
+ * pixel counts: 0 to 255 for 0 to 1. Without weights, all pixels count equally. `weakImages` are the same target images
+ * as a teacher sees them, by default `images`.
  */
 export interface NativeBatch {
   images: Uint8Array;
   labels?: Uint8Array | undefined;
   weights?: Uint8Array | undefined;
+  weakImages?: Uint8Array | undefined;
   count: number;
   height: number;
   width: number;
@@ -202,9 +204,12 @@ export interface NativeSegmentationStepOptions {
     threshold: number;
     weight: number;
     classMix: boolean;
-    masking: { ratio: number; patch: number; weight: number } | null;
+    margins: readonly number[];
+    masking: { ratio: number; patch: number; weight: number; source: boolean } | null;
     seed: number;
   } | null;
+  /** Read only if the call has an anchor network. */
+  featureDistance: { classes: readonly number[]; minimumShare: number; weight: number } | null;
   memoryFormat: 'auto' | 'contiguous' | 'channels-last';
   precision: Precision;
   convolutions: Convolutions;
@@ -303,7 +308,7 @@ export type NativeAveragedOptions = NativeOutput & { flip: boolean };
 
 /** Losses of one {@link SegmentationStep}. */
 export interface SegmentationLosses {
-  /** Loss that the segmenter's step minimizes: the weighted sum of the next seven. Terms that are switched off are 0. */
+  /** Loss that the segmenter's step minimizes: the weighted sum of the next eight. Terms that are switched off are 0. */
   total: number;
   /** Cross-entropy on the source, ℓ_seg(M(S′), Y_S). */
   segmentation: number;
@@ -317,8 +322,13 @@ export interface SegmentationLosses {
   pseudoLabel: number;
   /** Cross-entropy on the teacher's labels, before its weight. With ClassMix, it is taken on the mixed images. */
   teacher: number;
-  /** Cross-entropy on the teacher's labels of masked target images, before its weight. */
+  /**
+   * Cross-entropy of masked target images on the teacher's labels, before its weight. If source images are masked too, the
+   * mean of this and of their cross-entropy.
+   */
   masked: number;
+  /** Mean distance of source features on things from those of the initial network, before its weight. */
+  featureDistance: number;
   /** Share of target pixels that the teacher is confident about, 0 … 1. */
   confidentShare: number;
   /** Loss of D_M on the source, before the factor ½. */
@@ -466,6 +476,7 @@ export interface NativeBinding {
     discriminator: NetworkHandle | null,
     options: NativeSegmentationStepOptions,
     teacher: NetworkHandle | null,
+    anchor: NetworkHandle | null,
     group: ProcessGroupHandle | null,
   ): Promise<SegmentationStepHandle>;
   runSegmentationStep(

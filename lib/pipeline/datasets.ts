@@ -1,6 +1,12 @@
 import { realpath } from 'node:fs/promises';
 import path from 'node:path';
-import { classNames, expectedClasses, meanClassIndices, pastedClassIndices } from '../config/classes.js';
+import {
+  anchoredClassIndices,
+  classNames,
+  expectedClasses,
+  meanClassIndices,
+  pastedClassIndices,
+} from '../config/classes.js';
 import type { Config } from '../config/schema.js';
 import { ImageDataset, type LabelOptions } from '../data/dataset.js';
 import { toSize } from '../data/image-size.js';
@@ -44,6 +50,7 @@ export async function openDatasets(
   const root = dataRoot(config);
   meanClassIndices(config);
   pastedClassIndices(config);
+  anchoredClassIndices(config);
   if (data.embedded) {
     const { size, ...counts } = data.embedded;
     await createEmbeddedDataset(root, { ...counts, size: toSize(size), ...options });

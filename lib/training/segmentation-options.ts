@@ -1,11 +1,11 @@
-import type { z } from 'zod';
+import { z } from 'zod';
 import {
   augmentationSchema,
   batchSizeOption,
   copyPasteSchema,
   rareClassSamplingSchema,
 } from '../data/augmentation-options.js';
-import { boolean, choice, integer, number, section } from '../support/options.js';
+import { boolean, choice, integer, number, section, text } from '../support/options.js';
 import {
   adamForm,
   betas,
@@ -17,6 +17,8 @@ import {
   weight,
 } from './option-fields.js';
 import { scheduleSchema } from './schedules.js';
+
+const margin = () => number(0, 0.5);
 
 export const ALIGNMENTS = [
   'output-discriminator',
@@ -32,7 +34,8 @@ export type Alignment = (typeof ALIGNMENTS)[number];
 
 /**
  * A teacher that labels target images while M trains, as in DACS (Tranheden et al. 2021). It is the average of M's earlier
- * weights, θ′ ← decay·θ′ + (1 − decay)·θ. The defaults are DACS's.
+ * weights, θ′ ← decay·θ′ + (1 − decay)·θ. It sees target images before their colors and sharpness change (weak and strong
+ * views). The defaults are DACS's.
  */
 export const teacherSchema = section({
   /** Decay of the average. After step t it is min(decay, 1 − 1/(t + 1)), so that the first weights do not linger. */
@@ -47,6 +50,11 @@ export const teacherSchema = section({
    */
   classMix: boolean().default(true),
   /**
+   * Rows at the top and at the bottom of training images, as shares of their height, where the teacher's labels do not
+   * count. They are for borders and for the hood of one's own car. DAFormer leaves out 0.03 and 0.23.
+   */
+  margins: z.tuple([margin(), margin()], 'two numbers [top, bottom] from 0 to 0.5').default([0, 0]),
+  /**
    * Trains on target images with patches removed too, on what the teacher sees in the whole images (MIC, masked image
    * consistency, Hoyer et al. 2023). The teacher's `threshold` weights this loss as well. null: none. `{}`: MIC's numbers.
    */
@@ -57,9 +65,31 @@ export const teacherSchema = section({
     patch: number(0, 1).default(1 / 16),
     /** Weight of the cross-entropy of masked images. */
     weight: weight().default(1),
+    /**
+     * Masks source images too and trains on them with their own labels, each domain for half of the loss. MIC does so from
+     * day to adverse weather and night.
+     */
+    source: boolean().default(false),
   })
     .nullable()
     .default(null),
+});
+
+const THINGS = 'a list of class names';
+const CLASS_INDICES = 'a list of class indices';
+
+/**
+ * Keeps the features of things near those of the initial weights, on source images (DAFormer, Hoyer et al. 2022). The loss
+ * is the mean Euclidean distance over the positions that one of the classes covers. It is meant for pretrained
+ * `initialWeights`, which know such things. The defaults are DAFormer's.
+ */
+export const featureDistanceSchema = section({
+  /** Names of classes of things, such as cars, people or signs. */
+  classes: z.array(text('a class name'), THINGS).min(1, THINGS),
+  /** Share of a position's pixels that one class must exceed. */
+  minimumShare: number(0, 1).default(0.75),
+  /** Weight of the distance. */
+  weight: weight().default(0.005),
 });
 
 /** Options of one training step of a segmenter that its config section has too. */
@@ -131,6 +161,17 @@ export const segmentationStepSchema = section({
     })
     .nullable()
     .default(null),
+  /**
+   * Keeps features of things near those that the segmenter has when the step is made. Classes are indices. null: no such
+   * term.
+   */
+  featureDistance: featureDistanceSchema
+    .extend({
+      /** Indices of classes of things. */
+      classes: z.array(integer(0, 255), CLASS_INDICES).min(1, CLASS_INDICES),
+    })
+    .nullable()
+    .default(null),
   ...lossScalingFields,
 });
 
@@ -191,6 +232,8 @@ export const segmentationSchema = section({
   ...stepFields,
   /** A teacher that labels target images, beside pseudo-labels where there are any. null: none. `{}`: DACS's numbers. */
   teacher: teacherSchema.nullable().default(null),
+  /** Keeps features of things near those of the initial weights. null: no such term. */
+  featureDistance: featureDistanceSchema.nullable().default(null),
   /**
    * Takes BatchNorm's running statistics from the target's training images alone at the end of each training but M⁽⁰⁾'s
    * (AdaBN, Li et al. 2016), in batches of `batchSize`. DeepLab-v2 on a ResNet only.

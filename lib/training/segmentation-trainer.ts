@@ -54,6 +54,8 @@ export interface SegmentationTrainerOptions {
   classCounts?: ClassCounts;
   /** Indices of the classes that `training.copyPaste` names. Required for copy-paste. */
   pastedClasses?: readonly number[];
+  /** Indices of the classes that `training.featureDistance` names. Required for it. */
+  anchoredClasses?: readonly number[];
   /** Names of classes by index. A class without source labels in the first epoch gives a warning. Default none. */
   expectedClasses?: ReadonlyMap<number, string>;
   /**
@@ -92,7 +94,7 @@ export class SegmentationTrainer {
    * @param data.labeled labeled target images, which take places of source images, see `training.labeledTargetShare`. null or
    * absent: none
    * @throws InvalidArgumentError when an option is out of range, the source has no labels, `classCounts` or
-   * `pastedClasses` are required but missing, or the number of processes does not divide `training.accumulation`
+   * `pastedClasses` or `anchoredClasses` are required but missing, or the number of processes does not divide `training.accumulation`
    */
   constructor(
     models: { segmenter: Segmenter; discriminator?: DomainDiscriminator | null },
@@ -118,6 +120,11 @@ export class SegmentationTrainer {
     if (this.#training.copyPaste && options.pastedClasses === undefined) {
       throw new InvalidArgumentError('Expected pastedClasses for training.copyPaste but received none');
     }
+    if (this.#training.featureDistance && options.anchoredClasses === undefined) {
+      throw new InvalidArgumentError(
+        'Expected anchoredClasses for training.featureDistance but received none',
+      );
+    }
     this.#options = {
       steps: checkInteger('steps', options.steps, 1),
       sourceSize: options.sourceSize,
@@ -127,6 +134,7 @@ export class SegmentationTrainer {
       nonFinite: parseOptions(nonFiniteSchema, options.nonFinite ?? {}, 'nonFinite'),
       ignoreIndex: checkInteger('ignoreIndex', options.ignoreIndex ?? 255, 0, 255),
       pastedClasses: options.pastedClasses ?? [],
+      anchoredClasses: options.anchoredClasses ?? [],
       expectedClasses: options.expectedClasses ?? new Map(),
       group: checkGroup(options.group),
     };
@@ -147,7 +155,8 @@ export class SegmentationTrainer {
       this.#options;
     const unseen = new UnseenClasses(this.#options.expectedClasses, this.#data.source.length, group);
     const { batchSize, flip, augmentation, copyPaste, learningRate, schedule, accumulation } = this.#training;
-    const { discriminatorLearningRate, teacher, labeledTargetShare, warmUpSteps } = this.#training;
+    const { discriminatorLearningRate, teacher, featureDistance, labeledTargetShare, warmUpSteps } =
+      this.#training;
     const { source, target, labeled } = this.#data;
     const sampling = this.#sampling;
     const signal = options.signal && { signal: options.signal };
@@ -163,6 +172,7 @@ export class SegmentationTrainer {
         crop: crop ? toSize(crop) : undefined,
         copyPaste: domain === 'source' && copyPaste ? { ...copyPaste, classes: pastedClasses } : undefined,
         augmentation: changes,
+        weak: domain === 'target' && teacher !== null,
         choose: domain === 'source' && sampling ? (random) => sampling.draw(random) : undefined,
         beside: domain === 'source' && labeled ? { dataset: labeled, share: labeledTargetShare } : undefined,
         ignoreIndex,
@@ -179,6 +189,7 @@ export class SegmentationTrainer {
       ignoreIndex,
       seed: new Random(seed, stage, 'dropout').integer(2 ** 31),
       teacher: target && teacher && { ...teacher, seed: mixing },
+      featureDistance: featureDistance && { ...featureDistance, classes: [...this.#options.anchoredClasses] },
     };
     using step = await SegmentationStep.create(segmenter, discriminator, stepOptions, { group });
     const training = trainingLoop<SegmentationLosses>({

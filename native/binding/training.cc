@@ -9,17 +9,20 @@
 namespace bidiseg::binding {
 namespace {
 
-// { images: Uint8Array, labels?: Uint8Array, weights?: Uint8Array, count, height, width }
+// { images: Uint8Array, labels?: Uint8Array, weights?: Uint8Array, weakImages?: Uint8Array, count, height, width }
 SegmentationBatch batch_copy(const Napi::Value& value, const char* name, bool pinned) {
   const Options options(value);
   const std::vector<int64_t> shape = {options.integer("count"), options.integer("height"), options.integer("width")};
   SegmentationBatch batch;
   const auto object = value.As<Napi::Object>();
-  batch.images = typed_array_copy(object.Get("images"), {shape[0], shape[1], shape[2], 3}, name, pinned);
+  const std::vector<int64_t> pixels = {shape[0], shape[1], shape[2], 3};
+  batch.images = typed_array_copy(object.Get("images"), pixels, name, pinned);
   const Napi::Value labels = object.Get("labels");
   if (!labels.IsUndefined()) batch.labels = typed_array_copy(labels, shape, name, pinned);
   const Napi::Value weights = object.Get("weights");
   if (!weights.IsUndefined()) batch.weights = typed_array_copy(weights, shape, name, pinned);
+  const Napi::Value weak = object.Get("weakImages");
+  if (!weak.IsUndefined()) batch.weak_images = typed_array_copy(weak, pixels, name, pinned);
   return batch;
 }
 
@@ -54,28 +57,47 @@ Napi::Value upload_batch(const Napi::CallbackInfo& info) {
   }
   const SegmentationBatch batch = batch_copy(info[1], "batch", /*pinned=*/true);
   int64_t bytes = 0;
-  for (const at::Tensor& tensor : {batch.images, batch.labels, batch.weights}) {
+  for (const at::Tensor& tensor : {batch.images, batch.labels, batch.weights, batch.weak_images}) {
     if (tensor.defined()) bytes += static_cast<int64_t>(tensor.nbytes());
   }
   return Handle<UploadedBatch>::create(info.Env(), std::make_shared<UploadedBatch>(batch, stream->second), {}, bytes);
 }
 
-// { ratio, patch, weight }, or null
+// { ratio, patch, weight, source }, or null
 std::optional<MaskingOptions> masking_options(const Napi::Value& value) {
   if (value.IsNull() || value.IsUndefined()) return {};
   const Options options(value);
   return MaskingOptions{.ratio = options.number("ratio", 0, 1),
                         .patch = options.number("patch", 0, 1),
-                        .weight = options.number("weight")};
+                        .weight = options.number("weight"),
+                        .source = options.boolean("source")};
 }
 
-// { decay, threshold, weight, classMix, masking, seed }
+// { classes, minimumShare, weight }, or null
+std::optional<FeatureDistanceOptions> feature_distance_options(const Napi::Value& value) {
+  if (value.IsNull() || value.IsUndefined()) return {};
+  const Options options(value);
+  const std::vector<double> classes = options.numbers("classes");
+  if (classes.empty()) throw InvalidArgument("Expected at least one class in featureDistance.classes");
+  return FeatureDistanceOptions{.classes = {classes.begin(), classes.end()},
+                                .minimum_share = options.number("minimumShare", 0, 1),
+                                .weight = options.number("weight")};
+}
+
+// { decay, threshold, weight, classMix, margins: [top, bottom], masking, seed }
 TeacherOptions teacher_options(const Napi::Value& value, int64_t ignore_index) {
   const Options options(value);
+  const std::vector<double> margins = options.numbers("margins");
+  const auto fits = [](double share) { return share >= 0 && share <= 0.5; };
+  if (margins.size() != 2 || !fits(margins[0]) || !fits(margins[1])) {
+    throw InvalidArgument("Expected two numbers from 0 to 0.5 for margins");
+  }
   return {.decay = options.number("decay"),
           .threshold = options.number("threshold"),
           .weight = options.number("weight"),
           .class_mix = options.boolean("classMix"),
+          .top_margin = margins[0],
+          .bottom_margin = margins[1],
           .masking = masking_options(value.As<Napi::Object>().Get("masking")),
           .ignore_index = ignore_index,
           .seed = static_cast<uint64_t>(options.integer("seed"))};
@@ -104,11 +126,11 @@ JobRole role_of(const Step& step) {
   return {JobRole::Kind::kStep, networks};
 }
 
-// createSegmentationStep(segmenter, discriminator | null, options, teacher | null, group | null)
+// createSegmentationStep(segmenter, discriminator | null, options, teacher | null, anchor | null, group | null)
 Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
   const Options options(info[2]);
   const SegmentationStepOptions step{
-      .step = step_options(options, info[4]),
+      .step = step_options(options, info[5]),
       .cross_entropy = cross_entropy_options(options),
       .alignment = options.choice<Alignment>("alignment", {{"output-discriminator", Alignment::kOutputs},
                                                            {"entropy-discriminator", Alignment::kEntropies},
@@ -123,7 +145,8 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
       .accumulation = options.integer("accumulation", 1, int64_t{1} << 20),
       .seed = static_cast<uint64_t>(options.integer("seed")),
       .memory_format = memory_format_option(options),
-      .activation_checkpointing = options.boolean("activationCheckpointing")};
+      .activation_checkpointing = options.boolean("activationCheckpointing"),
+      .feature_distance = feature_distance_options(info[2].As<Napi::Object>().Get("featureDistance"))};
   const auto average = optional_network_argument<SegmentationNetwork>(info[3], "teacher");
   std::optional<TeacherOptions> teaching;
   if (average) teaching = teacher_options(info[2].As<Napi::Object>().Get("teacher"), step.cross_entropy.ignore_index);
@@ -131,6 +154,7 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
       info.Env(), nullptr,
       [segmenter = network_argument<SegmentationNetwork>(info[0], "segmenter"),
        discriminator = discriminator_argument(info[1], step.alignment), average, teaching,
+       anchor = optional_network_argument<SegmentationNetwork>(info[4], "anchor"),
        make_optimizer = optimizer_factory(options),
        adam = adam_options(options, "discriminatorBetas", /*weight_decay=*/0), step] {
         std::unique_ptr<Optimizer> discriminator_optimizer;
@@ -141,7 +165,7 @@ Napi::Value create_segmentation_step(const Napi::CallbackInfo& info) {
         if (average) teacher = std::make_unique<Teacher>(average, *segmenter, *teaching);
         return created_step(std::make_shared<SegmentationStep>(segmenter, make_optimizer(*segmenter), discriminator,
                                                                std::move(discriminator_optimizer), std::move(teacher),
-                                                               step));
+                                                               anchor, step));
       },
       created_to_js<SegmentationStep>);
 }
@@ -167,6 +191,7 @@ Napi::Value run_segmentation_step(const Napi::CallbackInfo& info) {
         result.Set("pseudoLabel", losses.pseudo_label);
         result.Set("teacher", losses.teacher);
         result.Set("masked", losses.masked);
+        result.Set("featureDistance", losses.feature_distance);
         result.Set("confidentShare", losses.confident_share);
         result.Set("discriminatorSource", losses.discriminator_source);
         result.Set("discriminatorTarget", losses.discriminator_target);

@@ -9,7 +9,7 @@ type Seen = Map<string, { given: Set<string>; read: Set<string> }>;
 type Native = Record<string, (...args: unknown[]) => unknown>;
 
 /** Keys that are optional in the types (`labels?`). */
-const OPTIONAL = ['labels', 'weights', 'stride'];
+const OPTIONAL = ['labels', 'weights', 'weakImages', 'stride'];
 
 /** Names the call. Each kind of network has its own keys. */
 function labelOf(name: string, args: unknown[]): string {

@@ -65,6 +65,10 @@ describe("misuse of BDL's neighbors", () => {
     await rejects(() => masked({ patch: -1 }), /from 0 to 1 for teacher\.masking\.patch but received -1/);
     await rejects(() => masked({ weight: Number.NaN }), /teacher\.masking\.weight but received NaN/);
     await rejects(() => masked({ rate: 0.5 }), /teacher\.masking.*rate/);
+    const anchored = (classes: unknown) =>
+      SegmentationStep.create(segmenter, null, { ...SEGMENTATION, featureDistance: { classes } as never });
+    await rejects(() => anchored([]), /list of class indices for featureDistance\.classes/);
+    await rejects(() => anchored(['car']), /featureDistance\.classes\.0 but received "car"/);
     using step = await create({});
     const batch = { source: randomBatch(SHAPE, 1, 5), learningRate: 1e-3 };
     await rejects(
@@ -104,6 +108,29 @@ describe("misuse of BDL's neighbors", () => {
       });
     await rejects(() => run(64, 32), /pairs of images of one shape but received \[1, 32, 64, 3\] and/);
     await rejects(() => run(48, 48), /multiples of 32 for the generator but received 32 x 48/);
+  });
+
+  it('images that are too small for a discriminator', async () => {
+    using translator = await Translator.create({ blocks: 6, baseWidth: 2, discriminatorWidth: 2 });
+    using translation = await TranslationStep.create(translator, null, {
+      ...TRANSLATION,
+      perceptualWeight: 0,
+    });
+    const pair = (side: number) => ({
+      source: randomBatch({ count: 1, height: side, width: side + 4 }, 1),
+      target: randomBatch({ count: 1, height: side, width: side + 4 }, 2),
+      learningRate: 1e-3,
+    });
+    await rejects(() => translation.run(pair(20)), /at least 24x24 \(width x height\) .* received 24x20/);
+    assert((await translation.run(pair(24))).total > 0);
+    using discriminator = await OutputDiscriminator.create({ classCount: 5, baseWidth: 2 });
+    using step = await SegmentationStep.create(segmenter, discriminator, SEGMENTATION);
+    const domains = (side: number) => {
+      const shape = { count: 2, height: side, width: side };
+      return { source: randomBatch(shape, 1, 5), target: randomBatch(shape, 2), learningRate: 1e-3 };
+    };
+    await rejects(() => step.run(domains(31)), /at least 32x32 \(width x height\) .* received 31x31/);
+    assert((await step.run(domains(32))).total > 0);
   });
 
   it('a number of thresholds that differs from the number of classes', async () => {

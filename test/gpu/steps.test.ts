@@ -253,7 +253,11 @@ const SEGMENTATIONS: SegmentationCase[] = [
   },
   {
     item: 'ClassMix and masked images',
-    options: { alignment: 'none', teacher: { ...TEACHER, classMix: true, masking: { patch: 0.2 } } },
+    options: {
+      alignment: 'none',
+      teacher: { ...TEACHER, classMix: true, masking: { patch: 0.2, source: true } },
+      featureDistance: { classes: [0, 2], minimumShare: 0.1, weight: 0.1 },
+    },
     discriminator: false,
   },
   { item: 'features', options: { alignment: 'feature-discriminator', adversarialWeight: 0.1 } },

@@ -1,6 +1,7 @@
 """PyTorch twins of the losses and of whole training iterations, written from the equations."""
 
 import contextlib
+import copy
 import functools
 import math
 
@@ -301,10 +302,14 @@ def lesson(teacher, batch, o, draw):
     """The images, labels and weights of DACS, the share of confident pixels, and the teacher's own labels and weights."""
     images = batch["target.images"]
     with torch.no_grad():
-        logits = teacher.eval()(segmenter_input(images, dtype_of(teacher)))
+        weak = batch.get("target.weakImages", images)
+        logits = teacher.eval()(segmenter_input(weak, dtype_of(teacher)))
         confidence, labels = F.softmax(upsample(logits, images.shape[1:3]), 1).max(1)
     share = (confidence > o["threshold"]).double().mean()
-    weights, labels = share.expand(labels.shape), labels.to(torch.uint8)
+    weights, labels = share.expand(labels.shape).clone(), labels.to(torch.uint8)
+    height = images.shape[1]
+    weights[:, : int(height * o["margins"][0])] = 0
+    weights[:, height - int(height * o["margins"][1]) :] = 0
     found = labels, weights * 255
     if o["classMix"]:
         source, source_labels = batch["source.images"], batch["source.labels"]
@@ -323,6 +328,17 @@ def patch_mask(shape, o, draw):
     patches = torch.tensor(kept).reshape(count, rows, columns)
     whole = patches.repeat_interleave(side, 1).repeat_interleave(side, 2)
     return whole[:, :height, :width]
+
+
+def feature_distance(features, anchor, batch, o):
+    """DAFormer's distance of the source's features from the initial network's, on things."""
+    with torch.no_grad():
+        anchored = anchor.eval().with_features(segmenter_input(batch["source.images"], features.dtype))[0]
+    labels, size = batch["source.labels"], features.shape[2:]
+    shares = [F.adaptive_avg_pool2d((labels == c).to(features.dtype), size) for c in o["classes"]]
+    counts = (torch.stack(shares) > o["minimumShare"]).any(0)
+    distances = (features - anchored).square().sum(1).sqrt()
+    return (distances * counts).sum() / counts.sum().clamp(min=1)
 
 
 @contextlib.contextmanager
@@ -368,7 +384,9 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
     if teacher is not None:
         teacher.load_state_dict(segmenter.state_dict())
 
-    def learn(batch, share, draw, draw_patch):
+    anchor = copy.deepcopy(segmenter) if o.get("featureDistance") else None
+
+    def learn(batch, share, draw, draw_patch, draw_source_patch):
         """Adds the gradients of one batch that counts for a share of a step. Returns its losses."""
         losses = {}
         if discriminator is not None:
@@ -380,6 +398,11 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
         source_output = segmenter.with_features(segmenter_input(batch["source.images"], dtype))
         loss = cross_entropy(source_output[1], batch["source.labels"], o["normalize"], o["ignoreIndex"])
         losses["segmentation"] = losses["total"] = loss.item()
+        if anchor is not None:
+            distance = feature_distance(source_output[0], anchor, batch, o["featureDistance"])
+            losses["featureDistance"] = distance.item()
+            loss = loss + o["featureDistance"]["weight"] * distance
+            losses["total"] = loss.item()
         moments = {"mean": mean_distance, "correlation": correlation_distance}.get(alignment)
         (share * loss).backward(retain_graph=moments is not None)
 
@@ -414,11 +437,17 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
                 losses["teacher"] = loss.item()
                 total = total + given["weight"] * loss
                 if given["masking"]:
-                    images = segmenter_input(batch["target.images"], dtype)
-                    stays = patch_mask(batch["target.images"].shape[:3], given["masking"], draw_patch)
-                    with kept_statistics(segmenter):
-                        logits = segmenter(images * stays[:, None].to(dtype))
-                    loss = cross_entropy(logits, found[0], "all", o["ignoreIndex"], found[1])
+                    domains = [("target", draw_patch, *found)]
+                    if given["masking"]["source"]:
+                        domains.append(("source", draw_source_patch, batch["source.labels"], None))
+                    loss = 0
+                    for domain, draws, labels, weights in domains:
+                        images = batch[domain + ".images"]
+                        stays = patch_mask(images.shape[:3], given["masking"], draws)
+                        with kept_statistics(segmenter):
+                            logits = segmenter(segmenter_input(images, dtype) * stays[:, None].to(dtype))
+                        of_domain = cross_entropy(logits, labels, "all", o["ignoreIndex"], weights)
+                        loss = loss + of_domain / len(domains)
                     losses["masked"] = loss.item()
                     total = total + given["masking"]["weight"] * loss
             (share * total).backward()
@@ -446,7 +475,8 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
             if hasattr(segmenter, "dropout"):
                 segmenter.dropout.generator.manual_seed(draw_seed(o.get("seed", 1), step, place))
             seed = o["teacher"]["seed"] if teacher is not None else 0
-            draws = [MersenneTwister64(s) for s in (seed + step + (place << 40), draw_seed(seed, step, place))]
+            seeds = seed + step + (place << 40), draw_seed(seed, step, place), draw_seed(seed + 1, step, place)
+            draws = [MersenneTwister64(s) for s in seeds]
             found.append(learn(part, 1 / accumulation, *draws))
         losses = {name: sum(part[name] for part in found) / accumulation for name in found[0]}
         optimizer.step()

@@ -109,6 +109,8 @@ interface SegmentationCase {
   discriminator?: boolean;
   /** Height of target images. Default 57, another size than the source, as in the real data. */
   targetHeight?: number;
+  /** Gives the teacher a view of its own. */
+  weakView?: boolean;
 }
 
 const SEGMENTATION_PRESETS: SegmentationCase[] = [
@@ -214,11 +216,15 @@ const SEGMENTATION_NEIGHBORS: SegmentationCase[] = [
     discriminator: false,
   },
   {
-    item: 'teacher',
+    item: 'teacher with a view of its own, feature distance',
     preset: 'paper',
     segmenter: RESNET18,
-    changes: { teacher: { ...TEACHER, classMix: false } },
+    changes: {
+      teacher: { ...TEACHER, classMix: false },
+      featureDistance: { classes: ['a'], minimumShare: 0.2, weight: 0.1 },
+    },
     targetHeight: 57,
+    weakView: true,
   },
   {
     item: 'teacher, ClassMix',
@@ -252,7 +258,12 @@ const SEGMENTATION_NEIGHBORS: SegmentationCase[] = [
     preset: 'reference',
     segmenter: RESNET18,
     changes: {
-      teacher: { ...TEACHER, threshold: 0.2, masking: { ratio: 0.4, patch: 0.1, weight: 0.5 } },
+      teacher: {
+        ...TEACHER,
+        threshold: 0.2,
+        margins: [0.1, 0.2],
+        masking: { ratio: 0.4, patch: 0.1, weight: 0.5, source: true },
+      },
       accumulation: 2,
     },
     targetHeight: 49,
@@ -384,6 +395,7 @@ function writeBatch(file: string, batch: { source: StepBatch; target?: StepBatch
     tensors[`${domain}.images`] = plain(images, images.images, [3]);
     if (images.labels) tensors[`${domain}.labels`] = plain(images, images.labels, []);
     if (images.weights) tensors[`${domain}.weights`] = plain(images, images.weights, []);
+    if (images.weakImages) tensors[`${domain}.weakImages`] = plain(images, images.weakImages, [3]);
   }
   writeTensors(file, tensors);
   return file;
@@ -417,11 +429,15 @@ describe('parity with PyTorch: training', () => {
       pseudoLabels = true,
       discriminator: hasDiscriminator = true,
     } = testCase;
-    const { targetHeight = 57 } = testCase;
+    const { targetHeight = 57, weakView = false } = testCase;
     const config = presetConfig(testCase.preset, { segmentation: { schedule: POLY, ...testCase.changes } });
     const { learningRate, discriminatorLearningRate, schedule, ...training } = config.segmentation;
     const { teacher } = training;
-    const options = { ...training, ignoreIndex: 255, teacher: teacher && { ...teacher, seed: 11 } };
+    const { featureDistance } = training;
+    const options = {
+      ...{ ...training, ignoreIndex: 255, teacher: teacher && { ...teacher, seed: 11 } },
+      featureDistance: featureDistance && { ...featureDistance, classes: [1, 3] },
+    };
     const { segmenter, spec } = await createSegmenter(testCase.segmenter, dtype);
     const { alignment } = training;
     const { featureCount } = segmenter;
@@ -462,6 +478,7 @@ describe('parity with PyTorch: training', () => {
         pseudoLabels ? CLASS_COUNT : undefined,
       );
       if (pseudoLabels === 'soft') target.weights = randomBytes(target.count * targetHeight * 65, 10 * i + 7);
+      if (weakView) target.weakImages = randomBytes(target.images.length, 10 * i + 8);
       const batch = hasTarget ? { source, target } : { source };
       batches.push(writeBatch(folder.path(`batch${i}`), batch));
       const rates = {

@@ -1,4 +1,5 @@
 import {
+  anchoredClassIndices,
   classNames,
   classPalette,
   expectedClasses,
@@ -68,6 +69,7 @@ export async function* runSegmenter(
       group,
       ...(classCounts && { classCounts }),
       pastedClasses: pastedClassIndices(config),
+      anchoredClasses: anchoredClassIndices(config),
       // Later stages see the same labels.
       ...(stage.kind === 'source-only' && { expectedClasses: expectedClasses(config) }),
       training: config.segmentation,

@@ -71,7 +71,7 @@ export class PairedTranslationStep extends TrainingStep<PairedTranslationStepHan
   /**
    * Computes losses and both updates, all or nothing (docs/design/training-steps.md#a-step-is-all-or-nothing). Image i
    * of `target` is the desired translation of image i of `source`. Height and width must be multiples of the
-   * translator's `sizeMultiple` and at least 32. In a group, every process gives as many images, and those of rank 0 come
+   * translator's `sizeMultiple` and at least 24. In a group, every process gives as many images, and those of rank 0 come
    * first in the step.
    *
    * @throws NonFiniteLossError before any weight changes when a loss or a gradient is NaN or infinite

@@ -56,8 +56,9 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
       checkSameDtype({ segmenter, discriminator });
       return found;
     });
-    // The step copies M's weights into the teacher and keeps it alive.
+    // The step copies M's weights into these networks and keeps them alive.
     using teacher = teaching && (await Segmenter.create(segmenter.options));
+    using anchor = checked.featureDistance && (await Segmenter.create(segmenter.options));
     const given = { ...checked, teacher: teaching } satisfies NativeSegmentationStepOptions;
     return new SegmentationStep(
       await call(() => {
@@ -65,6 +66,7 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
           ...handles,
           given,
           teacher?.handle ?? null,
+          anchor?.handle ?? null,
           groupHandle(processes.group),
         );
       }),

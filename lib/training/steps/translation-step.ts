@@ -78,7 +78,7 @@ export class TranslationStep extends TrainingStep<TranslationStepHandle> {
 
   /**
    * Computes losses and updates of generators and discriminators, all or nothing
-   * (docs/design/training-steps.md#a-step-is-all-or-nothing). Height and width must be multiples of 4 and at least 32,
+   * (docs/design/training-steps.md#a-step-is-all-or-nothing). Height and width must be multiples of 4 and at least 24,
    * equal for both domains. In a group, every process gives as many images, and those of rank 0 come first in the step.
    *
    * @throws NonFiniteLossError before any weight changes when a loss or a gradient is NaN or infinite

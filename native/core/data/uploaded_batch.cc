@@ -11,14 +11,14 @@ UploadedBatch::UploadedBatch(const SegmentationBatch& batch, c10::Stream copies)
   const auto copied = [&](const at::Tensor& tensor) {
     return tensor.defined() ? tensor.to(copies.device(), tensor.scalar_type(), /*non_blocking=*/true) : tensor;
   };
-  batch_ = {copied(batch.images), copied(batch.labels), copied(batch.weights)};
+  batch_ = {copied(batch.images), copied(batch.labels), copied(batch.weights), copied(batch.weak_images)};
   copied_.record(copies);
 }
 
 SegmentationBatch UploadedBatch::get() const {
   const c10::Stream current = c10::impl::VirtualGuardImpl(copied_.device_type()).getStream(batch_.images.device());
   copied_.block(current);
-  for (const at::Tensor& tensor : {batch_.images, batch_.labels, batch_.weights}) {
+  for (const at::Tensor& tensor : {batch_.images, batch_.labels, batch_.weights, batch_.weak_images}) {
     // Its memory must not be reused before `current` is done with it.
     if (tensor.defined()) tensor.record_stream(current);
   }

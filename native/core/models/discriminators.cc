@@ -1,6 +1,7 @@
 #include "core/models/discriminators.h"
 
 #include "core/cancellation.h"
+#include "core/errors.h"
 #include "core/models/convolution.h"
 #include "core/models/normalization.h"
 
@@ -11,6 +12,16 @@ using torch::nn::Conv2d;
 using torch::nn::Conv2dOptions;
 
 constexpr double kLeak = 0.2;
+
+// Smaller images have no position left after the convolutions.
+void require_size(const at::Tensor& input, int64_t side) {
+  const int64_t height = input.size(2), width = input.size(3);
+  if (std::min(height, width) >= side) return;
+  std::ostringstream text;
+  text << "Expected images of at least " << side << "x" << side
+       << " (width x height) for the discriminator but received " << width << "x" << height;
+  throw InvalidArgument(text.str());
+}
 
 }  // namespace
 
@@ -27,6 +38,7 @@ OutputDiscriminator::OutputDiscriminator(const OutputDiscriminatorOptions& optio
 }
 
 at::Tensor OutputDiscriminator::forward(const at::Tensor& input) {
+  require_size(input, 32);
   at::Tensor x = input;
   for (auto& conv : convs_) {
     x = convolve(conv, x);
@@ -68,6 +80,7 @@ PatchDiscriminator::PatchDiscriminator(const PatchDiscriminatorOptions& options)
 }
 
 at::Tensor PatchDiscriminator::forward(const at::Tensor& input) {
+  require_size(input, 24);
   at::Tensor x = convolve(convs_[0], input);
   at::leaky_relu_(x, kLeak);
   for (size_t i = 1; i + 1 < convs_.size(); ++i) {

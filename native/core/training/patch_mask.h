@@ -11,6 +11,7 @@ struct MaskingOptions {
   double ratio;   ///< probability that a patch is removed
   double patch;   ///< side of a patch as a share of the image's shorter side
   double weight;  ///< of the loss on masked images
+  bool source;    ///< masks source images too, each domain for half of the loss
 };
 
 /// Mask of the pixels that stay in `count` images -> bool [N, H, W] on the CPU. Patches are squares of

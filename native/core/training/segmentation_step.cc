@@ -13,8 +13,9 @@ namespace {
 // Names of the losses.
 constexpr char kSegmentation[] = "segmentation", kAdversarial[] = "adversarial", kMoments[] = "moment",
                kEntropy[] = "entropy", kPseudoLabel[] = "pseudo-label", kTeacher[] = "teacher",
-               kMasked[] = "masked image", kConfidentShare[] = "confident share",
-               kDiscriminatorSource[] = "discriminator (source)", kDiscriminatorTarget[] = "discriminator (target)";
+               kMasked[] = "masked image", kFeatureDistance[] = "feature distance",
+               kConfidentShare[] = "confident share", kDiscriminatorSource[] = "discriminator (source)",
+               kDiscriminatorTarget[] = "discriminator (target)";
 
 // Tensors that a backward pass starts at, and their gradients.
 class BackwardRoots {
@@ -39,7 +40,7 @@ SegmentationOutput detached(const SegmentationOutput& output) {
 
 template <typename Change>
 SegmentationBatch changed(const SegmentationBatch& batch, const Change& change) {
-  return {change(batch.images), change(batch.labels), change(batch.weights)};
+  return {change(batch.images), change(batch.labels), change(batch.weights), change(batch.weak_images)};
 }
 
 void require_divisible(const char* domain, const at::Tensor& images, int64_t parts) {
@@ -60,12 +61,13 @@ SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmente
                                    std::unique_ptr<Optimizer> segmenter_optimizer,
                                    std::shared_ptr<Network> discriminator,
                                    std::unique_ptr<Optimizer> discriminator_optimizer, std::unique_ptr<Teacher> teacher,
-                                   SegmentationStepOptions options)
+                                   std::shared_ptr<SegmentationNetwork> anchor, SegmentationStepOptions options)
     : Step(options.step, /*loss_share=*/1.0 / static_cast<double>(options.accumulation), *segmenter),
       segmenter_(std::move(segmenter)),
       segmenter_optimizer_(add_optimizer("segmenter", std::move(segmenter_optimizer))),
       discriminator_(std::move(discriminator)),
       teacher_(std::move(teacher)),
+      anchor_(std::move(anchor)),
       options_(std::move(options)),
       part_count_(share_of(options_.accumulation, process_count())),
       steps_(at::zeros({}, at::kLong)) {
@@ -77,6 +79,12 @@ SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmente
   if (teacher_) {
     use_network(teacher_->network());
     add_state("teacher.", [this] { return teacher_->state(); });
+  }
+  if (anchor_) {
+    if (!options_.feature_distance) throw InvalidArgument("Expected options of the feature distance for an anchor");
+    bidiseg::load_state(*anchor_, state_of(*segmenter_));
+    use_network(*anchor_);
+    add_state("anchor.", [this] { return state_of(*anchor_); });
   }
   if (segmenter_->generator().defined()) {
     add_state("dropout.", [this] { return NamedTensors{{"steps", steps_}}; });
@@ -105,6 +113,7 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
           .pseudo_label = value[kPseudoLabel],
           .teacher = value[kTeacher],
           .masked = value[kMasked],
+          .feature_distance = value[kFeatureDistance],
           .confident_share = value[kConfidentShare],
           .discriminator_source = value[kDiscriminatorSource],
           .discriminator_target = value[kDiscriminatorTarget],
@@ -112,7 +121,8 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
                    options_.moment_weight * value[kMoments] + options_.entropy_weight * value[kEntropy] +
                    options_.pseudo_label_weight * value[kPseudoLabel] +
                    (teacher_ ? teacher_->options().weight * value[kTeacher] : 0) +
-                   (masking() ? masking()->weight * value[kMasked] : 0)};
+                   (masking() ? masking()->weight * value[kMasked] : 0) +
+                   (anchor_ ? options_.feature_distance->weight * value[kFeatureDistance] : 0)};
 }
 
 SegmentationStep::Inputs SegmentationStep::inputs_of(const SegmentationBatch& source,
@@ -123,13 +133,15 @@ SegmentationStep::Inputs SegmentationStep::inputs_of(const SegmentationBatch& so
   const auto to_device = [device = segmenter_->device()](const at::Tensor& tensor) {
     return tensor.defined() ? tensor.to(device) : tensor;
   };
-  at::Tensor mask, patches;
+  at::Tensor mask, patches, source_patches;
   if (teacher_ && target.images.defined()) {
     const int64_t first_place = rank() * part_count_;
     mask = teacher_->draw_mask(source.labels.cpu(), part_count_, first_place);
-    patches = teacher_->draw_patches(target.images, part_count_, first_place);
+    patches = teacher_->draw_patches(target.images, /*domain=*/0, part_count_, first_place);
+    source_patches = teacher_->draw_patches(source.images, /*domain=*/1, part_count_, first_place);
   }
-  return {changed(source, to_device), changed(target, to_device), to_device(mask), to_device(patches)};
+  return {changed(source, to_device), changed(target, to_device), to_device(mask), to_device(patches),
+          to_device(source_patches)};
 }
 
 std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& inputs) const {
@@ -140,8 +152,8 @@ std::vector<SegmentationStep::Inputs> SegmentationStep::parts_of(const Inputs& i
       const int64_t count = tensor.size(0) / part_count_;
       return tensor.narrow(0, i * count, count);
     };
-    parts.push_back(
-        {changed(inputs.source, part), changed(inputs.target, part), part(inputs.mask), part(inputs.patches)});
+    parts.push_back({changed(inputs.source, part), changed(inputs.target, part), part(inputs.mask),
+                     part(inputs.patches), part(inputs.source_patches)});
   }
   return parts;
 }
@@ -155,7 +167,7 @@ void SegmentationStep::compute_gradients(const Inputs& inputs) {
 }
 
 void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
-  const auto& [source, target, mask, patches] = part;
+  const auto& [source, target, mask, patches, source_patches] = part;
   if (at::Generator dropout = segmenter_->generator(); dropout.defined()) {
     dropout.set_current_seed(draw_seed(options_.seed, steps_.item<int64_t>(), place));
   }
@@ -171,6 +183,10 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
   const SegmentationOutput on_source = output_of(source.images);
   from_source.add(cross_entropy(kSegmentation, on_source.logits, source.labels, options_.cross_entropy),
                   loss_gradient());
+  if (anchor_) {
+    from_source.add(options_.feature_distance->weight * distance_from_anchor(on_source.features, source),
+                    loss_gradient());
+  }
   // Gradients of moments flow back to both domains. Without them the source's graph is freed before the target's is
   // made.
   const bool with_moments = compares_moments(options_.alignment) && target.images.defined();
@@ -178,7 +194,11 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
   if (!target.images.defined()) return;
 
   const int64_t height = target.images.size(1), width = target.images.size(2);
-  const SegmentationOutput on_target = output_of(target.images);
+  // Beside mixed and masked images, a network without running statistics need not see the plain ones.
+  const bool looks_at_plain = discriminator_ || with_moments || options_.entropy_weight != 0 ||
+                              target.labels.defined() || !teacher_ || !teacher_->options().class_mix ||
+                              !segmenter_->buffers().empty();
+  const SegmentationOutput on_target = looks_at_plain ? output_of(target.images) : SegmentationOutput{};
   if (discriminator_) {
     const at::Tensor view = discriminator_input(options_.alignment, on_target, height, width);
     from_target.add(view, judge_target(view.detach()));
@@ -203,7 +223,7 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
     from_target.add(options_.pseudo_label_weight * loss, loss_gradient());
   }
   if (teacher_) {
-    const Teacher::Labeled found = teacher_->label(target.images);
+    const Teacher::Labeled found = teacher_->label(target.images, target.weak_images);
     checks().loss(kConfidentShare, found.confident_share);
     Teacher::Labeled taught = found;
     at::Tensor logits = on_target.logits;
@@ -214,28 +234,47 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
     }
     from_target.add(teacher_->options().weight * taught_loss(kTeacher, logits, taught), loss_gradient());
     if (masking()) {
-      from_target.backward();
       const PassSettingsScope kept(&PassSettings::keeps_statistics, true);
-      logits = output_of(target.images, patches).logits;
-      from_target.add(masking()->weight * taught_loss(kMasked, logits, found), loss_gradient());
+      const double share = masking()->source ? 0.5 : 1;
+      const auto learn = [&](const Teacher::Labeled& labeled, const at::Tensor& stays) {
+        from_target.backward();
+        const at::Tensor loss = taught_loss(kMasked, output_of(labeled.images, stays).logits, labeled, share);
+        from_target.add(masking()->weight * loss, loss_gradient());
+      };
+      learn(found, patches);
+      if (masking()->source) learn({source.images, source.labels, {}, {}}, source_patches);
     }
   }
   from_target.backward();
 }
 
 at::Tensor SegmentationStep::cross_entropy(const char* name, const at::Tensor& logits, const at::Tensor& labels,
-                                           const CrossEntropyOptions& options) {
+                                           const CrossEntropyOptions& options, double share) {
   const CrossEntropyLoss result = masked_cross_entropy(logits, labels, options);
-  checks().loss(name, result.loss);
+  const at::Tensor loss = share == 1 ? result.loss : share * result.loss;
+  checks().loss(name, loss);
   checks().labels(result.labels);
-  return result.loss;
+  return loss;
 }
 
-at::Tensor SegmentationStep::taught_loss(const char* name, const at::Tensor& logits, const Teacher::Labeled& labeled) {
+at::Tensor SegmentationStep::taught_loss(const char* name, const at::Tensor& logits, const Teacher::Labeled& labeled,
+                                         double share) {
   CrossEntropyOptions weighted = options_.cross_entropy;
   weighted.normalize = Normalize::kAll;
   weighted.pixel_weights = labeled.weights;
-  return cross_entropy(name, logits, labeled.labels, weighted);
+  return cross_entropy(name, logits, labeled.labels, weighted, share);
+}
+
+at::Tensor SegmentationStep::distance_from_anchor(const at::Tensor& features, const SegmentationBatch& source) {
+  at::Tensor anchored;
+  {
+    at::NoGradGuard no_grad;
+    const EvaluationScope evaluation(*anchor_);
+    anchored = anchor_->forward_with_features(segmenter_input(source.images, anchor_->dtype())).features;
+  }
+  const at::Tensor distance = feature_distance(features, anchored, source.labels, *options_.feature_distance);
+  checks().loss(kFeatureDistance, distance);
+  return distance;
 }
 
 // D_M sees the target once. From one forward pass the adversarial loss needs the gradient for the input alone and D_M's

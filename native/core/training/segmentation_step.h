@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/data/batch.h"
+#include "core/losses/feature_distance.h"
 #include "core/losses/segmentation.h"
 #include "core/training/alignment.h"
 #include "core/training/step.h"
@@ -21,9 +22,10 @@ struct SegmentationStepOptions {
   /// moments and the teacher's confident share are those of a part. With a process group, the number of parts of all
   /// processes together. Each computes as many, one after the other in the order of ranks.
   int64_t accumulation;
-  uint64_t seed;                                  ///< of dropout
-  std::optional<at::MemoryFormat> memory_format;  ///< of M's activations; none: fastest_format()
-  bool activation_checkpointing;                  ///< of M's blocks
+  uint64_t seed;                                           ///< of dropout
+  std::optional<at::MemoryFormat> memory_format;           ///< of M's activations; none: fastest_format()
+  bool activation_checkpointing;                           ///< of M's blocks
+  std::optional<FeatureDistanceOptions> feature_distance;  ///< needs an anchor
 };
 
 /// Losses before their weights, means over the parts of a batch. A loss that takes no part is 0.
@@ -34,7 +36,8 @@ struct SegmentationLosses {
   double entropy;
   double pseudo_label;
   double teacher;
-  double masked;           ///< on the teacher's labels, of masked target images
+  double masked;  ///< on masked images
+  double feature_distance;
   double confident_share;  ///< share of the target's pixels that the teacher is confident of
   double discriminator_source;
   double discriminator_target;
@@ -44,11 +47,12 @@ struct SegmentationLosses {
 class SegmentationStep : public Step {
  public:
   /// The networks are shared with the caller. `discriminator` belongs to the alignment; it may be null, and then there
-  /// is no adversarial loss. `teacher` may be null. Throws InvalidArgument if the networks cannot be computed in the
-  /// precision.
+  /// is no adversarial loss. `teacher` may be null. `anchor`, which may be null, has M's architecture and becomes a
+  /// copy of M as it is now. Throws InvalidArgument if the networks cannot be computed in the precision.
   SegmentationStep(std::shared_ptr<SegmentationNetwork> segmenter, std::unique_ptr<Optimizer> segmenter_optimizer,
                    std::shared_ptr<Network> discriminator, std::unique_ptr<Optimizer> discriminator_optimizer,
-                   std::unique_ptr<Teacher> teacher, SegmentationStepOptions options);
+                   std::unique_ptr<Teacher> teacher, std::shared_ptr<SegmentationNetwork> anchor,
+                   SegmentationStepOptions options);
 
   /// Trains M on one batch of each domain, this process's share of the step. `target` may be empty (training on the
   /// source alone). The number of images of each domain must be divisible by the number of parts, `accumulation`
@@ -62,10 +66,12 @@ class SegmentationStep : public Step {
   struct Inputs {
     SegmentationBatch source, target;
     at::Tensor mask;     ///< see Teacher::draw_mask()
-    at::Tensor patches;  ///< see Teacher::draw_patches()
+    at::Tensor patches;  ///< of the target, see Teacher::draw_patches()
+    at::Tensor source_patches;
 
     std::vector<at::Tensor*> all() {
-      return {&source.images, &source.labels, &target.images, &target.labels, &target.weights, &mask, &patches};
+      return {&source.images,      &source.labels, &target.images, &target.labels, &target.weights,
+              &target.weak_images, &mask,          &patches,       &source_patches};
     }
   };
   /// Options of the teacher's masked images, or null.
@@ -79,12 +85,15 @@ class SegmentationStep : public Step {
   void compute_gradients(const Inputs& inputs);
   void add_gradients(const Inputs& part, int64_t place);
 
-  /// Cross-entropy under a name in checks().
+  /// Cross-entropy, times `share`, under a name in checks().
   at::Tensor cross_entropy(const char* name, const at::Tensor& logits, const at::Tensor& labels,
-                           const CrossEntropyOptions& options);
+                           const CrossEntropyOptions& options, double share = 1);
 
-  /// Cross-entropy on the teacher's labels under a name in checks().
-  at::Tensor taught_loss(const char* name, const at::Tensor& logits, const Teacher::Labeled& labeled);
+  /// The same as a mean over all pixels with the weights of `labeled`.
+  at::Tensor taught_loss(const char* name, const at::Tensor& logits, const Teacher::Labeled& labeled, double share = 1);
+
+  /// Distance of the source's features from the anchor's.
+  at::Tensor distance_from_anchor(const at::Tensor& features, const SegmentationBatch& source);
 
   /// Backward pass of D_M's own loss on the target. Returns the gradient of the weighted adversarial loss for `view`,
   /// the input of D_M, which is detached.
@@ -100,6 +109,7 @@ class SegmentationStep : public Step {
   std::shared_ptr<Network> discriminator_;        // may be null, and then
   Optimizer* discriminator_optimizer_ = nullptr;  // this too
   std::unique_ptr<Teacher> teacher_;              // may be null
+  std::shared_ptr<SegmentationNetwork> anchor_;   // may be null
   SegmentationStepOptions options_;
   int64_t part_count_;  // of this process
   at::Tensor steps_;    // 0-dim, on the CPU: decides dropout's draws

@@ -26,26 +26,37 @@ at::Tensor Teacher::draw_mask(const at::Tensor& source_labels, int64_t parts, in
   return at::cat(masks);
 }
 
-at::Tensor Teacher::draw_patches(const at::Tensor& images, int64_t parts, int64_t first_place) const {
-  if (!options_.masking) return {};
+at::Tensor Teacher::draw_patches(const at::Tensor& images, int domain, int64_t parts, int64_t first_place) const {
+  if (!options_.masking || (domain == 1 && !options_.masking->source)) return {};
   const int64_t height = images.size(1), width = images.size(2);
   std::vector<at::Tensor> masks;
   for (const at::Tensor& part : images.chunk(parts)) {
     const int64_t place = first_place + static_cast<int64_t>(masks.size());
-    std::mt19937_64 random(draw_seed(options_.seed, steps_.item<int64_t>(), place));
+    std::mt19937_64 random(draw_seed(options_.seed + static_cast<uint64_t>(domain), steps_.item<int64_t>(), place));
     masks.push_back(patch_mask(part.size(0), height, width, *options_.masking, random));
   }
   return at::cat(masks);
 }
 
-Teacher::Labeled Teacher::label(const at::Tensor& images) const {
+at::Tensor Teacher::inside_margins(const at::Tensor& pixels) const {
+  const double height = static_cast<double>(pixels.size(1));
+  const auto top = static_cast<int64_t>(height * options_.top_margin);
+  const auto bottom = static_cast<int64_t>(height * options_.bottom_margin);
+  at::Tensor inside = at::ones_like(pixels, network_->dtype());
+  inside.narrow(1, 0, top).zero_();
+  inside.narrow(1, pixels.size(1) - bottom, bottom).zero_();
+  return inside;
+}
+
+Teacher::Labeled Teacher::label(const at::Tensor& images, const at::Tensor& weak_images) const {
   at::NoGradGuard no_grad;
   const EvaluationScope evaluation(*network_);
-  const at::Tensor logits = network_->forward(segmenter_input(images, network_->dtype()));
+  const at::Tensor& seen = weak_images.defined() ? weak_images : images;
+  const at::Tensor logits = network_->forward(segmenter_input(seen, network_->dtype()));
   const Prediction found = predict(logits, {images.size(1), images.size(2), /*align_corners=*/true},
                                    kernels::SoftmaxOrder::kAfterUpsampling, /*with_confidence=*/true);
   const at::Tensor share = (found.confidence > options_.threshold).to(network_->dtype()).mean();
-  return {images, found.labels, share.expand_as(found.confidence), share};
+  return {images, found.labels, share * inside_margins(found.confidence), share};
 }
 
 Teacher::Labeled Teacher::mix(const Labeled& target, const at::Tensor& source_images, const at::Tensor& source_labels,
@@ -56,9 +67,9 @@ Teacher::Labeled Teacher::mix(const Labeled& target, const at::Tensor& source_im
          << " and " << target.images.sizes();
     throw InvalidArgument(text.str());
   }
-  const at::Tensor& share = target.confident_share;
+  const at::Tensor& weights = target.weights;
   return {at::where(mask.unsqueeze(3), source_images, target.images), at::where(mask, source_labels, target.labels),
-          at::where(mask, at::ones_like(share), share), share};
+          at::where(mask, at::ones_like(weights), weights), target.confident_share};
 }
 
 void Teacher::follow(const SegmentationNetwork& student) {

@@ -11,6 +11,7 @@ struct TeacherOptions {
   double threshold;  ///< the teacher is confident of a pixel if its probability exceeds this
   double weight;     ///< of the loss on the teacher's labels
   bool class_mix;
+  double top_margin, bottom_margin;  ///< shares of the height where its labels do not count
   std::optional<MaskingOptions> masking;
   int64_t ignore_index;
   uint64_t seed;
@@ -40,12 +41,14 @@ class Teacher {
   /// Undefined without ClassMix.
   at::Tensor draw_mask(const at::Tensor& source_labels, int64_t parts, int64_t first_place) const;
 
-  /// Pixels of each target image that stay in its masked copy in the next step; see patch_mask(). `images` is
-  /// [N, H, W, 3], and the parts are those of draw_mask(). Undefined without masking.
-  at::Tensor draw_patches(const at::Tensor& images, int64_t parts, int64_t first_place) const;
+  /// Pixels of each image that stay in its masked copy in the next step; see patch_mask(). `images` is [N, H, W, 3],
+  /// and the parts are those of draw_mask(). `domain` is 0 for the target and 1 for the source. Undefined if they are
+  /// not masked.
+  at::Tensor draw_patches(const at::Tensor& images, int domain, int64_t parts, int64_t first_place) const;
 
-  /// Labels target images on the teacher's device in eval mode. The weight of every pixel is the confident share.
-  Labeled label(const at::Tensor& images) const;
+  /// Labels target images on the teacher's device in eval mode, which sees `weak_images` instead if they are defined.
+  /// The weight of every pixel is the confident share, but 0 in the margins, which are rounded down to whole rows.
+  Labeled label(const at::Tensor& images, const at::Tensor& weak_images = {}) const;
 
   /// Pastes the masked pixels of each source image and its labels onto the target image of the same index, with weight
   /// 1. Both batches must have one shape.
@@ -62,6 +65,9 @@ class Teacher {
   NamedTensors state() const;
 
  private:
+  // 1 in each of the pixels [N, H, W], but 0 in the margins.
+  at::Tensor inside_margins(const at::Tensor& pixels) const;
+
   std::shared_ptr<SegmentationNetwork> network_;
   TeacherOptions options_;
   at::Tensor steps_;  // 0-dim, on the CPU

@@ -9,6 +9,7 @@ import {
 } from 'bidiseg';
 import { runFixture } from '../../helpers/child.js';
 import { FakeSegmenter, settled } from '../../helpers/fake-segmenter.js';
+import { collectGarbage } from '../../helpers/garbage.js';
 
 const SIZE = { width: 4, height: 2 };
 
@@ -261,6 +262,7 @@ describe('BatchedPredictor under load', () => {
     const size = { width: 1000, height: 100 };
     const controller = new AbortController();
     const { signal } = controller;
+    await collectGarbage();
     const before = memoryInUse();
     const calls = [1, 2, 3].map((seed) => {
       const [images, options] = plain(seed, 1, size);

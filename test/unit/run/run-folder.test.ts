@@ -548,6 +548,7 @@ describe('run folder', () => {
           entropy: 0,
           teacher: 0,
           masked: 0,
+          featureDistance: 0,
           confidentShare: 0,
         },
       };

@@ -145,8 +145,8 @@ describe('switches of the loop', () => {
         assert.equal(losses.adversarial > 0, judged);
         assert.equal(losses.discriminatorTarget > 0, judged);
         assert.equal(losses.moments > 0, alignment === 'mean' || alignment === 'correlation');
-        const { entropy, teacher, masked, confidentShare } = losses;
-        assert.deepEqual([entropy, teacher, masked, confidentShare], [0, 0, 0, 0]);
+        const { entropy, teacher, masked, featureDistance, confidentShare } = losses;
+        assert.deepEqual([entropy, teacher, masked, featureDistance, confidentShare], [0, 0, 0, 0, 0]);
       }
     });
   }
@@ -178,10 +178,12 @@ describe('switches of the loop', () => {
     await assert.rejects(sameResults('with entropies', 'with entropies, others', first), /weights of/);
   });
 
-  it('a teacher with ClassMix and masked images, entropies and soft class-balanced pseudo-labels resume bit for bit', async () => {
+  it('a teacher with ClassMix and masked images, an anchor, entropies and soft class-balanced pseudo-labels resume bit for bit', async () => {
     const set = [
       'segmentation.alignment=feature-discriminator',
-      'segmentation.teacher={threshold: 0.2, masking: {ratio: 0.5}}',
+      'segmentation.teacher={threshold: 0.2, masking: {ratio: 0.5, source: true}}',
+      'segmentation.augmentation.target.colorJitter.contrast=0.5',
+      'segmentation.featureDistance={classes: [sky, road], minimumShare: 0.2}',
       'segmentation.entropyWeight=0.01',
       'selfTraining={method: class-balanced, weighting: soft}',
       'loop={translation: none, selfTrainingRounds: 1}',
@@ -191,7 +193,7 @@ describe('switches of the loop', () => {
     assert(steps.length > 0);
     for (const { losses } of steps) {
       assert('teacher' in losses && losses.teacher > 0 && losses.confidentShare > 0 && losses.entropy > 0);
-      assert(losses.pseudoLabel > 0 && losses.masked > 0);
+      assert(losses.pseudoLabel > 0 && losses.masked > 0 && losses.featureDistance > 0);
     }
     await run('teacher-whole', set);
     await sameResults('teacher', 'teacher-whole', ['round-1/segmenter-0', 'round-1/segmenter-1']);
