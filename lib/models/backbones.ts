@@ -53,6 +53,7 @@ export const CLASSIFIER = 'classifier of ImageNet, which no segmenter has';
 const COLORS = 'takes B, G, R minus a mean instead of normalized R, G, B';
 const FOLDED = 'BatchNorm folded in';
 const SCALED = 'scaled for larger colors';
+const TRANSPOSED = 'transposed from height, width, inputs, outputs';
 const RESHAPED = 'reshaped from a fully connected layer';
 
 /** Names of VGG-16's convolutions in their order. */
@@ -129,6 +130,68 @@ export function fromNamedVgg16(tensors: readonly StridedTensorHeader[]): Backbon
   result.tensors = tensors.filter(({ name }) => name.startsWith('conv'));
   addFullyConnected(result, byName, layers);
   result.left = namesLeft(tensors, result, layers, 'conv');
+  return result;
+}
+
+/** Names of Keras's VGG-16: those of Keras 3, `block1_conv1/kernel`, and those in the files that Keras publishes. */
+const KERAS = /^(block(\d)_conv(\d)|fc([12]))[/.](?:\1[/_.])?(?:(kernel|W_1)|bias|b_1)(?::0)?$/;
+
+/** Returns our name for a tensor of Keras's VGG-16. null: it has none. */
+function kerasName(name: string): string | null {
+  const match = KERAS.exec(name);
+  if (!match) return null;
+  const [, , stage, place, layer, weight] = match;
+  return `${stage ? `conv${stage}_${place}` : `fc${Number(layer) + 5}`}.${weight ? 'weight' : 'bias'}`;
+}
+
+/** Tells whether these are the names of Keras's VGG-16. */
+export function isKerasVgg16(names: ReadonlySet<string>): boolean {
+  const own = new Set([...names].map(kerasName));
+  return VGG_NAMES.every((name) => own.has(`${name}.weight`));
+}
+
+/** Gives Keras's VGG-16 the names of FCN-8s. Its weights are laid out as height, width, inputs, outputs. */
+export function fromKerasVgg16(tensors: readonly StridedTensorHeader[]): Backbone {
+  const result: Backbone = { tensors: [], renamed: [], converted: [], left: [] };
+  for (const tensor of tensors) {
+    const name = kerasName(tensor.name);
+    if (name === null) {
+      result.left.push(tensor.name);
+      continue;
+    }
+    const [layer, part] = name.split('.') as [string, string];
+    if (part === 'bias') {
+      result.tensors.push({ ...tensor, name });
+      continue;
+    }
+    const from = /^[^/.]+[/.]/.exec(tensor.name)![0];
+    result.renamed.push({ from, to: `${layer}.` });
+    const shape =
+      tensor.shape.length === 4 ? tensor.shape : kernelShape(tensor.shape, layer === 'fc6' ? 7 : 1);
+    const [height, width, inputs, outputs] = shape as [number, number, number, number];
+    const compute = ([values]: Float64Array[]) => outputsFirst(values!, height * width, inputs, outputs);
+    const header = { ...derivedHeader(tensor, name), shape: [outputs, inputs, height, width] };
+    result.tensors.push({ ...header, derived: { from: [tensor], compute } });
+    result.converted.push({ name, how: TRANSPOSED });
+  }
+  return result;
+}
+
+/** Shape of the kernel that a fully connected layer [inputs of all places, outputs] is, in Keras's order. */
+function kernelShape([rows, outputs]: readonly number[], side: number): number[] {
+  return [side, side, Math.floor(rows! / side ** 2), outputs!];
+}
+
+/** Turns values [place, input, output] into [output, input, place]. */
+function outputsFirst(values: Float64Array, places: number, inputs: number, outputs: number): Float64Array {
+  const result = new Float64Array(values.length);
+  for (let place = 0, i = 0; place < places; ++place) {
+    for (let input = 0; input < inputs; ++input) {
+      for (let output = 0; output < outputs; ++output, ++i) {
+        result[(output * inputs + input) * places + place] = values[i]!;
+      }
+    }
+  }
   return result;
 }
 

@@ -6,9 +6,11 @@ import {
   type Backbone,
   CLASSIFIER,
   type Converted,
+  fromKerasVgg16,
   fromNamedVgg16,
   fromResNet,
   fromVgg16,
+  isKerasVgg16,
   isPlainResNet,
   isVgg16,
   type NamedTensor,
@@ -68,6 +70,7 @@ const CLASSIFIERS: {
     what: (tensors) => `${bodyText(tensors)} of torchvision, a backbone of deeplab-v2`,
   },
   { is: isVgg16, take: fromVgg16, what: () => `VGG-16 of torchvision, ${OF_VGG}` },
+  { is: isKerasVgg16, take: fromKerasVgg16, what: () => `VGG-16 with Keras's names, ${OF_VGG}` },
   {
     is: (names) =>
       names.has('conv1_1.weight') &&

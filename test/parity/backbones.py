@@ -1,5 +1,7 @@
 """The ImageNet classifiers of torchvision, written from their description: what they compute from a state dict."""
 
+import re
+
 import torch
 import torch.nn.functional as F
 
@@ -93,8 +95,25 @@ def resnet(kind, width, groups, variance, seed):
     return state
 
 
+def keras(state):
+    """Caffe's state with the names and layouts of Keras: height, width, inputs, outputs."""
+    found = {}
+    for name, value in state.items():
+        layer, part = name.split(".")
+        conv = re.fullmatch(r"conv(\d)_(\d)", layer)
+        fully = {"fc6": "fc1", "fc7": "fc2", "fc8": "predictions"}
+        own = f"block{conv[1]}_conv{conv[2]}" if conv else fully[layer]
+        if part == "weight" and conv:
+            value = value.permute(2, 3, 1, 0).contiguous()
+        elif part == "weight":
+            side = 7 if layer == "fc6" else 1
+            value = value.reshape(len(value), -1, side, side).permute(2, 3, 1, 0).reshape(-1, len(value)).contiguous()
+        found[f"{own}/{'kernel' if part == 'weight' else 'bias'}"] = value
+    return found
+
+
 def save(request):
-    """A state dict of random weights with the names of torchvision, or of Caffe."""
+    """A state dict of random weights with the names of torchvision, of Caffe or, from these, of Keras."""
     kind, width, seed = request["kind"], request["width"], request.get("seed", 1)
     if kind.startswith("vgg"):
         state = vgg(kind, width, request.get("norms", False), request.get("classifier", True), seed)
@@ -104,6 +123,8 @@ def save(request):
         order = list(dict.fromkeys(name.rpartition(".")[0] for name in state if name.startswith("features.")))
         names = dict(zip(order, CAFFE_NAMES, strict=True)) | {f"classifier.{i}": f"fc{6 + i // 3}" for i in (0, 3, 6)}
         state = {f"{names[n.rpartition('.')[0]]}.{n.rpartition('.')[2]}": value for n, value in state.items()}
+    if request.get("keras"):
+        state = keras(state)
     if "dtype" in request:
         dtype = getattr(torch, request["dtype"])
         state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}

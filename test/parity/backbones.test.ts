@@ -253,6 +253,26 @@ describe('backbones of ImageNet', () => {
     assert.deepEqual((await snapshot(started)).get('conv3_2.weight'), state.get('conv3_2.weight'));
   });
 
+  it("with Keras's names and layouts are the same network", async () => {
+    for (const classifier of [true, false]) {
+      const options = { kind: 'vgg16', width: 1 / 32, caffe: true, classifier, seed: 7 };
+      const [caffe, keras] = [await saved(options), await saved({ ...options, keras: true })];
+      using expected = await Segmenter.fromFile(caffe, { classCount: 5 });
+      using found = await Segmenter.fromFile(keras, { classCount: 5 });
+      assert.deepEqual(await snapshot(found), await snapshot(expected));
+      using same = await Segmenter.create({ network: 'fcn-8s', width: 1 / 32, classCount: 5 });
+      const { loaded, converted, renamed, skipped } = await same.load(keras);
+      assert.equal(loaded.length, classifier ? 30 : 26);
+      assert.equal(converted.length, classifier ? 15 : 13);
+      assert.deepEqual(renamed[2], { from: 'block2_conv1/', to: 'conv2_1.' });
+      const left = classifier ? ['predictions/kernel', 'predictions/bias'] : [];
+      assert.deepEqual(
+        skipped.map(({ name }) => name),
+        left,
+      );
+    }
+  });
+
   it('of VGG-16 start DeepLab-v2 too, from every form of file', async () => {
     const shape = { backbone: 'vgg16', width: 1 / 32 } as const;
     for (const classifier of [
@@ -261,6 +281,7 @@ describe('backbones of ImageNet', () => {
       { classifier: false },
       { caffe: true },
       { caffe: true, classifier: false },
+      { caffe: true, keras: true },
     ]) {
       const item = JSON.stringify(classifier);
       const pth = await saved({ kind: 'vgg16', width: 1 / 32, ...classifier });
