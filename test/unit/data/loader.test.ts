@@ -211,6 +211,28 @@ describe('BatchLoader', () => {
     assert(!changed(await jitter({})));
   });
 
+  it('gives images also as they were before colors and sharpness changed', async () => {
+    const geometry = { flip: true, crop: { width: 9, height: 7 } };
+    const scale = [0.7, 1.3] as const;
+    const plain = await collect({ ...geometry, augmentation: { ...NO_AUGMENTATION, scale }, weak: true });
+    assert(
+      plain.every(({ weakImages }) => weakImages === undefined),
+      'nothing changes, so no copy is made',
+    );
+    const colorJitter = { ...NO_AUGMENTATION.colorJitter, contrast: 0.9 };
+    for (const changes of [{ colorJitter }, { blur: 3 }]) {
+      const augmentation = { ...NO_AUGMENTATION, scale, ...changes };
+      const strong = await collect({ ...geometry, augmentation, weak: true });
+      assert.deepEqual(
+        strong.map(({ weakImages }) => weakImages),
+        plain.map(({ images }) => images),
+      );
+      assert(strong.some(({ images, weakImages }) => Buffer.compare(images, weakImages!) !== 0));
+      const without = await collect({ ...geometry, augmentation });
+      assert(without.every(({ weakImages }) => weakImages === undefined));
+    }
+  });
+
   it('depends on seed and stage', async () => {
     const names = async (changes: Partial<BatchLoaderOptions>): Promise<string> =>
       (await collect(changes)).flatMap((batch) => batch.names).join();
