@@ -281,6 +281,16 @@ const SEGMENTATION_NEIGHBORS: SegmentationCase[] = [
     targetHeight: 49,
   },
   {
+    item: 'masked and mixed images alone, DeepLab-v2 on VGG-16',
+    preset: 'paper',
+    segmenter: VGG,
+    changes: { alignment: 'none', teacher: { ...TEACHER, threshold: 0.6, masking: {} }, optimizer: 'adam' },
+    discriminator: false,
+    pseudoLabels: false,
+    targetHeight: 49,
+    weakView: true,
+  },
+  {
     item: 'masked images, ClassMix, FCN-8s',
     preset: 'paper',
     segmenter: FCN,
