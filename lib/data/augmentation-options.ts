@@ -26,7 +26,10 @@ export const augmentationSchema = section({
   blur: number(0, 20).default(0),
 });
 
-const THINGS = 'a list of class names';
+const CLASS_NAMES = 'a list of class names';
+
+/** Declares a list of one or more class names. */
+export const classNamesOption = () => z.array(text('a class name'), CLASS_NAMES).min(1, CLASS_NAMES);
 
 /**
  * Pastes objects of other source images at random places (Ghiasi et al., "Simple Copy-Paste", 2021), so that the network
@@ -34,7 +37,7 @@ const THINGS = 'a list of class names';
  */
 export const copyPasteSchema = section({
   /** Names of classes of things, such as cars, people or signs. */
-  classes: z.array(text('a class name'), THINGS).min(1, THINGS),
+  classes: classNamesOption(),
   /** Share of the images that get an object. */
   probability: number(0, 1).default(0.5),
   /**

@@ -2,10 +2,11 @@ import { z } from 'zod';
 import {
   augmentationSchema,
   batchSizeOption,
+  classNamesOption,
   copyPasteSchema,
   rareClassSamplingSchema,
 } from '../data/augmentation-options.js';
-import { boolean, choice, integer, number, section, text } from '../support/options.js';
+import { boolean, choice, integer, number, section } from '../support/options.js';
 import {
   adamForm,
   betas,
@@ -75,7 +76,6 @@ export const teacherSchema = section({
     .default(null),
 });
 
-const THINGS = 'a list of class names';
 const CLASS_INDICES = 'a list of class indices';
 
 /**
@@ -85,7 +85,7 @@ const CLASS_INDICES = 'a list of class indices';
  */
 export const featureDistanceSchema = section({
   /** Names of classes of things, such as cars, people or signs. */
-  classes: z.array(text('a class name'), THINGS).min(1, THINGS),
+  classes: classNamesOption(),
   /** Share of a position's pixels that one class must exceed. */
   minimumShare: number(0, 1).default(0.75),
   /** Weight of the distance. */
