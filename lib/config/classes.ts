@@ -26,6 +26,11 @@ export function anchoredClassIndices(config: Config): number[] {
   return indicesOf(featureDistance?.classes ?? [], 'segmentation.featureDistance.classes', config);
 }
 
+/** Checks every list of classes in a config. @throws ConfigError that names the list and an unknown class */
+export function checkClassNames(config: Config): void {
+  for (const indicesIn of [meanClassIndices, pastedClassIndices, anchoredClassIndices]) indicesIn(config);
+}
+
 /** Returns the classes that should have labels, by index: those of the mean IoU and those that are pasted. */
 export function expectedClasses(config: Config): Map<number, string> {
   const names = classNames(config);

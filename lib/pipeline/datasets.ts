@@ -1,12 +1,6 @@
 import { realpath } from 'node:fs/promises';
 import path from 'node:path';
-import {
-  anchoredClassIndices,
-  classNames,
-  expectedClasses,
-  meanClassIndices,
-  pastedClassIndices,
-} from '../config/classes.js';
+import { checkClassNames, classNames, expectedClasses } from '../config/classes.js';
 import type { Config } from '../config/schema.js';
 import { ImageDataset, type LabelOptions } from '../data/dataset.js';
 import { toSize } from '../data/image-size.js';
@@ -48,9 +42,7 @@ export async function openDatasets(
 ): Promise<OpenedDatasets> {
   const { data } = config;
   const root = dataRoot(config);
-  meanClassIndices(config);
-  pastedClassIndices(config);
-  anchoredClassIndices(config);
+  checkClassNames(config);
   if (data.embedded) {
     const { size, ...counts } = data.embedded;
     await createEmbeddedDataset(root, { ...counts, size: toSize(size), ...options });

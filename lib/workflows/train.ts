@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import { checkClassNames } from '../config/classes.js';
 import type { Config } from '../config/schema.js';
 import { agree, shareJson } from '../native/group-values.js';
 import type { ProcessGroup } from '../native/process-group.js';
@@ -71,6 +72,7 @@ export async function* train(
   const continues = only !== undefined || restarted;
   const mode = continues ? 'continue' : resume ? 'resume' : overwrite ? 'overwrite' : 'create';
   await requireTrainingDevice(config);
+  checkClassNames(config);
   if (group && group.size > 1) {
     return yield* trainTogether(config, run, { group, mode });
   }

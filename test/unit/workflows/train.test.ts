@@ -236,6 +236,12 @@ describe('training as a workflow', () => {
       code: 'ERR_DATA',
       message: /config\.json/,
     });
+    // Generated images are only made in the run folder, which must not be there for a wrong name.
+    for (const key of ['copyPaste', 'featureDistance']) {
+      const error = { code: 'ERR_CONFIG', message: /^segmentation\.\w+\.classes: There is no class 'zebra'/ };
+      const made = { embedded: { size: [64, 32], sourceCount: 2, targetCount: 2, validationCount: 1 } };
+      await refuses([`segmentation.${key}={classes: [zebra]}`], error, made);
+    }
     await refuses(['device=cuda:99'], {
       code: 'ERR_INVALID_ARGUMENT',
       message: /Expected one of the devices .* but found cuda:99/,
