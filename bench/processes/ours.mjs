@@ -10,11 +10,11 @@ import {
 import { BATCHES, CASES } from './cases.mjs';
 
 const [name, file, rank, size, seconds] = process.argv.slice(2);
-const { kind, network, height, width } = CASES[name];
+const { kind, network, height, width, images: perBatch = 1 } = CASES[name];
 await setThreadCount(1);
 const alone = Number(size) === 0;
 const group = alone ? null : await ProcessGroup.join({ file, rank: Number(rank), size: Number(size) });
-const count = BATCHES / (group?.size ?? 1);
+const count = (BATCHES / (group?.size ?? 1)) * perBatch;
 
 const bytes = (length, most) => {
   const data = new Uint8Array(length);

@@ -1,5 +1,6 @@
-// npm run bench -- processes [--pairs N] [--seconds N] [--link RATE]: steps of one and of two processes with one thread each,
-// in turns. With a link, the two are on "machines" that a link of this speed joins, in words of tc (1gbit).
+// npm run bench -- processes [--pairs N] [--seconds N] [--link RATE] [--case TEXT]: steps of one and of two processes with
+// one thread each, in turns. With a link, the two are on "machines" that a link of this speed joins, in words of tc (1gbit).
+// `--case`: a part of the names of the cases that are measured.
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
@@ -14,6 +15,7 @@ const { values } = parseArgs({
   options: {
     ...{ pairs: { type: 'string', default: '5' }, seconds: { type: 'string', default: '10' } },
     link: { type: 'string' },
+    case: { type: 'string', default: '' },
   },
 });
 const folder = mkdtempSync(path.join(os.tmpdir(), 'bidiseg-bench-'));
@@ -58,6 +60,12 @@ function ours(name, size) {
   return measure(ranks(size).map((rank) => start(process.execPath, args(rank), rank, size)));
 }
 
+/** Two processes that know nothing of each other, each with whole steps: what sharing caches and memory alone costs. */
+function strangers(name) {
+  const args = [path.join(HERE, 'ours.mjs'), name, '', '0', '0', values.seconds];
+  return measure([0, 1].map(() => start(process.execPath, args, '0', 0)));
+}
+
 /** `bucket`: megabytes of gradients that DistributedDataParallel sends at a time, while it computes the others. */
 function twin({ width, height }, size, bucket) {
   const file = path.join(folder, `twin-${++groups}`);
@@ -74,13 +82,14 @@ const percent = (share) => `${(100 * share).toFixed(1)} %`;
 console.log(`load before: ${os.loadavg()[0].toFixed(1)}; figures of a busy machine are worth nothing\n`);
 const COLUMNS = [
   ...['case', 'one process', 'one with a group', 'two processes', 'efficiency of two', 'overhead of a group'],
-  ...['processor time, two to one', 'MB a step'],
+  ...['two strangers, of twice one', 'processor time, two to one', 'MB a step'],
 ];
 console.log(`| ${COLUMNS.join(' | ')} |`);
 console.log(`|${' --- |'.repeat(COLUMNS.length)}`);
 for (const [name, entry] of Object.entries(CASES)) {
+  if (!name.includes(values.case)) continue;
   const sides = { 'bidiseg: ': [0, 1, 2].map((size) => () => ours(name, size)) };
-  if (entry.kind === 'segmentation') {
+  if (entry.hasTwin) {
     for (const [what, bucket] of Object.entries(BUCKETS)) {
       sides[`DistributedDataParallel, ${what}: `] = [
         null,
@@ -92,7 +101,8 @@ for (const [name, entry] of Object.entries(CASES)) {
   for (const [side, [without, one, two]] of Object.entries(sides)) {
     const found = [];
     for (let pair = 0; pair < Number(values.pairs); pair++) {
-      found.push({ without: without && (await without()), one: await one(), two: await two() });
+      const alone = without && { without: await without(), apart: await strangers(name) };
+      found.push({ ...alone, one: await one(), two: await two() });
     }
     const base = ({ without, one }) => (without ?? one).ms;
     const cell = (pick) => `${median(found.map(pick)).toFixed(0)} ms`;
@@ -104,6 +114,7 @@ for (const [name, entry] of Object.entries(CASES)) {
       cell(({ two }) => two.ms),
       percent(median(found.map((each) => base(each) / (2 * each.two.ms)))),
       without ? percent(median(found.map(({ without, one }) => one.ms / without.ms - 1))) : '–',
+      without ? percent(median(found.map(({ without, apart }) => without.ms / apart.ms))) : '–',
       without ? median(found.map(({ without, two }) => two.cpu / without.cpu)).toFixed(2) : '–',
       sent ? (sent / 1e6).toFixed(2) : '–',
     ];
@@ -113,17 +124,26 @@ for (const [name, entry] of Object.entries(CASES)) {
 
 // A ring sends 2 (W - 1) / W of the gradients' bytes from each GPU, so that a step waits t = 2 (W - 1) / W · bytes / speed.
 const RESNET_101 = 4 * (43_795_724 + 2_781_121); // float32 gradients of DeepLab-v2 and the discriminator
+const STEP = 0.0708; // seconds of a step in TF32 on an H200, see results/nvidia-h200/segmentation-step.md
 console.log(
-  '\nDeepLab-v2 with ResNet-101 and its discriminator, 186 MB of gradients. A GPU must compute this long in a',
+  '\nWhat is to be expected of GPUs, by arithmetic: the share of its time that a GPU computes, n c / (n c + t).',
 );
 console.log(
-  'step, so that the wait 2 (W − 1) / W · bytes / speed is a tenth of the step or less. `accumulation` / W',
+  `c = ${1000 * STEP} ms is one batch of DeepLab-v2 with ResNet-101 and its discriminator at the size of the paper,`,
 );
-console.log('batches are computed in that time, so a larger accumulation hides a slower link.\n');
+console.log(
+  'n = `accumulation` / W, and t = 2 (W − 1) / W · 186 MB / speed the wait for the sum of W GPUs.\n',
+);
 const links = { '1 Gbit/s': 0.125e9, '10 Gbit/s': 1.25e9, '100 Gbit/s': 12.5e9, '400 Gbit/s': 50e9 };
-console.log(`| GPUs | ${Object.keys(links).join(' | ')} |`);
-console.log(`| --- |${' --- |'.repeat(Object.keys(links).length)}`);
+console.log(`| GPUs | n | ${Object.keys(links).join(' | ')} |`);
+console.log(`| --- | --- |${' --- |'.repeat(Object.keys(links).length)}`);
 for (const gpus of [8, 64, 512]) {
-  const waits = Object.values(links).map((speed) => ((2 * (gpus - 1)) / gpus) * (RESNET_101 / speed));
-  console.log(`| ${gpus} | ${waits.map((wait) => `${(9 * wait).toFixed(2)} s`).join(' | ')} |`);
+  for (const batches of [1, 8]) {
+    const computing = batches * STEP;
+    const shares = Object.values(links).map((speed) => {
+      const wait = ((2 * (gpus - 1)) / gpus) * (RESNET_101 / speed);
+      return percent(computing / (computing + wait));
+    });
+    console.log(`| ${gpus} | ${batches} | ${shares.join(' | ')} |`);
+  }
 }

@@ -15,9 +15,9 @@
 
 #include <condition_variable>
 #include <cstring>
-#include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "core/cancellation.h"
@@ -31,6 +31,8 @@ using std::chrono::milliseconds;
 
 // Bytes of a bucket. Larger ones gain nothing, and smaller ones cost latency.
 constexpr int64_t kBucketBytes = int64_t{25} << 20;
+// A tensor with as many bytes travels by itself, from where it lies: copying it would take longer than the latency.
+constexpr int64_t kLargeBytes = int64_t{1} << 20;
 // How often a process reports that it is alive, and after how many missed reports it counts as missing.
 constexpr milliseconds kHeartbeat{1000};
 constexpr int64_t kMissedHeartbeats = 5;
@@ -158,6 +160,64 @@ void wait_for(const c10::intrusive_ptr<c10d::Work>& work, bool on_device) {
   work->wait();
 }
 
+// Tensors of one dtype and device that travel as one: a large one where it lies, or small ones in a copy.
+struct Bucket {
+  std::vector<at::Tensor> members;
+  at::Tensor flat;
+
+  bool lies_flat() const { return members.size() == 1 && members[0].is_contiguous(); }
+
+  void pack() {
+    if (lies_flat()) {
+      flat = members[0].detach().view({-1});
+      return;
+    }
+    std::vector<at::Tensor> parts;
+    for (const at::Tensor& member : members) parts.push_back(member.reshape({-1}));
+    flat = at::cat(parts);
+  }
+
+  void unpack() {
+    if (lies_flat()) {
+      members[0].unsafeGetTensorImpl()->bump_version();  // c10d does not, and derived weights depend on it
+      return;
+    }
+    int64_t offset = 0;
+    for (const at::Tensor& member : members) {
+      member.copy_(flat.narrow(0, offset, member.numel()).view(member.sizes()));
+      offset += member.numel();
+    }
+  }
+};
+
+// Divides tensors by what all processes have in common: their order, dtypes and sizes, never how they lie in memory.
+// A tensor that comes twice is sent once.
+std::vector<Bucket> make_buckets(const std::vector<at::Tensor>& tensors) {
+  std::vector<Bucket> buckets;
+  struct Open {
+    size_t bucket = 0;
+    int64_t free = 0;
+  };
+  std::map<std::pair<at::ScalarType, std::string>, Open> open;
+  std::set<std::pair<const void*, int64_t>> seen;
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.numel() == 0 || !seen.emplace(tensor.const_data_ptr(), tensor.numel()).second) continue;
+    const auto bytes = static_cast<int64_t>(tensor.nbytes());
+    if (bytes >= kLargeBytes) {
+      buckets.push_back({{tensor}, {}});
+      continue;
+    }
+    Open& place = open[{tensor.scalar_type(), tensor.device().str()}];
+    if (place.free < bytes) {
+      place = {buckets.size(), kBucketBytes};
+      buckets.emplace_back();
+    }
+    buckets[place.bucket].members.push_back(tensor);
+    place.free -= bytes;
+  }
+  return buckets;
+}
+
 std::string join_ranks(const std::vector<int64_t>& ranks) {
   std::string text;
   for (const int64_t rank : ranks) text += (text.empty() ? "" : ", ") + std::to_string(rank);
@@ -173,9 +233,15 @@ struct ProcessGroup::Engine {
   c10::intrusive_ptr<c10d::Backend> for_host;  // NCCL takes no tensors on the CPU
   bool failed = false;
 
-  void wait(const at::Tensor& tensor, const std::function<c10::intrusive_ptr<c10d::Work>(c10d::Backend&)>& start) {
+  struct Operation {
+    c10::intrusive_ptr<c10d::Work> work;
+    bool on_device;
+  };
+
+  template <typename Start>
+  Operation start(const at::Tensor& tensor, const Start& start_on) {
     const bool on_device = for_host != backend && tensor.is_cuda();
-    wait_for(start(on_device ? *backend : *for_host), on_device);
+    return {start_on(on_device ? *backend : *for_host, tensor), on_device};
   }
 };
 
@@ -231,43 +297,30 @@ void ProcessGroup::run(const char* name, const Operation& operation) {
   }
 }
 
-template <typename Collective>
-void ProcessGroup::in_buckets(const char* name, const std::vector<at::Tensor>& tensors, const Collective& collective) {
+template <typename Start>
+void ProcessGroup::in_buckets(const char* name, const std::vector<at::Tensor>& tensors, const Start& start) {
   const at::NoGradGuard no_grad;
-  std::map<std::pair<at::ScalarType, std::string>, std::vector<at::Tensor>> groups;
-  for (const at::Tensor& tensor : tensors) {
-    if (tensor.numel() > 0) groups[{tensor.scalar_type(), tensor.device().str()}].push_back(tensor);
-  }
-  for (const auto& [kind, members] : groups) {
-    size_t first = 0;
-    while (first < members.size()) {
-      size_t end = first;
-      int64_t bytes = 0;
-      std::vector<at::Tensor> flat;
-      do {
-        bytes += static_cast<int64_t>(members[end].nbytes());
-        flat.push_back(members[end].reshape({-1}));
-        ++end;
-      } while (end < members.size() && bytes + static_cast<int64_t>(members[end].nbytes()) <= kBucketBytes);
-      at::Tensor bucket = at::cat(flat);
-      run(name, [&] { collective(bucket); });
-      bytes_sent_ += bytes;
-      int64_t offset = 0;
-      for (; first < end; ++first) {
-        const at::Tensor& member = members[first];
-        member.copy_(bucket.narrow(0, offset, member.numel()).view(member.sizes()));
-        offset += member.numel();
-      }
+  std::vector<Bucket> buckets = make_buckets(tensors);
+  run(name, [&] {
+    std::vector<Engine::Operation> operations;
+    for (Bucket& bucket : buckets) {
+      bucket.pack();
+      operations.push_back(engine_->start(bucket.flat, start));
+      bytes_sent_ += static_cast<int64_t>(bucket.flat.nbytes());
     }
-  }
+    for (size_t i = 0; i < buckets.size(); ++i) {
+      wait_for(operations[i].work, operations[i].on_device);
+      buckets[i].unpack();
+    }
+  });
 }
 
 void ProcessGroup::add(const std::vector<at::Tensor>& tensors) {
-  in_buckets("sum", tensors, [this](at::Tensor& bucket) {
+  in_buckets("sum", tensors, [](c10d::Backend& backend, const at::Tensor& bucket) {
     std::vector<at::Tensor> buckets = {bucket};
     c10d::AllreduceOptions options;
     options.reduceOp = c10d::ReduceOp::SUM;
-    engine_->wait(bucket, [&](c10d::Backend& backend) { return backend.allreduce(buckets, options); });
+    return backend.allreduce(buckets, options);
   });
 }
 
@@ -278,11 +331,11 @@ void ProcessGroup::average(const std::vector<at::Tensor>& tensors) {
 }
 
 void ProcessGroup::broadcast(const std::vector<at::Tensor>& tensors, int64_t root) {
-  in_buckets("broadcast", tensors, [this, root](at::Tensor& bucket) {
+  in_buckets("broadcast", tensors, [root](c10d::Backend& backend, const at::Tensor& bucket) {
     std::vector<at::Tensor> buckets = {bucket};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    engine_->wait(bucket, [&](c10d::Backend& backend) { return backend.broadcast(buckets, options); });
+    return backend.broadcast(buckets, options);
   });
 }
 
@@ -292,8 +345,11 @@ std::vector<at::Tensor> ProcessGroup::all_gather(const at::Tensor& tensor) {
   std::vector<std::vector<at::Tensor>> outputs(1);
   for (int64_t i = 0; i < size(); ++i) outputs[0].push_back(at::empty_like(own));
   std::vector<at::Tensor> inputs = {own};
-  run("gather",
-      [&] { engine_->wait(own, [&](c10d::Backend& backend) { return backend.allgather(outputs, inputs); }); });
+  run("gather", [&] {
+    const auto [work, on_device] = engine_->start(
+        own, [&](c10d::Backend& backend, const at::Tensor&) { return backend.allgather(outputs, inputs); });
+    wait_for(work, on_device);
+  });
   bytes_sent_ += static_cast<int64_t>(own.nbytes());
   return outputs[0];
 }

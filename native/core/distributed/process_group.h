@@ -34,7 +34,8 @@ class ProcessGroup {
   int64_t size() const { return options_.size; }
   const std::string& backend() const { return options_.backend; }
 
-  /// Replaces each tensor by its sum over all processes. Tensors of one dtype and device travel together, in buckets.
+  /// Replaces each tensor by its sum over all processes. Small tensors of one dtype and device travel together, in
+  /// buckets.
   /// All processes get the same bits.
   void add(const std::vector<at::Tensor>& tensors);
   /// add(), divided by the number of processes.
@@ -55,8 +56,8 @@ class ProcessGroup {
   struct Engine;
   template <typename Operation>
   void run(const char* name, const Operation& operation);
-  template <typename Collective>
-  void in_buckets(const char* name, const std::vector<at::Tensor>& tensors, const Collective& collective);
+  template <typename Start>
+  void in_buckets(const char* name, const std::vector<at::Tensor>& tensors, const Start& start);
   /// Message for a failed operation, with the ranks that no longer report.
   std::string failure(const char* name, const char* reason);
 
