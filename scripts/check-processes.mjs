@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Trains one small config of two rounds in 1, 2 and 4 processes, and once with another number of threads, which changes
 // the rounding of sums as well. Prints how far the translated images, pseudo-labels and mIoU are from those of one process.
-//     node scripts/check-processes.mjs        about three minutes on two cores
+//     node scripts/check-processes.mjs        about a minute on two cores
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -33,7 +33,7 @@ const config = {
   segmenter: { backbone: 'resnet18', width: 0.0625 },
   discriminator: { baseWidth: 4 },
   translator: { baseWidth: 4, discriminatorWidth: 4 },
-  // LibTorch rounds differently with another number of threads. With `direct` that difference is smallest.
+  // `direct`: what differs is LibTorch's own rounding, which also depends on the number of threads.
   segmentation: {
     ...{ steps: 4, pseudoLabelSteps: 4, sourceOnlySteps: 4, batchSize: 1, accumulation: 4 },
     convolutions: 'direct',

@@ -1,10 +1,10 @@
 /** Micro-batches, or images, of a step, whatever the number of processes. */
 export const BATCHES = 2;
 
-/** Trainings that are measured. `images`: in a micro-batch. A twin exists for the network of the first. */
+/** Trainings that are measured. `images`: in a micro-batch, default 1. A twin exists for the network of the first. */
 export const CASES = {
   'segmentation step, ResNet-50 at half width, 256×128': {
-    ...{ kind: 'segmentation', width: 256, height: 128, images: 1, hasTwin: true },
+    ...{ kind: 'segmentation', width: 256, height: 128, hasTwin: true },
     network: { backbone: 'resnet50', width: 0.5 },
   },
   'segmentation step, preset cpu-small, 4 of 160×120': {

@@ -85,13 +85,16 @@ export class ProcessGroup extends NativeObject<ProcessGroupHandle> {
     return callSync(() => native.processGroupBytesSent(this.handle));
   }
 
-  /** Replaces each tensor by its sum over all processes. All processes get the same bits. */
+  /**
+   * Replaces each tensor by its sum over all processes. All processes get the same bits. A tensor that comes twice
+   * counts once. After an error, the tensors may hold parts of the sum.
+   */
   async add(tensors: readonly Tensor[], options: { signal?: AbortSignal } = {}): Promise<void> {
     checkObject('options', options);
     await call((token) => native.processGroupAdd(this.handle, handlesOf(tensors), token), options.signal);
   }
 
-  /** Replaces each tensor by its mean over all processes. All processes get the same bits. */
+  /** Replaces each tensor by its mean over all processes. Otherwise like `add`. */
   async average(tensors: readonly Tensor[], options: { signal?: AbortSignal } = {}): Promise<void> {
     checkObject('options', options);
     await call((token) => native.processGroupAverage(this.handle, handlesOf(tensors), token), options.signal);

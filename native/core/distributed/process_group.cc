@@ -190,8 +190,17 @@ struct Bucket {
   }
 };
 
+// The tensors that hold something, without those that come again.
+std::vector<at::Tensor> distinct(const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> result;
+  std::set<std::pair<const void*, int64_t>> seen;
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.numel() > 0 && seen.emplace(tensor.const_data_ptr(), tensor.numel()).second) result.push_back(tensor);
+  }
+  return result;
+}
+
 // Divides tensors by what all processes have in common: their order, dtypes and sizes, never how they lie in memory.
-// A tensor that comes twice is sent once.
 std::vector<Bucket> make_buckets(const std::vector<at::Tensor>& tensors) {
   std::vector<Bucket> buckets;
   struct Open {
@@ -199,9 +208,7 @@ std::vector<Bucket> make_buckets(const std::vector<at::Tensor>& tensors) {
     int64_t free = 0;
   };
   std::map<std::pair<at::ScalarType, std::string>, Open> open;
-  std::set<std::pair<const void*, int64_t>> seen;
   for (const at::Tensor& tensor : tensors) {
-    if (tensor.numel() == 0 || !seen.emplace(tensor.const_data_ptr(), tensor.numel()).second) continue;
     const auto bytes = static_cast<int64_t>(tensor.nbytes());
     if (bytes >= kLargeBytes) {
       buckets.push_back({{tensor}, {}});
@@ -300,7 +307,7 @@ void ProcessGroup::run(const char* name, const Operation& operation) {
 template <typename Start>
 void ProcessGroup::in_buckets(const char* name, const std::vector<at::Tensor>& tensors, const Start& start) {
   const at::NoGradGuard no_grad;
-  std::vector<Bucket> buckets = make_buckets(tensors);
+  std::vector<Bucket> buckets = make_buckets(distinct(tensors));
   run(name, [&] {
     std::vector<Engine::Operation> operations;
     for (Bucket& bucket : buckets) {
@@ -327,7 +334,7 @@ void ProcessGroup::add(const std::vector<at::Tensor>& tensors) {
 void ProcessGroup::average(const std::vector<at::Tensor>& tensors) {
   add(tensors);
   const at::NoGradGuard no_grad;
-  for (const at::Tensor& tensor : tensors) tensor.div_(static_cast<double>(size()));
+  for (const at::Tensor& tensor : distinct(tensors)) tensor.div_(static_cast<double>(size()));
 }
 
 void ProcessGroup::broadcast(const std::vector<at::Tensor>& tensors, int64_t root) {

@@ -35,8 +35,8 @@ class ProcessGroup {
   const std::string& backend() const { return options_.backend; }
 
   /// Replaces each tensor by its sum over all processes. Small tensors of one dtype and device travel together, in
-  /// buckets.
-  /// All processes get the same bits.
+  /// buckets. All processes get the same bits. A tensor that comes twice counts once. After an error, the tensors may
+  /// hold parts of the sum.
   void add(const std::vector<at::Tensor>& tensors);
   /// add(), divided by the number of processes.
   void average(const std::vector<at::Tensor>& tensors);
