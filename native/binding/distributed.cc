@@ -44,10 +44,11 @@ std::vector<at::Tensor> tensors_argument(const Napi::Value& value) {
 using InPlace = void (ProcessGroup::*)(const std::vector<at::Tensor>&);
 
 // (group, tensors, cancellation?): a collective that replaces the tensors.
-template <InPlace Collective>
+template <GroupCall Call, InPlace Collective>
 Napi::Value replace_tensors(const Napi::CallbackInfo& info) {
   return run_async(info.Env(), cancellation_argument(info[2]),
                    [group = Handle<ProcessGroup>::get(info[0], "group"), tensors = tensors_argument(info[1])] {
+                     group->require_same(Call, tensors);
                      ((*group).*Collective)(tensors);
                    });
 }
@@ -60,6 +61,7 @@ Napi::Value average_gradients(const Napi::CallbackInfo& info) {
         for (const at::Tensor& parameter : network->parameters()) {
           if (parameter.grad().defined()) gradients.push_back(parameter.grad());
         }
+        group->require_same(GroupCall::kAverage, gradients);
         group->average(gradients);
       });
 }
@@ -71,6 +73,7 @@ Napi::Value broadcast_tensors(const Napi::CallbackInfo& info) {
                    [group = Handle<ProcessGroup>::get(info[0], "group"), tensors = tensors_argument(info[1]), root] {
                      if (root < 0 || root >= group->size())
                        throw InvalidArgument("Expected a rank of the group for root");
+                     group->require_same(GroupCall::kBroadcast, tensors, root);
                      group->broadcast(tensors, root);
                    });
 }
@@ -79,6 +82,7 @@ Napi::Value all_gather(const Napi::CallbackInfo& info) {
   return run_async(
       info.Env(), cancellation_argument(info[2]),
       [group = Handle<ProcessGroup>::get(info[0], "group"), tensor = tensor_argument(info[1], "tensor")] {
+        group->require_same(GroupCall::kAllGather, {tensor});
         return group->all_gather(tensor);
       },
       [](Napi::Env env, const std::vector<at::Tensor>& tensors) {
@@ -107,8 +111,9 @@ Napi::Value combine_statistics(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value barrier(const Napi::CallbackInfo& info) {
-  return run_async(info.Env(), cancellation_argument(info[1]),
-                   [group = Handle<ProcessGroup>::get(info[0], "group")] { group->barrier(); });
+  return run_async(info.Env(), cancellation_argument(info[1]), [group = Handle<ProcessGroup>::get(info[0], "group")] {
+    group->require_same(GroupCall::kBarrier, {});
+  });
 }
 
 Napi::Value bytes_sent(const Napi::CallbackInfo& info) {
@@ -126,8 +131,10 @@ Napi::Value backends(const Napi::CallbackInfo& info) {
 void export_distributed(Napi::Env env, Napi::Object exports) {
   Handle<ProcessGroup>::define(env, exports);
   exports.Set("createProcessGroup", Napi::Function::New<guarded<create_process_group>>(env));
-  exports.Set("processGroupAdd", Napi::Function::New<guarded<replace_tensors<&ProcessGroup::add>>>(env));
-  exports.Set("processGroupAverage", Napi::Function::New<guarded<replace_tensors<&ProcessGroup::average>>>(env));
+  exports.Set("processGroupAdd",
+              Napi::Function::New<guarded<replace_tensors<GroupCall::kAdd, &ProcessGroup::add>>>(env));
+  exports.Set("processGroupAverage",
+              Napi::Function::New<guarded<replace_tensors<GroupCall::kAverage, &ProcessGroup::average>>>(env));
   exports.Set("processGroupAverageGradients", Napi::Function::New<guarded<average_gradients>>(env));
   exports.Set("processGroupBroadcast", Napi::Function::New<guarded<broadcast_tensors>>(env));
   exports.Set("processGroupAllGather", Napi::Function::New<guarded<all_gather>>(env));

@@ -28,6 +28,8 @@ function start(command: string, args: string[]): Member {
   };
 }
 
+const twice = (text: string): [string, string] => [text, text];
+
 describe('process groups', function () {
   this.timeout(180_000);
   const folder = temporaryFolder();
@@ -63,11 +65,39 @@ describe('process groups', function () {
           mean: [Math.fround(Math.fround(sum((r) => r)) / size), 3],
           root: [size - 1 + 7],
           gathered: ranks.map((r) => [r, r ** 2]),
-          bytes: 16 + 4 * 8 * 2 ** 20 + 16 + 8 + 1 + 8,
+          // Before each of the five calls, five integers tell the others what follows.
+          bytes: 16 + 4 * 8 * 2 ** 20 + 16 + 8 + 1 + 8 + 5 * 5 * 8,
         });
       }
     });
   }
+
+  it('refuse calls that are not the same in all of them, and go on', async () => {
+    const differ = (first: string, last: string, other = '') => ({
+      code: 'ERR_INVALID_ARGUMENT',
+      message: `Expected the same call from all processes but rank 0 calls ${first} and rank 1 calls ${last}${other}`,
+    });
+    const others = ', of other shapes, dtypes or devices';
+    for (const line of await outputs(startGroup('DIFFERENT', 2))) {
+      assert.deepEqual(line, {
+        errors: {
+          size: differ('add with 1 tensors of 5 values in all', 'add with 1 tensors of 400000 values in all'),
+          count: differ(
+            'average with 1 tensors of 3 values in all',
+            'average with 0 tensors of 0 values in all',
+          ),
+          shape: differ(...twice('allGather with 1 tensors of 6 values in all'), others),
+          dtype: differ(...twice('add with 1 tensors of 4 values in all'), others),
+          root: differ(
+            'broadcast from rank 0 with 1 tensors of 2 values in all',
+            'broadcast from rank 1 with 1 tensors of 2 values in all',
+          ),
+          call: differ('average with 1 tensors of 7 values in all', 'barrier'),
+        },
+        sum: [2],
+      });
+    }
+  });
 
   it('train as one process does on the same micro-batches, in float64', async () => {
     const weights = async (size: number) => {
@@ -95,7 +125,7 @@ describe('process groups', function () {
     two.process.kill('SIGKILL');
     const { code, message, ms } = await one.next();
     assert.equal(code, 'ERR_PROCESS_GROUP');
-    assert.match(String(message), /^Rank 0 of 2: sum failed/);
+    assert.match(String(message), /^Rank 0 of 2: add failed/);
     assert.ok(Number(ms) < 8000, `${ms} ms`);
     await one.ended;
   });
@@ -107,7 +137,7 @@ describe('process groups', function () {
     const { code, message } = await one.next();
     two.process.kill('SIGKILL');
     assert.equal(code, 'ERR_PROCESS_GROUP');
-    assert.match(String(message), /^Rank 0 of 2: sum failed; no sign of rank 1 /);
+    assert.match(String(message), /^Rank 0 of 2: add failed; no sign of rank 1 /);
     await one.ended;
   });
 

@@ -31,6 +31,9 @@ export function runGroup(what: string, size: number, file: string, ...more: stri
   return Promise.all(Array.from({ length: size }, (_, rank) => start(rank)));
 }
 
+/** Also of more values than a call can have arguments. */
+const norm = (values: number[]) => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
+
 /** Largest relative difference of the tensors of two states. */
 export function worstDifference(one: Record<string, string>, other: Record<string, string>): number {
   assert.deepEqual(Object.keys(other), Object.keys(one));
@@ -38,7 +41,7 @@ export function worstDifference(one: Record<string, string>, other: Record<strin
   const differences = Object.keys(one).map((name) => {
     const [a, b] = [numbers(one[name]!), numbers(other[name]!)];
     const isOfIdle = [...idle].some((bias) => name.endsWith(bias.replace(/^[^.]+/, '')));
-    return isOfIdle ? 0 : Math.hypot(...a.map((value, i) => value - b[i]!)) / (Math.hypot(...a) || 1);
+    return isOfIdle ? 0 : norm(a.map((value, i) => value - b[i]!)) / (norm(a) || 1);
   });
   return Math.max(...differences);
 }

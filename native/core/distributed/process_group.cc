@@ -225,6 +225,34 @@ std::vector<Bucket> make_buckets(const std::vector<at::Tensor>& tensors) {
   return buckets;
 }
 
+// What a process is about to do, as numbers that all processes can compare.
+std::vector<int64_t> numbers_of(GroupCall call, int64_t root, const std::vector<at::Tensor>& tensors) {
+  int64_t values = 0;
+  uint64_t shapes = 0;
+  const auto mix = [&shapes](int64_t number) { shapes = shapes * 1099511628211U + static_cast<uint64_t>(number) + 1; };
+  for (const at::Tensor& tensor : tensors) {
+    values += tensor.numel();
+    mix(static_cast<int64_t>(tensor.scalar_type()));
+    mix(tensor.is_cuda() ? 1 : 0);
+    mix(tensor.dim());
+    for (const int64_t size : tensor.sizes()) mix(size);
+  }
+  return {static_cast<int64_t>(call), root, static_cast<int64_t>(tensors.size()), values, static_cast<int64_t>(shapes)};
+}
+
+const char* name_of(GroupCall call) {
+  constexpr std::array kNames = {"add", "average", "broadcast", "allGather", "barrier"};
+  return kNames.at(static_cast<size_t>(call));
+}
+
+std::string describe(const std::vector<int64_t>& numbers) {
+  const auto call = static_cast<GroupCall>(numbers[0]);
+  std::string text = name_of(call);
+  if (call == GroupCall::kBarrier) return text;
+  if (numbers[1] >= 0) text += " from rank " + std::to_string(numbers[1]);
+  return text + " with " + std::to_string(numbers[2]) + " tensors of " + std::to_string(numbers[3]) + " values in all";
+}
+
 std::string join_ranks(const std::vector<int64_t>& ranks) {
   std::string text;
   for (const int64_t rank : ranks) text += (text.empty() ? "" : ", ") + std::to_string(rank);
@@ -304,32 +332,49 @@ void ProcessGroup::run(const char* name, const Operation& operation) {
   }
 }
 
+struct ProcessGroup::Pending {
+  const char* name;
+  std::vector<Bucket> buckets;
+  std::vector<Engine::Operation> operations;
+};
+
 template <typename Start>
-void ProcessGroup::in_buckets(const char* name, const std::vector<at::Tensor>& tensors, const Start& start) {
+std::shared_ptr<ProcessGroup::Pending> ProcessGroup::start(const char* name, const std::vector<at::Tensor>& tensors,
+                                                           const Start& start) {
   const at::NoGradGuard no_grad;
-  std::vector<Bucket> buckets = make_buckets(distinct(tensors));
+  auto pending = std::make_shared<Pending>(Pending{name, make_buckets(distinct(tensors)), {}});
   run(name, [&] {
-    std::vector<Engine::Operation> operations;
-    for (Bucket& bucket : buckets) {
+    for (Bucket& bucket : pending->buckets) {
       bucket.pack();
-      operations.push_back(engine_->start(bucket.flat, start));
+      pending->operations.push_back(engine_->start(bucket.flat, start));
       bytes_sent_ += static_cast<int64_t>(bucket.flat.nbytes());
     }
-    for (size_t i = 0; i < buckets.size(); ++i) {
-      wait_for(operations[i].work, operations[i].on_device);
-      buckets[i].unpack();
+  });
+  return pending;
+}
+
+void ProcessGroup::finish(Pending& pending) {
+  const at::NoGradGuard no_grad;
+  run(pending.name, [&] {
+    for (size_t i = 0; i < pending.buckets.size(); ++i) {
+      wait_for(pending.operations[i].work, pending.operations[i].on_device);
+      pending.buckets[i].unpack();
     }
   });
 }
 
-void ProcessGroup::add(const std::vector<at::Tensor>& tensors) {
-  in_buckets("sum", tensors, [](c10d::Backend& backend, const at::Tensor& bucket) {
+void ProcessGroup::abandon() { engine_->failed = true; }
+
+std::shared_ptr<ProcessGroup::Pending> ProcessGroup::start_add(const std::vector<at::Tensor>& tensors) {
+  return start("sum", tensors, [](c10d::Backend& backend, const at::Tensor& bucket) {
     std::vector<at::Tensor> buckets = {bucket};
     c10d::AllreduceOptions options;
     options.reduceOp = c10d::ReduceOp::SUM;
     return backend.allreduce(buckets, options);
   });
 }
+
+void ProcessGroup::add(const std::vector<at::Tensor>& tensors) { finish(*start_add(tensors)); }
 
 void ProcessGroup::average(const std::vector<at::Tensor>& tensors) {
   add(tensors);
@@ -338,21 +383,22 @@ void ProcessGroup::average(const std::vector<at::Tensor>& tensors) {
 }
 
 void ProcessGroup::broadcast(const std::vector<at::Tensor>& tensors, int64_t root) {
-  in_buckets("broadcast", tensors, [root](c10d::Backend& backend, const at::Tensor& bucket) {
+  const auto pending = start("broadcast", tensors, [root](c10d::Backend& backend, const at::Tensor& bucket) {
     std::vector<at::Tensor> buckets = {bucket};
     c10d::BroadcastOptions options;
     options.rootRank = root;
     return backend.broadcast(buckets, options);
   });
+  finish(*pending);
 }
 
-std::vector<at::Tensor> ProcessGroup::all_gather(const at::Tensor& tensor) {
+std::vector<at::Tensor> ProcessGroup::all_gather(const char* name, const at::Tensor& tensor) {
   const at::NoGradGuard no_grad;
   const at::Tensor own = tensor.contiguous();
   std::vector<std::vector<at::Tensor>> outputs(1);
   for (int64_t i = 0; i < size(); ++i) outputs[0].push_back(at::empty_like(own));
   std::vector<at::Tensor> inputs = {own};
-  run("gather", [&] {
+  run(name, [&] {
     const auto [work, on_device] = engine_->start(
         own, [&](c10d::Backend& backend, const at::Tensor&) { return backend.allgather(outputs, inputs); });
     wait_for(work, on_device);
@@ -361,17 +407,24 @@ std::vector<at::Tensor> ProcessGroup::all_gather(const at::Tensor& tensor) {
   return outputs[0];
 }
 
-std::vector<std::vector<int64_t>> ProcessGroup::gather_numbers(const std::vector<int64_t>& numbers) {
+std::vector<std::vector<int64_t>> ProcessGroup::gather_numbers(const char* name, const std::vector<int64_t>& numbers) {
   std::vector<std::vector<int64_t>> result;
-  for (const at::Tensor& found : all_gather(at::tensor(numbers, at::kLong))) {
+  for (const at::Tensor& found : all_gather(name, at::tensor(numbers, at::kLong))) {
     const auto* first = found.const_data_ptr<int64_t>();
     result.emplace_back(first, first + found.numel());
   }
   return result;
 }
 
-void ProcessGroup::barrier() {
-  run("barrier", [this] { wait_for(engine_->for_host->barrier(), /*on_device=*/false); });
+void ProcessGroup::require_same(GroupCall call, const std::vector<at::Tensor>& tensors, int64_t root) {
+  const auto calls = gather_numbers(name_of(call), numbers_of(call, root, distinct(tensors)));
+  for (size_t rank = 1; rank < calls.size(); ++rank) {
+    if (calls[rank] == calls[0]) continue;
+    std::string text = "Expected the same call from all processes but rank 0 calls " + describe(calls[0]) +
+                       " and rank " + std::to_string(rank) + " calls " + describe(calls[rank]);
+    if (describe(calls[rank]) == describe(calls[0])) text += ", of other shapes, dtypes or devices";
+    throw InvalidArgument(text);
+  }
 }
 
 std::string ProcessGroup::failure(const char* name, const char* reason) {

@@ -21,6 +21,9 @@ struct ProcessGroupOptions {
 /// The names of the backends that this build and this LibTorch have.
 std::vector<std::string> process_group_backends();
 
+/// A call that all processes of a group make together.
+enum class GroupCall { kAdd, kAverage, kBroadcast, kAllGather, kBarrier };
+
 /// A group of processes. All of them must make the same calls in the same order. An operation that fails throws
 /// ProcessGroupError, which names the ranks that have not shown up since the timeout. The group cannot be used after
 /// that.
@@ -38,16 +41,28 @@ class ProcessGroup {
   /// buckets. All processes get the same bits. A tensor that comes twice counts once. After an error, the tensors may
   /// hold parts of the sum.
   void add(const std::vector<at::Tensor>& tensors);
+  /// A collective that has started. Its tensors must not be used before finish().
+  struct Pending;
+  /// Starts add(). Until finish(), other collectives may run. All processes must start their sums in the same order.
+  std::shared_ptr<Pending> start_add(const std::vector<at::Tensor>& tensors);
+  /// Waits for the results.
+  void finish(Pending& pending);
+  /// Makes later calls fail: this process will not make the calls that the others wait for.
+  void abandon();
   /// add(), divided by the number of processes.
   void average(const std::vector<at::Tensor>& tensors);
   /// Replaces each tensor by the one of `root`.
   void broadcast(const std::vector<at::Tensor>& tensors, int64_t root);
   /// The tensors of all processes, by rank. They must have one shape.
-  std::vector<at::Tensor> all_gather(const at::Tensor& tensor);
+  std::vector<at::Tensor> all_gather(const at::Tensor& tensor) { return all_gather("gather", tensor); }
   /// Numbers of all processes, by rank; each has as many.
-  std::vector<std::vector<int64_t>> gather_numbers(const std::vector<int64_t>& numbers);
-  /// Returns when all processes have called it.
-  void barrier();
+  std::vector<std::vector<int64_t>> gather_numbers(const std::vector<int64_t>& numbers) {
+    return gather_numbers("gather", numbers);
+  }
+  /// Returns when all processes have called it. Throws InvalidArgument, in all of them, if they are not about to make
+  /// the same call with tensors of the same shapes, dtypes and kinds of device: Gloo would end the process. `root`:
+  /// that of a broadcast. Steps do without, because they compare their states.
+  void require_same(GroupCall call, const std::vector<at::Tensor>& tensors, int64_t root = -1);
 
   /// Bytes that this process has handed to collectives so far.
   int64_t bytes_sent() const { return bytes_sent_; }
@@ -57,7 +72,9 @@ class ProcessGroup {
   template <typename Operation>
   void run(const char* name, const Operation& operation);
   template <typename Start>
-  void in_buckets(const char* name, const std::vector<at::Tensor>& tensors, const Start& start);
+  std::shared_ptr<Pending> start(const char* name, const std::vector<at::Tensor>& tensors, const Start& start);
+  std::vector<at::Tensor> all_gather(const char* name, const at::Tensor& tensor);
+  std::vector<std::vector<int64_t>> gather_numbers(const char* name, const std::vector<int64_t>& numbers);
   /// Message for a failed operation, with the ranks that no longer report.
   std::string failure(const char* name, const char* reason);
 

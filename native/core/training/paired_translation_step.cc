@@ -64,11 +64,12 @@ void PairedTranslationStep::compute_gradients(const at::Tensor& source_images, c
     const at::Tensor gan = loss_of(fake, true), l1 = at::l1_loss(fake, target);
     checks().loss(kGan, gan);
     checks().loss(kL1, l1);
-    (options_.gan_weight * gan + options_.l1_weight * l1).backward(loss_gradient());
+    run_backward(generator_optimizer_, /*is_last=*/true,
+                 [&] { (options_.gan_weight * gan + options_.l1_weight * l1).backward(loss_gradient()); });
   }
   const at::Tensor own = 0.5 * (loss_of(target, true) + loss_of(fake.detach(), false));
   checks().loss(kDiscriminator, own);
-  own.backward(loss_gradient());
+  run_backward(discriminator_optimizer_, /*is_last=*/true, [&] { own.backward(loss_gradient()); });
 }
 
 }  // namespace bidiseg

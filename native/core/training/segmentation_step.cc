@@ -179,6 +179,7 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
     return segmenter_->forward_with_features(input.contiguous(format));
   };
 
+  const bool is_last = place + 1 == (rank() + 1) * part_count_;
   BackwardRoots from_source, from_target;
   const SegmentationOutput on_source = output_of(source.images);
   from_source.add(cross_entropy(kSegmentation, on_source.logits, source.labels, options_.cross_entropy),
@@ -190,7 +191,9 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
   // Gradients of moments flow back to both domains. Without them the source's graph is freed before the target's is
   // made.
   const bool with_moments = compares_moments(options_.alignment) && target.images.defined();
-  if (!with_moments) from_source.backward();
+  if (!with_moments) {
+    run_backward(segmenter_optimizer_, is_last && !target.images.defined(), [&] { from_source.backward(); });
+  }
   if (!target.images.defined()) return;
 
   const int64_t height = target.images.size(1), width = target.images.size(2);
@@ -203,7 +206,8 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
     const at::Tensor view = discriminator_input(options_.alignment, on_target, height, width);
     from_target.add(view, judge_target(view.detach()));
     judge_source(
-        discriminator_input(options_.alignment, detached(on_source), source.images.size(1), source.images.size(2)));
+        discriminator_input(options_.alignment, detached(on_source), source.images.size(1), source.images.size(2)),
+        is_last);
   }
   if (with_moments) {
     const auto [of_source, of_target] = moment_gradients(on_source.features, on_target.features);
@@ -245,7 +249,7 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
       if (masking()->source) learn({source.images, source.labels, {}, {}}, source_patches);
     }
   }
-  from_target.backward();
+  run_backward(segmenter_optimizer_, is_last, [&] { from_target.backward(); });
 }
 
 at::Tensor SegmentationStep::cross_entropy(const char* name, const at::Tensor& logits, const at::Tensor& labels,
@@ -294,10 +298,10 @@ at::Tensor SegmentationStep::judge_target(const at::Tensor& view) {
   return gradient.front();
 }
 
-void SegmentationStep::judge_source(const at::Tensor& view) {
+void SegmentationStep::judge_source(const at::Tensor& view, bool is_last) {
   const at::Tensor own = domain_loss(discriminator_->forward(view), Domain::kSource);
   checks().loss(kDiscriminatorSource, own);
-  (0.5 * own).backward(loss_gradient());
+  run_backward(*discriminator_optimizer_, is_last, [&] { (0.5 * own).backward(loss_gradient()); });
 }
 
 std::pair<at::Tensor, at::Tensor> SegmentationStep::moment_gradients(const at::Tensor& source_features,

@@ -98,7 +98,7 @@ class SegmentationStep : public Step {
   /// Backward pass of D_M's own loss on the target. Returns the gradient of the weighted adversarial loss for `view`,
   /// the input of D_M, which is detached.
   at::Tensor judge_target(const at::Tensor& view);
-  void judge_source(const at::Tensor& view);
+  void judge_source(const at::Tensor& view, bool is_last);
 
   /// Gradients of the weighted distance of moments for the features of both domains.
   std::pair<at::Tensor, at::Tensor> moment_gradients(const at::Tensor& source_features,

@@ -1,5 +1,7 @@
 #include "core/training/step.h"
 
+#include <c10/util/ScopeExit.h>
+
 #include "core/cancellation.h"
 #include "core/errors.h"
 
@@ -65,21 +67,19 @@ LossValues Step::iterate(const std::function<void()>& compute_gradients, const s
   zero_grad();
   scaler_.prepare();
   is_computed_ = false;
-  compute_gradients();
-  if (is_computed_) {
-    for (const auto& [name, optimizer] : optimizers_) checks_.gradients(name, *optimizer);
-  } else {
-    checks_.restore_gradients();
+  if (others_) {
+    sums_ = std::make_unique<GradientSums>(
+        others_, [this](const std::vector<at::Tensor>& gradients) { checks_.check(gradients, scaler_); });
   }
+  const auto end_sums = c10::make_scope_exit([this] { sums_.reset(); });
+  compute_gradients();
+  complete_gradients();
 
   // Between the phases: gradients, losses and checks are complete, on the device, and nothing has been read or applied.
   StepChecks::Result result = checks_.read(scaler_, others_.get());
   if (!graphs_.enabled()) checks_ = StepChecks(loss_share_);
   throw_if_canceled();
-  if (others_ && result.finite) {
-    sum_gradients();
-    if (combine) combine(*others_);
-  }
+  if (others_ && result.finite && combine) combine(*others_);
 
   scaler_.update(result.finite);
   if (result.finite) {
@@ -103,14 +103,27 @@ void Step::zero_grad() {
   for (const auto& [name, optimizer] : optimizers_) optimizer->zero_grad();
 }
 
-void Step::sum_gradients() {
-  std::vector<at::Tensor> gradients;
-  for (const auto& [name, optimizer] : optimizers_) {
-    for (const auto& parameter : optimizer->parameters()) {
-      if (parameter.value.grad().defined()) gradients.push_back(parameter.value.grad());
-    }
+void Step::complete_gradients() {
+  if (is_computed_) {
+    for (const auto& [name, optimizer] : optimizers_) checks_.gradients(name, *optimizer);
+  } else {
+    checks_.restore_gradients();
   }
-  others_->add(gradients);
+  if (!sums_) {
+    checks_.check(checks_.gradients(), scaler_);
+    return;
+  }
+  for (const auto& [name, optimizer] : optimizers_) sums_->send(optimizer->parameters());
+  sums_->finish();
+}
+
+void Step::run_backward(const Optimizer& optimizer, bool is_last, const std::function<void()>& pass) {
+  // A replayed graph makes all gradients before any can be sent.
+  if (is_last && sums_ && !graphs_.enabled()) {
+    sums_->send(optimizer.parameters(), pass);
+  } else {
+    pass();
+  }
 }
 
 // The same sums and the same updates keep the processes equal. A difference means a broken machine or a bug.

@@ -3,6 +3,7 @@
 
 #include "core/distributed/process_group.h"
 #include "core/models/convolution.h"
+#include "core/training/gradient_sums.h"
 #include "core/training/optimizers.h"
 #include "core/training/precision.h"
 #include "core/training/step_checks.h"
@@ -34,9 +35,9 @@ struct ComputationScope {
 /// If an exception ends phase 1 or 2 (NonFiniteLoss, Canceled, ...), everything is as before the step. If the gradients
 /// overflow at the current loss scale, the step returns its losses but changes only that scale.
 ///
-/// With a process group, each process computes its share of the micro-batches. Before phase 3, all of them learn of the
-/// losses and checks of all, so that they decide alike, and gradients are summed. So every process makes the same
-/// updates, and the step is that of one process with all micro-batches.
+/// With a process group, each process computes its share of the micro-batches. Gradients are summed, where possible
+/// while others are still computed. In phase 2, all processes learn of the losses and checks of all, so that they
+/// decide alike. So every process makes the same updates, and the step is that of one process with all micro-batches.
 class Step {
  public:
   Step(const Step&) = delete;
@@ -86,6 +87,10 @@ class Step {
   /// start with loss_gradient(), and checks() takes the losses.
   void run_piece(size_t piece, const std::vector<at::Tensor*>& inputs, const std::function<void()>& passes);
 
+  /// Runs a backward pass. `is_last`: no later one of this iteration reaches the parameters of `optimizer`, and this
+  /// one adds to each gradient once. With other processes, their gradients are then sent while it runs.
+  void run_backward(const Optimizer& optimizer, bool is_last, const std::function<void()>& pass);
+
   const at::Tensor& loss_gradient() const { return scaler_.loss_gradient(); }
   StepChecks& checks() { return checks_; }
   ComputationScope computation_scope() const {
@@ -102,7 +107,7 @@ class Step {
 
  private:
   void zero_grad();
-  void sum_gradients();
+  void complete_gradients();
   void compare_states();
 
   StepOptions options_;
@@ -115,8 +120,9 @@ class Step {
   std::vector<std::pair<std::string, std::unique_ptr<Optimizer>>> optimizers_;
   LossScaler scaler_;
   StepGraphs graphs_;
-  StepChecks checks_;         // with CUDA graphs it refers to their tensors and outlives a step
-  bool is_computed_ = false;  // whether passes of this iteration have run, rather than been replayed
+  std::unique_ptr<GradientSums> sums_;  // with other processes, during an iteration
+  StepChecks checks_;                   // with CUDA graphs it refers to their tensors and outlives a step
+  bool is_computed_ = false;            // whether passes of this iteration have run, rather than been replayed
   bool is_half_applied_ = false;
 };
 

@@ -43,17 +43,19 @@ void StepChecks::restore_gradients() {
   for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].mutable_grad() = gradients_[i];
 }
 
+void StepChecks::check(const std::vector<at::Tensor>& gradients, const LossScaler& scaler) {
+  if (gradients.empty()) return;
+  if (!found_.defined()) found_ = at::zeros({}, gradients.front().options().dtype(at::kFloat));
+  // The kernel of gradient scalers, for a scale of 1 too: it takes one pass, on the CPU a tenth of the time of norms.
+  at::_amp_foreach_non_finite_check_and_unscale_(gradients, found_, scaler.inverse());
+}
+
 StepChecks::Result StepChecks::read(const LossScaler& scaler, ProcessGroup* others) {
   std::vector<at::Tensor> scalars;
   for (const auto& loss : losses_) scalars.push_back(loss.sum);
   for (const auto& labels : labels_) scalars.push_back(labels.invalid_label);
-  if (!gradients_.empty()) {
-    // The kernel of gradient scalers, for a scale of 1 too: it takes one pass, on the CPU a tenth of the time of norms.
-    const auto options = gradients_.front().options().dtype(at::kFloat);
-    at::Tensor found = at::zeros({}, options);
-    at::_amp_foreach_non_finite_check_and_unscale_(gradients_, found, scaler.inverse());
-    scalars.push_back(found);
-  }
+  const bool with_gradients = found_.defined();
+  if (with_gradients) scalars.push_back(std::exchange(found_, {}));
   if (scalars.empty()) return {{}, true};
   const at::Tensor own = at::stack(scalars).to(at::kCPU, at::kDouble);
   const std::vector<at::Tensor> values = others != nullptr ? others->all_gather(own) : std::vector<at::Tensor>{own};
@@ -85,25 +87,18 @@ StepChecks::Result StepChecks::read(const LossScaler& scaler, ProcessGroup* othe
     throw_non_finite(std::string("The ") + losses_[i].name + " loss", "is " + std::to_string(sum),
                      others != nullptr ? static_cast<int64_t>(rank) : -1);
   }
-  bool finite = true;
-  for (size_t rank = 0; rank < values.size() && !gradients_.empty(); ++rank) {
-    finite = finite && value(rank, scalars.size() - 1) == 0;
+  size_t rank = 0;  // of the first process with a gradient that is not finite
+  while (with_gradients && rank < values.size() && value(rank, scalars.size() - 1) == 0) ++rank;
+  const bool finite = !with_gradients || rank == values.size();
+  if (!finite && !scaler.may_overflow()) {
+    throw_non_finite_gradient(others != nullptr ? static_cast<int64_t>(rank) : -1);
   }
-  if (!finite && !scaler.may_overflow()) throw_non_finite_gradient(others);
   return {std::move(losses), finite};
 }
 
-void StepChecks::throw_non_finite_gradient(ProcessGroup* others) const {
-  int64_t first = 0;
-  while (first < static_cast<int64_t>(gradients_.size()) && gradients_[first].isfinite().all().item<bool>()) ++first;
-  int64_t rank = -1;
-  if (others != nullptr) {
-    const auto found = others->gather_numbers({first});
-    rank = 0;
-    while (rank + 1 < others->size() && found[rank][0] == static_cast<int64_t>(gradients_.size())) ++rank;
-    first = found[rank][0];
-  }
-  first = std::min(first, static_cast<int64_t>(gradients_.size()) - 1);
+void StepChecks::throw_non_finite_gradient(int64_t rank) const {
+  size_t first = 0;
+  while (first + 1 < gradients_.size() && parameters_[first].grad().isfinite().all().item<bool>()) ++first;
   throw_non_finite("The gradient of the " + gradient_names_[first], "has values that are NaN or infinite", rank);
 }
 

@@ -41,18 +41,24 @@ class StepChecks {
   /// Labels that must be in range.
   void labels(const LabelCheck& check) { labels_.push_back(check); }
 
-  /// Notes the current gradients of an optimizer's parameters. `name` is for messages.
+  /// Notes the current gradients of an optimizer's parameters for restore_gradients(). `name` is for messages.
   void gradients(const std::string& name, const Optimizer& optimizer);
 
   /// Attaches the noted gradients to their parameters again, for a replayed graph writes to them (see StepGraphs).
   void restore_gradients();
 
-  /// Divides the gradients by the scale and waits for the device. Throws InvalidArgument for a label out of range and
+  /// The noted gradients.
+  const std::vector<at::Tensor>& gradients() const { return gradients_; }
+
+  /// Divides gradients by the scale, and notes whether they are finite.
+  void check(const std::vector<at::Tensor>& gradients, const LossScaler& scaler);
+
+  /// Waits for the device. Throws InvalidArgument for a label out of range and
   /// NonFiniteLoss for a loss that is NaN or infinite. A gradient that is NaN or infinite is a NonFiniteLoss only if
   /// the scale cannot be the reason. Call it once a step, after everything else.
   ///
-  /// `others`: processes with the rest of the step, or null. Losses are then sums over all of them, and all throw if
-  /// one has a reason to.
+  /// `others`: processes with the rest of the step, or null. Losses are then sums over all of them, as the gradients
+  /// must be by now, and all throw if one has a reason to.
   Result read(const LossScaler& scaler, ProcessGroup* others);
 
  private:
@@ -60,13 +66,15 @@ class StepChecks {
     const char* name;
     at::Tensor sum;
   };
-  [[noreturn]] void throw_non_finite_gradient(ProcessGroup* others) const;
+  /// `rank`: of the process that found it, or -1 without a group.
+  [[noreturn]] void throw_non_finite_gradient(int64_t rank) const;
 
   double share_;
   std::vector<Loss> losses_;
   std::vector<LabelCheck> labels_;
   std::vector<std::string> gradient_names_;
   std::vector<at::Tensor> parameters_, gradients_;
+  at::Tensor found_;  // not 0 if a gradient of this process is not finite
 };
 
 }  // namespace bidiseg

@@ -146,7 +146,7 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
 
 std::vector<TranslationStep::Part> TranslationStep::parts_of(const at::Tensor& source, const at::Tensor& target) const {
   const int64_t count = source.size(0);
-  if (options_.micro_batch_size == 0) return {{source, target, 1.0}};
+  if (options_.micro_batch_size == 0) return {{source, target, 1.0, /*is_last=*/true}};
   if (target.size(0) != count) {
     throw InvalidArgument("Expected as many target images as source images, " + std::to_string(count) +
                           ", for parts of a batch but received " + std::to_string(target.size(0)));
@@ -155,7 +155,7 @@ std::vector<TranslationStep::Part> TranslationStep::parts_of(const at::Tensor& s
   for (int64_t first = 0; first < count; first += options_.micro_batch_size) {
     const int64_t length = std::min(options_.micro_batch_size, count - first);
     parts.push_back({source.narrow(0, first, length), target.narrow(0, first, length),
-                     static_cast<double>(length) / static_cast<double>(count)});
+                     static_cast<double>(length) / static_cast<double>(count), first + length == count});
   }
   return parts;
 }
@@ -248,7 +248,9 @@ void TranslationStep::compute_generator_gradients(const Part& part) {
     roots.push_back(image);
     gradients.push_back(leaf.grad());
   }
-  torch::autograd::backward(roots, gradients);
+  // Checkpointed blocks get their gradients once for each time that a generator ran.
+  run_backward(generator_optimizer_, part.is_last && !o.activation_checkpointing,
+               [&] { torch::autograd::backward(roots, gradients); });
   fakes_ = {fake_source.image.detach(), fake_target.image.detach()};
 }
 
@@ -264,8 +266,10 @@ void TranslationStep::compute_discriminator_gradients(const Part& part, const Fa
     checks().loss(name, loss);
     loss.backward(loss_gradient());
   };
-  judge(kDiscriminatorTarget, *networks_.target_discriminator, part.target, fakes.target);
-  judge(kDiscriminatorSource, *networks_.source_discriminator, part.source, fakes.source);
+  run_backward(discriminator_optimizer_, part.is_last, [&] {
+    judge(kDiscriminatorSource, *networks_.source_discriminator, part.source, fakes.source);
+    judge(kDiscriminatorTarget, *networks_.target_discriminator, part.target, fakes.target);
+  });
 }
 
 NamedTensors TranslationStep::state() const {

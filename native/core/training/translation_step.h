@@ -79,6 +79,7 @@ class TranslationStep : public Step {
   struct Part {
     at::Tensor source, target;
     double share;  ///< share of the part in the mean over the batch
+    bool is_last;  ///< of the batch
   };
   std::vector<Part> parts_of(const at::Tensor& source, const at::Tensor& target) const;
 
