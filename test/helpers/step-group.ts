@@ -32,7 +32,7 @@ export function runGroup(what: string, size: number, file: string, ...more: stri
 }
 
 /** Also of more values than a call can have arguments. */
-const norm = (values: number[]) => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
+const norm = (values: Float64Array) => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
 
 /** Largest relative difference of the tensors of two states. */
 export function worstDifference(one: Record<string, string>, other: Record<string, string>): number {
@@ -52,7 +52,7 @@ export function worstDifference(one: Record<string, string>, other: Record<strin
  */
 function isIdle(name: string, state: Record<string, string>): boolean {
   if (!/^(to_target|to_source|target_discriminator|source_discriminator)\..*bias$/.test(name)) return false;
-  return Math.hypot(...numbers(state[name]!)) < 1e-6;
+  return norm(numbers(state[name]!)) < 1e-6;
 }
 
 function numbers(text: string): Float64Array {
