@@ -336,13 +336,14 @@ struct ProcessGroup::Pending {
   const char* name;
   std::vector<Bucket> buckets;
   std::vector<Engine::Operation> operations;
+  std::vector<at::Tensor> gathered;
 };
 
 template <typename Start>
 std::shared_ptr<ProcessGroup::Pending> ProcessGroup::start(const char* name, const std::vector<at::Tensor>& tensors,
                                                            const Start& start) {
   const at::NoGradGuard no_grad;
-  auto pending = std::make_shared<Pending>(Pending{name, make_buckets(distinct(tensors)), {}});
+  auto pending = std::make_shared<Pending>(Pending{name, make_buckets(distinct(tensors)), {}, {}});
   run(name, [&] {
     for (Bucket& bucket : pending->buckets) {
       bucket.pack();
@@ -353,14 +354,13 @@ std::shared_ptr<ProcessGroup::Pending> ProcessGroup::start(const char* name, con
   return pending;
 }
 
-void ProcessGroup::finish(Pending& pending) {
+std::vector<at::Tensor> ProcessGroup::finish(Pending& pending) {
   const at::NoGradGuard no_grad;
   run(pending.name, [&] {
-    for (size_t i = 0; i < pending.buckets.size(); ++i) {
-      wait_for(pending.operations[i].work, pending.operations[i].on_device);
-      pending.buckets[i].unpack();
-    }
+    for (const auto& [work, on_device] : pending.operations) wait_for(work, on_device);
+    for (Bucket& bucket : pending.buckets) bucket.unpack();
   });
+  return std::move(pending.gathered);
 }
 
 void ProcessGroup::abandon() { engine_->failed = true; }
@@ -392,24 +392,24 @@ void ProcessGroup::broadcast(const std::vector<at::Tensor>& tensors, int64_t roo
   finish(*pending);
 }
 
-std::vector<at::Tensor> ProcessGroup::all_gather(const char* name, const at::Tensor& tensor) {
+std::shared_ptr<ProcessGroup::Pending> ProcessGroup::start_all_gather(const char* name, const at::Tensor& tensor) {
   const at::NoGradGuard no_grad;
   const at::Tensor own = tensor.contiguous();
-  std::vector<std::vector<at::Tensor>> outputs(1);
-  for (int64_t i = 0; i < size(); ++i) outputs[0].push_back(at::empty_like(own));
-  std::vector<at::Tensor> inputs = {own};
+  auto pending = std::make_shared<Pending>(Pending{name, {}, {}, {}});
+  for (int64_t i = 0; i < size(); ++i) pending->gathered.push_back(at::empty_like(own));
   run(name, [&] {
-    const auto [work, on_device] = engine_->start(
-        own, [&](c10d::Backend& backend, const at::Tensor&) { return backend.allgather(outputs, inputs); });
-    wait_for(work, on_device);
+    std::vector<std::vector<at::Tensor>> outputs = {pending->gathered};
+    std::vector<at::Tensor> inputs = {own};
+    pending->operations.push_back(engine_->start(
+        own, [&](c10d::Backend& backend, const at::Tensor&) { return backend.allgather(outputs, inputs); }));
   });
   bytes_sent_ += static_cast<int64_t>(own.nbytes());
-  return outputs[0];
+  return pending;
 }
 
 std::vector<std::vector<int64_t>> ProcessGroup::gather_numbers(const char* name, const std::vector<int64_t>& numbers) {
   std::vector<std::vector<int64_t>> result;
-  for (const at::Tensor& found : all_gather(name, at::tensor(numbers, at::kLong))) {
+  for (const at::Tensor& found : finish(*start_all_gather(name, at::tensor(numbers, at::kLong)))) {
     const auto* first = found.const_data_ptr<int64_t>();
     result.emplace_back(first, first + found.numel());
   }

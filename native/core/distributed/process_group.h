@@ -45,8 +45,10 @@ class ProcessGroup {
   struct Pending;
   /// Starts add(). Until finish(), other collectives may run. All processes must start their sums in the same order.
   std::shared_ptr<Pending> start_add(const std::vector<at::Tensor>& tensors);
-  /// Waits for the results.
-  void finish(Pending& pending);
+  /// Starts all_gather(), likewise.
+  std::shared_ptr<Pending> start_all_gather(const at::Tensor& tensor) { return start_all_gather("gather", tensor); }
+  /// Waits for the results, and returns those of a gather.
+  std::vector<at::Tensor> finish(Pending& pending);
   /// Makes later calls fail: this process will not make the calls that the others wait for.
   void abandon();
   /// add(), divided by the number of processes.
@@ -54,7 +56,7 @@ class ProcessGroup {
   /// Replaces each tensor by the one of `root`.
   void broadcast(const std::vector<at::Tensor>& tensors, int64_t root);
   /// The tensors of all processes, by rank. They must have one shape.
-  std::vector<at::Tensor> all_gather(const at::Tensor& tensor) { return all_gather("gather", tensor); }
+  std::vector<at::Tensor> all_gather(const at::Tensor& tensor) { return finish(*start_all_gather(tensor)); }
   /// Numbers of all processes, by rank; each has as many.
   std::vector<std::vector<int64_t>> gather_numbers(const std::vector<int64_t>& numbers) {
     return gather_numbers("gather", numbers);
@@ -73,7 +75,7 @@ class ProcessGroup {
   void run(const char* name, const Operation& operation);
   template <typename Start>
   std::shared_ptr<Pending> start(const char* name, const std::vector<at::Tensor>& tensors, const Start& start);
-  std::vector<at::Tensor> all_gather(const char* name, const at::Tensor& tensor);
+  std::shared_ptr<Pending> start_all_gather(const char* name, const at::Tensor& tensor);
   std::vector<std::vector<int64_t>> gather_numbers(const char* name, const std::vector<int64_t>& numbers);
   /// Message for a failed operation, with the ranks that no longer report.
   std::string failure(const char* name, const char* reason);

@@ -103,12 +103,23 @@ TranslationLosses TranslationStep::run(const at::Tensor& source_images, const at
   ImagePool fake_target_pool = fake_target_pool_, fake_source_pool = fake_source_pool_;
   const auto compute = [&] {
     std::vector<at::Tensor> of_source, of_target;
+    SharedFakes shared;
     for (Part& part : parts) {
-      run_piece(0, {&part.source, &part.target}, [&] { compute_generator_gradients(part); });
-      of_source.push_back(fakes_.source);
-      of_target.push_back(fakes_.target);
+      const auto collect = [&] {
+        of_source.push_back(fakes_.source);
+        of_target.push_back(fakes_.target);
+        if (part.is_last) shared = share({at::cat(of_source), at::cat(of_target)});
+      };
+      // A replayed graph has made its gradients too before the host can do anything.
+      const bool at_once = !options_.step.cuda_graphs;
+      run_piece(0, {&part.source, &part.target}, [&] {
+        compute_generator_gradients(part, [&] {
+          if (at_once) collect();
+        });
+      });
+      if (!at_once) collect();
     }
-    const Fakes all = exchange({at::cat(of_source), at::cat(of_target)}, fake_source_pool, fake_target_pool);
+    const Fakes all = exchange(shared, fake_source_pool, fake_target_pool);
     int64_t first = 0;
     for (Part& part : parts) {
       const int64_t count = part.source.size(0), target_count = part.target.size(0);
@@ -161,20 +172,25 @@ std::vector<TranslationStep::Part> TranslationStep::parts_of(const at::Tensor& s
 }
 
 // The pools see the fakes of all processes, in the order of one process.
-TranslationStep::Fakes TranslationStep::exchange(const Fakes& made, ImagePool& source, ImagePool& target) const {
-  const auto exchanged = [this](const at::Tensor& images, ImagePool& pool) {
-    if (options_.pool_size == 0 || others() == nullptr) return pool.exchange(images);
-    const int64_t count = images.size(0);
-    return pool.exchange(at::cat(others()->all_gather(images))).narrow(0, rank() * count, count);
+TranslationStep::SharedFakes TranslationStep::share(const Fakes& made) const {
+  if (options_.pool_size == 0 || others() == nullptr) return {made, nullptr, nullptr};
+  return {made, others()->start_all_gather(made.source), others()->start_all_gather(made.target)};
+}
+
+TranslationStep::Fakes TranslationStep::exchange(const SharedFakes& fakes, ImagePool& source, ImagePool& target) const {
+  const auto exchanged = [this](const at::Tensor& own, const auto& of_others, ImagePool& pool) {
+    if (!of_others) return pool.exchange(own);
+    const int64_t count = own.size(0);
+    return pool.exchange(at::cat(others()->finish(*of_others))).narrow(0, rank() * count, count);
   };
-  return {exchanged(made.source, source), exchanged(made.target, target)};
+  return {exchanged(fakes.own.source, fakes.of_sources, source), exchanged(fakes.own.target, fakes.of_targets, target)};
 }
 
 at::Tensor TranslationStep::in_format(const at::Tensor& images) const {
   return images.contiguous(fastest_translator_format(options_.step.precision, images.device()));
 }
 
-void TranslationStep::compute_generator_gradients(const Part& part) {
+void TranslationStep::compute_generator_gradients(const Part& part, const std::function<void()>& when_made) {
   const ComputationScope scope = computation_scope();
   const at::Tensor source = in_format(part.source), target = in_format(part.target);
   const double share = part.share;
@@ -195,6 +211,8 @@ void TranslationStep::compute_generator_gradients(const Part& part) {
       with_identity ? forward_both(to_source, target, source) : std::pair(to_source.forward(target), at::Tensor());
   const Generated& fake_target = keep(image_in_target);
   const Generated& fake_source = keep(image_in_source);
+  fakes_ = {fake_source.image.detach(), fake_target.image.detach()};
+  when_made();
   const Generated& cycled_source = keep(to_source.forward(fake_target.image));
   const Generated& cycled_target = keep(to_target.forward(fake_source.image));
 
@@ -251,7 +269,6 @@ void TranslationStep::compute_generator_gradients(const Part& part) {
   // Checkpointed blocks get their gradients once for each time that a generator ran.
   run_backward(generator_optimizer_, part.is_last && !o.activation_checkpointing,
                [&] { torch::autograd::backward(roots, gradients); });
-  fakes_ = {fake_source.image.detach(), fake_target.image.detach()};
 }
 
 // The fakes were made before the generators change, and the gradients of D_F do not depend on the generators' weights.

@@ -83,11 +83,19 @@ class TranslationStep : public Step {
   };
   std::vector<Part> parts_of(const at::Tensor& source, const at::Tensor& target) const;
 
+  /// Fakes of this process, and those of all processes on their way. Without other processes or pools, only the former.
+  struct SharedFakes {
+    Fakes own;
+    std::shared_ptr<ProcessGroup::Pending> of_sources, of_targets;
+  };
+  SharedFakes share(const Fakes& made) const;
+
   /// Images for the discriminators in place of all fakes of this process. `source` and `target` are the pools.
-  Fakes exchange(const Fakes& made, ImagePool& source, ImagePool& target) const;
+  Fakes exchange(const SharedFakes& fakes, ImagePool& source, ImagePool& target) const;
 
   at::Tensor in_format(const at::Tensor& images) const;  ///< in which the networks compute faster
-  void compute_generator_gradients(const Part& part);
+  /// `when_made`: called when fakes_ are made, before any backward pass.
+  void compute_generator_gradients(const Part& part, const std::function<void()>& when_made);
   void compute_discriminator_gradients(const Part& part, const Fakes& fakes);
 
   TranslationNetworks networks_;
