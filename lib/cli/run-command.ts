@@ -59,7 +59,14 @@ export async function runCommand(
     for (const output of context.outputs) output.removeIfUnused();
   }
   context.console.endProgress();
-  setTimeout(() => process.exit(), LINGER_MS).unref();
+  context.graceMs = 0; // what is left is to write the output
+  setTimeout(exitWhenWritten, LINGER_MS).unref();
+}
+
+/** Ends the process once its readers have taken all output: an exit would drop what a full pipe has not taken yet. */
+function exitWhenWritten(): void {
+  if (process.stdout.writableLength + process.stderr.writableLength === 0) process.exit();
+  setTimeout(exitWhenWritten, LINGER_MS).unref();
 }
 
 /** Prints an error and returns its exit code. */
@@ -103,7 +110,7 @@ function errorCode(error: unknown): string {
 function listenForTheEnd(controller: AbortController, context: CommandContext): void {
   const stop = (signal: StopSignal) => {
     if (signal === 'SIGHUP' && context.onHangup) return context.onHangup();
-    if (controller.signal.aborted) {
+    if (controller.signal.aborted || context.graceMs === 0) {
       // A closed terminal sends SIGHUP twice, from its shell and from the system. The second does not mean haste.
       return signal === 'SIGHUP' ? undefined : leaveNow(signal, context);
     }

@@ -7,7 +7,7 @@ import { writeImage } from '../../lib/data/image-codec.js';
 import { writeLabels } from '../../lib/data/label-codec.js';
 import { Random } from '../../lib/data/random.js';
 
-const MAIN = fileURLToPath(new URL('../../lib/cli/main.js', import.meta.url));
+export const MAIN = fileURLToPath(new URL('../../lib/cli/main.js', import.meta.url));
 
 export interface Result {
   code: number | null;

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { bidiseg, jsonLines, temporaryFolder } from './command-line.js';
+import { promisify } from 'node:util';
+import { bidiseg, jsonLines, MAIN, temporaryFolder } from './command-line.js';
 
 const COMMANDS = [
   'demo',
@@ -125,6 +127,17 @@ describe('command line: usage', () => {
     assert.equal(info.event, 'result');
     assert.ok(info.native.threads >= 1);
     assert.equal(info.native.precisions.cpu?.[0], 'fp32');
+  });
+
+  it('a slow reader gets all output', async () => {
+    // The pipe is full before the command starts. A pipe holds 64 KiB.
+    const full = 'head -c 65536 /dev/zero | tr "\\0" "\\n"';
+    const line = `(${full}; "$0" "$1" info --json) | (sleep 8; cat)`;
+    const { stdout } = await promisify(execFile)('sh', ['-c', line, process.execPath, MAIN]);
+    assert.deepEqual(
+      jsonLines(stdout.trim()).map(({ event }) => event),
+      ['result'],
+    );
   });
 
   it('info works without the addon, and says so', async () => {
