@@ -1,4 +1,5 @@
-// One process of a training that is measured: node ours.mjs CASE FILE RANK SIZE SECONDS. SIZE 0: no group. Prints JSON.
+// One process of a training that is measured: node ours.mjs CASE FILE RANK SIZE SECONDS [SHARES].
+// SIZE 0: no group. Then SHARES divides the step, default 1. Prints JSON.
 import {
   ProcessGroup,
   SegmentationStep,
@@ -9,12 +10,13 @@ import {
 } from 'bidiseg';
 import { BATCHES, CASES } from './cases.mjs';
 
-const [name, file, rank, size, seconds] = process.argv.slice(2);
+const [name, file, rank, size, seconds, shares = 1] = process.argv.slice(2);
 const { kind, network, height, width, images: perBatch = 1 } = CASES[name];
 await setThreadCount(1);
 const alone = Number(size) === 0;
 const group = alone ? null : await ProcessGroup.join({ file, rank: Number(rank), size: Number(size) });
-const count = (BATCHES / (group?.size ?? 1)) * perBatch;
+const batches = BATCHES / (group?.size ?? Number(shares));
+const count = batches * perBatch;
 
 const bytes = (length, most) => {
   const data = new Uint8Array(length);
@@ -29,7 +31,8 @@ const images = () => ({ images: bytes(count * height * width * 3, 256), count, h
 
 async function segmentation() {
   const segmenter = await Segmenter.create({ ...network, classCount: 19 });
-  const options = { accumulation: BATCHES, alignment: 'none', adversarialWeight: 0, momentWeight: 0 };
+  const accumulation = group ? BATCHES : batches;
+  const options = { accumulation, alignment: 'none', adversarialWeight: 0, momentWeight: 0 };
   const step = await SegmentationStep.create(segmenter, null, options, { group });
   const source = { ...images(), labels: bytes(count * height * width, 19) };
   return () => step.run({ source, learningRate: 1e-4 });

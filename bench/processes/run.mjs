@@ -60,9 +60,9 @@ function ours(name, size) {
   return measure(ranks(size).map((rank) => start(process.execPath, args(rank), rank, size)));
 }
 
-/** Two processes that know nothing of each other, each with whole steps: what sharing caches and memory alone costs. */
+/** Two processes that know nothing of each other, each with half a step: what they would reach without communication. */
 function strangers(name) {
-  const args = [path.join(HERE, 'ours.mjs'), name, '', '0', '0', values.seconds];
+  const args = [path.join(HERE, 'ours.mjs'), name, '', '0', '0', values.seconds, '2'];
   return measure([0, 1].map(() => start(process.execPath, args, '0', 0)));
 }
 
@@ -82,7 +82,7 @@ const percent = (share) => `${(100 * share).toFixed(1)} %`;
 console.log(`load before: ${os.loadavg()[0].toFixed(1)}; figures of a busy machine are worth nothing\n`);
 const COLUMNS = [
   ...['case', 'one process', 'one with a group', 'two processes', 'efficiency of two', 'overhead of a group'],
-  ...['two strangers, of twice one', 'processor time, two to one', 'MB a step'],
+  ...['efficiency of two strangers', 'processor time, two to one', 'MB a step'],
 ];
 console.log(`| ${COLUMNS.join(' | ')} |`);
 console.log(`|${' --- |'.repeat(COLUMNS.length)}`);
@@ -114,7 +114,7 @@ for (const [name, entry] of Object.entries(CASES)) {
       cell(({ two }) => two.ms),
       percent(median(found.map((each) => base(each) / (2 * each.two.ms)))),
       without ? percent(median(found.map(({ without, one }) => one.ms / without.ms - 1))) : '–',
-      without ? percent(median(found.map(({ without, apart }) => without.ms / apart.ms))) : '–',
+      without ? percent(median(found.map(({ without, apart }) => without.ms / (2 * apart.ms)))) : '–',
       without ? median(found.map(({ without, two }) => two.cpu / without.cpu)).toFixed(2) : '–',
       sent ? (sent / 1e6).toFixed(2) : '–',
     ];

@@ -37,7 +37,8 @@ export interface ProcessGroupOptions {
 /**
  * Processes that train together, over LibTorch's c10d: `gloo` on CPUs, `nccl` on GPUs.
  *
- * All processes make the same calls in the same order. An operation that fails throws ProcessGroupError, which names the
+ * All processes make the same calls in the same order, with tensors of the same shapes and dtypes. If they differ, all of
+ * them throw InvalidArgumentError, and the group can still be used. An operation that fails throws ProcessGroupError, which names the
  * ranks that have stopped reporting, and the group cannot be used after it. The meeting point has no password. Keep its
  * port inside the cluster.
  *
