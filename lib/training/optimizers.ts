@@ -15,7 +15,7 @@ interface CommonOptimizerOptions {
 export interface SgdOptions extends CommonOptimizerOptions {
   /** Momentum, 0 to 1. Default 0.9. */
   momentum?: number;
-  /** Moves most backbone weights several times a step, as the reference's optimizer did. Default false. */
+  /** Moves most weights of a ResNet backbone several times a step, as the reference's optimizer did. Default false. */
   repeatedStep?: boolean;
 }
 

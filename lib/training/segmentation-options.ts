@@ -104,7 +104,7 @@ const stepFields = {
   weightDecay: number(0, 1).default(5e-4),
   /** Betas of Adam for the segmenter. */
   adamBetas: betas().default([0.9, 0.99]),
-  /** Moves most backbone weights several times a step, as the reference's SGD did. */
+  /** Moves most weights of a ResNet backbone several times a step, as the reference's SGD did. Others stay as they are. */
   repeatedStep: boolean().default(false),
   /** Betas of Adam for the discriminator. */
   discriminatorBetas: betas().default([0.9, 0.99]),
