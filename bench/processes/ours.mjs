@@ -62,11 +62,9 @@ for (let go = true; go; ) {
 }
 const { user, system } = process.cpuUsage(cpuBefore);
 const cpu = (user + system) / 1000 / times.length;
-times.sort((a, b) => a - b);
+const sorted = times.toSorted((a, b) => a - b);
 const sent = group ? (group.bytesSent - sentBefore) / times.length : 0;
-process.stdout.write(
-  `${JSON.stringify({ ms: times[Math.floor(times.length / 2)], steps: times.length, sent, cpu })}\n`,
-);
+process.stdout.write(`${JSON.stringify({ ms: sorted[Math.floor(times.length / 2)], times, sent, cpu })}\n`);
 group?.dispose();
 process.exit();
 

@@ -60,10 +60,15 @@ function ours(name, size) {
   return measure(ranks(size).map((rank) => start(process.execPath, args(rank), rank, size)));
 }
 
-/** Two processes that know nothing of each other, each with half a step: what they would reach without communication. */
-function strangers(name) {
+/**
+ * Two processes that know nothing of each other, each with half a step. Milliseconds of the slower one of any two of their
+ * steps: what processes that wait for each other after each step would reach if communication took no time.
+ */
+async function strangers(name) {
   const args = [path.join(HERE, 'ours.mjs'), name, '', '0', '0', values.seconds, '2'];
-  return measure([0, 1].map(() => start(process.execPath, args, '0', 0)));
+  const found = await Promise.all([0, 1].map(() => start(process.execPath, args, '0', 0)));
+  const [one, other] = found.map(({ times }) => times);
+  return { ms: median(one.flatMap((a) => other.map((b) => Math.max(a, b)))) };
 }
 
 /** `bucket`: megabytes of gradients that DistributedDataParallel sends at a time, while it computes the others. */
