@@ -58,6 +58,7 @@ describe('presets', () => {
   it('the configs of known data sets are valid', async () => {
     for (const [name, classes, labelMap, meanClasses] of [
       ['camvid-day2dusk', 'camvid', 'identity', CAMVID.names.filter((name) => name !== 'fence')],
+      ['camvid-imagenet', 'camvid', 'identity', CAMVID.names.filter((name) => name !== 'fence')],
       ['gta5-to-cityscapes', 'cityscapes', 'gta5', null],
       ['synthia-to-cityscapes', 'cityscapes', 'synthia', 'synthia-16'],
     ]) {
