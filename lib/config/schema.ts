@@ -3,7 +3,7 @@ import { MAX_PIXELS } from '../data/image-limits.js';
 import { sizeOption } from '../data/image-size.js';
 import { type ClassSubset, labelMapOption } from '../data/label-maps.js';
 import { discriminatorFields } from '../models/discriminator-options.js';
-import { deviceOption } from '../models/network-options.js';
+import { deviceOption, dtypeOption } from '../models/network-options.js';
 import { segmenterFields } from '../models/segmenter-options.js';
 import { sizeMultiple, translatorFields } from '../models/translator-options.js';
 import { choice, integer, number, section, text } from '../support/options.js';
@@ -188,6 +188,11 @@ export const configSchema = section({
   seed: integer(0).default(1),
   /** Device that everything computes on: `cpu`, `cuda` or `cuda:N`. */
   device: deviceOption(),
+  /**
+   * Type of all weights, in which everything computes. `float64` is for checks to the last digit, such as of one process beside
+   * several. It takes twice as long or more.
+   */
+  dtype: dtypeOption(),
   /** Run folder, relative to the working directory. */
   output: text('a folder'),
   /** The images and their classes. */
@@ -292,6 +297,12 @@ export const configSchema = section({
   const { constantSteps, steps } = config.translation;
   const flat = constantSteps === null || constantSteps <= steps;
   expect(flat, ['translation', 'constantSteps'], `a whole number up to translation.steps (${steps})`);
+  const { dtype, device } = config;
+  expect(dtype === 'float32' || device === 'cpu', ['dtype'], `float32, or device cpu instead of ${device},`);
+  for (const section of ['segmentation', 'translation'] as const) {
+    const { precision } = config[section];
+    expect(dtype === 'float32' || precision === 'fp32', [section, 'precision'], 'fp32, or dtype float32,');
+  }
   const { classes, ignoreIndex, palette } = config.data;
   const classCount = (typeof classes === 'string' ? CLASS_LISTS[classes].names : classes).length;
   expect(

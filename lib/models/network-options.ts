@@ -8,6 +8,9 @@ export const deviceOption = () =>
     .regex(/^(cpu|cuda(:\d{1,3})?)$/, 'cpu, cuda or cuda:N')
     .default('cpu');
 
+/** Declares the option for the type of the weights. Default `float32`. */
+export const dtypeOption = () => choice('float32', 'float64').default('float32');
+
 /** Options that every network has. */
 export const networkFields = {
   /** Seed of the initial weights. */
@@ -18,5 +21,5 @@ export const networkFields = {
    * Type of the weights. Everything computes in it. `float64` is for checks to the last digit: it starts from the same
    * initial weights and takes twice as long or more.
    */
-  dtype: choice('float32', 'float64').default('float32'),
+  dtype: dtypeOption(),
 };

@@ -24,10 +24,10 @@ export async function createSegmenter(config: Config, weights?: string): Promise
   // Names and shapes of both kinds are the same, so only the file can tell. Without one, the config does.
   const isMiddle = file !== null && (await bottleneckStrideOf(file)) === 'middle';
   const stride = isMiddle && { bottleneckStride: 'middle' as const };
-  const { seed, device } = config;
+  const { seed, device, dtype } = config;
   const names = classNames(config);
   const classes = { classCount: names.length, classNames: names, palette: classPalette(config) };
-  const creation = Segmenter.create({ ...options, ...stride, ...classes, seed, device });
+  const creation = Segmenter.create({ ...options, ...stride, ...classes, seed, device, dtype });
   return prepared(creation, async (segmenter) => {
     if (weights !== undefined) await segmenter.load(weights);
     else if (initialWeights !== null) await loadAllButHead(segmenter, initialWeights);
@@ -55,8 +55,8 @@ export async function createDiscriminator(
   config: Config,
   { featureCount }: Pick<Segmenter, 'featureCount'>,
 ): Promise<DomainDiscriminator | null> {
-  const { seed, device } = config;
-  const options = { ...config.discriminator, seed, device };
+  const { seed, device, dtype } = config;
+  const options = { ...config.discriminator, seed, device, dtype };
   switch (config.segmentation.alignment) {
     case 'output-discriminator':
     case 'entropy-discriminator':
@@ -77,11 +77,14 @@ export async function createDiscriminator(
  * @param weights a safetensors file to load instead of the initial weights
  */
 export function createTranslator(config: Config, weights?: string): Promise<Translator> {
-  const { seed, device } = config;
+  const { seed, device, dtype } = config;
   const { pairing } = config.translation;
-  return prepared(Translator.create({ ...config.translator, pairing, seed, device }), async (translator) => {
-    if (weights !== undefined) await translator.load(weights);
-  });
+  return prepared(
+    Translator.create({ ...config.translator, pairing, seed, device, dtype }),
+    async (translator) => {
+      if (weights !== undefined) await translator.load(weights);
+    },
+  );
 }
 
 /** Prepares a model and returns it. Disposes it when `prepare` fails. */

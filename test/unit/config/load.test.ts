@@ -404,6 +404,16 @@ data:
         /segmentation\.cudaGraphs: expected false, or segmenter\.network deeplab-v2 instead of fcn-8s, but found true/,
       ],
       [
+        'float64 on a GPU',
+        { ...minimal, dtype: 'float64', device: 'cuda:1' },
+        /dtype: expected float32, or device cpu instead of cuda:1, but found "float64"/,
+      ],
+      [
+        'float64 in bf16',
+        { ...minimal, dtype: 'float64', translation: { precision: 'bf16' } },
+        /translation\.precision: expected fp32, or dtype float32, but found "bf16"/,
+      ],
+      [
         'a device there is not',
         { ...minimal, device: 'gpu' },
         /device: expected cpu, cuda or cuda:N but found "gpu"/,
