@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 folder=$(realpath "${1:-$(mktemp -d)}")
 mkdir -p "$folder"
 python=${PYTHON:-.libtorch/bin/python}
-bidiseg="node $PWD/dist/lib/cli/main.js"
+bidiseg="node dist/lib/cli/main.js" # relative, because the path of a checkout may have spaces
 timeout=15
 export OMP_NUM_THREADS=1 # results depend on the number of threads, in the last bits
 
