@@ -4,6 +4,7 @@ import type { ImageSize, RgbImage } from '../data/image-size.js';
 import { Random } from '../data/random.js';
 import { Segmenter } from '../models/segmenter.js';
 import { checkGroup, doneTogether, gatherJson, ownIndices } from '../native/group-values.js';
+import { ConfusionMatrix } from '../native/metrics.js';
 import { segmenterInput } from '../native/pixels.js';
 import type { ProcessGroup } from '../native/process-group.js';
 import { Tensor } from '../native/tensor.js';
@@ -43,6 +44,8 @@ export interface LabelFreeScores {
   neighborhoodDensity: number;
   /** Share of pixels whose class stays the same in a mirrored and in a smaller view, 0 … 1. Higher is better. */
   viewAgreement: number;
+  /** Share of the pixels that each class is predicted for. They add up to 1. */
+  classShares: number[];
   /** Share of pixels with the class of the teacher, 0 … 1. Higher is better. null: there is no teacher. */
   teacherAgreement: number | null;
 }
@@ -97,15 +100,20 @@ export async function* scoreImages(
   };
   using copy = await frozenCopy(segmenter);
   const found: ImageScores[] = [];
+  const views = new ConfusionMatrix(segmenter.options.classCount);
   for await (const { image, small } of readAhead(own.length, read, { signal })) {
     const place = own[found.length]!;
     const random = new Random(seed, 'label-free-scores', 'pixels', place);
     const { entropy, rows } = await probabilityScores(copy, image, { pixels: pixelsEach, random, signal });
-    const agreements = await agreementScores(copy, { image, small, teacher, signal });
-    found.push({ place, entropy, rows, ...agreements });
+    const teaching = await addViews(views, copy, { image, small, teacher, signal });
+    found.push({ place, entropy, rows, teaching });
     yield { done: doneTogether(found.length, drawn.length, group), total: drawn.length };
   }
   const all = group ? (await gatherJson(group, found, signal)).flat() : found;
+  if (group) {
+    const counts = await gatherJson(group, [...views.counts], signal);
+    views.counts.set(views.counts.map((_, index) => counts.reduce((sum, own) => sum + own[index]!, 0)));
+  }
   // The order of the images does not depend on the number of processes, so neither do the sums.
   all.sort((one, other) => one.place - other.place);
   const rows = all.flatMap((image) => image.rows);
@@ -114,8 +122,18 @@ export async function* scoreImages(
     pixels: rows.length,
     entropy: mean(all.map(({ entropy }) => entropy)),
     neighborhoodDensity: await softNeighborhoodDensity(rows, signal),
-    viewAgreement: mean(all.map(({ views }) => views)),
+    ...viewScores(views),
     teacherAgreement: teacher && mean(all.map(({ teaching }) => teaching!)),
+  };
+}
+
+/** Scores the classes of the images (rows) against those of their views (columns). Each pixel counts once a view. */
+function viewScores(views: ConfusionMatrix): Pick<LabelFreeScores, 'viewAgreement' | 'classShares'> {
+  const own = views.truePixels();
+  const total = own.reduce((sum, count) => sum + count, 0);
+  return {
+    viewAgreement: views.pixelAccuracy() ?? 0,
+    classShares: own.map((count) => count / total),
   };
 }
 
@@ -125,7 +143,6 @@ interface ImageScores {
   entropy: number;
   /** Probabilities of the pixels that were drawn. */
   rows: number[][];
-  views: number;
   teaching: number | null;
 }
 
@@ -237,8 +254,9 @@ export async function softNeighborhoodDensity(
   return sum / rows.length;
 }
 
-/** Computes the shares of pixels that have the same class in other views, and with the teacher. */
-async function agreementScores(
+/** Counts the classes of an image and its other views. Returns the share of pixels that have the teacher's class. */
+async function addViews(
+  views: ConfusionMatrix,
   segmenter: Predictor,
   {
     image,
@@ -246,7 +264,7 @@ async function agreementScores(
     teacher,
     signal,
   }: { image: RgbImage; small: RgbImage; teacher: Predictor | null; signal: AbortSignal | undefined },
-): Promise<{ views: number; teaching: number | null }> {
+): Promise<number | null> {
   const { width, height } = image;
   const classes = async (predictor: Predictor, view: RgbImage) => {
     const output = { outputWidth: width, outputHeight: height };
@@ -261,11 +279,9 @@ async function agreementScores(
   };
   const own = await classes(segmenter, image);
   const mirrored = await classes(segmenter, { ...image, data: mirror(image.data, { width, bytes: 3 }) });
-  const views = [mirror(mirrored, { width, bytes: 1 }), await classes(segmenter, small)];
-  return {
-    views: mean(views.map((labels) => sameShare(own, labels))),
-    teaching: teacher && sameShare(own, await classes(teacher, image)),
-  };
+  await views.add(own, mirror(mirrored, { width, bytes: 1 }));
+  await views.add(own, await classes(segmenter, small));
+  return teacher && sameShare(own, await classes(teacher, image));
 }
 
 /** Mirrors rows of pixels with `bytes` bytes each. */

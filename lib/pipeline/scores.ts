@@ -67,3 +67,26 @@ export function worseScores(before: SegmenterScores, after: SegmenterScores): st
     })
     .join(', ');
 }
+
+/** Share of the pixels from which on a class counts as predicted, and how much of it must be left. */
+const LEAST_SHARE = 0.001;
+const LEAST_LEFT = 0.25;
+
+/**
+ * Describes the classes that are predicted for less than a quarter of the pixels that they were predicted for before. null:
+ * there is none. See docs/design/method.md#scores-without-labels.
+ */
+export function lostClasses(
+  before: SegmenterScores,
+  after: SegmenterScores,
+  names: readonly string[],
+): string | null {
+  if (before.images !== after.images) return null;
+  const lost = names.flatMap((name, index) => {
+    // Scores of earlier versions have no shares.
+    const [share = 0, left = 0] = [before.classShares?.[index], after.classShares?.[index]];
+    if (share < LEAST_SHARE || left >= LEAST_LEFT * share) return [];
+    return [`${name} ${percent(share, 2)} → ${percent(left, 2)} %`];
+  });
+  return lost.length > 0 ? lost.join(', ') : null;
+}

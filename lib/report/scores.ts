@@ -15,7 +15,7 @@ export function scoreSection(run: RunData): Section | null {
   });
   if (rows.length === 0) return null;
   const names = (Object.keys(SCORE_TEXTS) as ScoreName[]).filter((name) =>
-    rows.some(({ scores }) => scores[name] !== null),
+    rows.some(({ scores }) => Number.isFinite(scores[name])),
   );
   const table = html`<table class="scores">
     <thead><tr><th>Stage</th>${names.map((name) => html`<th colspan="2" class="number">${SCORE_TEXTS[name].name}</th>`)}

@@ -174,6 +174,7 @@ async function outcome(
     scores: {
       ...{ images: 4, pixels: 200, entropy: random.next(), neighborhoodDensity: 5 * random.next() },
       viewAgreement: random.next(),
+      classShares: [],
       teacherAgreement: isTaught ? random.next() : null,
       sourceMiou: null,
     },

@@ -26,7 +26,7 @@ import { createDiscriminator, createSegmenter } from '../models.js';
 import { predictionPicture } from '../pictures.js';
 import type { SegmenterStage, SourceOnlyStage, Stage } from '../plan.js';
 import { stageSteps } from '../plan.js';
-import { labelMaker, segmentersBefore, worseScores } from '../scores.js';
+import { labelMaker, lostClasses, segmentersBefore, worseScores } from '../scores.js';
 import {
   NO_OUTCOME,
   ownCheckpoints,
@@ -234,7 +234,7 @@ async function* evaluateStage(
 
 /**
  * Scores a segmenter on target images without their labels. Warns if its round of self-training, or the whole round, has
- * made the scores worse.
+ * made the scores worse or lost classes.
  */
 async function* scoreStage(
   stage: SourceOnlyStage | SegmenterStage,
@@ -257,10 +257,14 @@ async function* scoreStage(
   const scores = { ...(yield* mapEvents(scoring, progress(stage, 'scores'))), sourceMiou };
   for (const before of segmentersBefore(stage, plan)) {
     const earlier = (await store.record(before))?.scores;
-    const worse = earlier ? worseScores(earlier, scores) : null;
-    if (worse === null) continue;
-    const message = `${stage.label} looks worse than ${before.label} on unlabeled target images: ${worse}`;
-    yield { type: 'warning', stage: stage.name, message };
+    if (!earlier) continue;
+    const worse = worseScores(earlier, scores);
+    const lost = lostClasses(earlier, scores, classNames(config));
+    const messages = [
+      worse && `${stage.label} looks worse than ${before.label} on unlabeled target images: ${worse}`,
+      lost && `${stage.label} hardly predicts classes of ${before.label} on unlabeled target images: ${lost}`,
+    ];
+    for (const message of messages) if (message) yield { type: 'warning', stage: stage.name, message };
   }
   return scores;
 }

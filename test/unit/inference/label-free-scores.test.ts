@@ -64,6 +64,8 @@ describe('scores without labels', () => {
     assert(one.entropy > 0 && one.entropy < 1);
     assert(one.viewAgreement > 0 && one.viewAgreement <= 1);
     assert.equal(one.teacherAgreement, null);
+    assert.equal(one.classShares.length, 5);
+    assert(Math.abs(one.classShares.reduce((sum, share) => sum + share, 0) - 1) < 1e-12);
     const different = await labelFreeScores(segmenter, dataset, { size: SIZE, count: 3, seed: 2 });
     assert.notDeepEqual(different, one);
   });
@@ -75,6 +77,42 @@ describe('scores without labels', () => {
     using stranger = await Segmenter.create({ ...NETWORK, seed: 4 });
     const { teacherAgreement } = await labelFreeScores(segmenter, dataset, { ...options, teacher: stranger });
     assert(teacherAgreement! < 1);
+  });
+
+  it('count classes in the mirrored and the smaller view by hand', async () => {
+    const options = { outputWidth: SIZE.width, outputHeight: SIZE.height };
+    const small = { width: 36, height: 24 };
+    const pixels = SIZE.width * SIZE.height;
+    const mirrored = (data: Uint8Array, bytes: number) =>
+      data.map((_, index) => {
+        const pixel = Math.floor(index / bytes);
+        const row = Math.floor(pixel / SIZE.width);
+        return data[(row * SIZE.width + SIZE.width - 1 - (pixel % SIZE.width)) * bytes + (index % bytes)]!;
+      });
+    const predicted = async (data: Uint8Array, size: typeof SIZE) =>
+      (await segmenter.predict(data, { count: 1, ...size, ...options })).labels;
+    const own = new Array<number>(5).fill(0);
+    let agreeing = 0;
+    for (const index of drawImages(5, 2, 1)) {
+      const { data } = await dataset.readImage(index, SIZE);
+      const labels = await predicted(data, SIZE);
+      const views = [
+        mirrored(await predicted(mirrored(data, 3), SIZE), 1),
+        await predicted((await dataset.readImage(index, small)).data, small),
+      ];
+      for (const view of views) {
+        for (const [place, label] of labels.entries()) {
+          own[label]!++;
+          if (label === view[place]) agreeing++;
+        }
+      }
+    }
+    const found = await labelFreeScores(segmenter, dataset, { size: SIZE, count: 2 });
+    assert(Math.abs(found.viewAgreement - agreeing / (4 * pixels)) < 1e-12);
+    assert.deepEqual(
+      found.classShares,
+      own.map((count) => count / (4 * pixels)),
+    );
   });
 
   it('take all images where there are fewer, and at most 2000 pixels', async () => {
@@ -121,7 +159,9 @@ describe('ranks of segmenters', () => {
     neighborhoodDensity: number,
     viewAgreement: number,
     teacherAgreement: number | null,
-  ): RankedScores => ({ entropy, neighborhoodDensity, viewAgreement, teacherAgreement, sourceMiou: null });
+  ): RankedScores => ({
+    ...{ entropy, neighborhoodDensity, viewAgreement, teacherAgreement, sourceMiou: null },
+  });
 
   it('put the best first, share places, and average over scores that all have', () => {
     const ranks = rankByScores([

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { SegmenterScores } from '../../../lib/pipeline/events.js';
 import { planStages } from '../../../lib/pipeline/plan.js';
-import { labelMaker, segmentersBefore, worseScores } from '../../../lib/pipeline/scores.js';
+import { labelMaker, lostClasses, segmentersBefore, worseScores } from '../../../lib/pipeline/scores.js';
 
 const LOOP = {
   rounds: 2,
@@ -28,6 +28,7 @@ describe('scores between rounds', () => {
 
   const scores = (changes: Partial<SegmenterScores> = {}): SegmenterScores => ({
     ...{ images: 4, pixels: 100, entropy: 0.2, neighborhoodDensity: 3, viewAgreement: 0.9 },
+    ...{ classShares: [0.9, 0.0996, 0.0004] },
     ...{ teacherAgreement: null, sourceMiou: null, ...changes },
   });
 
@@ -46,5 +47,16 @@ describe('scores between rounds', () => {
     );
     assert.equal(worse({ entropy: 0.3, viewAgreement: 0.8, images: 5 }), null, 'other images');
     assert.equal(worse({ neighborhoodDensity: 0, teacherAgreement: 0 }), null);
+  });
+
+  it('name classes of which less than a quarter is left, if there was a thousandth', () => {
+    const lost = (classShares: number[], changes: Partial<SegmenterScores> = {}) =>
+      lostClasses(scores(), scores({ classShares, ...changes }), ['road', 'person', 'pole']);
+    assert.equal(lost([0.975, 0.025, 0]), null);
+    assert.equal(lost([0.98, 0.02, 0]), 'person 9.96 → 2.00 %');
+    assert.equal(lost([0, 0, 1]), 'road 90.00 → 0.00 %, person 9.96 → 0.00 %');
+    assert.equal(lost([0, 0, 1], { images: 5 }), null, 'other images');
+    const earlier = { ...scores(), classShares: undefined } as unknown as SegmenterScores;
+    assert.equal(lostClasses(earlier, scores(), ['road']), null, 'a run of an earlier version');
   });
 });
