@@ -186,6 +186,8 @@ export interface NativeSegmentationStepOptions {
   adamForm: NativeAdamForm;
   accumulation: number;
   normalize: 'valid' | 'all';
+  /** One per class. None: 1. */
+  classWeights: readonly number[];
   ignoreIndex: number;
   alignment:
     | 'output-discriminator'

@@ -149,6 +149,8 @@ const stepFields = {
 
 export const segmentationStepSchema = section({
   ...stepFields,
+  /** Weight of each class in all cross-entropies, by the label of a pixel. Empty: 1 for all. */
+  classWeights: z.array(number(0, 1e6), 'a list of weights').max(256, 'at most 256 weights').default([]),
   /** Label of pixels that no loss looks at. */
   ignoreIndex: integer(0, 255).default(255),
   /** Seed of dropout's draws. They follow from the seed, the number of earlier steps, and the place in the step. */
@@ -199,6 +201,12 @@ export const segmentationSchema = section({
   }).prefault({}),
   /** Draws rare classes more often. null: all images in turn. `{}`: DAFormer's numbers. */
   rareClassSampling: rareClassSamplingSchema.nullable().default(null),
+  /**
+   * Weights of classes in all cross-entropies, by the label of a pixel. `median-frequency`: w_c = median(f) / f_c, where f_c
+   * is the share of class c in the source images that have it (Eigen & Fergus 2015). Small classes are then learned sooner,
+   * and predicted more often than they occur. `none`: 1 for all, as in the paper.
+   */
+  classBalance: choice('none', 'median-frequency').default('none'),
   /** Pastes objects of other source images. null: none. */
   copyPaste: copyPasteSchema.nullable().default(null),
   /**

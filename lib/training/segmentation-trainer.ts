@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import { medianFrequencyWeights } from '../data/class-weights.js';
 import type { ImageDataset } from '../data/dataset.js';
 import type { ImageSize } from '../data/image-size.js';
 import { toSize } from '../data/image-size.js';
@@ -50,7 +51,7 @@ export interface SegmentationTrainerOptions {
   ignoreIndex?: number;
   /** Options of the config's section `nonFinite`. By default, a loss that is not finite ends the training. */
   nonFinite?: z.input<typeof nonFiniteSchema>;
-  /** Class counts of the source (see `countClasses`). Required for rare class sampling. */
+  /** Class counts of the source (see `countClasses`). Required for rare class sampling and class balance. */
   classCounts?: ClassCounts;
   /** Indices of the classes that `training.copyPaste` names. Required for copy-paste. */
   pastedClasses?: readonly number[];
@@ -84,6 +85,7 @@ export class SegmentationTrainer {
   };
   readonly #training: SegmentationOptions;
   readonly #sampling: RareClassSampling | null;
+  readonly #classWeights: number[];
 
   /**
    * @param models.segmenter network to train
@@ -116,7 +118,11 @@ export class SegmentationTrainer {
       target: looksAtTarget ? target : null,
       labeled: data.labeled ?? null,
     };
-    this.#sampling = rareClassSampling(data.source, options.classCounts, this.#training);
+    const { rareClassSampling, classBalance } = this.#training;
+    const countsFor = (name: string) => checkClassCounts(data.source, options.classCounts, name);
+    this.#sampling =
+      rareClassSampling && new RareClassSampling(countsFor('rareClassSampling'), rareClassSampling);
+    this.#classWeights = classBalance === 'none' ? [] : medianFrequencyWeights(countsFor('classBalance'));
     if (this.#training.copyPaste && options.pastedClasses === undefined) {
       throw new InvalidArgumentError('Expected pastedClasses for training.copyPaste but received none');
     }
@@ -187,6 +193,7 @@ export class SegmentationTrainer {
     const stepOptions = {
       ...pickOptions(segmentationStepSchema, this.#training),
       ignoreIndex,
+      classWeights: this.#classWeights,
       seed: new Random(seed, stage, 'dropout').integer(2 ** 31),
       teacher: target && teacher && { ...teacher, seed: mixing },
       featureDistance: featureDistance && { ...featureDistance, classes: [...this.#options.anchoredClasses] },
@@ -284,15 +291,10 @@ class UnseenClasses {
   }
 }
 
-function rareClassSampling(
-  source: ImageDataset,
-  counts: ClassCounts | undefined,
-  { rareClassSampling: options }: SegmentationOptions,
-): RareClassSampling | null {
-  if (!options) return null;
-  if (counts?.counts.length === source.length) return new RareClassSampling(counts, options);
+function checkClassCounts(source: ImageDataset, counts: ClassCounts | undefined, name: string): ClassCounts {
+  if (counts?.counts.length === source.length) return counts;
   const found = counts ? `those of ${counts.counts.length}` : 'none';
   throw new InvalidArgumentError(
-    `Expected classCounts of the ${source.length} source images for training.rareClassSampling but received ${found}`,
+    `Expected classCounts of the ${source.length} source images for training.${name} but received ${found}`,
   );
 }

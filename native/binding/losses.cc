@@ -12,7 +12,6 @@ CrossEntropyOptions loss_options(const Napi::Value& value) {
   const Options options(value);
   CrossEntropyOptions result = cross_entropy_options(options);
   result.align_corners = options.boolean("alignCorners");
-  result.class_weights = options.numbers("classWeights");
   const Napi::Value weights = value.As<Napi::Object>().Get("pixelWeights");
   if (!weights.IsUndefined()) result.pixel_weights = tensor_argument(weights, "pixelWeights");
   return result;

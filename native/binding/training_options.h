@@ -5,12 +5,13 @@
 
 namespace bidiseg::binding {
 
-/// Cross-entropy of a training step: corners aligned, all weights 1.
+/// Cross-entropy of a training step: corners aligned, weights of pixels 1.
 inline CrossEntropyOptions cross_entropy_options(const Options& options) {
+  const auto class_weights = options.numbers("classWeights");
   return {.normalize = options.choice<Normalize>("normalize", {{"valid", Normalize::kValid}, {"all", Normalize::kAll}}),
           .ignore_index = options.integer("ignoreIndex"),
           .align_corners = true,
-          .class_weights = {},
+          .class_weights = class_weights.empty() ? at::Tensor() : at::tensor(class_weights, at::kDouble),
           .pixel_weights = {}};
 }
 

@@ -39,13 +39,15 @@ def upsample(logits, size):
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
 
 
-def cross_entropy(logits, labels, normalize, ignore, weights=None):
-    """Weights are bytes: 255 counts as 1."""
+def cross_entropy(logits, labels, normalize, ignore, weights=None, class_weights=None):
+    """Weights are bytes: 255 counts as 1. There is a class weight for each class, or none."""
     labels = labels.long()
     log_p = F.log_softmax(upsample(logits, labels.shape[1:]), 1)
     keep = labels != ignore
     picked = log_p.gather(1, labels.where(keep, torch.zeros_like(labels)).unsqueeze(1)).squeeze(1)
     counted = keep.to(picked.dtype) if weights is None else keep * weights.to(picked.dtype) / 255
+    if class_weights:
+        counted = counted * torch.tensor(class_weights, dtype=picked.dtype)[labels.where(keep, torch.zeros_like(labels))]
     total = -(picked * counted).sum()
     if normalize == "all":
         return total / labels.numel()
@@ -386,6 +388,9 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
 
     anchor = copy.deepcopy(segmenter) if o.get("featureDistance") else None
 
+    def weighted_cross_entropy(logits, labels, normalize, weights=None):
+        return cross_entropy(logits, labels, normalize, o["ignoreIndex"], weights, o.get("classWeights"))
+
     def learn(batch, share, draw, draw_patch, draw_source_patch):
         """Adds the gradients of one batch that counts for a share of a step. Returns its losses."""
         losses = {}
@@ -396,7 +401,7 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
             return discriminator_view(*output, images, alignment)
 
         source_output = segmenter.with_features(segmenter_input(batch["source.images"], dtype))
-        loss = cross_entropy(source_output[1], batch["source.labels"], o["normalize"], o["ignoreIndex"])
+        loss = weighted_cross_entropy(source_output[1], batch["source.labels"], o["normalize"])
         losses["segmentation"] = losses["total"] = loss.item()
         if anchor is not None:
             distance = feature_distance(source_output[0], anchor, batch, o["featureDistance"])
@@ -424,8 +429,8 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
                 losses["adversarial"] = adversarial.item()
                 total = total + o["adversarialWeight"] * adversarial
             if "target.labels" in batch:
-                pseudo = cross_entropy(
-                    target_logits, batch["target.labels"], o["normalize"], o["ignoreIndex"], batch.get("target.weights")
+                pseudo = weighted_cross_entropy(
+                    target_logits, batch["target.labels"], o["normalize"], batch.get("target.weights")
                 )
                 losses["pseudoLabel"] = pseudo.item()
                 total = total + o["pseudoLabelWeight"] * pseudo
@@ -433,7 +438,7 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
                 given = o["teacher"] | {"ignoreIndex": o["ignoreIndex"]}
                 images, labels, weights, losses["confidentShare"], found = lesson(teacher, batch, given, draw)
                 logits = segmenter(segmenter_input(images, dtype)) if given["classMix"] else target_logits
-                loss = cross_entropy(logits, labels, "all", o["ignoreIndex"], weights)
+                loss = weighted_cross_entropy(logits, labels, "all", weights)
                 losses["teacher"] = loss.item()
                 total = total + given["weight"] * loss
                 if given["masking"]:
@@ -446,7 +451,7 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
                         stays = patch_mask(images.shape[:3], given["masking"], draws)
                         with kept_statistics(segmenter):
                             logits = segmenter(segmenter_input(images, dtype) * stays[:, None].to(dtype))
-                        of_domain = cross_entropy(logits, labels, "all", o["ignoreIndex"], weights)
+                        of_domain = weighted_cross_entropy(logits, labels, "all", weights)
                         loss = loss + of_domain / len(domains)
                     losses["masked"] = loss.item()
                     total = total + given["masking"]["weight"] * loss

@@ -145,6 +145,13 @@ const SEGMENTATION_VARIATIONS: SegmentationCase[] = [
     discriminator: false,
     pseudoLabels: 'soft',
   },
+  {
+    item: 'class weights',
+    preset: 'reference',
+    segmenter: RESNET18,
+    pseudoLabels: 'soft',
+    changes: { classBalance: 'median-frequency' },
+  },
   { item: 'no momentum', preset: 'paper', segmenter: RESNET18, changes: { momentum: 0 } },
   {
     item: 'three batches a step',
@@ -240,6 +247,15 @@ const SEGMENTATION_NEIGHBORS: SegmentationCase[] = [
     preset: 'reference',
     segmenter: RESNET18,
     changes: { alignment: 'none', teacher: { ...TEACHER, threshold: 0.2 }, accumulation: 2 },
+    discriminator: false,
+    pseudoLabels: false,
+    targetHeight: 49,
+  },
+  {
+    item: 'class weights, teacher, ClassMix, masked images',
+    preset: 'reference',
+    segmenter: RESNET18,
+    changes: { classBalance: 'median-frequency', alignment: 'none', teacher: { ...TEACHER, masking: {} } },
     discriminator: false,
     pseudoLabels: false,
     targetHeight: 49,
@@ -447,6 +463,7 @@ describe('parity with PyTorch: training', () => {
     const options = {
       ...{ ...training, ignoreIndex: 255, teacher: teacher && { ...teacher, seed: 11 } },
       featureDistance: featureDistance && { ...featureDistance, classes: [1, 3] },
+      classWeights: training.classBalance === 'none' ? [] : [0.6, 1.4, 1, 0.5, 1.8, 0, 1.2],
     };
     const { segmenter, spec } = await createSegmenter(testCase.segmenter, dtype);
     const { alignment } = training;

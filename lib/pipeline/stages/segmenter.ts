@@ -171,7 +171,8 @@ async function* sourceClassCounts(
   count: number,
   { config, datasets, store, group, signal }: StageContext,
 ): AsyncGenerator<StageEvent, ClassCounts | undefined> {
-  if (!config.segmentation.rareClassSampling) return undefined;
+  const { rareClassSampling, classBalance } = config.segmentation;
+  if (!rareClassSampling && classBalance === 'none') return undefined;
   const classCount = classNames(config).length;
   const counting = keptClassCounts(datasets.source, classCount, store.classCountsFile, {
     sharing: group

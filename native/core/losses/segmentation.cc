@@ -89,7 +89,11 @@ struct UpsampledSoftmax : torch::autograd::Function<UpsampledSoftmax> {
 // Input of the kernel without labels and thresholds.
 CrossEntropyInput kernel_input(const at::Tensor& logits, int64_t height, int64_t width,
                                const CrossEntropyOptions& options) {
-  at::Tensor pixel_weights;
+  check_class_weights(options.class_weights, logits.size(1));
+  at::Tensor class_weights, pixel_weights;
+  if (options.class_weights.defined()) {
+    class_weights = options.class_weights.to(logits.options().requires_grad(false));
+  }
   if (options.pixel_weights.defined()) {
     if (!options.pixel_weights.sizes().equals({logits.size(0), height, width})) {
       throw InvalidArgument("Expected pixel weights of the shape of the labels but received " +
@@ -103,13 +107,19 @@ CrossEntropyInput kernel_input(const at::Tensor& logits, int64_t height, int64_t
           .ignore_index = options.ignore_index,
           .thresholds = {},
           .inclusive = false,
-          .class_weights = per_class(options.class_weights, logits, "class weights"),
+          .class_weights = class_weights,
           .pixel_weights = pixel_weights,
           .with_gradient = logits.requires_grad() && at::GradMode::is_enabled(),
           .with_prediction = false};
 }
 
 }  // namespace
+
+void check_class_weights(const at::Tensor& weights, int64_t class_count) {
+  if (!weights.defined() || weights.numel() == class_count) return;
+  throw InvalidArgument("Expected " + std::to_string(class_count) + " class weights, one per class, but received " +
+                        std::to_string(weights.numel()));
+}
 
 void check_logits(const at::Tensor& logits) {
   if (logits.dim() != 4 || logits.numel() == 0 || logits.size(1) < 2 || logits.size(1) > 256) {

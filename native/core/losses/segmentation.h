@@ -15,8 +15,8 @@ struct CrossEntropyOptions {
   Normalize normalize;
   int64_t ignore_index;
   bool align_corners;
-  std::vector<double> class_weights;  ///< one per class; none: 1
-  at::Tensor pixel_weights;           ///< [N, H, W]; undefined: 1
+  at::Tensor class_weights;  ///< [C]; undefined: 1
+  at::Tensor pixel_weights;  ///< [N, H, W]; undefined: 1
 };
 
 /// Whether the labels of a loss are in range: a result that is still on the device. Reading it waits for the device, so
@@ -34,6 +34,9 @@ struct CrossEntropyLoss {
   at::Tensor loss;  ///< 0-dim
   LabelCheck labels;
 };
+
+/// Throws InvalidArgument unless there is one weight per class, or none (undefined).
+void check_class_weights(const at::Tensor& weights, int64_t class_count);
 
 /// Throws InvalidArgument unless these are floating-point logits [N, C, h, w] with C from 2 to 256.
 void check_logits(const at::Tensor& logits);

@@ -72,6 +72,10 @@ SegmentationStep::SegmentationStep(std::shared_ptr<SegmentationNetwork> segmente
       part_count_(share_of(options_.accumulation, process_count())),
       steps_(at::zeros({}, at::kLong)) {
   add_network("segmenter", segmenter_);
+  at::Tensor& class_weights = options_.cross_entropy.class_weights;
+  check_class_weights(class_weights, segmenter_->class_count());
+  // On the device once, because a CUDA graph cannot copy from the host.
+  if (class_weights.defined()) class_weights = class_weights.to(segmenter_->device(), segmenter_->dtype());
   if (discriminator_) {
     discriminator_optimizer_ = &add_optimizer("discriminator", std::move(discriminator_optimizer));
     add_network("discriminator", discriminator_);

@@ -313,6 +313,13 @@ describe('switches of the loop', () => {
       );
   });
 
+  it('class balance counts the classes, and changes the training', async () => {
+    const set = ['segmentation.classBalance=median-frequency', 'loop.rounds=0'];
+    await run('balanced', set);
+    await readFile(path.join(parent, 'balanced', 'class-counts.json'));
+    assert(!(await weights('balanced', 'source-only')).equals(await weights('none', 'source-only')));
+  });
+
   it('class counts are computed again if they are missing or belong to other images', async () => {
     const set = ['segmentation.rareClassSampling={}', 'loop.rounds=0'];
     await run('counts', set);
