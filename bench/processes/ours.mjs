@@ -1,5 +1,6 @@
 // One process of a training that is measured: node ours.mjs CASE FILE RANK SIZE SECONDS [SHARES].
 // SIZE 0: no group. Then SHARES divides the step, default 1. Prints JSON.
+import { readdirSync, readFileSync } from 'node:fs';
 import {
   ProcessGroup,
   SegmentationStep,
@@ -50,6 +51,7 @@ await run();
 await run();
 const sentBefore = group?.bytesSent ?? 0;
 const times = [];
+const messagesBefore = messageTime();
 const cpuBefore = process.cpuUsage();
 // Every process makes as many steps: the slowest decides, because they wait for each other.
 const end = performance.now() + 1000 * Number(seconds);
@@ -62,11 +64,26 @@ for (let go = true; go; ) {
 }
 const { user, system } = process.cpuUsage(cpuBefore);
 const cpu = (user + system) / 1000 / times.length;
+const messages = (messageTime() - messagesBefore) / times.length;
 const sorted = times.toSorted((a, b) => a - b);
 const sent = group ? (group.bytesSent - sentBefore) / times.length : 0;
-process.stdout.write(`${JSON.stringify({ ms: sorted[Math.floor(times.length / 2)], times, sent, cpu })}\n`);
+process.stdout.write(
+  `${JSON.stringify({ ms: sorted[Math.floor(times.length / 2)], times, sent, cpu, messages })}\n`,
+);
 group?.dispose();
 process.exit();
+
+/** Milliseconds of processor time that Gloo's threads have taken, user and system. */
+function messageTime() {
+  const TICK = 10; // milliseconds of one of the 100 that Linux counts in a second
+  const threads = readdirSync('/proc/self/task').map((id) =>
+    readFileSync(`/proc/self/task/${id}/stat`, 'utf8'),
+  );
+  return threads
+    .filter((stat) => /\((pt_)?gloo/.test(stat))
+    .map((stat) => stat.slice(stat.lastIndexOf(')') + 2).split(' '))
+    .reduce((sum, fields) => sum + TICK * (Number(fields[11]) + Number(fields[12])), 0);
+}
 
 /** Rank 0 decides when all stop. */
 async function agreed(own) {

@@ -47,11 +47,15 @@ function start(command, args, rank, size) {
 
 const ranks = (size) => Array.from({ length: Math.max(size, 1) }, (_, rank) => String(rank));
 
-/** Milliseconds of a step, which are those of the slowest process, and processor time of all of them. */
+/**
+ * Milliseconds of a step, which are those of the slowest process, and processor time of all of them, in all and for
+ * messages.
+ */
 async function measure(processes) {
   const results = await Promise.all(processes);
-  const cpu = results.reduce((sum, each) => sum + (each.cpu ?? 0), 0);
-  return { ...results[0], ms: Math.max(...results.map(({ ms }) => ms)), cpu };
+  const sum = (key) => results.reduce((total, each) => total + (each[key] ?? 0), 0);
+  const [cpu, messages] = [sum('cpu'), sum('messages')];
+  return { ...results[0], ms: Math.max(...results.map(({ ms }) => ms)), cpu, messages };
 }
 
 function ours(name, size) {
@@ -82,12 +86,19 @@ function twin({ width, height }, size, bucket) {
 /** Small buckets are sent during the backward pass. A single bucket is sent after it. Nearly all fits in PyTorch's 25 MB. */
 const BUCKETS = { 'sending early': 4, 'sending last': 100_000 };
 const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];
+
+/** Where the milliseconds of a step of two processes go, beyond half of those of one. Each process has one core. */
+function parts({ without, two }) {
+  const computing = (two.cpu - two.messages) / 2 - without.ms / 2;
+  const messages = two.messages / 2;
+  return { computing, messages, waiting: two.ms - without.ms / 2 - computing - messages };
+}
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 console.log(`load before: ${os.loadavg()[0].toFixed(1)}; figures of a busy machine are worth nothing\n`);
 const COLUMNS = [
   ...['case', 'one process', 'one with a group', 'two processes', 'efficiency of two', 'overhead of a group'],
-  ...['efficiency of two strangers', 'processor time, two to one', 'MB a step'],
+  ...['efficiency of two strangers', 'more computing', 'messages', 'waiting', 'MB a step'],
 ];
 console.log(`| ${COLUMNS.join(' | ')} |`);
 console.log(`|${' --- |'.repeat(COLUMNS.length)}`);
@@ -120,7 +131,9 @@ for (const [name, entry] of Object.entries(CASES)) {
       percent(median(found.map((each) => base(each) / (2 * each.two.ms)))),
       without ? percent(median(found.map(({ without, one }) => one.ms / without.ms - 1))) : '–',
       without ? percent(median(found.map(({ without, apart }) => without.ms / (2 * apart.ms)))) : '–',
-      without ? median(found.map(({ without, two }) => two.cpu / without.cpu)).toFixed(2) : '–',
+      ...['computing', 'messages', 'waiting'].map((part) =>
+        without ? cell((each) => parts(each)[part]) : '–',
+      ),
       sent ? (sent / 1e6).toFixed(2) : '–',
     ];
     console.log(`| ${row.join(' | ')} |`);
