@@ -128,6 +128,17 @@ describe('omitted options', () => {
     assert.notDeepEqual(await found({ adversarialWeight: 1e-2 }), await found(paper));
   });
 
+  it('take one class weight per class, or none', async () => {
+    using segmenter = await Segmenter.create({ ...RESNET18, classCount: CLASS_COUNT });
+    const create = (classWeights: number[]) => SegmentationStep.create(segmenter, null, { classWeights });
+    (await create([1, 2, 0, 0.5, 3])).dispose();
+    await assert.rejects(
+      create([1, 2, 3]),
+      /^InvalidArgumentError: Expected 5 class weights, one per class, but received 3$/,
+    );
+    await assert.rejects(create([1, 2, -1, 1, 1]), /classWeights/);
+  });
+
   it('of a translation step are those of the paper', async () => {
     const found = async (options: TranslationStepOptions | undefined) => {
       using segmenter = await Segmenter.create({ ...RESNET18, classCount: CLASS_COUNT });
