@@ -255,7 +255,11 @@ const SEGMENTATION_NEIGHBORS: SegmentationCase[] = [
     item: 'class weights, teacher, ClassMix, masked images',
     preset: 'reference',
     segmenter: RESNET18,
-    changes: { classBalance: 'median-frequency', alignment: 'none', teacher: { ...TEACHER, masking: {} } },
+    changes: {
+      classBalance: 'median-frequency',
+      alignment: 'none',
+      teacher: { ...TEACHER, threshold: 0.5, masking: {} },
+    },
     discriminator: false,
     pseudoLabels: false,
     targetHeight: 49,

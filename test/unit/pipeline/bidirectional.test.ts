@@ -344,12 +344,13 @@ describe('bidirectional learning', () => {
     const { events } = await collect(
       configOf(output, ['selfTraining={method: mpt, threshold: 1, inclusive: false}']),
     );
-    const warnings = events.filter((event) => event.type === 'warning');
-    assert.deepEqual(
-      warnings.map(({ stage }) => stage),
-      ['round-1/segmenter-1'],
+    // A segmenter of so few steps may also lose classes, which is another warning.
+    const warned = events.flatMap((event) =>
+      event.type === 'warning' && /no target image has a pseudo-label/.test(event.message)
+        ? [event.stage]
+        : [],
     );
-    assert.match(warnings[0]!.message, /no target image has a pseudo-label/);
+    assert.deepEqual(warned, ['round-1/segmenter-1']);
   });
 
   it('gives listeners the same events as its iterator', async () => {
