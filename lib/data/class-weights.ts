@@ -1,10 +1,12 @@
 import type { ClassCounts } from './rare-class-sampling.js';
 
 /**
- * Computes weights that balance classes by their median frequency (Eigen & Fergus, ICCV 2015): w_c = median(f) / f_c, where
- * f_c is the share of class c of all pixels of the images that have it. A class without pixels has weight 1.
+ * Computes weights that balance classes by their median frequency (Eigen & Fergus, ICCV 2015): w_c = (median(f) / f_c)^p,
+ * where f_c is the share of class c of all pixels of the images that have it. A class without pixels has weight 1.
+ *
+ * @param power p: 1 in that paper; between 0 and 1, large classes lose less
  */
-export function medianFrequencyWeights({ counts, pixels }: ClassCounts): number[] {
+export function medianFrequencyWeights({ counts, pixels }: ClassCounts, power = 1): number[] {
   const classes = counts[0]?.map((_, index) => index) ?? [];
   const frequencies = classes.map((c) => {
     const own = counts.reduce((sum, image) => sum + image[c]!, 0);
@@ -12,7 +14,7 @@ export function medianFrequencyWeights({ counts, pixels }: ClassCounts): number[
     return all > 0 ? own / all : 0;
   });
   const middle = median(frequencies.filter((frequency) => frequency > 0));
-  return frequencies.map((frequency) => (frequency > 0 ? middle / frequency : 1));
+  return frequencies.map((frequency) => (frequency > 0 ? (middle / frequency) ** power : 1));
 }
 
 function median(values: readonly number[]): number {

@@ -204,9 +204,10 @@ export const segmentationSchema = section({
   /**
    * Weights of classes in all cross-entropies, by the label of a pixel. `median-frequency`: w_c = median(f) / f_c, where f_c
    * is the share of class c in the source images that have it (Eigen & Fergus 2015). Small classes are then learned sooner,
-   * and predicted more often than they occur. `none`: 1 for all, as in the paper.
+   * and predicted more often than they occur. `root-median-frequency`: the square roots of these. `none`: 1 for all, as in
+   * the paper.
    */
-  classBalance: choice('none', 'median-frequency').default('none'),
+  classBalance: choice('none', 'median-frequency', 'root-median-frequency').default('none'),
   /** Pastes objects of other source images. null: none. */
   copyPaste: copyPasteSchema.nullable().default(null),
   /**

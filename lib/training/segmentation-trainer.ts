@@ -35,6 +35,9 @@ import {
   trainingLoop,
 } from './training-loop.js';
 
+/** Powers of the class weights. */
+const BALANCE_POWERS = { 'median-frequency': 1, 'root-median-frequency': 1 / 2 };
+
 /** Options of {@link SegmentationTrainer}. */
 export interface SegmentationTrainerOptions {
   /** Number of training steps, ≥ 1. */
@@ -122,7 +125,10 @@ export class SegmentationTrainer {
     const countsFor = (name: string) => checkClassCounts(data.source, options.classCounts, name);
     this.#sampling =
       rareClassSampling && new RareClassSampling(countsFor('rareClassSampling'), rareClassSampling);
-    this.#classWeights = classBalance === 'none' ? [] : medianFrequencyWeights(countsFor('classBalance'));
+    this.#classWeights =
+      classBalance === 'none'
+        ? []
+        : medianFrequencyWeights(countsFor('classBalance'), BALANCE_POWERS[classBalance]);
     if (this.#training.copyPaste && options.pastedClasses === undefined) {
       throw new InvalidArgumentError('Expected pastedClasses for training.copyPaste but received none');
     }

@@ -15,7 +15,7 @@ namespace {
 using kernels::WinogradTiles;
 
 // Limits beyond which the transforms cost more than they save (docs/design/kernels-and-speed.md has the figures).
-constexpr int64_t kLeastChannels = 128, kLeastTilesPerImage = 16;
+constexpr int64_t kLeastChannels = 64, kLeastTilesPerImage = 16;
 constexpr double kLargestCost = 0.5;
 
 // Memory for transformed images and products.

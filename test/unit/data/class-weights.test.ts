@@ -14,6 +14,14 @@ describe('weights of classes', () => {
     }
   });
 
+  it('are brought nearer to 1 by a power', () => {
+    assert.deepEqual(medianFrequencyWeights({ counts: [[10, 30, 160]], pixels: [200] }, 0.5), [
+      Math.sqrt(3),
+      1,
+      Math.sqrt(0.15 / 0.8),
+    ]);
+  });
+
   it('take the mean of the two middle frequencies, and are 1 without any', () => {
     assert.deepEqual(medianFrequencyWeights({ counts: [[75, 25]], pixels: [100] }), [0.5 / 0.75, 2]);
     assert.deepEqual(medianFrequencyWeights({ counts: [[0, 0]], pixels: [100] }), [1, 1]);
