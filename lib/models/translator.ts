@@ -108,7 +108,8 @@ export class Translator implements Disposable {
   ): Promise<Translator> {
     const checked = parseOptions(translatorSchema, options);
     requireDevice(checked.device);
-    const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth, device, dtype } = checked;
+    const { pairing, blocks, depth, baseWidth, residual, upsampling, discriminatorWidth, device, dtype } =
+      checked;
     // Different seeds, so that F and F⁻¹ do not start as the same function.
     const place = (offset: number) => ({ seed: checked.seed * 4 + offset, device, dtype, maxParameters });
     const discriminator = (inputChannels: number, offset: number) =>
@@ -121,7 +122,10 @@ export class Translator implements Disposable {
       return new Translator(checked, await Promise.all([generator, discriminator(6, 2)]), null);
     }
     const generator = (offset: number) =>
-      createNetwork('resnet-generator', { blocks, baseWidth, residual, ...place(offset) });
+      createNetwork('resnet-generator', {
+        ...{ blocks, baseWidth, residual, resizes: upsampling === 'resize' },
+        ...place(offset),
+      });
     if (!hasWayBack) {
       return new Translator(checked, await Promise.all([generator(0), discriminator(3, 2)]), null);
     }
@@ -179,8 +183,8 @@ export class Translator implements Disposable {
 
   /** Writes all networks into one safetensors file, whole or not at all. */
   async save(file: string, options: SaveOptions = {}): Promise<void> {
-    const { pairing, blocks, depth, baseWidth, residual, discriminatorWidth } = this.options;
-    const generator = pairing === 'paired' ? { pairing, depth } : { blocks, residual };
+    const { pairing, blocks, depth, baseWidth, residual, upsampling, discriminatorWidth } = this.options;
+    const generator = pairing === 'paired' ? { pairing, depth } : { blocks, residual, upsampling };
     const shape = { ...generator, baseWidth, discriminatorWidth };
     const lacksWayBack = pairing === 'unpaired' && this.#backward === null;
     const description = {

@@ -148,7 +148,12 @@ export interface NativeNetworkOptions {
   'output-discriminator': NativeNetworkPlace & { classCount: number; baseWidth: number };
   'feature-discriminator': NativeNetworkPlace & { featureCount: number; baseWidth: number };
   'patch-discriminator': NativeNetworkPlace & { inputChannels: number; baseWidth: number };
-  'resnet-generator': NativeNetworkPlace & { blocks: 6 | 9; baseWidth: number; residual: boolean };
+  'resnet-generator': NativeNetworkPlace & {
+    blocks: 6 | 9;
+    baseWidth: number;
+    residual: boolean;
+    resizes: boolean;
+  };
   'unet-generator': NativeNetworkPlace & { depth: number; baseWidth: number };
 }
 

@@ -60,6 +60,7 @@ std::function<std::shared_ptr<Network>()> network_factory(const std::string& kin
     const ResnetGeneratorOptions generator{.blocks = options.either_integer("blocks", 6, 9),
                                            .base_width = base_width_option(options),
                                            .residual = options.boolean("residual"),
+                                           .resizes = options.boolean("resizes"),
                                            .seed = seed};
     return [generator] { return std::make_shared<ResnetGenerator>(generator); };
   }

@@ -132,13 +132,18 @@ describe('parity with PyTorch: gradients of the losses with respect to every par
   }
 
   async function others(dtype: NetworkDtype, classCount: number, baseWidth: number, blocks: 6 | 9) {
-    const translator = await Translator.create({ dtype, blocks, baseWidth, discriminatorWidth: baseWidth });
-    translator.sourceDiscriminator.dispose();
+    const widths = { dtype, blocks, baseWidth, discriminatorWidth: baseWidth };
+    const translator = await Translator.create(widths);
+    const resizing = await Translator.create({ ...widths, upsampling: 'resize' });
+    const { sourceDiscriminator, toSource } = translator;
+    const unused = [sourceDiscriminator, toSource];
+    unused.push(resizing.toTarget, resizing.targetDiscriminator, resizing.sourceDiscriminator);
+    for (const network of unused) network.dispose();
     const D = await OutputDiscriminator.create({ dtype, classCount, baseWidth });
     return {
       D: await member(D, 'output-discriminator', { classCount, baseWidth }),
       F: await member(translator.toTarget, 'resnet-generator', { blocks, baseWidth }),
-      G: await member(translator.toSource, 'resnet-generator', { blocks, baseWidth }),
+      G: await member(resizing.toSource, 'resnet-generator', { blocks, baseWidth, upsampling: 'resize' }),
       C: await member(translator.targetDiscriminator, 'patch-discriminator', { baseWidth }),
     };
   }

@@ -207,8 +207,15 @@ class GeneratorBlock(nn.Module):
         return x + self.conv_block(x)
 
 
+class ResizeConvolution(nn.Conv2d):
+    """Doubles the size by nearest neighbors and convolves."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.pad(nn.functional.interpolate(x, scale_factor=2), (1, 1, 1, 1), "reflect"))
+
+
 class Generator(nn.Module):
-    def __init__(self, blocks=9, baseWidth=64):
+    def __init__(self, blocks=9, baseWidth=64, upsampling="transposed"):
         super().__init__()
         w = baseWidth
         layers = [nn.ReflectionPad2d(3), nn.Conv2d(3, w, 7), nn.InstanceNorm2d(w), nn.ReLU()]
@@ -216,7 +223,8 @@ class Generator(nn.Module):
             layers += [nn.Conv2d(a, b, 3, 2, 1), nn.InstanceNorm2d(b), nn.ReLU()]
         layers += [GeneratorBlock(4 * w) for _ in range(blocks)]
         for a, b in ((4 * w, 2 * w), (2 * w, w)):
-            up = nn.ConvTranspose2d(a, b, 3, 2, 1, output_padding=1)
+            transposed = upsampling == "transposed"
+            up = nn.ConvTranspose2d(a, b, 3, 2, 1, output_padding=1) if transposed else ResizeConvolution(a, b, 3)
             layers += [up, nn.InstanceNorm2d(b), nn.ReLU()]
         self.model = nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(w, 3, 7), nn.Tanh())
 

@@ -138,15 +138,19 @@ describe('parity with PyTorch: networks', () => {
       const vgg = { backbone: 'vgg16', branches, width: 1 / 16, classCount: 7 } as const;
       rows.push(...(await compareSegmenter(vgg, ...shape)));
     }
-    const { toTarget, targetDiscriminator } = await Translator.create({
-      blocks: 6,
-      baseWidth: 8,
-      discriminatorWidth: 8,
-    });
-    const generator = { kind: 'resnet-generator', options: { blocks: 6, baseWidth: 8 } };
+    const widths = { blocks: 6, baseWidth: 8 } as const;
+    const { toTarget, targetDiscriminator } = await Translator.create({ ...widths, discriminatorWidth: 8 });
+    const generator = { kind: 'resnet-generator', options: widths };
+    const resized = { ...widths, upsampling: 'resize' } as const;
+    const { toTarget: resizing } = await Translator.create({ ...resized, discriminatorWidth: 8 });
+    const resizingGenerator = { kind: 'resnet-generator', options: resized };
     const patchDiscriminator = { kind: 'patch-discriminator', options: { baseWidth: 8 } };
     rows.push(
       ...(await compare('generator', toTarget, generator, { ...RGB, shape: [2, 3, 36, 52] })),
+      ...(await compare('generator, resizing', resizing, resizingGenerator, {
+        ...RGB,
+        shape: [2, 3, 36, 52],
+      })),
       ...(await compare('PatchGAN', targetDiscriminator, patchDiscriminator, {
         ...RGB,
         shape: [2, 3, 45, 71],

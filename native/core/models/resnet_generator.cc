@@ -39,9 +39,15 @@ ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options)
     model->register_module(std::to_string(kFirstBlock + i), holder);
   }
   const auto up = [&](int64_t index, int64_t in, int64_t out) {
-    return model->register_module(
-        std::to_string(kFirstBlock + options.blocks + index),
-        ConvTranspose2d(ConvTranspose2dOptions(in, out, 3).stride(2).padding(1).output_padding(1)));
+    const std::string name = std::to_string(kFirstBlock + options.blocks + index);
+    Doubling doubling;
+    if (options.resizes) {
+      doubling.resized = model->register_module(name, Conv2d(Conv2dOptions(in, out, 3)));
+    } else {
+      doubling.transposed = model->register_module(
+          name, ConvTranspose2d(ConvTranspose2dOptions(in, out, 3).stride(2).padding(1).output_padding(1)));
+    }
+    return doubling;
   };
   up1_ = up(0, width * 4, width * 2);
   up2_ = up(3, width * 2, width);
@@ -57,6 +63,12 @@ ResnetGenerator::ResnetGenerator(const ResnetGeneratorOptions& options)
   }
 }
 
+at::Tensor ResnetGenerator::Doubling::forward(const at::Tensor& x) {
+  if (transposed) return transposed(x);
+  const at::Tensor doubled = at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)});
+  return convolve(resized, reflection_pad(doubled, 1));
+}
+
 at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
   check_size(input);
   at::Tensor x = instance_norm(convolve(stem_, reflection_pad(input, 3)), {.slope = kRelu});
@@ -68,8 +80,8 @@ at::Tensor ResnetGenerator::forward(const at::Tensor& input) {
       return cancellation_point(instance_norm(convolve(block.second, reflection_pad(y, 1)), {.sum = x}));
     });
   }
-  x = instance_norm(up1_(x), {.slope = kRelu});
-  x = cancellation_point(instance_norm(up2_(x), {.slope = kRelu}));
+  x = instance_norm(up1_.forward(x), {.slope = kRelu});
+  x = cancellation_point(instance_norm(up2_.forward(x), {.slope = kRelu}));
   x = convolve(output_, reflection_pad(x, 3)).type_as(input);
   if (residual_) {
     const auto of_channel = [](const at::Tensor& values) { return values.view({1, 3, 1, 1}); };

@@ -11,6 +11,9 @@ struct ResnetGeneratorOptions {
   /// Computes y = tanh(f(x) + w IN(x) + b) instead of y = tanh(f(x)), with w and b per channel. Details of the input
   /// bypass f. The last layer of f starts at 0.
   bool residual;
+  /// Doubles the size by nearest neighbors, reflection padding and a convolution instead of a transposed convolution,
+  /// whose outputs overlap unevenly: 1, 2 or 4 weights of 3x3 meet in a pixel (Odena et al. 2016).
+  bool resizes;
   uint64_t seed;
 };
 
@@ -26,9 +29,15 @@ class ResnetGenerator : public ImageGenerator {
   struct Block {
     torch::nn::Conv2d first{nullptr}, second{nullptr};
   };
+  /// Doubles the size. One of the two is null.
+  struct Doubling {
+    torch::nn::ConvTranspose2d transposed{nullptr};
+    torch::nn::Conv2d resized{nullptr};
+    at::Tensor forward(const at::Tensor& x);
+  };
   torch::nn::Conv2d stem_{nullptr}, down1_{nullptr}, down2_{nullptr}, output_{nullptr};
   std::vector<Block> blocks_;
-  torch::nn::ConvTranspose2d up1_{nullptr}, up2_{nullptr};
+  Doubling up1_, up2_;
   bool residual_;
   at::Tensor skip_weight_, skip_bias_;
 };

@@ -93,6 +93,7 @@ const TRANSLATOR = {
   blocks: 6,
   baseWidth: 1,
   residual: true,
+  upsampling: 'resize',
   discriminatorWidth: 1,
   seed: 3,
   device: 'cpu',
