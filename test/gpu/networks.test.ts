@@ -64,11 +64,15 @@ const segmenter =
 
 /** One network of a translator. */
 const partOf =
-  (pairing: 'paired' | 'unpaired', part: 'toTarget' | 'toSource' | 'targetDiscriminator', residual = false) =>
+  (
+    pairing: 'paired' | 'unpaired',
+    part: 'toTarget' | 'toSource' | 'targetDiscriminator',
+    changes: { residual?: boolean; upsampling?: 'resize' } = {},
+  ) =>
   async (place: Place): Promise<Network> => {
     const widths = { baseWidth: 8, discriminatorWidth: 8 };
     const translator = await Translator.create({
-      ...{ pairing, blocks: 6, depth: 5, residual },
+      ...{ pairing, blocks: 6, depth: 5, ...changes },
       ...widths,
       ...place,
     });
@@ -97,7 +101,13 @@ const KINDS: Kind[] = [
   { item: 'generator', create: partOf('unpaired', 'toTarget'), shape: [2, 3, 36, 52], scale: 0.5 },
   {
     item: 'residual generator',
-    create: partOf('unpaired', 'toSource', true),
+    create: partOf('unpaired', 'toSource', { residual: true }),
+    shape: [2, 3, 36, 52],
+    scale: 0.5,
+  },
+  {
+    item: 'resizing generator',
+    create: partOf('unpaired', 'toSource', { upsampling: 'resize' }),
     shape: [2, 3, 36, 52],
     scale: 0.5,
   },
