@@ -14,7 +14,7 @@ const SIZES = [
   [2, 47, 33],
 ] as const;
 
-/** Half the width of ResNet-18 has layers of 256 channels, which use Winograd. */
+/** Half the width of ResNet-18 has layers of 64 to 256 channels, which use Winograd. */
 const NETWORK = { backbone: 'resnet18', width: 1 / 2, classCount: 5, initialization: 'kaiming' } as const;
 
 async function predict(
@@ -63,7 +63,11 @@ describe('predictions of several sizes', () => {
     const those = (lines: string[] | undefined, kind: string) =>
       (lines ?? []).filter((line) => line.includes(`,exec,cpu,${kind},`));
     assert.ok(those(first, 'reorder').length > 20, 'oneDNN did not report that weights were packed');
-    assert.ok(those(again, 'convolution').length > 100, 'oneDNN did not report its convolutions');
+    // Those with fewer than 64 channels, with a stride or of 1x1 are oneDNN's: more than a dozen for each size.
+    assert.ok(
+      those(again, 'convolution').length > 12 * SIZES.length,
+      'oneDNN did not report its convolutions',
+    );
     assert.deepEqual(those(again, 'reorder'), []);
   });
 });
