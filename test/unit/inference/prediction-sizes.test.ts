@@ -12,6 +12,7 @@ const SIZES = [
   [8, 96, 64],
   [1, 480, 360],
   [2, 47, 33],
+  [3, 128, 96],
 ] as const;
 
 /** Half the width of ResNet-18 has layers of 64 to 256 channels, which use Winograd. */
@@ -63,11 +64,7 @@ describe('predictions of several sizes', () => {
     const those = (lines: string[] | undefined, kind: string) =>
       (lines ?? []).filter((line) => line.includes(`,exec,cpu,${kind},`));
     assert.ok(those(first, 'reorder').length > 20, 'oneDNN did not report that weights were packed');
-    // Those with fewer than 64 channels, with a stride or of 1x1 are oneDNN's: more than a dozen for each size.
-    assert.ok(
-      those(again, 'convolution').length > 12 * SIZES.length,
-      'oneDNN did not report its convolutions',
-    );
+    assert.ok(those(again, 'convolution').length > 100, 'oneDNN did not report its convolutions');
     assert.deepEqual(those(again, 'reorder'), []);
   });
 });
