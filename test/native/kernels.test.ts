@@ -49,6 +49,12 @@ describe('normalization on the CPU', () => {
   });
 });
 
+describe('matrix products on the CPU', () => {
+  it('agree with LibTorch in fp64, and have the same bits with any number of threads', function () {
+    console.log(buildAndRun(this, 'bidiseg_cpu_products_test'));
+  });
+});
+
 describe('CUDA kernels', () => {
   it('compile', function () {
     this.timeout(300_000);

@@ -6,12 +6,15 @@
 
 #include <algorithm>
 
+#include "kernels/products.h"
 #include "kernels/taps.h"
 #include "kernels/winograd.h"
 
 namespace bidiseg {
 namespace {
 
+using kernels::multiply;
+using kernels::multiply_each;
 using kernels::WinogradTiles;
 
 // Limits beyond which the transforms cost more than they save (docs/design/kernels-and-speed.md has the figures).
@@ -31,42 +34,6 @@ void for_parts(const WinogradTiles& tiles, int64_t channels, const Work& work) {
   for (int64_t first = 0; first < tiles.count(); first += size) work(first, std::min(size, tiles.count() - first));
 }
 
-// Within it, products compute on one thread. LibTorch's own threads are below autograd's keys.
-using ProductGuard = at::AutoDispatchBelowADInplaceOrView;
-
-// out = a b. Threads compute whole blocks of the rows of an image, so that sums round alike whatever the number of
-// threads and images.
-void multiply(const at::Tensor& a, const at::Tensor& b, int64_t rows_of_image, const at::Tensor& out) {
-  constexpr int64_t kRows = 128;
-  const int64_t size = std::min(kRows, (rows_of_image + 1) / 2);
-  const int64_t blocks_of_image = (rows_of_image + size - 1) / size;
-  at::parallel_for(0, out.size(0) / rows_of_image * blocks_of_image, 1, [&](int64_t begin, int64_t end) {
-    const ProductGuard guard;
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t of_image = block % blocks_of_image * size;
-      const int64_t first = block / blocks_of_image * rows_of_image + of_image;
-      const int64_t count = std::min(size, rows_of_image - of_image);
-      at::Tensor part = out.narrow(0, first, count);
-      at::mm_out(part, a.narrow(0, first, count), b);
-    }
-  });
-}
-
-// The same for each of the 36 products: out[i] = a[i] b[i], or out[i] += a[i] b[i].
-void multiply_points(const at::Tensor& a, const at::Tensor& b, bool add, const at::Tensor& out) {
-  at::parallel_for(0, WinogradTiles::kPoints, 1, [&](int64_t begin, int64_t end) {
-    const ProductGuard guard;
-    for (int64_t point = begin; point < end; ++point) {
-      at::Tensor product = out[point];
-      if (add) {
-        product.addmm_(a[point], b[point]);
-      } else {
-        at::mm_out(product, a[point], b[point]);
-      }
-    }
-  });
-}
-
 // Convolution of a channels_last image with weights [36, K, C], or [36, C, K] if `transposed`.
 at::Tensor convolve_tiles(const at::Tensor& x, const WinogradTiles& tiles, const at::Tensor& points, bool transposed,
                           const Epilogue& epilogue) {
@@ -78,8 +45,8 @@ at::Tensor convolve_tiles(const at::Tensor& x, const WinogradTiles& tiles, const
   for_parts(tiles, in + out, [&](int64_t first, int64_t count) {
     at::Tensor transformed = at::empty({WinogradTiles::kPoints, count, in}, x.options());
     tiles.transform_input(x, first, transformed);
-    const at::Tensor products = at::empty({WinogradTiles::kPoints, count, out}, x.options());
-    multiply_points(transformed, factors, /*add=*/false, products);
+    at::Tensor products = at::empty({WinogradTiles::kPoints, count, out}, x.options());
+    multiply_each(transformed, factors, /*add=*/false, products);
     tiles.transform_output(products, first, epilogue.bias, add, epilogue.relu, result);
   });
   return result;
@@ -105,13 +72,13 @@ at::Tensor bias_gradient(const at::Tensor& gradient) {
 
 at::Tensor weight_gradient(const at::Tensor& x, const at::Tensor& gradient, const WinogradTiles& tiles) {
   const int64_t in = x.size(1), out = gradient.size(1);
-  const at::Tensor sum = at::empty({WinogradTiles::kPoints, out, in}, x.options());
+  at::Tensor sum = at::empty({WinogradTiles::kPoints, out, in}, x.options());
   for_parts(tiles, in + out, [&](int64_t first, int64_t count) {
     at::Tensor inputs = at::empty({WinogradTiles::kPoints, count, in}, x.options());
     at::Tensor outputs = at::empty({WinogradTiles::kPoints, count, out}, x.options());
     tiles.transform_input(x, first, inputs);
     tiles.transform_gradient(gradient, first, outputs);
-    multiply_points(outputs.transpose(1, 2), inputs, /*add=*/first > 0, sum);
+    multiply_each(outputs.transpose(1, 2), inputs, /*add=*/first > 0, sum);
   });
   return WinogradTiles::weights_gradient(sum);
 }
@@ -198,7 +165,8 @@ class TapConvolution : public torch::autograd::Function<TapConvolution> {
     SavedConvolution::keep(ctx, x, weight, bias.has_value(), dilation, dilation);
     const int64_t images = x.size(0), height = x.size(2), width = x.size(3), out = weight.size(0);
     const at::Tensor taps = at::empty({images, height, width, 9, out}, x.options());
-    multiply(pixels_of(x), tap_weights(weight).t(), height * width, taps.view({-1, 9 * out}));
+    at::Tensor lines = taps.view({-1, 9 * out});
+    multiply(pixels_of(x), tap_weights(weight).t(), height * width, lines);
     // Autograd does not let a function return a view.
     const at::Tensor y = at::empty({images, out, height, width}, x.options(), at::MemoryFormat::ChannelsLast);
     at::Tensor pixels = y.permute({0, 2, 3, 1});
@@ -219,11 +187,12 @@ class TapConvolution : public torch::autograd::Function<TapConvolution> {
     torch::autograd::tensor_list result(4);
     if (wanted[0]) {
       const at::Tensor pixels = at::empty({images, height, width, in}, x.options());
-      multiply(taps, tap_weights(weight), height * width, pixels.view({-1, in}));
+      at::Tensor lines = pixels.view({-1, in});
+      multiply(taps, tap_weights(weight), height * width, lines);
       result[0] = pixels.permute({0, 3, 1, 2}).contiguous(x.suggest_memory_format());
     }
     if (wanted[1]) {
-      const at::Tensor for_taps = at::empty({9 * out, in}, x.options());
+      at::Tensor for_taps = at::empty({9 * out, in}, x.options());
       multiply(taps.t(), pixels_of(x), 9 * out, for_taps);
       result[1] = for_taps.view({3, 3, out, in}).permute({2, 3, 0, 1}).contiguous();
     }
@@ -239,7 +208,8 @@ class PointwiseConvolution : public torch::autograd::Function<PointwiseConvoluti
     SavedConvolution::keep(ctx, x, weight, /*has_bias=*/false, /*dilation=*/1, /*padding=*/0);
     const at::Tensor y =
         at::empty({x.size(0), weight.size(0), x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
-    multiply(pixels_of(x), matrix_of(weight).t(), x.size(2) * x.size(3), pixels_of(y));
+    at::Tensor lines = pixels_of(y);
+    multiply(pixels_of(x), matrix_of(weight).t(), x.size(2) * x.size(3), lines);
     return y;
   }
 
@@ -255,11 +225,13 @@ class PointwiseConvolution : public torch::autograd::Function<PointwiseConvoluti
     torch::autograd::tensor_list result(2);
     if (saved.wanted[0]) {
       result[0] = at::empty(x.sizes(), x.options(), at::MemoryFormat::ChannelsLast);
-      multiply(gradient, matrix_of(weight), x.size(2) * x.size(3), pixels_of(result[0]));
+      at::Tensor lines = pixels_of(result[0]);
+      multiply(gradient, matrix_of(weight), x.size(2) * x.size(3), lines);
     }
     if (saved.wanted[1]) {
       result[1] = at::empty(weight.sizes(), weight.options());
-      multiply(gradient.t(), pixels_of(x), weight.size(0), matrix_of(result[1]));
+      at::Tensor rows = matrix_of(result[1]);
+      multiply(gradient.t(), pixels_of(x), weight.size(0), rows);
     }
     return result;
   }
