@@ -39,11 +39,14 @@ for capability in "${capabilities[@]}"; do
   # Without leak detection: LibTorch does not free its registries at exit.
   ASAN_OPTIONS=detect_leaks=0 ATEN_CPU_CAPABILITY=$capability "$folder/cpu_kernels" "${1:-300}"
 done
-objects=()
-compile native/kernels/normalization_on_cpu.cc
-compile test/native/cpu_normalization.cc
-g++ "${cpu[@]}" "${objects[@]}" -o "$folder/cpu_normalization" "${link[@]}"
-ASAN_OPTIONS=detect_leaks=0 "$folder/cpu_normalization" "${1:-300}"
+for pair in normalization_on_cpu:cpu_normalization products:cpu_products; do
+  program=${pair#*:}
+  objects=()
+  compile "native/kernels/${pair%:*}.cc"
+  compile "test/native/$program.cc"
+  g++ "${cpu[@]}" "${objects[@]}" -o "$folder/$program" "${link[@]}"
+  ASAN_OPTIONS=detect_leaks=0 "$folder/$program" "${1:-300}"
+done
 
 g++ "${common[@]}" -fsanitize=thread test/native/cuda_kernels.cc test/native/cuda_normalization.cc -o "$folder/cuda_kernels" "${link[@]}"
 # Without address space randomization: ThreadSanitizer of GCC 12 does not know the memory layout of newer Linux kernels.

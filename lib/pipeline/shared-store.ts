@@ -9,7 +9,13 @@ import type { StageBeginning, StageState, StageStore } from './stage-store.js';
 /** Paths of a stage's files. */
 type StagePaths = Pick<
   StageStore,
-  'folder' | 'weightsFile' | 'bestWeightsFile' | 'imagesFolder' | 'pictureFile' | 'classCountsFile'
+  | 'folder'
+  | 'weightsFile'
+  | 'bestWeightsFile'
+  | 'teacherWeightsFile'
+  | 'imagesFolder'
+  | 'pictureFile'
+  | 'classCountsFile'
 >;
 
 /**
@@ -38,6 +44,10 @@ export class SharedStore implements StageStore {
 
   bestWeightsFile(stage: Stage): string {
     return this.#paths.bestWeightsFile(stage);
+  }
+
+  teacherWeightsFile(stage: Stage): string {
+    return this.#paths.teacherWeightsFile(stage);
   }
 
   imagesFolder(stage: Stage): string {

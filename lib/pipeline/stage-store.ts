@@ -26,6 +26,8 @@ export interface StageStore {
   weightsFile(stage: Stage): string;
   /** Path of a segmenter's weights that did best on held-out source images. */
   bestWeightsFile(stage: Stage): string;
+  /** Path of the average of a segmenter's weights, which was its teacher (`segmentation.teacher`). */
+  teacherWeightsFile(stage: Stage): string;
   /** Path of the folder of images that a `translate` or `pseudo-labels` stage writes. */
   imagesFolder(stage: Stage): string;
   /**

@@ -93,6 +93,10 @@ export class RunPaths {
     return path.join(stageFolder(this.folder, stage), 'best.safetensors');
   }
 
+  teacherWeightsFile(stage: Stage): string {
+    return path.join(stageFolder(this.folder, stage), 'teacher.safetensors');
+  }
+
   imagesFolder(stage: Stage): string {
     return stageImages(this.folder, stage);
   }

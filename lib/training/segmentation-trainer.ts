@@ -81,7 +81,11 @@ export interface SegmentationTrainerOptions {
  * target images, it also trains on their labels (Eq. 3). The models are trained in place, and the caller disposes them.
  */
 export class SegmentationTrainer {
-  readonly #models: { segmenter: Segmenter; discriminator: DomainDiscriminator | null };
+  readonly #models: {
+    segmenter: Segmenter;
+    discriminator: DomainDiscriminator | null;
+    teacher: Segmenter | null;
+  };
   readonly #data: { source: ImageDataset; target: ImageDataset | null; labeled: ImageDataset | null };
   readonly #options: Required<Omit<SegmentationTrainerOptions, 'nonFinite' | 'classCounts' | 'training'>> & {
     nonFinite: NonFiniteOptions;
@@ -93,6 +97,8 @@ export class SegmentationTrainer {
   /**
    * @param models.segmenter network to train
    * @param models.discriminator discriminator of the alignment. null or absent: no adversarial loss
+   * @param models.teacher segmenter of the same options that becomes the average with `training.teacher`. null or absent: the
+   * average is gone after the training
    * @param data.source images with labels
    * @param data.target target images; labels are pseudo-labels. null or absent, or if no loss uses them: training on
    * the source alone
@@ -102,7 +108,7 @@ export class SegmentationTrainer {
    * `pastedClasses` or `anchoredClasses` are required but missing, or the number of processes does not divide `training.accumulation`
    */
   constructor(
-    models: { segmenter: Segmenter; discriminator?: DomainDiscriminator | null },
+    models: { segmenter: Segmenter; discriminator?: DomainDiscriminator | null; teacher?: Segmenter | null },
     data: { source: ImageDataset; target?: ImageDataset | null; labeled?: ImageDataset | null },
     options: SegmentationTrainerOptions,
   ) {
@@ -112,7 +118,8 @@ export class SegmentationTrainer {
     if (data.labeled && !data.labeled.hasLabels) {
       throw new InvalidArgumentError('Expected labeled images for data.labeled but they have no labels');
     }
-    this.#models = { segmenter: models.segmenter, discriminator: models.discriminator ?? null };
+    const { segmenter, discriminator = null, teacher = null } = models;
+    this.#models = { segmenter, discriminator, teacher };
     this.#training = parseOptions(segmentationSchema, options.training ?? {}, 'training');
     const target = data.target ?? null;
     const looksAtTarget = target?.hasLabels || learnsFromUnlabeledTarget(this.#training);
@@ -204,7 +211,10 @@ export class SegmentationTrainer {
       teacher: target && teacher && { ...teacher, seed: mixing },
       featureDistance: featureDistance && { ...featureDistance, classes: [...this.#options.anchoredClasses] },
     };
-    using step = await SegmentationStep.create(segmenter, discriminator, stepOptions, { group });
+    using step = await SegmentationStep.create(segmenter, discriminator, stepOptions, {
+      group,
+      teacher: stepOptions.teacher && this.#models.teacher,
+    });
     const training = trainingLoop<SegmentationLosses>({
       stage,
       steps,

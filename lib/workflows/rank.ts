@@ -33,8 +33,11 @@ export interface Candidate {
   /** Name and label of the stage that trained it. */
   stage: string;
   label: string;
-  /** Which of the stage's weights: the last, or those that did best on held-out source images. */
-  weights: 'last' | 'best';
+  /**
+   * Which of the stage's weights: the last, those that did best on held-out source images, or the average that was their
+   * teacher.
+   */
+  weights: 'last' | 'best' | 'teacher';
   file: string;
   /** Run folders with the same weights, such as the runs of an ablation that share a stage. */
   also: string[];
@@ -67,7 +70,7 @@ export interface Ranking {
 
 interface Found extends Omit<Candidate, 'also'> {
   config: Config;
-  /** Weights of the segmenter that made the pseudo-labels. null: there are none. */
+  /** Weights of the segmenter that made the pseudo-labels, or else of the teacher in the training. null: neither. */
   teacher: string | null;
   sourceMiou: number | null;
 }
@@ -150,6 +153,8 @@ async function runsIn(folder: string): Promise<string[]> {
   );
 }
 
+const UNMEASURED = { sourceMiou: null, miou: null };
+
 /** Lists the finished segmenters of a run. */
 async function segmentersOf(run: string): Promise<Found[]> {
   if (!existsSync(path.join(run, 'summary.json'))) return [];
@@ -161,7 +166,9 @@ async function segmentersOf(run: string): Promise<Found[]> {
     if (!stage || !['source-only', 'segmenter'].includes(record.kind)) return [];
     const maker = labelMaker(stage, plan);
     const common = { run, stage: stage.name, label: stage.label, config };
-    const teacher = maker && paths.weightsFile(maker);
+    const average = paths.teacherWeightsFile(stage);
+    const hasAverage = existsSync(average);
+    const teacher = maker ? paths.weightsFile(maker) : hasAverage ? average : null;
     const last: Found = {
       ...common,
       weights: 'last',
@@ -170,7 +177,14 @@ async function segmentersOf(run: string): Promise<Found[]> {
       sourceMiou: record.scores?.sourceMiou ?? null,
       miou: record.miou,
     };
-    return [last, ...bestOf(last, { record, stage, paths })];
+    // The agreement of two is that of either. Nothing was measured for the average.
+    const other = {
+      weights: 'teacher',
+      file: average,
+      teacher: maker ? teacher : last.file,
+      ...UNMEASURED,
+    } as const;
+    return [last, ...bestOf(last, { record, stage, paths }), ...(hasAverage ? [{ ...last, ...other }] : [])];
   });
 }
 

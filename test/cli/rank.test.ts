@@ -71,6 +71,29 @@ describe('command line: rank', () => {
     assert(segmenters.every((segmenter) => !('miou' in segmenter)));
   });
 
+  it('knows the average that was a teacher, and its agreement with the last weights', async () => {
+    const config = writeTinyConfig(folder.path, {
+      segmentation: { teacher: { threshold: 0.2, decay: 0.5 } },
+      loop: { selfTrainingRounds: 0, translation: 'none' },
+    });
+    const { code, stderr } = await bidiseg(['train', config, '-o', 'taught'], { cwd: folder.path });
+    assert.equal(code, 0, stderr);
+    const { segmenters } = await rank(['taught']);
+    const summary = JSON.parse(readFileSync(at('taught/summary.json'), 'utf8'));
+    const find = (weights: string, label = 'M0(1)') =>
+      segmenters.find((segmenter) => segmenter.label === label && segmenter.weights === weights)!;
+    const [last, average] = [find('last'), find('teacher')];
+    assert.deepEqual(last.scores, summary.stages.at(-1).scores);
+    assert.equal(find('last', 'M(0)').scores.teacherAgreement, null);
+    assert.equal(find('teacher', 'M(0)'), undefined);
+    assert(last.scores.teacherAgreement! > 0);
+    assert.equal(average.scores.teacherAgreement, last.scores.teacherAgreement);
+    assert.notEqual(average.scores.entropy, last.scores.entropy);
+    assert.equal(average.scores.images, last.scores.images);
+    const { stdout } = await bidiseg(['rank', 'taught'], { cwd: folder.path });
+    assert.match(stdout, /M0\(1\) teacher/);
+  });
+
   it('reads no target labels, and shows what the run has measured only with --compare', async () => {
     cpSync(at('run'), at('unlabeled'), { recursive: true });
     rmSync(at('target/labels'), { recursive: true });

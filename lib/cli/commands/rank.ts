@@ -94,7 +94,7 @@ function rankingText({ images, seed, segmenters }: Ranking, correlations: Correl
   const rows = segmenters.map((segmenter) => [
     place(segmenter.rank),
     runText(segmenter),
-    segmenter.weights === 'best' ? `${segmenter.label} best` : segmenter.label,
+    segmenter.weights === 'last' ? segmenter.label : `${segmenter.label} ${segmenter.weights}`,
     ...names.map(
       (name) =>
         `${SCORE_TEXTS[name].format(segmenter.scores[name])} ${`(${place(segmenter.ranks[name])})`.padStart(5)}`,

@@ -14,7 +14,7 @@ import { listed, missingClasses } from '../../data/label-survey.js';
 import type { ClassCounts } from '../../data/rare-class-sampling.js';
 import { type Evaluation, evaluateImages } from '../../inference/evaluate.js';
 import { scoreImages } from '../../inference/label-free-scores.js';
-import type { Segmenter } from '../../models/segmenter.js';
+import { Segmenter } from '../../models/segmenter.js';
 import { doneTogether, gatherJson, isFirst, ownIndices } from '../../native/group-values.js';
 import { mapEvents, readAhead } from '../../support/generators.js';
 import { BestWeights } from '../../training/best-weights.js';
@@ -49,6 +49,8 @@ export async function* runSegmenter(
   const weights = startsFrom === undefined ? undefined : store.weightsFile(context.stage(startsFrom));
   using segmenter = await createSegmenter(config, weights);
   using discriminator = stage.kind === 'segmenter' ? await createDiscriminator(config, segmenter) : null;
+  const hasTeacher = stage.kind === 'segmenter' && config.segmentation.teacher !== null;
+  using teacher = hasTeacher ? await Segmenter.create(segmenter.options) : null;
   const { source: labeled, target } = yield* segmenterData(stage, context);
   const { source, heldOut } = holdOut(labeled, config);
   const classCounts = yield* sourceClassCounts(stage, source.length, context);
@@ -56,7 +58,7 @@ export async function* runSegmenter(
   const every = config.segmentation.validation?.every ?? 0;
   const steps = stageSteps(stage, config);
   const trainer = new SegmentationTrainer(
-    { segmenter, discriminator },
+    { segmenter, discriminator, teacher },
     { source, target, labeled: context.datasets.labeled ?? null },
     {
       stage: stage.name,
@@ -91,7 +93,10 @@ export async function* runSegmenter(
     const message = 'the held-out source labels have no pixel that counts; there are no best weights';
     yield { type: 'warning', stage: stage.name, message } satisfies WarningEvent;
   }
-  if (isFirst(group)) await segmenter.save(store.weightsFile(stage));
+  if (isFirst(group)) {
+    await segmenter.save(store.weightsFile(stage));
+    await teacher?.save(store.teacherWeightsFile(stage));
+  }
   const evaluation = yield* evaluateStage(stage, segmenter, context);
   if (config.sampleCount > 0 && isFirst(group)) {
     const picture = await predictionPicture(segmenter, shownImages(context), {
@@ -102,7 +107,7 @@ export async function* runSegmenter(
     });
     yield await savePicture(stage, 'target', picture, context);
   }
-  const scores = yield* scoreStage(stage, segmenter, { sourceMiou }, context);
+  const scores = yield* scoreStage(stage, { segmenter, teacher }, { sourceMiou }, context);
   return {
     ...NO_OUTCOME,
     best,
@@ -239,19 +244,19 @@ async function* evaluateStage(
  */
 async function* scoreStage(
   stage: SourceOnlyStage | SegmenterStage,
-  segmenter: Segmenter,
+  { segmenter, teacher }: { segmenter: Segmenter; teacher: Segmenter | null },
   { sourceMiou }: { sourceMiou: number | null },
   context: StageContext,
 ): AsyncGenerator<ProgressEvent | WarningEvent, SegmenterScores | null> {
   const { config, datasets, store, plan, group, signal } = context;
   if (config.scoreCount === 0) return null;
   const maker = labelMaker(stage, plan);
-  using teacher = maker && (await createSegmenter(config, store.weightsFile(maker)));
+  using labeler = maker && (await createSegmenter(config, store.weightsFile(maker)));
   const scoring = scoreImages(segmenter, datasets.target, {
     size: toSize(config.sizes.evaluation),
     count: config.scoreCount,
     seed: config.seed,
-    teacher,
+    teacher: labeler ?? teacher,
     group,
     signal,
   });

@@ -33,14 +33,16 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
    *
    * @param discriminator discriminator of the alignment, a FeatureDiscriminator for 'feature-discriminator'. null: Eq.
    * 1 without ℓ_adv
-   * @param processes.group processes that compute the step together. Their number must divide `accumulation`
+   * @param also.group processes that compute the step together. Their number must divide `accumulation`
+   * @param also.teacher segmenter of the same options that becomes the teacher: it gets M's weights now, and their average
+   * in each step. The caller disposes it. Default: one of the step's own
    * @throws InvalidArgumentError when networks and options do not fit, or the device lacks the precision or CUDA graphs
    */
   static async create(
     segmenter: Segmenter,
     discriminator: DomainDiscriminator | null,
     options: SegmentationStepOptions = {},
-    processes: StepProcesses = {},
+    also: StepProcesses & { teacher?: Segmenter | null } = {},
   ): Promise<SegmentationStep> {
     const { teacher: teaching, ...checked } = withLossScaling(parseOptions(segmentationStepSchema, options));
     const { alignment } = checked;
@@ -53,11 +55,19 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
       if (discriminator !== null && !alignment.endsWith('-discriminator')) {
         throw invalidArgument('discriminator', `null with the alignment '${alignment}'`, discriminator);
       }
-      checkSameDtype({ segmenter, discriminator });
+      const given = also.teacher ?? null;
+      if (given !== null) {
+        handleOf('teacher', given, Segmenter);
+        if (given === segmenter)
+          throw invalidArgument('teacher', 'another segmenter than the one to train', given);
+        if (!teaching) throw invalidArgument('teacher', 'null without options.teacher', given);
+      }
+      checkSameDtype({ segmenter, discriminator, teacher: given });
       return found;
     });
     // The step copies M's weights into these networks and keeps them alive.
-    using teacher = teaching && (await Segmenter.create(segmenter.options));
+    using own = teaching && !also.teacher ? await Segmenter.create(segmenter.options) : null;
+    const teacher = also.teacher ?? own;
     using anchor = checked.featureDistance && (await Segmenter.create(segmenter.options));
     const given = { ...checked, teacher: teaching } satisfies NativeSegmentationStepOptions;
     return new SegmentationStep(
@@ -67,7 +77,7 @@ export class SegmentationStep extends TrainingStep<SegmentationStepHandle> {
           given,
           teacher?.handle ?? null,
           anchor?.handle ?? null,
-          groupHandle(processes.group),
+          groupHandle(also.group),
         );
       }),
     );

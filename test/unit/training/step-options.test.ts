@@ -181,6 +181,57 @@ describe('activation checkpointing', () => {
   });
 });
 
+describe('a teacher', () => {
+  const values = async (network: Segmenter) => {
+    const found = new Map<string, Float32Array>();
+    for (const [name, tensor] of [...(await network.parameters()), ...(await network.buffers())]) {
+      using values = tensor;
+      if (values.dtype === 'float32')
+        found.set(name, Float32Array.from((await values.data()) as Float32Array));
+    }
+    return found;
+  };
+
+  it('that is given is the average of the weights', async () => {
+    using segmenter = await Segmenter.create({ ...RESNET18, classCount: CLASS_COUNT });
+    using teacher = await Segmenter.create({ ...RESNET18, classCount: CLASS_COUNT, seed: 9 });
+    const options = { ...SEGMENTATION, teacher: { decay: 0.6, threshold: 0.2, classMix: false } };
+    using step = await SegmentationStep.create(segmenter, null, options, { teacher });
+    let average = await values(segmenter);
+    assert.deepEqual(await values(teacher), average);
+    for (const [index, batch] of [...BATCHES, ...BATCHES].entries()) {
+      await step.run({ ...batch, learningRate: 1e-2 });
+      const decay = Math.min(0.6, 1 - 1 / (index + 2));
+      const newest = await values(segmenter);
+      average = new Map(
+        [...average].map(([name, own]) => [
+          name,
+          own.map((value, i) => decay * value + (1 - decay) * newest.get(name)![i]!),
+        ]),
+      );
+      const difference = relativeDifference(await values(teacher), average);
+      assert(difference < 1e-6, `${difference} after step ${index + 1}`);
+    }
+    assert.notDeepEqual(average, await values(segmenter));
+  });
+
+  it('is refused if it cannot be one', async () => {
+    const create = (options: object) =>
+      Segmenter.create({ ...RESNET18, classCount: CLASS_COUNT, ...options });
+    using segmenter = await create({});
+    using wider = await create({ width: 1 / 4 });
+    using finer = await create({ dtype: 'float64' });
+    using other = await create({});
+    const options = { ...SEGMENTATION, teacher: { classMix: false } };
+    const refused = (teacher: Segmenter, message: RegExp, given: SegmentationStepOptions = options) =>
+      assert.rejects(SegmentationStep.create(segmenter, null, given, { teacher }), message);
+    await refused(segmenter, /another segmenter than the one to train for teacher/);
+    await refused(finer, /networks of one dtype but .*teacher is float64/);
+    await refused(other, /null without options\.teacher for teacher/, SEGMENTATION);
+    await refused(wider, /conv1\.weight is \[8, 3, 7, 7\], not \[16/);
+  });
+});
+
 describe('masked images', () => {
   const step = async (network: SmallNetwork, teacher: NonNullable<SegmentationStepOptions['teacher']>) => {
     using segmenter = await Segmenter.create({
