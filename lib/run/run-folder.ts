@@ -60,7 +60,7 @@ const ENTRIES = [
 /** Files that a run writes in subfolders. STAGE is a stage's name, as `flat` writes it. */
 const FILES = new RegExp(
   `^(${[
-    'stages/STAGE/((weights|best|checkpoint-[^/]+)\\.safetensors|(stage|best)\\.json)',
+    'stages/STAGE/((weights|best|teacher|checkpoint-[^/]+)\\.safetensors|(stage|best)\\.json)',
     'translated/round-\\d+/.+\\.png',
     'pseudo-labels/STAGE/(.+\\.png|manifest\\.json)',
     'pictures/STAGE\\.png',
@@ -113,6 +113,7 @@ export type RunFolderMode = 'create' | 'overwrite' | 'resume' | 'continue';
  *     pictures/STAGE.png                          tensorboard/STAGE/events.out.tfevents.*, see TensorBoardLog
  *     report.html                                 data/ (generated data sets only)
  *     stages/STAGE/best.{safetensors,json}        with segmentation.validation only
+ *     stages/STAGE/teacher.safetensors            with segmentation.teacher only
  *     class-counts.json                           pixels of each class in the source (rare class sampling only)
  *     data.json                                   data of the run when it began, see DataRecord
  */

@@ -78,6 +78,8 @@ describe('command line: rank', () => {
     });
     const { code, stderr } = await bidiseg(['train', config, '-o', 'taught'], { cwd: folder.path });
     assert.equal(code, 0, stderr);
+    const again = await bidiseg(['train', config, '-o', 'taught', '--overwrite'], { cwd: folder.path });
+    assert.equal(again.code, 0, again.stderr);
     const { segmenters } = await rank(['taught']);
     const summary = JSON.parse(readFileSync(at('taught/summary.json'), 'utf8'));
     const find = (weights: string, label = 'M0(1)') =>
