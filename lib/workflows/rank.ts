@@ -153,8 +153,6 @@ async function runsIn(folder: string): Promise<string[]> {
   );
 }
 
-const UNMEASURED = { sourceMiou: null, miou: null };
-
 /** Lists the finished segmenters of a run. */
 async function segmentersOf(run: string): Promise<Found[]> {
   if (!existsSync(path.join(run, 'summary.json'))) return [];
@@ -178,13 +176,15 @@ async function segmentersOf(run: string): Promise<Found[]> {
       miou: record.miou,
     };
     // The agreement of two is that of either. Nothing was measured for the average.
-    const other = {
+    const ofAverage: Found = {
+      ...last,
       weights: 'teacher',
       file: average,
       teacher: maker ? teacher : last.file,
-      ...UNMEASURED,
-    } as const;
-    return [last, ...bestOf(last, { record, stage, paths }), ...(hasAverage ? [{ ...last, ...other }] : [])];
+      sourceMiou: null,
+      miou: null,
+    };
+    return [last, ...bestOf(last, { record, stage, paths }), ...(hasAverage ? [ofAverage] : [])];
   });
 }
 

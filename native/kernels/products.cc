@@ -165,6 +165,23 @@ MatrixView copy_rows(const MatrixView& a, int64_t rows, int64_t depth, float* to
   return by_columns ? MatrixView(to, 1, gap) : MatrixView(to, gap, 1);
 }
 
+// c = a b, or c += a b, for copied rows and panels.
+void multiply_block(const MatrixView& a, const float* panels, int64_t rows, int64_t depth, int64_t columns, bool add,
+                    const OutputView& c) {
+  for (int64_t column = 0; column < columns; column += kPanel) {
+    const float* panel = panels + column * depth;
+    for (int64_t row = 0; row < rows; row += kStrip) {
+      const int64_t strip = std::min(kStrip, rows - row);
+      const OutputView to = {c.data + row * c.row + column, c.row};
+      if (columns - column >= kPanel) {
+        kMultiplyStrip[static_cast<size_t>(strip)](a.from(row, 0), panel, depth, add, to);
+      } else {
+        multiply_narrow(a.from(row, 0), strip, panel, depth, columns - column, add, to);
+      }
+    }
+  }
+}
+
 // c = a b, or c += a b, on this thread. Each sum runs along the depth, in parts of kDepth that are added up in order.
 void multiply_matrices(const MatrixView& a, const MatrixView& b, int64_t rows, int64_t depth, int64_t columns, bool add,
                        const OutputView& c) {
@@ -178,18 +195,7 @@ void multiply_matrices(const MatrixView& a, const MatrixView& b, int64_t rows, i
       for (int64_t row = 0; row < rows; row += kBlockRows) {
         const int64_t height = std::min(kBlockRows, rows - row);
         const MatrixView block = copy_rows(a.from(row, k), height, deep, copies->rows.data());
-        for (int64_t x = 0; x < width; x += kPanel) {
-          const float* panel = copies->panels.data() + x * deep;
-          for (int64_t y = 0; y < height; y += kStrip) {
-            const int64_t strip = std::min(kStrip, height - y);
-            const OutputView to = {c.data + (row + y) * c.row + column + x, c.row};
-            if (width - x >= kPanel) {
-              kMultiplyStrip[static_cast<size_t>(strip)](block.from(y, 0), panel, deep, adds, to);
-            } else {
-              multiply_narrow(block.from(y, 0), strip, panel, deep, width - x, adds, to);
-            }
-          }
-        }
+        multiply_block(block, copies->panels.data(), height, deep, width, adds, {c.data + row * c.row + column, c.row});
       }
     }
   }

@@ -197,6 +197,9 @@ describe('switches of the loop', () => {
     }
     await run('teacher-whole', set);
     await sameResults('teacher', 'teacher-whole', ['round-1/segmenter-0', 'round-1/segmenter-1']);
+    const average = (name: string) =>
+      readFile(path.join(parent, name, 'stages', 'round-1-segmenter-1', 'teacher.safetensors'));
+    assert((await average('teacher')).equals(await average('teacher-whole')));
   });
 
   it('paired translation: F alone is trained, on images of the same name, and resumes', async () => {
