@@ -11,7 +11,7 @@ namespace bidiseg {
 Teacher::Teacher(std::shared_ptr<SegmentationNetwork> network, const SegmentationNetwork& student,
                  const TeacherOptions& options)
     : network_(std::move(network)), options_(options), steps_(at::zeros({}, at::kLong)) {
-  load_state(*network_, state_of(student));
+  copy_tensors(state_of(*network_), state_of(student), "the teacher does not fit the segmenter");
 }
 
 at::Tensor Teacher::draw_mask(const at::Tensor& source_labels, int64_t parts, int64_t first_place) const {
