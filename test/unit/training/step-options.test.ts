@@ -228,7 +228,10 @@ describe('a teacher', () => {
     await refused(segmenter, /another segmenter than the one to train for teacher/);
     await refused(finer, /networks of one dtype but .*teacher is float64/);
     await refused(other, /null without options\.teacher for teacher/, SEGMENTATION);
-    await refused(wider, /the teacher does not fit the segmenter: .*conv1\.weight is \[8, 3, 7, 7\], not \[16/);
+    await refused(
+      wider,
+      /the teacher does not fit the segmenter: .*conv1\.weight is \[8, 3, 7, 7\], not \[16/,
+    );
   });
 });
 
