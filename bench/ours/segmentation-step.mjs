@@ -41,5 +41,8 @@ export async function create(size) {
     for (const object of [step, discriminator, segmenter]) object.dispose();
   }
 
-  return { load, warmUp, prepare, run, result, dispose };
+  /** Returns networks' and optimizers' tensors by name. */
+  const state = () => step.state();
+
+  return { load, warmUp, prepare, run, result, state, dispose };
 }

@@ -39,5 +39,8 @@ export async function create(size) {
     for (const object of [step, segmenter, translator]) object.dispose();
   }
 
-  return { load, warmUp, prepare, run, result, dispose };
+  /** Returns networks' and optimizers' tensors by name. */
+  const state = () => step.state();
+
+  return { load, warmUp, prepare, run, result, state, dispose };
 }

@@ -153,6 +153,10 @@ class Eager:
         """Returns the losses of the first step."""
         return {"losses": numpy.array(self.losses)}
 
+    def trained(self):
+        """Returns the segmenter's optimizer and its parameters by name."""
+        return self.optimizer, dict(self.segmenter.named_parameters())
+
     def figures(self):
         return arithmetic_floor(self.run)
 

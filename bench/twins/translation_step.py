@@ -128,6 +128,12 @@ class Eager:
         """Returns the losses of the first step."""
         return {"losses": numpy.array(self.losses)}
 
+    def trained(self):
+        """Returns the generators' optimizer and their parameters by name."""
+        names = ("to_target", "to_source")
+        parameters = {f"{name}.{key}": p for name in names for key, p in self.networks[name].named_parameters()}
+        return self.generator_optimizer, parameters
+
     def figures(self):
         return arithmetic_floor(self.run)
 

@@ -390,16 +390,20 @@ describe('other methods for convolutions', () => {
       const before = difference(direct, exact);
       const now = difference(auto, exact);
       printAndCheck(`${item}, float32 against float64: relative errors`, [
-        { item: 'losses', error: now.losses, bound: 3 * before.losses + 1e-6 },
+        { item: 'losses', error: now.losses, bound: 2 * before.losses + 1e-6 },
         // In FCN-8s's wide margin, equal values meet in max pooling, and rounding decides which of them gets the gradient.
-        { item: 'state', error: now.state, bound: 3 * before.state + (item === 'FCN' ? 1e-3 : 0) },
+        { item: 'state', error: now.state, bound: 2 * before.state + (item === 'FCN' ? 1e-3 : 0) },
       ]);
       const { threads } = await buildInfo();
       await setThreadCount(1);
       try {
-        // Other operations of LibTorch sum gradients by threads, within the last bits.
-        const { losses, state } = difference(await step('float32', {}), auto);
-        assert.ok(losses <= 1e-6 && state <= 1e-6, `one thread: ${losses} and ${state}`);
+        // LibTorch sums some gradients by threads, with `direct` too.
+        const ofDirect = difference(await step('float32', { convolutions: 'direct' }), direct);
+        const ofAuto = difference(await step('float32', {}), auto);
+        printAndCheck(`${item}, one thread against ${threads}: relative differences`, [
+          { item: 'losses', error: ofAuto.losses, bound: 2 * ofDirect.losses + 1e-6 },
+          { item: 'state', error: ofAuto.state, bound: 2 * ofDirect.state + 1e-6 },
+        ]);
       } finally {
         await setThreadCount(threads);
       }
