@@ -103,6 +103,7 @@ class Eager:
         if self.device != "cpu":
             self.batch = {name: value.pin_memory() for name, value in self.batch.items()}
         self.losses = None
+        self.steps = 0
 
     def warm_up(self):
         """Does nothing, because memory and losses are measured at the first step."""
@@ -125,6 +126,10 @@ class Eager:
 
     def step(self):
         options = self.case["options"]
+        if hasattr(self.segmenter, "dropout"):
+            # The same channels as ours.
+            self.segmenter.dropout.generator.manual_seed(training.draw_seed(options.get("seed", 1), self.steps, 0))
+        self.steps += 1
         self.optimizer.zero_grad()
         self.discriminator_optimizer.zero_grad()
         training.set_trainable(self.discriminator, False)
