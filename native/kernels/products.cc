@@ -223,24 +223,46 @@ void multiply_by_own(const at::Tensor& a, const at::Tensor& b, at::Tensor& out) 
 
 #endif
 
-// Within it, LibTorch's products compute on one thread. LibTorch's own threads are below autograd's keys.
-using ProductGuard = at::AutoDispatchBelowADInplaceOrView;
+// Calls `work(task)` on several threads, if there are several. They are below autograd's keys, as LibTorch's own are. A
+// single task has a thread beside it, because MKL on its own would share a product among threads, and round otherwise.
+template <typename Work>
+void for_tasks(int64_t tasks, const Work& work) {
+  at::parallel_for(0, std::max<int64_t>(tasks, 2), 1, [&](int64_t begin, int64_t end) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    for (int64_t task = begin; task < std::min(end, tasks); ++task) work(task);
+  });
+}
+
+// out = a b, or out += a b, on this thread. With AVX-512, MKL does not always return the same bits for few rows and a
+// second factor in columns, nor for one column with gaps.
+void multiply_matrices_by_libtorch(const at::Tensor& a, const at::Tensor& b, bool add, at::Tensor out) {
+  constexpr int64_t kFewRows = 16;
+  if (out.size(1) == 1 && !out.is_contiguous()) {
+    at::Tensor column = out.contiguous();
+    multiply_matrices_by_libtorch(a, b, add, column);
+    out.copy_(column);
+    return;
+  }
+  const at::Tensor right = a.size(0) < kFewRows ? b.contiguous() : b;
+  if (add) {
+    out.addmm_(a, right);
+  } else {
+    at::mm_out(out, a, right);
+  }
+}
 
 // Threads compute whole blocks of the rows of an image, so that sums round alike whatever the number of threads and
 // images.
 void multiply_by_libtorch(const at::Tensor& a, const at::Tensor& b, int64_t rows_of_image, const at::Tensor& out) {
   constexpr int64_t kRows = 128;
-  const int64_t size = std::min(kRows, (rows_of_image + 1) / 2);
+  const int64_t least = std::max<int64_t>(2, (rows_of_image + kRows - 1) / kRows);
+  const int64_t size = (rows_of_image + least - 1) / least;
   const int64_t blocks_of_image = (rows_of_image + size - 1) / size;
-  at::parallel_for(0, out.size(0) / rows_of_image * blocks_of_image, 1, [&](int64_t begin, int64_t end) {
-    const ProductGuard guard;
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t of_image = block % blocks_of_image * size;
-      const int64_t first = block / blocks_of_image * rows_of_image + of_image;
-      const int64_t count = std::min(size, rows_of_image - of_image);
-      at::Tensor part = out.narrow(0, first, count);
-      at::mm_out(part, a.narrow(0, first, count), b);
-    }
+  for_tasks(out.size(0) / rows_of_image * blocks_of_image, [&](int64_t block) {
+    const int64_t of_image = block % blocks_of_image * size;
+    const int64_t first = block / blocks_of_image * rows_of_image + of_image;
+    const int64_t count = std::min(size, rows_of_image - of_image);
+    multiply_matrices_by_libtorch(a.narrow(0, first, count), b, /*add=*/false, out.narrow(0, first, count));
   });
 }
 
@@ -264,22 +286,14 @@ void multiply(const at::Tensor& a, const at::Tensor& b, int64_t rows_of_image, a
 }
 
 void multiply_each(const at::Tensor& a, const at::Tensor& b, bool add, at::Tensor& out) {
-  at::parallel_for(0, out.size(0), 1, [&](int64_t begin, int64_t end) {
-    const ProductGuard guard;
-    for (int64_t i = begin; i < end; ++i) {
-      at::Tensor product = out[i];
+  for_tasks(out.size(0), [&](int64_t i) {
+    at::Tensor product = out[i];
 #ifdef BIDISEG_OWN_PRODUCTS
-      if (has_own_products() && a.size(2) > 0) {
-        multiply_matrices(a[i], b[i], a.size(1), a.size(2), b.size(2), add, output_view(product));
-        continue;
-      }
-#endif
-      if (add) {
-        product.addmm_(a[i], b[i]);
-      } else {
-        at::mm_out(product, a[i], b[i]);
-      }
+    if (has_own_products() && a.size(2) > 0) {
+      return multiply_matrices(a[i], b[i], a.size(1), a.size(2), b.size(2), add, output_view(product));
     }
+#endif
+    multiply_matrices_by_libtorch(a[i], b[i], add, product);
   });
 }
 
