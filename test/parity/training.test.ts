@@ -351,12 +351,13 @@ const STRICT: TrainingBounds = { 1: STRICT_BOTH, 10: STRICT_BOTH };
 
 // In float32, weights are compared tensor by tensor for SGD. Adam divides a gradient by its own size. So an element
 // whose true gradient is nearly 0 moves by the learning rate in a direction that rounding decides. For Adam, the norm
-// of the whole network is compared. The movement of weights is a difference of nearly equal numbers.
+// of the whole network is compared. The movement of weights is a difference of nearly equal numbers. One of n weights
+// that moves the other way is 2 / √n of the movement, 2.7e-3 of the smallest network here, FCN-8s. Four are allowed.
 const SEGMENTATION_BOUNDS: TrainingBounds = {
   1: {
     losses: 1e-6,
     sgd: { weights: 1e-6, movedOverall: 1e-3, statistics: 1e-6 },
-    adam: { weightsOverall: 1e-6, movedOverall: 1e-3, statistics: 1e-6 },
+    adam: { weightsOverall: 1e-6, movedOverall: 5.5e-3, statistics: 1e-6 },
   },
   10: {
     losses: 1e-5,
