@@ -11,7 +11,8 @@ torch=$(cmake -P native/cmake/LibTorch.cmake | sed -n 's/^-- LIBTORCH_FOLDER=//p
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 common=(-std=c++20 -g -O1 -Inative -isystem "$torch/include" -isystem "$torch/include/torch/csrc/api/include")
-link=(-L"$torch/lib" -ltorch -ltorch_cpu -lc10 "-Wl,-rpath,$torch/lib")
+gomp=$(compgen -G "$torch/lib/libgomp*.so*" | head -1 || true)
+link=("${gomp:--fopenmp}" -L"$torch/lib" -ltorch -ltorch_cpu -lc10 "-Wl,-rpath,$torch/lib")
 cpu=(-fsanitize=address,undefined -fno-sanitize-recover=undefined)
 # vptr needs type information that LibTorch does not export.
 cpu+=(-fno-sanitize=vptr -ffp-contract=fast -fno-math-errno -fno-trapping-math)
@@ -42,7 +43,8 @@ done
 for pair in normalization_on_cpu:cpu_normalization products:cpu_products; do
   program=${pair#*:}
   objects=()
-  compile "native/kernels/${pair%:*}.cc"
+  # Without OpenMP, at::parallel_for is serial, and MKL would start threads of its own.
+  compile "native/kernels/${pair%:*}.cc" -fopenmp
   compile "test/native/$program.cc"
   g++ "${cpu[@]}" "${objects[@]}" -o "$folder/$program" "${link[@]}"
   ASAN_OPTIONS=detect_leaks=0 "$folder/$program" "${1:-300}"
