@@ -29,8 +29,7 @@ export const computationFields = {
   /**
    * How convolutions on the CPU are computed. `auto`: wide 3×3 ones in float32 by Winograd's algorithm, forward and
    * backward, where it is faster. Their rounding errors are up to three times as large, but those of a step's
-   * gradients less than twice. `direct`: all of them as LibTorch
-   * does.
+   * gradients less than twice. `direct`: all of them as LibTorch does.
    */
   convolutions: choice(...CONVOLUTIONS).default('auto'),
   /**

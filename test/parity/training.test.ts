@@ -351,19 +351,25 @@ const STRICT: TrainingBounds = { 1: STRICT_BOTH, 10: STRICT_BOTH };
 
 // In float32, weights are compared tensor by tensor for SGD. Adam divides a gradient by its own size. So an element
 // whose true gradient is nearly 0 moves by the learning rate in a direction that rounding decides. For Adam, the norm
-// of the whole network is compared. The movement of weights is a difference of nearly equal numbers. One of n weights
-// that moves the other way is 2 / √n of the movement, 2.7e-3 of the smallest network here, FCN-8s. Four are allowed.
+// of the whole network is compared. The movement of weights is a difference of nearly equal numbers.
 const SEGMENTATION_BOUNDS: TrainingBounds = {
   1: {
     losses: 1e-6,
     sgd: { weights: 1e-6, movedOverall: 1e-3, statistics: 1e-6 },
-    adam: { weightsOverall: 1e-6, movedOverall: 5.5e-3, statistics: 1e-6 },
+    adam: { weightsOverall: 1e-6, movedOverall: 1e-3, statistics: 1e-6 },
   },
   10: {
     losses: 1e-5,
     sgd: { weights: 1e-4, movedOverall: 1e-3, statistics: 1e-5 },
     adam: { weightsOverall: 1e-4, movedOverall: 1e-2, statistics: 1e-5 },
   },
+};
+
+// One of n weights that moves the other way is 2 / √n of the movement. FCN-8s has 534,019 of them, so that one is 2.7e-3.
+// Its first Adam step may have four.
+const FCN_BOUNDS: TrainingBounds = {
+  ...SEGMENTATION_BOUNDS,
+  1: { ...SEGMENTATION_BOUNDS[1], adam: { ...SEGMENTATION_BOUNDS[1].adam, movedOverall: 5.5e-3 } },
 };
 
 // Biases before an InstanceNorm have no gradient except rounding, because the normalization removes them. They drift by
@@ -682,7 +688,8 @@ describe('parity with PyTorch: training', () => {
   it('moves the segmenter and D_M as the equations say: float32', async () => {
     const rows: Measurement[] = [];
     for (const testCase of SEGMENTATION_PRESETS) {
-      rows.push(...(await compareSegmentation(testCase, 'float32', SEGMENTATION_BOUNDS)));
+      const bounds = testCase.segmenter === FCN ? FCN_BOUNDS : SEGMENTATION_BOUNDS;
+      rows.push(...(await compareSegmentation(testCase, 'float32', bounds)));
     }
     printAndCheck('segmentation in float32, one iteration and ten: relative errors', rows);
   });
