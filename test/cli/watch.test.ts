@@ -84,7 +84,9 @@ describe('command line: watch', () => {
     const heard: ServerSentEvent[] = [];
     await viewers[0]!.until((events) => stateOf(events)?.status === 'waiting');
 
-    const args = ['demo', '--output', run, ...TINY_RUN.flatMap((set) => ['--set', set])];
+    // The run must outlast several looks of the server at it. Otherwise it ends before it can be killed.
+    const sets = [...TINY_RUN, 'segmentation.steps=300'];
+    const args = ['demo', '--output', run, ...sets.flatMap((set) => ['--set', set])];
     const child = spawn(process.execPath, [MAIN, ...args], {
       stdio: 'ignore',
       env: { ...process.env, OMP_NUM_THREADS: '1' },

@@ -1,4 +1,4 @@
-/** Assignments that make the preset `demo` small enough for a test. Every kind of stage takes a second or two. */
+/** Assignments that make the preset `demo` small enough for a test. A stage takes a tenth of a second or more. */
 export const TINY_RUN: readonly string[] = [
   'segmenter.width=0.0625',
   'discriminator.baseWidth=2',
