@@ -24,8 +24,7 @@ export class EventStream {
     const deadline = performance.now() + ms;
     while (!isEnough(this.events)) {
       const left = deadline - performance.now();
-      if (left <= 0)
-        throw new Error(`Waited in vain; received ${JSON.stringify(this.events).slice(-2000)}`);
+      if (left <= 0) throw new Error(`Waited in vain; received ${JSON.stringify(this.events).slice(-2000)}`);
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, left);
         this.#wake = () => {
