@@ -1,5 +1,12 @@
 import type { ClassCounts } from './rare-class-sampling.js';
 
+/** Share of each class of all labeled pixels. All are 0 if no pixel has a label. */
+export function classShares({ counts }: ClassCounts): number[] {
+  const sums = counts[0]?.map((_, c) => counts.reduce((sum, image) => sum + image[c]!, 0)) ?? [];
+  const all = sums.reduce((sum, count) => sum + count, 0);
+  return sums.map((count) => (all > 0 ? count / all : 0));
+}
+
 /**
  * Computes weights that balance classes by their median frequency (Eigen & Fergus, ICCV 2015): w_c = (median(f) / f_c)^p,
  * where f_c is the share of class c of all pixels of the images that have it. A class without pixels has weight 1.

@@ -212,6 +212,7 @@ export interface NativeSegmentationStepOptions {
     weight: number;
     classMix: boolean;
     margins: readonly number[];
+    classShares: readonly number[];
     masking: { ratio: number; patch: number; weight: number; source: boolean } | null;
     seed: number;
   } | null;

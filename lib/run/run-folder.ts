@@ -114,7 +114,7 @@ export type RunFolderMode = 'create' | 'overwrite' | 'resume' | 'continue';
  *     report.html                                 data/ (generated data sets only)
  *     stages/STAGE/best.{safetensors,json}        with segmentation.validation only
  *     stages/STAGE/teacher.safetensors            with segmentation.teacher only
- *     class-counts.json                           pixels of each class in the source (rare class sampling only)
+ *     class-counts.json                           pixels of each class in the source (only if options need them)
  *     data.json                                   data of the run when it began, see DataRecord
  */
 export class RunFolder extends RunPaths implements StageStore {

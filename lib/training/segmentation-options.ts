@@ -56,6 +56,13 @@ export const teacherSchema = section({
    */
   margins: z.tuple([margin(), margin()], 'two numbers [top, bottom] from 0 to 0.5').default([0, 0]),
   /**
+   * Aligns the teacher's probabilities with the shares of the classes in the source's labels (distribution alignment of
+   * ReMixMatch, Berthelot et al. 2020): p_c ← p_c·q_c/r_c, normalized, where q is the source's share and r the average of the
+   * teacher's own probabilities, with `decay`. It is meant for domains that have about the same classes equally often. Then a
+   * class that the teacher loses to another comes back.
+   */
+  distributionAlignment: boolean().default(false),
+  /**
    * Trains on target images with patches removed too, on what the teacher sees in the whole images (MIC, masked image
    * consistency, Hoyer et al. 2023). The teacher's `threshold` weights this loss as well. null: none. `{}`: MIC's numbers.
    */
@@ -157,7 +164,14 @@ export const segmentationStepSchema = section({
   seed: seed(),
   /** A teacher that labels target images while M trains. null: none. */
   teacher: teacherSchema
+    .omit({ distributionAlignment: true })
     .extend({
+      /**
+       * Share of each class in the source, for the alignment of the teacher's distribution (ReMixMatch, Berthelot et al. 2020):
+       * p_c ← p_c·q_c/r_c, normalized, where q is this share and r the average of the teacher's own probabilities, with `decay`.
+       * Empty: no alignment.
+       */
+      classShares: z.array(number(0, 1), 'a list of shares').max(256, 'at most 256 shares').default([]),
       /** Seed of the draws of ClassMix and of patches. */
       seed: seed(),
     })

@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import { medianFrequencyWeights } from '../data/class-weights.js';
+import { classShares, medianFrequencyWeights } from '../data/class-weights.js';
 import type { ImageDataset } from '../data/dataset.js';
 import type { ImageSize } from '../data/image-size.js';
 import { toSize } from '../data/image-size.js';
@@ -93,6 +93,7 @@ export class SegmentationTrainer {
   readonly #training: SegmentationOptions;
   readonly #sampling: RareClassSampling | null;
   readonly #classWeights: number[];
+  readonly #classShares: number[];
 
   /**
    * @param models.segmenter network to train
@@ -136,6 +137,8 @@ export class SegmentationTrainer {
       classBalance === 'none'
         ? []
         : medianFrequencyWeights(countsFor('classBalance'), BALANCE_POWERS[classBalance]);
+    const isAligned = this.#data.target !== null && this.#training.teacher?.distributionAlignment;
+    this.#classShares = isAligned ? classShares(countsFor('teacher.distributionAlignment')) : [];
     if (this.#training.copyPaste && options.pastedClasses === undefined) {
       throw new InvalidArgumentError('Expected pastedClasses for training.copyPaste but received none');
     }
@@ -203,12 +206,13 @@ export class SegmentationTrainer {
       });
     };
     const mixing = new Random(seed, stage, 'class-mix').integer(2 ** 31);
+    const { distributionAlignment, ...teaching } = teacher ?? {};
     const stepOptions = {
       ...pickOptions(segmentationStepSchema, this.#training),
       ignoreIndex,
       classWeights: this.#classWeights,
       seed: new Random(seed, stage, 'dropout').integer(2 ** 31),
-      teacher: target && teacher && { ...teacher, seed: mixing },
+      teacher: target && teacher && { ...teaching, classShares: this.#classShares, seed: mixing },
       featureDistance: featureDistance && { ...featureDistance, classes: [...this.#options.anchoredClasses] },
     };
     using step = await SegmentationStep.create(segmenter, discriminator, stepOptions, {

@@ -84,7 +84,7 @@ std::optional<FeatureDistanceOptions> feature_distance_options(const Napi::Value
                                 .weight = options.number("weight")};
 }
 
-// { decay, threshold, weight, classMix, margins: [top, bottom], masking, seed }
+// { decay, threshold, weight, classMix, margins: [top, bottom], classShares, masking, seed }
 TeacherOptions teacher_options(const Napi::Value& value, int64_t ignore_index) {
   const Options options(value);
   const std::vector<double> margins = options.numbers("margins");
@@ -98,6 +98,7 @@ TeacherOptions teacher_options(const Napi::Value& value, int64_t ignore_index) {
           .class_mix = options.boolean("classMix"),
           .top_margin = margins[0],
           .bottom_margin = margins[1],
+          .class_shares = options.numbers("classShares"),
           .masking = masking_options(value.As<Napi::Object>().Get("masking")),
           .ignore_index = ignore_index,
           .seed = static_cast<uint64_t>(options.integer("seed"))};

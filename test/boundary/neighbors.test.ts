@@ -55,10 +55,18 @@ describe("misuse of BDL's neighbors", () => {
   });
 
   it('a teacher out of range, and ClassMix on images of two sizes', async () => {
-    const create = (teacher: Partial<typeof TEACHER> & { seed?: number }) =>
+    const create = (teacher: Partial<typeof TEACHER> & { seed?: number; classShares?: number[] }) =>
       SegmentationStep.create(segmenter, null, { ...SEGMENTATION, teacher: { ...TEACHER, ...teacher } });
     await rejects(() => create({ decay: 1.1 }), /from 0 to 1 for teacher\.decay but received 1\.1/);
     await rejects(() => create({ threshold: Number.NaN }), /teacher\.threshold but received NaN/);
+    await rejects(
+      () => create({ classShares: [1.1] }),
+      /from 0 to 1 for teacher\.classShares\.0 but received 1\.1/,
+    );
+    await rejects(
+      () => create({ classShares: [1, 0] }),
+      /Expected 5 class shares, one per class, but received 2/,
+    );
     await rejects(() => create({ seed: -1 }), /teacher\.seed but received -1/);
     const masked = (masking: object) => create({ masking } as never);
     await rejects(() => masked({ ratio: 1.1 }), /from 0 to 1 for teacher\.masking\.ratio but received 1\.1/);

@@ -25,7 +25,11 @@ const OVERRIDES = {
   dtype: 'float64',
   segmentation: {
     ...{ steps: 4, pseudoLabelSteps: 4, sourceOnlySteps: 4, batchSize: 1, accumulation: 4 },
-    ...{ rareClassSampling: {}, targetStatistics: true, teacher: { masking: {} } },
+    ...{
+      rareClassSampling: {},
+      targetStatistics: true,
+      teacher: { distributionAlignment: true, masking: {} },
+    },
     validation: { share: 0.2, every: 2 },
   },
   translation: { steps: 4, batchSize: 4, poolSize: 5 },

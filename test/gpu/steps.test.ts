@@ -255,7 +255,12 @@ const SEGMENTATIONS: SegmentationCase[] = [
     item: 'ClassMix and masked images',
     options: {
       alignment: 'none',
-      teacher: { ...TEACHER, classMix: true, masking: { patch: 0.2, source: true } },
+      teacher: {
+        ...TEACHER,
+        classMix: true,
+        classShares: [0.4, 0.3, 0.1, 0.2, 0],
+        masking: { patch: 0.2, source: true },
+      },
       featureDistance: { classes: [0, 2], minimumShare: 0.1, weight: 0.1 },
     },
     discriminator: false,

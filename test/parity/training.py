@@ -300,15 +300,22 @@ def class_mix_mask(labels, ignore, draw):
     return torch.stack(masks)
 
 
-def lesson(teacher, batch, o, draw):
-    """The images, labels and weights of DACS, the share of confident pixels, and the teacher's own labels and weights."""
+def lesson(teacher, batch, o, draw, share):
+    """For one batch that counts for a share of a step: the images, labels and weights of DACS, the share of confident pixels, and the teacher's own labels and weights."""
     images = batch["target.images"]
     with torch.no_grad():
         weak = batch.get("target.weakImages", images)
         logits = teacher.eval()(segmenter_input(weak, dtype_of(teacher)))
-        confidence, labels = F.softmax(upsample(logits, images.shape[1:3]), 1).max(1)
-    share = (confidence > o["threshold"]).double().mean()
-    weights, labels = share.expand(labels.shape).clone(), labels.to(torch.uint8)
+        probabilities = F.softmax(upsample(logits, images.shape[1:3]), 1)
+        if o["classShares"]:
+            ratios = (torch.tensor(o["classShares"], dtype=logits.dtype) + 1e-6) / (teacher.class_shares + 1e-6)
+            lifted = F.softmax(logits, 1) * ratios[:, None, None]
+            # Upsampled are logits, not probabilities.
+            probabilities = F.softmax(upsample(lifted.log(), images.shape[1:3]), 1)
+            teacher.found_shares += share * F.softmax(logits, 1).mean((0, 2, 3))
+        confidence, labels = probabilities.max(1)
+    confident = (confidence > o["threshold"]).double().mean()
+    weights, labels = confident.expand(labels.shape).clone(), labels.to(torch.uint8)
     height = images.shape[1]
     weights[:, : int(height * o["margins"][0])] = 0
     weights[:, height - int(height * o["margins"][1]) :] = 0
@@ -318,7 +325,7 @@ def lesson(teacher, batch, o, draw):
         mask = class_mix_mask(source_labels, o["ignoreIndex"], draw)
         images = torch.where(mask[..., None], source, images)
         labels, weights = torch.where(mask, source_labels, labels), torch.where(mask, 1.0, weights)
-    return images, labels, weights * 255, share.item(), found
+    return images, labels, weights * 255, confident.item(), found
 
 
 def patch_mask(shape, o, draw):
@@ -358,11 +365,15 @@ def kept_statistics(module):
 
 @torch.no_grad()
 def follow(teacher, student, decay):
-    for average, newest in zip(teacher.state_dict().values(), student.state_dict().values(), strict=True):
+    averages, newest = teacher.state_dict(), student.state_dict()
+    if "class_shares" in averages:
+        newest["class_shares"] = teacher.found_shares
+    assert averages.keys() == newest.keys(), "names differ"
+    for name, average in averages.items():
         if average.is_floating_point():
-            average.copy_(decay * average + (1 - decay) * newest)
+            average.copy_(decay * average + (1 - decay) * newest[name])
         else:
-            average.copy_(newest)
+            average.copy_(newest[name])
 
 
 def discriminator_view(features, logits, images, alignment):
@@ -385,6 +396,8 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
     dtype, alignment = dtype_of(segmenter), o.get("alignment", "output-discriminator")
     if teacher is not None:
         teacher.load_state_dict(segmenter.state_dict())
+        if o["teacher"]["classShares"]:
+            teacher.register_buffer("class_shares", torch.tensor(o["teacher"]["classShares"], dtype=dtype))
 
     anchor = copy.deepcopy(segmenter) if o.get("featureDistance") else None
 
@@ -436,7 +449,9 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
                 total = total + o["pseudoLabelWeight"] * pseudo
             if teacher is not None:
                 given = o["teacher"] | {"ignoreIndex": o["ignoreIndex"]}
-                images, labels, weights, losses["confidentShare"], found = lesson(teacher, batch, given, draw)
+                images, labels, weights, losses["confidentShare"], found = lesson(
+                    teacher, batch, given, draw, share
+                )
                 logits = segmenter(segmenter_input(images, dtype)) if given["classMix"] else target_logits
                 loss = weighted_cross_entropy(logits, labels, "all", weights)
                 losses["teacher"] = loss.item()
@@ -476,6 +491,8 @@ def train_segmenter(segmenter, discriminator, batches, o, rates, teacher=None):
             each.zero_grad()
         parts = [{name: tensor.chunk(accumulation)[i] for name, tensor in batch.items()} for i in range(accumulation)]
         found = []
+        if teacher is not None:
+            teacher.found_shares = 0
         for place, part in enumerate(parts):
             if hasattr(segmenter, "dropout"):
                 segmenter.dropout.generator.manual_seed(draw_seed(o.get("seed", 1), step, place))

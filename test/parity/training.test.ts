@@ -252,13 +252,27 @@ const SEGMENTATION_NEIGHBORS: SegmentationCase[] = [
     targetHeight: 49,
   },
   {
-    item: 'class weights, teacher, ClassMix, masked images',
+    item: 'aligned teacher, two batches a step',
+    preset: 'paper',
+    segmenter: RESNET18,
+    changes: {
+      alignment: 'none',
+      teacher: { ...TEACHER, threshold: 0.3, distributionAlignment: true, classMix: false },
+      accumulation: 2,
+    },
+    discriminator: false,
+    pseudoLabels: false,
+    targetHeight: 57,
+    weakView: true,
+  },
+  {
+    item: 'class weights, aligned teacher, ClassMix, masked images',
     preset: 'reference',
     segmenter: RESNET18,
     changes: {
       classBalance: 'median-frequency',
       alignment: 'none',
-      teacher: { ...TEACHER, threshold: 0.5, masking: {} },
+      teacher: { ...TEACHER, threshold: 0.35, distributionAlignment: true, masking: {} },
     },
     discriminator: false,
     pseudoLabels: false,
@@ -471,8 +485,10 @@ describe('parity with PyTorch: training', () => {
     const { learningRate, discriminatorLearningRate, schedule, ...training } = config.segmentation;
     const { teacher } = training;
     const { featureDistance } = training;
+    const { distributionAlignment, ...teaching } = teacher ?? {};
+    const classShares = distributionAlignment ? [0.3, 0.1, 0.25, 0, 0.2, 0.05, 0.1] : [];
     const options = {
-      ...{ ...training, ignoreIndex: 255, teacher: teacher && { ...teacher, seed: 11 } },
+      ...{ ...training, ignoreIndex: 255, teacher: teacher && { ...teaching, classShares, seed: 11 } },
       featureDistance: featureDistance && { ...featureDistance, classes: [1, 3] },
       classWeights: training.classBalance === 'none' ? [] : [0.6, 1.4, 1, 0.5, 1.8, 0, 1.2],
     };
@@ -538,7 +554,10 @@ describe('parity with PyTorch: training', () => {
     const isTelling = (share: number) => share > 0.01 && share < 0.99;
     // FCN-8s is confident everywhere from the start.
     if (teacher && testCase.segmenter !== FCN) {
-      assert.ok(shares.filter(isTelling).length >= 3, `shares ${shares}: weights of 0 or 1 tell little`);
+      assert.ok(
+        shares.filter(isTelling).length >= 3,
+        `${testCase.item}, shares ${shares}: weights of 0 or 1 tell little`,
+      );
     }
     const errors = await twin().ask<
       Record<Check, { losses: number; segmenter: Errors; discriminator?: Errors; teacher?: Errors }>

@@ -127,7 +127,7 @@ def idle_biases(module):
     return names
 
 
-STATISTICS = ("running_mean", "running_var")
+STATISTICS = ("running_mean", "running_var", "class_shares")
 
 
 def compare_training(before, after, module):
@@ -187,7 +187,8 @@ def segmentation(request):
     teacher = None
     if request["options"].get("teacher"):
         roles.append("teacher")
-        befores["teacher"] = befores["segmenter"]
+        shares = request["options"]["teacher"]["classShares"]
+        befores["teacher"] = befores["segmenter"] | ({"class_shares": torch.tensor(shares)} if shares else {})
         spec = request["segmenter"]
         teacher = twins["teacher"] = networks.load(spec["network"], tensors.read(spec["before"]))
     history = training.train_segmenter(

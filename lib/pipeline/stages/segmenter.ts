@@ -176,8 +176,9 @@ async function* sourceClassCounts(
   count: number,
   { config, datasets, store, group, signal }: StageContext,
 ): AsyncGenerator<StageEvent, ClassCounts | undefined> {
-  const { rareClassSampling, classBalance } = config.segmentation;
-  if (!rareClassSampling && classBalance === 'none') return undefined;
+  const { rareClassSampling, classBalance, teacher } = config.segmentation;
+  const isTaught = stage.kind === 'segmenter' && teacher?.distributionAlignment;
+  if (!rareClassSampling && classBalance === 'none' && !isTaught) return undefined;
   const classCount = classNames(config).length;
   const counting = keptClassCounts(datasets.source, classCount, store.classCountsFile, {
     sharing: group

@@ -109,7 +109,10 @@ SegmentationLosses SegmentationStep::run(const SegmentationBatch& source, const 
     if (teacher_) teacher_->follow(*segmenter_);
     steps_.add_(1);
   };
-  const LossValues value = iterate(compute, apply, [&](ProcessGroup& others) { traces.combine(others); });
+  const LossValues value = iterate(compute, apply, [&](ProcessGroup& others) {
+    traces.combine(others);
+    if (teacher_) teacher_->combine(others);
+  });
   return {.segmentation = value[kSegmentation],
           .adversarial = value[kAdversarial],
           .moments = value[kMoments],
@@ -167,6 +170,7 @@ void SegmentationStep::compute_gradients(const Inputs& inputs) {
   const PassSettingsScope layout(&PassSettings::keeps_layout, options_.memory_format.has_value());
   const ActivationCheckpointingScope checkpointing(*segmenter_, options_.activation_checkpointing);
   int64_t place = rank() * part_count_;
+  if (teacher_) teacher_->begin_step();
   for (const Inputs& part : parts_of(inputs)) add_gradients(part, place++);
 }
 
@@ -231,7 +235,7 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
     from_target.add(options_.pseudo_label_weight * loss, loss_gradient());
   }
   if (teacher_) {
-    const Teacher::Labeled found = teacher_->label(target.images, target.weak_images);
+    const Teacher::Labeled found = teacher_->label(target.images, target.weak_images, 1.0 / static_cast<double>(options_.accumulation));
     checks().loss(kConfidentShare, found.confident_share);
     Teacher::Labeled taught = found;
     at::Tensor logits = on_target.logits;

@@ -7,11 +7,26 @@
 #include "core/training/draws.h"
 
 namespace bidiseg {
+namespace {
+
+// Keeps the factors of the alignment finite where a class has no pixel.
+constexpr double kLeastShare = 1e-6;
+
+}  // namespace
 
 Teacher::Teacher(std::shared_ptr<SegmentationNetwork> network, const SegmentationNetwork& student,
                  const TeacherOptions& options)
     : network_(std::move(network)), options_(options), steps_(at::zeros({}, at::kLong)) {
   copy_tensors(state_of(*network_), state_of(student), "the teacher does not fit the segmenter");
+  const auto classes = static_cast<int64_t>(options_.class_shares.size());
+  if (classes == 0) return;
+  if (classes != network_->class_count()) {
+    throw InvalidArgument("Expected " + std::to_string(network_->class_count()) +
+                          " class shares, one per class, but received " + std::to_string(classes));
+  }
+  source_shares_ = at::tensor(options_.class_shares, at::kDouble).to(network_->device(), network_->dtype());
+  target_shares_ = source_shares_.clone();
+  found_shares_ = at::zeros_like(source_shares_);
 }
 
 at::Tensor Teacher::draw_mask(const at::Tensor& source_labels, int64_t parts, int64_t first_place) const {
@@ -48,15 +63,22 @@ at::Tensor Teacher::inside_margins(const at::Tensor& pixels) const {
   return inside;
 }
 
-Teacher::Labeled Teacher::label(const at::Tensor& images, const at::Tensor& weak_images) const {
+at::Tensor Teacher::aligned(const at::Tensor& logits, double share) {
+  if (!is_aligned()) return logits;
+  found_shares_.add_(logits.to(found_shares_.dtype()).softmax(1).mean({0, 2, 3}), share);
+  const at::Tensor bias = (source_shares_ + kLeastShare).log() - (target_shares_ + kLeastShare).log();
+  return logits + bias.to(logits.dtype()).view({1, -1, 1, 1});
+}
+
+Teacher::Labeled Teacher::label(const at::Tensor& images, const at::Tensor& weak_images, double share) {
   at::NoGradGuard no_grad;
   const EvaluationScope evaluation(*network_);
   const at::Tensor& seen = weak_images.defined() ? weak_images : images;
-  const at::Tensor logits = network_->forward(segmenter_input(seen, network_->dtype()));
+  const at::Tensor logits = aligned(network_->forward(segmenter_input(seen, network_->dtype())), share);
   const Prediction found = predict(logits, {images.size(1), images.size(2), /*align_corners=*/true},
                                    kernels::SoftmaxOrder::kAfterUpsampling, /*with_confidence=*/true);
-  const at::Tensor share = (found.confidence > options_.threshold).to(network_->dtype()).mean();
-  return {images, found.labels, share * inside_margins(found.confidence), share};
+  const at::Tensor confident = (found.confidence > options_.threshold).to(network_->dtype()).mean();
+  return {images, found.labels, confident * inside_margins(found.confidence), confident};
 }
 
 Teacher::Labeled Teacher::mix(const Labeled& target, const at::Tensor& source_images, const at::Tensor& source_labels,
@@ -70,6 +92,14 @@ Teacher::Labeled Teacher::mix(const Labeled& target, const at::Tensor& source_im
   const at::Tensor& weights = target.weights;
   return {at::where(mask.unsqueeze(3), source_images, target.images), at::where(mask, source_labels, target.labels),
           at::where(mask, at::ones_like(weights), weights), target.confident_share};
+}
+
+void Teacher::begin_step() {
+  if (is_aligned()) found_shares_.zero_();
+}
+
+void Teacher::combine(ProcessGroup& others) {
+  if (is_aligned()) others.add({found_shares_});
 }
 
 void Teacher::follow(const SegmentationNetwork& student) {
@@ -87,12 +117,17 @@ void Teacher::follow(const SegmentationNetwork& student) {
       at::Tensor(tensor).copy_(value);  // number of batches of the statistics
     }
   }
+  if (is_aligned()) {
+    averages.push_back(target_shares_);
+    newest.push_back(found_shares_);
+  }
   at::_foreach_lerp_(averages, newest, 1 - decay);
 }
 
 NamedTensors Teacher::state() const {
   NamedTensors state = state_of(*network_);
   state.emplace_back("steps", steps_);
+  if (is_aligned()) state.emplace_back("class_shares", target_shares_);
   return state;
 }
 

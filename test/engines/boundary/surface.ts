@@ -287,6 +287,7 @@ export function surface(folder: string): Record<string, Member> {
           ...{ ...SEGMENTATION, alignment: 'feature-discriminator', entropyWeight: 0.1, momentWeight: 1 },
           teacher: {
             ...{ decay: 0.9, threshold: 0.5, weight: 1, classMix: true, margins: [0.1, 0.1], seed: 1 },
+            classShares: [0.4, 0.3, 0.1, 0.2, 0],
             masking: { ratio: 0.5, patch: 0.25, weight: 1, source: true },
           },
           featureDistance: { classes: [1, 2], minimumShare: 0.5, weight: 0.1 },

@@ -31,7 +31,12 @@ const CONFIGS = {
 /** Config of runs in several processes. */
 const DIVIDED = {
   segmenter: { backbone: 'resnet18', width: 1 / 32 },
-  segmentation: { batchSize: 1, accumulation: 2, teacher: {}, targetStatistics: true },
+  segmentation: {
+    batchSize: 1,
+    accumulation: 2,
+    teacher: { distributionAlignment: true },
+    targetStatistics: true,
+  },
   translation: { steps: STEPS, batchSize: 2, poolSize: 3 },
   selfTraining: { method: 'per-class', weighting: 'soft' },
 };

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { medianFrequencyWeights } from '../../../lib/data/class-weights.js';
+import { classShares, medianFrequencyWeights } from '../../../lib/data/class-weights.js';
 
 describe('weights of classes', () => {
   it('are the median frequency by the own one, over the images that have the class', () => {
@@ -26,5 +26,17 @@ describe('weights of classes', () => {
     assert.deepEqual(medianFrequencyWeights({ counts: [[75, 25]], pixels: [100] }), [0.5 / 0.75, 2]);
     assert.deepEqual(medianFrequencyWeights({ counts: [[0, 0]], pixels: [100] }), [1, 1]);
     assert.deepEqual(medianFrequencyWeights({ counts: [], pixels: [] }), []);
+  });
+});
+
+describe('shares of classes', () => {
+  it('are those of all labeled pixels', () => {
+    const counts = [
+      [60, 20, 0],
+      [15, 0, 5],
+    ];
+    assert.deepEqual(classShares({ counts, pixels: [100, 100] }), [0.75, 0.2, 0.05]);
+    assert.deepEqual(classShares({ counts: [[0, 0]], pixels: [100] }), [0, 0]);
+    assert.deepEqual(classShares({ counts: [], pixels: [] }), []);
   });
 });
