@@ -10,7 +10,7 @@ export { PRESETS, type PresetName } from './config/presets.js';
 export type { Config, ConfigInput, LoopOptions, PartialConfig } from './config/schema.js';
 // Images, labels and data sets
 export type { Augmentation, ColorJitter } from './data/augmentation.js';
-export { countClasses } from './data/class-counts.js';
+export { classSharesOf, countClasses } from './data/class-counts.js';
 export type { CopyPaste } from './data/copy-paste.js';
 export {
   type DatasetEntry,

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { writeFileAtomically } from '../support/files.js';
 import { readAhead } from '../support/generators.js';
+import { classShares } from './class-weights.js';
 import type { ImageDataset } from './dataset.js';
 import type { ClassCounts } from './rare-class-sampling.js';
 
@@ -17,6 +18,26 @@ export function countClasses(
   options: { signal?: AbortSignal | undefined } = {},
 ): AsyncGenerator<{ done: number; total: number }, ClassCounts> {
   return countShared(dataset, classCount, options);
+}
+
+/**
+ * Computes the share of each class of all labeled pixels of some images, which are given by their indices. All shares are 0 if
+ * no pixel has a label.
+ *
+ * @throws DataError when a label file is missing or broken
+ */
+export async function classSharesOf(
+  dataset: ImageDataset,
+  indices: readonly number[],
+  classCount: number,
+  options: { signal?: AbortSignal | undefined } = {},
+): Promise<number[]> {
+  const sums = new Array<number>(classCount).fill(0);
+  const read = (place: number) => dataset.readLabels(indices[place]!);
+  for await (const { data } of readAhead(indices.length, read, options)) {
+    for (const label of data) if (label < classCount) sums[label]!++;
+  }
+  return classShares({ counts: [sums] });
 }
 
 /** Counts like `countClasses`, among the processes that share the work. */

@@ -1,7 +1,7 @@
 import type { ClassCounts } from './rare-class-sampling.js';
 
 /** Share of each class of all labeled pixels. All are 0 if no pixel has a label. */
-export function classShares({ counts }: ClassCounts): number[] {
+export function classShares({ counts }: Pick<ClassCounts, 'counts'>): number[] {
   const sums = counts[0]?.map((_, c) => counts.reduce((sum, image) => sum + image[c]!, 0)) ?? [];
   const all = sums.reduce((sum, count) => sum + count, 0);
   return sums.map((count) => (all > 0 ? count / all : 0));

@@ -24,6 +24,8 @@ export interface LabelFreeOptions {
   seed?: number;
   /** Segmenter to compare predictions with, such as the one that made the pseudo-labels. Default none. */
   teacher?: Predictor | null | undefined;
+  /** Shares of the classes in labels of the source, as of {@link classSharesOf}. Default null: they are unknown. */
+  sourceShares?: readonly number[] | null | undefined;
   /**
    * Processes that score together. Each predicts its own images, and all get the scores of all. Default null: this
    * process alone.
@@ -46,6 +48,13 @@ export interface LabelFreeScores {
   viewAgreement: number;
   /** Share of the pixels that each class is predicted for. They add up to 1. */
   classShares: number[];
+  /**
+   * Kullback-Leibler divergence of these shares from those in the source's labels, in nats, ≥ 0. Lower is better where the
+   * domains have about the same classes equally often. null: the latter are unknown.
+   */
+  classDivergence: number | null;
+  /** Shares of the classes in labels of the source. null: they are unknown. */
+  sourceShares: number[] | null;
   /** Share of pixels with the class of the teacher, 0 … 1. Higher is better. null: there is no teacher. */
   teacherAgreement: number | null;
 }
@@ -85,10 +94,16 @@ export async function* scoreImages(
   dataset: ImageDataset,
   options: LabelFreeOptions,
 ): AsyncGenerator<EvaluationProgress, LabelFreeScores> {
-  const { size, teacher = null, signal } = options;
+  const { size, teacher = null, sourceShares = null, signal } = options;
   const group = checkGroup(options.group);
   const count = checkInteger('count', options.count ?? 32, 1);
   const seed = checkInteger('seed', options.seed ?? 1, 0);
+  const { classCount } = segmenter.options;
+  if (sourceShares !== null && sourceShares.length !== classCount) {
+    throw new InvalidArgumentError(
+      `Expected ${classCount} sourceShares, one per class, but received ${sourceShares.length}`,
+    );
+  }
   if (dataset.length === 0) throw new InvalidArgumentError('Expected a data set of images to score on');
   const drawn = drawImages(dataset.length, count, seed);
   const pixelsEach = Math.max(1, Math.floor(MAX_PIXELS / drawn.length));
@@ -100,7 +115,7 @@ export async function* scoreImages(
   };
   using copy = await frozenCopy(segmenter);
   const found: ImageScores[] = [];
-  const views = new ConfusionMatrix(segmenter.options.classCount);
+  const views = new ConfusionMatrix(classCount);
   for await (const { image, small } of readAhead(own.length, read, { signal })) {
     const place = own[found.length]!;
     const random = new Random(seed, 'label-free-scores', 'pixels', place);
@@ -122,19 +137,38 @@ export async function* scoreImages(
     pixels: rows.length,
     entropy: mean(all.map(({ entropy }) => entropy)),
     neighborhoodDensity: await softNeighborhoodDensity(rows, signal),
-    ...viewScores(views),
+    ...viewScores(views, sourceShares),
+    sourceShares: sourceShares && [...sourceShares],
     teacherAgreement: teacher && mean(all.map(({ teaching }) => teaching!)),
   };
 }
 
 /** Scores the classes of the images (rows) against those of their views (columns). Each pixel counts once a view. */
-function viewScores(views: ConfusionMatrix): Pick<LabelFreeScores, 'viewAgreement' | 'classShares'> {
+function viewScores(
+  views: ConfusionMatrix,
+  sourceShares: readonly number[] | null,
+): Pick<LabelFreeScores, 'viewAgreement' | 'classShares' | 'classDivergence'> {
   const own = views.truePixels();
   const total = own.reduce((sum, count) => sum + count, 0);
+  const classShares = own.map((count) => count / total);
   return {
     viewAgreement: views.pixelAccuracy() ?? 0,
-    classShares: own.map((count) => count / total),
+    classShares,
+    classDivergence: sourceShares && divergence(classShares, sourceShares),
   };
+}
+
+/**
+ * Computes the Kullback-Leibler divergence Σ p_c log(p_c / q_c) of shares p from shares q, in nats. A q_c below 1e-6 counts as
+ * that, so that a class that the source does not have leaves the divergence finite.
+ *
+ * @internal
+ */
+export function divergence(p: readonly number[], q: readonly number[]): number {
+  const terms = p.map((share, index) =>
+    share > 0 ? share * Math.log(share / Math.max(q[index]!, 1e-6)) : 0,
+  );
+  return terms.reduce((sum, term) => sum + term, 0);
 }
 
 /** What is kept of an image. */

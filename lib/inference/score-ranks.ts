@@ -2,7 +2,10 @@ import type { LabelFreeScores } from './label-free-scores.js';
 
 /** Scores by which segmenters are ranked. null: a segmenter does not have the score. */
 export interface RankedScores
-  extends Pick<LabelFreeScores, 'entropy' | 'neighborhoodDensity' | 'viewAgreement' | 'teacherAgreement'> {
+  extends Pick<
+    LabelFreeScores,
+    'entropy' | 'neighborhoodDensity' | 'viewAgreement' | 'classDivergence' | 'teacherAgreement'
+  > {
   /** Mean IoU on labeled source images that were kept from training, 0 … 1. */
   sourceMiou: number | null;
 }
@@ -12,6 +15,7 @@ export const SCORES = {
   entropy: 'lower',
   neighborhoodDensity: 'higher',
   viewAgreement: 'higher',
+  classDivergence: 'lower',
   teacherAgreement: 'higher',
   sourceMiou: 'higher',
 } as const satisfies Record<keyof RankedScores, 'higher' | 'lower'>;

@@ -8,6 +8,7 @@ export const SCORE_TEXTS = {
   entropy: { name: 'entropy %', format: percent },
   neighborhoodDensity: { name: 'density', format: (value: number | null) => value?.toFixed(2) ?? '–' },
   viewAgreement: { name: 'views %', format: percent },
+  classDivergence: { name: 'classes', format: (value: number | null) => value?.toFixed(3) ?? '–' },
   teacherAgreement: { name: 'teacher %', format: percent },
   sourceMiou: { name: 'source mIoU %', format: percent },
 } as const satisfies Record<keyof typeof SCORES, { name: string; format: (value: number | null) => string }>;

@@ -73,6 +73,8 @@ interface Found extends Omit<Candidate, 'also'> {
   /** Weights of the segmenter that made the pseudo-labels, or else of the teacher in the training. null: neither. */
   teacher: string | null;
   sourceMiou: number | null;
+  /** Shares of the classes in the labels of the run's source. null: a run of version 0.1, or one without scores. */
+  sourceShares: number[] | null;
 }
 
 /**
@@ -93,6 +95,8 @@ export async function* rankRuns(
   requireSameClasses(found);
   const target = await openTarget(first.config);
   const images = Math.min(target.length, count ?? (first.config.scoreCount || 32));
+  // Of the first run, because all must be compared with the same source.
+  const { sourceShares } = first;
   const options = { count: images, seed: seed ?? first.config.seed, signal };
   const candidates = await distinct(found);
   const scored: (Found & { also: string[]; scores: SegmenterScores })[] = [];
@@ -103,7 +107,7 @@ export async function* rankRuns(
     using teacher = teacherFile === null ? null : await createSegmenter({ ...config, device }, teacherFile);
     // One size for all, or the scores would differ by it.
     const size = toSize(first.config.sizes.evaluation);
-    const scoring = scoreImages(segmenter, target, { ...options, size, teacher });
+    const scoring = scoreImages(segmenter, target, { ...options, size, teacher, sourceShares });
     for (;;) {
       const next = await scoring.next();
       if (next.done) {
@@ -115,10 +119,12 @@ export async function* rankRuns(
     }
   }
   const ranks = rankByScores(scored.map(({ scores }) => scores));
-  const segmenters = scored.map(({ config: _, teacher: _teacher, sourceMiou: _source, ...rest }, index) => ({
-    ...rest,
-    ...ranks[index]!,
-  }));
+  const segmenters = scored.map(
+    ({ config: _, teacher: _teacher, sourceMiou: _source, sourceShares: _shares, ...rest }, index) => ({
+      ...rest,
+      ...ranks[index]!,
+    }),
+  );
   segmenters.sort((one, other) => (one.rank ?? Infinity) - (other.rank ?? Infinity));
   return { images, seed: options.seed, segmenters };
 }
@@ -163,7 +169,8 @@ async function segmentersOf(run: string): Promise<Found[]> {
     const stage = plan.find(({ name }) => name === record.name);
     if (!stage || !['source-only', 'segmenter'].includes(record.kind)) return [];
     const maker = labelMaker(stage, plan);
-    const common = { run, stage: stage.name, label: stage.label, config };
+    const sourceShares = record.scores?.sourceShares ?? null;
+    const common = { run, stage: stage.name, label: stage.label, config, sourceShares };
     const average = paths.teacherWeightsFile(stage);
     const hasAverage = existsSync(average);
     const teacher = maker ? paths.weightsFile(maker) : hasAverage ? average : null;

@@ -174,7 +174,7 @@ async function outcome(
     scores: {
       ...{ images: 4, pixels: 200, entropy: random.next(), neighborhoodDensity: 5 * random.next() },
       viewAgreement: random.next(),
-      classShares: [],
+      ...{ classShares: [], sourceShares: null, classDivergence: random.next() },
       teacherAgreement: isTaught ? random.next() : null,
       sourceMiou: null,
     },

@@ -15,7 +15,7 @@ const VALUES = {
   networks: 'FeatureDiscriminator Network OutputDiscriminator Segmenter Translator',
   'images, labels and data sets': `
     BatchLoader CAMVID CITYSCAPES ImageDataset LabelMap MAX_PIXELS STREET_SCENE_CLASSES STREET_SCENE_PALETTE
-    SYNTHIA_13_CLASSES SYNTHIA_16_CLASSES classesOf colorLabels countClasses createEmbeddedDataset decodeImage decodeLabels
+    SYNTHIA_13_CLASSES SYNTHIA_16_CLASSES classSharesOf classesOf colorLabels countClasses createEmbeddedDataset decodeImage decodeLabels
     encodeColorLabels encodeImage encodeLabels findDataset labelMap openImage openLabels overlay readImage readLabels renderScene writeColorLabels writeImage writeLabels`,
   'tensors, losses and metrics': `
     ConfusionMatrix ProcessGroup SEGMENTER_MEAN_BGR Tensor ThresholdHistogram applyThresholds buildInfo classProbabilities

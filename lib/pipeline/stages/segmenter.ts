@@ -7,13 +7,13 @@ import {
   pastedClassIndices,
 } from '../../config/classes.js';
 import type { Config } from '../../config/schema.js';
-import { keptClassCounts } from '../../data/class-counts.js';
+import { classSharesOf, keptClassCounts } from '../../data/class-counts.js';
 import type { ImageDataset } from '../../data/dataset.js';
 import { toSize } from '../../data/image-size.js';
 import { listed, missingClasses } from '../../data/label-survey.js';
 import type { ClassCounts } from '../../data/rare-class-sampling.js';
 import { type Evaluation, evaluateImages } from '../../inference/evaluate.js';
-import { scoreImages } from '../../inference/label-free-scores.js';
+import { drawImages, scoreImages } from '../../inference/label-free-scores.js';
 import { Segmenter } from '../../models/segmenter.js';
 import { doneTogether, gatherJson, isFirst, ownIndices } from '../../native/group-values.js';
 import { mapEvents, readAhead } from '../../support/generators.js';
@@ -258,6 +258,7 @@ async function* scoreStage(
     count: config.scoreCount,
     seed: config.seed,
     teacher: labeler ?? teacher,
+    sourceShares: await sourceShares(context),
     group,
     signal,
   });
@@ -274,6 +275,14 @@ async function* scoreStage(
     for (const message of messages) if (message) yield { type: 'warning', stage: stage.name, message };
   }
   return scores;
+}
+
+/** Shares of the classes in labels of the source, of as many images as are scored. null: no pixel of them has a label. */
+async function sourceShares({ config, datasets, signal }: StageContext): Promise<number[] | null> {
+  const { source } = datasets;
+  const indices = drawImages(source.length, config.scoreCount, config.seed);
+  const shares = await classSharesOf(source, indices, classNames(config).length, { signal });
+  return shares.some((share) => share > 0) ? shares : null;
 }
 
 /** Warns of classes without labels in the validation images. */

@@ -35,8 +35,8 @@ describe('shares of classes', () => {
       [60, 20, 0],
       [15, 0, 5],
     ];
-    assert.deepEqual(classShares({ counts, pixels: [100, 100] }), [0.75, 0.2, 0.05]);
-    assert.deepEqual(classShares({ counts: [[0, 0]], pixels: [100] }), [0, 0]);
-    assert.deepEqual(classShares({ counts: [], pixels: [] }), []);
+    assert.deepEqual(classShares({ counts }), [0.75, 0.2, 0.05]);
+    assert.deepEqual(classShares({ counts: [[0, 0]] }), [0, 0]);
+    assert.deepEqual(classShares({ counts: [] }), []);
   });
 });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { ImageDataset, labelFreeScores, renderScene, Segmenter, writeImage } from 'bidiseg';
 import {
+  divergence,
   drawImages,
   meanEntropy,
   softNeighborhoodDensity,
@@ -115,6 +116,24 @@ describe('scores without labels', () => {
     );
   });
 
+  it('compare the shares of classes with those of the source', async () => {
+    // 0.5 log(0.5 / 0.25) + 0.5 log(0.5 / 0.5)
+    assert(Math.abs(divergence([0.5, 0.5, 0], [0.25, 0.5, 0.25]) - 0.5 * Math.log(2)) < 1e-12);
+    assert(Math.abs(divergence([0, 1], [1, 0]) - Math.log(1e6)) < 1e-12);
+    const options = { size: SIZE, count: 2 };
+    const { classShares, classDivergence, ...others } = await labelFreeScores(segmenter, dataset, options);
+    assert.equal(classDivergence, null);
+    const known = await labelFreeScores(segmenter, dataset, { ...options, sourceShares: classShares });
+    assert.deepEqual(known, { ...others, classShares, classDivergence: 0, sourceShares: classShares });
+    const even = await labelFreeScores(segmenter, dataset, { ...options, sourceShares: Array(5).fill(0.2) });
+    const expected = classShares.reduce((sum, p) => sum + (p > 0 ? p * Math.log(5 * p) : 0), 0);
+    assert(Math.abs(even.classDivergence! - expected) < 1e-12);
+    await assert.rejects(
+      labelFreeScores(segmenter, dataset, { ...options, sourceShares: [1] }),
+      /Expected 5 sourceShares, one per class, but received 1/,
+    );
+  });
+
   it('take all images where there are fewer, and at most 2000 pixels', async () => {
     const progress: string[] = [];
     const { images, pixels } = await labelFreeScores(segmenter, dataset, {
@@ -160,7 +179,8 @@ describe('ranks of segmenters', () => {
     viewAgreement: number,
     teacherAgreement: number | null,
   ): RankedScores => ({
-    ...{ entropy, neighborhoodDensity, viewAgreement, teacherAgreement, sourceMiou: null },
+    ...{ entropy, neighborhoodDensity, viewAgreement, teacherAgreement },
+    ...{ classDivergence: null, sourceMiou: null },
   });
 
   it('put the best first, share places, and average over scores that all have', () => {
@@ -172,9 +192,9 @@ describe('ranks of segmenters', () => {
     assert.deepEqual(
       ranks.map(({ ranks: places }) => Object.values(places)),
       [
-        [3, 1, 3, null, null],
-        [1, 2, 1.5, 2, null],
-        [2, 3, 1.5, 1, null],
+        [3, 1, 3, null, null, null],
+        [1, 2, 1.5, null, 2, null],
+        [2, 3, 1.5, null, 1, null],
       ],
     );
     assert.deepEqual(

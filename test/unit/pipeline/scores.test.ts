@@ -28,7 +28,7 @@ describe('scores between rounds', () => {
 
   const scores = (changes: Partial<SegmenterScores> = {}): SegmenterScores => ({
     ...{ images: 4, pixels: 100, entropy: 0.2, neighborhoodDensity: 3, viewAgreement: 0.9 },
-    ...{ classShares: [0.9, 0.0996, 0.0004] },
+    ...{ classShares: [0.9, 0.0996, 0.0004], sourceShares: null, classDivergence: null },
     ...{ teacherAgreement: null, sourceMiou: null, ...changes },
   });
 

@@ -164,14 +164,15 @@ describe('report', () => {
     it('shows the scores without labels, each with its place', async () => {
       const { stages, ranking } = await readSummary(at('whole'));
       const [head, ...rows] = cellsOf(descendants(page.section('scores'), 'table')[0]!);
-      const names = ['entropy %', 'density', 'views %', 'teacher %'];
+      const names = ['entropy %', 'density', 'views %', 'classes', 'teacher %'];
       assert.deepEqual(head, ['Stage', ...names, 'Mean place', 'Place', 'mIoU %']);
-      for (const [label, entropy, entropyPlace, density, , , , teacher, , , rank] of rows) {
+      for (const [label, entropy, entropyPlace, density, , , , divergence, , teacher, , , rank] of rows) {
         const { scores } = stages.find((stage) => stage.label === label)!;
         const { ranks, rank: overall } = ranking!.find((entry) => entry.label === label)!;
         assert.equal(entropy, (100 * scores!.entropy).toFixed(1));
         assert.equal(Number(entropyPlace), ranks.entropy);
         assert.equal(density, scores!.neighborhoodDensity.toFixed(2));
+        assert.equal(divergence, scores!.classDivergence!.toFixed(3));
         assert.equal(teacher === '–', label !== 'M1(1)');
         assert.equal(Number(rank), overall);
       }
