@@ -28,15 +28,6 @@ at::Tensor kernel_logits(const at::Tensor& logits) {
   return logits.to(logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat).contiguous();
 }
 
-at::Tensor per_class(const std::vector<double>& values, const at::Tensor& logits, const char* what) {
-  if (values.empty()) return {};
-  if (static_cast<int64_t>(values.size()) != logits.size(1)) {
-    throw InvalidArgument("Expected " + std::to_string(logits.size(1)) + " " + what + ", one per class, but received " +
-                          std::to_string(values.size()));
-  }
-  return at::tensor(values, at::kDouble).to(logits.options().requires_grad(false));
-}
-
 // The float for which comparing another float with it gives the same result as comparing with the threshold itself.
 double comparable(double threshold, bool inclusive) {
   const auto rounded = static_cast<float>(threshold);
@@ -115,10 +106,14 @@ CrossEntropyInput kernel_input(const at::Tensor& logits, int64_t height, int64_t
 
 }  // namespace
 
+void check_per_class(int64_t values, int64_t class_count, const char* what) {
+  if (values == class_count) return;
+  throw InvalidArgument("Expected " + std::to_string(class_count) + " " + what + ", one per class, but received " +
+                        std::to_string(values));
+}
+
 void check_class_weights(const at::Tensor& weights, int64_t class_count) {
-  if (!weights.defined() || weights.numel() == class_count) return;
-  throw InvalidArgument("Expected " + std::to_string(class_count) + " class weights, one per class, but received " +
-                        std::to_string(weights.numel()));
+  if (weights.defined()) check_per_class(weights.numel(), class_count, "class weights");
 }
 
 void check_logits(const at::Tensor& logits) {
@@ -177,8 +172,8 @@ SelfTrainingLoss self_training_loss(const at::Tensor& logits, int64_t height, in
   if (logits.scalar_type() != at::kDouble) {
     for (double& threshold : each) threshold = comparable(threshold, thresholds.inclusive);
   }
-  input.thresholds = per_class(each, converted, "thresholds");
-  if (!input.thresholds.defined()) throw InvalidArgument("Expected a threshold");
+  check_per_class(static_cast<int64_t>(each.size()), converted.size(1), "thresholds");
+  input.thresholds = at::tensor(each, at::kDouble).to(converted.options().requires_grad(false));
   input.inclusive = thresholds.inclusive;
   input.with_prediction = with_prediction;
   CrossEntropyOutput output;

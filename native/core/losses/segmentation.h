@@ -35,6 +35,9 @@ struct CrossEntropyLoss {
   LabelCheck labels;
 };
 
+/// Throws InvalidArgument unless there is one of `values` per class. `what` they are is part of the message.
+void check_per_class(int64_t values, int64_t class_count, const char* what);
+
 /// Throws InvalidArgument unless there is one weight per class, or none (undefined).
 void check_class_weights(const at::Tensor& weights, int64_t class_count);
 

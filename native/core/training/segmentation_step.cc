@@ -235,7 +235,8 @@ void SegmentationStep::add_gradients(const Inputs& part, int64_t place) {
     from_target.add(options_.pseudo_label_weight * loss, loss_gradient());
   }
   if (teacher_) {
-    const Teacher::Labeled found = teacher_->label(target.images, target.weak_images, 1.0 / static_cast<double>(options_.accumulation));
+    const Teacher::Labeled found =
+        teacher_->label(target.images, target.weak_images, 1.0 / static_cast<double>(options_.accumulation));
     checks().loss(kConfidentShare, found.confident_share);
     Teacher::Labeled taught = found;
     at::Tensor logits = on_target.logits;

@@ -3,6 +3,7 @@
 #include "core/data/pixels.h"
 #include "core/errors.h"
 #include "core/inference/prediction.h"
+#include "core/losses/segmentation.h"
 #include "core/training/class_mix.h"
 #include "core/training/draws.h"
 
@@ -18,13 +19,10 @@ Teacher::Teacher(std::shared_ptr<SegmentationNetwork> network, const Segmentatio
                  const TeacherOptions& options)
     : network_(std::move(network)), options_(options), steps_(at::zeros({}, at::kLong)) {
   copy_tensors(state_of(*network_), state_of(student), "the teacher does not fit the segmenter");
-  const auto classes = static_cast<int64_t>(options_.class_shares.size());
-  if (classes == 0) return;
-  if (classes != network_->class_count()) {
-    throw InvalidArgument("Expected " + std::to_string(network_->class_count()) +
-                          " class shares, one per class, but received " + std::to_string(classes));
-  }
-  source_shares_ = at::tensor(options_.class_shares, at::kDouble).to(network_->device(), network_->dtype());
+  const std::vector<double>& shares = options_.class_shares;
+  if (shares.empty()) return;
+  check_per_class(static_cast<int64_t>(shares.size()), network_->class_count(), "class shares");
+  source_shares_ = at::tensor(shares, at::kDouble).to(network_->device(), network_->dtype());
   target_shares_ = source_shares_.clone();
   found_shares_ = at::zeros_like(source_shares_);
 }
