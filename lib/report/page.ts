@@ -4,7 +4,7 @@ import { Html, html } from './html.js';
 import { predictionSection, translationSection } from './pictures.js';
 import { classSection, confusionSection, headline, resultsSection } from './results.js';
 import type { RunData } from './run-data.js';
-import { scoreSection } from './scores.js';
+import { scoreSection, shareSection } from './scores.js';
 import { STYLE } from './style.js';
 import { lossSection, pseudoLabelSection, runSection } from './training.js';
 
@@ -13,6 +13,7 @@ export async function renderPage(run: RunData): Promise<Html> {
   const all: (Section | null)[] = [
     resultsSection(run),
     scoreSection(run),
+    shareSection(run),
     classSection(run),
     await predictionSection(run),
     await translationSection(run),

@@ -1,6 +1,6 @@
 import { SCORE_TEXTS } from '../pipeline/scores.js';
 import { percent } from '../support/format.js';
-import { type Section, scrolling, segmenters } from './common.js';
+import { classLabel, type Section, scrolling, segmenters } from './common.js';
 import { html } from './html.js';
 import type { RunData } from './run-data.js';
 
@@ -38,6 +38,39 @@ export function scoreSection(run: RunData): Section | null {
     title: 'Scores without labels',
     note: `Scores on ${images} unlabeled target images, each with its place in gray; 1 is best. The mean place is over the scores that every segmenter has. Labels are only in the last column.`,
     body: scrolling('Scores without labels', table),
+  };
+}
+
+/** Share of the source's share below which a predicted class stands out. */
+const FEW = 1 / 3;
+
+/** Renders how often each segmenter predicts each class on unlabeled target images, beside the labels of the source. */
+export function shareSection(run: RunData): Section | null {
+  const scored = segmenters(run).flatMap(({ stage, record }) => {
+    const { classShares, sourceShares } = record.scores ?? {};
+    return classShares && sourceShares ? [{ label: stage.label, classShares, sourceShares }] : [];
+  });
+  const [first] = scored;
+  if (!first) return null;
+  const { sourceShares } = first;
+  const table = html`<table>
+    <thead><tr><th>Class</th><th class="number">Source %</th>${scored.map(({ label }) => html`<th class="number">${label}</th>`)}</tr></thead>
+    <tbody>${run.summary.classes.map(
+      (name, index) => html`<tr>
+        <th scope="row">${classLabel(name, index, run.palette)}</th>
+        <td class="number muted">${percent(sourceShares[index]!)}</td>
+        ${scored.map(({ classShares }) => {
+          const share = classShares[index]!;
+          const isFew = share < FEW * sourceShares[index]!;
+          return html`<td class="number ${isFew ? 'strong' : ''}">${percent(share)}</td>`;
+        })}
+      </tr>`,
+    )}</tbody></table>`;
+  return {
+    id: 'shares',
+    title: 'Predicted classes',
+    note: 'Share of the pixels of the same images that each segmenter predicts as each class, in percent, beside the share in labels of the source. Less than a third of the latter is bold. Such a class may be lost, or the target may have less of it.',
+    body: scrolling('Predicted classes', table),
   };
 }
 

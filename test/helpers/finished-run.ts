@@ -174,7 +174,9 @@ async function outcome(
     scores: {
       ...{ images: 4, pixels: 200, entropy: random.next(), neighborhoodDensity: 5 * random.next() },
       viewAgreement: random.next(),
-      ...{ classShares: [], sourceShares: null, classDivergence: random.next() },
+      classShares: classes.map((_, index) => index / 20),
+      sourceShares: classes.map(() => 1 / classes.length),
+      classDivergence: random.next(),
       teacherAgreement: isTaught ? random.next() : null,
       sourceMiou: null,
     },

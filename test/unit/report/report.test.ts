@@ -127,7 +127,7 @@ describe('report', () => {
 
     it('has every section, and a link to each', () => {
       const ids = [
-        ...['results', 'scores', 'classes', 'pictures', 'translation'],
+        ...['results', 'scores', 'shares', 'classes', 'pictures', 'translation'],
         ...['confusion', 'pseudo-labels', 'losses', 'run'],
       ];
       assert.deepEqual(
@@ -176,6 +176,18 @@ describe('report', () => {
         assert.equal(teacher === '–', label !== 'M1(1)');
         assert.equal(Number(rank), overall);
       }
+    });
+
+    it('shows how often each class is predicted, beside the labels of the source', async () => {
+      const { stages, classes } = await readSummary(at('whole'));
+      const scored = stages.filter(({ scores }) => scores);
+      const [head, ...rows] = cellsOf(descendants(page.section('shares'), 'table')[0]!);
+      assert.deepEqual(head, ['Class', 'Source %', ...scored.map(({ label }) => label)]);
+      const all = [scored[0]!.scores!.sourceShares!, ...scored.map(({ scores }) => scores!.classShares)];
+      assert.deepEqual(
+        rows,
+        classes.map((name, index) => [name, ...all.map((shares) => (100 * shares[index]!).toFixed(1))]),
+      );
     });
 
     it('shows IoU per class, and – for an absent class', async () => {
