@@ -297,4 +297,18 @@ void multiply_each(const at::Tensor& a, const at::Tensor& b, bool add, at::Tenso
   });
 }
 
+void multiply_each_in_parts(const at::Tensor& a, const at::Tensor& b, at::Tensor& out) {
+  if (has_own_products()) return multiply_each(a, b, /*add=*/false, out);
+  constexpr int64_t kDeep = 32;
+  const int64_t depth = a.size(2);
+  for_tasks(out.size(0), [&](int64_t i) {
+    int64_t k = 0;
+    do {
+      const int64_t deep = std::min(kDeep, depth - k);
+      multiply_matrices_by_libtorch(a[i].narrow(1, k, deep), b[i].narrow(0, k, deep), /*add=*/k > 0, out[i]);
+      k += kDeep;
+    } while (k < depth);
+  });
+}
+
 }  // namespace bidiseg::kernels

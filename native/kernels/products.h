@@ -13,6 +13,10 @@ void multiply(const at::Tensor& a, const at::Tensor& b, int64_t rows_of_image, a
 /// Writes a[i] b[i] to out[i] for each i, or with `add` adds it. Each thread computes whole products.
 void multiply_each(const at::Tensor& a, const at::Tensor& b, bool add, at::Tensor& out);
 
+/// Writes a[i] b[i] to out[i] for each i. LibTorch adds up 32 products at a time, and then their sums, which rounds
+/// less than multiply_each().
+void multiply_each_in_parts(const at::Tensor& a, const at::Tensor& b, at::Tensor& out);
+
 /// Whether these products are our own, and not LibTorch's: with AVX2 and without AVX-512.
 bool has_own_products();
 

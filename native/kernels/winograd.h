@@ -14,7 +14,8 @@ namespace bidiseg::kernels {
 /// A tile of the output is Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A for weights g and a 6x6 tile d of the input. Summed over channels,
 /// the product ⊙ is 36 matrix products over all tiles, [tiles, C]·[C, K], which the caller computes. The gradient of
 /// the weights is Gᵀ[Σ (A e Aᵀ) ⊙ (Bᵀ d B)]G for gradients e of the tiles, and the sum is 36 products [K,
-/// tiles]·[tiles, C]. All tensors are float32 on the CPU; images are channels_last.
+/// tiles]·[tiles, C]. All tensors are float32 on the CPU; images are channels_last. Transforms with `exact` are
+/// computed in double and rounded once.
 class WinogradTiles {
  public:
   static constexpr int64_t kPoints = 36;
@@ -34,22 +35,22 @@ class WinogradTiles {
   static at::Tensor weights(const at::Tensor& weight);
 
   /// Writes G g Gᵀ of contiguous weights to `transformed` [36, K, C]. `turned` turns them by half a turn. Faster than
-  /// weights() and less exact.
-  static void transform_weights(const at::Tensor& weight, bool turned, at::Tensor& transformed);
+  /// weights().
+  static void transform_weights(const at::Tensor& weight, bool turned, bool exact, at::Tensor& transformed);
 
   /// Gᵀ u G [K, C, 3, 3] of u [36, K, C].
   static at::Tensor weights_gradient(const at::Tensor& transformed);
 
   /// Writes Bᵀ d B of the tiles from `first` on to `transformed` [36, tiles, C].
-  void transform_input(const at::Tensor& input, int64_t first, at::Tensor& transformed) const;
+  void transform_input(const at::Tensor& input, int64_t first, bool exact, at::Tensor& transformed) const;
 
   /// Writes A e Aᵀ of the same tiles to `transformed` [36, tiles, K]. `gradient` is that of the output.
   void transform_gradient(const at::Tensor& gradient, int64_t first, at::Tensor& transformed) const;
 
   /// Writes Aᵀ m A of the same tiles to `output` for m [36, tiles, K]. Adds `bias` [K], which may be undefined; with
   /// `add`, the present content of `output`; then applies ReLU with `relu`.
-  void transform_output(const at::Tensor& products, int64_t first, const at::Tensor& bias, bool add, bool relu,
-                        at::Tensor& output) const;
+  void transform_output(const at::Tensor& products, int64_t first, bool exact, const at::Tensor& bias, bool add,
+                        bool relu, at::Tensor& output) const;
 
  private:
   // First pixel of a tile of the output.

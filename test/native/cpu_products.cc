@@ -72,7 +72,7 @@ class Trial {
   }
 
   double error_of_each(int64_t count, int64_t rows, int64_t depth, int64_t columns) {
-    const bool turns = draw(0, 1) == 0, add = draw(0, 1) == 0;
+    const bool turns = draw(0, 1) == 0, add = draw(0, 1) == 0, in_parts = !add && draw(0, 1) == 0;
     const at::Tensor a = turns ? at::randn({count, depth, rows}).transpose(1, 2) : at::randn({count, rows, depth});
     const at::Tensor b =
         draw(0, 1) == 0 ? at::randn({count, columns, depth}).transpose(1, 2) : at::randn({count, depth, columns});
@@ -81,7 +81,11 @@ class Trial {
     for (const int threads : {1, 2, 3}) {
       at::set_num_threads(threads);
       at::Tensor out = start.clone();
-      multiply_each(a, b, add, out);
+      if (in_parts) {
+        multiply_each_in_parts(a, b, out);
+      } else {
+        multiply_each(a, b, add, out);
+      }
       if (first.defined() && !first.equal(out)) return differs("other bits of each with other threads");
       first = out;
     }

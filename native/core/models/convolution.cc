@@ -34,9 +34,13 @@ void for_parts(const WinogradTiles& tiles, int64_t channels, const Work& work) {
   for (int64_t first = 0; first < tiles.count(); first += size) work(first, std::min(size, tiles.count() - first));
 }
 
+// Training's forward passes round more carefully with LibTorch's products. There they are for AVX-512, with which
+// PyTorch's convolutions round three times as carefully as with AVX2 (docs/design/kernels-and-speed.md has the errors).
+bool rounds_forward_exactly() { return !kernels::has_own_products(); }
+
 // Convolution of a channels_last image with weights [36, K, C], or [36, C, K] if `transposed`.
 at::Tensor convolve_tiles(const at::Tensor& x, const WinogradTiles& tiles, const at::Tensor& points, bool transposed,
-                          const Epilogue& epilogue) {
+                          bool exact, const Epilogue& epilogue) {
   const at::Tensor factors = transposed ? points : points.transpose(1, 2);
   const int64_t in = factors.size(1), out = factors.size(2);
   const bool add = epilogue.sum.defined();
@@ -44,10 +48,14 @@ at::Tensor convolve_tiles(const at::Tensor& x, const WinogradTiles& tiles, const
                           : at::empty(tiles.output_size(out), x.options(), at::MemoryFormat::ChannelsLast);
   for_parts(tiles, in + out, [&](int64_t first, int64_t count) {
     at::Tensor transformed = at::empty({WinogradTiles::kPoints, count, in}, x.options());
-    tiles.transform_input(x, first, transformed);
+    tiles.transform_input(x, first, exact, transformed);
     at::Tensor products = at::empty({WinogradTiles::kPoints, count, out}, x.options());
-    multiply_each(transformed, factors, /*add=*/false, products);
-    tiles.transform_output(products, first, epilogue.bias, add, epilogue.relu, result);
+    if (exact) {
+      kernels::multiply_each_in_parts(transformed, factors, products);
+    } else {
+      multiply_each(transformed, factors, /*add=*/false, products);
+    }
+    tiles.transform_output(products, first, exact, epilogue.bias, add, epilogue.relu, result);
   });
   return result;
 }
@@ -57,9 +65,9 @@ at::Tensor in_layout_of(const at::Tensor& x, const at::Tensor& y) {
   return pass_settings().keeps_layout ? y.contiguous(x.suggest_memory_format()) : y;
 }
 
-at::Tensor transformed_weights(const at::Tensor& weight, bool turned) {
+at::Tensor transformed_weights(const at::Tensor& weight, bool turned, bool exact) {
   at::Tensor points = at::empty({WinogradTiles::kPoints, weight.size(0), weight.size(1)}, weight.options());
-  WinogradTiles::transform_weights(weight.contiguous(), turned, points);
+  WinogradTiles::transform_weights(weight.contiguous(), turned, exact, points);
   return points;
 }
 
@@ -76,7 +84,7 @@ at::Tensor weight_gradient(const at::Tensor& x, const at::Tensor& gradient, cons
   for_parts(tiles, in + out, [&](int64_t first, int64_t count) {
     at::Tensor inputs = at::empty({WinogradTiles::kPoints, count, in}, x.options());
     at::Tensor outputs = at::empty({WinogradTiles::kPoints, count, out}, x.options());
-    tiles.transform_input(x, first, inputs);
+    tiles.transform_input(x, first, /*exact=*/false, inputs);
     tiles.transform_gradient(gradient, first, outputs);
     multiply_each(outputs.transpose(1, 2), inputs, /*add=*/first > 0, sum);
   });
@@ -121,8 +129,9 @@ class WinogradConvolution : public torch::autograd::Function<WinogradConvolution
                             const std::optional<at::Tensor>& bias, int64_t dilation, int64_t padding) {
     SavedConvolution::keep(ctx, x, weight, bias.has_value(), dilation, padding);
     const WinogradTiles tiles(x.sizes(), dilation, padding);
-    const at::Tensor y = convolve_tiles(channels_last(x), tiles, transformed_weights(weight, false), false,
-                                        {.bias = bias.value_or(at::Tensor())});
+    const bool exact = rounds_forward_exactly();
+    const at::Tensor y = convolve_tiles(channels_last(x), tiles, transformed_weights(weight, false, exact), false,
+                                        exact, {.bias = bias.value_or(at::Tensor())});
     return in_layout_of(x, y);
   }
 
@@ -135,7 +144,7 @@ class WinogradConvolution : public torch::autograd::Function<WinogradConvolution
     torch::autograd::tensor_list result(5);
     if (wanted[0]) {
       const WinogradTiles tiles(gradient.sizes(), dilation, 2 * dilation - padding);
-      result[0] = convolve_tiles(gradient, tiles, transformed_weights(weight, true), true, {})
+      result[0] = convolve_tiles(gradient, tiles, transformed_weights(weight, true, false), true, false, {})
                       .contiguous(x.suggest_memory_format());
     }
     if (wanted[1]) {
@@ -336,7 +345,7 @@ bool pays_with_winograd(const SquareConvolution& square, const at::Tensor& weigh
 at::Tensor convolve_winograd(const at::Tensor& x, const SquareConvolution& square, const at::Tensor& points,
                              const Epilogue& epilogue) {
   const WinogradTiles tiles(x.sizes(), square.dilation, square.padding);
-  return convolve_tiles(channels_last(x), tiles, points, /*transposed=*/false, epilogue);
+  return convolve_tiles(channels_last(x), tiles, points, /*transposed=*/false, /*exact=*/false, epilogue);
 }
 
 bool has_free_layout(const at::Tensor& x) { return has_other_methods(x) && !pass_settings().keeps_layout; }
