@@ -28,8 +28,8 @@ export const computationFields = {
   precision: choice(...PRECISIONS).default('fp32'),
   /**
    * How convolutions on the CPU are computed. `auto`: wide 3×3 ones in float32 by Winograd's algorithm, forward and
-   * backward, where it is faster. Their rounding errors are up to three times as large, but those of a step's
-   * gradients less than twice. `direct`: all of them as LibTorch does.
+   * backward, where it is faster. Their rounding errors are up to three times as large, but a step's losses
+   * and gradients have less than twice PyTorch's errors. `direct`: all of them as LibTorch does.
    */
   convolutions: choice(...CONVOLUTIONS).default('auto'),
   /**
