@@ -31,8 +31,9 @@ export function createServer(
 ): FastifyInstance {
   checkAccess(options);
   const app = Fastify({
-    // Without a log of requests, unforeseen errors still show.
-    logger: options.log === true || { level: 'error', stream: process.stderr },
+    // Through `process.stdout` as all other output: Pino's own stream may write a line later than what is printed after
+    // it. Without a log of requests, unforeseen errors still show.
+    logger: options.log === true ? { stream: process.stdout } : { level: 'error', stream: process.stderr },
     forceCloseConnections: 'idle',
     clientErrorHandler: answerClientError,
     ...limits,
