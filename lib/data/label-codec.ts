@@ -27,6 +27,9 @@ export interface LabelEncoding {
   ignoreIndex: number;
 }
 
+/** Reports a PNG whose samples cannot be the ids of a label map, for instance because they are colors. */
+export class LabelKindError extends DataError {}
+
 /**
  * Reads a label map from a PNG.
  *
@@ -73,7 +76,7 @@ async function openLabelBytes(
   const { png, kind, bitDepth, indexScale } = asSamples(file, bytes, { keepColors: idsFrom === 'color' });
   const { fits, expected } = LABEL_PNGS[idsFrom];
   if (!fits(kind, bitDepth)) {
-    throw new DataError(
+    throw new LabelKindError(
       `${file}: found ${bitDepth === 8 ? 'an' : 'a'} ${bitDepth}-bit ${kind} PNG, but the label map '${labelMap.name}' expects ${expected}`,
     );
   }

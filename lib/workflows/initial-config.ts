@@ -5,7 +5,7 @@ import { ImageDataset } from '../data/dataset.js';
 import { labelsByName } from '../data/file-names.js';
 import { openImage, readImage } from '../data/image-codec.js';
 import type { ImageSize, SizePair } from '../data/image-size.js';
-import { openLabels } from '../data/label-codec.js';
+import { LabelKindError, openLabels } from '../data/label-codec.js';
 import { colorText, type LabelMapName, labelMap } from '../data/label-maps.js';
 import { type DatasetLayout, type DatasetPart, findDataset } from '../data/layouts.js';
 import { DataError } from '../support/errors.js';
@@ -147,7 +147,7 @@ async function classesOf({ part, labelMap }: Role): Promise<FoundClasses> {
   const step = Math.max(1, Math.floor(files.length / SAMPLE));
   const sample = files.filter((_, index) => index % step === 0).slice(0, SAMPLE);
   const ids = await idsOf(sample).catch((error: unknown) => {
-    if (error instanceof DataError && /PNG, but the label map/.test(error.message)) return null;
+    if (error instanceof LabelKindError) return null;
     throw error;
   });
   const keys = ids ? ids.map(String) : await colorsOf(sample);
