@@ -1,5 +1,5 @@
 import { writeFileSync } from 'node:fs';
-import { BidisegError } from '../support/errors.js';
+import { BidisegError, NonFiniteLossError } from '../support/errors.js';
 import { removeUnfinishedFiles } from '../support/files.js';
 import { oneLine } from '../support/format.js';
 import { Console } from './console.js';
@@ -13,6 +13,8 @@ export interface CommandContext {
   readonly signal: AbortSignal;
   /** Describes what an interrupted command has kept, for the line "interrupted; …". The command sets it. */
   kept: () => string;
+  /** Describes what a command that failed can go on with, for the end of its error. '': nothing. The command sets it. */
+  keptAtFailure: () => string;
   /** Places that the command writes to, noted by the functions of `output-folder.ts`. */
   readonly outputs: Output[];
   /** Time for running work to end by itself after a signal, in milliseconds. Then the process ends. */
@@ -40,6 +42,7 @@ export async function runCommand(
     console: new Console(options.json === true),
     signal: controller.signal,
     kept: () => '',
+    keptAtFailure: () => '',
     outputs: [],
     graceMs: GRACE_MS,
     isServer: false,
@@ -85,7 +88,10 @@ function report(error: unknown, context: CommandContext): number {
     );
     return error.exitCode;
   }
-  console.error(errorCode(error), oneLine(error instanceof Error ? error.message : String(error)));
+  const message = error instanceof Error ? error.message : String(error);
+  // A loss that is not finite would not be finite again.
+  const kept = error instanceof NonFiniteLossError ? '' : context.keptAtFailure();
+  console.error(errorCode(error), oneLine(kept === '' ? message : `${message}; ${kept}`));
   return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILURE;
 }
 

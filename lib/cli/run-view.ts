@@ -59,13 +59,19 @@ class RunView {
     this.#folder = shortPath(run.folder);
     // Saving the state may take long on a slow disk. A second signal stops at once.
     context.graceMs = Number.POSITIVE_INFINITY;
-    context.kept = () => {
-      const stages = this.#finished.map(({ label }) => label).join(', ');
-      const kept = [stages && `finished stages (${stages})`, this.#saved].filter((part) => part !== '');
-      return kept.length === 0
-        ? `no stage was finished in ${this.#folder}`
-        : `${kept.join(' and ')} are kept in ${this.#folder}; resume with: bidiseg resume ${shellWord(this.#folder)}`;
-    };
+    context.kept = () => this.#kept() || `no stage was finished in ${this.#folder}`;
+    context.keptAtFailure = () => this.#kept();
+  }
+
+  /** Says what is kept, and how to go on. '': nothing. */
+  #kept(): string {
+    const stages = this.#finished.map(({ label }) => label).join(', ');
+    const kept = [stages && `finished stages (${stages})`, this.#saved]
+      .filter((part) => part !== '')
+      .join(' and ');
+    return (
+      kept && `${kept} are kept in ${this.#folder}; resume with: bidiseg resume ${shellWord(this.#folder)}`
+    );
   }
 
   show(event: RunEvent): void {

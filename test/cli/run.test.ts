@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { readImage, writeImage } from '../../lib/data/image-codec.js';
 import { readLabels, writeLabels } from '../../lib/data/label-codec.js';
@@ -433,6 +433,7 @@ describe('command line: the demo', () => {
 
 describe('command line: being stopped', () => {
   const folder = temporaryFolder();
+  const scratch = temporaryFolder();
 
   it('SIGINT during training: code 130 within two seconds, complete stages are kept, and resume continues', async () => {
     await writeTinyData(folder.path);
@@ -461,6 +462,40 @@ describe('command line: being stopped', () => {
     const [, steps] = /up to step (\d+) are kept/.exec(message)!;
     assert.match(resumed.stdout, new RegExp(`F\\(1\\)  continues after step ${steps}$`, 'm'));
     assert.match(resumed.stdout, /^M0\(1\) +\d+\.\d /m);
+  });
+
+  it('an error after the first stage says what is kept, and resume continues once its cause is gone', async () => {
+    const folder = scratch.path;
+    await writeTinyData(folder);
+    const at = (name: string) => path.join(folder, name);
+    cpSync(at('target'), at('val'), { recursive: true });
+    const config = writeTinyConfig(folder, {
+      data: {
+        target: { train: { images: 'target/images' }, val: { images: 'val/images', labels: 'val/labels' } },
+      },
+      loop: { rounds: 1, selfTrainingRounds: 0 },
+      scoreCount: 0,
+    });
+    const images = readdirSync(at('target/images')).map((name) => at(`target/images/${name}`));
+    const whole = images.map((file) => readFileSync(file));
+    images.forEach((file, index) => {
+      writeFileSync(
+        file,
+        Buffer.concat([whole[index]!.subarray(0, 80), Buffer.alloc(whole[index]!.length - 80)]),
+      );
+    });
+    const { code, stderr } = await bidiseg(['train', config], { cwd: folder });
+    assert.equal(code, 1);
+    assert.match(
+      stderr,
+      /^bidiseg: \S*target-\d\.png: .*; finished stages \(M\(0\)\) are kept in run; resume with: bidiseg resume run\n$/,
+    );
+    images.forEach((file, index) => {
+      writeFileSync(file, whole[index]!);
+    });
+    const resumed = await bidiseg(['resume', 'run', '--accept-changed-data'], { cwd: folder });
+    assert.equal(resumed.code, 0, resumed.stderr);
+    assert.match(resumed.stdout, /^M\(0\) {2}already complete$/m);
   });
 
   it('SIGTERM during segmentation: code 143 and whole images only', async () => {
