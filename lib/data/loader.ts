@@ -64,6 +64,11 @@ export interface BatchLoaderOptions {
    * Labels must be present if the first data set has labels. Nothing is pasted onto these images. Default none.
    */
   beside?: { dataset: ImageDataset; share: number } | undefined;
+  /**
+   * Other versions of the data set's images, in the same order and with the same labels. Each place holds the one of its image
+   * instead with the probability `share`. Default none.
+   */
+  versions?: { dataset: ImageDataset; share: number } | undefined;
   /** Label around an image that is smaller than its area, 0–255. Default 255. */
   ignoreIndex?: number;
   /** Seed. Together with `stage` it decides order and augmentation. */
@@ -95,7 +100,7 @@ export class BatchLoader implements AsyncIterable<Batch> {
   readonly #options: Required<
     Omit<
       BatchLoaderOptions,
-      'places' | 'crop' | 'copyPaste' | 'augmentation' | 'weak' | 'choose' | 'beside' | 'signal'
+      'places' | 'crop' | 'copyPaste' | 'augmentation' | 'weak' | 'choose' | 'beside' | 'versions' | 'signal'
     >
   >;
   readonly #places: readonly [first: number, end: number];
@@ -105,6 +110,7 @@ export class BatchLoader implements AsyncIterable<Batch> {
   readonly #weak: boolean;
   readonly #choose: BatchLoaderOptions['choose'];
   readonly #beside: BatchLoaderOptions['beside'];
+  readonly #versions: BatchLoaderOptions['versions'];
   readonly #signal: AbortSignal | undefined;
   readonly #epochs = new Map<number, Uint32Array>();
   #waitMs = 0;
@@ -135,13 +141,19 @@ export class BatchLoader implements AsyncIterable<Batch> {
     this.#weak = options.weak === true && jitters(augmentation);
     this.#choose = options.choose;
     this.#beside = options.beside;
+    this.#versions = options.versions;
     this.#signal = options.signal;
     if (crop && !augmentation.scale && (crop.width > size.width || crop.height > size.height)) {
       throw new InvalidArgumentError(
         `Expected a crop of at most ${size.width}×${size.height} (the size) but received ${crop.width}×${crop.height}`,
       );
     }
-    const { beside } = options;
+    const { beside, versions } = options;
+    if (versions && versions.dataset.length !== dataset.length) {
+      throw new InvalidArgumentError(
+        `Expected versions of all ${dataset.length} images but received ${versions.dataset.length}`,
+      );
+    }
     if (beside && (beside.dataset.length === 0 || beside.dataset.hasLabels !== dataset.hasLabels)) {
       throw new InvalidArgumentError(
         `Expected images ${dataset.hasLabels ? 'with' : 'without'} labels beside the data set but there are none`,
@@ -219,13 +231,14 @@ export class BatchLoader implements AsyncIterable<Batch> {
     const index = this.#choose
       ? this.#choose(new Random(seed, stage, 'choice', step, place))
       : this.#indexAt(step * batchSize + place);
-    const sample = await (other?.dataset ?? this.#dataset).read(other?.index ?? index, {
+    const own = this.#isVersion(step, place) ? this.#versions!.dataset : this.#dataset;
+    const sample = await (other?.dataset ?? own).read(other?.index ?? index, {
       size,
       crop,
       flip: flip && random.next() < 0.5,
     });
     if (this.#copyPaste && !other) {
-      const options = { ...this.#copyPaste, dataset: this.#dataset, size: this.#options.size, flip };
+      const options = { ...this.#copyPaste, dataset: own, size: this.#options.size, flip };
       await pasteObject(sample, options, new Random(seed, stage, 'copy-paste', step, place));
     }
     const image = await jittered(sample.image, this.#augmentation, random);
@@ -242,6 +255,13 @@ export class BatchLoader implements AsyncIterable<Batch> {
     const { dataset, share } = this.#beside;
     const random = new Random(this.#options.seed, this.#options.stage, 'beside', step, place);
     return random.next() < share ? { dataset, index: random.integer(dataset.length) } : undefined;
+  }
+
+  /** Draws whether a place holds the other version of its image. */
+  #isVersion(step: number, place: number): boolean {
+    if (!this.#versions) return false;
+    const { seed, stage } = this.#options;
+    return new Random(seed, stage, 'version', step, place).next() < this.#versions.share;
   }
 
   /** Returns the data set's index at a position of the endless sequence of epochs. */

@@ -34,7 +34,12 @@ const SEGMENTATION = ['segmentation', 'discriminator', 'sizes.source'];
  * key that is not listed counts as used. So a new key can only make equal stages look different.
  */
 function unusedKeys(stage: Stage, { segmentation, data }: Config): string[] {
-  const share = data.target.labeled ? [] : ['segmentation.labeledTargetShare'];
+  const isTranslated = stage.kind === 'segmenter' && stage.translatedFrom !== null;
+  const shares = [
+    ...(data.target.labeled ? [] : ['segmentation.labeledTargetShare']),
+    // 0 is left out, so that stages of earlier releases, which did not know the key, keep their fingerprints.
+    ...(isTranslated && segmentation.originalShare > 0 ? [] : ['segmentation.originalShare']),
+  ];
   switch (stage.kind) {
     case 'source-only':
       return [
@@ -42,14 +47,14 @@ function unusedKeys(stage: Stage, { segmentation, data }: Config): string[] {
         ...TARGET_ONLY,
         ...PSEUDO_LABELS,
         ...['steps', 'pseudoLabelSteps', 'pseudoLabelWeight'].map((key) => `segmentation.${key}`),
-        ...share,
+        ...shares,
       ];
     case 'segmenter':
       return [
         ...TRANSLATION,
         ...PSEUDO_LABELS,
         'segmentation.sourceOnlySteps',
-        ...share,
+        ...shares,
         ...(stage.pseudoLabelsFrom
           ? ['segmentation.steps']
           : ['segmentation.pseudoLabelSteps', 'segmentation.pseudoLabelWeight']),

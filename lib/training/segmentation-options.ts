@@ -230,6 +230,11 @@ export const segmentationSchema = section({
    */
   labeledTargetShare: number(0, 1).default(0.25),
   /**
+   * Probability with which a place in a batch of translated source images holds the image as it was, drawn at random. Objects are
+   * pasted from images of the same kind. Only in stages that train on translated images. 0: none, as in the paper.
+   */
+  originalShare: number(0, 1).default(0),
+  /**
    * Keeps a part of the source images from training and measures the segmenter on them. The weights that do best are saved
    * beside the last ones, which all later stages use. Target labels are never used for it. null: no validation.
    */

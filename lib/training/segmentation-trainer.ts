@@ -86,7 +86,12 @@ export class SegmentationTrainer {
     discriminator: DomainDiscriminator | null;
     teacher: Segmenter | null;
   };
-  readonly #data: { source: ImageDataset; target: ImageDataset | null; labeled: ImageDataset | null };
+  readonly #data: {
+    source: ImageDataset;
+    target: ImageDataset | null;
+    labeled: ImageDataset | null;
+    original: ImageDataset | null;
+  };
   readonly #options: Required<Omit<SegmentationTrainerOptions, 'nonFinite' | 'classCounts' | 'training'>> & {
     nonFinite: NonFiniteOptions;
   };
@@ -105,12 +110,19 @@ export class SegmentationTrainer {
    * the source alone
    * @param data.labeled labeled target images, which take places of source images, see `training.labeledTargetShare`. null or
    * absent: none
+   * @param data.original the source images before their translation, in the same order, see `training.originalShare`. null or
+   * absent: none
    * @throws InvalidArgumentError when an option is out of range, the source has no labels, `classCounts` or
    * `pastedClasses` or `anchoredClasses` are required but missing, or the number of processes does not divide `training.accumulation`
    */
   constructor(
     models: { segmenter: Segmenter; discriminator?: DomainDiscriminator | null; teacher?: Segmenter | null },
-    data: { source: ImageDataset; target?: ImageDataset | null; labeled?: ImageDataset | null },
+    data: {
+      source: ImageDataset;
+      target?: ImageDataset | null;
+      labeled?: ImageDataset | null;
+      original?: ImageDataset | null;
+    },
     options: SegmentationTrainerOptions,
   ) {
     if (!data.source.hasLabels) {
@@ -128,6 +140,7 @@ export class SegmentationTrainer {
       source: data.source,
       target: looksAtTarget ? target : null,
       labeled: data.labeled ?? null,
+      original: data.original ?? null,
     };
     const { rareClassSampling, classBalance } = this.#training;
     const countsFor = (name: string) => checkClassCounts(data.source, options.classCounts, name);
@@ -177,9 +190,9 @@ export class SegmentationTrainer {
       this.#options;
     const unseen = new UnseenClasses(this.#options.expectedClasses, this.#data.source.length, group);
     const { batchSize, flip, augmentation, copyPaste, learningRate, schedule, accumulation } = this.#training;
-    const { discriminatorLearningRate, teacher, featureDistance, labeledTargetShare, warmUpSteps } =
-      this.#training;
-    const { source, target, labeled } = this.#data;
+    const { discriminatorLearningRate, teacher, featureDistance, warmUpSteps } = this.#training;
+    const { labeledTargetShare, originalShare } = this.#training;
+    const { source, target, labeled, original } = this.#data;
     const sampling = this.#sampling;
     const signal = options.signal && { signal: options.signal };
     const factor = scheduleFactor(schedule, steps, warmUpSteps);
@@ -197,6 +210,7 @@ export class SegmentationTrainer {
         weak: domain === 'target' && teacher !== null,
         choose: domain === 'source' && sampling ? (random) => sampling.draw(random) : undefined,
         beside: domain === 'source' && labeled ? { dataset: labeled, share: labeledTargetShare } : undefined,
+        versions: domain === 'source' && original ? { dataset: original, share: originalShare } : undefined,
         ignoreIndex,
         seed,
         steps,

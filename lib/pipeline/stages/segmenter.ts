@@ -59,7 +59,7 @@ export async function* runSegmenter(
   const steps = stageSteps(stage, config);
   const trainer = new SegmentationTrainer(
     { segmenter, discriminator, teacher },
-    { source, target, labeled: context.datasets.labeled ?? null },
+    { source, target, labeled: context.datasets.labeled ?? null, original: originals(stage, context) },
     {
       stage: stage.name,
       seed: config.seed,
@@ -149,6 +149,13 @@ function holdOut(labeled: ImageDataset, config: Config) {
   const kept = labeled.length - count;
   const indices = Array.from({ length: labeled.length }, (_, index) => index);
   return { source: labeled.subset(indices.slice(0, kept)), heldOut: labeled.subset(indices.slice(kept)) };
+}
+
+/** Returns the training images before their translation. null: the stage trains on no translated images, or on these alone. */
+function originals(stage: Stage, { config, datasets }: StageContext): ImageDataset | null {
+  const isTranslated = stage.kind === 'segmenter' && stage.translatedFrom !== null;
+  if (!isTranslated || config.segmentation.originalShare === 0) return null;
+  return holdOut(datasets.source, config).source;
 }
 
 function openBestWeights(

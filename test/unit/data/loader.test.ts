@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ColorJitter, NO_AUGMENTATION } from '../../../lib/data/augmentation.js';
 import { ImageDataset } from '../../../lib/data/dataset.js';
-import { writeImage } from '../../../lib/data/image-codec.js';
+import { readImage, writeImage } from '../../../lib/data/image-codec.js';
 import { writeLabels } from '../../../lib/data/label-codec.js';
 import { type Batch, BatchLoader, type BatchLoaderOptions } from '../../../lib/data/loader.js';
 
@@ -80,6 +80,43 @@ describe('BatchLoader', () => {
     assert.throws(
       () => new BatchLoader(rest, options({ beside: none })),
       /Expected images with labels beside/,
+    );
+  });
+
+  it('takes other versions of the images by their share, and keeps order, labels and random changes', async () => {
+    const other = join(folder, 'other');
+    await mkdir(other);
+    for (let image = 0; image < IMAGES; image++) {
+      const { data } = await readImage(join(folder, `${image}.png`));
+      for (let at = 0; at < data.length; at += 3) data[at] = data[at]! + 100;
+      await writeImage(join(other, `${image}.png`), { data, ...SIZE });
+    }
+    const versions = await dataset.withImages(other);
+    const changes = { steps: 100, flip: true, crop: { width: 5, height: 4 } };
+    const load = (share: number, more: Partial<BatchLoaderOptions> = {}) =>
+      collect({ ...changes, versions: { dataset: versions, share }, ...more });
+    const [plain, mixed] = [await collect(changes), await load(0.3)];
+    let count = 0;
+    for (const [step, { images, labels, names }] of mixed.entries()) {
+      const before = plain[step]!;
+      assert.deepEqual([names, labels], [before.names, before.labels]);
+      for (let at = 0; at < images.length; at += 60) {
+        const isOther = images[at]! >= 100;
+        if (isOther) count++;
+        for (let i = at; i < at + 60; i++) {
+          assert.equal(images[i], before.images[i]! + (isOther && i % 3 === 0 ? 100 : 0));
+        }
+      }
+    }
+    // 90 of 300 are expected, with a standard deviation of 8.
+    assert(count > 60 && count < 120, String(count));
+    assert.deepEqual(await load(0), plain);
+    assert.deepEqual(await load(0.3, { firstStep: 60 }), mixed.slice(60));
+    for (const { images } of await load(1)) assert(images.every((value, at) => at % 3 !== 0 || value >= 100));
+    const few = { dataset: versions.subset([0, 1]), share: 0.5 };
+    assert.throws(
+      () => new BatchLoader(dataset, options({ versions: few })),
+      /versions of all 7 images but received 2/,
     );
   });
 

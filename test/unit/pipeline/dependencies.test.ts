@@ -67,6 +67,7 @@ const CHANGES: [set: string[], first: string | null][] = [
     'round-1/pseudo-labels-1',
   ],
   [['segmentation={pseudoLabelSteps: 2, pseudoLabelWeight: 3}'], 'round-1/segmenter-1'],
+  [['segmentation.originalShare=0.5'], 'round-1/segmenter-0'],
   [['loop.startFrom=previous'], 'round-1/segmenter-1'],
   // Without labeled target images, their share is of no effect.
   [['segmentation.labeledTargetShare=0.5'], null],

@@ -391,6 +391,26 @@ describe('switches of the loop', () => {
     await sameResults('labeled-only', 'as-source', ['source-only']);
   });
 
+  it('source images train as they were beside translated ones, by their share, and resume bit for bit', async () => {
+    const [round, stage] = ['loop.selfTrainingRounds=0', 'round-1/segmenter-0'];
+    const matched = [
+      round,
+      'loop.translation=histogram-matching',
+      'segmentation.copyPaste={classes: [car, road]}',
+    ];
+    const share = (value: number) => `segmentation.originalShare=${value}`;
+    await run('both', [...matched, share(0.5)], stage);
+    await run('both-whole', [...matched, share(0.5)]);
+    await sameResults('both', 'both-whole', ['source-only', stage]);
+    await run('translated', matched);
+    await run('original', [...matched, share(1)]);
+    await run('untranslated', [...matched, 'loop.translation=none']);
+    await sameResults('original', 'untranslated', ['source-only', stage]);
+    for (const other of ['translated', 'original']) {
+      assert(!(await weights('both', stage)).equals(await weights(other, stage)), other);
+    }
+  });
+
   it('an image that is trained on and measured on is an error that names it', async () => {
     const images = 'images: target/val/images, labels: target/val/labels';
     const config = (part: string) =>
