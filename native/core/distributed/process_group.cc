@@ -365,8 +365,9 @@ std::vector<at::Tensor> ProcessGroup::finish(Pending& pending) {
 
 void ProcessGroup::abandon() { engine_->failed = true; }
 
-std::shared_ptr<ProcessGroup::Pending> ProcessGroup::start_add(const std::vector<at::Tensor>& tensors) {
-  return start("sum", tensors, [](c10d::Backend& backend, const at::Tensor& bucket) {
+std::shared_ptr<ProcessGroup::Pending> ProcessGroup::start_add(const std::vector<at::Tensor>& tensors,
+                                                               const char* name) {
+  return start(name, tensors, [](c10d::Backend& backend, const at::Tensor& bucket) {
     std::vector<at::Tensor> buckets = {bucket};
     c10d::AllreduceOptions options;
     options.reduceOp = c10d::ReduceOp::SUM;
@@ -377,7 +378,7 @@ std::shared_ptr<ProcessGroup::Pending> ProcessGroup::start_add(const std::vector
 void ProcessGroup::add(const std::vector<at::Tensor>& tensors) { finish(*start_add(tensors)); }
 
 void ProcessGroup::average(const std::vector<at::Tensor>& tensors) {
-  add(tensors);
+  finish(*start_add(tensors, "average"));
   const at::NoGradGuard no_grad;
   for (const at::Tensor& tensor : distinct(tensors)) tensor.div_(static_cast<double>(size()));
 }
@@ -392,7 +393,7 @@ void ProcessGroup::broadcast(const std::vector<at::Tensor>& tensors, int64_t roo
   finish(*pending);
 }
 
-std::shared_ptr<ProcessGroup::Pending> ProcessGroup::start_all_gather(const char* name, const at::Tensor& tensor) {
+std::shared_ptr<ProcessGroup::Pending> ProcessGroup::start_all_gather(const at::Tensor& tensor, const char* name) {
   const at::NoGradGuard no_grad;
   const at::Tensor own = tensor.contiguous();
   auto pending = std::make_shared<Pending>(Pending{name, {}, {}, {}});
@@ -407,9 +408,9 @@ std::shared_ptr<ProcessGroup::Pending> ProcessGroup::start_all_gather(const char
   return pending;
 }
 
-std::vector<std::vector<int64_t>> ProcessGroup::gather_numbers(const char* name, const std::vector<int64_t>& numbers) {
+std::vector<std::vector<int64_t>> ProcessGroup::gather_numbers(const std::vector<int64_t>& numbers, const char* name) {
   std::vector<std::vector<int64_t>> result;
-  for (const at::Tensor& found : finish(*start_all_gather(name, at::tensor(numbers, at::kLong)))) {
+  for (const at::Tensor& found : finish(*start_all_gather(at::tensor(numbers, at::kLong), name))) {
     const auto* first = found.const_data_ptr<int64_t>();
     result.emplace_back(first, first + found.numel());
   }
@@ -417,7 +418,7 @@ std::vector<std::vector<int64_t>> ProcessGroup::gather_numbers(const char* name,
 }
 
 void ProcessGroup::require_same(GroupCall call, const std::vector<at::Tensor>& tensors, int64_t root) {
-  const auto calls = gather_numbers(name_of(call), numbers_of(call, root, distinct(tensors)));
+  const auto calls = gather_numbers(numbers_of(call, root, distinct(tensors)), name_of(call));
   for (size_t rank = 1; rank < calls.size(); ++rank) {
     if (calls[rank] == calls[0]) continue;
     std::string text = "Expected the same call from all processes but rank 0 calls " + describe(calls[0]) +

@@ -44,9 +44,10 @@ class ProcessGroup {
   /// A collective that has started. Its tensors must not be used before finish().
   struct Pending;
   /// Starts add(). Until finish(), other collectives may run. All processes must start their sums in the same order.
-  std::shared_ptr<Pending> start_add(const std::vector<at::Tensor>& tensors);
+  /// `name`: the call in the message of an error, here and below.
+  std::shared_ptr<Pending> start_add(const std::vector<at::Tensor>& tensors, const char* name = "add");
   /// Starts all_gather(), likewise.
-  std::shared_ptr<Pending> start_all_gather(const at::Tensor& tensor) { return start_all_gather("gather", tensor); }
+  std::shared_ptr<Pending> start_all_gather(const at::Tensor& tensor, const char* name = "allGather");
   /// Waits for the results, and returns those of a gather.
   std::vector<at::Tensor> finish(Pending& pending);
   /// Makes later calls fail: this process will not make the calls that the others wait for.
@@ -58,9 +59,7 @@ class ProcessGroup {
   /// The tensors of all processes, by rank. They must have one shape.
   std::vector<at::Tensor> all_gather(const at::Tensor& tensor) { return finish(*start_all_gather(tensor)); }
   /// Numbers of all processes, by rank; each has as many.
-  std::vector<std::vector<int64_t>> gather_numbers(const std::vector<int64_t>& numbers) {
-    return gather_numbers("gather", numbers);
-  }
+  std::vector<std::vector<int64_t>> gather_numbers(const std::vector<int64_t>& numbers, const char* name = "allGather");
   /// Returns when all processes have called it. Throws InvalidArgument, in all of them, if they are not about to make
   /// the same call with tensors of the same shapes, dtypes and kinds of device: Gloo would end the process. `root`:
   /// that of a broadcast. Steps do without, because they compare their states.
@@ -75,8 +74,6 @@ class ProcessGroup {
   void run(const char* name, const Operation& operation);
   template <typename Start>
   std::shared_ptr<Pending> start(const char* name, const std::vector<at::Tensor>& tensors, const Start& start);
-  std::shared_ptr<Pending> start_all_gather(const char* name, const at::Tensor& tensor);
-  std::vector<std::vector<int64_t>> gather_numbers(const char* name, const std::vector<int64_t>& numbers);
   /// Message for a failed operation, with the ranks that no longer report.
   std::string failure(const char* name, const char* reason);
 
