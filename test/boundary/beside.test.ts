@@ -299,9 +299,7 @@ describe('predictions beside a training', () => {
   ] as const) {
     it(`end cleanly with the process or the worker: ${mode}`, async () => {
       const results = await Promise.all(
-        [0, 15, 60].map((delayMs) =>
-          runFixture('beside.mjs', [mode, String(delayMs)], { timeoutMs: 60_000 }),
-        ),
+        [0, 15, 60].map((delayMs) => runFixture('beside.mjs', [mode, String(delayMs)])),
       );
       for (const result of results) {
         const { stdout, stderr } = result;

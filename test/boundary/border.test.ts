@@ -78,8 +78,7 @@ async function callStatic(name: string, args: unknown[]): Promise<void> {
 }
 
 describe('the border between TypeScript and C++', () => {
-  it('carries exactly the keys that C++ reads, in every bag of options', async function () {
-    this.timeout(300_000);
+  it('carries exactly the keys that C++ reads, in every bag of options', async () => {
     const folder = temporaryFolder();
     const seen: Seen = new Map();
     const { restore } = watchBags(seen);

@@ -30,8 +30,7 @@ function start(command: string, args: string[]): Member {
 
 const twice = (text: string): [string, string] => [text, text];
 
-describe('process groups', function () {
-  this.timeout(180_000);
+describe('process groups', () => {
   const folder = temporaryFolder();
   after(folder.remove);
   let groups = 0;

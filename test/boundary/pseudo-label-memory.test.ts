@@ -22,7 +22,6 @@ describe('memory of pseudo-labeling', () => {
       {
         nodeFlags: ['--expose-gc'],
         env: { MALLOC_MMAP_THRESHOLD_: '65536' },
-        timeoutMs: 100_000,
       },
     );
     assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });

@@ -10,8 +10,7 @@ interface Faults {
   errors: Record<string, { code: string; message: string; rank: number | null }>;
 }
 
-describe('steps of several processes', function () {
-  this.timeout(300_000);
+describe('steps of several processes', () => {
   const folder = temporaryFolder();
   after(folder.remove);
 

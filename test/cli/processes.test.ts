@@ -37,8 +37,7 @@ const OVERRIDES = {
   checkpoint: { every: 1 },
 };
 
-describe('command line: several processes', function () {
-  this.timeout(300_000);
+describe('command line: several processes', () => {
   const folder = temporaryFolder();
   const at = (...parts: string[]) => path.join(folder.path, ...parts);
   const run = (args: string[]) => bidiseg(args, { cwd: folder.path });

@@ -91,7 +91,7 @@ describe('command line: watch', () => {
       stdio: 'ignore',
       env: { ...process.env, OMP_NUM_THREADS: '1' },
     });
-    await viewers[0]!.until((events) => JSON.stringify(linesOf(events)).includes('"translated"'), 60_000);
+    await viewers[0]!.until((events) => JSON.stringify(linesOf(events)).includes('"translated"'));
     assert.equal(stateOf(viewers[0]!.events)?.status, 'running');
     child.kill('SIGKILL');
     await viewers[0]!.until((events) => stateOf(events)?.status === 'stopped');

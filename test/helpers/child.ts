@@ -25,7 +25,7 @@ export function runFixture(
     timeoutMs?: number;
   } = {},
 ): Promise<ChildResult> {
-  const { nodeFlags = [], env, cwd, onOutput, timeoutMs = 120_000 } = options;
+  const { nodeFlags = [], env, cwd, onOutput, timeoutMs = 300_000 } = options;
   const file = join(ROOT, 'test/boundary/fixtures', name);
   const start = performance.now();
   const child = spawn(process.execPath, [...nodeFlags, file, ...args], {

@@ -20,7 +20,7 @@ export class EventStream {
   }
 
   /** Waits until `isEnough` holds. @throws Error after `ms` without it */
-  async until(isEnough: (events: readonly ServerSentEvent[]) => boolean, ms = 20_000): Promise<void> {
+  async until(isEnough: (events: readonly ServerSentEvent[]) => boolean, ms = 120_000): Promise<void> {
     const deadline = performance.now() + ms;
     while (!isEnough(this.events)) {
       const left = deadline - performance.now();

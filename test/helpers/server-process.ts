@@ -32,7 +32,7 @@ export class ServerProcess {
     const server = new ServerProcess(args, env);
     const address = /http:\/\/[^\s"]+\//;
     try {
-      await server.#waitFor(() => address.test(server.stdout), `${address}`, 60_000);
+      await server.#waitFor(() => address.test(server.stdout), `${address}`, 180_000);
     } catch (error) {
       await server.end('SIGKILL');
       throw error;

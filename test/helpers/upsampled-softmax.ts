@@ -101,7 +101,7 @@ export class SoftmaxCases {
   async compare(
     twin: Twin,
     path: (name: string) => string,
-    { device = 'cpu', environment = {}, chosen = this.cases, timeoutMs = 100_000 }: CompareOptions = {},
+    { device = 'cpu', environment = {}, chosen = this.cases, timeoutMs = 300_000 }: CompareOptions = {},
   ): Promise<void> {
     const [casesFile, inputsFile, resultsFile] = ['cases', 'inputs', 'results'].map(path) as [
       string,

@@ -20,7 +20,6 @@ describe('resized labels beside Pillow', () => {
   after(() => folder.remove());
 
   it('are equal at every size, enlarged and shrunk', function () {
-    this.timeout(300_000);
     const found = findPython('PIL');
     if ('reason' in found) {
       console.log(`      skipped: ${found.reason}`);

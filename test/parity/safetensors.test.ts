@@ -79,8 +79,7 @@ describe("safetensors with Python's own package", () => {
     }
   });
 
-  it('exchanges the published network, 528 or 632 tensors, and the twin takes it strictly', async function () {
-    this.timeout(300_000);
+  it('exchanges the published network, 528 or 632 tensors, and the twin takes it strictly', async () => {
     const [theirs, ours] = [folder.path('full-theirs'), folder.path('full-ours')];
     const rows: Measurement[] = [];
     for (const branches of [4, 2] as const) {

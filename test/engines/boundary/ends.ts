@@ -92,7 +92,6 @@ export async function tryProcessEnd(
   const one = async () => {
     let isBusy = false;
     const result = await runFixture('exits.mjs', [mode], {
-      timeoutMs: 60_000,
       env: { TEST_DEVICE: device },
       onOutput: (child, stdout) => {
         if (isBusy || !stdout.includes('busy\n')) return;
@@ -115,7 +114,7 @@ export async function tryWorkerEnd(
 ): Promise<void> {
   for (let i = 0; i < (repeats ? 1 : times); i++) {
     const { code, signal, stdout, stderr } = await runFixture('workers.mjs', [mode, String(times)], {
-      timeoutMs: 60_000 + 5_000 * times,
+      timeoutMs: 300_000 + 5_000 * times,
       env: { TEST_DEVICE: device },
     });
     assert.deepEqual({ code, signal, stderr }, { code: exitCode, signal: null, stderr: '' });

@@ -133,8 +133,7 @@ describe('record of the data of a run', () => {
     ]);
   });
 
-  it('checks 25,000 files in less than two seconds', async function () {
-    this.timeout(120_000);
+  it('checks 25,000 files in less than two seconds', async () => {
     const count = 12_500;
     for (let i = 0; i < count; i++) {
       write(`many/images/${i}.png`, `image ${i}`.repeat(100));
