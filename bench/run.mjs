@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Measures bidiseg against PyTorch. See README.md beside this file.
-//   npm run bench -- [NAME ...] [--list] [--quick] [--case NAME ...] [--pairs N] [--threads 1,2] [--output FOLDER]
+//   npm run bench -- [NAME ...] [--list] [--quick] [--case NAME ...] [--against TWIN ...] [--pairs N] [--threads 1,2] [--output FOLDER]
 import { randomInt } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
@@ -29,6 +29,10 @@ function parseOptions() {
     .option('--list', 'say what there is')
     .option('--quick', 'fewer cases and pairs: for trying things out, not for quoting')
     .option('--case <name>', 'only this case; may be repeated', (name, names = []) => [...names, name])
+    .option('--against <twin>', 'only beside this twin; may be repeated', (name, names = []) => [
+      ...names,
+      name,
+    ])
     .option('--pairs <n>', 'how often to measure A B', positiveInteger)
     .option('--threads <list>', 'numbers of threads; default: 1 and all cores, or all cores', (text) =>
       text.split(',').map(positiveInteger),
@@ -41,24 +45,30 @@ function parseOptions() {
   return { names, ...program.opts() };
 }
 
-/** Returns the table's entry, changed by the options. */
-function chosen(name, { quick, pairs, images, case: wanted }) {
-  const { quick: less, ...entry } = BENCHMARKS[name];
-  const all = Object.keys(entry.cases);
-  const { cases: some = all, images: fewer, ...changes } = quick ? less : {};
-  const names = wanted ?? some;
-  const unknown = names.find((key) => !all.includes(key));
+/** Returns the entries of `all` with the names of `wanted`; what has another name ends the process. */
+function pick(all, wanted, what) {
+  const unknown = wanted.find((key) => !Object.hasOwn(all, key));
   if (unknown !== undefined) {
-    console.error(`bench: expected a case of ${name} (${all.join('; ')}) but received ${unknown}`);
+    console.error(`bench: expected ${what} (${Object.keys(all).join('; ')}) but received ${unknown}`);
     process.exit(1);
   }
+  return Object.entries(all).filter(([key]) => wanted.includes(key));
+}
+
+/** Returns the table's entry, changed by the options. */
+function chosen(name, { quick, pairs, images, case: cases, against }) {
+  const { quick: less, ...entry } = BENCHMARKS[name];
+  const { cases: some = Object.keys(entry.cases), images: fewer, ...changes } = quick ? less : {};
   const resize = (size) =>
     Number.isInteger(size.images) ? { ...size, images: images ?? fewer ?? size.images } : size;
-  const cases = Object.fromEntries(names.map((key) => [key, resize(entry.cases[key])]));
-  const twins = Object.fromEntries(
-    Object.entries(entry.twins).map(([key, twin]) => [key, pairs ? { ...twin, pairs } : twin]),
-  );
-  return { ...entry, ...changes, cases, twins };
+  const sizes = pick(entry.cases, cases ?? some, `a case of ${name}`);
+  const twins = pick(entry.twins, against ?? Object.keys(entry.twins), `a twin of ${name}`);
+  return {
+    ...entry,
+    ...changes,
+    cases: Object.fromEntries(sizes.map(([key, size]) => [key, resize(size)])),
+    twins: Object.fromEntries(twins.map(([key, twin]) => [key, pairs ? { ...twin, pairs } : twin])),
+  };
 }
 
 function list() {
@@ -70,11 +80,12 @@ function list() {
 }
 
 /** Returns the command that repeats one benchmark, without the folder of the results. */
-function commandFor(name, { names, output, list, case: cases = [], ...options }) {
+function commandFor(name, { names, output, list, case: cases = [], against = [], ...options }) {
   const flags = Object.entries(options).map(([key, value]) =>
     value === true ? ` --${key}` : ` --${key} ${value}`,
   );
-  return `npm run bench -- ${name}${cases.map((key) => ` --case '${key}'`).join('')}${flags.join('')}`;
+  const only = [...cases.map((key) => ` --case '${key}'`), ...against.map((key) => ` --against '${key}'`)];
+  return `npm run bench -- ${name}${only.join('')}${flags.join('')}`;
 }
 
 async function main(options) {
