@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -100,7 +100,12 @@ const TRANSLATOR = {
   dtype: 'float32',
 } as const;
 const meetingPoints = mkdtempSync(join(tmpdir(), 'bidiseg-groups-'));
-process.once('exit', () => rmSync(meetingPoints, { recursive: true, force: true }));
+process.once('exit', () => {
+  // Under another name, because the heartbeats of groups go on and would create their files again.
+  const abandoned = `${meetingPoints}-abandoned`;
+  renameSync(meetingPoints, abandoned);
+  rmSync(abandoned, { recursive: true });
+});
 /** A group that waits for nobody. Its meeting point is a new file. */
 const groupOfOne = () => ({
   backend: 'gloo' as const,
