@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ProcessGroup } from '../../lib/index.js';
 import { ROOT, temporaryFolder } from '../helpers/folder.js';
 import { findPython } from '../helpers/twin.js';
@@ -138,6 +139,16 @@ describe('process groups', () => {
     assert.equal(code, 'ERR_PROCESS_GROUP');
     assert.match(String(message), /^Rank 0 of 2: add failed; no sign of rank 1 /);
     await one.ended;
+  });
+
+  it('end within seconds when the folder of their file is gone', async () => {
+    mkdirSync(folder.path('gone'));
+    const group = await ProcessGroup.join({ file: folder.path('gone/store'), rank: 0, size: 1 });
+    rmSync(folder.path('gone'), { recursive: true });
+    await sleep(1500); // a heartbeat has not found the file
+    const start = performance.now();
+    await group[Symbol.asyncDispose]();
+    assert.ok(performance.now() - start < 30_000, 'waited for the file');
   });
 
   it('refuse a file that is no store of theirs', async () => {

@@ -108,6 +108,8 @@ std::string alive_key(int64_t rank) { return "alive/" + std::to_string(rank); }
 class Heartbeat {
  public:
   Heartbeat(c10::intrusive_ptr<c10d::Store> store, int64_t rank) : store_(std::move(store)), rank_(rank) {
+    // Where the folder of a file is gone, c10d waits as long as this for the file to come, and the destructor with it.
+    store_->setTimeout(kHeartbeat);
     report();
     thread_ = std::thread([this] { run(); });
   }
@@ -431,6 +433,7 @@ void ProcessGroup::require_same(GroupCall call, const std::vector<at::Tensor>& t
 std::string ProcessGroup::failure(const char* name, const char* reason) {
   std::vector<int64_t> missing;
   bool has_store = engine_->store.defined();
+  if (has_store) engine_->store->setTimeout(kMissedHeartbeats * kHeartbeat);  // also if its folder is gone
   for (int64_t rank = 0; has_store && rank < size(); ++rank) {
     if (rank == this->rank()) continue;
     try {
