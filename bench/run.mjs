@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // Measures bidiseg against PyTorch. See README.md beside this file.
-//   npm run bench -- [NAME ...] [--list] [--quick] [--case NAME ...] [--against TWIN ...] [--pairs N] [--threads 1,2] [--output FOLDER]
+//   npm run bench -- [NAME ...] [--list] [--quick] [--case NAME ...] [--against TWIN ...] [--pairs N] [--threads 1,2]
+//                    [--output FOLDER]
 import { randomInt } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
@@ -112,6 +113,11 @@ async function main(options) {
         `bench: ${seconds} s: ${name}, ${trial.case}, ${trial.threads} threads, against ${trial.against}: ${outcome}`,
       );
       result.trials.push(trial);
+    }
+    if (result.trials.length === 0) {
+      console.error(`bench: no case of ${name} is measured beside these twins`);
+      process.exitCode = 1;
+      continue;
     }
     const file = writeResults(output, result);
     console.log(`${markdown(result)}\n\nWritten to ${path.relative('.', file)} and .json\n`);

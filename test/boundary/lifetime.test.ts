@@ -39,7 +39,7 @@ describe('lifetime of native objects', () => {
 
   // `npm run test:faults` takes 2,000 steps, and scripts/soak.mjs an hour.
   it('steps whose handles are dropped leave nothing behind', async () => {
-    const { code, stdout, stderr } = await runFixture('../../../scripts/soak.mjs', ['--steps', '40'], {});
+    const { code, stdout, stderr } = await runFixture('../../../scripts/soak.mjs', ['--steps', '40']);
     assert.deepEqual({ code, stderr }, { code: 0, stderr: '' }, stdout);
     console.log(`    ${stdout.trimEnd().split('\n').at(-1)}`);
   });
