@@ -89,7 +89,8 @@ export function planStages(loop: LoopOptions): Stage[] {
           segmenterFrom: newest,
         });
       }
-      const startsFrom = i > 0 && loop.startFrom === 'previous' && { startsFrom: newest };
+      const continues = loop.startFrom === 'previous' && newest !== 'source-only';
+      const startsFrom = continues && { startsFrom: newest };
       newest = name(`segmenter-${i}`);
       stages.push({
         kind: 'segmenter',
