@@ -79,13 +79,12 @@ function trainedOn({ stages, config }: RunData, stage: Stage): string {
   const labeled = config.data.target.labeled ? ' and labeled target images' : '';
   if (stage.kind !== 'segmenter') return `source images${labeled}`;
   const label = (name: string) => stages.find((other) => other.stage.name === name)?.stage.label ?? name;
-  const translated = stage.translatedFrom ? ` as ${label(stage.translatedFrom)}` : '';
+  const originals = config.segmentation.originalShare > 0 ? ' and as they were' : '';
+  const translated = stage.translatedFrom ? ` as ${label(stage.translatedFrom)}${originals}` : '';
   const source = `source images${translated}${labeled}`;
-  if (stage.pseudoLabelsFrom) {
-    const start = stage.startsFrom === undefined ? '' : `; starts from ${label(stage.startsFrom)}`;
-    return `${source}, target images with ${label(stage.pseudoLabelsFrom)}${start}`;
-  }
-  return learnsFromUnlabeledTarget(config.segmentation) ? `${source}, target images` : source;
+  const start = stage.startsFrom === undefined ? '' : `; starts from ${label(stage.startsFrom)}`;
+  if (stage.pseudoLabelsFrom) return `${source}, target images with ${label(stage.pseudoLabelsFrom)}${start}`;
+  return `${source}${learnsFromUnlabeledTarget(config.segmentation) ? ', target images' : ''}${start}`;
 }
 
 /** Renders the IoU of every class for every segmenter. */

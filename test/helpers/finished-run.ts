@@ -38,7 +38,7 @@ export async function writeFinishedRun(options: FinishedRun): Promise<void> {
     preset: 'demo',
     output: folder,
     data: { classes, embedded: null, ...(!measured && { target: { val: null } }) },
-    loop: options.loop ?? { rounds: 1, selfTrainingRounds: 1 },
+    loop: { startFrom: 'initial', ...(options.loop ?? { rounds: 1, selfTrainingRounds: 1 }) },
     ...(options.segmentation && { segmentation: options.segmentation }),
   });
   const run = await RunFolder.open(config);

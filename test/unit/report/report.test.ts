@@ -15,7 +15,7 @@ import { readHistory } from '../../../lib/run/history.js';
 import { readSummary, resumeConfig } from '../../../lib/run/run-files.js';
 import { RunFolder } from '../../../lib/run/run-folder.js';
 import { ConfigError, DataError } from '../../../lib/support/errors.js';
-import { writeFinishedRun } from '../../helpers/finished-run.js';
+import { type FinishedRun, writeFinishedRun } from '../../helpers/finished-run.js';
 import { ROOT } from '../../helpers/folder.js';
 
 type Element = DefaultTreeAdapterTypes.Element;
@@ -366,19 +366,32 @@ describe('report', () => {
     assert.equal(page.all('img', 'alt', 'x: M1(1) after').length, 1);
   });
 
+  const trainedOn = async (name: string, options: Pick<FinishedRun, 'segmentation' | 'loop'>) => {
+    await writeFinishedRun({ folder: at(name), classes: ['a', 'b'], images: ['x'], ...options });
+    const page = await pageOf(at(name));
+    return cellsOf(descendants(page.section('results'), 'table')[0]!).map((cells) => cells[1]);
+  };
+
   it('mentions target images only for stages that learn from them', async () => {
-    const trainedOn = async (name: string, alignment: 'none' | 'mean') => {
-      const run = { folder: at(name), classes: ['a', 'b'], images: ['x'], segmentation: { alignment } };
-      await writeFinishedRun(run);
-      const page = await pageOf(at(name));
-      return cellsOf(descendants(page.section('results'), 'table')[0]!).map((cells) => cells[1]);
-    };
     const source = 'source images as S′(1)';
     const labeled = `${source}, target images with Ŷ1(1)`;
-    const [, ...aligned] = await trainedOn('aligned', 'mean');
+    const [, ...aligned] = await trainedOn('aligned', { segmentation: { alignment: 'mean' } });
     assert.deepEqual(aligned, ['source images', `${source}, target images`, labeled]);
-    const [, ...unaligned] = await trainedOn('unaligned', 'none');
+    const [, ...unaligned] = await trainedOn('unaligned', { segmentation: { alignment: 'none' } });
     assert.deepEqual(unaligned, ['source images', source, labeled]);
+  });
+
+  it('says where a stage starts, and that it trains on source images as they were', async () => {
+    const [, ...stages] = await trainedOn('continued', {
+      loop: { rounds: 2, selfTrainingRounds: 1, selfTrainingRoundsLast: 0, startFrom: 'previous' },
+      segmentation: { originalShare: 0.5 },
+    });
+    assert.deepEqual(stages, [
+      'source images',
+      'source images as S′(1) and as they were, target images',
+      'source images as S′(1) and as they were, target images with Ŷ1(1); starts from M0(1)',
+      'source images as S′(2) and as they were, target images; starts from M1(1)',
+    ]);
   });
 
   it('omits missing pictures, and names a broken one', async () => {
