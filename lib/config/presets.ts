@@ -76,9 +76,15 @@ const demo: PartialConfig = {
     evaluation: [128, 96],
   },
   segmenter: { ...cpuSmall.segmenter, width: 0.25 },
-  segmentation: { ...cpuSmall.segmentation, steps: 350, pseudoLabelSteps: 150, sourceOnlySteps: 350 },
-  translation: { ...cpuSmall.translation, steps: 600, batchSize: 1 },
-  // Self-training that continues needs fewer steps than one that starts anew, and here its segmenters are no worse.
+  // What continues needs fewer steps than what starts anew, and here its segmenters are no worse.
+  segmentation: {
+    ...cpuSmall.segmentation,
+    steps: 350,
+    continuedSteps: 150,
+    pseudoLabelSteps: 150,
+    sourceOnlySteps: 350,
+  },
+  translation: { ...cpuSmall.translation, steps: 600, continuedSteps: 200, batchSize: 1 },
   loop: { rounds: 2, selfTrainingRounds: 2, selfTrainingRoundsLast: 1, startFrom: 'previous' },
 };
 

@@ -177,9 +177,10 @@ export const loopSchema = section({
   /** N of the last round. null: as in the others. */
   selfTrainingRoundsLast: integer(0, 20).nullable().default(null),
   /**
-   * Weights that Mᵢ⁽ᵏ⁾ starts from. `initial`: the initial weights, as in the paper. `previous`: the last weights of the
-   * segmenter before it in the loop. It is Mᵢ₋₁⁽ᵏ⁾, which also made the pseudo-labels, and for i = 0 the last one of round
-   * k − 1. M⁽⁰⁾ and M₀⁽¹⁾ always start from the initial weights, because M⁽⁰⁾ has not seen the target.
+   * Weights that Mᵢ⁽ᵏ⁾ and F⁽ᵏ⁾ start from. `initial`: the initial weights, as in the paper. `previous`: the last weights of
+   * the segmenter before it in the loop, and F⁽ᵏ⁻¹⁾. That segmenter is Mᵢ₋₁⁽ᵏ⁾, which also made the pseudo-labels, and for
+   * i = 0 the last one of round k − 1. M⁽⁰⁾, M₀⁽¹⁾ and F⁽¹⁾ always start from the initial weights. M₀⁽¹⁾ does so because M⁽⁰⁾
+   * has not seen the target.
    */
   startFrom: choice('initial', 'previous').default('initial'),
 });

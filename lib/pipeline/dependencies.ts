@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Config } from '../config/schema.js';
 import { learnsFromUnlabeledTarget } from '../training/segmentation-options.js';
-import { type Stage, stageInputs } from './plan.js';
+import { STEPS_KEYS, type Stage, stageInputs, stepsKey } from './plan.js';
 
 /** Keys that change no output of any stage. The effect of `loop` is in the stages themselves. */
 const FREE = ['output', 'logEvery', 'checkpoint', 'loop'];
@@ -33,7 +33,10 @@ const SEGMENTATION = ['segmentation', 'discriminator', 'sizes.source'];
  * Returns the keys that a stage does not depend on directly. An effect through its inputs is in their fingerprints. A
  * key that is not listed counts as used. So a new key can only make equal stages look different.
  */
-function unusedKeys(stage: Stage, { segmentation, data }: Config): string[] {
+function unusedKeys(stage: Stage, config: Config): string[] {
+  const { segmentation, data } = config;
+  const used = stepsKey(stage, config);
+  const otherSteps = STEPS_KEYS.filter((key) => key !== used);
   const isTranslated = stage.kind === 'segmenter' && stage.translatedFrom !== null;
   const shares = [
     ...(data.target.labeled ? [] : ['segmentation.labeledTargetShare']),
@@ -46,18 +49,17 @@ function unusedKeys(stage: Stage, { segmentation, data }: Config): string[] {
         ...TRANSLATION,
         ...TARGET_ONLY,
         ...PSEUDO_LABELS,
-        ...['steps', 'pseudoLabelSteps', 'pseudoLabelWeight'].map((key) => `segmentation.${key}`),
+        ...otherSteps,
+        'segmentation.pseudoLabelWeight',
         ...shares,
       ];
     case 'segmenter':
       return [
         ...TRANSLATION,
         ...PSEUDO_LABELS,
-        'segmentation.sourceOnlySteps',
+        ...otherSteps,
         ...shares,
-        ...(stage.pseudoLabelsFrom
-          ? ['segmentation.steps']
-          : ['segmentation.pseudoLabelSteps', 'segmentation.pseudoLabelWeight']),
+        ...(stage.pseudoLabelsFrom ? [] : ['segmentation.pseudoLabelWeight']),
         ...(stage.pseudoLabelsFrom || learnsFromUnlabeledTarget(segmentation)
           ? []
           : ['segmentation.augmentation.target']),
@@ -69,6 +71,7 @@ function unusedKeys(stage: Stage, { segmentation, data }: Config): string[] {
         'sizes.target',
         'sizes.evaluation',
         'sizes.evaluationOutput',
+        ...otherSteps,
         'scoreCount',
         'data.target.labeled',
       ];
@@ -101,7 +104,9 @@ export function stageFingerprints(config: Config, plan: readonly Stage[]): Map<s
   const fingerprints = new Map<string, string>();
   for (const stage of plan) {
     const isAlone = stage.kind === 'translator' && !hasPerceptualTerms(config);
-    const inputs = isAlone ? [] : stageInputs(stage).map((name) => fingerprints.get(name));
+    const inputs = stageInputs(stage)
+      .filter((name) => !isAlone || name !== stage.segmenterFrom)
+      .map((name) => fingerprints.get(name));
     const used = without(config, [...FREE, ...unusedKeys(stage, config), ...(isAlone ? ['segmenter'] : [])]);
     const text = JSON.stringify([stage, used, inputs]);
     fingerprints.set(stage.name, createHash('sha256').update(text).digest('hex'));
@@ -114,8 +119,12 @@ function without(config: Config, keys: readonly string[]): unknown {
   for (const key of keys) {
     const path = key.split('.');
     const last = path.pop()!;
-    const table = path.reduce((inner, name) => inner[name] as Record<string, unknown>, rest);
-    delete table[last];
+    // A key may be listed beside its whole section, which is then gone.
+    const table = path.reduce<Record<string, unknown> | undefined>(
+      (inner, name) => inner?.[name] as Record<string, unknown> | undefined,
+      rest,
+    );
+    delete table?.[last];
   }
   return rest;
 }

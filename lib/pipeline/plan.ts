@@ -20,6 +20,8 @@ export interface TranslatorStage extends StageIdentity {
   kind: 'translator';
   /** Name of the stage whose segmenter provides the perceptual terms. */
   segmenterFrom: string;
+  /** Name of the stage whose translators it starts from. Absent: random weights. */
+  startsFrom?: string;
 }
 
 /** Writes the translated source images S′ ← F⁽ᵏ⁾(S) to disk. */
@@ -66,6 +68,8 @@ export function planStages(loop: LoopOptions): Stage[] {
         label: `F(${round})`,
         round,
         segmenterFrom: newest,
+        // Absent from plans without it, so that runs of earlier versions resume.
+        ...(loop.startFrom === 'previous' && round > 1 && { startsFrom: `round-${round - 1}/translator` }),
       });
     }
     if (translated) {
@@ -99,7 +103,6 @@ export function planStages(loop: LoopOptions): Stage[] {
         round,
         translatedFrom: translated,
         pseudoLabelsFrom: pseudoLabels,
-        // Absent from plans without it, so that runs of earlier versions resume.
         ...startsFrom,
       });
     }
@@ -107,19 +110,45 @@ export function planStages(loop: LoopOptions): Stage[] {
   return stages;
 }
 
-/** Returns the number of training steps of a stage. 0 for a stage that only processes images. */
-export function stageSteps(stage: Stage, { segmentation, translation }: Config): number {
+/** Keys of the config that hold the training steps of stages. */
+export const STEPS_KEYS = [
+  'segmentation.sourceOnlySteps',
+  'segmentation.steps',
+  'segmentation.continuedSteps',
+  'segmentation.pseudoLabelSteps',
+  'translation.steps',
+  'translation.continuedSteps',
+] as const;
+
+/** Returns the key that holds the training steps of a stage. null: the stage only processes images. */
+export function stepsKey(stage: Stage, config: Config): (typeof STEPS_KEYS)[number] | null {
   switch (stage.kind) {
     case 'source-only':
-      return segmentation.sourceOnlySteps;
+      return 'segmentation.sourceOnlySteps';
     case 'segmenter':
-      return stage.pseudoLabelsFrom ? segmentation.pseudoLabelSteps : segmentation.steps;
+      return stage.pseudoLabelsFrom
+        ? 'segmentation.pseudoLabelSteps'
+        : `segmentation.${ownSteps('segmentation')}`;
     case 'translator':
-      return translation.steps;
+      return `translation.${ownSteps('translation')}`;
     case 'translate':
     case 'pseudo-labels':
-      return 0;
+      return null;
   }
+
+  function ownSteps(section: 'segmentation' | 'translation') {
+    const continues = 'startsFrom' in stage && config[section].continuedSteps !== null;
+    return continues ? 'continuedSteps' : 'steps';
+  }
+}
+
+/** Returns the number of training steps of a stage. 0 for a stage that only processes images. */
+export function stageSteps(stage: Stage, config: Config): number {
+  const key = stepsKey(stage, config);
+  if (!key) return 0;
+  // All keys hold numbers, so one of them stands for all.
+  const [section, name] = key.split('.') as ['segmentation', 'steps'];
+  return config[section][name];
 }
 
 /** Returns the names of the stages whose output `stage` uses. */
@@ -128,6 +157,7 @@ export function stageInputs(stage: Stage): string[] {
     case 'source-only':
       return [];
     case 'translator':
+      return [stage.segmenterFrom, ...(stage.startsFrom ? [stage.startsFrom] : [])];
     case 'pseudo-labels':
       return [stage.segmenterFrom];
     case 'translate':

@@ -198,6 +198,11 @@ export interface SegmentationStepOptions extends z.input<typeof segmentationStep
 export const segmentationSchema = section({
   /** Training steps of M₀⁽ᵏ⁾. */
   steps: steps().default(80_000),
+  /**
+   * Training steps of an M₀⁽ᵏ⁾ that continues from a segmenter of the round before, with `loop.startFrom: previous`. null: as
+   * many as `steps`.
+   */
+  continuedSteps: steps().nullable().default(null),
   /** Training steps of M₁⁽ᵏ⁾, M₂⁽ᵏ⁾ and so on. */
   pseudoLabelSteps: steps().default(120_000),
   /** Training steps of M⁽⁰⁾. */

@@ -86,7 +86,12 @@ export const translationSchema = section({
   pairing: pairingOption(),
   /** Training steps. The default is 20 epochs of GTA5's 24,966 images in batches of 4. */
   steps: steps().default(124_840),
-  /** Steps at the full learning rate. It then falls linearly to 0 after the last step. null: half of `steps`. */
+  /**
+   * Training steps of an F⁽ᵏ⁾ that continues from the one of the round before, with `loop.startFrom: previous`. null: as
+   * many as `steps`.
+   */
+  continuedSteps: steps().nullable().default(null),
+  /** Steps at the full learning rate. It then falls linearly to 0 after the last step. null: half of the steps. */
   constantSteps: integer(0).nullable().default(null),
   /**
    * Number of equal epochs that `steps` is divided into, for the learning rate alone. It then falls once an epoch, by the

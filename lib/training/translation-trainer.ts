@@ -54,7 +54,10 @@ export interface TranslationTrainerOptions {
    * divide `training.batchSize`. Default null: this process alone.
    */
   group?: ProcessGroup | null;
-  /** Options of the config's section `translation`, with its defaults. `pairing` is the translator's. */
+  /**
+   * Options of the config's section `translation`, with its defaults. `pairing` is the translator's, and `continuedSteps` is
+   * ignored.
+   */
   training?: z.input<typeof translationSchema>;
 }
 

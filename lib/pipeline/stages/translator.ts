@@ -4,7 +4,7 @@ import { TranslationTrainer } from '../../training/translation-trainer.js';
 import { hasPerceptualTerms } from '../dependencies.js';
 import { createSegmenter, createTranslator } from '../models.js';
 import { translationPicture } from '../pictures.js';
-import type { TranslatorStage } from '../plan.js';
+import { stageSteps, type TranslatorStage } from '../plan.js';
 import {
   NO_OUTCOME,
   ownCheckpoints,
@@ -15,14 +15,16 @@ import {
   trainingOutcome,
 } from './stage-context.js';
 
-/** Trains the translator F⁽ᵏ⁾ and saves it. */
+/** Trains the translators F⁽ᵏ⁾ and F⁻¹, and saves them. */
 export async function* runTranslator(
   stage: TranslatorStage,
   context: StageContext,
 ): AsyncGenerator<StageEvent, StageOutcome> {
   const { config, datasets, store, group, signal } = context;
   const { source, target, crop } = config.sizes.translation;
-  using translator = await createTranslator(config);
+  const { startsFrom } = stage;
+  const weights = startsFrom === undefined ? undefined : store.weightsFile(context.stage(startsFrom));
+  using translator = await createTranslator(config, weights);
   const { pairing } = config.translation;
   using segmenter = hasPerceptualTerms(config)
     ? await createSegmenter(config, store.weightsFile(context.stage(stage.segmenterFrom)))
@@ -35,7 +37,7 @@ export async function* runTranslator(
     crop: crop && toSize(crop),
     nonFinite: config.nonFinite,
     group,
-    training: config.translation,
+    training: { ...config.translation, steps: stageSteps(stage, config) },
   });
   const training = yield* trainer.steps({ signal, checkpoints: ownCheckpoints(context) });
   if (isFirst(group)) await translator.save(store.weightsFile(stage));

@@ -16,6 +16,7 @@ import { readSummary, stageWeights } from '../../../lib/run/run-files.js';
 import { RunFolder } from '../../../lib/run/run-folder.js';
 import { ConfigError, InvalidArgumentError } from '../../../lib/support/errors.js';
 import { drain } from '../../../lib/support/generators.js';
+import { TranslationTrainer } from '../../../lib/training/translation-trainer.js';
 import { train } from '../../../lib/workflows/train.js';
 import { TINY_RUN } from '../../helpers/tiny-run.js';
 
@@ -287,6 +288,49 @@ describe('bidirectional learning', () => {
     const rest = await collect(configOf(cut, previous), { resume: true });
     const start = rest.events.find((event) => event.type === 'stage-start');
     assert.equal(start?.type === 'stage-start' && start.stepsBefore, 2);
+    assert((await weights(cut, name)).equals(await weights(output, name)));
+  });
+
+  it('loop.startFrom=previous continues F in later rounds, and resumes bit for bit', async () => {
+    const set = [
+      'loop={rounds: 2, selfTrainingRounds: 0, startFrom: previous}',
+      'translation={steps: 3, continuedSteps: 2}',
+      'checkpoint.every=1',
+    ];
+    const name = 'round-2/translator';
+    const output = path.join(parent, 'continued');
+    const config = configOf(output, set);
+    const { events } = await collect(config);
+    const steps = events.flatMap((event) =>
+      event.type === 'step' && event.stage.endsWith('translator') ? [`${event.step}/${event.steps}`] : [],
+    );
+    assert.deepEqual(steps, ['1/3', '2/3', '3/3', '1/2', '2/2']);
+
+    // The same training by hand.
+    const fromStage = (stage: string) => stageWeights(output, { name: stage });
+    using translator = await createTranslator(config, fromStage('round-1/translator'));
+    using segmenter = await createSegmenter(config, fromStage('round-1/segmenter-0'));
+    const size = { width: 64, height: 32 };
+    await new TranslationTrainer({ translator, segmenter }, await openDatasets(config), {
+      stage: name,
+      seed: config.seed,
+      sourceSize: size,
+      crop: { width: 32, height: 32 },
+      training: { ...config.translation, steps: 2 },
+    }).run();
+    const expected = path.join(parent, 'continued.safetensors');
+    await translator.save(expected);
+    assert((await readFile(expected)).equals(await weights(output, name)));
+
+    const cut = path.join(parent, 'continued-cut');
+    const controller = new AbortController();
+    const interrupted = collect(configOf(cut, set), { signal: controller.signal }, (event) => {
+      if (event.type === 'step' && event.stage === name) controller.abort(new Error('enough'));
+    });
+    await assert.rejects(interrupted, /enough/);
+    const rest = await collect(configOf(cut, set), { resume: true });
+    const start = rest.events.find((event) => event.type === 'stage-start');
+    assert.deepEqual(start?.type === 'stage-start' && [start.stage, start.stepsBefore], [name, 1]);
     assert((await weights(cut, name)).equals(await weights(output, name)));
   });
 

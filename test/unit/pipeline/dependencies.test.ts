@@ -69,6 +69,8 @@ const CHANGES: [set: string[], first: string | null][] = [
   [['segmentation={pseudoLabelSteps: 2, pseudoLabelWeight: 3}'], 'round-1/segmenter-1'],
   [['segmentation.originalShare=0.5'], 'round-1/segmenter-0'],
   [['loop.startFrom=previous'], 'round-1/segmenter-1'],
+  // In one round, no translator and no M0 continues.
+  [['translation.continuedSteps=1', 'segmentation.continuedSteps=1'], null],
   // Without labeled target images, their share is of no effect.
   [['segmentation.labeledTargetShare=0.5'], null],
   [['data.target.labeled={images: target/train/images, labels: target/val/labels}'], 'source-only'],
@@ -120,6 +122,22 @@ describe('what a stage depends on', () => {
       fingerprints([alone, 'segmentation.learningRate=0.1']).get(name),
     );
     assert.notEqual(fingerprints().get(name), fingerprints([alone]).get(name));
+  });
+
+  it('F that continues depends on the F before it, also without M', () => {
+    const alone = 'translation={perceptualWeight: 0, perceptualReconstructionWeight: 0}';
+    const second = (set: string[], name = 'round-2/translator') =>
+      fingerprints(['loop={rounds: 2, startFrom: previous}', 'translation.continuedSteps=1', ...set]).get(
+        name,
+      );
+    assert.notEqual(second(['loop.startFrom=initial']), second([]));
+    assert.notEqual(second(['translation.continuedSteps=2']), second([]));
+    assert.notEqual(second([alone, 'translation.steps=3']), second([alone]));
+    assert.equal(second([alone, 'segmentation.learningRate=0.1']), second([alone]));
+    assert.equal(
+      second(['translation.continuedSteps=2'], 'round-1/translator'),
+      second([], 'round-1/translator'),
+    );
   });
 
   for (const [index, [set, first]] of CHANGES.entries()) {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
+import { createConfig } from '../../../lib/config/load.js';
 import type { LoopOptions } from '../../../lib/config/schema.js';
-import { planStages, selectStage, stageInputs } from '../../../lib/pipeline/plan.js';
+import { planStages, selectStage, stageInputs, stageSteps } from '../../../lib/pipeline/plan.js';
 import { InvalidArgumentError } from '../../../lib/support/errors.js';
 
 const loop = (
@@ -48,7 +49,32 @@ describe('the plan of Algorithm 1', () => {
     const plan = planStages(loop(1, 1, null, 'none', 'previous'));
     assert.deepEqual(stageInputs(plan.at(-1)!), ['round-1/pseudo-labels-1', 'round-1/segmenter-0']);
     // Runs of earlier versions have stages without the key.
-    assert(planStages(loop(1, 1)).every((stage) => !('startsFrom' in stage)));
+    assert(planStages(loop(2, 1)).every((stage) => !('startsFrom' in stage)));
+  });
+
+  it('translators start from random weights, or from those of the round before', () => {
+    const translators = (startFrom: LoopOptions['startFrom']) =>
+      planStages(loop(3, 0, null, 'learned', startFrom)).filter((stage) => stage.kind === 'translator');
+    const starts = (startFrom: LoopOptions['startFrom']) =>
+      translators(startFrom).map(({ startsFrom }) => startsFrom);
+    assert.deepEqual(starts('initial'), [undefined, undefined, undefined]);
+    assert.deepEqual(starts('previous'), [undefined, 'round-1/translator', 'round-2/translator']);
+    assert.deepEqual(stageInputs(translators('previous')[1]!), ['round-1/segmenter-0', 'round-1/translator']);
+  });
+
+  it('every stage takes its own number of steps, and what continues may take fewer', () => {
+    const steps = (startFrom: LoopOptions['startFrom'], set: string[] = []) => {
+      const own = ['segmentation={sourceOnlySteps: 2, steps: 3, pseudoLabelSteps: 4}', 'translation.steps=5'];
+      const config = createConfig({ preset: 'demo', output: 'run' }, { set: [...own, ...set] });
+      const stages = planStages(loop(2, 1, null, 'learned', startFrom));
+      return stages.map((stage) => `${stage.label} ${stageSteps(stage, config)}`).join(', ');
+    };
+    const all =
+      'M(0) 2, F(1) 5, S′(1) 0, M0(1) 3, Ŷ1(1) 0, M1(1) 4, F(2) 5, S′(2) 0, M0(2) 3, Ŷ1(2) 0, M1(2) 4';
+    const fewer = ['segmentation.continuedSteps=6', 'translation.continuedSteps=7'];
+    assert.equal(steps('initial', fewer), all);
+    assert.equal(steps('previous'), all);
+    assert.equal(steps('previous', fewer), all.replace('F(2) 5', 'F(2) 7').replace('M0(2) 3', 'M0(2) 6'));
   });
 
   it('takes each stage’s inputs from where the text takes them', () => {
