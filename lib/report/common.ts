@@ -1,4 +1,5 @@
 import type { StageRecord } from '../pipeline/events.js';
+import type { Stage } from '../pipeline/plan.js';
 import { signedPercent } from '../support/format.js';
 import { type Html, html } from './html.js';
 import type { RunData, StageData } from './run-data.js';
@@ -23,6 +24,13 @@ export function segmenters({ stages }: RunData): SegmenterStage[] {
     (data): data is SegmenterStage =>
       data.record !== null && (data.stage.kind === 'source-only' || data.stage.kind === 'segmenter'),
   );
+}
+
+/** Says where a training continues from: '; starts from M0(1)'. Empty where it starts from the initial weights. */
+export function startOf({ stages }: RunData, stage: Stage): string {
+  if (!('startsFrom' in stage)) return '';
+  const start = stages.find((other) => other.stage.name === stage.startsFrom);
+  return `; starts from ${start?.stage.label ?? stage.startsFrom}`;
 }
 
 /** Formats a difference of two ratios in percentage points, colored by its sign: '+3.2', '−0.4'. */

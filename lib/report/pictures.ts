@@ -1,5 +1,5 @@
 import type { PictureColumn } from '../pipeline/events.js';
-import { classLabel, type Section, segmenters } from './common.js';
+import { classLabel, type Section, segmenters, startOf } from './common.js';
 import { type Html, html } from './html.js';
 import type { RunData, StageData } from './run-data.js';
 import { cutTiles, type Tile } from './tiles.js';
@@ -66,7 +66,9 @@ export async function translationSection(run: RunData): Promise<Section | null> 
       reconstructed: 'F(T′)',
     });
     if (source || target)
-      parts.push(html`<h3>${data.stage.label}</h3><div class="pair">${source}${target}</div>`);
+      parts.push(
+        html`<h3>${data.stage.label}${startOf(run, data.stage)}</h3><div class="pair">${source}${target}</div>`,
+      );
   }
   if (parts.length === 0) return null;
   return {

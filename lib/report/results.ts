@@ -9,6 +9,7 @@ import {
   type SegmenterStage,
   scrolling,
   segmenters,
+  startOf,
 } from './common.js';
 import { type Html, html } from './html.js';
 import type { RunData } from './run-data.js';
@@ -75,14 +76,15 @@ export function resultsSection(run: RunData): Section | null {
   };
 }
 
-function trainedOn({ stages, config }: RunData, stage: Stage): string {
+function trainedOn(run: RunData, stage: Stage): string {
+  const { stages, config } = run;
   const labeled = config.data.target.labeled ? ' and labeled target images' : '';
   if (stage.kind !== 'segmenter') return `source images${labeled}`;
   const label = (name: string) => stages.find((other) => other.stage.name === name)?.stage.label ?? name;
   const originals = config.segmentation.originalShare > 0 ? ' and as they were' : '';
   const translated = stage.translatedFrom ? ` as ${label(stage.translatedFrom)}${originals}` : '';
   const source = `source images${translated}${labeled}`;
-  const start = stage.startsFrom === undefined ? '' : `; starts from ${label(stage.startsFrom)}`;
+  const start = startOf(run, stage);
   if (stage.pseudoLabelsFrom) return `${source}, target images with ${label(stage.pseudoLabelsFrom)}${start}`;
   return `${source}${learnsFromUnlabeledTarget(config.segmentation) ? ', target images' : ''}${start}`;
 }

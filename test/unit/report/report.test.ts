@@ -392,6 +392,8 @@ describe('report', () => {
       'source images as S′(1) and as they were, target images with Ŷ1(1); starts from M0(1)',
       'source images as S′(2) and as they were, target images; starts from M1(1)',
     ]);
+    const headings = descendants((await pageOf(at('continued'))).section('translation'), 'h3').map(textOf);
+    assert.deepEqual(headings, ['F(1)', 'F(2); starts from F(1)']);
   });
 
   it('omits missing pictures, and names a broken one', async () => {
