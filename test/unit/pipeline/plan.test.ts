@@ -64,7 +64,10 @@ describe('the plan of Algorithm 1', () => {
 
   it('every stage takes its own number of steps, and what continues may take fewer', () => {
     const steps = (startFrom: LoopOptions['startFrom'], set: string[] = []) => {
-      const own = ['segmentation={sourceOnlySteps: 2, steps: 3, pseudoLabelSteps: 4}', 'translation.steps=5'];
+      const own = [
+        'segmentation={sourceOnlySteps: 2, steps: 3, continuedSteps: null, pseudoLabelSteps: 4}',
+        'translation={steps: 5, continuedSteps: null}',
+      ];
       const config = createConfig({ preset: 'demo', output: 'run' }, { set: [...own, ...set] });
       const stages = planStages(loop(2, 1, null, 'learned', startFrom));
       return stages.map((stage) => `${stage.label} ${stageSteps(stage, config)}`).join(', ');
