@@ -91,7 +91,10 @@ export const translationSchema = section({
    * many as `steps`.
    */
   continuedSteps: steps().nullable().default(null),
-  /** Steps at the full learning rate. It then falls linearly to 0 after the last step. null: half of the steps. */
+  /**
+   * Steps at the full learning rate. It then falls linearly to 0 after the last step. null: half of the steps. With fewer
+   * `continuedSteps`, all of them have the full rate.
+   */
   constantSteps: integer(0).nullable().default(null),
   /**
    * Number of equal epochs that `steps` is divided into, for the learning rate alone. It then falls once an epoch, by the
